@@ -1,0 +1,1 @@
+"""Sample consumers: programs to run, read and copy."""
