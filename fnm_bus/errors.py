@@ -9,8 +9,8 @@
     ├── SchemaError                78  a schema, an id or a pin that must not be used
     ├── RegistryError              69  the registry did not answer, or refused
     └── PublishError               69  Kafka did not take a record
-        ├── BrokerUnavailable      69  nobody answers; later may help          (retryable)
-        ├── TopicRefused           69  this topic is refused; others may go on (retryable)
+        ├── BrokerUnavailable      69  nobody answers                   (retryable)
+        ├── TopicRefused           69  this topic is refused; others go on (retryable)
         ├── RecordTooLarge         65  this record never fits
         └── RecordRefused          65  this record is refused for good
 
