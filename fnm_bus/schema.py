@@ -119,8 +119,8 @@ def parsed(schema: str) -> dict[str, Any]:
 
     try:
         return cast("dict[str, Any]", parse_schema(json.loads(schema)))
-    except (ValueError, SchemaParseException) as exc:
-        raise SchemaError(f"not an Avro schema: {exc}") from exc
+    except (KeyError, ValueError, SchemaParseException) as exc:
+        raise SchemaError(f"not an Avro schema: {exc!r}") from exc
 
 
 def fingerprint_of(schema: dict[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,8 @@ def sample(avro: Any, whole: Schema, *, full: bool) -> Any:
             return [sample(inner, whole, full=full)] if full else []
         case {"type": "map", "values": inner}:
             return {"/a": sample(inner, whole, full=full)} if full else {}
-        case {"type": inner}:
-            return sample(inner, whole, full=full)
+        case {"logicalType": "timestamp-micros"}:
+            return datetime(2026, 11, 22, 3, 14, 7, 118204, tzinfo=UTC)
     simple = {"string": "é", "bytes": b"\xff", "boolean": True, "int": 7, "long": 2**40}
     return (
         simple[avro] if avro in simple else sample(named(avro, whole), whole, full=full)
