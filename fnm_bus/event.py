@@ -367,7 +367,8 @@ class FlowSpecRule(Struct, frozen=True, kw_only=True):
     """A BGP Flow Spec rule that FastNetMon announced or withdrew.
 
     See RFC 8955 and RFC 8956. An empty list matches anything; several values of a list
-    are alternatives.
+    are alternatives. When a part of a rule is in the event's extra, the rule matches
+    more here than FastNetMon meant: do not act on it.
 
     Attributes:
         uuid: Names the announcement: equal in block and unblock. Absent before 2024.
@@ -396,7 +397,8 @@ class FlowSpecRule(Struct, frozen=True, kw_only=True):
         ipv4_nexthops: Next hops to send the traffic to, with the action accept.
         action_type: What to do with matching packets: accept, discard, rate-limit,
             redirect, mark.
-        action: Values of the action; null when none was sent.
+        action: Values of the action; null when the field was not sent. discard has
+            none.
     """
 
     uuid: str | None = None
@@ -431,7 +433,9 @@ class TextMode(Struct, frozen=True, kw_only=True):
         power_pps: Power when the attack was found, by the call's third argument, in
             packets/s; null when it is not a number.
         report: The labelled report from standard input, as it came; empty for unban.
-            Its address line is 0.0.0.0 for IPv6: trust the event's ip.
+            Its figures in packets/s and flows/s are in attack_details too; those in
+            mbps, rounded, are only here. Its address line is 0.0.0.0 for IPv6: trust
+            the event's ip.
     """
 
     direction: str = ""

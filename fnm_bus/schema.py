@@ -95,17 +95,19 @@ def released() -> Mapping[bytes, dict[str, Any]]:
     """Return the schemas of all releases, parsed, by their fingerprint.
 
     A writer of an older release can be read by these without a registry.
+
+    Raises:
+        SchemaError: the installation lacks them.
     """
-    return MappingProxyType(
-        {
-            fingerprint_of(json.loads(file.read_text("utf-8"))): parsed(
-                file.read_text("utf-8")
-            )
+    try:
+        texts = [
+            file.read_text("utf-8")
             for version in _data("released").iterdir()
             for file in version.iterdir()
-            if file.name.endswith(".avsc")
-        }
-    )
+        ]
+    except OSError as exc:
+        raise SchemaError(f"no schemas of the releases: {exc}") from exc
+    return MappingProxyType({fingerprint_of(json.loads(t)): parsed(t) for t in texts})
 
 
 def parsed(schema: str) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def parsed(schema: str) -> dict[str, Any]:
         raise SchemaError(f"not an Avro schema: {exc!r}") from exc
 
 
-def fingerprint_of(schema: dict[str, Any]) -> bytes:
+def fingerprint_of(schema: dict[str, Any] | str) -> bytes:
     """Return CRC-64-AVRO of a schema, in the order of a single-object header."""
     from fastavro.schema import (  # noqa: PLC0415 - as in parsed()
         fingerprint as digest,

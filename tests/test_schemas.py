@@ -19,7 +19,9 @@ import pytest
 from fastavro import schemaless_reader, schemaless_writer
 
 from fnm_bus import __version__, schema
-from fnm_bus.event import AnyEvent
+from fnm_bus.errors import InvalidNotification
+from fnm_bus.event import AnyEvent, DeadLetter, Receipt
+from fnm_bus.parse import parse
 
 ROOT = Path(__file__).parents[1]
 AVRO = ROOT / "schemas" / "avro"
@@ -255,6 +257,29 @@ def test_a_receipt_tells_of_its_notification(call: schema.Notification) -> None:
     assert receipt.arguments == call.arguments
 
 
+@pytest.mark.parametrize("call", schema.notifications(), ids=lambda call: call.name)
+def test_a_notification_becomes_its_event(call: schema.Notification) -> None:
+    receipt = cast("Any", call.event).receipt
+
+    assert parse(call.document, call.arguments, receipt).event == call.event
+
+
+def test_a_dead_letter_gives_the_parsers_reason() -> None:
+    letter = cast(
+        "DeadLetter", schema.examples("fastnetmon.DeadLetter")["notification"]
+    )
+
+    with pytest.raises(InvalidNotification) as caught:
+        parse(letter.head, letter.arguments, Receipt())
+
+    assert caught.value.as_dict() == {
+        "field": letter.field,
+        "wanted": letter.wanted,
+        "got": letter.got,
+        "reason": letter.reason,
+    }
+
+
 def test_the_notifications_are_in_the_order_of_their_sequence() -> None:
     events = [cast("Any", call.event).receipt for call in schema.notifications()]
 
@@ -263,6 +288,7 @@ def test_the_notifications_are_in_the_order_of_their_sequence() -> None:
 
 
 def test_examples_name_no_address_of_anybody() -> None:
+    seen = 0
     for file in (AVRO / "examples").rglob("*.[jt]*"):
         text = file.read_text().replace("\\/", "/")
         found = re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)
@@ -271,9 +297,11 @@ def test_examples_name_no_address_of_anybody() -> None:
             if re.fullmatch(r"\d\d(:\d\d){2}", address):  # a time of day
                 continue
             value = ipaddress.ip_address(address)
+            seen += 1
             assert value.is_unspecified or any(
                 value in net for net in DOCUMENTATION if net.version == value.version
             ), f"{file.name}: {address}"
+    assert seen > len(EXAMPLES)
 
 
 # --- compatible ----------------------------------------------------------------------
@@ -284,7 +312,7 @@ def compatibility(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "schemas"))
     import compatibility as module  # noqa: PLC0415 - a script beside the schemas
 
-    return cast("ModuleType", module)
+    return module
 
 
 def test_the_schemas_are_compatible_with_every_release() -> None:

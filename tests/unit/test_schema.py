@@ -91,6 +91,16 @@ def test_released_schemas_are_found_by_their_fingerprint() -> None:
         assert schema.fingerprint_of(released) == fingerprint
 
 
+def test_an_installation_without_the_releases_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_data", tmp_path.joinpath)
+    schema.released.cache_clear()
+
+    with pytest.raises(SchemaError, match="no schemas of the releases"):
+        schema.released()
+
+
 def test_every_schema_file_has_a_type() -> None:
     files = Path(__file__).parents[2].glob("schemas/avro/*.avsc")
 
@@ -109,7 +119,7 @@ def test_an_installed_package_reads_its_own_copy(
     copy = tmp_path / "schemas" / "avro"
     copy.mkdir(parents=True)
     (copy / "fastnetmon.Own.avsc").write_text('{"name": "Own", "fields": []}')
-    monkeypatch.setattr(schema.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
 
     assert json.loads(schema.text("fastnetmon.Own")) == {"name": "Own", "fields": []}
 
