@@ -1,0 +1,34 @@
+"""Write a file so that it is there, whole, after a loss of power."""
+
+import os
+from pathlib import Path
+
+
+def replace(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """Put *data* into *path* in one step; readers see the old bytes or the new ones.
+
+    Raises:
+        OSError: nothing is changed, or the change might not survive a loss of power.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(directory: Path) -> None:
+    """Make names that were added to *directory* survive a loss of power."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,115 @@
+"""The spool's lock: who holds it drains, and only the spool's owner may."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fnm_bus import hook
+from fnm_bus.errors import SpoolError
+
+
+class Lock:
+    """A lock that is held; a context manager that releases it.
+
+    The kernel releases it when the process ends, however that comes about.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let others drain; nothing when it is released already."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def take(path: Path) -> Lock | None:
+    """Return the lock, held by this process, or None when another one holds it.
+
+    A hook that starts a drain hands its lock over (`fnm_bus.hook.LOCK_FD`); the first
+    call takes that one.
+
+    Raises:
+        SpoolError: there is no lock file, or this process is not its owner's.
+    """
+    fd = _handed_over(path)
+    if fd is None:
+        fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError as exc:
+        os.close(fd)
+        raise SpoolError(f"{path}: {exc}") from exc
+    return Lock(fd)
+
+
+def held(path: Path) -> bool:
+    """Return whether some process holds the lock.
+
+    Raises:
+        SpoolError: there is no lock file, or this process may not open it.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    try:
+        # Shared, and gone at once: a relay that starts now tries again.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _open(path: Path) -> int:
+    # Without O_CREAT: a lock file is made once, at set-up, and never removed, so that
+    # no two processes can hold the locks of two files of one name.
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as exc:
+        raise SpoolError(f"{path}: missing; set the spool up first") from exc
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}; only the spool's owner drains") from exc
+    owner = os.fstat(fd).st_uid
+    if owner != os.geteuid():
+        os.close(fd)
+        raise SpoolError(
+            f"{path}: belongs to uid {owner}, this is {os.geteuid()}: only the spool's"
+            " owner drains"
+        )
+    return fd
+
+
+def _handed_over(path: Path) -> int | None:
+    text = os.environ.get(hook.LOCK_FD, "")
+    if not text.isdecimal():
+        return None
+    fd = int(text)
+    try:
+        mine, wanted = os.fstat(fd), path.stat()
+    except OSError:  # not ours, or of another spool: open it as everybody does
+        return None
+    if (mine.st_dev, mine.st_ino) != (wanted.st_dev, wanted.st_ino):
+        return None
+    del os.environ[hook.LOCK_FD]
+    os.set_inheritable(fd, False)  # noqa: FBT003 - its only signature
+    return fd

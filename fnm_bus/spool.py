@@ -1,0 +1,316 @@
+"""The spool: notifications on disk that Kafka has not confirmed; the reader's side.
+
+`fnm_bus.hook` is the writer's side and describes the directory and the files.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fnm_bus import durable, hook, lock, sweep, tree
+from fnm_bus.errors import SpoolError
+from fnm_bus.limits import Depth, Refusal
+from fnm_bus.lock import Lock
+from fnm_bus.order import Epochs, is_name
+from fnm_bus.sweep import Left, Odd
+
+_READ: Final = 17 * 1024 * 1024
+"""Bytes of an entry that are read: more than any document that is valid."""
+_ROUNDS: Final = 100
+_MAGIC: Final = b"fnm-bus 1 "
+
+
+class Entry(NamedTuple):
+    r"""One notification in the spool.
+
+    Attributes:
+        name: of the file; says when FastNetMon started the call.
+        arguments: of the call; bytes that are no UTF-8 are written as `\xff`.
+        document: what came on stdin. A file that no hook wrote is all document.
+        stored_at: when it was stored (the file's mtime, UTC).
+        size: of the file, in bytes. The document is cut at 17 MiB, which is more
+            than any valid one has; the file is not.
+        path: of the file.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    document: bytes
+    stored_at: datetime
+    size: int
+    path: Path
+
+
+class Spool:
+    """A spool's directory. Nothing is read or made before a method is called.
+
+    Args:
+        root: the directory.
+        epochs: orders entries across reboots; without it `scan` sorts by name, which
+            is enough to look at them.
+    """
+
+    def __init__(self, root: Path | str, epochs: Epochs | None = None) -> None:
+        self.root = Path(root)
+        self._epochs = epochs
+        self._new = f"{self.root}/incoming/new"
+
+    def make(self, owner: int, group: int) -> None:
+        """Make the directories and the lock, with their rights; may be repeated.
+
+        Raises:
+            SpoolError: something cannot be made, or is there and is something else.
+        """
+        tree.make(self.root, owner, group)
+
+    def path(self, name: str) -> Path:
+        """Return where the entry *name* is, or would be."""
+        return Path(self._new, name[-1], name)
+
+    def buckets(self) -> list[Path]:
+        """Return the directories in which entries appear, to watch them."""
+        return [Path(self._new, digit) for digit in tree.DIGITS]
+
+    def scan(self) -> list[str]:
+        """Return the names of the entries, as FastNetMon started the calls.
+
+        For every name returned, each call that was started before it and had finished
+        before it is returned too. One look cannot promise that: while it reads the
+        second directory a call may finish in the first, and then another one in the
+        third. So it looks twice, and returns what comes before the first of the names
+        that only the second look found. The rest comes with the next scan.
+
+        Raises:
+            SpoolError: the spool cannot be read.
+        """
+        seen = self._names()
+        for _ in range(_ROUNDS if seen else 0):
+            names = self._names()
+            self._sort(names)
+            known = set(seen)
+            complete = list(takewhile(known.__contains__, names))
+            # Empty only if a call finished that is older than all the others.
+            if complete or not names:
+                return complete
+            seen = names
+        return []
+
+    def read(self, name: str) -> Entry:
+        """Return the entry *name*.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            SpoolError: it cannot be read, or is no regular file.
+        """
+        return read(self.path(name))
+
+    def remove(self, name: str) -> None:
+        """Remove an entry; nothing when it is gone.
+
+        The directory is not synced: after a loss of power the entry may be there
+        again, and is published once more with the same `event_id`.
+
+        Raises:
+            SpoolError: it cannot be removed.
+        """
+        try:
+            os.unlink(f"{self._new}/{name[-1]}/{name}")  # noqa: PTH108 - thousands a second
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise SpoolError(f"{self.path(name)}: {exc}") from exc
+
+    def size(self) -> Depth:
+        """Return how much waits.
+
+        Raises:
+            SpoolError: the spool cannot be read.
+        """
+        files = size = 0
+        oldest = float("inf")
+        for item in self._items():
+            try:
+                facts = item.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            files += 1
+            size += facts.st_size
+            oldest = min(oldest, facts.st_mtime)
+        return Depth(files, size, _time(int(oldest * 10**9)) if files else None)
+
+    def clean(self) -> list[Left]:
+        """Remove what dead hooks left in `tmp`, and only what is certainly theirs.
+
+        Raises:
+            SpoolError: the spool cannot be read.
+        """
+        return sweep.clean(self.root)
+
+    def odd(self) -> list[Odd]:
+        """Return what is in the spool and is no entry: links, pipes, foreign files.
+
+        Raises:
+            SpoolError: the spool cannot be read.
+        """
+        return sweep.odd(self.root)
+
+    def set_aside(self, odd: Odd) -> Path:
+        """Move what is no entry to `quarantine/odd`, unread; return where it is now.
+
+        Raises:
+            SpoolError: it cannot be moved; it stays, and does no harm.
+        """
+        return sweep.set_aside(self.root, odd)
+
+    def refuse(self, what: Refusal) -> None:
+        """Tell all hooks what this spool refuses from now on.
+
+        Raises:
+            SpoolError: the marker cannot be written or removed.
+        """
+        path = self.root / "full"
+        try:
+            if what is Refusal.NOTHING:
+                path.unlink(missing_ok=True)
+            elif self.refusal() is not what:
+                durable.replace(path, f"{what}\n".encode())
+        except OSError as exc:
+            raise SpoolError(f"{path}: {exc}") from exc
+
+    def refusal(self) -> Refusal:
+        """Return what this spool refuses now.
+
+        Raises:
+            SpoolError: the marker is there and cannot be read.
+        """
+        path = self.root / "full"
+        try:
+            return Refusal(path.read_text().strip())
+        except FileNotFoundError:
+            return Refusal.NOTHING
+        except (OSError, ValueError) as exc:
+            raise SpoolError(f"{path}: {exc}") from exc
+
+    def lock(self) -> Lock | None:
+        """Return the lock, held by this process, or None when another one holds it.
+
+        Raises:
+            SpoolError: the spool is not set up, or is not this user's.
+        """
+        return lock.take(self.root / "lock")
+
+    def locked(self) -> bool:
+        """Return whether somebody drains this spool now.
+
+        Raises:
+            SpoolError: the spool is not set up, or is not this user's.
+        """
+        return lock.held(self.root / "lock")
+
+    def become_owner(self) -> None:
+        """Give root's rights up for those of the spool's owner; nothing if not root.
+
+        Raises:
+            SpoolError: the spool is not set up, or the rights cannot be given up.
+        """
+        try:
+            owner = (self.root / "lock").stat()
+            hook.become_owner(owner.st_uid, owner.st_gid)
+        except OSError as exc:
+            raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
+
+    def _names(self) -> list[str]:
+        names: list[str] = []
+        try:
+            for digit in tree.DIGITS:
+                names += [
+                    name
+                    for name in os.listdir(f"{self._new}/{digit}")  # noqa: PTH208 - strings
+                    if name[-1] == digit and is_name(name)
+                ]
+        except OSError as exc:
+            raise SpoolError(f"{self.root}: {exc}") from exc
+        return names
+
+    def _sort(self, names: list[str]) -> None:
+        if self._epochs is None:
+            names.sort()
+        else:
+            self._epochs.sort(names, self._stored_at)
+
+    def _stored_at(self, name: str) -> float:
+        try:
+            return self.path(name).lstat().st_mtime
+        except OSError as exc:
+            raise SpoolError(f"{self.path(name)}: {exc}") from exc
+
+    def _items(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            for digit in tree.DIGITS:
+                with os.scandir(f"{self._new}/{digit}") as items:
+                    yield from (item for item in items if is_name(item.name))
+        except OSError as exc:
+            raise SpoolError(f"{self.root}: {exc}") from exc
+
+
+def read(path: Path) -> Entry:
+    """Return the entry in the file *path*, whose name is the entry's.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        SpoolError: it cannot be read, or is no regular file.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe that somebody planted must not wait.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(path, flags)
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise SpoolError(f"{path}: no regular file")
+            data = _read(fd, facts.st_size)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    arguments, document = unpack(data)
+    return Entry(
+        path.name, arguments, document, _time(facts.st_mtime_ns), facts.st_size, path
+    )
+
+
+def unpack(data: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Return arguments and document of an entry's bytes (`fnm_bus.hook.pack`).
+
+    What does not begin as an entry does is all document: parsing it tells what it is.
+    """
+    if data.startswith(_MAGIC):
+        head = data[len(_MAGIC) : data.find(b"\0", 0, 20)]
+        if head.isdigit():
+            count = int(head)
+            _, *arguments, document = data.split(b"\0", count + 1)
+            if len(arguments) == count:
+                return tuple(_text(it) for it in arguments), document
+    return (), data
+
+
+def _read(fd: int, size: int) -> bytes:
+    data = os.read(fd, min(size + 1, _READ))
+    while len(data) < min(size, _READ) and (more := os.read(fd, _READ - len(data))):
+        data += more
+    return data
+
+
+def _text(argument: bytes) -> str:
+    return argument.decode("utf-8", "backslashreplace")
+
+
+def _time(nanoseconds: int) -> datetime:
+    # Files may bear any time; a datetime ends with the year 9999.
+    return datetime.fromtimestamp(min(max(nanoseconds // 1000, 0), 10**17) / 10**6, UTC)
