@@ -5,15 +5,13 @@ Every topic has a gate of its own, so that one that refuses holds up no other.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
+
+from fnm_bus.spool import Spool
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 """Seconds without a try after a failure; doubled from the first to the longest."""
-
-
-class Source(Protocol):
-    """Where an item's bytes are: a spool, or the quarantine."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +21,7 @@ class Item:
     Attributes:
         rank: its place in the order of the calls.
         name: the entry's name.
-        source: which spool holds it; None for a dead letter from the quarantine.
+        source: the spool that holds it; None for a dead letter of the quarantine.
         size: bytes on disk, 0 until read.
         attack: what a status update is about, so that a newer one can replace it.
         shrunk: whether it goes without its packet samples, being too large with them.
@@ -31,7 +29,7 @@ class Item:
 
     rank: int
     name: str
-    source: Source | None
+    source: Spool | None
     size: int = 0
     attack: tuple[str, str] | None = None
     shrunk: bool = False

@@ -77,9 +77,14 @@ class RelayMetrics:
             "checks", "Documents of `hook check`, removed and not published"
         )
     )
-    odd_files: Gauge = field(
-        default_factory=lambda: _gauge(
-            "odd_files", "Things in the spool that are no entries and are left alone"
+    left: Counter = field(
+        default_factory=lambda: _counter(
+            "dead_hooks", "Hooks that died before they had stored; FastNetMon saw that"
+        )
+    )
+    odd_files: Counter = field(
+        default_factory=lambda: _counter(
+            "odd_files", "Things in the spool that are no entries, set aside"
         )
     )
     spool_files: Gauge = field(

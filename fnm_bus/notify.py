@@ -1,0 +1,65 @@
+"""Drain the spool for as long as one call may take; for where no relay runs.
+
+The document that a call brought is on disk before any of this begins. What Kafka does
+not take within the deadline waits for the next call, or for a relay.
+"""
+
+from enum import Enum
+from time import monotonic
+from typing import Final
+
+from fnm_bus.backoff import Backoff
+from fnm_bus.drain import Drain
+from fnm_bus.spool import Spool
+
+_PROMPT: Final = 0.05
+"""Seconds to wait for Kafka's answers between two looks at the clock."""
+
+
+class Drained(Enum):
+    """How a short drain ended."""
+
+    CLEAN = "nothing is left in the spool"
+    ELSEWHERE = "somebody else is draining"
+    PAUSED = "not tried: an earlier drain failed a moment ago"
+    LEFT = "Kafka did not take everything within the deadline"
+
+
+def drain_within(
+    deadline: float, spool: Spool, backoff: Backoff, drain: Drain
+) -> Drained:
+    """Drain *spool* for up to *deadline* seconds, if nobody else does.
+
+    A document that is stored after the last look and before the lock is free again
+    finds the lock held, so its own call leaves it alone. Therefore the spool is looked
+    at once more when the lock is free.
+    """
+    end = monotonic() + deadline
+    while True:
+        if backoff.pausing():
+            return Drained.PAUSED
+        lock = spool.lock()
+        if lock is None:
+            return Drained.ELSEWHERE
+        with lock:
+            clean = _drain(drain, end)
+            if clean:
+                backoff.clear()
+            else:
+                backoff.failed()
+        if not clean:
+            return Drained.LEFT
+        if not drain.look():
+            return Drained.CLEAN
+
+
+def _drain(drain: Drain, end: float) -> bool:
+    """Return whether everything that can be published is, before *end*."""
+    drain.look()
+    while (left := end - monotonic()) > 0:
+        if drain.idle and not drain.look():
+            return True
+        if drain.stuck:
+            return False
+        drain.step(min(_PROMPT, left))
+    return False

@@ -1,0 +1,117 @@
+"""The relay: drain the spool for as long as it lives.
+
+One relay drains a spool; a second one stands by until the lock is free. Whatever
+happens to Kafka, the registry or the relay itself, the documents wait on disk.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from fnm_bus.drain import Drain
+from fnm_bus.keeper import Keeper
+from fnm_bus.publish import Publisher
+from fnm_bus.spool import Spool
+from fnm_bus.systemd import READY, STOPPING, Systemd
+from fnm_bus.watch import Watch
+
+log = logging.getLogger(__name__)
+
+_PROMPT: Final = 0.005
+_SLOW: Final = 0.1
+"""Seconds to wait for Kafka's answers while they come in, and while they do not."""
+_LONGEST_NAP: Final = 1.0
+"""Seconds without a look at the spool when nothing at all happens."""
+_SHARE: Final = 10
+"""A look at the spool may take one part in so many of the relay's time."""
+
+
+@dataclass
+class Relay:
+    """Drains the spool until it is told to stop.
+
+    Attributes:
+        spool: the spool whose lock decides who drains.
+        drain: takes the entries to Kafka.
+        keeper: looks after limits, left-overs and figures.
+        publisher: flushed at the end.
+        watch: says when something new is in the spool.
+        systemd: is told that the relay is ready and alive.
+        flush: seconds for records in flight at the end.
+    """
+
+    spool: Spool
+    drain: Drain
+    keeper: Keeper
+    publisher: Publisher
+    watch: Watch
+    systemd: Systemd
+    flush: float = 5.0
+    turned_at: float = field(default_factory=monotonic)
+    """When the loop last came round (monotonic): a stale figure is a hang."""
+    draining: bool = False
+    """Whether this relay holds the lock."""
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _look_at: float = 0.0
+    _answered_at: float = 0.0
+
+    def run(self) -> None:
+        """Drain until `stop`; records in flight get `flush` seconds for an answer."""
+        self.systemd.tell(READY, "STATUS=waiting for the spool's lock")
+        while not self._stopping.is_set():
+            self._alive()
+            lock = self.spool.lock()
+            if lock is None:
+                self._stopping.wait(_LONGEST_NAP)
+                continue
+            with lock:
+                self.draining = True
+                self.systemd.tell("STATUS=draining")
+                log.info("draining: spool=%s", self.spool.root)
+                while not self._stopping.is_set():
+                    self._turn()
+                self._finish()
+                self.draining = False
+
+    def stop(self) -> None:
+        """Ask `run` to end; may be called from a signal handler."""
+        self._stopping.set()
+        self.watch.wake()
+
+    def _turn(self) -> None:
+        self._alive()
+        now = monotonic()
+        if now >= self._look_at and self.watch.changed():
+            found = self.drain.look()
+            # With 100,000 files a look takes a while: it must not eat the relay's time.
+            self._look_at = now + (monotonic() - now) * _SHARE
+            if found:
+                self._answered_at = now
+        self.keeper.turn()
+        if self.drain.idle:
+            self.watch.wait(_LONGEST_NAP)
+        elif self.drain.in_flight:
+            before = self.drain.in_flight
+            prompt = now - self._answered_at < 1
+            self.drain.step(_PROMPT if prompt else _SLOW)
+            if self.drain.in_flight != before:
+                self._answered_at = now
+        else:
+            self.drain.step(0)
+            if self.drain.stuck:
+                self.watch.wait(_SLOW)
+
+    def _alive(self) -> None:
+        self.turned_at = monotonic()
+        self.systemd.alive()
+
+    def _finish(self) -> None:
+        self.systemd.tell(STOPPING)
+        left = self.publisher.flush(self.flush)
+        self.publisher.close()
+        if left:
+            log.warning("stopped: in_flight=%d stay in the spool", left)
+        else:
+            log.info("stopped: nothing in flight")

@@ -1,0 +1,355 @@
+"""The drain on a real spool, with a publisher in memory."""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import drain as drain_module
+from fnm_bus import hook
+from fnm_bus.codec import Codec
+from fnm_bus.drain import Drain, Flight
+from fnm_bus.errors import (
+    BrokerUnavailable,
+    PublishError,
+    RecordRefused,
+    RecordTooLarge,
+    TopicRefused,
+)
+from fnm_bus.event import DeadLetter, HostEvent
+from fnm_bus.intake import Intake
+from fnm_bus.metrics import RelayMetrics
+from fnm_bus.order import Epochs
+from fnm_bus.pipeline import Pipeline
+from fnm_bus.publish import MemoryPublisher
+from fnm_bus.quarantine import Quarantine
+from fnm_bus.record import Record
+from fnm_bus.route import Topics
+from fnm_bus.spool import Spool
+
+TOPICS = Topics()
+PACKETS = ["a packet " * 50]
+
+
+def document(ip: str, action: str = "ban", **more: object) -> bytes:
+    details = {"attack_uuid": f"uuid-of-{ip}", "total_incoming_pps": 1000}
+    body = {"ip": ip, "action": action, "attack_details": details, **more}
+    return json.dumps(body).encode()
+
+
+class House:
+    """A spool, a fallback spool, a quarantine and everything that drains them."""
+
+    def __init__(self, root: Path, quarantine_files: int = 100) -> None:
+        epochs = Epochs(root / "spool/state/epochs.json", hook.boot_id())
+        self.spools = [Spool(root / "spool", epochs), Spool(root / "fallback", epochs)]
+        for spool in self.spools:
+            spool.make(os.getuid(), os.getgid())
+        self.quarantine = Quarantine(root / "spool", quarantine_files, 10**9)
+        self.codec = Codec(None)
+        self.metrics = RelayMetrics()
+        self.publisher = MemoryPublisher()
+        self._pipeline = Pipeline("fra1", TOPICS, self.codec)
+        self._epochs = epochs
+        self._ticks = count(1_000)
+
+    def call(
+        self, document: bytes, arguments: tuple[str, ...] = (), spool: int = 0
+    ) -> str:
+        """Store a notification as a hook started after all others would."""
+        name = f"{hook.boot_id()}-{next(self._ticks):012d}-0000100-0000000a"
+        root = str(self.spools[spool].root)
+        hook.store(root, name, hook.pack(arguments, document))
+        return name
+
+    def drain(self) -> Drain:
+        intake = Intake(
+            self.spools, self.quarantine, self._epochs, self._pipeline, self.metrics
+        )
+        return Drain(intake, self.publisher, Flight())
+
+    def events(self, topic: str) -> list[object]:
+        return [
+            self.codec.decode(record.value or b"")
+            for record in self.publisher.records
+            if record.topic == topic
+        ]
+
+    def figure(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry().get_sample_value(f"fnm_bus_{name}", labels)
+
+
+class Clock:
+    """Goes on a minute with each look: every pause is over."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 60
+        return self.now
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _quick_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(drain_module, "monotonic", Clock())
+    yield
+
+
+def turn(drain: Drain, rounds: int = 10) -> None:
+    drain.look()
+    for _ in range(rounds):
+        drain.step(0)
+
+
+def test_events_come_in_the_order_of_the_calls_and_leave_the_disk(house: House) -> None:
+    for number in range(20):
+        house.call(document("192.0.2.1", "ban" if number % 2 == 0 else "unban"))
+    drain = house.drain()
+    turn(drain)
+    events = house.events(TOPICS.host)
+    assert [event.action for event in events] == ["ban", "unban"] * 10
+    sequences = [event.receipt.sequence for event in events]
+    assert sequences == sorted(set(sequences))
+    assert house.spools[0].scan() == []
+    assert drain.idle
+    assert house.figure("published_total", topic=TOPICS.host) == 20
+
+
+def test_an_entry_stays_on_disk_until_it_is_acknowledged(house: House) -> None:
+    name = house.call(document("192.0.2.1"))
+    silent = MemoryPublisher()
+    silent.poll = lambda _timeout: None  # type: ignore[method-assign]
+    house.publisher = silent
+    drain = house.drain()
+    turn(drain)
+    assert drain.in_flight == 1
+    assert house.spools[0].scan() == [name]
+
+
+def test_a_drain_after_a_killed_one_publishes_with_the_same_event_id(
+    house: House,
+) -> None:
+    house.call(document("192.0.2.1"))
+    killed = house.publisher
+    killed.poll = lambda _timeout: None  # type: ignore[method-assign]
+    turn(house.drain())
+    house.publisher = MemoryPublisher()
+    turn(house.drain())
+    first, again = killed.records[0], house.publisher.records[0]
+    assert first == again
+
+
+def test_what_kafka_did_not_take_is_tried_again_in_order(house: House) -> None:
+    answers = iter([BrokerUnavailable("away")] * 7)
+    house.publisher.refuse = lambda _record: next(answers, None)
+    for number in range(5):
+        house.call(document(f"192.0.2.{number}"))
+    turn(house.drain(), rounds=20)
+    ips = [event.ip for event in house.events(TOPICS.host)]
+    assert ips == [f"192.0.2.{number}" for number in range(5)]
+    assert house.spools[0].scan() == []
+    assert (
+        house.figure(
+            "retried_total", topic=TOPICS.host, error="BrokerUnavailable"
+        )
+        == 7
+    )
+
+
+def test_a_topic_that_refuses_does_not_hold_up_another(house: House) -> None:
+    def refuse(record: Record) -> PublishError | None:
+        return TopicRefused("forbidden") if record.topic == TOPICS.host else None
+
+    house.publisher.refuse = refuse
+    kept = [house.call(document("192.0.2.1")), house.call(document("192.0.2.2"))]
+    house.call(document("192.0.2.1", "attack_status"))
+    drain = house.drain()
+    turn(drain)
+    assert len(house.events(TOPICS.status)) == 1
+    assert house.spools[0].scan() == kept
+    house.publisher.refuse = lambda _record: None
+    turn(drain)
+    assert len(house.events(TOPICS.host)) == 2
+
+
+def test_a_record_that_is_too_large_loses_its_samples_and_says_so(
+    house: House,
+) -> None:
+    def refuse(record: Record) -> PublishError | None:
+        return RecordTooLarge("too big") if len(record.value or b"") > 400 else None
+
+    house.publisher.refuse = refuse
+    original = document("192.0.2.1", packet_dump=PACKETS)
+    name = house.call(original, ("ban", "192.0.2.1"))
+    turn(house.drain())
+    (event,) = house.events(TOPICS.host)
+    assert isinstance(event, HostEvent)
+    assert event.truncated
+    assert event.packet_dump == ()
+    kept = house.quarantine.read(name)
+    assert kept.entry.document == original
+    assert kept.entry.arguments == ("ban", "192.0.2.1")
+    assert house.events(TOPICS.deadletter) == []
+    assert house.spools[0].scan() == []
+
+
+def test_a_record_that_never_fits_is_quarantined_with_a_dead_letter(
+    house: House,
+) -> None:
+    def refuse(record: Record) -> PublishError | None:
+        return RecordTooLarge("too big") if record.topic == TOPICS.host else None
+
+    house.publisher.refuse = refuse
+    name = house.call(document("192.0.2.1"))
+    turn(house.drain())
+    assert house.quarantine.list() == [name]
+    (letter,) = house.events(TOPICS.deadletter)
+    assert "too big" in letter.reason
+
+
+def test_a_record_refused_for_good_is_quarantined(house: House) -> None:
+    def refuse(record: Record) -> PublishError | None:
+        return RecordRefused("no") if record.topic == TOPICS.host else None
+
+    house.publisher.refuse = refuse
+    name = house.call(document("192.0.2.1"))
+    turn(house.drain())
+    assert house.quarantine.list() == [name]
+    assert house.spools[0].scan() == []
+
+
+def test_an_invalid_document_is_kept_and_told_with_the_reason(house: House) -> None:
+    name = house.call(b'{"action": "ban", "ip": 7}', ("ban", "192.0.2.1"))
+    drain = house.drain()
+    turn(drain)
+    assert house.spools[0].scan() == []
+    assert house.quarantine.read(name).entry.document == b'{"action": "ban", "ip": 7}'
+    assert drain.refused[name]["field"] == "/ip"
+    (letter,) = house.events(TOPICS.deadletter)
+    assert isinstance(letter, DeadLetter)
+    assert letter.head == b'{"action": "ban", "ip": 7}'
+    assert letter.arguments == ("ban", "192.0.2.1")
+    assert letter.field == "/ip"
+    assert letter.entry == name
+
+
+def test_a_dead_letter_is_sent_by_the_next_drain_when_kafka_was_away(
+    house: House,
+) -> None:
+    house.publisher.refuse = lambda _record: BrokerUnavailable("away")
+    house.call(b"not JSON")
+    turn(house.drain())
+    assert house.publisher.records == []
+    house.publisher = MemoryPublisher()
+    turn(house.drain())
+    assert len(house.events(TOPICS.deadletter)) == 1
+    turn(house.drain())
+    assert len(house.events(TOPICS.deadletter)) == 1
+
+
+def test_with_a_full_quarantine_the_document_stays_in_the_spool(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path, quarantine_files=1)
+    house.call(b"not JSON")
+    name = house.call(b"not JSON either")
+    house.call(document("192.0.2.1"))
+    drain = house.drain()
+    turn(drain)
+    drain.show()
+    assert house.spools[0].scan() == [name]
+    assert house.figure("held") == 1
+    assert len(house.events(TOPICS.host)) == 1
+    house.quarantine.delete(house.quarantine.list()[0])
+    drain.retry_held()
+    assert house.spools[0].scan() == []
+    assert house.quarantine.list() == [name]
+
+
+def test_a_released_document_keeps_its_event_id(house: House) -> None:
+    name = house.call(document("192.0.2.1"))
+    house.publisher.refuse = lambda record: (
+        RecordRefused("no") if record.topic == TOPICS.host else None
+    )
+    drain = house.drain()
+    turn(drain)
+    house.publisher.refuse = lambda _record: None
+    house.quarantine.release(name, house.spools[0])
+    turn(drain)
+    (event,) = house.events(TOPICS.host)
+    (letter,) = house.events(TOPICS.deadletter)
+    assert letter.entry == name
+    assert house.quarantine.list() == []
+    expected = house._pipeline.prepare(
+        hook_entry(house, name, document("192.0.2.1")), event.receipt.sequence
+    )
+    assert expected.event.receipt.event_id == event.receipt.event_id
+
+
+def hook_entry(house: House, name: str, body: bytes) -> object:
+    hook.store(str(house.spools[0].root), name, hook.pack((), body))
+    return house.spools[0].read(name)
+
+
+def test_the_document_of_a_check_is_removed_and_not_published(house: House) -> None:
+    house.call(b"", (hook.CHECK_ARGUMENT,))
+    turn(house.drain())
+    assert house.publisher.records == []
+    assert house.spools[0].scan() == []
+    assert house.figure("checks_total") == 1
+
+
+def test_drift_is_counted_and_costs_no_ban(house: House) -> None:
+    body = document("192.0.2.1", attack_details={"total_incoming_pps": "many"})
+    house.call(body)
+    turn(house.drain())
+    (event,) = house.events(TOPICS.host)
+    assert event.extra == {"/attack_details/total_incoming_pps": '"many"'}
+    assert house.figure("drifted_total") == 1
+
+
+def test_thinning_leaves_the_newest_status_of_each_attack(house: House) -> None:
+    for pps in range(5):
+        for ip in ("192.0.2.1", "192.0.2.2"):
+            details = {"attack_uuid": f"uuid-of-{ip}", "total_incoming_pps": pps}
+            house.call(document(ip, "attack_status", attack_details=details))
+    house.call(document("192.0.2.1"))
+    drain = house.drain()
+    drain.thinning = True
+    turn(drain)
+    statuses = house.events(TOPICS.status)
+    figures = [(it.ip, it.attack_details.total_incoming_pps) for it in statuses]
+    assert figures == [("192.0.2.1", 4), ("192.0.2.2", 4)]
+    assert len(house.events(TOPICS.host)) == 1
+    assert house.figure("status_skipped_total") == 8
+    assert house.spools[0].scan() == []
+
+
+def test_the_fallback_spool_is_drained_in_the_same_order(house: House) -> None:
+    house.call(document("192.0.2.1"))
+    house.call(document("192.0.2.2"), spool=1)
+    house.call(document("192.0.2.3"))
+    turn(house.drain())
+    ips = [event.ip for event in house.events(TOPICS.host)]
+    assert ips == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert house.figure("from_fallback_total") == 1
+    assert house.spools[1].scan() == []
+
+
+def test_what_somebody_else_removed_is_no_error(house: House) -> None:
+    name = house.call(document("192.0.2.1"))
+    drain = house.drain()
+    drain.look()
+    house.spools[0].remove(name)
+    drain.step(0)
+    assert drain.idle
+    assert house.publisher.records == []
