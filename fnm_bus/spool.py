@@ -5,9 +5,9 @@
 
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +21,8 @@ from fnm_bus.sweep import Left, Odd
 _READ: Final = 17 * 1024 * 1024
 """Bytes of an entry that are read: more than any document that is valid."""
 _ROUNDS: Final = 100
+_SETTLED: Final = 50_000_000
+"""Nanoseconds; the clock of files ticks every 1 to 10 ms."""
 _MAGIC: Final = b"fnm-bus 1 "
 
 
@@ -43,6 +45,21 @@ class Entry(NamedTuple):
     stored_at: datetime
     size: int
     path: Path
+
+
+class _Bucket(NamedTuple):
+    """What was in one directory.
+
+    Attributes:
+        changed_at: its modification time (ns) before it was read.
+        settled: whether a later change must give it another time: the clock of files
+            is coarse, so a change at once may go unnoticed.
+        names: of entries.
+    """
+
+    changed_at: int
+    settled: bool
+    names: list[str]
 
 
 class Spool:
@@ -87,16 +104,22 @@ class Spool:
         Raises:
             SpoolError: the spool cannot be read.
         """
-        seen = self._names()
-        for _ in range(_ROUNDS if seen else 0):
-            names = self._names()
+        seen = self._look({})
+        for _ in range(_ROUNDS):
+            now = self._look(seen)
+            late = {
+                name
+                for digit, bucket in now.items()
+                if bucket is not seen[digit]
+                for name in set(bucket.names).difference(seen[digit].names)
+            }
+            names = [name for bucket in now.values() for name in bucket.names]
             self._sort(names)
-            known = set(seen)
-            complete = list(takewhile(known.__contains__, names))
-            # Empty only if a call finished that is older than all the others.
-            if complete or not names:
-                return complete
-            seen = names
+            end = next((at for at, it in enumerate(names) if it in late), len(names))
+            # 0 only if a call finished that is older than all the others.
+            if end or not names:
+                return names[:end]
+            seen = now
         return []
 
     def read(self, name: str) -> Entry:
@@ -223,18 +246,25 @@ class Spool:
         except OSError as exc:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
 
-    def _names(self) -> list[str]:
-        names: list[str] = []
+    def _look(self, before: Mapping[str, _Bucket]) -> dict[str, _Bucket]:
         try:
-            for digit in tree.DIGITS:
-                names += [
-                    name
-                    for name in os.listdir(f"{self._new}/{digit}")  # noqa: PTH208 - strings
-                    if name[-1] == digit and is_name(name)
-                ]
+            return {digit: self._bucket(digit, before) for digit in tree.DIGITS}
         except OSError as exc:
             raise SpoolError(f"{self.root}: {exc}") from exc
-        return names
+
+    def _bucket(self, digit: str, before: Mapping[str, _Bucket]) -> _Bucket:
+        path = f"{self._new}/{digit}"
+        changed_at = os.stat(path).st_mtime_ns  # noqa: PTH116 - strings are quicker
+        old = before.get(digit)
+        if old is not None and old.settled and old.changed_at == changed_at:
+            return old
+        settled = time.time_ns() - changed_at > _SETTLED
+        names = os.listdir(path)  # noqa: PTH208 - as above
+        return _Bucket(
+            changed_at,
+            settled,
+            [name for name in names if name[-1] == digit and is_name(name)],
+        )
 
     def _sort(self, names: list[str]) -> None:
         if self._epochs is None:

@@ -1,0 +1,148 @@
+"""Write the hook as one file that FastNetMon can start, and say how to use it."""
+
+import ast
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from fnm_bus import durable, hook
+from fnm_bus.errors import ConfigError, SpoolError
+
+_FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
+_LAST: Final = "# -- end of the settings --\n"
+_SHEBANG: Final = 127
+"""Bytes of a first line that every kernel since Linux 2.0 reads (execve(2))."""
+
+
+def settings(
+    spool: Path, fallback: Path, drain: Sequence[str] = ()
+) -> dict[str, object]:
+    """Return the settings of a hook, by name; limits are those of `fnm_bus.hook`.
+
+    Args:
+        spool: the spool's directory.
+        fallback: the fallback spool's, on another file system.
+        drain: command that drains the spool where no relay does; () for none.
+    """
+    return {
+        "SPOOL": str(spool),
+        "FALLBACK": str(fallback),
+        "DRAIN": tuple(drain),
+        "RESERVE_BYTES": hook.RESERVE_BYTES,
+        "RESERVE_INODES": hook.RESERVE_INODES,
+        "FALLBACK_FILES": hook.FALLBACK_FILES,
+        "FALLBACK_BYTES": hook.FALLBACK_BYTES,
+    }
+
+
+def source(python: Path, values: Mapping[str, object]) -> str:
+    """Return the hook's whole text.
+
+    Args:
+        python: absolute path of a Python, 3.9 or newer, without any package.
+        values: see `settings`.
+
+    Raises:
+        ConfigError: a first line cannot hold this path, or a path is not absolute.
+    """
+    faults = [
+        f"{name.lower()}: {value} is no absolute path"
+        for name, value in {**values, "PYTHON": python}.items()
+        if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
+    ]
+    first = f"#!{python} -IS"
+    if re.search(r"\s", str(python)) or len(first.encode()) > _SHEBANG:
+        faults.append(
+            f"python: {python}: the first line of a script holds no blanks in a path,"
+            f" and {_SHEBANG} bytes; choose another, such as /usr/bin/python3"
+        )
+    if faults:
+        raise ConfigError("\n".join(faults))
+    text = Path(hook.__file__).read_text(encoding="utf-8")
+    head, rest = text.split(_FIRST)
+    tail = rest.split(_LAST)[1]
+    lines = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    return f"{first}\n{head}{_FIRST}{lines}{_LAST}{tail}"
+
+
+def read_settings(text: str) -> tuple[str, dict[str, object]]:
+    """Return the path of the Python and the settings in a hook's text.
+
+    Raises:
+        ConfigError: it is not the text of a hook.
+    """
+    match = re.match(r"#!(\S+) -IS\n", text)
+    if match is None or _FIRST not in text or _LAST not in text:
+        raise ConfigError("this is no hook: `fnm-bus hook install` writes one")
+    lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
+    try:
+        return match[1], {
+            name: ast.literal_eval(value)
+            for name, value in (line.split(" = ", 1) for line in lines)
+        }
+    except (ValueError, SyntaxError) as exc:
+        raise ConfigError(f"the settings of this hook were changed: {exc}") from exc
+
+
+def install(
+    path: Path,
+    spool: Path,
+    fallback: Path,
+    python: Path,
+    drain: Sequence[str] = (),
+) -> str:
+    """Write the hook to *path*, in one step; return how to make FastNetMon use it.
+
+    Calls that run meanwhile go on with the old file.
+
+    Args:
+        path: absolute; FastNetMon wants a path without arguments and blanks.
+        spool: see `settings`.
+        fallback: see `settings`.
+        python: see `source`.
+        drain: see `settings`.
+
+    Raises:
+        ConfigError: a path that cannot be used.
+        SpoolError: the file cannot be written.
+    """
+    if not path.is_absolute() or re.search(r"[^\w./+@:-]", str(path)):
+        # Community hands it to a shell, unquoted.
+        raise ConfigError(f"path: {path}: wanted an absolute path of plain characters")
+    text = source(python, settings(spool, fallback, drain))
+    try:
+        if path.exists() and not stat.S_ISREG(path.lstat().st_mode):
+            raise ConfigError(f"path: {path}: is there, and no regular file")
+        durable.replace(path, text.encode(), mode=0o755)
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    return instructions(path)
+
+
+def instructions(path: Path) -> str:
+    """Return the settings of FastNetMon that make it use the hook at *path*.
+
+    The names are those of FastNetMon's documentation of its notify scripts.
+    """
+    advanced = (
+        "notify_script_enabled enable",
+        f"notify_script_path {path}",
+        "notify_script_format json",
+        "notify_script_hostgroup_enabled enable",
+        f"notify_script_hostgroup_path {path}",
+        "notify_script_attack_status_updates enable",
+        "ban_status_delay 20",
+    )
+    return "\n".join(
+        [
+            "# FastNetMon Advanced:",
+            *(f"sudo fcli set main {line}" for line in advanced),
+            "sudo fcli commit",
+            "",
+            "# FastNetMon Community, in /etc/fastnetmon.conf, then restart it:",
+            f"notify_script_path = {path}",
+            "",
+        ]
+    )

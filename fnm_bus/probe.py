@@ -1,0 +1,196 @@
+"""Prove that an installed hook works, or say what is wrong and what to do."""
+
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fnm_bus import hook, install, tree
+from fnm_bus.errors import ConfigError, FnmBusError
+from fnm_bus.order import pid_of
+from fnm_bus.spool import Spool
+
+_DOCUMENT: Final = b'{"fnm-bus": "this only proves the way"}\n'
+"""No notification: were it ever taken for one, it would be invalid."""
+_PATIENCE: Final = 10.0
+"""Seconds for the hook, and for the relay to take the entry."""
+_NAP: Final = 0.02
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        ok: whether it is as it should be.
+        what: what was found, in words.
+        remedy: what to do, or "".
+    """
+
+    ok: bool
+    what: str
+    remedy: str = ""
+
+
+def check(path: Path) -> list[Finding]:
+    """Look at the hook at *path* and send one notification through it.
+
+    The notification is marked (`fnm_bus.hook.CHECK_ARGUMENT`): a relay removes and
+    counts it, else it is removed here. It is never published.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        python, values = install.read_settings(text)
+    except (OSError, ValueError, ConfigError) as exc:
+        remedy = f"run: fnm-bus hook install {path}"
+        return [Finding(ok=False, what=f"{path}: {exc}", remedy=remedy)]
+    spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
+    found = [_file(path), _python(python), _version(path, python, values, text)]
+    found += [_directories(spool, "spool"), _directories(fallback, "fallback spool")]
+    found.append(_file_systems(spool, fallback))
+    if all(finding.ok for finding in found[:2]):
+        found += _call(path, spool, drains=bool(values["DRAIN"]))
+    return found
+
+
+def _file(path: Path) -> Finding:
+    facts = path.stat()
+    mode = stat.S_IMODE(facts.st_mode)
+    ok = mode in (0o755, 0o555) and facts.st_uid in (0, os.geteuid())
+    remedy = f"chown root:root {path} && chmod 755 {path}"
+    what = f"{path}: mode {mode:o}, owner {facts.st_uid}"
+    return Finding(ok, what, "" if ok else remedy)
+
+
+def _python(python: str) -> Finding:
+    want = "import posix, sys; sys.exit(sys.version_info < (3, 9))"
+    try:
+        status = subprocess.run(  # noqa: S603 - the interpreter that the hook names
+            [python, "-IS", "-c", want],
+            check=False,
+            timeout=_PATIENCE,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        ).returncode
+        trouble = "is older than Python 3.9" if status else ""
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        trouble = str(exc)
+    if not trouble and not _open_to_all(Path(python)):
+        trouble = "other users cannot start it"
+    remedy = "install the hook again with --python /usr/bin/python3"
+    return Finding(not trouble, f"{python}: {trouble or 'runs'}", trouble and remedy)
+
+
+def _open_to_all(path: Path) -> bool:
+    path = path.resolve()
+    return all(it.stat().st_mode & stat.S_IXOTH for it in (path, *path.parents))
+
+
+def _version(path: Path, python: str, values: dict[str, object], text: str) -> Finding:
+    if install.source(Path(python), values) == text:
+        return Finding(ok=True, what=f"{path}: of this version of fnm-bus")
+    return Finding(
+        ok=False,
+        what=f"{path}: of another version of fnm-bus, or changed by hand",
+        remedy=f"run: fnm-bus hook install {path}",
+    )
+
+
+def _directories(spool: Spool, kind: str) -> Finding:
+    remedy = "run `fnm-bus hook install` as root with --owner and --group"
+    try:
+        owner = (spool.root / "lock").lstat()
+    except OSError as exc:
+        return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
+    if faults := tree.faults(spool.root, owner.st_uid, owner.st_gid):
+        return Finding(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
+    return Finding(ok=True, what=f"{kind}: {spool.root}, owner {owner.st_uid}")
+
+
+def _file_systems(spool: Spool, fallback: Spool) -> Finding:
+    try:
+        directories = [spool.root / "incoming/tmp", *spool.buckets()]
+        devices = {path.stat().st_dev for path in directories}
+        other = fallback.root.stat().st_dev
+    except OSError as exc:
+        return Finding(ok=False, what=f"file systems: {exc}", remedy="see above")
+    if len(devices) > 1:
+        what = f"{spool.root}: its directories are on several file systems"
+        return Finding(ok=False, what=what, remedy="mount one for all of them")
+    if other in devices:
+        what = f"{fallback.root}: on the spool's file system, so it fails with it"
+        return Finding(ok=False, what=what, remedy="choose one on another, as /run")
+    return Finding(ok=True, what="spool and fallback spool: on two file systems")
+
+
+def _call(path: Path, spool: Spool, *, drains: bool) -> list[Finding]:
+    # Held, so that the hook stores and does not drain: that would take its time.
+    lock = hook.take_lock(str(spool.root))
+    try:
+        relay = _relay(spool, mine=lock >= 0, drains=drains)
+        try:
+            return [relay, _notify(path, spool, relay=relay.ok and lock < 0)]
+        except FnmBusError as exc:
+            return [relay, Finding(ok=False, what=str(exc), remedy="see above")]
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def _relay(spool: Spool, *, mine: bool, drains: bool) -> Finding:
+    if mine:
+        what = "no relay runs" + (": each call drains the spool itself" * drains)
+        remedy = "" if drains else "start it: systemctl enable --now fnm-bus-relay"
+        return Finding(drains, what, remedy)
+    try:
+        if spool.locked():
+            return Finding(ok=True, what="a relay runs (the spool's lock is held)")
+    except FnmBusError as exc:
+        return Finding(ok=False, what=f"relay: {exc}", remedy="run this as root")
+    return Finding(ok=False, what="no relay runs", remedy="run this as root")
+
+
+def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
+    with subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon would start it
+        [str(path), hook.CHECK_ARGUMENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={},
+    ) as process:
+        try:
+            out, err = process.communicate(_DOCUMENT, timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            what = f"the hook did not end within {_PATIENCE:.0f} s"
+            return Finding(ok=False, what=what, remedy="is the disk slow, or stuck?")
+    if process.returncode or out:
+        what = f"the hook ended with {process.returncode}: {err.decode()!r:.500}"
+        return Finding(ok=False, what=what, remedy="this line says what is wrong")
+    deadline = time.monotonic() + _PATIENCE
+    while name := _entry(spool, process.pid):
+        if not relay:
+            spool.remove(name)
+            return Finding(ok=True, what="a notification was stored, and removed")
+        if time.monotonic() > deadline:
+            spool.remove(name)
+            what = f"the relay did not take a notification within {_PATIENCE:.0f} s"
+            return Finding(ok=False, what=what, remedy="look at the relay's log")
+        time.sleep(_NAP)
+    if relay:
+        return Finding(ok=True, what="a notification was stored, and the relay took it")
+    what = "the hook ended with 0 and left nothing"
+    return Finding(ok=False, what=what, remedy="does somebody else empty the spool?")
+
+
+def _entry(spool: Spool, pid: int) -> str | None:
+    for name in spool.scan():
+        if pid_of(name) == pid:
+            try:
+                if hook.CHECK_ARGUMENT in spool.read(name).arguments:
+                    return name
+            except FileNotFoundError:
+                continue
+    return None
