@@ -5,9 +5,9 @@ know, and a value that does not fit its field, travel with the event in `extra`:
 text by JSON Pointer (RFC 6901) into the document. The second kind is also a drift.
 """
 
-import json
 from typing import Any, NamedTuple
 
+import msgspec
 from jiter import LosslessFloat
 
 from fnm_bus.errors import InvalidNotification
@@ -87,24 +87,24 @@ def json_text(value: Any) -> str:
     escapes in strings do not. (jiter reads -0 as 0.)
     """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except TypeError:
-        # json can only write floats of its own, and those would round. The depth is
-        # bounded: jiter refuses what is nested deeper than 200.
-        return _exact(value)
+        return msgspec.json.encode(value, enc_hook=_digits).decode()
+    except OverflowError:
+        # msgspec writes no integer beyond 64 bits. The depth is bounded: jiter refuses
+        # what is nested deeper than 200.
+        return _piecewise(value)
 
 
-def _exact(value: Any) -> str:
-    match value:
-        case LosslessFloat():
-            return bytes(value).decode()
-        case dict():
-            members = (f"{json_text(k)}:{_exact(v)}" for k, v in value.items())
-            return "{" + ",".join(members) + "}"
-        case list():
-            return "[" + ",".join(map(_exact, value)) + "]"
-        case _:
-            return json_text(value)
+def _digits(value: LosslessFloat) -> msgspec.Raw:
+    return msgspec.Raw(bytes(value))
+
+
+def _piecewise(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
+    if type(value) is dict:
+        members = (f"{json_text(k)}:{json_text(v)}" for k, v in value.items())
+        return "{" + ",".join(members) + "}"
+    return "[" + ",".join(map(json_text, value)) + "]"
 
 
 def describe(value: Any) -> str:

@@ -68,8 +68,10 @@ def word(value: Any, field: str, wanted: str) -> str:
     if not value.strip():
         raise InvalidNotification(field, wanted, describe(value))
     if len(value) > MAX_NAME:
-        got = f"{len(value)} characters, {shorten(value)}"
-        raise InvalidNotification(field, f"{wanted} of at most {MAX_NAME}", got)
+        got = f"{len(value)}: {shorten(value)}"
+        raise InvalidNotification(
+            field, f"{wanted}, at most {MAX_NAME} characters", got
+        )
     if _UNFIT.search(value):
         raise InvalidNotification(
             field, f"{wanted} without control characters", describe(value)
