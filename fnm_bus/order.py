@@ -182,33 +182,40 @@ class Epochs:
 
     def _find_wraps(self, names: Sequence[str]) -> bool:
         """Find ticks in which pids began again; return whether *names* are in one."""
-        found = False
-        for one, other in pairwise(names):
-            if one[_TICK] == other[_TICK] and int(other[_PID]) - int(one[_PID]) > _GAP:
-                self._wrapped(one[_TICK], int(other[_PID]), lifted=True)
-        for name in names[-_TICKS_KEPT:]:
+        wrapped = {
+            one[_TICK]
+            for one, other in pairwise(names)
+            if one[_TICK] == other[_TICK] and int(other[_PID]) - int(one[_PID]) > _GAP
+        }
+        recent = names[-_TICKS_KEPT:]
+        for name in recent:
+            low, high = self._pids.get(name[_TICK], (0, 1 << PID_BITS))
+            if not low - _GAP <= int(name[_PID]) <= high + _GAP:
+                wrapped.add(name[_TICK])
+        for tick in wrapped.difference(self._wraps):
+            start, end = bisect_left(names, tick), bisect_left(names, tick + "~")
+            self._decide(tick, [int(name[_PID]) for name in names[start:end]])
+        for name in recent:
             tick, pid = name[_TICK], int(name[_PID])
             low, high = self._pids.pop(tick, (pid, pid))
-            if pid - high > _GAP:
-                # Those below were given out; they keep what they have.
-                self._wrapped(tick, pid, lifted=False)
-            elif low - pid > _GAP:
-                self._wrapped(tick, low, lifted=True)
             self._pids[tick] = (min(low, pid), max(high, pid))
-            found = found or tick in self._wraps
         while len(self._pids) > _TICKS_KEPT:
             del self._pids[next(iter(self._pids))]
-        return found or (
-            bool(self._wraps) and any(name[_TICK] in self._wraps for name in names)
-        )
+        return bool(self._wraps) and any(name[_TICK] in self._wraps for name in names)
 
-    def _wrapped(self, tick: str, split: int, *, lifted: bool) -> None:
-        if tick in self._wraps:
+    def _decide(self, tick: str, pids: Sequence[int]) -> None:
+        """Note how the calls of *tick* are told apart, for good."""
+        # What was given out keeps its sequence, so the split is not among those.
+        low, high = self._pids.get(tick, (1 << PID_BITS, 0))
+        gaps = [
+            (other - one, other)
+            for one, other in pairwise(sorted({*self._pids.get(tick, ()), *pids}))
+            if other - one > _GAP and (other <= low or one >= high)
+        ]
+        if not gaps:
             return
-        if tick in self._pids:
-            # Which half came first decides, not the order within this list.
-            lifted = self._pids[tick][1] >= split
-        self._wraps[tick] = Wrap(split, lifted)
+        split = max(gaps)[1]
+        self._wraps[tick] = Wrap(split, lifted=high == 0 or high >= split)
         if len(self._wraps) > _WRAPS_KEPT:
             del self._wraps[next(iter(self._wraps))]
         self._unsaved = True
@@ -262,5 +269,5 @@ def _placed(
     others = [boot.high for boot in boots.values() if boot is not now]
     base = max([estimate, *(high + 1 for high in others)])
     if now is not None:
-        base = min(base, max(now.base - 1 - ticks, 0))
+        base = min(base, now.base - 1 - ticks)
     return Boot(base, base + ticks + (_AHEAD if now is None else 0))

@@ -1,0 +1,261 @@
+"""The hook's own functions, in this process; as a program: tests/integration."""
+
+import os
+import posix
+import stat
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import hook, order
+from fnm_bus.spool import Spool, unpack
+
+BOOT = "0123456789abcdef" * 2
+NAME = f"{BOOT}-000000000100-0000007-0000000a"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    Spool(tmp_path / "spool").make(os.geteuid(), os.getegid())
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def fallback(tmp_path: Path) -> Path:
+    Spool(tmp_path / "fallback").make(os.geteuid(), os.getegid())
+    return tmp_path / "fallback"
+
+
+def entries(root: Path) -> list[Path]:
+    return sorted((root / "incoming/new").glob("?/*"))
+
+
+def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(path: str) -> bytes:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(hook, "slurp", hidden)
+
+
+def test_a_name_holds_boot_start_and_pid_of_this_process() -> None:
+    name = hook.entry_name()
+    assert order.is_name(name)
+    assert order.pid_of(name) == os.getpid()
+    assert order.ticks_of(name) == hook.started()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert order.boot_of(name) == boot.replace("-", "")
+
+
+def test_two_names_of_one_process_differ() -> None:
+    assert hook.entry_name() != hook.entry_name()
+
+
+def test_the_start_is_read_behind_a_program_name_with_brackets_and_blanks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fields = " ".join(str(field) for field in range(3, 53))
+    line = f"7 (fast) net) mon 9 9) {fields}\n".encode()
+    monkeypatch.setattr(hook, "slurp", lambda _path: line)
+    assert hook.started() == 22
+
+
+def test_without_proc_the_name_tells_the_time_of_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = hook.started()
+    without_proc(monkeypatch)
+    name = hook.entry_name()
+    assert order.is_name(name)
+    assert name.startswith(hook.NO_BOOT_ID)
+    assert known <= order.ticks_of(name) <= hook.uptime()
+
+
+def test_the_start_of_a_process_that_is_gone_is_an_error() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    with pytest.raises(FileNotFoundError):
+        hook.started(pid)
+
+
+@pytest.mark.parametrize("arguments", [[], ["ban", "192.0.2.1"], ["", "é", "\udcff"]])
+def test_arguments_and_document_come_back_as_they_were(arguments: list[str]) -> None:
+    document = b'{"a": "\x00\xff"}\0\n'
+    shown = tuple(it.replace("\udcff", "\\xff") for it in arguments)
+    assert unpack(hook.pack(arguments, document)) == (shown, document)
+
+
+def test_an_entry_is_stored_whole_and_hidden_from_others(root: Path) -> None:
+    old = os.umask(0)
+    try:
+        path = Path(hook.store(str(root), NAME, b"x" * 100_000))
+    finally:
+        os.umask(old)
+    assert entries(root) == [path]
+    assert path.read_bytes() == b"x" * 100_000
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_strict_umask_does_not_hide_an_entry_from_the_relay(root: Path) -> None:
+    old = os.umask(0o777)
+    try:
+        path = Path(hook.store(str(root), NAME, b""))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    "broken", ["open", "fchmod", "write", "fsync", "rename", "close"]
+)
+def test_a_failing_step_leaves_no_entry_and_no_temporary_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    right = getattr(posix, broken)
+    calls = []
+
+    def fails(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        # The first file opened is the directory, the first closed the new file.
+        if broken == "open" and len(calls) == 1:
+            return right(*arguments, **options)
+        if broken == "close":
+            right(*arguments)
+            if len(calls) > 1:
+                return None
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(posix, broken, fails)
+        with pytest.raises(OSError, match="No space"):
+            hook.store(str(root), NAME, b"document")
+    assert calls
+    assert not entries(root)
+    assert not list((root / "incoming/tmp").iterdir())
+
+
+def test_a_directory_that_cannot_be_synced_is_no_success(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = posix.fsync
+
+    def fails(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(5, "Input/output error")
+        right(fd)
+
+    monkeypatch.setattr(posix, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        hook.store(str(root), NAME, b"document")
+
+
+def test_what_may_be_in_the_spool_after_all_has_the_same_name_in_the_fallback(
+    root: Path, fallback: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = posix.fsync
+    failed = []
+
+    def fails_once(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode) and not failed:
+            failed.append(fd)
+            raise OSError(5, "Input/output error")
+        right(fd)
+
+    monkeypatch.setattr(posix, "fsync", fails_once)
+    path, trouble = hook.keep(str(root), str(fallback), [], b"document")
+    assert "Input/output" in trouble
+    assert [it.name for it in entries(root)] == [Path(path).name]
+    assert [str(it) for it in entries(fallback)] == [path]
+
+
+def test_short_writes_are_continued(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = posix.write
+    monkeypatch.setattr(posix, "write", lambda fd, data: right(fd, data[:10]))
+    path = Path(hook.store(str(root), NAME, b"0123456789" * 10 + b"!"))
+    assert path.read_bytes() == b"0123456789" * 10 + b"!"
+
+
+@pytest.mark.parametrize("what", ["file", "link", "pipe"])
+def test_nothing_that_is_there_is_written_to(
+    root: Path, tmp_path: Path, what: str
+) -> None:
+    target, planted = tmp_path / "precious", root / "incoming/tmp" / NAME
+    target.write_bytes(b"precious")
+    if what == "file":
+        planted.write_bytes(b"old")
+    elif what == "link":
+        planted.symlink_to(target)
+    else:
+        os.mkfifo(planted)
+    with pytest.raises(FileExistsError):
+        hook.store(str(root), NAME, b"document")
+    assert target.read_bytes() == b"precious"
+    assert planted.is_symlink() or planted.exists()
+
+
+@pytest.mark.parametrize(
+    ("marker", "document", "refused"),
+    [
+        ("status", b'{"action":"attack_status"}', True),
+        ("status", b'{"action":"ban"}', False),
+        ("all", b'{"action":"attack_status"}', True),
+        ("all", b'{"action":"ban"}', True),
+    ],
+)
+def test_the_marker_decides_what_goes_to_the_fallback_spool(
+    root: Path, fallback: Path, marker: str, document: bytes, *, refused: bool
+) -> None:
+    (root / "full").write_text(f"{marker}\n")
+    path, trouble = hook.keep(str(root), str(fallback), [], document)
+    assert (fallback in Path(path).parents) is refused
+    assert ("at its limit" in trouble) is refused
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("RESERVE_BYTES", 1 << 62), ("RESERVE_INODES", 1 << 62)]
+)
+def test_the_last_room_of_the_file_system_is_left_alone(
+    root: Path,
+    fallback: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    value: int,
+) -> None:
+    monkeypatch.setattr(hook, setting, value)
+    path, trouble = hook.keep(str(root), str(fallback), [], b"{}")
+    assert fallback in Path(path).parents
+    assert "reserve" in trouble
+
+
+@pytest.mark.parametrize("setting", ["FALLBACK_FILES", "FALLBACK_BYTES"])
+def test_the_fallback_spool_is_bounded(
+    tmp_path: Path, fallback: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    gone = str(tmp_path / "gone")
+    monkeypatch.setattr(hook, setting, 1)
+    hook.keep(gone, str(fallback), [], b"the first")
+    with pytest.raises(OSError, match=r"gone.*; fallback: .*full, 1 files"):
+        hook.keep(gone, str(fallback), [], b"the second")
+    assert len(entries(fallback)) == 1
+
+
+def test_a_document_beyond_all_bounds_is_read_to_the_end_and_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hook, "MAX_STDIN", 100_000)
+    left = [b"x" * 65_536] * 5
+    monkeypatch.setattr(posix, "read", lambda _fd, _n: left.pop() if left else b"")
+    with pytest.raises(OSError, match="stdin holds 327680 bytes"):
+        hook.read_stdin([])
+    assert not left
+
+
+def test_a_removed_lock_file_is_no_lock(root: Path) -> None:
+    (root / "lock").unlink()
+    assert hook.take_lock(str(root)) == -1
+
+
+def test_a_garbled_note_of_failures_costs_an_attempt_and_no_more(root: Path) -> None:
+    (root / "state/backoff").write_bytes(b"\xff\0 nonsense")
+    assert hook.pause_left(str(root)) == 0.0

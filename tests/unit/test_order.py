@@ -1,0 +1,254 @@
+"""Order: what `sequence` promises across reboots, restarts and the end of the pids."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fnm_bus.errors import SpoolError
+from fnm_bus.order import Epochs, is_name, sequence
+
+OLD, NOW, NEXT, LONG_AGO = ("a" * 32, "b" * 32, "c" * 32, "d" * 32)
+
+
+def name(boot: str, ticks: int, pid: int = 7, random: int = 0) -> str:
+    return f"{boot}-{ticks:012d}-{pid:07d}-{random:08x}"
+
+
+def at(seconds: float) -> "dict[str, float]":
+    class Always(dict[str, float]):
+        def __missing__(self, _key: str) -> float:
+            return seconds
+
+    return Always()
+
+
+class Sensor:
+    """A sensor's epochs, restarted at will."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.boot(NOW)
+
+    def boot(self, boot: str) -> None:
+        self.epochs = Epochs(self.path, boot)
+
+    def see(self, *names: str, seconds: float = 1_000_000.0) -> list[int]:
+        listed = list(names)
+        self.epochs.sort(listed, at(seconds).__getitem__)
+        return [sequence(it, self.epochs) for it in names]
+
+
+@pytest.fixture
+def sensor(tmp_path: Path) -> Sensor:
+    return Sensor(tmp_path / "epochs.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        name(NOW, 1) + "\n",
+        name(NOW, 1).upper(),
+        name(NOW, 1)[:-1],
+        f"../{name(NOW, 1)}",
+        name(NOW, 1).replace("0", "٠"),  # noqa: RUF001 - a digit, but not ours
+        "full",
+        ".hidden",
+    ],
+)
+def test_only_the_names_of_entries_are_names(text: str) -> None:
+    assert is_name(name(NOW, 1))
+    assert not is_name(text)
+
+
+def test_calls_of_one_boot_are_in_the_order_of_their_ticks_and_pids(
+    sensor: Sensor,
+) -> None:
+    given_out = sensor.see(
+        name(NOW, 1, 9), name(NOW, 2, 3), name(NOW, 2, 4), name(NOW, 30, 1)
+    )
+    assert given_out == sorted(set(given_out))
+
+
+def test_a_sequence_fits_a_signed_long_and_says_the_time_roughly(
+    sensor: Sensor,
+) -> None:
+    (it,) = sensor.see(name(NOW, 50), seconds=1_795_000_000)
+    assert it >> 23 == 1_795_000_000 * 100
+    assert it < 1 << 63
+
+
+def test_a_clock_of_the_year_40000_leaves_room_for_all_that_follows(
+    sensor: Sensor,
+) -> None:
+    (mad,) = sensor.see(name(NOW, 50), seconds=1.2e12)
+    sensor.boot(NEXT)
+    (later,) = sensor.see(name(NEXT, 10), seconds=1_795_000_000)
+    assert mad < later < (1 << 63) - (1 << 61)
+
+
+def test_the_next_boot_is_above_though_its_ticks_are_small(sensor: Sensor) -> None:
+    (before,) = sensor.see(name(NOW, 9_000_000))
+    sensor.boot(NEXT)
+    (after,) = sensor.see(name(NEXT, 5))
+    assert before < after
+
+
+@pytest.mark.parametrize("jump", [-3_600, -(10**9), 0, 3_600])
+def test_a_clock_that_jumps_does_not_turn_boots_around(
+    sensor: Sensor, jump: float
+) -> None:
+    (before,) = sensor.see(name(NOW, 9_000_000), seconds=1_795_000_000)
+    sensor.boot(NEXT)
+    (after,) = sensor.see(name(NEXT, 5), seconds=1_795_000_060 + jump)
+    assert before < after
+
+
+def test_several_boots_in_one_spool_come_in_the_order_in_which_they_were(
+    sensor: Sensor,
+) -> None:
+    times = {LONG_AGO: 1_000.0, OLD: 2_000.0, NOW: 3_000.0}
+    names = [name(NOW, 5), name(OLD, 100), name(LONG_AGO, 300), name(OLD, 7)]
+    sensor.epochs.sort(names, lambda it: times[it[:32]])
+    assert names == [
+        name(LONG_AGO, 300),
+        name(OLD, 7),
+        name(OLD, 100),
+        name(NOW, 5),
+    ]
+
+
+def test_a_boot_that_is_over_never_seems_newer_than_the_one_that_runs(
+    sensor: Sensor,
+) -> None:
+    (now,) = sensor.see(name(NOW, 5), seconds=2_000_000)
+    (old,) = sensor.see(name(OLD, 10**9), seconds=9_000_000)
+    assert old < now
+
+
+def test_the_same_entry_has_the_same_sequence_after_a_restart(sensor: Sensor) -> None:
+    names = (name(NOW, 5), name(OLD, 7), name(NOW, 80_000))
+    first = sensor.see(*names, seconds=5_000)
+    sensor.boot(NOW)
+    assert sensor.see(*names, seconds=99_999) == first
+    sensor.boot(NEXT)
+    assert sensor.see(name(NEXT, 1), *names, seconds=1)[1:] == first
+
+
+def test_what_was_given_out_before_a_crash_is_below_the_next_boot(
+    sensor: Sensor,
+) -> None:
+    highest = 0
+    for ticks in range(0, 100_000, 1_777):
+        (highest,) = sensor.see(name(NOW, ticks))
+    # Nothing was closed or flushed: all that the next one knows is on disk.
+    sensor.boot(NEXT)
+    (after,) = sensor.see(name(NEXT, 0), seconds=0)
+    assert after > highest
+
+
+def test_the_file_is_written_once_a_minute_and_not_for_each_entry(
+    sensor: Sensor,
+) -> None:
+    sensor.see(name(NOW, 0))
+    before = sensor.path.stat().st_ino
+    for ticks in range(0, 6_000, 100):
+        sensor.see(name(NOW, ticks))
+    assert sensor.path.stat().st_ino == before
+    sensor.see(name(NOW, 6_001))
+    assert sensor.path.stat().st_ino != before
+
+
+def test_pids_that_begin_anew_within_a_tick_stay_in_order(sensor: Sensor) -> None:
+    high, low, later = name(NOW, 5, 32_767), name(NOW, 5, 301), name(NOW, 6, 302)
+    names = [low, later, high]
+    sensor.epochs.sort(names, at(1.0).__getitem__)
+    assert names == [high, low, later]
+    given_out = [sequence(it, sensor.epochs) for it in names]
+    assert given_out == sorted(given_out)
+
+
+@pytest.mark.parametrize("first", ["high", "low"])
+def test_a_late_call_of_such_a_tick_is_in_order_and_what_was_given_out_stays(
+    sensor: Sensor, first: str
+) -> None:
+    high, low = name(NOW, 5, 4_194_303), name(NOW, 5, 301)
+    early, late = (high, low) if first == "high" else (low, high)
+    given_out = sensor.see(early)
+    both = sensor.see(late, early)
+    assert both[1:] == given_out
+    assert sequence(high, sensor.epochs) < sequence(low, sensor.epochs)
+    neighbours = sensor.see(name(NOW, 4, 5_000), name(NOW, 6, 300))
+    assert neighbours[0] < min(both) < max(both) < neighbours[1]
+    sensor.boot(NOW)
+    assert sensor.see(late) == both[:1]
+    assert sensor.see(early) == given_out
+
+
+def test_a_storm_in_one_tick_is_no_wrap_around(sensor: Sensor) -> None:
+    names = [name(NOW, 5, pid) for pid in range(1_000, 31_000, 500)]
+    given_out = sensor.see(*names)
+    assert given_out == sorted(given_out)
+    assert json.loads(sensor.path.read_text())["wraps"] == {}
+
+
+def test_calls_without_proc_are_in_the_order_of_the_clock(sensor: Sensor) -> None:
+    hidden = "0" * 20 + f"{100_000_000:012d}"
+    names = (name(hidden, 10), name(hidden, 20), name(NOW, 5))
+    given_out = sensor.see(*names, seconds=2_000_000)
+    assert given_out == sorted(given_out)
+    assert json.loads(sensor.path.read_text())["boots"].keys() == {NOW}
+
+
+def test_a_boot_that_was_never_seen_has_no_sequence(sensor: Sensor) -> None:
+    with pytest.raises(SpoolError, match="scan the spool first"):
+        sequence(name(NOW, 1), sensor.epochs)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"boots": {"a": 1}, "wraps": {}}', "\0", '{"boots": []}']
+)
+def test_a_damaged_file_is_not_taken_for_an_empty_one(
+    sensor: Sensor, text: str
+) -> None:
+    sensor.path.write_text(text)
+    with pytest.raises(SpoolError, match="backup"):
+        sensor.see(name(NOW, 1))
+
+
+def test_a_file_that_cannot_be_written_does_not_keep_the_spool_from_draining(
+    tmp_path: Path,
+) -> None:
+    sensor = Sensor(tmp_path / "absent" / "epochs.json")
+    first = sensor.see(name(NOW, 1))
+    assert "absent" in sensor.epochs.trouble
+    (tmp_path / "absent").mkdir()
+    assert sensor.see(name(NOW, 1)) == first
+    assert sensor.epochs.trouble == ""
+    sensor.boot(NOW)
+    assert sensor.see(name(NOW, 1), seconds=7) == first
+
+
+@given(
+    calls=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 1 << 22)), min_size=1),
+    parts=st.integers(1, 5),
+)
+def test_however_calls_come_in_they_are_in_the_order_of_ticks(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[int, int]], parts: int
+) -> None:
+    sensor = Sensor(tmp_path_factory.mktemp("epochs") / "epochs.json")
+    names = [name(NOW, ticks, pid) for ticks, pid in calls]
+    given_out: dict[str, int] = {}
+    for part in range(parts):
+        some = names[part::parts]
+        given_out |= dict(zip(some, sensor.see(*some), strict=True))
+        for it, number in given_out.items():
+            assert sequence(it, sensor.epochs) == number
+    ticks = {it: int(it[33:45]) for it in names}
+    for one in names:
+        for other in names:
+            if ticks[one] < ticks[other] - 1:
+                assert given_out[one] < given_out[other]
