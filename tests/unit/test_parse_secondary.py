@@ -168,8 +168,27 @@ def test_unknown_fields_are_kept_everywhere_and_are_no_drift() -> None:
     assert not parsed.event.truncated
 
 
+@pytest.mark.parametrize(
+    ("rest", "path"),
+    [
+        ('"flow_spec_rules":[{"action":{"new":1}}]', "/flow_spec_rules/0/action/new"),
+        ('"attack_details":{"new":1}', "/attack_details/new"),
+        (
+            f'"packet_dump_detailed":[{{{PACKET},"new":1}}]',
+            "/packet_dump_detailed/0/new",
+        ),
+    ],
+)
+def test_one_unknown_field_where_all_else_fits_is_kept(rest: str, path: str) -> None:
+    parsed = read(rest)
+    assert parsed.event.extra == {path: "1"}
+    assert parsed.drift == ()
+
+
 def test_extra_is_in_order_of_path_whatever_the_order_in_the_document() -> None:
-    assert list(read('"b":1,"a":2').event.extra) == ["/a", "/b"]
+    names = [f"n{n}" for n in range(50, 10, -1)]
+    extra = read(",".join(f'"{name}":1' for name in names)).event.extra
+    assert list(extra) == [f"/{name}" for name in reversed(names)]
 
 
 def test_flexible_thresholds_are_read_to_the_bottom() -> None:
