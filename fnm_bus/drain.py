@@ -61,7 +61,7 @@ class Drain:
         self._flight = flight
         self._known: set[str] = set()
         self._todo: deque[Item] = deque()
-        self._held: list[tuple[Item, Mapping[str, str]]] = []
+        self._held: list[tuple[Item, Mapping[str, str], bool]] = []
         self._gates: dict[str, Gate] = {}
         self._rank = 0
         self.thinning = False
@@ -126,8 +126,8 @@ class Drain:
     def retry_held(self) -> None:
         """Try once more to put into the quarantine what did not fit."""
         held, self._held = self._held, []
-        for item, reason in held:
-            self._set_aside(item, reason)
+        for item, reason, told in held:
+            self._set_aside(item, reason, told=told)
 
     def show(self) -> None:
         """Set the gauges."""
@@ -204,7 +204,8 @@ class Drain:
             self._known.discard(item.name)
         elif item.shrunk:
             self._metrics.truncated.labels(topic).inc()
-            self._set_aside(item, {"reason": "published without its packet samples"})
+            reason = {"reason": "published without its packet samples"}
+            self._set_aside(item, reason, told=True)
         else:
             self._forget(item)
 
@@ -217,8 +218,10 @@ class Drain:
         self._metrics.retried.labels(topic, type(error).__name__).inc()
         gate.failed(item, monotonic())
 
-    def _set_aside(self, item: Item, reason: Mapping[str, str]) -> None:
-        """Put *item* into the quarantine, from where its dead letter is sent."""
+    def _set_aside(
+        self, item: Item, reason: Mapping[str, str], *, told: bool = False
+    ) -> None:
+        """Put *item* into the quarantine; its dead letter follows unless *told*."""
         if item.source is None:
             # The dead letter itself is refused; the document is in the quarantine.
             log.error("no dead letter: entry=%s %s", item.name, reason["reason"])
@@ -227,19 +230,19 @@ class Drain:
             return
         try:
             entry = item.source.read(item.name)
-            self._quarantine.put(entry, reason, told=item.shrunk)
+            self._quarantine.put(entry, reason, told=told)
         except FileNotFoundError:
             self._known.discard(item.name)
             return
         except SpoolError as exc:
             log.warning("kept in the spool: entry=%s %s", item.name, exc)
-            self._held.append((item, reason))
+            self._held.append((item, reason, told))
             return
         self._forget(item)
         self._metrics.quarantined.labels(reason.get("field", "")).inc()
         self.refused[item.name] = reason
         log.warning("quarantined: entry=%s %s", item.name, reason["reason"])
-        if not item.shrunk:
+        if not told:
             self._add(item.name, None)
 
     def _forget(self, item: Item) -> None:

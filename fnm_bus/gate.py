@@ -53,6 +53,7 @@ class Gate:
     _failed: list[Item] = field(default_factory=list)
     _pause: float = 0.0
     _until: float = 0.0
+    _trying: bool = False
 
     @property
     def idle(self) -> bool:
@@ -67,7 +68,7 @@ class Gate:
         """Return whether one more record may go in flight now."""
         return (
             not self._failed
-            and self.in_flight < self.max_records
+            and self.in_flight < (1 if self._trying else self.max_records)
             and self.bytes_in_flight < self.max_bytes
         )
 
@@ -84,6 +85,7 @@ class Gate:
     def succeeded(self) -> None:
         """Forget earlier failures: the next pause is short again."""
         self._pause = 0.0
+        self._trying = False
 
     def failed(self, item: Item, now: float) -> None:
         """Keep *item* for another try, and pause."""
@@ -96,13 +98,15 @@ class Gate:
         """Put what failed back in its order; return how many that were.
 
         Only when the pause is over and nothing is in flight: an item tried again
-        while a younger one of its target is under way would change their order.
+        while a younger one of its target is under way would change their order. For
+        the same reason one goes alone, and the others follow when it is taken.
         """
         if not self._failed or now < self._until or self.in_flight:
             return 0
         again = sorted(self._failed, key=lambda item: item.rank)
         self.waiting.extendleft(reversed(again))
         self._failed.clear()
+        self._trying = True
         return len(again)
 
     def thin(self) -> list[Item]:

@@ -51,6 +51,19 @@ def test_nothing_is_tried_again_while_a_younger_one_is_in_flight() -> None:
     assert gate.reopen(3600.0) == 1
 
 
+def test_after_a_failure_one_goes_alone_until_it_is_taken() -> None:
+    gate = Gate(10, 1000)
+    first, second = items(2)
+    gate.failed(first, now=0.0)
+    gate.reopen(3600.0)
+    gate.left(first)
+    assert not gate.has_room()
+    gate.answered(first)
+    gate.succeeded()
+    gate.left(second)
+    assert gate.has_room()
+
+
 def test_what_failed_goes_first_and_in_its_order() -> None:
     gate = Gate(10, 1000)
     first, second, third = items(3)

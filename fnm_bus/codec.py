@@ -1,0 +1,156 @@
+"""Events to bytes and back: Avro with Confluent's framing, or as single objects.
+
+Confluent's framing is a zero byte and four bytes of schema id (big-endian); a single
+object begins with C3 01 and eight bytes of fingerprint (Avro specification, "Single
+object encoding"). Readers accept both.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import cache
+from io import BytesIO
+from typing import Any, Final, cast
+
+import msgspec
+from fastavro import schemaless_reader, schemaless_writer
+from fastavro.read import SchemaResolutionError
+
+from fnm_bus import schema
+from fnm_bus.errors import InvalidRecord, SchemaError
+from fnm_bus.event import AnyEvent, DeadLetter
+from fnm_bus.hints import hints
+from fnm_bus.pins import Pins, subject_of
+
+_CONFLUENT: Final = struct.Struct(">bI")
+_SINGLE: Final = b"\xc3\x01"
+_SINGLE_SIZE: Final = 10
+_NATIVE: Final = (bytes, datetime)
+_BROKEN: Final = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    struct.error,
+    SchemaResolutionError,
+)
+"""What fastavro raises when bytes are not what their schema says."""
+
+Lookup = Callable[[int], str]
+
+
+class Codec:
+    """Encodes and decodes events.
+
+    Args:
+        pins: schema ids; with them events get Confluent's framing.
+        lookup: returns the schema of an id that is not pinned, as JSON text; it may
+            raise RegistryError. Without it such ids are refused.
+    """
+
+    def __init__(self, pins: Pins | None = None, lookup: Lookup | None = None) -> None:
+        self._pins = pins
+        self._lookup = lookup
+        self._by_id: dict[int, dict[str, Any]] = {}
+
+    def encode(self, event: AnyEvent, topic: str) -> bytes:
+        """Return the value of *event*'s record on *topic*.
+
+        Raises:
+            SchemaError: no id is pinned for the topic.
+            InvalidRecord: a value does not fit its schema.
+        """
+        full_name = f"{schema.NAMESPACE}.{type(event).__name__}"
+        out = BytesIO()
+        out.write(self._prefix(event, full_name, topic))
+        datum = msgspec.to_builtins(event, builtin_types=_NATIVE)
+        try:
+            schemaless_writer(out, schema.load()[full_name], hints(full_name)(datum))
+        except (ValueError, TypeError, LookupError, OverflowError) as exc:
+            raise InvalidRecord(f"{full_name} does not fit its schema: {exc}") from exc
+        return out.getvalue()
+
+    def decode(self, value: bytes | None) -> AnyEvent:
+        """Return the event in a record's value, whichever framing and version it has.
+
+        Raises:
+            InvalidRecord: the bytes are no event; the text says what was found.
+            RegistryError: the id is not pinned and the registry does not answer.
+        """
+        if not value:
+            raise InvalidRecord("the value is empty")
+        if value.startswith(_SINGLE) and len(value) >= _SINGLE_SIZE:
+            writer, start = self._by_fingerprint(value[2:_SINGLE_SIZE]), _SINGLE_SIZE
+        elif value[0] == 0 and len(value) > _CONFLUENT.size:
+            _, number = _CONFLUENT.unpack_from(value)
+            writer, start = self._by_number(number), _CONFLUENT.size
+        else:
+            raise InvalidRecord(
+                "neither Confluent's framing nor a single object: it begins with"
+                f" {value[:8].hex(' ')}"
+            )
+        return _read(value, start, writer)
+
+    def _prefix(self, event: AnyEvent, full_name: str, topic: str) -> bytes:
+        # What tells of a fault must not depend on a registry.
+        if self._pins is None or isinstance(event, DeadLetter):
+            return _SINGLE + schema.fingerprint(full_name)
+        number = self._pins.ids.get(subject_of(topic))
+        if number is None:
+            raise SchemaError(
+                f"no schema id is pinned for {subject_of(topic)}:"
+                " run `fnm-bus schemas register`"
+            )
+        return _CONFLUENT.pack(0, number)
+
+    def _by_fingerprint(self, fingerprint: bytes) -> dict[str, Any]:
+        writer = _writers().get(fingerprint)
+        if writer is None:
+            raise InvalidRecord(
+                f"written by an unknown schema (fingerprint {fingerprint.hex()});"
+                " a newer fnm-bus may know it"
+            )
+        return writer
+
+    def _by_number(self, number: int) -> dict[str, Any]:
+        writer = self._by_id.get(number)
+        if writer is not None:
+            return writer
+        if self._pins is not None and number in self._pins.schemas:
+            text = self._pins.schemas[number]
+        elif self._lookup is not None:
+            text = self._lookup(number)
+        else:
+            raise InvalidRecord(
+                f"schema id {number} is not pinned: run `fnm-bus schemas register`"
+            )
+        try:
+            writer = schema.parsed(text)
+        except SchemaError as exc:
+            raise InvalidRecord(f"schema id {number}: {exc}") from exc
+        if writer.get("name") not in schema.EVENTS:
+            raise InvalidRecord(f"schema id {number} is of a foreign schema")
+        self._by_id[number] = writer
+        return writer
+
+
+@cache
+def _writers() -> Mapping[bytes, dict[str, Any]]:
+    own = {schema.fingerprint(name): it for name, it in schema.load().items()}
+    return {**schema.released(), **own}
+
+
+def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyEvent:
+    full_name = writer["name"]
+    reader = schema.load()[full_name]
+    source = BytesIO(value)
+    source.seek(start)
+    try:
+        datum = schemaless_reader(source, writer, None if writer is reader else reader)
+        event = cast("AnyEvent", msgspec.convert(datum, type=schema.STRUCTS[full_name]))
+    except _BROKEN as exc:
+        raise InvalidRecord(f"not a whole {full_name}: {exc!r}") from exc
+    if rest := len(value) - source.tell():
+        raise InvalidRecord(f"{rest} bytes follow a whole {full_name}")
+    return event

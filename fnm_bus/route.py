@@ -1,0 +1,138 @@
+"""Where an event goes: its topic, its key, its headers and its id."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+from uuid import UUID, uuid5
+
+from fnm_bus.event import Event, FlowSpecRule, HostEvent, HostgroupEvent, StatusEvent
+
+_NAMESPACE: Final = UUID("6f9d3f0a-3f0c-5c55-9b0a-6a1d2f7b8c4e")
+"""Namespace of our ids (RFC 9562, section 5.5). Never to be changed."""
+
+_UNUSUAL: Final = re.compile(r"[^a-z0-9_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of the topics.
+
+    Attributes:
+        host: bans and unbans of hosts, and of their Flow Spec rules.
+        hostgroup: bans and unbans of hostgroups.
+        status: what FastNetMon says every few seconds of each attack.
+        mitigation: the wanted state, compacted.
+        command: what people ask of the mitigator.
+        audit: what was decided and done.
+        deadletter: what could not be understood.
+    """
+
+    host: str = "fastnetmon.host.v1"
+    hostgroup: str = "fastnetmon.hostgroup.v1"
+    status: str = "fastnetmon.status.v1"
+    mitigation: str = "fastnetmon.mitigation.v1"
+    command: str = "fastnetmon.command.v1"
+    audit: str = "fastnetmon.audit.v1"
+    deadletter: str = "fastnetmon.deadletter.v1"
+
+    def of_events(self) -> Mapping[str, str]:
+        """Return topic → full name of the record that stands on it, for the events."""
+        return {
+            self.host: "fastnetmon.HostEvent",
+            self.hostgroup: "fastnetmon.HostgroupEvent",
+            self.status: "fastnetmon.StatusEvent",
+        }
+
+
+def event_id(sensor: str, entry: str) -> str:
+    """Return the UUIDv5 of a notification: of its sensor and its file in the spool.
+
+    The same file published twice has the same id; two bans of one host never do.
+    """
+    return str(uuid5(_NAMESPACE, f"{sensor}/{entry}"))
+
+
+def topic_of(event: Event, topics: Topics) -> str:
+    """Return the topic that *event* goes to."""
+    match event:
+        case HostEvent():
+            return topics.host
+        case HostgroupEvent():
+            return topics.hostgroup
+        case StatusEvent():
+            return topics.status
+
+
+def subject_of(event: Event) -> str:
+    """Return what *event* is about: an address in canonical text, or a hostgroup."""
+    match event:
+        case HostEvent(ip=ip):
+            return ip
+        case HostgroupEvent(hostgroup_name=name):
+            return name
+        case StatusEvent(ip=ip, hostgroup_name=name):
+            return ip or name or ""
+
+
+def scope_of(event: Event) -> str:
+    """Return "host" or "hostgroup", however FastNetMon spelled it."""
+    match event:
+        case HostEvent():
+            return "host"
+        case HostgroupEvent():
+            return "hostgroup"
+        case StatusEvent(ip=ip):
+            return "host" if ip else "hostgroup"
+
+
+def key_of(event: Event) -> bytes:
+    """Return the key: events of one target share a partition, so they keep an order."""
+    return subject_of(event).encode()
+
+
+def headers_of(event: Event) -> tuple[tuple[str, bytes], ...]:
+    """Return the CloudEvents attributes of *event*, in Kafka's binary mode.
+
+    (CloudEvents 1.0.2, Kafka protocol binding, section 3.2.)
+    """
+    receipt = event.receipt
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", receipt.event_id.encode()),
+        ("ce_source", _source(receipt.sensor)),
+        ("ce_type", _type(scope_of(event), event.action)),
+        ("ce_time", receipt.received_at.isoformat().replace("+00:00", "Z").encode()),
+        ("content-type", b"application/avro"),
+    )
+
+
+def rule_identity(rule: FlowSpecRule) -> str:
+    """Return what names a Flow Spec rule: its uuid, or its match in canonical form.
+
+    The match is JSON with sorted keys and values, so that two documents that say the
+    same in another order name one rule. Action and next-hops do not belong to it.
+    """
+    if rule.uuid:
+        return rule.uuid
+    match = {
+        field: sorted(value) if isinstance(value, tuple) else value
+        for field in rule.__struct_fields__
+        if field not in {"uuid", "action", "action_type", "ipv4_nexthops"}
+        and (value := getattr(rule, field))
+    }
+    return json.dumps(match, sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=64)
+def _source(sensor: str) -> bytes:
+    # A URI reference: RFC 3986 leaves few characters as they are.
+    return f"/fastnetmon/{quote(sensor, safe='')}".encode()
+
+
+@lru_cache(maxsize=256)
+def _type(scope: str, action: str) -> bytes:
+    return f"fastnetmon.{scope}.{_UNUSUAL.sub('_', action.lower())}".encode()
