@@ -3,6 +3,7 @@
 import ast
 import re
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,16 @@ _FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
 _LAST: Final = "# -- end of the settings --\n"
 _SHEBANG: Final = 127
 """Bytes of a first line that every kernel since Linux 2.0 reads (execve(2))."""
+
+
+def best_python() -> Path:
+    """Return the Python that a hook had best use: the system's, else this one's.
+
+    The system's does not go away with a virtual environment, and all users may start
+    it; FastNetMon may not be able to look into somebody's home directory.
+    """
+    system = Path("/usr/bin/python3")
+    return system if system.exists() else Path(sys.executable).resolve()
 
 
 def settings(

@@ -49,9 +49,7 @@ def check(path: Path) -> list[Finding]:
     found = [_file(path), _python(python), _version(path, python, values, text)]
     found += [_directories(spool, "spool"), _directories(fallback, "fallback spool")]
     found.append(_file_systems(spool, fallback))
-    if all(finding.ok for finding in found[:2]):
-        found += _call(path, spool, drains=bool(values["DRAIN"]))
-    return found
+    return [*found, *_call(path, spool, drains=bool(values["DRAIN"]))]
 
 
 def _file(path: Path) -> Finding:
@@ -131,7 +129,7 @@ def _call(path: Path, spool: Spool, *, drains: bool) -> list[Finding]:
         relay = _relay(spool, mine=lock >= 0, drains=drains)
         try:
             return [relay, _notify(path, spool, relay=relay.ok and lock < 0)]
-        except FnmBusError as exc:
+        except (FnmBusError, OSError) as exc:
             return [relay, Finding(ok=False, what=str(exc), remedy="see above")]
     finally:
         if lock >= 0:

@@ -180,11 +180,11 @@ class Quarantine:
             FileNotFoundError: it is not here.
             SpoolError: it cannot be moved.
         """
-        target = spool.path(name)
+        here, target = self._path(name), spool.path(name)
         try:
-            self.told(name)
-            self._path(name).rename(target)
+            here.rename(target)
             durable.sync(target.parent)
+            self.told(name)
             self._json(name).unlink(missing_ok=True)
         except FileNotFoundError:
             raise
@@ -199,8 +199,8 @@ class Quarantine:
             SpoolError: it cannot be removed.
         """
         try:
-            self.told(name)
             self._path(name).unlink()
+            self.told(name)
             self._json(name).unlink(missing_ok=True)
         except FileNotFoundError:
             raise

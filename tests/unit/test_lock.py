@@ -1,0 +1,109 @@
+"""Who holds the lock drains: one process, the owner's."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import hook
+from fnm_bus.errors import SpoolError
+from fnm_bus.spool import Spool
+
+HOLD = """
+import sys
+from fnm_bus.spool import Spool
+with Spool(sys.argv[1]).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    box = Spool(tmp_path / "spool")
+    box.make(os.geteuid(), os.getegid())
+    return box
+
+
+def held_elsewhere(spool: Spool) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, spool.root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_one_of_two_gets_the_lock_until_it_is_released(spool: Spool) -> None:
+    with held_elsewhere(spool) as process:
+        assert spool.lock() is None
+        assert spool.locked()
+        assert hook.take_lock(str(spool.root)) == -1
+        process.communicate(timeout=10)
+    lock = spool.lock()
+    assert lock is not None
+    with lock:
+        assert spool.locked()
+    lock.release()
+    assert not spool.locked()
+
+
+def test_a_killed_holder_holds_no_longer(spool: Spool) -> None:
+    with held_elsewhere(spool) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+    lock = spool.lock()
+    assert lock is not None
+    lock.release()
+
+
+def test_a_stopped_holder_still_holds(spool: Spool) -> None:
+    with held_elsewhere(spool) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert spool.lock() is None
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=10)
+
+
+def test_the_lock_file_is_never_made_by_taking_it(spool: Spool) -> None:
+    (spool.root / "lock").unlink()
+    with pytest.raises(SpoolError, match="set the spool up first"):
+        spool.lock()
+    assert not (spool.root / "lock").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_does_not_drain_what_belongs_to_another(spool: Spool) -> None:
+    os.chown(spool.root / "lock", 65_534, 65_534)
+    with pytest.raises(SpoolError, match="only the spool's owner drains"):
+        spool.lock()
+
+
+def test_a_lock_that_is_handed_over_stays_held(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = hook.take_lock(str(spool.root))
+    monkeypatch.setenv(hook.LOCK_FD, str(fd))
+    lock = spool.lock()
+    assert lock is not None
+    assert hook.LOCK_FD not in os.environ
+    assert not os.get_inheritable(fd)
+    assert spool.lock() is None
+    lock.release()
+    assert not spool.locked()
+
+
+@pytest.mark.parametrize("text", ["0", "999", "x", "", "-1"])
+def test_a_descriptor_that_is_not_the_lock_is_not_taken_for_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(hook.LOCK_FD, text)
+    lock = spool.lock()
+    assert lock is not None
+    with lock:
+        assert spool.locked()

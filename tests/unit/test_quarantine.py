@@ -1,0 +1,191 @@
+"""The quarantine: nothing is lost in it, nothing more than allowed is in it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import durable, hook
+from fnm_bus.errors import SpoolError, SpoolFull
+from fnm_bus.quarantine import Quarantine
+from fnm_bus.spool import Entry, Spool
+
+BOOT = "b" * 32
+REASON = {"field": "/ip", "wanted": "an address", "got": "7", "reason": "/ip: 7"}
+
+
+def name(ticks: int) -> str:
+    return f"{BOOT}-{ticks:012d}-0000007-0000000a"
+
+
+class Box:
+    """A spool with a hook in front of it and a quarantine behind it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spool = Spool(root)
+        self.spool.make(os.geteuid(), os.getegid())
+        self.quarantine = Quarantine(root, 3, 1_000)
+
+    def entry(self, ticks: int, document: bytes = b'{"ip": 7}') -> Entry:
+        hook.store(str(self.root), name(ticks), hook.pack(["ban", "é"], document))
+        return self.spool.read(name(ticks))
+
+    def put(self, ticks: int) -> Entry:
+        entry = self.entry(ticks)
+        self.quarantine.put(entry, REASON)
+        self.spool.remove(entry.name)
+        return entry
+
+
+def left_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path / "spool")
+
+
+def test_what_is_kept_can_be_read_with_its_reason(box: Box) -> None:
+    entry = box.put(5)
+    letter = box.quarantine.read(entry.name)
+    assert letter.entry._replace(path=entry.path) == entry
+    assert letter.reason.items() >= REASON.items()
+    assert letter.failed_at.utcoffset() is not None
+    assert box.quarantine.show(entry.name)["arguments"] == ["ban", "é"]
+
+
+def test_the_bytes_are_kept_as_they_are_even_if_no_hook_wrote_them(box: Box) -> None:
+    path = box.spool.path(name(5))
+    path.write_bytes(b"\0\xff nonsense" * 20)
+    os.utime(path, ns=(10**18, 10**18 + 7))
+    box.quarantine.put(box.spool.read(name(5)), REASON)
+    kept = box.root / "quarantine" / name(5)
+    assert kept.read_bytes() == path.read_bytes()
+    assert kept.stat().st_mtime_ns == 10**18 + 7
+
+
+def test_a_released_entry_is_as_it_was_before(box: Box) -> None:
+    entry = box.put(5)
+    box.quarantine.release(entry.name, box.spool)
+    assert box.spool.scan() == [entry.name]
+    assert box.spool.read(entry.name) == entry
+    assert box.quarantine.list() == ()
+    assert box.quarantine.untold() == ()
+    assert left_in(box.root / "quarantine") == {"odd", "untold"}
+
+
+def test_names_come_in_the_order_of_the_calls(box: Box) -> None:
+    for ticks in (7, 5, 6):
+        box.put(ticks)
+    assert box.quarantine.list() == (name(5), name(6), name(7))
+    assert box.quarantine.count() == 3
+
+
+def test_a_dead_letter_is_owed_until_it_is_told(box: Box) -> None:
+    box.put(5)
+    box.quarantine.put(box.entry(6), REASON, told=True)
+    assert box.quarantine.untold() == (name(5),)
+    box.quarantine.told(name(5))
+    box.quarantine.told(name(5))
+    assert box.quarantine.untold() == ()
+    assert box.quarantine.list() == (name(5), name(6))
+
+
+def test_no_dead_letter_is_owed_for_what_did_not_arrive(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = box.entry(5)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace", full)
+        with pytest.raises(SpoolError, match="No space"):
+            box.quarantine.put(entry, REASON)
+    assert box.quarantine.untold() == ()
+    assert box.spool.scan() == [entry.name]
+    box.quarantine.put(entry, REASON)
+    assert box.quarantine.untold() == (entry.name,)
+
+
+def test_the_same_entry_may_be_put_twice(box: Box) -> None:
+    entry = box.entry(5)
+    box.quarantine.put(entry, REASON)
+    box.quarantine.put(entry, {"reason": "another"})
+    assert box.quarantine.count() == 1
+    assert box.quarantine.read(entry.name).reason["reason"] == "another"
+
+
+def test_at_the_limit_of_files_nothing_more_is_taken(box: Box) -> None:
+    for ticks in range(3):
+        box.put(ticks)
+    entry = box.entry(5)
+    with pytest.raises(SpoolFull, match="at most 3 "):
+        box.quarantine.put(entry, REASON)
+    assert box.quarantine.list() == (name(0), name(1), name(2))
+    assert box.spool.scan() == [entry.name]
+
+
+def test_at_the_limit_of_bytes_nothing_more_is_taken(box: Box) -> None:
+    box.quarantine.put(box.entry(5, b"x" * 900), REASON)
+    with pytest.raises(SpoolFull, match="1000"):
+        box.quarantine.put(box.entry(6, b"x" * 100), REASON)
+    assert box.quarantine.list() == (name(5),)
+
+
+def test_what_another_process_releases_makes_room_again(box: Box) -> None:
+    for ticks in range(3):
+        box.put(ticks)
+    assert box.quarantine.count() == 3
+    Quarantine(box.root, 3, 1_000).release(name(1), box.spool)
+    box.quarantine.put(box.entry(5), REASON)
+    assert box.quarantine.count() == 3
+
+
+def test_a_deleted_notification_is_gone(box: Box) -> None:
+    box.put(5)
+    box.quarantine.delete(name(5))
+    assert box.quarantine.list() == ()
+    assert left_in(box.root / "quarantine") == {"odd", "untold"}
+
+
+@pytest.mark.parametrize("wrong", ["../lock", "", name(9), "odd", f"{name(5)}.json"])
+def test_what_is_not_here_is_not_found(box: Box, wrong: str) -> None:
+    box.put(5)
+    for act in (
+        box.quarantine.read,
+        box.quarantine.show,
+        box.quarantine.delete,
+        lambda it: box.quarantine.release(it, box.spool),
+    ):
+        with pytest.raises(FileNotFoundError):
+            act(wrong)
+    assert (box.root / "lock").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"at": "yesterday"}'])
+def test_a_damaged_reason_is_an_error_but_does_not_keep_an_entry_here(
+    box: Box, text: str
+) -> None:
+    box.put(5)
+    (box.root / "quarantine" / f"{name(5)}.json").write_text(text)
+    with pytest.raises(SpoolError, match=r"\.json"):
+        box.quarantine.read(name(5))
+    box.quarantine.release(name(5), box.spool)
+    assert box.spool.scan() == [name(5)]
+
+
+def test_a_link_in_the_place_of_an_entry_is_not_copied(
+    box: Box, tmp_path: Path
+) -> None:
+    entry = box.entry(5)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    entry.path.unlink()
+    entry.path.symlink_to(secret)
+    with pytest.raises(SpoolError):
+        box.quarantine.put(entry, REASON)
+    assert box.quarantine.list() == ()

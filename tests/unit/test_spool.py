@@ -1,0 +1,369 @@
+"""The spool's reader side."""
+
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import hook, spool, tree
+from fnm_bus.errors import SpoolError
+from fnm_bus.limits import Limits, Refusal
+from fnm_bus.order import Epochs
+from fnm_bus.spool import Spool
+
+BOOT = "b" * 32
+
+
+def name(ticks: int, digit: str = "0", pid: int = 7) -> str:
+    return f"{BOOT}-{ticks:012d}-{pid:07d}-0000000{digit}"
+
+
+class Box:
+    """A spool with a hook in front of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spool = Spool(root, Epochs(root / "state/epochs.json", BOOT))
+        self.spool.make(os.geteuid(), os.getegid())
+
+    def store(self, entry: str, document: bytes = b"{}", *arguments: str) -> str:
+        hook.store(str(self.root), entry, hook.pack(arguments, document))
+        return entry
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path / "spool")
+
+
+def test_nothing_is_made_by_the_constructor(tmp_path: Path) -> None:
+    Spool(tmp_path / "spool")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_stored_is_read_as_it_was(box: Box) -> None:
+    before = datetime.now(UTC).timestamp()
+    box.store(name(5), b'{"action": "ban"}\n', "ban", "192.0.2.1")
+    entry = box.spool.read(name(5))
+    assert entry.name == name(5)
+    assert entry.arguments == ("ban", "192.0.2.1")
+    assert entry.document == b'{"action": "ban"}\n'
+    assert entry.size == entry.path.stat().st_size
+    assert entry.stored_at.tzinfo is UTC
+    assert -1 < entry.stored_at.timestamp() - before < 60
+
+
+def test_entries_come_in_the_order_of_the_calls(box: Box) -> None:
+    calls = [name(ticks, "f8a4"[ticks % 4]) for ticks in range(50)]
+    for entry in reversed(calls):
+        box.store(entry)
+    assert box.spool.scan() == calls
+
+
+def test_an_empty_spool_has_no_entries(box: Box) -> None:
+    assert box.spool.scan() == []
+    assert box.spool.size() == (0, 0, None)
+
+
+def test_a_removed_entry_is_gone_and_may_be_removed_again(box: Box) -> None:
+    box.store(name(5))
+    box.spool.remove(name(5))
+    box.spool.remove(name(5))
+    assert box.spool.scan() == []
+    with pytest.raises(FileNotFoundError):
+        box.spool.read(name(5))
+
+
+def test_a_name_is_not_returned_before_one_that_was_stored_before_it(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While 8 is read, an earlier call is stored in 0, then a later one in f."""
+    first, second, third = name(1, "8"), name(2, "0"), name(3, "f")
+    box.store(first)
+    right, done = os.listdir, []
+
+    def listdir(path: str) -> list[str]:
+        if path.endswith("/8") and not done:
+            done.append(path)
+            box.store(second)
+            box.store(third)
+        return right(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert box.spool.scan() == [first]
+    assert box.spool.scan() == [first, second, third]
+
+
+def test_a_late_call_that_started_first_is_waited_for(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, early = name(1, "0"), name(2, "f")
+    box.store(early)
+    right, done = os.listdir, []
+
+    def listdir(path: str) -> list[str]:
+        if path.endswith("/1") and not done:
+            done.append(path)
+            box.store(late)
+        return right(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert box.spool.scan() == [late, early]
+
+
+def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
+    absent = Spool(tmp_path / "absent")
+    for act in (absent.scan, absent.size, absent.clean, absent.odd, absent.lock):
+        with pytest.raises(SpoolError, match="absent"):
+            act()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"fnm-bus 1 ",
+        b"fnm-bus 1 2\0ban\0{}",
+        b"fnm-bus 1 x\0{}",
+        b"fnm-bus 1 99999999999999\0{}",
+        b"fnm-bus 2 0\0{}",
+        b"\0",
+    ],
+)
+def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
+    assert spool.unpack(data) == ((), data)
+
+
+def test_a_giant_is_cut_but_still_too_large_for_any_parser(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_READ", 1_000)
+    box.store(name(5), b"x" * 5_000)
+    entry = box.spool.read(name(5))
+    assert 900 < len(entry.document) <= 1_000
+    assert entry.size > 5_000
+
+
+@pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
+def test_a_file_may_bear_any_time(box: Box, seconds: int) -> None:
+    box.store(name(5))
+    os.utime(box.spool.path(name(5)), (seconds, seconds))
+    assert box.spool.scan() == [name(5)]
+    assert box.spool.read(name(5)).stored_at.year < 10_000
+    assert box.spool.size().oldest is not None
+
+
+def plant(path: Path, what: str, target: Path) -> None:
+    if what == "link":
+        path.symlink_to(target)
+    elif what == "dangling link":
+        path.symlink_to(target / "nowhere")
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(b"{}")
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "directory"])
+def test_what_is_planted_under_an_entry_s_name_is_not_followed(
+    box: Box, tmp_path: Path, what: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    plant(box.spool.path(name(5)), what, secret)
+    box.store(name(6))
+    assert name(6) in box.spool.scan()
+    with pytest.raises(SpoolError):
+        box.spool.read(name(5))
+    (odd,) = box.spool.odd()
+    assert odd.reason.endswith(what.removeprefix("dangling "))
+    aside = box.spool.set_aside(odd)
+    assert aside.parent == box.root / "quarantine/odd"
+    assert box.spool.odd() == []
+    assert secret.read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "incoming/new/0/ban.json",
+        f"incoming/new/0/{name(5, 'f')}",
+        "incoming/tmp/core",
+        "incoming/new/3/\udcff",
+        "incoming/new/3/" + "x" * 255,
+    ],
+)
+def test_a_foreign_file_is_no_entry_and_can_be_set_aside(box: Box, place: str) -> None:
+    plant(box.root / place, "file", box.root)
+    assert box.spool.scan() == []
+    (odd,) = box.spool.odd()
+    assert box.spool.set_aside(odd).read_bytes() == b"{}"
+    assert box.spool.odd() == []
+
+
+def test_the_depth_counts_entries_bytes_and_the_oldest(box: Box) -> None:
+    for ticks in range(3):
+        box.store(name(ticks, f"{ticks}"), b"x" * 100)
+        os.utime(box.spool.path(name(ticks, f"{ticks}")), (1_000 + ticks,) * 2)
+    depth = box.spool.size()
+    size = len(hook.pack([], b"x" * 100))
+    assert depth == (3, 3 * size, datetime.fromtimestamp(1_000, UTC))
+
+
+def temporary(box: Box, entry: str, age: float) -> Path:
+    path = box.root / "incoming/tmp" / entry
+    path.write_bytes(b"half")
+    then = datetime.now(UTC).timestamp() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def own(**changes: int) -> str:
+    ticks = changes.get("ticks", hook.started())
+    pid = changes.get("pid", os.getpid())
+    return f"{hook.boot_id()}-{ticks:012d}-{pid:07d}-00000000"
+
+
+def dead_pid() -> int:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    return pid
+
+
+def test_the_temporary_file_of_a_living_call_stays(box: Box) -> None:
+    path = temporary(box, own(), age=10**6)
+    assert box.spool.clean() == []
+    assert path.exists()
+
+
+def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> None:
+    entry = own(pid=dead_pid())
+    path = temporary(box, entry, age=4_000)
+    (left,) = box.spool.clean()
+    assert (left.name, left.size) == (entry, 4)
+    assert not path.exists()
+
+
+def test_a_pid_that_was_given_to_another_process_does_not_keep_a_file(
+    box: Box,
+) -> None:
+    temporary(box, own(ticks=hook.started() - 1), age=4_000)
+    assert len(box.spool.clean()) == 1
+
+
+def test_a_file_of_an_earlier_boot_is_removed(box: Box) -> None:
+    temporary(box, name(5, pid=os.getpid()), age=4_000)
+    assert len(box.spool.clean()) == 1
+
+
+def test_a_young_file_stays_since_its_process_may_be_in_another_container(
+    box: Box,
+) -> None:
+    temporary(box, own(pid=dead_pid()), age=3_000)
+    temporary(box, name(5), age=-(10**6))
+    assert box.spool.clean() == []
+
+
+def test_a_file_whose_boot_is_unknown_stays_for_a_day(box: Box) -> None:
+    hidden = hook.NO_BOOT_ID + f"{5:012d}" + name(5)[32:]
+    path = temporary(box, hidden, age=80_000)
+    assert box.spool.clean() == []
+    os.utime(path, (1, 1))
+    assert len(box.spool.clean()) == 1
+
+
+def test_cleaning_leaves_links_and_strangers_alone(box: Box, tmp_path: Path) -> None:
+    (box.root / "incoming/tmp" / name(5)).symlink_to(tmp_path)
+    (box.root / "incoming/tmp" / "core").write_bytes(b"")
+    assert box.spool.clean() == []
+    assert len(list((box.root / "incoming/tmp").iterdir())) == 2
+
+
+def test_an_unfinished_file_is_no_entry(box: Box) -> None:
+    temporary(box, own(), age=0)
+    assert box.spool.scan() == []
+    assert box.spool.odd() == []
+
+
+def test_the_directories_have_the_rights_of_the_design(box: Box) -> None:
+    assert tree.faults(box.root, os.geteuid(), os.getegid()) == []
+    modes = {
+        path: stat.S_IMODE((box.root / path).stat().st_mode)
+        for path in ("incoming/tmp", "incoming/new/f", "quarantine", "lock")
+    }
+    assert modes == {
+        "incoming/tmp": 0o3770,
+        "incoming/new/f": 0o3770,
+        "quarantine": 0o700,
+        "lock": 0o600,
+    }
+
+
+def test_set_up_again_mends_rights_and_keeps_what_is_there(box: Box) -> None:
+    box.store(name(5))
+    lock = (box.root / "lock").stat().st_ino
+    (box.root / "incoming/tmp").chmod(0o777)
+    (box.root / "state").chmod(0o755)
+    assert len(tree.faults(box.root, os.geteuid(), os.getegid())) == 2
+    box.spool.make(os.geteuid(), os.getegid())
+    assert tree.faults(box.root, os.geteuid(), os.getegid()) == []
+    assert (box.root / "lock").stat().st_ino == lock
+    assert box.spool.scan() == [name(5)]
+
+
+@pytest.mark.parametrize("place", ["incoming", "incoming/new/0", "lock", "."])
+def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> None:
+    other = tmp_path / "other"
+    (box.root / place).rename(tmp_path / "moved")
+    if place == "lock":
+        other.write_bytes(b"")
+    else:
+        other.mkdir()
+    other.chmod(0o700)
+    (box.root if place == "." else box.root / place).symlink_to(other)
+    with pytest.raises(SpoolError):
+        box.spool.make(os.geteuid(), os.getegid())
+    assert stat.S_IMODE(other.stat().st_mode) == 0o700
+    assert tree.faults(box.root, os.geteuid(), os.getegid())
+
+
+def test_the_marker_tells_what_is_refused(box: Box) -> None:
+    assert box.spool.refusal() is Refusal.NOTHING
+    for what in (Refusal.STATUS, Refusal.ALL, Refusal.ALL, Refusal.NOTHING):
+        box.spool.refuse(what)
+        assert box.spool.refusal() is what
+    box.spool.refuse(Refusal.STATUS)
+    with pytest.raises(OSError, match="refuses status"):
+        hook.check_room(str(box.root), b"attack_status")
+
+
+def test_a_damaged_marker_is_an_error_and_refuses_what_can_wait(box: Box) -> None:
+    (box.root / "full").write_text("?")
+    with pytest.raises(SpoolError, match="full"):
+        box.spool.refusal()
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "thinning", "refusal"),
+    [
+        (0, 0, False, Refusal.NOTHING),
+        (10, 0, True, Refusal.NOTHING),
+        (0, 100, True, Refusal.NOTHING),
+        (75, 0, True, Refusal.STATUS),
+        (0, 750, True, Refusal.STATUS),
+        (100, 0, True, Refusal.ALL),
+        (0, 1_000, True, Refusal.ALL),
+    ],
+)
+def test_limits_thin_out_then_refuse_status_then_all(
+    files: int, size: int, refusal: Refusal, *, thinning: bool
+) -> None:
+    limits = Limits(10, 100, 100, 1_000, 0.25)
+    depth = spool.Depth(files, size, None)
+    assert limits.thinning(depth) is thinning
+    assert limits.refusal(depth) is refusal
