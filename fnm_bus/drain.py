@@ -67,7 +67,7 @@ class Drain:
         self.thinning = False
         """Whether status updates wait to be replaced by newer ones."""
         self.refused: dict[str, Mapping[str, str]] = {}
-        """Names of the documents found invalid, with the reason; for `notify`."""
+        """Names of the documents that were refused, with the reason; for `notify`."""
 
     @property
     def idle(self) -> bool:
@@ -239,10 +239,10 @@ class Drain:
             self._held.append((item, reason, told))
             return
         self._forget(item)
-        self._metrics.quarantined.labels(reason.get("field", "")).inc()
-        self.refused[item.name] = reason
+        self._metrics.quarantined.labels("truncated" if told else "refused").inc()
         log.warning("quarantined: entry=%s %s", item.name, reason["reason"])
         if not told:
+            self.refused[item.name] = reason
             self._add(item.name, None)
 
     def _forget(self, item: Item) -> None:

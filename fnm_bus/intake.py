@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from fnm_bus.aside import Drift
 from fnm_bus.gate import Item
 from fnm_bus.hook import CHECK_ARGUMENT
 from fnm_bus.metrics import RelayMetrics
@@ -14,6 +16,9 @@ from fnm_bus.record import Record
 from fnm_bus.spool import Spool
 
 log = logging.getLogger(__name__)
+
+_SHOWN: Final = 5
+"""Fields of one document whose drift is logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +77,18 @@ class Intake:
             item.attack = attack_of(prepared.event)
             if item.source is not self.spools[0]:
                 self.metrics.from_fallback.inc()
-            for path, wanted, got in prepared.drift:
-                self.metrics.drifted.inc()
-                log.warning(
-                    "drift: entry=%s field=%s wanted %s, got %s",
-                    item.name,
-                    path,
-                    wanted,
-                    got,
-                )
+            self.metrics.drifted.inc(len(prepared.drift))
+            _log(item.name, prepared.drift)
         if item.shrunk:
             return self.pipeline.without_samples(prepared.event)
         return prepared.record
+
+
+def _log(entry: str, drift: Sequence[Drift]) -> None:
+    """Log the first few of *drift*: one document may hold thousands."""
+    for path, wanted, got in drift[:_SHOWN]:
+        log.warning(
+            "drift: entry=%s field=%.200r wanted %s, got %s", entry, path, wanted, got
+        )
+    if len(drift) > _SHOWN:
+        log.warning("drift: entry=%s and %d more", entry, len(drift) - _SHOWN)

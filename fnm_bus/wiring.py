@@ -1,0 +1,239 @@
+"""Everything put together from the settings; the only place that knows all of it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+
+from fnm_bus import hook, pins
+from fnm_bus.backoff import Backoff
+from fnm_bus.codec import Codec
+from fnm_bus.drain import Drain, Flight
+from fnm_bus.errors import ConfigError, SpoolError
+from fnm_bus.health import HealthServer
+from fnm_bus.intake import Intake
+from fnm_bus.keeper import Keeper
+from fnm_bus.limits import Limits
+from fnm_bus.metrics import RelayMetrics
+from fnm_bus.notify import Drained, drain_within
+from fnm_bus.order import Epochs
+from fnm_bus.pipeline import Pipeline
+from fnm_bus.publish import BRIEF, LASTING, KafkaPublisher, Publisher
+from fnm_bus.quarantine import Quarantine
+from fnm_bus.registry import Registry
+from fnm_bus.relay import Relay
+from fnm_bus.route import Topics
+from fnm_bus.settings import Settings
+from fnm_bus.spool import Spool
+from fnm_bus.systemd import Systemd
+from fnm_bus.watch import Watch
+
+log = logging.getLogger(__name__)
+
+HUNG: float = 30.0
+"""Seconds without a turn of the relay's loop after which /healthz says so."""
+
+
+def kafka(settings: Settings) -> dict[str, str]:
+    """Return librdkafka's settings, secrets read from their files.
+
+    Raises:
+        ConfigError: a file with a secret cannot be read.
+    """
+    secrets = {}
+    for name, path in settings.kafka_files.items():
+        try:
+            secrets[name] = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f'[kafka_files] "{name}": {path}: {exc}') from exc
+    return {**settings.kafka, **secrets}
+
+
+def topics(settings: Settings) -> Topics:
+    """Return the names of the topics."""
+    it = settings.topics
+    return Topics(
+        host=it.host,
+        hostgroup=it.hostgroup,
+        status=it.status,
+        mitigation=it.mitigation,
+        command=it.command,
+        audit=it.audit,
+        deadletter=it.deadletter,
+    )
+
+
+def registry(settings: Settings) -> Registry:
+    """Return the schema registry.
+
+    Raises:
+        ConfigError: none is configured.
+    """
+    it = settings.registry
+    if it.url is None:
+        raise ConfigError("[registry] url: wanted an address, got nothing")
+    return Registry(it.url, it.timeout, it.settings)
+
+
+def codec(settings: Settings) -> Codec:
+    """Return the codec of a writer: pinned ids when a registry is configured.
+
+    Raises:
+        SchemaError: the pins are missing, or are not for this version's schemas.
+    """
+    if settings.registry.url is None:
+        return Codec()
+    pinned = pins.read(settings.registry.pins)
+    pinned.check(topics(settings).of_events())
+    return Codec(pinned)
+
+
+def reading_codec(settings: Settings) -> Codec:
+    """Return the codec of a reader, who looks up what is not pinned.
+
+    Raises:
+        SchemaError: there are pins, and they must not be used.
+    """
+    if settings.registry.url is None:
+        return Codec()
+    there = settings.registry.pins.exists()
+    pinned = pins.read(settings.registry.pins) if there else None
+    return Codec(pinned, registry(settings).schema_of)
+
+
+def epochs(settings: Settings) -> Epochs:
+    """Return the places of the boots."""
+    return Epochs(settings.spool.directory / "state/epochs.json", hook.boot_id())
+
+
+def spools(settings: Settings, places: Epochs) -> tuple[Spool, ...]:
+    """Return the spool, and the fallback spool if it is there or can be made.
+
+    `/run` is empty after a boot, so the fallback spool may have to be made anew. A
+    relay without it is better than none; the hook then says what it cannot do.
+    """
+    spool = Spool(settings.spool.directory, places)
+    fallback = Spool(settings.spool.fallback, places)
+    if not (fallback.root / "lock").exists():
+        try:
+            facts = spool.root.stat()
+            fallback.make(facts.st_uid, facts.st_gid)
+        except (OSError, SpoolError) as exc:
+            log.warning("no fallback spool: %s", exc)
+            return (spool,)
+    return (spool, fallback)
+
+
+def quarantine(settings: Settings) -> Quarantine:
+    """Return the quarantine."""
+    it = settings.spool
+    return Quarantine(it.directory, it.quarantine_files, it.quarantine_bytes)
+
+
+def pipeline(settings: Settings) -> Pipeline:
+    """Return what every entry goes through.
+
+    Raises:
+        SchemaError: as `codec`.
+    """
+    return Pipeline(settings.sensor, topics(settings), codec(settings))
+
+
+def intake(settings: Settings, metrics: RelayMetrics) -> Intake:
+    """Return what finds the entries and makes records of them.
+
+    Raises:
+        SchemaError: as `codec`.
+    """
+    places = epochs(settings)
+    return Intake(
+        spools(settings, places),
+        quarantine(settings),
+        places,
+        pipeline(settings),
+        metrics,
+    )
+
+
+def _drain(entries: Intake, publisher: Publisher, settings: Settings) -> Drain:
+    it = settings.relay
+    return Drain(entries, publisher, Flight(it.in_flight_records, it.in_flight_bytes))
+
+
+def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
+    """Return the relay.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+        SchemaError: as `codec`.
+    """
+    entries = intake(settings, metrics)
+    publisher = KafkaPublisher(kafka(settings), LASTING)
+    drain = _drain(entries, publisher, settings)
+    it = settings.spool
+    limits = Limits(
+        it.soft_files, it.soft_bytes, it.hard_files, it.hard_bytes, it.reserve
+    )
+    buckets = [path for spool in entries.spools for path in spool.buckets()]
+    return Relay(
+        spool=entries.spools[0],
+        drain=drain,
+        keeper=Keeper(entries.spools, entries.quarantine, drain, limits, metrics),
+        publisher=publisher,
+        watch=Watch(buckets),
+        systemd=Systemd(),
+        flush=settings.relay.flush,
+    )
+
+
+def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HealthServer:
+    """Return the server of /metrics and /healthz."""
+
+    def state() -> tuple[bool, Mapping[str, object]]:
+        silent = monotonic() - it.turned_at
+        facts = {
+            "draining": it.draining,
+            "in_flight": it.drain.in_flight,
+            "seconds_since_turn": round(silent, 3),
+        }
+        return silent < HUNG, facts
+
+    address = settings.relay.metrics_host, settings.relay.metrics_port
+    return HealthServer(*address, metrics.registry(), state)
+
+
+def drain_once(
+    settings: Settings, deadline: float
+) -> tuple[Drained, Mapping[str, Mapping[str, str]]]:
+    """Drain for up to *deadline* seconds, if nobody else does.
+
+    Returns:
+        How it ended, and the documents that were refused, by name, with the reason.
+
+    Raises:
+        ConfigError: a secret cannot be read, or librdkafka refuses its settings.
+        SchemaError: as `codec`.
+        SpoolError: the spool is not this user's.
+    """
+    root = settings.spool.directory
+    backoff = Backoff(root)
+    if backoff.pausing():
+        return Drained.PAUSED, {}
+    entries = intake(settings, RelayMetrics())
+    publisher = KafkaPublisher(kafka(settings), BRIEF)
+    drain = _drain(entries, publisher, settings)
+    try:
+        ended = drain_within(deadline, entries.spools[0], backoff, drain)
+    finally:
+        publisher.close()
+    return ended, drain.refused
+
+
+def may_drain(settings: Settings) -> bool:
+    """Return whether this process is the spool's owner, or root, who becomes it."""
+    try:
+        owner = (settings.spool.directory / "lock").stat().st_uid
+    except OSError:
+        return False
+    return os.geteuid() in {0, owner}

@@ -1,0 +1,198 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fnm_bus import pins, schema
+from fnm_bus.codec import Codec
+from fnm_bus.errors import InvalidRecord, SchemaError
+from fnm_bus.event import AnyEvent, HostEvent, Receipt
+from fnm_bus.pins import Pins
+from fnm_bus.route import Topics
+
+TOPIC = "fastnetmon.host.v1"
+WANTED = Topics().of_events()
+EXAMPLES = [
+    pytest.param(event, id=f"{full_name}-{name}")
+    for full_name in schema.EVENTS
+    for name, event in schema.examples(full_name).items()
+]
+BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
+
+
+def pinned() -> Pins:
+    ids = {f"{topic}-value": 100 + n for n, topic in enumerate(WANTED)}
+    texts = {100 + n: schema.text(name) for n, name in enumerate(WANTED.values())}
+    return Pins("http://registry", ids, {}, texts)
+
+
+@pytest.mark.parametrize("event", EXAMPLES)
+def test_a_single_object_comes_back_as_it_was(event: AnyEvent) -> None:
+    codec = Codec()
+    value = codec.encode(event, TOPIC)
+    assert value[:2] == b"\xc3\x01"
+    assert codec.decode(value) == event
+
+
+def test_with_pins_an_event_has_confluents_framing() -> None:
+    codec = Codec(pinned())
+    value = codec.encode(BAN, TOPIC)
+    assert value[:5] == bytes([0, 0, 0, 0, 100])
+    assert codec.decode(value) == BAN
+
+
+def test_both_framings_are_read_by_one_reader() -> None:
+    codec = Codec(pinned())
+    assert codec.decode(Codec().encode(BAN, TOPIC)) == BAN
+    assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
+
+
+def test_a_dead_letter_depends_on_no_registry() -> None:
+    (letter, *_) = schema.examples("fastnetmon.DeadLetter").values()
+    assert Codec(pinned()).encode(letter, "any").startswith(b"\xc3\x01")
+
+
+def test_a_topic_without_a_pin_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"other-value.*schemas register"):
+        Codec(pinned()).encode(BAN, "other")
+
+
+def older() -> str:
+    """The schema of a writer that did not know `truncated` yet."""
+    avro = json.loads(schema.text("fastnetmon.HostEvent"))
+    avro["fields"] = [it for it in avro["fields"] if it["name"] != "truncated"]
+    return json.dumps(avro)
+
+
+def written_by(text: str, event: HostEvent) -> bytes:
+    from io import BytesIO  # noqa: PLC0415 - beside its only use
+
+    from fastavro import schemaless_writer  # noqa: PLC0415 - as above
+
+    out = BytesIO()
+    out.write(bytes([0, 0, 0, 0, 7]))
+    datum = msgspec.to_builtins(
+        event, builtin_types=(bytes, type(event.receipt.received_at))
+    )
+    schemaless_writer(out, schema.parsed(text), datum)
+    return out.getvalue()
+
+
+def test_an_older_writer_is_read_with_our_defaults() -> None:
+    codec = Codec(lookup=lambda _number: older())
+    assert codec.decode(written_by(older(), BAN)) == BAN
+
+
+def test_a_schema_is_looked_up_once() -> None:
+    asked: list[int] = []
+
+    def lookup(number: int) -> str:
+        asked.append(number)
+        return older()
+
+    codec = Codec(lookup=lookup)
+    for _ in range(3):
+        codec.decode(written_by(older(), BAN))
+    assert asked == [7]
+
+
+FOREIGN = '{"type": "record", "name": "acme.Order", "fields": []}'
+WHOLE = Codec().encode(BAN, TOPIC)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b'{"action": "ban"}', "neither"),
+        (b"\xc3\x01short", "neither"),
+        (b"\x00\x00\x00", "neither"),
+        (b"\xc3\x01" + bytes(8) + b"rest", "unknown schema"),
+        (bytes([0, 0, 0, 0, 9]) + b"rest", "id 9 is not pinned"),
+        (WHOLE[:-3], "not a whole"),
+        (WHOLE + b"more", "4 bytes follow"),
+        (WHOLE[:10] + b"\xff" * 40, "not a whole"),
+        (WHOLE[:10], "not a whole"),
+    ],
+)
+def test_what_is_no_event_is_refused_and_described(
+    value: bytes | None, why: str
+) -> None:
+    with pytest.raises(InvalidRecord, match=why):
+        Codec().decode(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [(FOREIGN, "foreign"), ("no schema at all", "not an Avro schema")]
+)
+def test_an_id_of_a_foreign_schema_is_refused(text: str, why: str) -> None:
+    with pytest.raises(InvalidRecord, match=why):
+        Codec(lookup=lambda _number: text).decode(bytes([0, 0, 0, 0, 9, 1]))
+
+
+def test_text_that_is_no_text_is_refused_when_written() -> None:
+    event = msgspec.structs.replace(BAN, ip="half a pair \ud800")
+    with pytest.raises(InvalidRecord, match="does not fit"):
+        Codec().encode(event, TOPIC)
+
+
+def test_pins_survive_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "schema-ids.json"
+    pinned().write(path)
+    again = pins.read(path)
+    assert again.ids == pinned().ids
+    again.check(WANTED)
+    assert Codec(again).decode(Codec(again).encode(BAN, TOPIC)) == BAN
+
+
+def broken(change: Mapping[str, object]) -> str:
+    good: dict[str, object] = {
+        "version": 1,
+        "registry": "http://registry",
+        "subjects": {"fastnetmon.host.v1-value": {"id": 1, "older": []}},
+        "schemas": {"1": json.loads(schema.text("fastnetmon.HostEvent"))},
+    }
+    return json.dumps({**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "truncated"),
+        (broken({"version": 2}), "version 2"),
+        (broken({"surprise": 1}), "surprise"),
+        (broken({"subjects": {"s": {"id": 0}}}), "id 0 is none"),
+        (broken({"subjects": {"s": {"id": -1}}}), "id -1 is none"),
+        (broken({"subjects": {"s": {"id": 2**31}}}), "is none"),
+        (broken({"subjects": {"s": {"id": "1"}}}), "Expected `int`"),
+        (broken({"subjects": {"s": {"id": 5}}}), "no schema of 5"),
+        (broken({"schemas": {"one": {}}}), "schemas"),
+        (broken({"schemas": {"1": json.loads(FOREIGN)}}), "foreign"),
+        (broken({"schemas": {"1": {"type": "nonsense"}}}), "not an Avro schema"),
+    ],
+)
+def test_a_broken_file_of_pins_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "schema-ids.json"
+    path.write_text(text)
+    with pytest.raises(SchemaError, match=why):
+        pins.read(path)
+
+
+def test_a_missing_file_of_pins_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="schemas register"):
+        pins.read(tmp_path / "none.json")
+
+
+def test_a_pin_for_another_schema_is_refused_before_anything_is_written() -> None:
+    swapped = {100: schema.text("fastnetmon.StatusEvent")}
+    wrong = Pins("", {f"{TOPIC}-value": 100}, {}, swapped)
+    with pytest.raises(SchemaError, match=r"id 100 .* another schema"):
+        wrong.check({TOPIC: "fastnetmon.HostEvent"})
+
+
+def test_a_subject_without_a_pin_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(SchemaError, match="no schema id is pinned"):
+        Pins("", {}, {}, {}).check(WANTED)

@@ -1,0 +1,96 @@
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from fnm_bus import schema
+from fnm_bus.event import FlowSpecRule, HostEvent, HostgroupEvent, Receipt, StatusEvent
+from fnm_bus.route import (
+    Topics,
+    event_id,
+    headers_of,
+    key_of,
+    rule_identity,
+    scope_of,
+    topic_of,
+)
+
+RECEIPT = Receipt(
+    event_id="4c0b1d5c-0000-5000-8000-000000000000",
+    received_at=datetime(2026, 11, 22, 10, 30, 0, 123456, UTC),
+    sensor="fra1 / edge",
+)
+HOST = HostEvent(receipt=RECEIPT, action="ban", ip="2001:db8::1")
+GROUP = HostgroupEvent(receipt=RECEIPT, action="unban", hostgroup_name="Kunden/Süd")
+STATUS = StatusEvent(receipt=RECEIPT, action="attack_status", ip="192.0.2.1")
+GROUP_STATUS = StatusEvent(
+    receipt=RECEIPT, action="attack_status", hostgroup_name="servers"
+)
+
+
+def test_the_id_of_a_notification_never_changes() -> None:
+    # A literal: if this fails, ids published before and after a release differ.
+    assert event_id("fra1", "entry") == "c43fee37-da5b-5070-a1e5-e0056e26f805"
+    assert UUID(event_id("fra1", "entry")).version == 5
+
+
+def test_ids_differ_between_sensors_and_between_entries() -> None:
+    assert len({event_id(s, e) for s in ("a", "b") for e in ("x", "y")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("event", "topic", "key", "scope"),
+    [
+        (HOST, "fastnetmon.host.v1", b"2001:db8::1", "host"),
+        (GROUP, "fastnetmon.hostgroup.v1", "Kunden/Süd".encode(), "hostgroup"),
+        (STATUS, "fastnetmon.status.v1", b"192.0.2.1", "host"),
+        (GROUP_STATUS, "fastnetmon.status.v1", b"servers", "hostgroup"),
+    ],
+)
+def test_every_kind_has_its_topic_and_its_key(
+    event: HostEvent, topic: str, key: bytes, scope: str
+) -> None:
+    assert topic_of(event, Topics()) == topic
+    assert key_of(event) == key
+    assert scope_of(event) == scope
+
+
+def test_headers_are_cloudevents_in_binary_mode() -> None:
+    assert dict(headers_of(HOST)) == {
+        "ce_specversion": b"1.0",
+        "ce_id": RECEIPT.event_id.encode(),
+        "ce_source": b"/fastnetmon/fra1%20%2F%20edge",
+        "ce_type": b"fastnetmon.host.ban",
+        "ce_time": b"2026-11-22T10:30:00.123456Z",
+        "content-type": b"application/avro",
+    }
+
+
+def test_an_unusual_action_gives_a_plain_type() -> None:
+    event = msgspec.structs.replace(HOST, action="Ban now!")
+    assert dict(headers_of(event))["ce_type"] == b"fastnetmon.host.ban_now_"
+
+
+def test_a_rule_is_named_by_its_uuid() -> None:
+    assert (
+        rule_identity(FlowSpecRule(uuid="3b9c6d60", protocols=("udp",))) == "3b9c6d60"
+    )
+
+
+def test_without_a_uuid_a_rule_is_named_by_what_it_matches() -> None:
+    rule = FlowSpecRule(
+        destination_prefix="192.0.2.1/32", source_ports=(53, 123), action_type="discard"
+    )
+    same = FlowSpecRule(
+        source_ports=(123, 53), destination_prefix="192.0.2.1/32", action_type="accept"
+    )
+    other = FlowSpecRule(destination_prefix="192.0.2.2/32", source_ports=(53, 123))
+    assert rule_identity(rule) == rule_identity(same)
+    assert rule_identity(rule) != rule_identity(other)
+
+
+def test_every_event_topic_has_a_schema() -> None:
+    assert set(Topics().of_events().values()) == set(schema.EVENTS) - {
+        "fastnetmon.DeadLetter"
+    }
