@@ -206,7 +206,7 @@ def check_room(root: str, document: bytes) -> None:
     except FileNotFoundError:
         full = b""
     if full == b"all" or (full and status):
-        raise OSError(f"{root}: at its limit, refuses {full.decode()}")
+        raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")
     free = posix.statvfs(f"{root}/incoming/tmp")
     share = 2 if status else 1
     if free.f_bavail * free.f_frsize < RESERVE_BYTES * share:

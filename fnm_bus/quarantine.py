@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
+from fnm_bus.entry import Entry, read
 from fnm_bus.errors import SpoolError, SpoolFull
 from fnm_bus.order import is_name
-from fnm_bus.spool import Entry, Spool, read
+from fnm_bus.spool import Spool
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -4,47 +4,24 @@
 """
 
 import os
-import stat
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fnm_bus import durable, hook, lock, sweep, tree
+from fnm_bus import durable, entry, hook, lock, sweep, tree
+from fnm_bus.entry import Entry, utc
 from fnm_bus.errors import SpoolError
 from fnm_bus.limits import Depth, Refusal
 from fnm_bus.lock import Lock
 from fnm_bus.order import Epochs, is_name
 from fnm_bus.sweep import Left, Odd
 
-_READ: Final = 17 * 1024 * 1024
-"""Bytes of an entry that are read: more than any document that is valid."""
+__all__ = ["Depth", "Entry", "Left", "Lock", "Odd", "Refusal", "Spool"]
+
 _ROUNDS: Final = 100
 _SETTLED: Final = 50_000_000
 """Nanoseconds; the clock of files ticks every 1 to 10 ms."""
-_MAGIC: Final = b"fnm-bus 1 "
-
-
-class Entry(NamedTuple):
-    r"""One notification in the spool.
-
-    Attributes:
-        name: of the file; says when FastNetMon started the call.
-        arguments: of the call; bytes that are no UTF-8 are written as `\xff`.
-        document: what came on stdin. A file that no hook wrote is all document.
-        stored_at: when it was stored (the file's mtime, UTC).
-        size: of the file, in bytes. The document is cut at 17 MiB, which is more
-            than any valid one has; the file is not.
-        path: of the file.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    document: bytes
-    stored_at: datetime
-    size: int
-    path: Path
 
 
 class _Bucket(NamedTuple):
@@ -129,7 +106,7 @@ class Spool:
             FileNotFoundError: it is gone.
             SpoolError: it cannot be read, or is no regular file.
         """
-        return read(self.path(name))
+        return entry.read(self.path(name))
 
     def remove(self, name: str) -> None:
         """Remove an entry; nothing when it is gone.
@@ -163,7 +140,7 @@ class Spool:
             files += 1
             size += facts.st_size
             oldest = min(oldest, facts.st_mtime)
-        return Depth(files, size, _time(int(oldest * 10**9)) if files else None)
+        return Depth(files, size, utc(int(oldest * 10**9)) if files else None)
 
     def clean(self) -> list[Left]:
         """Remove what dead hooks left in `tmp`, and only what is certainly theirs.
@@ -199,7 +176,7 @@ class Spool:
         try:
             if what is Refusal.NOTHING:
                 path.unlink(missing_ok=True)
-            elif self.refusal() is not what:
+            else:
                 durable.replace(path, f"{what}\n".encode())
         except OSError as exc:
             raise SpoolError(f"{path}: {exc}") from exc
@@ -212,11 +189,15 @@ class Spool:
         """
         path = self.root / "full"
         try:
-            return Refusal(path.read_text().strip())
+            word = path.read_bytes().strip()
         except FileNotFoundError:
             return Refusal.NOTHING
-        except (OSError, ValueError) as exc:
+        except OSError as exc:
             raise SpoolError(f"{path}: {exc}") from exc
+        if not word:
+            return Refusal.NOTHING
+        # Whatever else it says, hooks take it for this.
+        return Refusal.ALL if word == b"all" else Refusal.STATUS
 
     def lock(self) -> Lock | None:
         """Return the lock, held by this process, or None when another one holds it.
@@ -285,62 +266,3 @@ class Spool:
                     yield from (item for item in items if is_name(item.name))
         except OSError as exc:
             raise SpoolError(f"{self.root}: {exc}") from exc
-
-
-def read(path: Path) -> Entry:
-    """Return the entry in the file *path*, whose name is the entry's.
-
-    Raises:
-        FileNotFoundError: it is gone.
-        SpoolError: it cannot be read, or is no regular file.
-    """
-    try:
-        # O_NONBLOCK: opening a named pipe that somebody planted must not wait.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path, flags)
-        try:
-            facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode):
-                raise SpoolError(f"{path}: no regular file")
-            data = _read(fd, facts.st_size)
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise SpoolError(f"{path}: {exc}") from exc
-    arguments, document = unpack(data)
-    return Entry(
-        path.name, arguments, document, _time(facts.st_mtime_ns), facts.st_size, path
-    )
-
-
-def unpack(data: bytes) -> tuple[tuple[str, ...], bytes]:
-    """Return arguments and document of an entry's bytes (`fnm_bus.hook.pack`).
-
-    What does not begin as an entry does is all document: parsing it tells what it is.
-    """
-    if data.startswith(_MAGIC):
-        head = data[len(_MAGIC) : data.find(b"\0", 0, 20)]
-        if head.isdigit():
-            count = int(head)
-            _, *arguments, document = data.split(b"\0", count + 1)
-            if len(arguments) == count:
-                return tuple(_text(it) for it in arguments), document
-    return (), data
-
-
-def _read(fd: int, size: int) -> bytes:
-    data = os.read(fd, min(size + 1, _READ))
-    while len(data) < min(size, _READ) and (more := os.read(fd, _READ - len(data))):
-        data += more
-    return data
-
-
-def _text(argument: bytes) -> str:
-    return argument.decode("utf-8", "backslashreplace")
-
-
-def _time(nanoseconds: int) -> datetime:
-    # Files may bear any time; a datetime ends with the year 9999.
-    return datetime.fromtimestamp(min(max(nanoseconds // 1000, 0), 10**17) / 10**6, UTC)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fnm_bus import hook, order
-from fnm_bus.spool import Spool, unpack
+from fnm_bus.entry import unpack
+from fnm_bus.spool import Spool
 
 BOOT = "0123456789abcdef" * 2
 NAME = f"{BOOT}-000000000100-0000007-0000000a"

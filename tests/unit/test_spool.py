@@ -2,14 +2,16 @@
 
 import os
 import stat
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from fnm_bus import hook, spool, tree
+from fnm_bus import entry as entries
+from fnm_bus import hook, tree
 from fnm_bus.errors import SpoolError
-from fnm_bus.limits import Limits, Refusal
+from fnm_bus.limits import Depth, Limits, Refusal
 from fnm_bus.order import Epochs
 from fnm_bus.spool import Spool
 
@@ -134,13 +136,13 @@ def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
-    assert spool.unpack(data) == ((), data)
+    assert entries.unpack(data) == ((), data)
 
 
 def test_a_giant_is_cut_but_still_too_large_for_any_parser(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "_READ", 1_000)
+    monkeypatch.setattr(entries, "_READ", 1_000)
     box.store(name(5), b"x" * 5_000)
     entry = box.spool.read(name(5))
     assert 900 < len(entry.document) <= 1_000
@@ -338,14 +340,28 @@ def test_the_marker_tells_what_is_refused(box: Box) -> None:
         box.spool.refuse(what)
         assert box.spool.refusal() is what
     box.spool.refuse(Refusal.STATUS)
-    with pytest.raises(OSError, match="refuses status"):
+    with pytest.raises(OSError, match="at its limit: status"):
         hook.check_room(str(box.root), b"attack_status")
 
 
-def test_a_damaged_marker_is_an_error_and_refuses_what_can_wait(box: Box) -> None:
-    (box.root / "full").write_text("?")
-    with pytest.raises(SpoolError, match="full"):
-        box.spool.refusal()
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [(b"\xff?", Refusal.STATUS), (b"all", Refusal.ALL), (b"\n", Refusal.NOTHING)],
+)
+def test_a_marker_written_by_hand_means_the_same_to_both_sides(
+    box: Box, text: bytes, means: Refusal
+) -> None:
+    (box.root / "full").write_bytes(text)
+    assert box.spool.refusal() is means
+    for document, refused in (
+        (b"attack_status", means is not Refusal.NOTHING),
+        (b"ban", means is Refusal.ALL),
+    ):
+        context = pytest.raises(OSError, match="limit") if refused else nullcontext()
+        with context:
+            hook.check_room(str(box.root), document)
+    box.spool.refuse(Refusal.NOTHING)
+    assert box.spool.refusal() is Refusal.NOTHING
 
 
 @pytest.mark.parametrize(
@@ -364,6 +380,6 @@ def test_limits_thin_out_then_refuse_status_then_all(
     files: int, size: int, refusal: Refusal, *, thinning: bool
 ) -> None:
     limits = Limits(10, 100, 100, 1_000, 0.25)
-    depth = spool.Depth(files, size, None)
+    depth = Depth(files, size, None)
     assert limits.thinning(depth) is thinning
     assert limits.refusal(depth) is refusal

@@ -1,0 +1,97 @@
+"""An entry: one notification as a file; how it is read, whatever is in the file.
+
+`fnm_bus.hook` writes it and describes the file.
+"""
+
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fnm_bus.errors import SpoolError
+
+_READ: Final = 17 * 1024 * 1024
+"""Bytes of an entry that are read: more than any document that is valid."""
+_MAGIC: Final = b"fnm-bus 1 "
+
+
+class Entry(NamedTuple):
+    r"""One notification in the spool.
+
+    Attributes:
+        name: of the file; says when FastNetMon started the call.
+        arguments: of the call; bytes that are no UTF-8 are written as `\xff`.
+        document: what came on stdin. A file that no hook wrote is all document.
+        stored_at: when it was stored (the file's mtime, UTC).
+        size: of the file, in bytes. The document is cut at 17 MiB, which is more
+            than any valid one has; the file is not.
+        path: of the file.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    document: bytes
+    stored_at: datetime
+    size: int
+    path: Path
+
+
+def read(path: Path) -> Entry:
+    """Return the entry in the file *path*, whose name is the entry's.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        SpoolError: it cannot be read, or is no regular file.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe that somebody planted must not wait.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(path, flags)
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise SpoolError(f"{path}: no regular file")
+            data = _read(fd, facts.st_size)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    arguments, document = unpack(data)
+    return Entry(
+        path.name, arguments, document, utc(facts.st_mtime_ns), facts.st_size, path
+    )
+
+
+def unpack(data: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Return arguments and document of an entry's bytes (`fnm_bus.hook.pack`).
+
+    What does not begin as an entry does is all document: parsing it tells what it is.
+    """
+    if data.startswith(_MAGIC):
+        head = data[len(_MAGIC) : data.find(b"\0", 0, 20)]
+        if head.isdigit():
+            count = int(head)
+            _, *arguments, document = data.split(b"\0", count + 1)
+            if len(arguments) == count:
+                return tuple(_text(it) for it in arguments), document
+    return (), data
+
+
+def _read(fd: int, size: int) -> bytes:
+    data = os.read(fd, min(size + 1, _READ))
+    while len(data) < min(size, _READ) and (more := os.read(fd, _READ - len(data))):
+        data += more
+    return data
+
+
+def _text(argument: bytes) -> str:
+    return argument.decode("utf-8", "backslashreplace")
+
+
+def utc(nanoseconds: int) -> datetime:
+    """Return the Unix time *nanoseconds* in UTC; the nearest one a datetime can be."""
+    # Files may bear any time; a datetime ends with the year 9999.
+    return datetime.fromtimestamp(min(max(nanoseconds // 1000, 0), 10**17) / 10**6, UTC)
