@@ -1,0 +1,64 @@
+import socket
+
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.errors import BrokerUnavailable
+
+
+def addresses(bootstrap: str) -> list[tuple[str, int]]:
+    pairs = (text.rsplit(":", 1) for text in bootstrap.split(","))
+    return [(host, int(port)) for host, port in pairs]
+
+
+def test_a_record_comes_back_as_it_was_sent() -> None:
+    with EmbeddedBroker() as broker:
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        producer.produce("t", value=b"value", key=b"key", headers=[("a", b"b")])
+        assert producer.flush(10) == 0
+        consumer = Consumer(
+            {
+                "bootstrap.servers": broker.bootstrap,
+                "group.id": "g",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        consumer.subscribe(["t"])
+        message = consumer.poll(30)
+        consumer.close()
+    assert message is not None
+    assert (message.key(), message.value()) == (b"key", b"value")
+    assert message.headers() == [("a", b"b")]
+
+
+def test_every_broker_is_named_and_listens_on_loopback() -> None:
+    with EmbeddedBroker(brokers=3) as broker:
+        found = addresses(broker.bootstrap)
+        assert len(set(found)) == 3
+        assert {host for host, _ in found} == {"127.0.0.1"}
+        for address in found:
+            socket.create_connection(address, timeout=5).close()
+
+
+def test_nothing_listens_after_the_context() -> None:
+    with EmbeddedBroker() as broker:
+        (address,) = addresses(broker.bootstrap)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=5)
+
+
+def test_it_names_no_address_unless_it_runs() -> None:
+    broker = EmbeddedBroker()
+    with pytest.raises(BrokerUnavailable, match="use `with`"):
+        _ = broker.bootstrap
+    with broker:
+        assert broker.bootstrap
+    with pytest.raises(BrokerUnavailable):
+        _ = broker.bootstrap
+
+
+@pytest.mark.parametrize("brokers", [0, -1])
+def test_a_cluster_without_brokers_is_refused(brokers: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        EmbeddedBroker(brokers)
