@@ -1,0 +1,81 @@
+"""Play calls of FastNetMon through the hook, as FastNetMon makes them.
+
+Every call is a process of its own, started in the order of the calls: a notification's
+place in the order is the start of its process.
+"""
+
+import subprocess
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from fnm_bus.errors import SpoolError
+from fnm_bus.simulate import Call
+
+_AT_ONCE: Final = 16
+"""Calls that may run at a time."""
+_WITHIN: Final = 30.0
+"""Seconds for a call."""
+_TICK: Final = 0.01
+"""Seconds between the starts of two calls, for Linux counts starts in such ticks."""
+
+
+def play(hook: Path, calls: Iterable[Call], rate: float = 0.0) -> Iterator[int]:
+    """Start *hook* for every call; yield each exit status, in the order of the calls.
+
+    Args:
+        hook: what `fnm_bus.install.install` wrote.
+        calls: what FastNetMon would say.
+        rate: calls in a second, at most 100; 0 for as many as there may be.
+
+    Raises:
+        SpoolError: the hook cannot be started, or does not end.
+    """
+    running: deque[subprocess.Popen[bytes]] = deque()
+    step = max(1 / rate, _TICK) if rate else _TICK
+    due = monotonic()
+    try:
+        for call in calls:
+            if len(running) >= _AT_ONCE:
+                yield _end(running.popleft())
+            sleep(max(0.0, due - monotonic()))
+            due = max(due, monotonic() - step) + step
+            running.append(_start(hook, call))
+        while running:
+            yield _end(running.popleft())
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _start(hook: Path, call: Call) -> subprocess.Popen[bytes]:
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the hook that was given
+            [hook, *call.arguments],
+            stdin=subprocess.PIPE,
+            cwd="/",
+            env={},  # as little as FastNetMon gives
+        )
+    except OSError as exc:
+        raise SpoolError(f"{hook}: {exc.strerror}") from exc
+    pipe = process.stdin
+    if pipe is not None:
+        try:
+            with pipe:
+                pipe.write(call.document)
+        except BrokenPipeError as exc:
+            process.wait()
+            raise SpoolError(f"{hook}: does not read its input") from exc
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(_WITHIN)
+    except subprocess.TimeoutExpired as exc:
+        process.kill()
+        process.wait()
+        raise SpoolError(f"the hook did not end within {_WITHIN:.0f} s") from exc
