@@ -75,6 +75,20 @@ class EmbeddedBroker:
         self._owner = owner
         return self
 
+    def make(self, *topics: str) -> None:
+        """Make topics, as the mock cluster does when a producer asks for them.
+
+        Raises:
+            BrokerUnavailable: the context is not open, or the brokers do not answer.
+        """
+        if self._owner is None:
+            raise BrokerUnavailable("the embedded broker is not running: use `with`")
+        try:
+            for topic in topics:
+                self._owner.list_topics(topic, timeout=_WAIT)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"embedded broker: {exc.args[0].str()}") from exc
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

@@ -1,0 +1,66 @@
+# Two commands on a fresh machine with git, make and Python 3.11: `make demo`, `make test`.
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+READY := .venv/.ready
+
+# Where versions come from is this machine's matter; the locks must not know it.
+COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet --universal \
+	--python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links pyproject.toml
+
+.PHONY: help demo test lint format bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(READY) ## show real notifications arriving as events, on this machine
+	$(BIN)/fnm-bus demo
+
+test: $(READY) ## run all tests, against a real Kafka and a real registry
+	@command -v mvn >/dev/null || { \
+	  [ -n "$$FNM_BUS_TEST_KAFKA" ] && [ -n "$$FNM_BUS_TEST_REGISTRY" ]; } || \
+	  echo "Maven (mvn) is not installed: tests that need a real Kafka or a real" \
+	       "registry are left out, and listed at the end."
+	$(BIN)/pytest
+
+lint: $(READY) ## check style, types, imports and generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python schemas/generate.py --check
+	$(patsubst %,$(BIN)/python % --check,$(wildcard docs/generate.py))
+
+format: $(READY) ## rewrite the code as `lint` wants it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## measure against the rivals; results in benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+lock: ## resolve the dependencies again (needs uv)
+	$(COMPILE) -o requirements/runtime.txt >/dev/null
+	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt >/dev/null
+
+clean: ## remove what these targets made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: as the lock says, to the hash. Made anew when the lock changes.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11: name another one, make PYTHON=python3.11 …"; exit 1; }
+ifneq ($(UV),)
+	@echo "Making .venv with uv, as requirements/dev.txt says."
+	uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv
+	uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+else
+	@echo "Making .venv with venv and pip, as requirements/dev.txt says (uv is quicker)."
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+endif
+	@touch $@

@@ -1,0 +1,123 @@
+"""Servers for tests: the embedded broker, a real Kafka, a real registry.
+
+A test that asks for a real server is skipped, with the reason, where Maven is missing
+and no running server is named by FNM_BUS_TEST_KAFKA or FNM_BUS_TEST_REGISTRY. With
+CI=true nothing may be skipped: a skip fails the run.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from services.fetch import Unavailable
+from services.kafka import Cluster
+from services.registry import Registry
+
+from fnm_bus.broker import EmbeddedBroker
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+SKIPPED: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[str]:
+    """The address of a broker in this process."""
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one real broker."""
+    running = os.environ.get("FNM_BUS_TEST_KAFKA")
+    if running:
+        yield running
+        return
+    cluster = Cluster(tmp_path_factory.mktemp("kafka"), nodes=1)
+    with _served(cluster):
+        yield cluster.bootstrap
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three real brokers; tests use `kafka3`."""
+    three = Cluster(tmp_path_factory.mktemp("kafka3"), nodes=3)
+    with _served(three):
+        yield three
+
+
+@pytest.fixture
+def kafka3(cluster: Cluster) -> Iterator[Cluster]:
+    """Three real brokers of which any can be killed; all run when a test begins."""
+    yield cluster
+    cluster.revive()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base address of a real registry's Confluent API."""
+    running = os.environ.get("FNM_BUS_TEST_REGISTRY")
+    if running:
+        yield running
+        return
+    server = Registry(tmp_path_factory.mktemp("registry"))
+    with _served(server):
+        yield server.url
+
+
+@pytest.fixture
+def topic_names() -> Callable[[str], str]:
+    """Make topic names that no other test has: `topic_names("host")`."""
+    prefix = f"test-{uuid4().hex[:12]}"
+    return lambda name: f"{prefix}.{name}"
+
+
+@contextmanager
+def _served(server: Cluster | Registry) -> Iterator[None]:
+    try:
+        server.open()
+    except Unavailable as exc:
+        (pytest.fail if CI else pytest.skip)(str(exc))
+    else:
+        yield
+    finally:
+        server.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real server, so that `-m "not kafka"` leaves it out."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"kafka", "kafka3"}:
+            item.add_marker(pytest.mark.kafka)
+        if "registry" in fixtures:
+            item.add_marker(pytest.mark.registry)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what was skipped; an expected failure is no skip."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        SKIPPED.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Remember what was skipped as a whole file."""
+    if report.skipped:
+        SKIPPED.append(report.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of CI in which a test was skipped."""
+    if CI and SKIPPED and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a run without failures failed."""
+    if CI and SKIPPED:
+        terminalreporter.section("skipped, which CI=true does not allow", red=True)
+        for name in SKIPPED:
+            terminalreporter.line(name)
