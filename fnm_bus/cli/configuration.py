@@ -1,0 +1,26 @@
+"""`fnm-bus config`: what is configured."""
+
+import typer
+
+from fnm_bus import config
+from fnm_bus.cli.options import ConfigFile, Json, dump
+
+app = typer.Typer(help="Look at the configuration.")
+
+
+@app.command()
+def show(*, file: ConfigFile = None, json: Json = False) -> None:
+    """Print every setting, and where its value comes from; secrets are masked.
+
+    Example:
+        fnm-bus config show
+    """
+    rows = list(config.shown(config.load(file)))
+    if json:
+        dump([row._asdict() for row in rows])
+        return
+    key_width = max(len(row.key) for row in rows)
+    values = ["-" if row.value is None else str(row.value) for row in rows]
+    value_width = min(max(map(len, values)), 48)
+    for row, value in zip(rows, values, strict=True):
+        typer.echo(f"{row.key:{key_width}}  {value:{value_width}}  {row.source}")

@@ -1,0 +1,95 @@
+"""`fnm-bus hook`: the file that FastNetMon starts."""
+
+import grp
+import os
+import pwd
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
+from fnm_bus.errors import ConfigError
+
+app = typer.Typer(help="Install and check the file that FastNetMon starts.")
+
+HookPath = Annotated[Path, typer.Argument(help="The file, an absolute path.")]
+
+
+@app.command()
+def install(  # noqa: PLR0913 - one parameter for each option
+    path: HookPath,
+    *,
+    file: ConfigFile = None,
+    spool: Annotated[
+        Path | None, typer.Option(help="The spool. Else [spool] directory.")
+    ] = None,
+    fallback: Annotated[
+        Path | None, typer.Option(help="The fallback spool. Else [spool] fallback.")
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="User of the relay. Else who runs this.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Group of the hook's user. Else the owner's.")
+    ] = None,
+    drain: Annotated[
+        bool,
+        typer.Option(help="Let a call drain the spool by itself where no relay runs."),
+    ] = True,
+) -> None:
+    """Write the hook, make the spool, and print FastNetMon's settings.
+
+    Example:
+        fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
+    """
+    from fnm_bus import install as installing
+    from fnm_bus.spool import Spool
+
+    known = settings(file)
+    directory = spool or known.spool.directory
+    second = fallback or known.spool.fallback
+    uid, gid = _ids(owner, group)
+    for one in (directory, second):
+        Spool(one).make(uid, gid)
+        say(f"fnm-bus: spool {one}")
+    # The deadline is short: FastNetMon's call waits for it.
+    seconds = str(known.notify.deadline)
+    command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
+    command += ["--deadline", seconds]
+    command += ["--config", str(file.resolve())] if file else []
+    text = installing.install(
+        path, directory, second, installing.best_python(), command if drain else ()
+    )
+    say(f"fnm-bus: hook {path}")
+    typer.echo(text, nl=False)
+
+
+@app.command()
+def check(path: HookPath, *, json: Json = False) -> None:
+    """Prove the hook with one call, from FastNetMon's side to the relay's.
+
+    The call's document is marked; the relay removes it and publishes nothing.
+
+    Example:
+        fnm-bus hook check /usr/local/bin/fnm-bus-hook
+    """
+    from fnm_bus.cli.findings import show
+    from fnm_bus.probe import check as prove
+
+    findings = prove(path)
+    if json:
+        dump([finding._asdict() for finding in findings])
+    else:
+        show(findings)
+    end(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _ids(owner: str | None, group: str | None) -> tuple[int, int]:
+    try:
+        user = pwd.getpwnam(owner) if owner else pwd.getpwuid(os.geteuid())
+        gid = grp.getgrnam(group).gr_gid if group else user.pw_gid
+    except KeyError as exc:
+        raise ConfigError(f"--owner, --group: {exc.args[0]}") from exc
+    return user.pw_uid, gid

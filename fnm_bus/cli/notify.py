@@ -1,0 +1,60 @@
+"""`fnm-bus notify`: the notify script, in one piece."""
+
+from typing import Annotated
+
+import typer
+
+from fnm_bus import config, hook
+from fnm_bus.cli.options import ConfigFile, complain, end, settings
+
+INVALID = 65
+
+
+def notify(
+    context: typer.Context,
+    *,
+    file: ConfigFile = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds that publishing may take. Else [notify] deadline."
+        ),
+    ] = None,
+) -> None:
+    """Store the notification on stdin; publish it if no relay runs.
+
+    All further arguments are FastNetMon's and are kept. The installed hook
+    (`fnm-bus hook install`) does the same and is quicker to start.
+
+    Examples:
+        fnm-bus notify < ban.json
+
+        fnm-bus notify ban 192.0.2.1 < ban.json
+    """
+    document = hook.read_stdin(context.args)
+    spool, fallback = config.spool_of(file)
+    try:
+        path, trouble = hook.keep(str(spool), str(fallback), context.args, document)
+    except OSError as exc:
+        complain(f"this notification is lost: {exc}; is the spool set up?")
+        end(hook.TRY_LATER)
+    if trouble:
+        complain(f"{trouble}; kept in the fallback spool: {path}")
+    reason = _drain(path, file, deadline)
+    if trouble:
+        end(hook.TRY_LATER)
+    if reason:
+        complain(f"invalid, kept in the quarantine: {reason}")
+        end(INVALID)
+
+
+def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:
+    """Drain if nobody else does; return why this document is invalid, or ""."""
+    known = settings(file)
+    from fnm_bus import wiring
+
+    if not wiring.may_drain(known):
+        return ""
+    within = known.notify.deadline if deadline is None else deadline
+    _ended, refused = wiring.drain_once(known, within)
+    return refused.get(path.rpartition("/")[2], {}).get("reason", "")

@@ -1,0 +1,59 @@
+"""What commands have in common: options, and how they speak."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from fnm_bus import config, log
+from fnm_bus.settings import Settings
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Configuration file. Else FNM_BUS_CONFIG, else /etc/fnm-bus/fnm-bus.toml.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def settings(file: Path | None) -> Settings:
+    """Return the settings; from here on logging is as they say.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    loaded = config.load(file).settings
+    log.configure(loaded.log.level, loaded.log.format)
+    return loaded
+
+
+def say(text: str) -> None:
+    """Say something to a person; stdout is for data."""
+    typer.echo(text, err=True)
+
+
+def complain(text: str) -> None:
+    """Say what is wrong, a line for each thing."""
+    for line in text.splitlines():
+        say(f"fnm-bus: {line}")
+
+
+def dump(value: Any) -> None:
+    """Print one JSON value on one line."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def end(code: int) -> NoReturn:
+    """End the command with an exit status."""
+    raise typer.Exit(code)
+
+
+def colored() -> bool:
+    """Return whether to use colours: on a terminal, unless NO_COLOR is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -1,0 +1,62 @@
+"""`fnm-bus relay`: the service."""
+
+import signal
+from typing import Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
+
+LEFT = 75
+
+
+def relay(
+    *,
+    file: ConfigFile = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Drain the spool, then end.")
+    ] = False,
+    deadline: Annotated[
+        float, typer.Option(min=0, help="With --once: seconds that this may take.")
+    ] = 3600.0,
+) -> None:
+    """Take what is in the spool to Kafka, for as long as it runs.
+
+    Runs as the spool's owner; root gives its rights up first. A second relay stands by
+    until the first one ends. SIGTERM ends it when the records in flight are
+    acknowledged, after [relay] flush seconds at most.
+
+    Examples:
+        fnm-bus relay
+
+        fnm-bus relay --once --deadline 30
+    """
+    from fnm_bus import wiring
+    from fnm_bus.metrics import RelayMetrics
+    from fnm_bus.spool import Spool
+
+    known = settings(file)
+    Spool(known.spool.directory).become_owner()
+    if once:
+        _once(wiring.drain_once(known, deadline)[0].value, LEFT)
+        return
+    metrics = RelayMetrics()
+    it = wiring.relay(known, metrics)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: it.stop())
+    server = wiring.health(known, it, metrics)
+    port = server.start()
+    say(f"fnm-bus: metrics and health on {known.relay.metrics_host}:{port}")
+    try:
+        it.run()
+    finally:
+        server.stop()
+
+
+def _once(ended: str, status: int) -> None:
+    from fnm_bus.notify import Drained
+
+    if ended in {Drained.LEFT.value, Drained.PAUSED.value}:
+        complain(ended)
+        end(status)
+    say(f"fnm-bus: {ended}")

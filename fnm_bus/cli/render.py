@@ -1,0 +1,123 @@
+"""Events as lines that a person reads, and as JSON that a program reads."""
+
+import base64
+from typing import Any
+
+import msgspec
+import typer
+
+from fnm_bus.event import AnyEvent, AttackDetails, DeadLetter
+from fnm_bus.route import subject_of
+
+_COLORS = {
+    "ban": "red",
+    "partial_block": "yellow",
+    "unban": "green",
+    "partial_unblock": "green",
+    "attack_status": "cyan",
+}
+_WIDTHS = (12, 10, 15, 24, 9, 9, 8)
+_COUNTERS = 1000.0
+
+HEADING = ("TIME (UTC)", "TOPIC", "ACTION", "TARGET", "PACKETS/S", "BITS/S", "ATTACK")
+
+
+def heading() -> str:
+    """Return the line above the events."""
+    return _columns((*HEADING, "SENSOR"))
+
+
+def line(topic: str, event: AnyEvent, *, color: bool = False) -> str:
+    """Return one event as one line of columns."""
+    if isinstance(event, DeadLetter):
+        at, action, target = event.failed_at, "DEAD LETTER", event.entry or ""
+        return _columns(
+            (
+                f"{at:%H:%M:%S.%f}"[:-3],
+                _short(topic),
+                action,
+                target[-17:],
+                event.reason,
+            )
+        )
+    pps, bits = _size(event.attack_details)
+    uuid = (event.attack_details and event.attack_details.attack_uuid) or ""
+    action = event.action
+    cells = (
+        f"{event.receipt.received_at:%H:%M:%S.%f}"[:-3],
+        _short(topic),
+        action,
+        subject_of(event),
+        _human(pps),
+        _human(bits),
+        uuid[:8],
+        event.receipt.sensor,
+    )
+    text = _columns(cells)
+    if color and (shade := _COLORS.get(action)):
+        text = text.replace(action, typer.style(action, fg=shade), 1)
+    return text
+
+
+def value(event: AnyEvent) -> dict[str, Any]:
+    """Return an event as JSON values: times by RFC 3339, bytes in Base64."""
+    found: dict[str, Any] = msgspec.to_builtins(event)
+    return found
+
+
+def headers(pairs: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
+    """Return headers as text; what is no UTF-8 in Base64."""
+    return {name: text(it) or "" for name, it in pairs}
+
+
+def text(raw: bytes | None) -> str | None:
+    """Return bytes as text; what is no UTF-8 in Base64, marked as such."""
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(raw).decode()
+
+
+def _columns(cells: tuple[str, ...]) -> str:
+    padded = [it.ljust(width) for it, width in zip(cells, _WIDTHS, strict=False)]
+    whole = "  ".join([*padded, *cells[len(_WIDTHS) :]]).rstrip()
+    # What FastNetMon sent must not steer the terminal.
+    return "".join(
+        it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in whole
+    )
+
+
+def _short(topic: str) -> str:
+    return topic.removeprefix("fastnetmon.").removesuffix(".v1")
+
+
+def _size(details: AttackDetails | None) -> tuple[int | None, int | None]:
+    """Return packets/s and bits/s of the direction with more of them."""
+    if details is None:
+        return None, None
+    bits = [
+        exact if exact is not None else (None if octets is None else octets * 8)
+        for exact, octets in (
+            (details.total_incoming_traffic_bits, details.total_incoming_traffic),
+            (details.total_outgoing_traffic_bits, details.total_outgoing_traffic),
+        )
+    ]
+    packets = (details.total_incoming_pps, details.total_outgoing_pps)
+    return _most(packets), _most(bits)
+
+
+def _most(values: Any) -> int | None:
+    return max((it for it in values if it is not None), default=None)
+
+
+def _human(number: int | None) -> str:
+    if number is None:
+        return "-"
+    scaled = float(number)
+    for unit in ("", "k", "M", "G", "T"):
+        if scaled < _COUNTERS:
+            return f"{scaled:.0f}" if not unit else f"{scaled:.1f} {unit}"
+        scaled /= _COUNTERS
+    return f"{scaled:.1f} P"

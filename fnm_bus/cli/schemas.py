@@ -1,0 +1,97 @@
+"""`fnm-bus schemas`: the registry, and the ids that are pinned."""
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
+
+app = typer.Typer(help="Register schemas, and pin their ids.")
+
+REFUSED = 1
+
+
+@app.command()
+def register(*, file: ConfigFile = None) -> None:
+    """Register all schemas and write the ids to [registry] pins.
+
+    Each id is read back and compared before it is pinned.
+
+    Example:
+        fnm-bus schemas register
+    """
+    from fnm_bus import wiring
+
+    known = settings(file)
+    pins = wiring.registry(known).register(wiring.topics(known).of_events())
+    pins.write(known.registry.pins)
+    for subject, number in pins.ids.items():
+        say(f"{number:>8}  {subject}")
+    say(f"fnm-bus: pinned in {known.registry.pins}")
+
+
+@app.command()
+def check(*, file: ConfigFile = None, json: Json = False) -> None:
+    """Say whether registering would be accepted; change nothing. For CI.
+
+    Example:
+        fnm-bus schemas check
+    """
+    from fnm_bus import wiring
+
+    known = settings(file)
+    found = wiring.registry(known).check(wiring.topics(known).of_events())
+    if json:
+        dump(found)
+    else:
+        for subject, problems in found.items():
+            typer.echo(f"{subject}: {'; '.join(problems) or 'would be accepted'}")
+    end(REFUSED if any(found.values()) else 0)
+
+
+@app.command("list")
+def list_(*, file: ConfigFile = None, json: Json = False) -> None:
+    """List the schemas with their fingerprint and the id that is pinned.
+
+    Example:
+        fnm-bus schemas list
+    """
+    from fnm_bus import pins, schema, wiring
+
+    known = settings(file)
+    there = known.registry.url is not None and known.registry.pins.exists()
+    ids = pins.read(known.registry.pins).ids if there else {}
+    topics = {name: topic for topic, name in wiring.topics(known).of_events().items()}
+    rows = [
+        {
+            "schema": name,
+            "fingerprint": schema.fingerprint(name).hex(),
+            "subject": pins.subject_of(topics[name]) if name in topics else None,
+            "id": ids.get(pins.subject_of(topics[name])) if name in topics else None,
+        }
+        for name in schema.EVENTS
+    ]
+    if json:
+        dump(rows)
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['schema']:28}  {row['fingerprint']}  {row['id'] or '-':>8}  "
+            f"{row['subject'] or 'always a single object'}"
+        )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Full name, fastnetmon.HostEvent.")],
+) -> None:
+    """Print a schema in one piece, as it is registered.
+
+    Example:
+        fnm-bus schemas show fastnetmon.HostEvent > HostEvent.avsc
+    """
+    from fnm_bus import schema
+
+    full_name = name if "." in name else f"{schema.NAMESPACE}.{name}"
+    typer.echo(jsonlib.dumps(jsonlib.loads(schema.text(full_name)), indent=2))

@@ -1,0 +1,81 @@
+"""`fnm-bus tail`: look at the events as they come."""
+
+from typing import Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, colored, dump, settings
+
+
+def tail(  # noqa: PLR0913 - one parameter for each option
+    topic: Annotated[
+        list[str] | None,
+        typer.Argument(help="Topics. Else host, hostgroup and status as configured."),
+    ] = None,
+    *,
+    file: ConfigFile = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Show what is there already, too.")
+    ] = False,
+    leave: Annotated[
+        bool, typer.Option("--exit", help="End when everything is shown.")
+    ] = False,
+    number: Annotated[
+        int, typer.Option("-n", min=0, help="End after so many; 0 goes on.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Show decoded events, one line each; with --json one object each.
+
+    Examples:
+        fnm-bus tail
+
+        fnm-bus tail --from-beginning --exit --json | jq .event.action
+
+        fnm-bus tail fastnetmon.deadletter.v1 --from-beginning -n 10
+    """
+    from fnm_bus import wiring
+    from fnm_bus.cli import render
+    from fnm_bus.consume import Read, Reader
+
+    known = settings(file)
+    names = wiring.topics(known)
+    topics = topic or [names.host, names.hostgroup, names.status]
+
+    def show(it: Read) -> None:
+        if json:
+            dump(
+                {
+                    "topic": it.topic,
+                    "partition": it.partition,
+                    "offset": it.offset,
+                    "timestamp": it.at.isoformat(),
+                    "key": render.text(it.key),
+                    "headers": render.headers(it.headers),
+                    "event": None if it.event is None else render.value(it.event),
+                    "error": it.error or None,
+                }
+            )
+        elif it.event is None:
+            where = f"{it.topic}[{it.partition}]@{it.offset}"
+            typer.echo(f"{where}: cannot be decoded: {it.error}")
+        else:
+            typer.echo(render.line(it.topic, it.event, color=colored()))
+
+    shown = 0
+    with Reader(
+        wiring.kafka(known),
+        topics,
+        wiring.reading_codec(known),
+        from_beginning=from_beginning,
+    ) as reader:
+        if not json:
+            typer.echo(render.heading(), err=True)
+        while True:
+            for it in reader.read(0.5):
+                show(it)
+                shown += 1
+                if shown == number:
+                    return
+            if leave and reader.at_end:
+                return

@@ -1,0 +1,182 @@
+"""Read the configuration: defaults, then a file, then the environment.
+
+Written on pydantic alone: its settings package reads the same sources, but neither says
+where each value came from nor refuses a misspelt variable.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from fnm_bus.errors import ConfigError
+from fnm_bus.settings import Settings
+
+FILE: Final = Path("/etc/fnm-bus/fnm-bus.toml")
+PREFIX: Final = "FNM_BUS_"
+CONFIG: Final = "FNM_BUS_CONFIG"
+_OTHER: Final = frozenset(
+    {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
+)
+"""Variables that begin like ours and are no settings."""
+_SECRET: Final = re.compile(r"(?i)password|secret|token|user\.info|key\.pem|jaas")
+MASK: Final = "********"
+
+DEFAULT: Final = "default"
+Key = tuple[str, ...]
+
+
+class Loaded(NamedTuple):
+    """What is configured.
+
+    Attributes:
+        settings: all settings.
+        sources: dotted key → where its value comes from, for those that are set.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+class Shown(NamedTuple):
+    """One setting for people to look at."""
+
+    key: str
+    value: object
+    source: str
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Return the configuration.
+
+    Args:
+        path: the file; else the one that FNM_BUS_CONFIG names; else /etc's, if there.
+        environ: the environment.
+
+    Raises:
+        ConfigError: lists every problem, one a line, with where it comes from.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[Key, str] = {}
+    problems: list[str] = []
+    file = path or (Path(environ[CONFIG]) if environ.get(CONFIG) else None)
+    if file is not None or FILE.exists():
+        _read(file or FILE, values, sources)
+    for name, key in _variables(environ):
+        if _known(key):
+            _put(values, key, environ[name])
+            sources[key] = name
+        else:
+            problems.append(f"{name}: there is no such setting")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as exc:
+        problems += [_problem(error, sources) for error in exc.errors()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Loaded(settings, {".".join(key): it for key, it in sources.items()})
+
+
+def spool_of(
+    path: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[Path, Path]:
+    """Return spool and fallback spool, as far as anything can be read at all.
+
+    For a notification that has to be stored whatever is wrong with the rest.
+    """
+    spool = Settings.model_fields["spool"].default
+    found = {"directory": str(spool.directory), "fallback": str(spool.fallback)}
+    file = path or Path(environ.get(CONFIG) or FILE)
+    try:
+        table = tomllib.loads(file.read_text("utf-8")).get("spool", {})
+    except (OSError, ValueError):  # the same file is complained of after storing
+        table = {}
+    for key in found:
+        value = environ.get(f"{PREFIX}SPOOL__{key.upper()}") or (
+            table.get(key) if isinstance(table, dict) else None
+        )
+        if isinstance(value, str) and value:
+            found[key] = value
+    return Path(found["directory"]), Path(found["fallback"])
+
+
+def shown(loaded: Loaded) -> Iterator[Shown]:
+    """Yield every setting with its value and where it comes from, secrets masked."""
+    for key, value in _leaves(loaded.settings.model_dump(mode="json")):
+        name = ".".join(key)
+        source = loaded.sources.get(name, DEFAULT)
+        yield Shown(name, masked(name, value), source)
+
+
+def masked(name: str, value: object) -> object:
+    """Return *value*, or stars when *name* is that of a secret."""
+    if name.startswith("kafka_files."):  # the name of a file is no secret
+        return value
+    if name == "registry.url":
+        return re.sub(r"//[^/@]*@", f"//{MASK}@", str(value)) if value else value
+    return MASK if value and _SECRET.search(name) else value
+
+
+def _read(file: Path, values: dict[str, Any], sources: dict[Key, str]) -> None:
+    try:
+        values.update(tomllib.loads(file.read_text("utf-8")))
+    except OSError as exc:
+        raise ConfigError(f"{file}: {exc.strerror}") from exc
+    except ValueError as exc:  # bad TOML, or not UTF-8
+        raise ConfigError(f"{file}: {exc}") from exc
+    for key, _value in _leaves(values):
+        sources[key] = str(file)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key]]:
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in _OTHER:
+            table, *rest = name.removeprefix(PREFIX).lower().split("__")
+            # librdkafka's names have dots where a variable's cannot.
+            free = table in {"kafka", "kafka_files"}
+            yield name, (table, *(it.replace("_", ".") if free else it for it in rest))
+
+
+def _known(key: Key) -> bool:
+    """Return whether *key* leads to a value, and not to a table or nowhere."""
+    model: Any = Settings
+    for number, part in enumerate(key):
+        field = model.model_fields.get(part)
+        if field is None:
+            return False
+        kind = field.annotation
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            free = getattr(kind, "__origin__", None) is dict
+            return len(key) == number + (2 if free else 1)
+        model = kind
+    return False
+
+
+def _put(values: dict[str, Any], key: Key, value: str) -> None:
+    for part in key[:-1]:
+        values = values.setdefault(part, {})
+    values[key[-1]] = value
+
+
+def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _problem(error: Any, sources: Mapping[Key, str]) -> str:
+    key = tuple(str(part) for part in error["loc"])
+    name = ".".join(key)
+    source = sources.get(key) or next(
+        (it for at, it in sources.items() if at[: len(key)] == key), DEFAULT
+    )
+    if error["type"] == "extra_forbidden":
+        return f"{source}: {name}: there is no such setting"
+    got = masked(name, error["input"])
+    return f"{source}: {name}: {error['msg'].lower()}, got {got!r:.60}"

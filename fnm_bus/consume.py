@@ -1,0 +1,183 @@
+"""Read records back from Kafka, decoded; for looking, without a consumer group."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from fnm_bus.codec import Codec
+from fnm_bus.errors import BrokerUnavailable, InvalidRecord, TopicRefused
+from fnm_bus.event import AnyEvent
+
+_ANSWER: Final = 10.0
+"""Seconds for questions to the broker."""
+
+
+class Read(NamedTuple):
+    """One record, as it was found.
+
+    Attributes:
+        topic: where it stands.
+        partition: likewise.
+        offset: likewise.
+        at: the record's time (UTC).
+        key: its key, or None.
+        headers: its headers.
+        event: what it holds, or None when that cannot be decoded.
+        error: why it cannot be decoded, or "".
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    at: datetime
+    key: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    event: AnyEvent | None
+    error: str
+
+
+class Reader:
+    """Reads whole topics, all partitions, and commits nothing.
+
+    Args:
+        settings: librdkafka's settings.
+        topics: names of the topics.
+        codec: decodes the values.
+        from_beginning: whether to read what is there already.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        topics: Sequence[str],
+        codec: Codec,
+        *,
+        from_beginning: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._codec = codec
+        self._start = OFFSET_BEGINNING if from_beginning else OFFSET_END
+        self._consumer: Consumer | None = None
+        self._open_ends: set[tuple[str, int]] = set()
+
+    def __enter__(self) -> Self:
+        """Connect and find the partitions.
+
+        Raises:
+            BrokerUnavailable: no broker answers.
+            TopicRefused: a topic does not exist, or must not be read.
+        """
+        consumer = Consumer(
+            {
+                # A group is only needed by name: nothing is committed, nobody joins.
+                "group.id": "fnm-bus-tail",
+                "enable.auto.commit": "false",
+                "enable.partition.eof": "true",
+                "auto.offset.reset": "earliest",
+                **self._settings,
+            }
+        )
+        try:
+            assigned = [
+                it for topic in self._topics for it in self._of(consumer, topic)
+            ]
+        except Exception:
+            consumer.close()
+            raise
+        consumer.assign(assigned)
+        self._open_ends = {(it.topic, it.partition) for it in assigned}
+        self._consumer = consumer
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the end of every partition was seen."""
+        return not self._open_ends
+
+    def read(self, seconds: float) -> Iterator[Read]:
+        """Yield what comes within *seconds*.
+
+        Raises:
+            BrokerUnavailable, TopicRefused: reading cannot go on.
+        """
+        consumer = self._consumer
+        end = time.monotonic() + seconds
+        while consumer is not None:
+            message = consumer.poll(max(0.0, end - time.monotonic()))
+            if message is None:
+                return
+            error = message.error()
+            if error is None:
+                yield self._read(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
+                self._open_ends.discard((message.topic() or "", _number(message)))
+                if self.at_end:
+                    return
+            elif not error.retriable() and error.code() in _REFUSED:
+                raise TopicRefused(f"{message.topic()}: {error.str()}")
+
+    def _of(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
+        try:
+            found = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
+        if found.error is not None:
+            raise TopicRefused(
+                f"{topic}: {found.error.str()}; `fnm-bus topics create` makes it"
+            )
+        return [TopicPartition(topic, it, self._start) for it in found.partitions]
+
+    def _read(self, message: Message) -> Read:
+        event, why = None, ""
+        try:
+            event = self._codec.decode(message.value())
+        except InvalidRecord as exc:
+            why = str(exc)
+        headers: Any = message.headers() or ()
+        return Read(
+            message.topic() or "",
+            _number(message),
+            message.offset() or 0,
+            datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+            message.key(),
+            tuple(headers),
+            event,
+            why,
+        )
+
+
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own name for it
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - as above
+    }
+)
+
+
+def _number(message: Message) -> int:
+    return message.partition() or 0

@@ -1,0 +1,151 @@
+"""The doctor: look at everything between FastNetMon and Kafka; change nothing."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from fnm_bus import tree, wiring
+from fnm_bus.errors import FnmBusError
+from fnm_bus.settings import Settings
+from fnm_bus.spool import Spool
+from fnm_bus.topics import Admin, differences, wanted
+
+_FREE: Final = 1 << 30
+_FCLI_WITHIN: Final = 10.0
+_WANTED_OF_FASTNETMON: Final = {
+    "notify_script_enabled": "enable",
+    "notify_script_format": "json",
+    "notify_script_attack_status_updates": "enable",
+}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        ok: whether it is as it should be.
+        what: what was found, in words.
+        remedy: what to do, or "".
+    """
+
+    ok: bool
+    what: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what was found, one thing after the other."""
+    for look in (_spool, _relay, _topics, _registry, _fastnetmon):
+        try:
+            yield from look(settings)
+        except FnmBusError as exc:
+            yield Finding(ok=False, what=str(exc), remedy=_REMEDIES[look])
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    for name, root in (
+        ("spool", settings.spool.directory),
+        ("fallback spool", settings.spool.fallback),
+    ):
+        remedy = "run `fnm-bus hook install`, which makes it"
+        if not root.is_dir():
+            yield Finding(ok=False, what=f"{name} {root}: missing", remedy=remedy)
+            continue
+        facts = root.stat()
+        for fault in tree.faults(root, facts.st_uid, facts.st_gid):
+            yield Finding(ok=False, what=f"{name}: {fault}", remedy=remedy)
+        depth, free = Spool(root).size(), shutil.disk_usage(root).free
+        yield Finding(
+            ok=free > _FREE or name != "spool",
+            what=f"{name} {root}: owner {facts.st_uid}, {depth.files} waiting,"
+            f" {free >> 20} MiB free",
+            remedy="make room: an hour without Kafka in an attack needs gigabytes",
+        )
+    kept = wiring.quarantine(settings).count()
+    yield Finding(
+        ok=not kept,
+        what=f"quarantine: {kept} documents",
+        remedy="`fnm-bus spool list` shows why",
+    )
+
+
+def _relay(settings: Settings) -> Iterator[Finding]:
+    runs = Spool(settings.spool.directory).locked()
+    yield Finding(
+        ok=runs,
+        what="relay: drains the spool" if runs else "relay: none drains the spool",
+        remedy="start `fnm-bus relay` as a service",
+    )
+
+
+def _topics(settings: Settings) -> Iterator[Finding]:
+    kafka = wiring.kafka(settings)
+    plan = wanted(
+        wiring.topics(settings),
+        settings.topics.partitions,
+        settings.topics.replication,
+    )
+    found = Admin(kafka).find(plan)
+    yield Finding(ok=True, what=f"kafka {kafka.get('bootstrap.servers')}: answers")
+    for topic in plan:
+        said = list(differences(topic, found.get(topic.name)))
+        yield Finding(
+            ok=not said,
+            what=f"topic {topic.name}: {'; '.join(said) or 'as wanted'}",
+            remedy="`fnm-bus topics create` makes it"
+            if topic.name not in found
+            else "change it with Kafka's tools, or change [topics]",
+        )
+
+
+def _registry(settings: Settings) -> Iterator[Finding]:
+    if settings.registry.url is None:
+        yield Finding(ok=True, what="registry: none; records are single objects")
+        return
+    wiring.codec(settings)
+    yield Finding(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
+    registry = wiring.registry(settings)
+    for subject, said in registry.check(wiring.topics(settings).of_events()).items():
+        yield Finding(
+            ok=not said,
+            what=f"registry {subject}: {'; '.join(said) or 'fits'}",
+            remedy="a newer fnm-bus may have registered there",
+        )
+
+
+def _fastnetmon(_settings: Settings) -> Iterator[Finding]:
+    fcli = shutil.which("fcli")
+    if fcli is None:
+        yield Finding(ok=True, what="FastNetMon: no fcli here, settings not looked at")
+        return
+    for name, value in _WANTED_OF_FASTNETMON.items():
+        said = _ask(fcli, name)
+        yield Finding(
+            ok=value in said,
+            what=f"FastNetMon {name}: {said or 'no answer'}",
+            remedy=f"sudo fcli set main {name} {value} && sudo fcli commit",
+        )
+
+
+def _ask(fcli: str, name: str) -> str:
+    try:
+        answer = subprocess.run(  # noqa: S603 - FastNetMon's own command line
+            [fcli, "show", "main", name],
+            capture_output=True,
+            text=True,
+            timeout=_FCLI_WITHIN,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"{fcli}: {exc}"
+    return " ".join((answer.stdout or answer.stderr).split())
+
+
+_REMEDIES: Final[dict[Callable[[Settings], Iterator[Finding]], str]] = {
+    _spool: "run `fnm-bus hook install`, and this command as the spool's owner",
+    _relay: "run this command as the spool's owner, or as root",
+    _topics: "look at [kafka] in the configuration, and at the brokers",
+    _registry: "run `fnm-bus schemas register`",
+    _fastnetmon: "",
+}
