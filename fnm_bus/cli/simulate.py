@@ -1,65 +1,93 @@
-"""`fnm-bus simulate`: a made-up attack through the real notify path."""
+"""`fnm-bus simulate`: a made-up attack through the real path."""
 
-import time
-from ipaddress import ip_network
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fnm_bus import hook
-from fnm_bus.cli.options import ConfigFile, end, say, settings
+from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
+
+UNSTORED = 75
 
 
 def simulate(  # noqa: PLR0913 - one parameter for each option
     *,
-    file: ConfigFile = None,
-    network: Annotated[
-        str, typer.Option(help="Whose hosts are attacked.")
-    ] = "203.0.113.0/24",
-    hosts: Annotated[int, typer.Option(min=1, help="How many of them.")] = 10,
+    hosts: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Hosts that are attacked.")
+    ] = 10,
     updates: Annotated[
-        int, typer.Option(min=0, help="Status updates for each host.")
+        int, typer.Option(min=0, max=1_000, help="Rounds of status updates.")
     ] = 2,
-    hostgroup: Annotated[
-        str, typer.Option(help="The group they are in.")
-    ] = "customers",
     rate: Annotated[
-        float, typer.Option(min=0, help="Calls in a second; 0 is all at once.")
+        float, typer.Option(min=0, max=100, help="Calls in a second; 0: quickly.")
     ] = 20.0,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal documents.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same attack.")] = 1,
+    hook: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="An installed hook. Else one for [spool], for now."
+        ),
+    ] = None,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the documents; store nothing.")
+    ] = False,
+    file: ConfigFile = None,
 ) -> None:
-    """Play a made-up attack: bans, a hostgroup, Flow Spec, status updates, unbans.
+    """Play an attack that is made up, as FastNetMon would tell of it.
 
-    Each document is stored in the spool as the hook does it, with a name of its own. A
-    relay, or `fnm-bus relay --once`, takes them to Kafka. Consumers cannot tell them
-    from real ones but by the network: choose one that is yours to try things on.
+    Bans of hosts and of a hostgroup, Flow Spec rules, status updates, and then all of
+    it taken back. Each call is a process of the real hook. Addresses are those set
+    aside for documentation: but whoever acts on events will act on these.
 
     Examples:
-        fnm-bus simulate
+        fnm-bus simulate --hosts 20
 
-        fnm-bus simulate --hosts 1000 --rate 0 --seed 7
+        fnm-bus simulate --hosts 500 --rate 0 --seed 7
+
+        fnm-bus simulate --hosts 1 --print | head -1 | fnm-bus parse
     """
-    from fnm_bus.simulate import Attack
+    from fnm_bus.play import play
+    from fnm_bus.simulate import Plan, attack, count
 
+    plan = Plan(hosts, updates, seed)
+    if print_:
+        for call in attack(plan):
+            typer.echo(call.document, nl=False)
+        return
     known = settings(file)
-    try:
-        target = ip_network(network)
-    except ValueError as exc:
-        raise typer.BadParameter(f"{exc}", param_hint="--network") from exc
-    calls = list(Attack(target, hosts, updates, hostgroup, seed).calls())
-    spool, fallback = str(known.spool.directory), str(known.spool.fallback)
-    began, refused = time.monotonic(), 0
-    for number, call in enumerate(calls, 1):
-        try:
-            _path, trouble = hook.keep(spool, fallback, call.arguments, call.document)
-        except OSError as exc:
-            say(f"fnm-bus: {exc}; is the spool set up? `fnm-bus hook install` makes it")
-            end(hook.TRY_LATER)
-        refused += bool(trouble)
-        if number % 100 == 0 or number == len(calls):
-            say(f"fnm-bus: {number} of {len(calls)} calls stored")
-        if rate:
-            time.sleep(max(0.0, began + number / rate - time.monotonic()))
-    if refused:
-        say(f"fnm-bus: {refused} of them in the fallback spool")
-        end(hook.TRY_LATER)
+    from fnm_bus.spool import Spool
+
+    directory, fallback = known.spool.directory, known.spool.fallback
+    with tempfile.TemporaryDirectory(prefix="fnm-bus-") as here:
+        path = hook or _hook(Path(here), directory, fallback)
+        ended = Counter(_watched(play(path, attack(plan), rate), count(plan)))
+    say(f"fnm-bus: {ended[0]} notifications are in the spool")
+    if failed := ended.total() - ended[0]:
+        complain(f"{failed} of {ended.total()} calls failed")
+        end(UNSTORED)
+    if not Spool(directory).locked():
+        say("fnm-bus: no relay runs; `fnm-bus relay --once` publishes them")
+
+
+def _hook(here: Path, spool: Path, fallback: Path) -> Path:
+    from fnm_bus import install
+
+    path = here / "hook"
+    install.install(path, spool, fallback, install.best_python())
+    return path
+
+
+def _watched(statuses: Iterable[int], total: int) -> Iterator[int]:
+    """Yield *statuses*, and show how far it is on a terminal."""
+    shown = sys.stderr.isatty()
+    for number, status in enumerate(statuses, 1):
+        if shown:
+            sys.stderr.write(f"\r{number}/{total}")
+            sys.stderr.flush()
+        yield status
+    if shown:
+        sys.stderr.write("\r\x1b[K")
