@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,7 @@ from fnm_bus.simulate import Call
 from fnm_bus.systemd import READY
 
 SENSOR: Final = "demo"
-_AT_ONCE: Final = 8
 _READY_WITHIN: Final = 20.0
-_HOOK_WITHIN: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +42,6 @@ class Stage:
     config: Path
     hook: Path
     bootstrap: str
-
-    def play(self, calls: Sequence[Call]) -> Iterator[int]:
-        """Start the hook for every call, a few at a time; yield each exit status."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            yield from pool.map(self._call, calls)
-
-    def _call(self, call: Call) -> int:
-        return subprocess.run(  # noqa: S603 - the hook that was just installed
-            [self.hook, *call.arguments],
-            input=call.document,
-            env={},  # as little as FastNetMon gives
-            timeout=_HOOK_WITHIN,
-            check=False,
-        ).returncode
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from ipaddress import ip_network
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 _PATIENCE = 20.0
+_RATE = 25.0
+"""Calls in a second: slow enough to watch."""
 _BROKEN = b'{"action": "ban", "ip": 7}'
 
 
@@ -42,10 +44,10 @@ def demo(
     """
     from fnm_bus import config, schema
     from fnm_bus.demo import stage
-    from fnm_bus.simulate import Attack, Call
+    from fnm_bus.simulate import Call, Plan, attack
 
     examples = [Call(it.arguments, it.document) for it in schema.notifications()]
-    attack = list(Attack(ip_network("203.0.113.0/24"), hosts).calls())
+    made_up = list(attack(Plan(hosts)))
     broken = Call(("ban", "0.0.0.7"), _BROKEN)
     with tempfile.TemporaryDirectory(prefix="fnm-bus-demo-") as directory:
         began = time.monotonic()
@@ -55,12 +57,12 @@ def demo(
             say(f"relay   ready after {time.monotonic() - began:.1f} s")
             say("")
             say(
-                f"{len(examples)} example calls, {len(attack)} of a made-up attack on"
+                f"{len(examples)} example calls, {len(made_up)} of a made-up attack on"
                 f" {hosts} hosts, and one document that is broken:"
             )
             say("")
             settings = config.load(it.config, {}).settings
-            ok = _play(it, settings, [*examples, *attack, broken])
+            ok = _play(it, settings, [*examples, *made_up, broken])
             _tell_more(it, keep=keep)
             if keep:
                 signal.sigwait({signal.SIGINT, signal.SIGTERM})
@@ -72,6 +74,7 @@ def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
     from fnm_bus.cli import render
     from fnm_bus.consume import Reader
     from fnm_bus.demo import Arrival
+    from fnm_bus.play import play
 
     names = wiring.topics(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
@@ -81,17 +84,18 @@ def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
     )
     say(render.heading())
     began = time.monotonic()
-    with reader:
-        statuses = Counter(it.play(calls))
-        until = time.monotonic() + _PATIENCE
+    with reader, ThreadPoolExecutor(1) as thread:
+        playing = thread.submit(lambda: Counter(play(it.hook, calls, _RATE)))
+        until = time.monotonic() + len(calls) / _RATE + _PATIENCE
         while arrival.missing and time.monotonic() < until:
-            for read in reader.read(0.2):
+            for read in reader.read(0.05):
                 if read.event is None:
                     say(f"cannot be decoded: {read.error}")
                     continue
                 arrival.note(read.event)
                 by_topic[read.topic] += 1
                 typer.echo(render.line(read.topic, read.event, color=colored()))
+        statuses = playing.result()
     say("")
     for topic in topics:
         say(f"{by_topic[topic]:5}  {topic}")
