@@ -7,37 +7,24 @@ object encoding"). Readers accept both.
 
 import struct
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from functools import cache
 from io import BytesIO
 from typing import Any, Final, cast
 
 import msgspec
-from fastavro import schemaless_reader, schemaless_writer
-from fastavro.read import SchemaResolutionError
 
-from fnm_bus import schema
+from fnm_bus import avro, schema
 from fnm_bus.errors import InvalidRecord, SchemaError
 from fnm_bus.event import AnyEvent, DeadLetter
-from fnm_bus.hints import hints
 from fnm_bus.pins import Pins, subject_of
+
+Lookup = Callable[[int], str]
 
 _CONFLUENT: Final = struct.Struct(">bI")
 _SINGLE: Final = b"\xc3\x01"
 _SINGLE_SIZE: Final = 10
-_NATIVE: Final = (bytes, datetime)
-_BROKEN: Final = (
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    SchemaResolutionError,
-)
-"""What fastavro raises when bytes are not what their schema says."""
-
-Lookup = Callable[[int], str]
+_TEXT: Final = tuple(b'{[<" \r\n\t\xef')
+"""First bytes of JSON and XML, with a byte order mark or without."""
 
 
 class Codec:
@@ -45,8 +32,9 @@ class Codec:
 
     Args:
         pins: schema ids; with them events get Confluent's framing.
-        lookup: returns the schema of an id that is not pinned, as JSON text; it may
-            raise RegistryError. Without it such ids are refused.
+        lookup: returns the schema of an id that is not pinned, as JSON text. It may
+            raise RegistryError, which `decode` lets through, or SchemaError when there
+            is none. Without it such ids are refused.
     """
 
     def __init__(self, pins: Pins | None = None, lookup: Lookup | None = None) -> None:
@@ -59,17 +47,14 @@ class Codec:
 
         Raises:
             SchemaError: no id is pinned for the topic.
-            InvalidRecord: a value does not fit its schema.
+            InvalidRecord: a value does not fit its schema; the text names the field.
         """
         full_name = f"{schema.NAMESPACE}.{type(event).__name__}"
-        out = BytesIO()
-        out.write(self._prefix(event, full_name, topic))
-        datum = msgspec.to_builtins(event, builtin_types=_NATIVE)
+        prefix = self._prefix(event, full_name, topic)
         try:
-            schemaless_writer(out, schema.load()[full_name], hints(full_name)(datum))
-        except (ValueError, TypeError, LookupError, OverflowError) as exc:
+            return prefix + avro.writer(full_name)(event)
+        except ValueError as exc:
             raise InvalidRecord(f"{full_name} does not fit its schema: {exc}") from exc
-        return out.getvalue()
 
     def decode(self, value: bytes | None) -> AnyEvent:
         """Return the event in a record's value, whichever framing and version it has.
@@ -79,16 +64,18 @@ class Codec:
             RegistryError: the id is not pinned and the registry does not answer.
         """
         if not value:
-            raise InvalidRecord("the value is empty")
+            raise InvalidRecord(
+                "the value is empty: a tombstone, or of another program than fnm-bus"
+            )
         if value.startswith(_SINGLE) and len(value) >= _SINGLE_SIZE:
-            writer, start = self._by_fingerprint(value[2:_SINGLE_SIZE]), _SINGLE_SIZE
+            writer, start = _by_fingerprint(value[2:_SINGLE_SIZE]), _SINGLE_SIZE
         elif value[0] == 0 and len(value) > _CONFLUENT.size:
             _, number = _CONFLUENT.unpack_from(value)
             writer, start = self._by_number(number), _CONFLUENT.size
         else:
             raise InvalidRecord(
-                "neither Confluent's framing nor a single object: it begins with"
-                f" {value[:8].hex(' ')}"
+                "neither Confluent's framing (00, schema id) nor an Avro single object"
+                f" (c3 01, fingerprint): {_described(value)}"
             )
         return _read(value, start, writer)
 
@@ -104,35 +91,45 @@ class Codec:
             )
         return _CONFLUENT.pack(0, number)
 
-    def _by_fingerprint(self, fingerprint: bytes) -> dict[str, Any]:
-        writer = _writers().get(fingerprint)
-        if writer is None:
-            raise InvalidRecord(
-                f"written by an unknown schema (fingerprint {fingerprint.hex()});"
-                " a newer fnm-bus may know it"
-            )
-        return writer
-
     def _by_number(self, number: int) -> dict[str, Any]:
         writer = self._by_id.get(number)
-        if writer is not None:
-            return writer
-        if self._pins is not None and number in self._pins.schemas:
-            text = self._pins.schemas[number]
-        elif self._lookup is not None:
-            text = self._lookup(number)
-        else:
-            raise InvalidRecord(
-                f"schema id {number} is not pinned: run `fnm-bus schemas register`"
-            )
-        try:
-            writer = schema.parsed(text)
-        except SchemaError as exc:
-            raise InvalidRecord(f"schema id {number}: {exc}") from exc
-        if writer.get("name") not in schema.EVENTS:
-            raise InvalidRecord(f"schema id {number} is of a foreign schema")
-        self._by_id[number] = writer
+        if writer is None:
+            writer = self._by_id[number] = self._found(number)
         return writer
+
+    def _found(self, number: int) -> dict[str, Any]:
+        try:
+            if self._pins is not None and number in self._pins.schemas:
+                writer = schema.parsed(self._pins.schemas[number])
+            elif self._lookup is not None:
+                writer = schema.parsed(self._lookup(number))
+            else:
+                raise InvalidRecord(
+                    f"written under schema id {number}, which is not pinned:"
+                    " run `fnm-bus schemas register`"
+                )
+        except SchemaError as exc:
+            raise InvalidRecord(f"written under schema id {number}: {exc}") from exc
+        # A union or a plain type is a list or a string.
+        full_name = writer.get("name") if isinstance(writer, dict) else None
+        if full_name not in schema.EVENTS:
+            raise InvalidRecord(
+                f"written under schema id {number}, which is"
+                f" {full_name or 'no record'} and none of {', '.join(schema.EVENTS)}"
+            )
+        reader = schema.load()[full_name]
+        # The same object tells `_read` that nothing is to be resolved.
+        return reader if writer == reader else writer
+
+
+def _by_fingerprint(fingerprint: bytes) -> dict[str, Any]:
+    writer = _writers().get(fingerprint)
+    if writer is None:
+        raise InvalidRecord(
+            f"written by a schema with the unknown fingerprint {fingerprint.hex()}:"
+            " a newer fnm-bus may know it"
+        )
+    return writer
 
 
 @cache
@@ -141,7 +138,18 @@ def _writers() -> Mapping[bytes, dict[str, Any]]:
     return {**schema.released(), **own}
 
 
+def _described(value: bytes) -> str:
+    head = value[:8].hex(" ")
+    if value[0] in _TEXT:
+        return f"it looks like plain text, it begins with {head}"
+    return f"{len(value)} bytes that begin with {head}"
+
+
 def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyEvent:
+    # Imported here, as in schema.py: a program that only writes does not need it.
+    from fastavro import schemaless_reader  # noqa: PLC0415 - ^
+    from fastavro.read import SchemaResolutionError  # noqa: PLC0415 - ^
+
     full_name = writer["name"]
     reader = schema.load()[full_name]
     source = BytesIO(value)
@@ -149,8 +157,12 @@ def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyEvent:
     try:
         datum = schemaless_reader(source, writer, None if writer is reader else reader)
         event = cast("AnyEvent", msgspec.convert(datum, type=schema.STRUCTS[full_name]))
-    except _BROKEN as exc:
-        raise InvalidRecord(f"not a whole {full_name}: {exc!r}") from exc
+    except (*_BROKEN, SchemaResolutionError) as exc:
+        raise InvalidRecord(f"not a whole {full_name}: {exc!r:.200}") from exc
     if rest := len(value) - source.tell():
         raise InvalidRecord(f"{rest} bytes follow a whole {full_name}")
     return event
+
+
+_BROKEN: Final = (EOFError, ValueError, TypeError, LookupError, OverflowError)
+"""What fastavro and msgspec raise when bytes are not what their schema says."""

@@ -121,7 +121,15 @@ def parsed(schema: str) -> dict[str, Any]:
 
     try:
         return cast("dict[str, Any]", parse_schema(json.loads(schema)))
-    except (KeyError, ValueError, SchemaParseException) as exc:
+    except (
+        AttributeError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        SchemaParseException,
+    ) as exc:
+        # fastavro says much of what is wrong by failing somewhere inside.
         raise SchemaError(f"not an Avro schema: {exc!r}") from exc
 
 

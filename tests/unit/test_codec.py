@@ -1,13 +1,16 @@
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fnm_bus import pins, schema
 from fnm_bus.codec import Codec
-from fnm_bus.errors import InvalidRecord, SchemaError
+from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyEvent, HostEvent, Receipt
 from fnm_bus.pins import Pins
 from fnm_bus.route import Topics
@@ -100,6 +103,11 @@ def test_a_schema_is_looked_up_once() -> None:
 
 FOREIGN = '{"type": "record", "name": "acme.Order", "fields": []}'
 WHOLE = Codec().encode(BAN, TOPIC)
+WHOLES = [
+    Codec().encode(event, TOPIC)
+    for full_name in schema.EVENTS
+    for event in schema.examples(full_name).values()
+]
 
 
 @pytest.mark.parametrize(
@@ -107,11 +115,12 @@ WHOLE = Codec().encode(BAN, TOPIC)
     [
         (None, "empty"),
         (b"", "empty"),
-        (b'{"action": "ban"}', "neither"),
+        (b'{"action": "ban"}', "neither.*plain text"),
+        (b"\xff\xd8", "neither.*2 bytes that begin with ff d8"),
         (b"\xc3\x01short", "neither"),
         (b"\x00\x00\x00", "neither"),
-        (b"\xc3\x01" + bytes(8) + b"rest", "unknown schema"),
-        (bytes([0, 0, 0, 0, 9]) + b"rest", "id 9 is not pinned"),
+        (b"\xc3\x01" + bytes(8) + b"rest", "unknown fingerprint 0000000000000000"),
+        (bytes([0, 0, 0, 0, 9]) + b"rest", "id 9, which is not pinned"),
         (WHOLE[:-3], "not a whole"),
         (WHOLE + b"more", "4 bytes follow"),
         (WHOLE[:10] + b"\xff" * 40, "not a whole"),
@@ -126,11 +135,68 @@ def test_what_is_no_event_is_refused_and_described(
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [(FOREIGN, "foreign"), ("no schema at all", "not an Avro schema")]
+    ("text", "why"),
+    [
+        (FOREIGN, "id 9, which is acme.Order and none of fastnetmon.HostEvent"),
+        ("no schema at all", "id 9: not an Avro schema"),
+        ('"string"', "id 9, which is no record"),
+        ('["null", "string"]', "id 9, which is no record"),
+        ("7", "id 9: not an Avro schema"),
+        ("{}", "id 9: not an Avro schema"),
+        ("[" * 100_000, "id 9: not an Avro schema"),
+        (schema.text("fastnetmon.PacketSample"), "id 9, which is fastnetmon.Packet"),
+    ],
 )
 def test_an_id_of_a_foreign_schema_is_refused(text: str, why: str) -> None:
     with pytest.raises(InvalidRecord, match=why):
         Codec(lookup=lambda _number: text).decode(bytes([0, 0, 0, 0, 9, 1]))
+
+
+def differing(change: Mapping[str, object]) -> str:
+    avro = json.loads(schema.text("fastnetmon.HostEvent"))
+    fields = [{**it, **change} if it["name"] == "ip" else it for it in avro["fields"]]
+    return json.dumps({**avro, "fields": fields})
+
+
+def test_a_writer_that_does_not_fit_our_schema_is_refused() -> None:
+    codec = Codec(lookup=lambda _number: differing({"type": "long", "default": 0}))
+    with pytest.raises(InvalidRecord, match="not a whole"):
+        codec.decode(bytes([0, 0, 0, 0, 9]) + WHOLE[10:])
+
+
+def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
+    def lookup(number: int) -> str:
+        raise RegistryError(f"no answer for {number}")
+
+    with pytest.raises(RegistryError, match="no answer for 9"):
+        Codec(lookup=lookup).decode(bytes([0, 0, 0, 0, 9, 1]))
+
+
+def test_an_id_that_the_registry_does_not_know_is_a_fault_of_the_record() -> None:
+    def lookup(number: int) -> str:
+        raise SchemaError(f"{number} is unknown")
+
+    with pytest.raises(InvalidRecord, match="id 9: 9 is unknown"):
+        Codec(lookup=lookup).decode(bytes([0, 0, 0, 0, 9, 1]))
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_behind_a_header_are_an_event_or_refused(body: bytes) -> None:
+    for full_name in schema.EVENTS:
+        value = b"\xc3\x01" + schema.fingerprint(full_name) + body
+        with suppress(InvalidRecord):
+            assert isinstance(Codec().decode(value), schema.STRUCTS[full_name])
+
+
+@given(st.sampled_from(WHOLES), st.integers(0), st.binary(min_size=1, max_size=9))
+def test_a_record_with_a_fault_in_it_is_an_event_or_refused(
+    whole: bytes, place: int, fault: bytes
+) -> None:
+    place = 10 + place % (len(whole) - 10)
+    with suppress(InvalidRecord):
+        again = Codec().decode(whole[:place] + fault + whole[place + len(fault) :])
+        # What was understood can be said again.
+        assert Codec().decode(Codec().encode(again, TOPIC)) == again
 
 
 def test_text_that_is_no_text_is_refused_when_written() -> None:
