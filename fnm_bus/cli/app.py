@@ -1,5 +1,6 @@
 """All commands, put together."""
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -68,3 +69,20 @@ app.add_typer(configuration.app, name="config")
 app.command("check")(check.check)
 app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
+
+
+def _show_examples(commands: typer.Typer) -> None:
+    """Keep the examples in the help as they are written, each on a line."""
+    for command in commands.registered_commands:
+        text, head, examples = (inspect.getdoc(command.callback) or "").partition(
+            "Example"
+        )
+        lines = [line for line in (head + examples).splitlines() if line]
+        # After a backspace a paragraph of the help is left as it is.
+        command.help = text + "\n".join(["\b", *lines] if lines else [])
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _show_examples(group.typer_instance)
+
+
+_show_examples(app)

@@ -40,7 +40,7 @@ def parse(
     from fnm_bus.entry import Entry
     from fnm_bus.pipeline import Pipeline
 
-    document = source.read_bytes() if source else sys.stdin.buffer.read()
+    document = _document(source)
     entry = Entry(
         "parsed",
         tuple(context.args),
@@ -79,6 +79,17 @@ def parse(
         f"value    {len(record.value or b'')} bytes of Avro from {len(document)}"
     )
     _show(render.value(event), "")
+
+
+def _document(source: Path | None) -> bytes:
+    if source is None:
+        return sys.stdin.buffer.read()
+    try:
+        return source.read_bytes()
+    except OSError as exc:
+        raise typer.BadParameter(
+            f"{source}: {exc.strerror}", param_hint="--file"
+        ) from exc
 
 
 def _show(values: dict[str, object], above: str) -> None:

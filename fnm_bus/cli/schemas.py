@@ -94,4 +94,6 @@ def show(
     from fnm_bus import schema
 
     full_name = name if "." in name else f"{schema.NAMESPACE}.{name}"
+    if full_name not in schema.EVENTS:
+        raise typer.BadParameter(f"{name}: wanted one of {', '.join(schema.EVENTS)}")
     typer.echo(jsonlib.dumps(jsonlib.loads(schema.text(full_name)), indent=2))
