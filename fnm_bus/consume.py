@@ -87,6 +87,8 @@ class Reader:
                 "enable.auto.commit": "false",
                 "enable.partition.eof": "true",
                 "auto.offset.reset": "earliest",
+                # What fails is raised; each attempt to connect is no news.
+                "log_level": "2",
                 **self._settings,
             }
         )

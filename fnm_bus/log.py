@@ -8,6 +8,10 @@ from typing import Final
 
 _PER_SECOND: Final = 50
 """Lines of one logger and level in a second; what is over is counted and said."""
+_AGAIN: Final = 30.0
+"""Seconds in which the same line is not said again, but counted."""
+_TEXTS: Final = 1000
+"""Lines that are remembered for this."""
 
 
 def configure(level: str, form: str) -> None:
@@ -48,22 +52,44 @@ class _Json(logging.Formatter):
 
 
 class _Flood(logging.Filter):
-    """Lets the first lines of each second through, and says how many it held back."""
+    """Holds back what is said too often, and says how many lines that were."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[tuple[str, int], tuple[int, int]] = {}
+        self._seconds: dict[tuple[str, int], tuple[int, int]] = {}
+        self._texts: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = self._repeated(record, text)
+        over = None if repeated is None else self._over(record)
+        if repeated is None or over is None:
+            return False
+        if held := repeated + over:
+            record.msg, record.args = f"{text} (and {held} lines held back)", ()
+        return True
+
+    def _repeated(self, record: logging.LogRecord, text: str) -> int | None:
+        """Return how often the same was held back; None to hold it back again."""
+        key = (record.name, text)
+        since, count = self._texts.get(key, (record.created, -1))
+        if count >= 0 and record.created - since < _AGAIN:
+            self._texts[key] = (since, count + 1)
+            return None
+        if len(self._texts) >= _TEXTS:
+            self._texts.clear()
+        self._texts[key] = (record.created, 0)
+        return max(count, 0)
+
+    def _over(self, record: logging.LogRecord) -> int | None:
+        """Return how many the last second held back; None to hold this one back."""
         key, second = (record.name, record.levelno), int(record.created)
-        began, count = self._seen.get(key, (second, 0))
+        began, count = self._seconds.get(key, (second, 0))
+        over = 0
         if began != second:
-            if count > _PER_SECOND:
-                record.msg = f"{record.getMessage()} (and {count - _PER_SECOND} before)"
-                record.args = ()
-            count = 0
-        self._seen[key] = (second, count + 1)
-        return count < _PER_SECOND
+            over, count = max(0, count - _PER_SECOND), 0
+        self._seconds[key] = (second, count + 1)
+        return over if count < _PER_SECOND else None
 
 
 def _message(record: logging.LogRecord) -> str:

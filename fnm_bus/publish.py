@@ -6,6 +6,7 @@ keeps one request in flight instead, because a cold idempotent producer waits 50
 for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -20,6 +21,8 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.record import Record
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[PublishError | None], None]
 
@@ -41,6 +44,8 @@ BRIEF: Final[Mapping[str, str]] = {
     "acks": "all",
     "max.in.flight.requests.per.connection": "1",
     "linger.ms": "0",
+    # What becomes of each record is reported; each attempt to connect is no news.
+    "log_level": "2",
 }
 """What a producer that lives for one call is given: order by one in flight."""
 
@@ -164,7 +169,7 @@ class KafkaPublisher:
     def _open(self) -> Producer:
         settings = {**self._settings, "error_cb": self._error}
         try:
-            self._producer = Producer(settings)
+            self._producer = Producer(settings, logger=log)
         except KafkaException as exc:
             raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
         return self._producer

@@ -81,7 +81,8 @@ class Admin:
     """
 
     def __init__(self, settings: Mapping[str, str], timeout: float = 10.0) -> None:
-        self._settings: dict[str, Any] = dict(settings)
+        # What fails is raised; each attempt to connect is no news.
+        self._settings: dict[str, Any] = {"log_level": "2", **settings}
         self._timeout = timeout
 
     def create(self, topics: Sequence[Topic]) -> list[str]:
