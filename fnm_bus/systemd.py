@@ -1,10 +1,13 @@
 """Tell systemd how the service is: ready, alive, stopping (sd_notify(3))."""
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
 from time import monotonic
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
@@ -29,20 +32,18 @@ class Systemd:
     def tell(self, *states: str) -> None:
         """Send *states*, for instance READY or "STATUS=draining".
 
-        Raises:
-            OSError: the manager's socket does not take it.
+        A manager that does not listen costs a line in the log, and not the service.
         """
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.sendto("\n".join(states).encode(), self._address)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.sendto("\n".join(states).encode(), self._address)
+        except OSError as exc:
+            log.warning("NOTIFY_SOCKET: %s", exc)
 
     def alive(self) -> None:
-        """Say that the service turns, as often as the manager wants to hear it.
-
-        Raises:
-            OSError: the manager's socket does not take it.
-        """
+        """Say that the service turns, as often as the manager wants to hear it."""
         # A third of the time, so that one late message is no alarm (sd_notify(3)
         # asks for half).
         now = monotonic()
