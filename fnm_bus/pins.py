@@ -2,6 +2,10 @@
 
 `fnm-bus schemas register` writes the file, the relay and all readers read it. A wrong
 or foreign id is refused here, when it is pinned, and not when a record is read.
+
+The file is JSON: `version` is 1; `registry` is where the ids are from; `subjects` has
+for each subject the `id` to write under and those of `older` versions; `schemas` has
+the schema of each id.
 """
 
 import json
@@ -15,7 +19,7 @@ import msgspec
 from fnm_bus import durable, schema
 from fnm_bus.errors import SchemaError
 
-_LARGEST: Final = 2**31 - 1
+LARGEST: Final = 2**31 - 1
 """Confluent's framing has four bytes for an id, and registries give positive ones."""
 _REMEDY: Final = "run `fnm-bus schemas register`"
 
@@ -29,7 +33,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     registry: str
     subjects: dict[str, _Subject]
-    schemas: dict[str, Any]
+    schemas: dict[int, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,14 @@ class Pins:
             number = self.ids.get(subject)
             if number is None:
                 raise SchemaError(f"no schema id is pinned for {subject}: {_REMEDY}")
-            theirs = schema.fingerprint_of(json.loads(self.schemas[number]))
-            if theirs != schema.fingerprint(full_name):
+            if not _equal(json.loads(self.schemas[number]), full_name):
                 raise SchemaError(
                     f"id {number} of {subject} is pinned for another schema than this"
                     f" version's {full_name}: {_REMEDY}"
                 )
 
     def write(self, path: Path) -> None:
-        """Write the file in one step.
+        """Write the file in one step, for all to read.
 
         Raises:
             SchemaError: it cannot be written.
@@ -108,32 +111,55 @@ def read(path: Path) -> Pins:
         raise SchemaError(f"{path}: {exc.strerror}; {_REMEDY}") from exc
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise SchemaError(f"{path}: {exc}; {_REMEDY}") from exc
-    schemas = _checked(file, path)
+    try:
+        _check(file)
+    except SchemaError as exc:
+        raise SchemaError(f"{path}: {exc}; {_REMEDY}") from exc
     return Pins(
         file.registry,
         {subject: pin.id for subject, pin in file.subjects.items()},
         {subject: pin.older for subject, pin in file.subjects.items()},
-        schemas,
+        {number: json.dumps(it) for number, it in file.schemas.items()},
     )
 
 
-def _checked(file: _File, path: Path) -> dict[int, str]:
-    """Return the schemas by id; refuse what must not be used."""
+def _check(file: _File) -> None:
+    """Refuse what must not be used."""
     if file.version != 1:
-        raise SchemaError(f"{path}: version {file.version}, wanted 1; {_REMEDY}")
-    try:
-        schemas = {int(key): json.dumps(it) for key, it in file.schemas.items()}
-    except ValueError as exc:
-        raise SchemaError(f"{path}: schemas: {exc}; {_REMEDY}") from exc
+        raise SchemaError(f"version {file.version}, wanted 1")
+    names = {number: _name(number, it) for number, it in file.schemas.items()}
     for subject, pin in file.subjects.items():
         for number in (pin.id, *pin.older):
-            if not 0 < number <= _LARGEST:
-                raise SchemaError(f"{path}: {subject}: id {number} is none; {_REMEDY}")
-            if number not in schemas:
+            if not 0 < number <= LARGEST:
+                raise SchemaError(f"{subject}: id {number}, wanted 1 to {LARGEST}")
+            if number not in names:
+                raise SchemaError(f"{subject}: the schema of id {number} is missing")
+            if names[number] != names[pin.id]:
                 raise SchemaError(
-                    f"{path}: {subject}: no schema of {number}; {_REMEDY}"
+                    f"{subject}: id {number} is of {names[number]},"
+                    f" id {pin.id} of {names[pin.id]}"
                 )
-    for number, text in schemas.items():
-        if schema.parsed(text).get("name") not in schema.EVENTS:
-            raise SchemaError(f"{path}: id {number} is of a foreign schema; {_REMEDY}")
-    return schemas
+
+
+def _name(number: int, avro: Any) -> str:
+    """Return the full name of one of our records, of this version or an older one."""
+    for full_name in schema.EVENTS:
+        if avro == json.loads(schema.text(full_name)):
+            return full_name
+    try:
+        parsed: Any = schema.parsed(json.dumps(avro))
+    except SchemaError as exc:
+        raise SchemaError(f"id {number}: {exc}") from exc
+    name = parsed.get("name") if isinstance(parsed, dict) else None
+    if name not in schema.EVENTS:
+        raise SchemaError(f"id {number} is of a foreign schema")
+    return str(name)
+
+
+def _equal(avro: Any, full_name: str) -> bool:
+    """Return whether a schema is this version's, but for docs and defaults."""
+    # The comparison of texts is the usual case, and needs no Avro library.
+    return bool(
+        avro == json.loads(schema.text(full_name))
+        or schema.fingerprint_of(avro) == schema.fingerprint(full_name)
+    )

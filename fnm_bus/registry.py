@@ -4,20 +4,40 @@ Uses Confluent's client, which speaks to every registry with Confluent's API. It
 a quarter of a second to import, so it is imported where it is used.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fnm_bus import schema
-from fnm_bus.errors import RegistryError, SchemaError
-from fnm_bus.pins import Pins, subject_of
+from fnm_bus.errors import ConfigError, FnmBusError, RegistryError, SchemaError
+from fnm_bus.pins import LARGEST, Pins, subject_of
 
 LEVEL: Final = "FULL_TRANSITIVE"
 """Old and new readers and writers fit together, over all versions."""
-_NOT_FOUND: Final = 404
-_CONFLICT: Final = frozenset({409, 422})
+_NUMBERS: Final = frozenset(
+    {
+        "cache.capacity",
+        "cache.latest.ttl.sec",
+        "max.retries",
+        "retries.max.wait.ms",
+        "retries.wait.ms",
+        "timeout",
+    }
+)
+"""Settings of Confluent's client that it wants as numbers."""
+_UNKNOWN: Final = frozenset({40401, 40402, 40403, 40408})
+"""Confluent's codes: no such subject, version, schema, level of a subject. A 404
+without one of these comes from a server that is no registry."""
+_REMEDIES: Final[Mapping[int, str]] = {
+    401: "look at user and password in [registry] settings",
+    403: "the registry's administrator must allow it",
+    404: "is this a registry's address? Apicurio's ends with /apis/ccompat/v7",
+}
+_MISREAD: Final = (ValueError, LookupError, TypeError, AttributeError)
+"""What the client raises when it takes apart an answer of another form."""
+_REFUSED: Final = frozenset({409, 422})
 
 
 @dataclass(frozen=True)
@@ -25,14 +45,15 @@ class Registry:
     """A schema registry.
 
     Attributes:
-        url: its base address; Apicurio's ends with /apis/ccompat/v7.
-        timeout: seconds for each request.
+        url: its base address; Apicurio's ends with /apis/ccompat/v7. More than one of
+            the same registry are separated by commas.
+        timeout: seconds without an answer after which a request is given up.
         settings: further settings of Confluent's client, under their own names.
     """
 
-    url: str
+    url: str = field(repr=False)
     timeout: float = 5.0
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def register(self, wanted: Mapping[str, str]) -> Pins:
         """Register every schema and return the ids, each of them read back.
@@ -41,104 +62,139 @@ class Registry:
             wanted: topic → full name of the record that stands on it.
 
         Raises:
+            ConfigError: the settings are wrong.
             RegistryError: the registry does not answer, or refuses.
             SchemaError: a schema is not compatible, or an id is of another schema.
         """
-        client = self._client()
         ids: dict[str, int] = {}
         older: dict[str, tuple[int, ...]] = {}
         schemas: dict[int, str] = {}
-        for topic, full_name in wanted.items():
-            subject = subject_of(topic)
-            text = schema.text(full_name)
-            self._ask(subject, client.set_compatibility, subject, LEVEL)
-            number = self._ask(subject, client.register_schema, subject, _avro(text))
-            ids[subject] = number
-            known = self._known(client, subject)
-            if number not in known:
-                known[number] = self._text(client, subject, number)
-            _compare(subject, number, known[number], full_name)
-            older[subject] = tuple(sorted(set(known) - {number}))
-            schemas |= known
+        with self._client() as client:
+            for topic, full_name in wanted.items():
+                subject, avro = subject_of(topic), _avro(schema.text(full_name))
+                self._ask(subject, client.set_compatibility, subject, LEVEL)
+                ids[subject] = self._ask(subject, client.register_schema, subject, avro)
+        # Another client: the first one answers from memory what it has sent.
+        with self._client() as client:
+            for topic, full_name in wanted.items():
+                subject = subject_of(topic)
+                number = ids[subject]
+                text = self._ask(subject, client.get_schema, number).schema_str
+                _compare(subject, number, text, full_name)
+                known = self._known(client, subject)
+                older[subject] = tuple(sorted(set(known) - {number}))
+                schemas |= known | {number: text}
         return Pins(self.shown, ids, older, schemas)
 
     def check(self, wanted: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return, for each subject, why registering would be refused; [] if it fits.
+        """Return, for each subject, what speaks against registering; [] if nothing.
+
+        Nothing is changed. A subject that does not exist yet takes any schema.
 
         Raises:
+            ConfigError: the settings are wrong.
             RegistryError: the registry does not answer.
         """
-        client = self._client()
-        found: dict[str, list[str]] = {}
-        for topic, full_name in wanted.items():
-            subject, avro = subject_of(topic), _avro(schema.text(full_name))
-            found[subject] = []
-            for version in self._versions(client, subject):
-                fits = self._ask(
-                    subject, client.test_compatibility, subject, avro, version
+        with self._client() as client:
+            return {
+                subject_of(topic): list(
+                    self._objections(client, subject_of(topic), schema.text(full_name))
                 )
-                if not fits:
-                    found[subject].append(f"not compatible with version {version}")
-        return found
+                for topic, full_name in wanted.items()
+            }
 
     def subjects(self) -> list[str]:
         """Return the names of all subjects.
 
         Raises:
+            ConfigError: the settings are wrong.
             RegistryError: the registry does not answer.
         """
-        client = self._client()
-        return sorted(self._ask("", client.get_subjects))
+        with self._client() as client:
+            return sorted(self._ask("subjects", client.get_subjects))
 
     def schema_of(self, number: int) -> str:
         """Return the schema behind an id as JSON text.
 
         Raises:
-            RegistryError: the registry does not answer, or does not know the id.
+            ConfigError: the settings are wrong.
+            RegistryError: the registry does not answer.
+            SchemaError: the registry does not know the id.
         """
-        return self._text(self._client(), "", number)
+        with self._client() as client:
+            try:
+                return str(
+                    self._ask(f"id {number}", client.get_schema, number).schema_str
+                )
+            except _UnknownError as exc:
+                raise SchemaError(str(exc)) from exc
 
     @property
     def shown(self) -> str:
         """The address without user and password."""
-        parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=host))
+        return ",".join(_without_user(it) for it in self.url.split(","))
 
-    def _client(self) -> Any:
-        from confluent_kafka.schema_registry import (  # noqa: PLC0415 - see the top
-            SchemaRegistryClient,
-        )
-
-        try:
-            return SchemaRegistryClient(
-                {
-                    "url": self.url,
-                    "timeout": self.timeout,
-                    # A person waits for the answer, or a unit that is tried again.
-                    "max.retries": 0,
-                    **self.settings,
-                }
-            )
-        except (ValueError, TypeError) as exc:
-            raise RegistryError(f"[registry] {exc}") from exc
+    def _objections(self, client: Any, subject: str, text: str) -> Iterator[str]:
+        versions = self._versions(client, subject)
+        if versions and (level := self._level(client, subject)) != LEVEL:
+            yield f"its compatibility is {level}, wanted {LEVEL}"
+        for version in versions:
+            if not self._ask(
+                subject, client.test_compatibility, subject, _avro(text), version
+            ):
+                yield f"not compatible with version {version}"
 
     def _versions(self, client: Any, subject: str) -> list[int]:
         try:
             return list(self._ask(subject, client.get_versions, subject))
-        except _UnknownSubjectError:
+        except _UnknownError:
             return []
 
+    def _level(self, client: Any, subject: str) -> str:
+        try:
+            return str(self._ask(subject, client.get_compatibility, subject))
+        except _UnknownError:
+            return "not set"
+
     def _known(self, client: Any, subject: str) -> dict[int, str]:
-        known: dict[int, str] = {}
+        known = {}
         for version in self._versions(client, subject):
             it = self._ask(subject, client.get_version, subject, version)
             known[it.schema_id] = it.schema.schema_str
         return known
 
-    def _text(self, client: Any, subject: str, number: int) -> str:
-        it = self._ask(subject or f"id {number}", client.get_schema, number)
-        return str(it.schema_str)
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        from confluent_kafka.schema_registry import (  # noqa: PLC0415 - see the top
+            SchemaRegistryClient,
+        )
+
+        try:
+            client = SchemaRegistryClient(self._conf())
+        except (ValueError, TypeError, OSError) as exc:
+            raise ConfigError(f"[registry] {self.shown}: {exc}") from exc
+        with client:
+            yield client
+
+    def _conf(self) -> dict[str, Any]:
+        """Return what Confluent's client is given."""
+        conf: dict[str, Any] = {
+            "timeout": self.timeout,
+            # A person waits for the answer, or a unit that is tried again.
+            "max.retries": 0,
+            **self.settings,
+        }
+        for name in _NUMBERS & conf.keys():
+            conf[name] = float(conf[name])
+        # Not in the address: the HTTP library would write it to its log.
+        conf["url"] = self.shown
+        first = urlsplit(self.url.split(",")[0])
+        if first.username is not None:
+            if "basic.auth.user.info" in conf:
+                raise ValueError("a user in url and in basic.auth.user.info; keep one")
+            user, password = unquote(first.username), unquote(first.password or "")
+            conf["basic.auth.user.info"] = f"{user}:{password}"
+        return conf
 
     def _ask(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Return what *call* returns; its errors become ours and say where and what."""
@@ -146,22 +202,40 @@ class Registry:
             SchemaRegistryError,
         )
 
-        where = f"{self.shown}: {what}" if what else self.shown
+        where = f"{self.shown}: {what}"
         try:
             return call(*arguments)
         except SchemaRegistryError as exc:
-            text = f"{where}: {exc.error_message} (HTTP {exc.http_status_code})"
-            if exc.http_status_code == _NOT_FOUND:
-                raise _UnknownSubjectError(text) from exc
-            if exc.http_status_code in _CONFLICT:
-                raise SchemaError(text) from exc
-            raise RegistryError(text) from exc
+            raise _refusal(where, exc) from exc
+        except _MISREAD as exc:
+            raise RegistryError(
+                f"{where}: the answer is no registry's ({exc!r:.200}); {_REMEDIES[404]}"
+            ) from exc
         except Exception as exc:
-            raise RegistryError(f"{where}: no answer: {exc}") from exc
+            # Of an HTTP library that the client chooses, so it cannot be named here.
+            said = str(exc) or type(exc).__name__
+            raise RegistryError(f"{where}: no answer: {said}") from exc
 
 
-class _UnknownSubjectError(RegistryError):
-    """The registry does not know the subject, or this is no registry."""
+class _UnknownError(RegistryError):
+    """The registry says that it does not know a subject, version or id."""
+
+
+def _refusal(where: str, exc: Any) -> FnmBusError:
+    """Return what a registry's refusal means to us."""
+    status, code = exc.http_status_code, exc.error_code
+    text = f"{where}: {exc.error_message!s:.500} (HTTP {status})"
+    if code in _UNKNOWN:
+        return _UnknownError(text)
+    if status in _REFUSED:
+        return SchemaError(text)
+    remedy = _REMEDIES.get(status)
+    return RegistryError(f"{text}; {remedy}" if remedy else text)
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url.strip())
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _avro(text: str) -> Any:
@@ -170,8 +244,16 @@ def _avro(text: str) -> Any:
     return Schema(text, "AVRO")
 
 
-def _compare(subject: str, number: int, text: str, full_name: str) -> None:
-    theirs = schema.fingerprint_of(json.loads(text))
+def _compare(subject: str, number: object, text: str, full_name: str) -> None:
+    """Refuse an id that must not be pinned."""
+    if not isinstance(number, int) or not 0 < number <= LARGEST:
+        raise SchemaError(
+            f"{subject}: the registry gave the id {number!r}; wanted 1 to {LARGEST}"
+        )
+    try:
+        theirs = schema.fingerprint_of(schema.parsed(text))
+    except SchemaError as exc:
+        raise SchemaError(f"{subject}: behind id {number}: {exc}") from exc
     if theirs != schema.fingerprint(full_name):
         raise SchemaError(
             f"{subject}: the registry says id {number}, but behind it is another schema"

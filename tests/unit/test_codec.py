@@ -1,14 +1,13 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnm_bus import pins, schema
+from fnm_bus import schema
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyEvent, HostEvent, Receipt
@@ -203,62 +202,3 @@ def test_text_that_is_no_text_is_refused_when_written() -> None:
     event = msgspec.structs.replace(BAN, ip="half a pair \ud800")
     with pytest.raises(InvalidRecord, match="does not fit"):
         Codec().encode(event, TOPIC)
-
-
-def test_pins_survive_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "made" / "schema-ids.json"
-    pinned().write(path)
-    again = pins.read(path)
-    assert again.ids == pinned().ids
-    again.check(WANTED)
-    assert Codec(again).decode(Codec(again).encode(BAN, TOPIC)) == BAN
-
-
-def broken(change: Mapping[str, object]) -> str:
-    good: dict[str, object] = {
-        "version": 1,
-        "registry": "http://registry",
-        "subjects": {"fastnetmon.host.v1-value": {"id": 1, "older": []}},
-        "schemas": {"1": json.loads(schema.text("fastnetmon.HostEvent"))},
-    }
-    return json.dumps({**good, **change})
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("{", "truncated"),
-        (broken({"version": 2}), "version 2"),
-        (broken({"surprise": 1}), "surprise"),
-        (broken({"subjects": {"s": {"id": 0}}}), "id 0 is none"),
-        (broken({"subjects": {"s": {"id": -1}}}), "id -1 is none"),
-        (broken({"subjects": {"s": {"id": 2**31}}}), "is none"),
-        (broken({"subjects": {"s": {"id": "1"}}}), "Expected `int`"),
-        (broken({"subjects": {"s": {"id": 5}}}), "no schema of 5"),
-        (broken({"schemas": {"one": {}}}), "schemas"),
-        (broken({"schemas": {"1": json.loads(FOREIGN)}}), "foreign"),
-        (broken({"schemas": {"1": {"type": "nonsense"}}}), "not an Avro schema"),
-    ],
-)
-def test_a_broken_file_of_pins_is_refused(tmp_path: Path, text: str, why: str) -> None:
-    path = tmp_path / "schema-ids.json"
-    path.write_text(text)
-    with pytest.raises(SchemaError, match=why):
-        pins.read(path)
-
-
-def test_a_missing_file_of_pins_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="schemas register"):
-        pins.read(tmp_path / "none.json")
-
-
-def test_a_pin_for_another_schema_is_refused_before_anything_is_written() -> None:
-    swapped = {100: schema.text("fastnetmon.StatusEvent")}
-    wrong = Pins("", {f"{TOPIC}-value": 100}, {}, swapped)
-    with pytest.raises(SchemaError, match=r"id 100 .* another schema"):
-        wrong.check({TOPIC: "fastnetmon.HostEvent"})
-
-
-def test_a_subject_without_a_pin_is_refused_before_anything_is_written() -> None:
-    with pytest.raises(SchemaError, match="no schema id is pinned"):
-        Pins("", {}, {}, {}).check(WANTED)

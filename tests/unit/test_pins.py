@@ -1,0 +1,145 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import pins, schema
+from fnm_bus.codec import Codec
+from fnm_bus.errors import SchemaError
+from fnm_bus.event import HostEvent, Receipt
+from fnm_bus.pins import Pins
+from fnm_bus.route import Topics
+
+TOPIC = "fastnetmon.host.v1"
+SUBJECT = f"{TOPIC}-value"
+WANTED = Topics().of_events()
+BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
+HOST = json.loads(schema.text("fastnetmon.HostEvent"))
+OLDER = {**HOST, "fields": HOST["fields"][:-1]}
+FOREIGN = {"type": "record", "name": "acme.Order", "fields": []}
+
+
+def pinned() -> Pins:
+    ids = {f"{topic}-value": 100 + n for n, topic in enumerate(WANTED)}
+    texts = {100 + n: schema.text(name) for n, name in enumerate(WANTED.values())}
+    texts[7] = json.dumps(OLDER)
+    return Pins("http://registry", ids, {SUBJECT: (7,)}, texts)
+
+
+def test_pins_survive_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "schema-ids.json"
+    pinned().write(path)
+    again = pins.read(path)
+    assert again.ids == pinned().ids
+    assert again.older[SUBJECT] == (7,)
+    assert again.registry == "http://registry"
+    again.check(WANTED)
+    assert Codec(again).decode(Codec(again).encode(BAN, TOPIC)) == BAN
+
+
+def test_all_may_read_the_file_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "schema-ids.json"
+    pinned().write(path)
+    pinned().write(path)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SchemaError, match="file"):
+        pinned().write(tmp_path / "file" / "schema-ids.json")
+
+
+def test_a_schema_that_only_the_registry_spelled_otherwise_is_ours(
+    tmp_path: Path,
+) -> None:
+    # Registries may drop docs and sort keys; the canonical form stays.
+    plain = json.loads(json.dumps(HOST, sort_keys=True))
+    plain["fields"] = [
+        {key: it for key, it in part.items() if key != "doc"}
+        for part in plain["fields"]
+    ]
+    path = tmp_path / "schema-ids.json"
+    path.write_text(broken({"schemas": {"1": plain}}))
+    pins.read(path).check({TOPIC: "fastnetmon.HostEvent"})
+
+
+def broken(change: Mapping[str, object]) -> str:
+    good: dict[str, object] = {
+        "version": 1,
+        "registry": "http://registry",
+        "subjects": {SUBJECT: {"id": 1, "older": []}},
+        "schemas": {"1": HOST},
+    }
+    return json.dumps({**good, **change})
+
+
+def of(*older: int, number: object = 1) -> dict[str, object]:
+    return {"subjects": {SUBJECT: {"id": number, "older": older}}}
+
+
+STATUS = json.loads(schema.text("fastnetmon.StatusEvent"))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "truncated"),
+        ("{", "truncated"),
+        ("[]", "Expected `object`"),
+        ("\xff", "malformed"),
+        (broken({"version": 2}), "version 2, wanted 1"),
+        (broken({"surprise": 1}), "surprise"),
+        (broken({"subjects": {SUBJECT: {"id": 1, "surprise": 1}}}), "surprise"),
+        (broken({"subjects": {SUBJECT: {}}}), "missing required field `id`"),
+        (broken(of(number=0)), f"{SUBJECT}: id 0, wanted 1 to 2147483647"),
+        (broken(of(number=-1)), "id -1, wanted 1 to"),
+        (broken(of(number=2**31)), "id 2147483648, wanted 1 to"),
+        (broken(of(number="1")), "Expected `int`"),
+        (broken(of(number=True)), "Expected `int`"),
+        (broken(of(number=1.5)), "Expected `int`"),
+        (broken(of(0)), "id 0, wanted"),
+        (broken(of(number=5)), "the schema of id 5 is missing"),
+        (broken(of(5)), "the schema of id 5 is missing"),
+        (broken({"schemas": {"one": HOST}}), "schemas"),
+        (broken({"schemas": {"1": FOREIGN}}), "id 1 is of a foreign schema"),
+        (broken({"schemas": {"1": "string"}}), "id 1 is of a foreign schema"),
+        (broken({"schemas": {"1": {"type": "nonsense"}}}), "id 1: not an Avro schema"),
+        (
+            broken({**of(2), "schemas": {"1": HOST, "2": STATUS}}),
+            r"id 2 is of fastnetmon.StatusEvent, id 1 of fastnetmon.HostEvent",
+        ),
+    ],
+)
+def test_a_broken_file_is_refused_with_path_and_remedy(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    path = tmp_path / "schema-ids.json"
+    path.write_text(text, "latin-1")
+    with pytest.raises(SchemaError, match=why) as error:
+        pins.read(path)
+    assert str(path) in str(error.value)
+    assert "fnm-bus schemas register" in str(error.value)
+
+
+def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(
+        SchemaError, match=r"none\.json: No such .*schemas register"
+    ):
+        pins.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("avro", [STATUS, OLDER], ids=["other", "older"])
+def test_a_pin_for_another_schema_is_refused_before_anything_is_written(
+    avro: dict[str, object],
+) -> None:
+    wrong = Pins("", {SUBJECT: 100}, {}, {100: json.dumps(avro)})
+    with pytest.raises(SchemaError, match=r"id 100 .* another schema"):
+        wrong.check({TOPIC: "fastnetmon.HostEvent"})
+
+
+def test_a_subject_without_a_pin_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(SchemaError, match="no schema id is pinned"):
+        Pins("", {}, {}, {}).check(WANTED)
