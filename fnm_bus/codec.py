@@ -7,15 +7,19 @@ object encoding"). Readers accept both.
 
 import struct
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache
 from io import BytesIO
 from typing import Any, Final, cast
 
 import msgspec
+from fastavro import schemaless_reader, schemaless_writer
+from fastavro.read import SchemaResolutionError
 
-from fnm_bus import avro, schema
+from fnm_bus import schema
 from fnm_bus.errors import InvalidRecord, SchemaError
 from fnm_bus.event import AnyEvent, DeadLetter
+from fnm_bus.hints import hints
 from fnm_bus.pins import Pins, subject_of
 
 Lookup = Callable[[int], str]
@@ -23,6 +27,17 @@ Lookup = Callable[[int], str]
 _CONFLUENT: Final = struct.Struct(">bI")
 _SINGLE: Final = b"\xc3\x01"
 _SINGLE_SIZE: Final = 10
+_NATIVE: Final = (bytes, datetime)
+"""What fastavro takes as it is."""
+_BROKEN: Final = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    SchemaResolutionError,
+)
+"""What fastavro and msgspec raise when bytes are not what their schema says."""
 _TEXT: Final = tuple(b'{[<" \r\n\t\xef')
 """First bytes of JSON and XML, with a byte order mark or without."""
 
@@ -47,14 +62,17 @@ class Codec:
 
         Raises:
             SchemaError: no id is pinned for the topic.
-            InvalidRecord: a value does not fit its schema; the text names the field.
+            InvalidRecord: a value does not fit its schema.
         """
         full_name = f"{schema.NAMESPACE}.{type(event).__name__}"
-        prefix = self._prefix(event, full_name, topic)
+        out = BytesIO()
+        out.write(self._prefix(event, full_name, topic))
+        datum = msgspec.to_builtins(event, builtin_types=_NATIVE)
         try:
-            return prefix + avro.writer(full_name)(event)
-        except ValueError as exc:
+            schemaless_writer(out, schema.load()[full_name], hints(full_name)(datum))
+        except (ValueError, TypeError, LookupError, OverflowError) as exc:
             raise InvalidRecord(f"{full_name} does not fit its schema: {exc}") from exc
+        return out.getvalue()
 
     def decode(self, value: bytes | None) -> AnyEvent:
         """Return the event in a record's value, whichever framing and version it has.
@@ -146,10 +164,6 @@ def _described(value: bytes) -> str:
 
 
 def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyEvent:
-    # Imported here, as in schema.py: a program that only writes does not need it.
-    from fastavro import schemaless_reader  # noqa: PLC0415 - ^
-    from fastavro.read import SchemaResolutionError  # noqa: PLC0415 - ^
-
     full_name = writer["name"]
     reader = schema.load()[full_name]
     source = BytesIO(value)
@@ -157,12 +171,8 @@ def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyEvent:
     try:
         datum = schemaless_reader(source, writer, None if writer is reader else reader)
         event = cast("AnyEvent", msgspec.convert(datum, type=schema.STRUCTS[full_name]))
-    except (*_BROKEN, SchemaResolutionError) as exc:
+    except _BROKEN as exc:
         raise InvalidRecord(f"not a whole {full_name}: {exc!r:.200}") from exc
     if rest := len(value) - source.tell():
         raise InvalidRecord(f"{rest} bytes follow a whole {full_name}")
     return event
-
-
-_BROKEN: Final = (EOFError, ValueError, TypeError, LookupError, OverflowError)
-"""What fastavro and msgspec raise when bytes are not what their schema says."""
