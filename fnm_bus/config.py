@@ -23,7 +23,11 @@ _OTHER: Final = frozenset(
     {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
 )
 """Variables that begin like ours and are no settings."""
-_SECRET: Final = re.compile(r"(?i)password|secret|token|user\.info|key\.pem|jaas")
+_SECRET: Final = re.compile(
+    r"(?i)password|secret|token|user\.info|key\.pem|jaas|oauthbearer\.config"
+)
+_DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "settings")})
+"""Tables in which names have dots, which a variable's cannot."""
 MASK: Final = "********"
 
 DEFAULT: Final = "default"
@@ -136,9 +140,10 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key]]:
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in _OTHER:
             table, *rest = name.removeprefix(PREFIX).lower().split("__")
-            # librdkafka's names have dots where a variable's cannot.
-            free = table in {"kafka", "kafka_files"}
-            yield name, (table, *(it.replace("_", ".") if free else it for it in rest))
+            key = (table, *rest)
+            if rest and key[:-1] in _DOTTED:
+                key = (*key[:-1], key[-1].replace("_", "."))
+            yield name, key
 
 
 def _known(key: Key) -> bool:
@@ -157,9 +162,12 @@ def _known(key: Key) -> bool:
 
 
 def _put(values: dict[str, Any], key: Key, value: str) -> None:
+    table: Any = values
     for part in key[:-1]:
-        values = values.setdefault(part, {})
-    values[key[-1]] = value
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):  # the file is wrong here, and will be refused
+            return
+    table[key[-1]] = value
 
 
 def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:

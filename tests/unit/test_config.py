@@ -1,0 +1,223 @@
+"""Defaults, file and environment; what is wrong is refused, all of it at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import config
+from fnm_bus.errors import ConfigError
+from fnm_bus.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_system_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(config, "FILE", tmp_path / "etc.toml")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "fnm-bus.toml"
+
+
+def refused(path: Path | None, **environ: str) -> str:
+    with pytest.raises(ConfigError) as info:
+        config.load(path, environ)
+    return str(info.value)
+
+
+def test_without_file_and_environment_all_is_default() -> None:
+    loaded = config.load(None, {})
+    assert loaded.settings == Settings()
+    assert loaded.sources == {}
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(
+    file: Path,
+) -> None:
+    file.write_text('sensor = "fra1"\n[spool]\nsoft_files = 5\nhard_files = 6\n')
+    settings, sources = config.load(file, {"FNM_BUS_SPOOL__HARD_FILES": "7"})
+    assert (settings.sensor, settings.spool.soft_files) == ("fra1", 5)
+    assert settings.spool.hard_files == 7
+    assert settings.spool.soft_bytes == Settings().spool.soft_bytes
+    assert sources == {
+        "sensor": str(file),
+        "spool.soft_files": str(file),
+        "spool.hard_files": "FNM_BUS_SPOOL__HARD_FILES",
+    }
+
+
+def test_the_systems_file_is_read_when_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "etc.toml").write_text('sensor = "fra1"')
+    assert config.load(None, {}).settings.sensor == "fra1"
+
+
+def test_a_named_file_is_read_instead_of_the_systems(
+    tmp_path: Path, file: Path
+) -> None:
+    (tmp_path / "etc.toml").write_text("nonsense")
+    file.write_text('sensor = "fra1"')
+    named = {"FNM_BUS_CONFIG": str(file)}
+    assert config.load(None, named).settings.sensor == "fra1"
+    assert config.load(file, {}).settings.sensor == "fra1"
+
+
+@pytest.mark.parametrize(
+    ("variable", "table", "key"),
+    [
+        ("FNM_BUS_KAFKA__BOOTSTRAP_SERVERS", "kafka", "bootstrap.servers"),
+        ("FNM_BUS_KAFKA__SASL_PASSWORD", "kafka", "sasl.password"),
+        ("FNM_BUS_REGISTRY__SETTINGS__SSL_CA_LOCATION", "registry", "ssl.ca.location"),
+    ],
+)
+def test_names_with_dots_are_set_by_variables(
+    variable: str, table: str, key: str
+) -> None:
+    settings = config.load(None, {variable: "x"}).settings
+    found = settings.kafka if table == "kafka" else settings.registry.settings
+    assert found[key] == "x"
+
+
+@pytest.mark.parametrize("name", sorted(config._OTHER - {"FNM_BUS_CONFIG"}))
+def test_variables_that_are_no_settings_are_passed_over(name: str) -> None:
+    assert config.load(None, {name: "x"}).settings == Settings()
+
+
+def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
+    file.write_text(
+        'colour = "red"\n[spool]\nsoft_files = 0\n[relay]\nmetrics_port = 70000\n'
+    )
+    text = refused(file, FNM_BUS_SPOLL__DIRECTORY="/x", FNM_BUS_NOTIFY__DEADLINE="soon")
+    lines = text.splitlines()
+    assert len(lines) == 5
+    assert "FNM_BUS_SPOLL__DIRECTORY: there is no such setting" in lines
+    assert f"{file}: colour: there is no such setting" in lines
+    assert any(it.startswith(f"{file}: spool.soft_files: ") for it in lines)
+    assert any(it.startswith(f"{file}: relay.metrics_port: ") for it in lines)
+    assert any(it.startswith("FNM_BUS_NOTIFY__DEADLINE: notify.") for it in lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sensor = ""',
+        "sensor = 7",
+        'spool = "here"',
+        "[spool]\nreserve = 1.0",
+        "[spool]\nreserve = -0.1",
+        '[spool]\nsoft_files = "many"',
+        "[relay]\nflush = 0",
+        "[relay]\nmetrics_port = -1",
+        '[log]\nlevel = "loud"',
+        '[log]\nformat = "xml"',
+        '[topics]\nhost = ""',
+        "[topics]\npartitions = 0",
+        '[kafka]\n"linger.ms" = 5',
+        "[notify]\ndeadline = -1",
+        "[registry]\ntimeout = 0",
+        "[spool]\nunknown = 1",
+    ],
+)
+def test_a_wrong_value_is_refused_and_the_file_named(file: Path, text: str) -> None:
+    file.write_text(text)
+    assert refused(file).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("content", [b"sensor = ", b"\xff\xfe", b"[spool\n"])
+def test_what_is_no_toml_is_refused_and_the_file_named(
+    file: Path, content: bytes
+) -> None:
+    file.write_bytes(content)
+    assert refused(file).startswith(f"{file}: ")
+
+
+def test_a_named_file_that_is_missing_is_refused(file: Path) -> None:
+    assert refused(file) == f"{file}: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["FNM_BUS_SPOOL", "FNM_BUS_", "FNM_BUS_KAFKA", "FNM_BUS_SPOOL__DIRECTORY__X"],
+)
+def test_a_variable_that_leads_nowhere_is_refused(name: str) -> None:
+    assert refused(None, **{name: "x"}) == f"{name}: there is no such setting"
+
+
+def test_a_variable_below_what_the_file_made_no_table_is_no_crash(file: Path) -> None:
+    file.write_text("spool = 3")
+    assert "spool" in refused(file, FNM_BUS_SPOOL__DIRECTORY="/x")
+
+
+SECRETS = """
+[kafka]
+"sasl.username" = "me"
+"sasl.password" = "hunter2"
+"ssl.key.pem" = "hunter2"
+"sasl.oauthbearer.client.secret" = "hunter2"
+[registry]
+url = "http://me:hunter2@registry:8081"
+[registry.settings]
+"basic.auth.user.info" = "me:hunter2"
+[kafka_files]
+"ssl.key.password" = "/run/secrets/key"
+"""
+
+
+def test_no_secret_is_shown(file: Path) -> None:
+    file.write_text(SECRETS)
+    rows = {row.key: row.value for row in config.shown(config.load(file, {}))}
+    assert "hunter2" not in str(rows)
+    assert rows["registry.url"] == f"http://{config.MASK}@registry:8081"
+    assert rows["kafka.sasl.username"] == "me"
+    assert rows["kafka_files.ssl.key.password"] == "/run/secrets/key"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[kafka]\n"sasl.password" = ["hunter2"]',
+        '[registry.settings]\n"basic.auth.user.info" = ["hunter2"]',
+    ],
+)
+def test_no_problem_shows_a_secret(file: Path, text: str) -> None:
+    file.write_text(text)
+    assert "hunter2" not in refused(file)
+
+
+def test_every_setting_is_shown_with_its_source(file: Path) -> None:
+    file.write_text('[spool]\ndirectory = "/srv"')
+    rows = {row.key: row for row in config.shown(config.load(file, {}))}
+    assert (rows["spool.directory"].value, rows["spool.directory"].source) == (
+        "/srv",
+        str(file),
+    )
+    assert rows["spool.fallback"].source == config.DEFAULT
+
+
+@pytest.mark.parametrize("text", ["[spool", "spool = 3", "[spool]\ndirectory = 7"])
+def test_the_spool_is_known_whatever_is_wrong_with_the_file(
+    file: Path, text: str
+) -> None:
+    file.write_text(text)
+    default = Settings().spool
+    assert config.spool_of(file, {}) == (default.directory, default.fallback)
+
+
+def test_the_spool_is_that_of_a_file_that_is_wrong_elsewhere(file: Path) -> None:
+    file.write_text('colour = 1\n[spool]\ndirectory = "/a"\nfallback = "/b"')
+    assert config.spool_of(file, {}) == (Path("/a"), Path("/b"))
+    environ = {"FNM_BUS_SPOOL__DIRECTORY": "/c"}
+    assert config.spool_of(file, environ) == (Path("/c"), Path("/b"))
+
+
+def test_the_reference_is_as_the_code_is() -> None:
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
