@@ -125,9 +125,7 @@ def test_a_broken_file_is_refused_with_path_and_remedy(
 
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(
-        SchemaError, match=r"none\.json: No such .*schemas register"
-    ):
+    with pytest.raises(SchemaError, match=r"none\.json: No such .*schemas register"):
         pins.read(tmp_path / "none.json")
 
 
