@@ -73,14 +73,15 @@ class Registry:
             for topic, full_name in wanted.items():
                 subject, avro = subject_of(topic), _avro(schema.text(full_name))
                 self._ask(subject, client.set_compatibility, subject, LEVEL)
-                ids[subject] = self._ask(subject, client.register_schema, subject, avro)
+                number = self._ask(subject, client.register_schema, subject, avro)
+                ids[subject] = _fit(f"{self.shown}: {subject}", number)
         # Another client: the first one answers from memory what it has sent.
         with self._client() as client:
             for topic, full_name in wanted.items():
                 subject = subject_of(topic)
                 number = ids[subject]
                 text = self._ask(subject, client.get_schema, number).schema_str
-                _compare(subject, number, text, full_name)
+                _compare(f"{self.shown}: {subject}: id {number}", text, full_name)
                 known = self._known(client, subject)
                 older[subject] = tuple(sorted(set(known) - {number}))
                 schemas |= known | {number: text}
@@ -224,7 +225,7 @@ class _UnknownError(RegistryError):
 def _refusal(where: str, exc: Any) -> FnmBusError:
     """Return what a registry's refusal means to us."""
     status, code = exc.http_status_code, exc.error_code
-    text = f"{where}: {exc.error_message!s:.500} (HTTP {status})"
+    text = f"{where}: {exc.error_message or 'refused'!s:.500} (HTTP {status})"
     if code in _UNKNOWN:
         return _UnknownError(text)
     if status in _REFUSED:
@@ -244,18 +245,20 @@ def _avro(text: str) -> Any:
     return Schema(text, "AVRO")
 
 
-def _compare(subject: str, number: object, text: str, full_name: str) -> None:
-    """Refuse an id that must not be pinned."""
+def _fit(where: str, number: object) -> int:
+    """Return an id that a record can carry."""
     if not isinstance(number, int) or not 0 < number <= LARGEST:
-        raise SchemaError(
-            f"{subject}: the registry gave the id {number!r}; wanted 1 to {LARGEST}"
-        )
+        raise SchemaError(f"{where}: got the id {number!r}, wanted 1 to {LARGEST}")
+    return number
+
+
+def _compare(where: str, text: str, full_name: str) -> None:
+    """Refuse an id that must not be pinned, because of the schema behind it."""
     try:
         theirs = schema.fingerprint_of(schema.parsed(text))
     except SchemaError as exc:
-        raise SchemaError(f"{subject}: behind id {number}: {exc}") from exc
+        raise SchemaError(f"{where}: {exc}") from exc
     if theirs != schema.fingerprint(full_name):
         raise SchemaError(
-            f"{subject}: the registry says id {number}, but behind it is another schema"
-            f" than {full_name}; it is not pinned"
+            f"{where}: behind it is another schema than {full_name}; it is not pinned"
         )
