@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID, uuid5
@@ -14,6 +15,10 @@ from fnm_bus.event import Event, FlowSpecRule, HostEvent, HostgroupEvent, Status
 _NAMESPACE: Final = UUID("6f9d3f0a-3f0c-5c55-9b0a-6a1d2f7b8c4e")
 """Namespace of our ids (RFC 9562, section 5.5). Never to be changed."""
 
+_NO_MATCH: Final = frozenset({"uuid", "action", "action_type", "ipv4_nexthops"})
+"""Fields of a Flow Spec rule that say what it does, not what it matches."""
+_PREFIXES: Final = frozenset({"source_prefix", "destination_prefix"})
+_ADDRESSES: Final = _PREFIXES | {"agent_addresses"}
 _UNUSUAL: Final = re.compile(r"[^a-z0-9_]+")
 
 
@@ -113,18 +118,35 @@ def headers_of(event: Event) -> tuple[tuple[str, bytes], ...]:
 def rule_identity(rule: FlowSpecRule) -> str:
     """Return what names a Flow Spec rule: its uuid, or its match in canonical form.
 
-    The match is JSON with sorted keys and values, so that two documents that say the
-    same in another order name one rule. Action and next-hops do not belong to it.
+    The canonical match is JSON text on one line. Two documents that match the same in
+    another order or spelling name one rule: lists are sorted and without duplicates,
+    prefixes are networks in canonical text, words are lower case, TCP flags that are
+    joined are sorted. What is done with a match does not belong to it.
     """
     if rule.uuid:
         return rule.uuid
-    match = {
-        field: sorted(value) if isinstance(value, tuple) else value
-        for field in rule.__struct_fields__
-        if field not in {"uuid", "action", "action_type", "ipv4_nexthops"}
-        and (value := getattr(rule, field))
-    }
+    match: dict[str, object] = {}
+    for name in rule.__struct_fields__:
+        value = getattr(rule, name)
+        if not value or name in _NO_MATCH:
+            continue
+        if isinstance(value, tuple):
+            match[name] = sorted({_canonical(name, it) for it in value})
+        else:
+            match[name] = _canonical(name, value)
     return json.dumps(match, sort_keys=True, separators=(",", ":"))
+
+
+def _canonical(name: str, value: int | str) -> int | str:
+    if isinstance(value, int):
+        return value
+    if name not in _ADDRESSES:
+        return "|".join(sorted(value.lower().split("|")))
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        return value  # as sent: no rule is like another because both are odd
+    return str(network if name in _PREFIXES else network.network_address)
 
 
 @lru_cache(maxsize=64)

@@ -1,16 +1,19 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
+from io import BytesIO
 
 import msgspec
 import pytest
+from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fnm_bus import schema
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
-from fnm_bus.event import AnyEvent, HostEvent, Receipt
+from fnm_bus.event import AnyEvent, AttackDetails, HostEvent, PacketSample, Receipt
 from fnm_bus.pins import Pins
 from fnm_bus.route import Topics
 
@@ -22,6 +25,10 @@ EXAMPLES = [
     for name, event in schema.examples(full_name).items()
 ]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
+
+
+def ban_with(**changes: object) -> HostEvent:
+    return msgspec.structs.replace(BAN, **changes)
 
 
 def pinned() -> Pins:
@@ -69,15 +76,9 @@ def older() -> str:
 
 
 def written_by(text: str, event: HostEvent) -> bytes:
-    from io import BytesIO  # noqa: PLC0415 - beside its only use
-
-    from fastavro import schemaless_writer  # noqa: PLC0415 - as above
-
     out = BytesIO()
     out.write(bytes([0, 0, 0, 0, 7]))
-    datum = msgspec.to_builtins(
-        event, builtin_types=(bytes, type(event.receipt.received_at))
-    )
+    datum = msgspec.to_builtins(event, builtin_types=(bytes, datetime))
     schemaless_writer(out, schema.parsed(text), datum)
     return out.getvalue()
 
@@ -198,7 +199,34 @@ def test_a_record_with_a_fault_in_it_is_an_event_or_refused(
         assert Codec().decode(Codec().encode(again, TOPIC)) == again
 
 
-def test_text_that_is_no_text_is_refused_when_written() -> None:
-    event = msgspec.structs.replace(BAN, ip="half a pair \ud800")
-    with pytest.raises(InvalidRecord, match="does not fit"):
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (ban_with(ip="half a pair \ud800"), "surrogates not allowed"),
+        (ban_with(ip=None), "on field ip"),
+        (ban_with(receipt=Receipt(sequence=2**63)), "too large"),
+        (
+            ban_with(attack_details=AttackDetails(total_incoming_pps=2**63)),
+            "incoming_pps",
+        ),
+        (
+            ban_with(packet_dump_detailed=(PacketSample(source_port=2**31),)),
+            "source_port",
+        ),
+        (ban_with(packet_dump=(1,)), "on field packet_dump"),
+    ],
+)
+def test_what_avro_cannot_hold_is_refused_when_written(
+    event: HostEvent, why: str
+) -> None:
+    with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{why}"):
         Codec().encode(event, TOPIC)
+
+
+@pytest.mark.parametrize("event", EXAMPLES)
+def test_hints_change_no_byte(event: AnyEvent) -> None:
+    full_name = f"fastnetmon.{type(event).__name__}"
+    plain = BytesIO()
+    datum = msgspec.to_builtins(event, builtin_types=(bytes, datetime))
+    schemaless_writer(plain, schema.load()[full_name], datum)
+    assert Codec().encode(event, TOPIC)[10:] == plain.getvalue()

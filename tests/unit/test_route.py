@@ -1,11 +1,18 @@
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 import pytest
 
 from fnm_bus import schema
-from fnm_bus.event import FlowSpecRule, HostEvent, HostgroupEvent, Receipt, StatusEvent
+from fnm_bus.event import (
+    FlowSpecAction,
+    FlowSpecRule,
+    HostEvent,
+    HostgroupEvent,
+    Receipt,
+    StatusEvent,
+)
 from fnm_bus.route import (
     Topics,
     event_id,
@@ -33,6 +40,11 @@ def test_the_id_of_a_notification_never_changes() -> None:
     # A literal: if this fails, ids published before and after a release differ.
     assert event_id("fra1", "entry") == "c43fee37-da5b-5070-a1e5-e0056e26f805"
     assert UUID(event_id("fra1", "entry")).version == 5
+
+
+def test_ids_are_those_of_rfc_9562() -> None:
+    namespace = UUID("6f9d3f0a-3f0c-5c55-9b0a-6a1d2f7b8c4e")
+    assert event_id("Süd", "a-1") == str(uuid5(namespace, "Süd/a-1"))
 
 
 def test_ids_differ_between_sensors_and_between_entries() -> None:
@@ -67,6 +79,11 @@ def test_headers_are_cloudevents_in_binary_mode() -> None:
     }
 
 
+def test_a_block_of_no_host_is_still_keyed_by_its_address() -> None:
+    event = msgspec.structs.replace(HOST, action="partial_block", ip="0.0.0.0")  # noqa: S104 - "no host"
+    assert key_of(event) == b"0.0.0.0"
+
+
 def test_an_unusual_action_gives_a_plain_type() -> None:
     event = msgspec.structs.replace(HOST, action="Ban now!")
     assert dict(headers_of(event))["ce_type"] == b"fastnetmon.host.ban_now_"
@@ -78,16 +95,65 @@ def test_a_rule_is_named_by_its_uuid() -> None:
     )
 
 
-def test_without_a_uuid_a_rule_is_named_by_what_it_matches() -> None:
-    rule = FlowSpecRule(
-        destination_prefix="192.0.2.1/32", source_ports=(53, 123), action_type="discard"
+RULE = FlowSpecRule(
+    source_prefix="2001:db8::/32",
+    destination_prefix="192.0.2.1/32",
+    source_ports=(53, 123),
+    protocols=("tcp", "udp"),
+    tcp_flags=("ack|syn", "fin"),
+    agent_addresses=("2001:db8::1",),
+)
+
+
+def test_without_a_uuid_a_rule_is_named_by_its_canonical_match() -> None:
+    # A literal: it names rules for as long as mitigations of them are kept.
+    assert rule_identity(RULE) == (
+        '{"agent_addresses":["2001:db8::1"],"destination_prefix":"192.0.2.1/32",'
+        '"protocols":["tcp","udp"],"source_ports":[53,123],'
+        '"source_prefix":"2001:db8::/32","tcp_flags":["ack|syn","fin"]}'
     )
-    same = FlowSpecRule(
-        source_ports=(123, 53), destination_prefix="192.0.2.1/32", action_type="accept"
-    )
-    other = FlowSpecRule(destination_prefix="192.0.2.2/32", source_ports=(53, 123))
-    assert rule_identity(rule) == rule_identity(same)
-    assert rule_identity(rule) != rule_identity(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source_ports": (123, 53)},
+        {"source_ports": (53, 123, 53)},
+        {"protocols": ("UDP", "tcp")},
+        {"tcp_flags": ("fin", "syn|ack")},
+        {"destination_prefix": "192.0.2.1"},
+        {"source_prefix": "2001:0DB8:0::1/32"},
+        {"agent_addresses": ("2001:db8:0:0::1",)},
+        {"action_type": "discard"},
+        {"action": FlowSpecAction(rate=5)},
+        {"ipv4_nexthops": ("192.0.2.9",)},
+        {"uuid": ""},
+    ],
+    ids=str,
+)
+def test_the_same_match_in_another_spelling_names_the_same_rule(
+    change: dict[str, object],
+) -> None:
+    assert rule_identity(msgspec.structs.replace(RULE, **change)) == rule_identity(RULE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"destination_prefix": "192.0.2.2/32"},
+        {"destination_prefix": "192.0.2.0/24"},
+        {"destination_prefix": "no prefix"},
+        {"destination_prefix": None},
+        {"source_ports": (53,)},
+        {"source_ports": (), "destination_ports": (53, 123)},
+        {"ttls": (64,)},
+        {"fragmentation_flags": ("is-fragment",)},
+        {"source_asns": (64500,)},
+    ],
+    ids=str,
+)
+def test_another_match_names_another_rule(change: dict[str, object]) -> None:
+    assert rule_identity(msgspec.structs.replace(RULE, **change)) != rule_identity(RULE)
 
 
 def test_every_event_topic_has_a_schema() -> None:
