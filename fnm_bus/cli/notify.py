@@ -6,6 +6,7 @@ import typer
 
 from fnm_bus import config, hook
 from fnm_bus.cli.options import ConfigFile, complain, end, settings
+from fnm_bus.errors import ConfigError, FnmBusError, SchemaError
 
 INVALID = 65
 
@@ -40,9 +41,16 @@ def notify(
         end(hook.TRY_LATER)
     if trouble:
         complain(f"{trouble}; kept in the fallback spool: {path}")
-    reason = _drain(path, file, deadline)
-    if trouble:
-        end(hook.TRY_LATER)
+    reason, status = "", 0
+    try:
+        reason = _drain(path, file, deadline)
+    except (ConfigError, SchemaError) as exc:
+        complain(str(exc))
+        status = exc.exit_code
+    except FnmBusError as exc:  # it is on disk: the next drain or a relay goes on
+        complain(str(exc))
+    if trouble or status:
+        end(hook.TRY_LATER if trouble else status)
     if reason:
         complain(f"invalid, kept in the quarantine: {reason}")
         end(INVALID)
@@ -52,9 +60,11 @@ def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:
     """Drain if nobody else does; return why this document is invalid, or ""."""
     known = settings(file)
     from fnm_bus import wiring
+    from fnm_bus.spool import Spool
 
     if not wiring.may_drain(known):
         return ""
+    Spool(known.spool.directory).become_owner()
     within = known.notify.deadline if deadline is None else deadline
     _ended, refused = wiring.drain_once(known, within)
     return refused.get(path.rpartition("/")[2], {}).get("reason", "")

@@ -1,12 +1,12 @@
 """`fnm-bus parse`: what a notification would become."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fnm_bus import hook
 from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, settings
 from fnm_bus.errors import InvalidNotification
 
@@ -40,7 +40,7 @@ def parse(
     from fnm_bus.entry import Entry
     from fnm_bus.pipeline import Pipeline
 
-    document = _document(source)
+    document = _document(source, context.args)
     entry = Entry(
         "parsed",
         tuple(context.args),
@@ -81,9 +81,9 @@ def parse(
     _show(render.value(event), "")
 
 
-def _document(source: Path | None) -> bytes:
+def _document(source: Path | None, arguments: list[str]) -> bytes:
     if source is None:
-        return sys.stdin.buffer.read()
+        return hook.read_stdin(arguments)
     try:
         return source.read_bytes()
     except OSError as exc:

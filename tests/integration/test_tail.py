@@ -1,0 +1,73 @@
+"""From notify to tail, through a broker."""
+
+import json
+from typing import Any
+
+from services.plant import Plant, ban
+
+
+def told(plant: Plant, *arguments: str) -> list[dict[str, Any]]:
+    ended = plant.run("tail", "--json", *arguments)
+    assert ended.returncode == 0, ended.stderr.decode()
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_what_notify_took_is_what_tail_shows(plant: Plant) -> None:
+    sent = [ban(f"192.0.2.{number}") for number in range(1, 4)]
+    for document in sent:
+        ended = plant.run("notify", "ban", stdin=document)
+        assert ended.returncode == 0, ended.stderr.decode()
+    assert plant.empty()
+    plant.messages("host", 3)  # the topic is there
+    found = told(plant, plant.topic("host"), "--from-beginning", "--exit")
+    assert {it["key"] for it in found} == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
+    for it in found:
+        assert it["event"]["ip"] == it["key"]
+        assert it["event"]["receipt"]["arguments"] == ["ban"]
+        assert it["headers"]["ce_id"] == it["event"]["receipt"]["event_id"]
+        assert it["error"] is None
+
+
+def test_tail_ends_after_as_many_as_it_was_asked_for(plant: Plant) -> None:
+    for number in range(5):
+        plant.call(ban(f"192.0.2.{number}"))
+    assert plant.run("relay", "--once").returncode == 0
+    plant.messages("host", 5)
+    found = told(plant, plant.topic("host"), "--from-beginning", "-n", "2")
+    assert len(found) == 2
+
+
+def test_a_line_is_data_and_the_heading_is_talk(plant: Plant) -> None:
+    plant.call(ban("192.0.2.1"))
+    assert plant.run("relay", "--once").returncode == 0
+    plant.messages("host", 1)
+    ended = plant.run("tail", plant.topic("host"), "--from-beginning", "--exit")
+    (line,) = ended.stdout.decode().splitlines()
+    assert "192.0.2.1" in line
+    assert b"\x1b[" not in ended.stdout
+    assert b"TARGET" in ended.stderr
+
+
+def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
+    plant: Plant,
+) -> None:
+    ended = plant.run("notify", stdin=b'{"action":"ban","ip":7}')
+    assert ended.returncode == 65, ended.stderr.decode()
+    plant.messages("deadletter", 1)
+    topic = plant.topic("deadletter")
+    (letter,) = told(plant, topic, "--from-beginning", "--exit")
+    assert letter["event"]["field"] == "/ip"
+
+
+def test_a_simulated_attack_arrives_whole(plant: Plant) -> None:
+    options = ("--hosts", "6", "--updates", "1")
+    ended = plant.run("simulate", *options, "--rate", "0")
+    assert ended.returncode == 0, ended.stderr.decode()
+    printed = plant.run("simulate", *options, "--print").stdout.splitlines()
+    assert plant.run("relay", "--once").returncode == 0
+    topics = [plant.topic(kind) for kind in ("host", "hostgroup", "status")]
+    for kind in ("host", "hostgroup", "status"):
+        plant.messages(kind, 1)
+    found = told(plant, *topics, "--from-beginning", "--exit")
+    assert len(found) == len(printed)
+    assert len({it["event"]["receipt"]["event_id"] for it in found}) == len(printed)

@@ -1,0 +1,281 @@
+"""The command line's manners: stdout, stderr, exit status, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import __version__, hook
+from fnm_bus.config import MASK
+from fnm_bus.spool import Spool
+
+BAN = b'{"action":"ban","ip":"2001:DB8::0001","alert_scope":"host"}'
+INVALID = b'{"action":"ban","ip":7}'
+
+Ended = subprocess.CompletedProcess[bytes]
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    it = Spool(tmp_path / "spool")
+    it.make(os.getuid(), os.getgid())
+    return it
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a command with a configuration of its own, and a Kafka that is not there."""
+    file = tmp_path / "fnm-bus.toml"
+    file.write_text(
+        'sensor = "fra1"\n'
+        f'[spool]\ndirectory = "{tmp_path}/spool"\nfallback = "{tmp_path}/fallback"\n'
+        '[kafka]\n"bootstrap.servers" = "127.0.0.1:1"\n"sasl.password" = "hunter2"\n'
+    )
+
+    def start(*arguments: str, stdin: bytes = b"", **environ: str) -> Ended:
+        return subprocess.run(
+            [sys.executable, "-m", "fnm_bus", *arguments],
+            input=stdin,
+            env={**os.environ, "FNM_BUS_CONFIG": str(file), **environ},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    return start
+
+
+def test_the_version_is_data(run: Run) -> None:
+    ended = run("--version")
+    assert (ended.returncode, ended.stdout) == (0, f"fnm-bus {__version__}\n".encode())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("tail", "--nonsense"),
+        ("tail", "-n", "many"),
+        ("simulate", "--hosts", "0"),
+        ("parse", "--file", "/nonexistent"),
+        ("schemas", "show", "Nonsense"),
+        ("spool", "release"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_no_traceback(
+    run: Run, spool: Spool, arguments: tuple[str, ...]
+) -> None:
+    del spool  # it is there
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == b""
+    assert b"Error: " in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+def test_wrong_configuration_ends_with_78_and_every_problem_on_a_line(
+    run: Run,
+) -> None:
+    ended = run("config", "show", FNM_BUS_X="1", FNM_BUS_Y="2")
+    assert ended.returncode == 78
+    assert ended.stderr.decode().splitlines() == [
+        "fnm-bus: FNM_BUS_X: there is no such setting",
+        "fnm-bus: FNM_BUS_Y: there is no such setting",
+    ]
+
+
+def test_settings_are_shown_with_their_source_and_without_secrets(run: Run) -> None:
+    ended = run("config", "show", "--json")
+    rows = {row["key"]: row for row in json.loads(ended.stdout)}
+    assert rows["kafka.sasl.password"]["value"] == MASK
+    assert rows["log.level"]["source"] == "default"
+    assert b"hunter2" not in ended.stdout + run("config", "show").stdout
+
+
+def test_parse_prints_the_record_as_json(run: Run) -> None:
+    ended = run("parse", "--json", stdin=BAN)
+    assert ended.returncode == 0
+    record = json.loads(ended.stdout)
+    assert list(record) == ["topic", "key", "headers", "value"]
+    assert (record["topic"], record["key"]) == ("fastnetmon.host.v1", "2001:db8::1")
+    assert record["headers"]["ce_type"] == "fastnetmon.host.ban"
+    assert record["value"]["receipt"]["sensor"] == "fra1"
+
+
+def test_parse_of_an_invalid_document_ends_with_65_and_says_what_was_wanted(
+    run: Run,
+) -> None:
+    ended = run("parse", "--json", stdin=INVALID)
+    assert ended.returncode == 65
+    error = json.loads(ended.stdout)["error"]
+    assert set(error) == {"field", "wanted", "got", "reason"}
+    assert error["field"] == "/ip"
+    spoken = run("parse", stdin=INVALID)
+    assert (spoken.returncode, spoken.stdout) == (65, b"")
+    assert spoken.stderr.startswith(b"fnm-bus: /ip: wanted ")
+
+
+def test_parse_takes_fastnetmons_arguments(run: Run) -> None:
+    report = b"IP: 192.0.2.1\nAttack type: udp_flood\n"
+    arguments = ("192.0.2.1", "incoming", "98765", "ban")
+    ended = run("parse", "--json", *arguments, stdin=report)
+    record = json.loads(ended.stdout)
+    assert record["value"]["receipt"]["arguments"] == list(arguments)
+    assert record["value"]["text_mode"]["power_pps"] == 98765
+
+
+def test_notify_stores_before_it_looks_at_the_configuration(
+    run: Run, spool: Spool
+) -> None:
+    ended = run("notify", "ban", "192.0.2.1", stdin=BAN, FNM_BUS_NONSENSE="1")
+    assert ended.returncode == 78
+    (name,) = spool.scan()
+    entry = spool.read(name)
+    assert (entry.document, entry.arguments) == (BAN, ("ban", "192.0.2.1"))
+
+
+def test_notify_without_kafka_ends_with_0_within_the_deadline(
+    run: Run, spool: Spool
+) -> None:
+    ended = run("notify", "--deadline", "0.2", stdin=BAN)
+    assert ended.returncode == 0
+    assert len(spool.scan()) == 1
+
+
+def test_notify_keeps_an_invalid_document_in_the_quarantine_and_ends_with_65(
+    run: Run, spool: Spool
+) -> None:
+    ended = run("notify", "--deadline", "0.2", stdin=INVALID)
+    assert ended.returncode == 65
+    assert b"/ip: wanted" in ended.stderr
+    assert spool.scan() == []
+    (kept,) = json.loads(run("spool", "list", "--json").stdout)["quarantine"]
+    assert kept["field"] == "/ip"
+    shown = run("spool", "show", kept["name"])
+    assert shown.stdout == INVALID
+
+
+def test_notify_leaves_everything_to_a_relay_that_runs(run: Run, spool: Spool) -> None:
+    with spool.lock() or pytest.fail("somebody else holds the lock"):
+        ended = run("notify", stdin=INVALID)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert len(spool.scan()) == 1
+
+
+def test_notify_without_a_spool_ends_with_75_and_says_so(run: Run) -> None:
+    ended = run("notify", stdin=BAN)
+    assert ended.returncode == hook.TRY_LATER == 75
+    assert b"this notification is lost" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+def test_notify_that_only_the_fallback_took_ends_with_75_whatever_else_is_wrong(
+    run: Run, tmp_path: Path
+) -> None:
+    fallback = Spool(tmp_path / "fallback")
+    fallback.make(os.getuid(), os.getgid())
+    ended = run("notify", stdin=BAN, FNM_BUS_NONSENSE="1")
+    assert ended.returncode == 75
+    (name,) = fallback.scan()
+    assert str(fallback.path(name)).encode() in ended.stderr
+
+
+def test_notify_of_what_is_stored_ends_with_0_when_the_drain_fails(
+    run: Run, spool: Spool
+) -> None:
+    (spool.root / "quarantine").rename(spool.root / "elsewhere")
+    ended = run("notify", "--deadline", "0.2", stdin=INVALID)
+    assert ended.returncode == 0, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert len(spool.scan()) == 1
+
+
+def test_parse_of_a_text_mode_unban_does_not_wait_for_a_document(run: Run) -> None:
+    ended = run("parse", "--json", "192.0.2.1", "incoming", "0", "unban")
+    assert json.loads(ended.stdout)["value"]["action"] == "unban"
+
+
+def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("spool", "list", "--json").stdout)["quarantine"]
+    ended = run("spool", "release", "--all")
+    assert ended.returncode == 0
+    assert spool.scan() == [kept["name"]]
+
+
+@pytest.mark.parametrize("command", ["show", "release"])
+def test_an_entry_that_is_not_there_is_told_with_1(
+    run: Run, spool: Spool, command: str
+) -> None:
+    del spool  # it is there, and empty
+    ended = run("spool", command, "../../etc/passwd")
+    assert ended.returncode == 1
+    assert b"Traceback" not in ended.stderr
+
+
+def test_a_registry_that_is_not_configured_ends_with_78(run: Run) -> None:
+    ended = run("schemas", "register")
+    assert ended.returncode == 78
+    assert ended.stderr.startswith(b"fnm-bus: [registry] url: ")
+
+
+def test_the_schema_is_printed_in_one_piece(run: Run) -> None:
+    found = json.loads(run("schemas", "show", "fastnetmon.HostEvent").stdout)
+    assert (found["namespace"], found["name"]) == ("fastnetmon", "HostEvent")
+
+
+def test_an_installed_hook_can_be_called_and_checked(
+    run: Run, tmp_path: Path, spool: Spool
+) -> None:
+    path = tmp_path / "hook"
+    ended = run("hook", "install", str(path))
+    assert ended.returncode == 0
+    assert f"notify_script_path {path}\n".encode() in ended.stdout
+    findings = json.loads(run("hook", "check", str(path), "--json").stdout)
+    stored = "a notification was stored, and removed"
+    assert any(it["ok"] and it["what"] == stored for it in findings)
+    assert spool.scan() == []
+
+
+def test_a_simulated_attack_is_in_the_spool_in_the_order_of_the_calls(
+    run: Run, spool: Spool, tmp_path: Path
+) -> None:
+    Spool(tmp_path / "fallback").make(os.getuid(), os.getgid())
+    options = ("--hosts", "2", "--updates", "1", "--seed", "3")
+    ended = run("simulate", *options, "--rate", "100")
+    assert ended.returncode == 0, ended.stderr
+    stored = [spool.read(name).document for name in spool.scan()]
+    printed = run("simulate", *options, "--print").stdout
+    assert stored == printed.splitlines(keepends=True)
+
+
+def test_a_simulation_without_a_spool_ends_with_75(run: Run) -> None:
+    ended = run("simulate", "--hosts", "1", "--rate", "100")
+    assert ended.returncode == 75
+    assert b"calls failed" in ended.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error_to_complain_of(
+    run: Run, tmp_path: Path
+) -> None:
+    del run  # only its configuration
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "fnm_bus", "schemas", "show", "HostEvent"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert ended.returncode != 0
+    assert ended.stderr == b""
