@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -12,12 +13,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its 
     ResourceType,
 )
 
-from fnm_bus.errors import BrokerUnavailable, PublishError, TopicRefused
+from fnm_bus.errors import BrokerUnavailable, ConfigError, PublishError, TopicRefused
 from fnm_bus.publish import classify
 from fnm_bus.route import Topics
 
 _DAY: Final = 86_400_000
 _DELETE: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY)}
+# An attack_status repeats its ban's figures every few seconds: it is of no use later.
+_SHORT: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY)}
+# What was decided, and what was asked for and could not be understood: for the audit.
 _LONG: Final = {"cleanup.policy": "delete", "retention.ms": str(365 * _DAY)}
 _COMPACT: Final = {
     "cleanup.policy": "compact",
@@ -29,6 +33,16 @@ _COMPACT: Final = {
     # An enforcer that was away for less than this sees every tombstone.
     "delete.retention.ms": str(7 * _DAY),
 }
+_WANTED_WRONG: Final = frozenset(
+    {
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_REQUEST,
+    }
+)
+"""Refusals of what was asked for; asking again as it is does not help."""
 _SAFE_REPLICAS: Final = 3
 """With so many replicas, two must have a record before it counts as taken."""
 
@@ -60,7 +74,7 @@ def wanted(topics: Topics, partitions: int, replication: int) -> tuple[Topic, ..
     plan = (
         (topics.host, partitions, _DELETE),
         (topics.hostgroup, partitions, _DELETE),
-        (topics.status, partitions, {**_DELETE, "retention.ms": str(7 * _DAY)}),
+        (topics.status, partitions, _SHORT),
         (topics.mitigation, partitions, _COMPACT),
         (topics.command, 1, _LONG),
         (topics.audit, partitions, _LONG),
@@ -88,34 +102,46 @@ class Admin:
     def create(self, topics: Sequence[Topic]) -> list[str]:
         """Create what is missing; return the names of what was created.
 
-        What exists already is not changed.
+        What exists already is not changed. What was created can be used at once.
 
         Raises:
+            ConfigError: librdkafka refuses the settings.
             BrokerUnavailable, TopicRefused: Kafka does not answer, or refuses.
         """
         new = [
             NewTopic(it.name, it.partitions, it.replication, config=dict(it.settings))
             for it in topics
         ]
-        client = AdminClient(self._settings)
+        # Kept until all is answered: its end would be the answer to what is open.
+        client = self._client()
         answers = client.create_topics(new, request_timeout=self._timeout)
-        return [
-            name
-            for name, answer in answers.items()
-            if self._done(name, answer, KafkaError.TOPIC_ALREADY_EXISTS)
-        ]
+        made, refused = [], []
+        for name, answer in answers.items():
+            try:
+                answer.result()
+            except KafkaException as exc:
+                if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    refused.append(_error(exc, name))
+            else:
+                made.append(name)
+        self._wait(client, made)
+        # Last, since one may be refused and the next one be made.
+        for error in refused:
+            if isinstance(error, BrokerUnavailable):
+                raise error
+        if refused:
+            raise TopicRefused("\n".join(str(it) for it in refused))
+        return made
 
     def find(self, topics: Sequence[Topic]) -> dict[str, Topic]:
         """Return those of *topics* that exist, as they are, by name.
 
         Raises:
+            ConfigError: librdkafka refuses the settings.
             BrokerUnavailable, TopicRefused: Kafka does not answer, or refuses.
         """
-        client = AdminClient(self._settings)
-        try:
-            known = client.list_topics(timeout=self._timeout).topics
-        except KafkaException as exc:
-            raise _unavailable(exc) from exc
+        client = self._client()
+        known = self._known(client)
         there = [topic for topic in topics if topic.name in known]
         resources = [ConfigResource(ResourceType.TOPIC, it.name) for it in there]
         answers = (
@@ -125,7 +151,10 @@ class Admin:
         )
         found = {}
         for resource, answer in answers.items():
-            settings = self._result(resource.name, answer)
+            try:
+                settings = answer.result()
+            except KafkaException as exc:
+                raise _error(exc, resource.name) from exc
             partitions = known[resource.name].partitions
             found[resource.name] = Topic(
                 resource.name,
@@ -135,20 +164,24 @@ class Admin:
             )
         return found
 
-    def _done(self, name: str, answer: Any, harmless: int) -> bool:
-        try:
-            answer.result(self._timeout + 1)
-        except KafkaException as exc:
-            if exc.args[0].code() == harmless:
-                return False
-            raise classify(exc.args[0], name) from exc
-        return True
+    def _wait(self, client: AdminClient, made: Sequence[str]) -> None:
+        """Wait until a broker tells of the topics that the controller has made."""
+        end = monotonic() + self._timeout
+        while missing := set(made) - self._known(client).keys():
+            if monotonic() > end:
+                raise BrokerUnavailable(f"made, but not to be seen: {sorted(missing)}")
 
-    def _result(self, name: str, answer: Any) -> Any:
+    def _known(self, client: AdminClient) -> Mapping[str, Any]:
         try:
-            return answer.result(self._timeout + 1)
+            return client.list_topics(timeout=self._timeout).topics
         except KafkaException as exc:
-            raise classify(exc.args[0], name) from exc
+            raise _error(exc, "topics") from exc
+
+    def _client(self) -> AdminClient:
+        try:
+            return AdminClient(self._settings)
+        except KafkaException as exc:
+            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
 
 
 def differences(topic: Topic, found: Topic | None) -> Iterator[str]:
@@ -165,11 +198,9 @@ def differences(topic: Topic, found: Topic | None) -> Iterator[str]:
             yield f"{key}: {found.settings.get(key)}, wanted {value}"
 
 
-def _unavailable(error: KafkaException) -> PublishError:
+def _error(error: KafkaException, name: str) -> PublishError:
+    """Return what librdkafka's error about a topic means to us."""
     cause = error.args[0]
-    kind = (
-        TopicRefused
-        if cause.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED
-        else (BrokerUnavailable)
-    )
-    return kind(f"{cause.str()} ({cause.name()})")
+    if cause.code() in _WANTED_WRONG:
+        return TopicRefused(f"{name}: {cause.str()} ({cause.name()})")
+    return classify(cause, name)

@@ -1,0 +1,123 @@
+"""Topics on a real Kafka."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.route import Topics
+from fnm_bus.topics import Admin, Topic, differences, wanted
+
+Names = Callable[[str], str]
+
+
+def plan(names: Names, replication: int = 1) -> tuple[Topic, ...]:
+    kinds = Topics.__dataclass_fields__
+    return wanted(Topics(**{kind: names(kind) for kind in kinds}), 3, replication)
+
+
+def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) -> None:
+    admin, topics = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    assert admin.find(topics) == {}
+    assert sorted(admin.create(topics)) == sorted(it.name for it in topics)
+    found = admin.find(topics)
+    assert [list(differences(it, found.get(it.name))) for it in topics] == [[]] * 7
+
+
+def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> None:
+    admin, topics = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    assert len(admin.create(topics)) == 7
+    before = admin.find(topics)
+    assert admin.create([replace(it, partitions=9, settings={}) for it in topics]) == []
+    assert admin.find(topics) == before
+
+
+def test_a_topic_that_was_made_otherwise_is_left_and_described(
+    kafka: str, topic_names: Names
+) -> None:
+    admin, (host, *_) = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    admin.create([Topic(host.name, 5, 1, {"retention.ms": "1000"})])
+    assert admin.create([host]) == []
+    assert list(differences(host, admin.find([host])[host.name])) == [
+        "partitions: 5, wanted 3",
+        "retention.ms: 1000, wanted 2592000000",
+    ]
+
+
+def test_renewed_mitigations_are_compacted_within_hours(
+    kafka: str, topic_names: Names
+) -> None:
+    admin = Admin({"bootstrap.servers": kafka})
+    topics = plan(topic_names)
+    admin.create(topics)
+    name = topic_names("mitigation")
+    client = AdminClient({"bootstrap.servers": kafka})
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    (answer,) = client.describe_configs([resource]).values()
+    found = {key: it.value for key, it in answer.result(10).items()}
+    assert found["cleanup.policy"] == "compact"
+    assert int(found["segment.ms"]) <= 3_600_000
+    assert int(found["max.compaction.lag.ms"]) <= 6 * 3_600_000
+    assert int(found["delete.retention.ms"]) >= 86_400_000
+
+
+def test_more_replicas_than_brokers_are_refused_and_the_rest_is_made(
+    kafka: str, topic_names: Names
+) -> None:
+    admin, (first, second, *_) = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    with pytest.raises(TopicRefused, match=r"INVALID_REPLICATION_FACTOR"):
+        admin.create([replace(first, replication=30), second])
+    assert set(admin.find([first, second])) == {second.name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "no topic!"},
+        {"partitions": 0},
+        {"settings": {"retention.ms": "soon"}},
+        {"settings": {"colour": "blue"}},
+    ],
+    ids=str,
+)
+def test_what_kafka_cannot_make_is_refused_with_its_name(
+    kafka: str, topic_names: Names, change: dict[str, Any]
+) -> None:
+    topic = replace(plan(topic_names)[0], **change)
+    with pytest.raises(TopicRefused, match=topic.name):
+        Admin({"bootstrap.servers": kafka}).create([topic])
+
+
+def test_three_replicas_ask_for_two_that_have_a_record() -> None:
+    for topic in wanted(Topics(), 12, 3):
+        assert topic.settings["min.insync.replicas"] == "2"
+    for topic in wanted(Topics(), 12, 1):
+        assert "min.insync.replicas" not in topic.settings
+
+
+def test_host_and_status_have_equal_partitions() -> None:
+    partitions = {it.name: it.partitions for it in wanted(Topics(), 12, 1)}
+    assert partitions[Topics().host] == partitions[Topics().status] == 12
+
+
+def test_a_missing_topic_is_a_difference() -> None:
+    assert list(differences(wanted(Topics(), 1, 1)[0], None)) == ["missing"]
+
+
+def test_a_broker_that_is_not_there_is_said_in_time(topic_names: Names) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        admin = Admin({"bootstrap.servers": f"127.0.0.1:{port}"}, timeout=1)
+        with pytest.raises(BrokerUnavailable):
+            admin.create(plan(topic_names))
+        with pytest.raises(BrokerUnavailable):
+            admin.find(plan(topic_names))
+
+
+def test_a_wrong_setting_is_a_matter_of_the_configuration(topic_names: Names) -> None:
+    with pytest.raises(ConfigError, match="colour"):
+        Admin({"colour": "blue"}).find(plan(topic_names))
