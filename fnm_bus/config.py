@@ -14,11 +14,9 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.location import CONFIG, FILE, PREFIX
 from fnm_bus.settings import Settings
 
-FILE: Final = Path("/etc/fnm-bus/fnm-bus.toml")
-PREFIX: Final = "FNM_BUS_"
-CONFIG: Final = "FNM_BUS_CONFIG"
 _OTHER: Final = frozenset(
     {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
 )
@@ -83,29 +81,6 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     if problems:
         raise ConfigError("\n".join(problems))
     return Loaded(settings, {".".join(key): it for key, it in sources.items()})
-
-
-def spool_of(
-    path: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> tuple[Path, Path]:
-    """Return spool and fallback spool, as far as anything can be read at all.
-
-    For a notification that has to be stored whatever is wrong with the rest.
-    """
-    spool = Settings.model_fields["spool"].default
-    found = {"directory": str(spool.directory), "fallback": str(spool.fallback)}
-    file = path or Path(environ.get(CONFIG) or FILE)
-    try:
-        table = tomllib.loads(file.read_text("utf-8")).get("spool", {})
-    except (OSError, ValueError):  # the same file is complained of after storing
-        table = {}
-    for key in found:
-        value = environ.get(f"{PREFIX}SPOOL__{key.upper()}") or (
-            table.get(key) if isinstance(table, dict) else None
-        )
-        if isinstance(value, str) and value:
-            found[key] = value
-    return Path(found["directory"]), Path(found["fallback"])
 
 
 def shown(loaded: Loaded) -> Iterator[Shown]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from fnm_bus.errors import (
@@ -202,7 +202,9 @@ class Drain:
         if item.source is None:
             self._quarantine.told(item.name)
             self._known.discard(item.name)
-        elif item.shrunk:
+            return
+        self._metrics.delay.observe(max(time() - item.stored_at, 0.0))
+        if item.shrunk:
             self._metrics.truncated.labels(topic).inc()
             reason = {"reason": "published without its packet samples"}
             self._set_aside(item, reason, told=True)

@@ -23,6 +23,7 @@ class Item:
         name: the entry's name.
         source: the spool that holds it; None for a dead letter of the quarantine.
         size: bytes on disk, 0 until read.
+        stored_at: when it was stored (Unix time in seconds), 0 until read.
         attack: what a status update is about, so that a newer one can replace it.
         shrunk: whether it goes without its packet samples, being too large with them.
     """
@@ -31,6 +32,7 @@ class Item:
     name: str
     source: Spool | None
     size: int = 0
+    stored_at: float = 0.0
     attack: tuple[str, str] | None = None
     shrunk: bool = False
 

@@ -69,6 +69,7 @@ class Intake:
             )
         entry = item.source.read(item.name)
         item.size = entry.size
+        item.stored_at = entry.stored_at.timestamp()
         if CHECK_ARGUMENT in entry.arguments:
             self.metrics.checks.inc()
             return None

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fnm_bus import hook
+
 _MIB = 1024 * 1024
 
 Text = Annotated[str, Field(min_length=1)]
@@ -27,11 +29,9 @@ class Table(BaseModel):
 class SpoolSettings(Table):
     """Where notifications wait, and how many may."""
 
-    directory: Path = Field(
-        Path("/var/spool/fnm-bus"), description="The spool, on a local disk."
-    )
+    directory: Path = Field(Path(hook.SPOOL), description="The spool, on a local disk.")
     fallback: Path = Field(
-        Path("/run/fnm-bus/spool"),
+        Path(hook.FALLBACK),
         description="A small second spool on another file system, used by the hook when"
         " the first one cannot be written.",
     )

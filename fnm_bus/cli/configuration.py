@@ -2,7 +2,6 @@
 
 import typer
 
-from fnm_bus import config
 from fnm_bus.cli.options import ConfigFile, Json, dump
 
 app = typer.Typer(help="Look at the configuration.")
@@ -15,6 +14,8 @@ def show(*, file: ConfigFile = None, json: Json = False) -> None:
     Example:
         fnm-bus config show
     """
+    from fnm_bus import config
+
     rows = list(config.shown(config.load(file)))
     if json:
         dump([row._asdict() for row in rows])

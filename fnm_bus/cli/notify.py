@@ -1,12 +1,13 @@
 """`fnm-bus notify`: the notify script, in one piece."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fnm_bus import config, hook
+from fnm_bus import hook, location, lock
 from fnm_bus.cli.options import ConfigFile, complain, end, settings
-from fnm_bus.errors import ConfigError, FnmBusError, SchemaError
+from fnm_bus.errors import ConfigError, FnmBusError, SchemaError, SpoolError
 
 INVALID = 65
 
@@ -33,7 +34,7 @@ def notify(
         fnm-bus notify ban 192.0.2.1 < ban.json
     """
     document = hook.read_stdin(context.args)
-    spool, fallback = config.spool_of(file)
+    spool, fallback = location.spools(file)
     try:
         path, trouble = hook.keep(str(spool), str(fallback), context.args, document)
     except OSError as exc:
@@ -43,6 +44,8 @@ def notify(
         complain(f"{trouble}; kept in the fallback spool: {path}")
     reason, status = "", 0
     try:
+        if _relayed(spool):
+            end(hook.TRY_LATER if trouble else 0)
         reason = _drain(path, file, deadline)
     except (ConfigError, SchemaError) as exc:
         complain(str(exc))
@@ -54,6 +57,14 @@ def notify(
     if reason:
         complain(f"invalid, kept in the quarantine: {reason}")
         end(INVALID)
+
+
+def _relayed(spool: Path) -> bool:
+    """Return whether somebody drains already; then this call has nothing to add."""
+    try:
+        return lock.held(spool / "lock")
+    except SpoolError:  # not the owner, who alone may drain, or no spool
+        return True
 
 
 def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:

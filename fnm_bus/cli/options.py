@@ -4,12 +4,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from fnm_bus import config, log
-from fnm_bus.settings import Settings
+if TYPE_CHECKING:
+    from fnm_bus.settings import Settings
 
 ConfigFile = Annotated[
     Path | None,
@@ -22,12 +22,14 @@ ConfigFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def settings(file: Path | None) -> Settings:
+def settings(file: Path | None) -> "Settings":
     """Return the settings; from here on logging is as they say.
 
     Raises:
         ConfigError: they are wrong.
     """
+    from fnm_bus import config, log
+
     loaded = config.load(file).settings
     log.configure(loaded.log.level, loaded.log.format)
     return loaded

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import config
+from fnm_bus import config, location
 from fnm_bus.errors import ConfigError
 from fnm_bus.settings import Settings
 
@@ -201,14 +201,14 @@ def test_the_spool_is_known_whatever_is_wrong_with_the_file(
 ) -> None:
     file.write_text(text)
     default = Settings().spool
-    assert config.spool_of(file, {}) == (default.directory, default.fallback)
+    assert location.spools(file, {}) == (default.directory, default.fallback)
 
 
 def test_the_spool_is_that_of_a_file_that_is_wrong_elsewhere(file: Path) -> None:
     file.write_text('colour = 1\n[spool]\ndirectory = "/a"\nfallback = "/b"')
-    assert config.spool_of(file, {}) == (Path("/a"), Path("/b"))
+    assert location.spools(file, {}) == (Path("/a"), Path("/b"))
     environ = {"FNM_BUS_SPOOL__DIRECTORY": "/c"}
-    assert config.spool_of(file, environ) == (Path("/c"), Path("/b"))
+    assert location.spools(file, environ) == (Path("/c"), Path("/b"))
 
 
 def test_the_reference_is_as_the_code_is() -> None:

@@ -120,6 +120,7 @@ def test_events_come_in_the_order_of_the_calls_and_leave_the_disk(house: House) 
     assert house.spools[0].scan() == []
     assert drain.idle
     assert house.figure("published_total", topic=TOPICS.host) == 20
+    assert house.figure("delay_seconds_count") == 20
 
 
 def test_an_entry_stays_on_disk_until_it_is_acknowledged(house: House) -> None:

@@ -1,0 +1,117 @@
+"""What the measurements stand on: a broker, a spool, a relay; all of it temporary."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fnm_bus import hook
+from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.route import Topics
+from fnm_bus.spool import Spool
+from fnm_bus.topics import Admin, Topic, wanted
+
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent / "tests/unit/samples"
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+RIVALS = ("naive", "kcat", "producer")
+DOCUMENTS = {
+    "19 KB": (SAMPLES / "host_ban_vendor_2022.json").read_bytes(),
+    "1.5 KB": (SAMPLES / "host_ban_docs.json").read_bytes(),
+}
+
+
+@contextmanager
+def broker(root: Path) -> Iterator[tuple[str, str]]:
+    """Give the address of a broker and what it is: Apache Kafka if it can be had."""
+    from services.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
+    from services.kafka import Cluster  # noqa: PLC0415 - as above
+
+    cluster = Cluster(root / "kafka", nodes=1)
+    (root / "kafka").mkdir()
+    try:
+        cluster.open()
+    except Unavailable as exc:
+        print(f"no Apache Kafka ({exc}): librdkafka's mock cluster instead")
+        with EmbeddedBroker() as embedded:
+            embedded.make(*Topics().of_events(), *(f"bench.{it}" for it in RIVALS))
+            yield embedded.bootstrap, "librdkafka's mock cluster"
+        return
+    try:
+        rivals = [Topic(f"bench.{name}", 12, 1, {}) for name in RIVALS]
+        admin = Admin({"bootstrap.servers": cluster.bootstrap})
+        admin.create([*wanted(Topics(), 12, 1), *rivals])
+        yield cluster.bootstrap, "Apache Kafka, one node"
+    finally:
+        cluster.close()
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A spool, its configuration, and a hook."""
+
+    root: Path
+    config: Path
+    spool: Spool
+    hook: Path
+
+    def fill(self, document: bytes, count: int, start: int = 0) -> None:
+        """Put *count* entries into the spool, as that many hooks would have."""
+        data, boot = hook.pack((), document), hook.boot_id()
+        base = hook.started()
+        for number in range(start, start + count):
+            name = f"{boot}-{base + number // 64:012d}-{number % 30_000:07d}-"
+            name += f"{number:08x}"
+            self.spool.path(name).write_bytes(data)
+
+    @contextmanager
+    def relay(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a relay; it has the spool's lock when the context is entered."""
+        address = str(self.root / "notify")
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+            (self.root / "relay.log").open("wb") as log,
+        ):
+            manager.bind(address)
+            manager.settimeout(60)
+            relay = subprocess.Popen(
+                [sys.executable, "-m", "fnm_bus", "relay", "--config", self.config],
+                env={**os.environ, "NOTIFY_SOCKET": address},
+                stderr=log,
+            )
+            try:
+                while b"draining" not in manager.recv(1024):
+                    continue
+                yield relay
+            finally:
+                relay.kill()
+                relay.wait()
+                Path(address).unlink()
+
+
+@contextmanager
+def plant(bootstrap: str) -> Iterator[Plant]:
+    """Make a plant in a temporary directory on a disk, not in memory."""
+    with tempfile.TemporaryDirectory(prefix="fnm-bus-bench-", dir="/var/tmp") as name:
+        root = Path(name)
+        config, installed = root / "fnm-bus.toml", root / "hook"
+        config.write_text(
+            f'sensor = "bench"\n[kafka]\n"bootstrap.servers" = "{bootstrap}"\n'
+            f'[spool]\ndirectory = "{root}/spool"\nfallback = "{root}/fallback"\n'
+            "soft_files = 150000\n[relay]\nmetrics_port = 0\n"
+        )
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "fnm_bus", "hook", "install", installed),
+                *("--config", config),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        yield Plant(root, config, Spool(root / "spool"), installed)
