@@ -14,13 +14,13 @@ from typing import Final
 
 from fnm_bus.errors import (
     InvalidNotification,
+    InvalidRecord,
     PublishError,
     RecordTooLarge,
     SpoolError,
 )
 from fnm_bus.gate import Gate, Item
 from fnm_bus.intake import Intake
-from fnm_bus.pipeline import reason_of
 from fnm_bus.publish import Publisher
 from fnm_bus.record import Record
 from fnm_bus.spool import Spool
@@ -158,7 +158,10 @@ class Drain:
             self._known.discard(item.name)
             return
         except InvalidNotification as exc:
-            self._set_aside(item, reason_of(exc))
+            self._set_aside(item, exc.as_dict())
+            return
+        except InvalidRecord as exc:
+            self._set_aside(item, {"reason": str(exc)})
             return
         except SpoolError as exc:
             log.warning("left alone: entry=%s %s", item.name, exc)

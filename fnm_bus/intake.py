@@ -59,6 +59,7 @@ class Intake:
 
         Raises:
             InvalidNotification: the document can never become an event.
+            InvalidRecord: the event does not fit its schema.
             FileNotFoundError: it is gone.
             SpoolError: it cannot be read.
         """

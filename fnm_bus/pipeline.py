@@ -14,7 +14,6 @@ import msgspec
 
 from fnm_bus import __version__
 from fnm_bus.codec import Codec
-from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.parse import Drift, parse
 from fnm_bus.record import Record
@@ -58,6 +57,7 @@ class Pipeline:
 
         Raises:
             InvalidNotification: the document can never become an event.
+            InvalidRecord: the event does not fit its schema.
         """
         receipt = Receipt(
             event_id=event_id(self.sensor, entry.name),
@@ -126,8 +126,3 @@ def attack_of(event: Event) -> tuple[str, str] | None:
     details = event.attack_details
     uuid = details.attack_uuid if details is not None else None
     return (event.ip or event.hostgroup_name or "", uuid or "")
-
-
-def reason_of(error: InvalidNotification) -> dict[str, str]:
-    """Return *error* as the quarantine and the dead letter keep it."""
-    return error.as_dict()

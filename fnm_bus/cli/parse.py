@@ -97,5 +97,5 @@ def _show(values: dict[str, object], above: str) -> None:
     for key, value in values.items():
         if isinstance(value, dict):
             _show(value, f"{above}{key}.")
-        elif value not in (None, "", []):
+        elif value not in (None, "", (), []):
             typer.echo(f"  {above}{key} = {value}")

@@ -13,6 +13,7 @@ from fnm_bus.codec import Codec
 from fnm_bus.drain import Drain, Flight
 from fnm_bus.errors import (
     BrokerUnavailable,
+    InvalidRecord,
     PublishError,
     RecordRefused,
     RecordTooLarge,
@@ -236,6 +237,23 @@ def test_an_invalid_document_is_kept_and_told_with_the_reason(house: House) -> N
     assert letter.arguments == ("ban", "192.0.2.1")
     assert letter.field == "/ip"
     assert letter.entry == name
+
+
+def test_an_event_that_does_not_fit_its_schema_is_set_aside(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(event: object, topic: str) -> bytes:
+        if isinstance(event, DeadLetter):
+            return encode(event, topic)
+        raise InvalidRecord("HostEvent does not fit its schema")
+
+    encode = house.codec.encode
+    monkeypatch.setattr(house.codec, "encode", refuse)
+    name = house.call(document("192.0.2.1"))
+    turn(house.drain())
+    assert list(house.quarantine.list()) == [name]
+    (letter,) = house.events(TOPICS.deadletter)
+    assert "does not fit" in letter.reason
 
 
 def test_a_dead_letter_is_sent_by_the_next_drain_when_kafka_was_away(
