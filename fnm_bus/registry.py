@@ -181,8 +181,10 @@ class Registry:
         """Return what Confluent's client is given."""
         conf: dict[str, Any] = {
             "timeout": self.timeout,
-            # A person waits for the answer, or a unit that is tried again.
-            "max.retries": 0,
+            # One more try: an answer gets lost now and then (seen with Apicurio, once
+            # in thousands). Not more: a person waits, or a unit that is tried again.
+            "max.retries": 1,
+            "retries.wait.ms": 200,
             **self.settings,
         }
         for name in _NUMBERS & conf.keys():

@@ -123,7 +123,7 @@ def test_confluents_deserializer_reads_with_nothing_but_the_registry(
     published, topics = publish(kafka, topic_names, pinned)
     messages = consume(kafka, list(topics.of_events()), len(published))
     found = {}
-    with SchemaRegistryClient({"url": registry}) as client:
+    with SchemaRegistryClient({"url": registry, "timeout": 5}) as client:
         deserialize = AvroDeserializer(client)
         for message in messages:
             context = SerializationContext(message.topic(), MessageField.VALUE)

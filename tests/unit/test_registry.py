@@ -310,6 +310,24 @@ def test_a_certificate_that_is_none_is_a_matter_of_the_configuration(
         Registry("https://registry", settings={"ssl.ca.location": str(path)}).subjects()
 
 
+def test_an_answer_that_got_lost_is_asked_for_once_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
+
+        def serve_two() -> None:
+            server.accept()[0].close()
+            second, _ = server.accept()
+            with second:
+                second.recv(65_536)
+                second.sendall(answer)
+
+        thread = threading.Thread(target=serve_two)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert Registry(url).subjects() == []
+        thread.join()
+
+
 def test_nobody_there_is_said_with_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
