@@ -4,16 +4,14 @@ import json
 import os
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from services.kafka import Cluster
-from services.plant import Plant, ban
+from services.plant import Plant, ban, silent
 
 
 def ids(events: list[Any]) -> list[str]:
@@ -102,34 +100,6 @@ def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
         assert seen == sorted(seen)
 
 
-@contextmanager
-def silent_broker() -> Iterator[int]:
-    """A port that accepts connections and never answers."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(64)
-        listening.settimeout(0.2)
-        done = threading.Event()
-        kept = []
-
-        def accept() -> None:
-            while not done.is_set():
-                try:
-                    kept.append(listening.accept()[0])
-                except TimeoutError:
-                    continue
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            done.set()
-            thread.join()
-            for connection in kept:
-                connection.close()
-
-
 def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
     plant: Plant,
 ) -> None:
@@ -151,7 +121,7 @@ def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
 def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
     plant: Plant,
 ) -> None:
-    with silent_broker() as port:
+    with silent() as port:
         plant.bootstrap = f"127.0.0.1:{port}"
         plant.configure("[notify]", "deadline = 1.0")
         ended = plant.run("notify", stdin=ban("192.0.2.1"), timeout=15)
@@ -212,7 +182,7 @@ def test_notify_stores_under_a_wrong_configuration_and_says_78(
 
 def test_after_a_failed_drain_the_next_call_does_not_try(plant: Plant) -> None:
     alive = plant.bootstrap
-    with silent_broker() as port:
+    with silent() as port:
         plant.bootstrap = f"127.0.0.1:{port}"
         plant.configure("[notify]", "deadline = 1.0")
         for number in range(4):

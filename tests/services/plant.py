@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ class Plant:
                     "[relay]",
                     "metrics_port = 0",
                     *lines,
-                    "[spool]" if "[spool]" not in lines else "",
+                    "[spool]",
                     f'directory = "{self.spool.root}"',
                     f'fallback = "{self.fallback.root}"',
                 ]
@@ -204,3 +206,31 @@ class Plant:
 
     def empty(self) -> bool:
         return not self.spool.scan() and not self.fallback.scan()
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A port that accepts connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        listening.settimeout(0.2)
+        done = threading.Event()
+        kept = []
+
+        def accept() -> None:
+            while not done.is_set():
+                try:
+                    kept.append(listening.accept()[0])
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            done.set()
+            thread.join()
+            for connection in kept:
+                connection.close()
