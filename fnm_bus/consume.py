@@ -1,5 +1,6 @@
 """Read records back from Kafka, decoded; for looking, without a consumer group."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,8 +18,15 @@ from confluent_kafka import (
 )
 
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, InvalidRecord, TopicRefused
+from fnm_bus.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    InvalidRecord,
+    TopicRefused,
+)
 from fnm_bus.event import AnyEvent
+
+log = logging.getLogger(__name__)
 
 _ANSWER: Final = 10.0
 """Seconds for questions to the broker."""
@@ -72,26 +80,17 @@ class Reader:
         self._start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         self._consumer: Consumer | None = None
         self._open_ends: set[tuple[str, int]] = set()
+        self._alone = False
 
     def __enter__(self) -> Self:
         """Connect and find the partitions.
 
         Raises:
+            ConfigError: librdkafka refuses the settings.
             BrokerUnavailable: no broker answers.
             TopicRefused: a topic does not exist, or must not be read.
         """
-        consumer = Consumer(
-            {
-                # A group is only needed by name: nothing is committed, nobody joins.
-                "group.id": "fnm-bus-tail",
-                "enable.auto.commit": "false",
-                "enable.partition.eof": "true",
-                "auto.offset.reset": "earliest",
-                # What fails is raised; each attempt to connect is no news.
-                "log_level": "2",
-                **self._settings,
-            }
-        )
+        consumer = self._open()
         try:
             assigned = [
                 it for topic in self._topics for it in self._of(consumer, topic)
@@ -141,16 +140,52 @@ class Reader:
             elif not error.retriable() and error.code() in _REFUSED:
                 raise TopicRefused(f"{message.topic()}: {error.str()}")
 
-    def _of(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
+    def check(self) -> None:
+        """Make sure that somebody answers, if nobody seemed to.
+
+        Raises:
+            BrokerUnavailable: no broker answers.
+        """
+        if self._alone and self._consumer is not None:
+            self._metadata(self._consumer, self._topics[0])
+            self._alone = False
+
+    def _open(self) -> Consumer:
+        settings = {
+            # A group is only needed by name: nothing is committed, nobody joins.
+            "group.id": "fnm-bus-tail",
+            "enable.auto.commit": "false",
+            "enable.partition.eof": "true",
+            "auto.offset.reset": "earliest",
+            # What fails is raised or said here; each attempt to connect is no news.
+            "log_level": "2",
+            **self._settings,
+            "error_cb": self._error,
+        }
         try:
-            found = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
+            return Consumer(settings)
         except KafkaException as exc:
-            raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
+            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+
+    def _error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its name
+            self._alone = True
+            log.warning("no broker answers; trying on")
+
+    def _of(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
+        found = self._metadata(consumer, topic)
         if found.error is not None:
             raise TopicRefused(
                 f"{topic}: {found.error.str()}; `fnm-bus topics create` makes it"
             )
         return [TopicPartition(topic, it, self._start) for it in found.partitions]
+
+    @staticmethod
+    def _metadata(consumer: Consumer, topic: str) -> Any:
+        try:
+            return consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
 
     def _read(self, message: Message) -> Read:
         event, why = None, ""

@@ -62,6 +62,8 @@ def _spool(settings: Settings) -> Iterator[Finding]:
             f" {free >> 20} MiB free",
             remedy="make room: an hour without Kafka in an attack needs gigabytes",
         )
+    if not settings.spool.directory.is_dir():
+        return
     kept = wiring.quarantine(settings).count()
     yield Finding(
         ok=not kept,
@@ -71,6 +73,8 @@ def _spool(settings: Settings) -> Iterator[Finding]:
 
 
 def _relay(settings: Settings) -> Iterator[Finding]:
+    if not settings.spool.directory.is_dir():
+        return
     runs = Spool(settings.spool.directory).locked()
     yield Finding(
         ok=runs,
@@ -86,7 +90,8 @@ def _topics(settings: Settings) -> Iterator[Finding]:
         settings.topics.partitions,
         settings.topics.replication,
     )
-    found = Admin(kafka).find(plan)
+    admin = Admin(kafka)
+    found = admin.find(plan)
     yield Finding(ok=True, what=f"kafka {kafka.get('bootstrap.servers')}: answers")
     for topic in plan:
         said = list(differences(topic, found.get(topic.name)))
@@ -96,6 +101,14 @@ def _topics(settings: Settings) -> Iterator[Finding]:
             remedy="`fnm-bus topics create` makes it"
             if topic.name not in found
             else "change it with Kafka's tools, or change [topics]",
+        )
+    names = wiring.topics(settings)
+    ours = [it for it in (*names.of_events(), names.deadletter) if it in found]
+    for name, allowed in admin.writable(ours).items():
+        yield Finding(
+            ok=allowed,
+            what=f"topic {name}: {'may' if allowed else 'must not'} be written",
+            remedy="give [kafka]'s user WRITE and DESCRIBE on it (kafka-acls)",
         )
 
 

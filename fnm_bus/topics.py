@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its __all__
+    AclOperation,
     AdminClient,
     ConfigResource,
     NewTopic,
@@ -162,6 +163,30 @@ class Admin:
                 min((len(it.replicas) for it in partitions.values()), default=0),
                 {key: entry.value for key, entry in settings.items()},
             )
+        return found
+
+    def writable(self, names: Sequence[str]) -> dict[str, bool]:
+        """Return for each topic whether Kafka's access rules let us write to it.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings.
+            BrokerUnavailable, TopicRefused: Kafka does not answer, or refuses.
+        """
+        if not names:
+            return {}
+        client = self._client()
+        answers = client.describe_topics(
+            TopicCollection(list(names)),
+            include_authorized_operations=True,
+            request_timeout=self._timeout,
+        )
+        found = {}
+        for name, answer in answers.items():
+            try:
+                allowed = answer.result().authorized_operations
+            except KafkaException as exc:
+                raise _error(exc, name) from exc
+            found[name] = AclOperation.WRITE in (allowed or ())
         return found
 
     def _wait(self, client: AdminClient, made: Sequence[str]) -> None:

@@ -79,3 +79,5 @@ def tail(  # noqa: PLR0913 - one parameter for each option
                     return
             if leave and reader.at_end:
                 return
+            if leave:  # who waits for the end must not wait for ever
+                reader.check()

@@ -1,0 +1,238 @@
+"""The commands that talk to Kafka and to a registry, as a person would use them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from services.fetch import Unavailable
+from services.kafka import Cluster
+from services.plant import Plant, ban
+
+from fnm_bus.errors import TopicRefused
+from fnm_bus.topics import Admin
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+class Guarded(Cluster):
+    """A Kafka with access rules: who is not denied may do everything."""
+
+    def _properties(self, number: int) -> str:
+        return super()._properties(number) + (
+            "authorizer.class.name="
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+            "allow.everyone.if.no.acl.found=true\n"
+        )
+
+
+def deny(bootstrap: str, topic: str, operation: AclOperation) -> None:
+    """Deny something to everybody."""
+    for permission, what in (
+        (AclPermissionType.ALLOW, AclOperation.ALL),
+        (AclPermissionType.DENY, operation),
+    ):
+        rule = AclBinding(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            "User:*",
+            "*",
+            what,
+            permission,
+        )
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        for answer in admin.create_acls([rule]).values():
+            answer.result(10)
+
+
+def put(bootstrap: str, topic: str, *values: bytes) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for value in values:
+        producer.produce(topic, value)
+    assert producer.flush(30) == 0
+
+
+def findings(plant: Plant) -> dict[str, bool]:
+    ended = plant.run("check", "--json")
+    assert b"Traceback" not in ended.stderr
+    return {it["what"]: it["ok"] for it in json.loads(ended.stdout)}
+
+
+@pytest.mark.kafka
+def test_topics_are_created_once_and_listed_as_wanted(real_plant: Plant) -> None:
+    again = real_plant.run("topics", "create")  # the plant has made them
+    assert (again.returncode, again.stdout) == (0, b"")
+    assert again.stderr.count(b"as wanted") == 7
+    rows = json.loads(real_plant.run("topics", "list", "--json").stdout)
+    assert [it["differences"] for it in rows] == [[]] * 7
+    cleanup = {it["topic"]: it["cleanup"] for it in rows}
+    assert cleanup[real_plant.topic("mitigation")] == "compact"
+    assert cleanup[real_plant.topic("host")] == "delete"
+
+
+@pytest.mark.kafka
+def test_a_topic_that_is_not_as_wanted_is_told_and_left(real_plant: Plant) -> None:
+    text = real_plant.config.read_text()
+    real_plant.config.write_text(text.replace("partitions = 4", "partitions = 5"))
+    ended = real_plant.run("topics", "create")
+    assert ended.returncode == 1
+    assert b"partitions: 4, wanted 5" in ended.stderr
+    listed = real_plant.run("topics", "list").stdout.decode()
+    assert "partitions: 4, wanted 5" in listed
+
+
+@pytest.mark.kafka
+def test_check_passes_when_everything_is_there(real_plant: Plant) -> None:
+    real_plant.start()
+    found = findings(real_plant)
+    assert [what for what, ok in found.items() if not ok] == []
+    assert f"topic {real_plant.topic('host')}: may be written" in found
+
+
+@pytest.mark.kafka
+def test_check_names_the_topic_that_is_missing(real_plant: Plant) -> None:
+    text = real_plant.config.read_text()
+    name = real_plant.topic("status")
+    real_plant.config.write_text(text.replace(name, f"{name}.gone"))
+    ended = real_plant.run("check")
+    assert ended.returncode == 1
+    said = ended.stdout.decode()
+    assert f"FAILED  topic {name}.gone: missing" in said
+    assert "`fnm-bus topics create` makes it" in said
+
+
+def test_tail_of_a_topic_that_is_not_there_ends_with_69(plant: Plant) -> None:
+    ended = plant.run("tail", "no topic!", "--exit")
+    assert ended.returncode == 69
+    assert ended.stdout == b""
+    assert b"fnm-bus: no topic!: " in ended.stderr
+
+
+def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
+    ended = Plant(tmp_path, "127.0.0.1:1").run("tail")
+    assert (ended.returncode, ended.stdout) == (69, b"")
+    assert ended.stderr.startswith(b"fnm-bus: no broker answers: ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("tail",), ("topics", "list"), ("topics", "create"), ("relay", "--once")],
+)
+def test_a_setting_that_librdkafka_refuses_ends_with_78(
+    plant: Plant, command: tuple[str, ...]
+) -> None:
+    plant.configure(colour="blue")
+    plant.call(ban("192.0.2.1"))
+    ended = plant.run(*command)
+    assert ended.returncode == 78
+    assert b"fnm-bus: [kafka]: " in ended.stderr
+    assert b"colour" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(plant: Plant) -> None:
+    topic = plant.topic("host")
+    put(plant.bootstrap, topic, b"no Avro", b"", b"\xc3\x01" + bytes(20))
+    plant.call(ban("192.0.2.1"))
+    assert plant.run("relay", "--once").returncode == 0
+    plant.messages("host", 4)
+    options = (topic, "--from-beginning", "--exit")
+    rows = plant.run("tail", *options, "--json").stdout.splitlines()
+    found: list[dict[str, Any]] = [json.loads(it) for it in rows]
+    assert sorted(it["error"] is None for it in found) == [False] * 3 + [True]
+    ended = plant.run("tail", *options)
+    assert ended.returncode == 0
+    assert ended.stdout.count(b": cannot be decoded: ") == 3
+    assert b"192.0.2.1" in ended.stdout
+
+
+def test_tail_goes_on_until_it_is_interrupted(plant: Plant) -> None:
+    plant.messages("host", 0)  # the topic is there
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "fnm_bus", "tail", plant.topic("host")),
+            *("--from-beginning", "--json"),
+        ],
+        env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as tail:
+        for ip in ("192.0.2.1", "192.0.2.2"):
+            plant.call(ban(ip))
+            assert plant.run("relay", "--once").returncode == 0
+            assert tail.stdout is not None
+            assert json.loads(tail.stdout.readline())["key"] == ip
+        tail.send_signal(signal.SIGINT)
+        _out, said = tail.communicate(timeout=30)
+    assert (tail.returncode, said) == (130, b"")
+
+
+@pytest.mark.kafka
+@pytest.mark.registry
+def test_schemas_are_registered_pinned_and_used_without_the_registry(
+    real_plant: Plant, registry: str
+) -> None:
+    pins = real_plant.root / "pins.json"
+    lines = ["[registry]", f'url = "{registry}"', f'pins = "{pins}"']
+    real_plant.configure(*lines)
+    unpinned = real_plant.run("relay", "--once")
+    assert unpinned.returncode == 78
+    assert b"schemas register" in unpinned.stderr
+    assert real_plant.run("schemas", "check").returncode == 0
+    ended = real_plant.run("schemas", "register")
+    assert ended.returncode == 0, ended.stderr.decode()
+    rows = json.loads(real_plant.run("schemas", "list", "--json").stdout)
+    ids = {it["subject"]: it["id"] for it in rows}
+    number = ids[f"{real_plant.topic('host')}-value"]
+    assert isinstance(number, int)
+
+    real_plant.configure(lines[0], 'url = "http://127.0.0.1:1"', lines[2])
+    real_plant.call(ban("192.0.2.1"))
+    assert real_plant.run("relay", "--once").returncode == 0
+    (message,) = real_plant.messages("host", 1)
+    value = message.value()
+    assert isinstance(value, bytes)
+    assert value[:5] == b"\x00" + number.to_bytes(4)
+    topic = real_plant.topic("host")
+    shown = real_plant.run("tail", topic, "--from-beginning", "--exit", "--json")
+    assert json.loads(shown.stdout)["event"]["ip"] == "192.0.2.1"
+
+
+@pytest.mark.kafka
+def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "plant").mkdir()
+    guarded = Guarded(tmp_path / "kafka", nodes=1)
+    try:
+        guarded.open()
+        plant = Plant(tmp_path / "plant", guarded.bootstrap)
+        assert plant.run("topics", "create").returncode == 0
+        deny(guarded.bootstrap, plant.topic("host"), AclOperation.WRITE)
+        deny(guarded.bootstrap, plant.topic("status"), AclOperation.READ)
+        names = [plant.topic("host"), plant.topic("status")]
+        admin = Admin({"bootstrap.servers": guarded.bootstrap})
+        plant.until(lambda: list(admin.writable(names).values()) == [False, True])
+        found = findings(plant)
+        assert not found[f"topic {names[0]}: must not be written"]
+        assert found[f"topic {names[1]}: may be written"]
+        ended = plant.run("tail", names[1], "--from-beginning", "--exit")
+        assert ended.returncode == TopicRefused.exit_code == 69
+        assert names[1].encode() in ended.stderr
+    except Unavailable as exc:
+        (pytest.fail if CI else pytest.skip)(str(exc))
+    finally:
+        guarded.close()

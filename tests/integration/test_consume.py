@@ -1,0 +1,114 @@
+"""A reader, its partitions, and a broker that goes away."""
+
+import logging
+import time
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Producer
+
+from fnm_bus import consume
+from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.codec import Codec
+from fnm_bus.consume import Read, Reader
+from fnm_bus.errors import BrokerUnavailable, ConfigError
+from fnm_bus.event import HostEvent, Receipt
+
+BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
+CODEC = Codec()
+
+
+def settings(bootstrap: str) -> dict[str, str]:
+    return {"bootstrap.servers": bootstrap, "allow.auto.create.topics": "true"}
+
+
+def put(bootstrap: str, topic: str, partition: int) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(
+        topic,
+        CODEC.encode(BAN, topic),
+        key="192.0.2.1",
+        partition=partition,
+        headers=[("ce_id", b"id")],
+        timestamp=1_700_000_000_123,
+    )
+    assert producer.flush(30) == 0
+
+
+def read_to_the_end(reader: Reader) -> list[Read]:
+    found, end = [], time.monotonic() + 30
+    while not reader.at_end:
+        found += reader.read(0.2)
+        assert time.monotonic() < end, "no end was seen"
+    return found
+
+
+def keep_reading(reader: Reader) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        list(reader.read(0.2))
+        reader.check()
+
+
+@pytest.fixture
+def topic(embedded_broker: str) -> str:
+    """A topic with one record in each of two partitions."""
+    name = f"t{uuid4().hex[:8]}"
+    for partition in (0, 1):
+        put(embedded_broker, name, partition)
+    return name
+
+
+def test_all_partitions_are_read_from_the_beginning_to_the_end(
+    embedded_broker: str, topic: str
+) -> None:
+    with Reader(
+        settings(embedded_broker), [topic], CODEC, from_beginning=True
+    ) as reader:
+        found = read_to_the_end(reader)
+    assert sorted((it.partition, it.offset) for it in found) == [(0, 0), (1, 0)]
+    first = found[0]
+    assert (first.event, first.error, first.topic) == (BAN, "", topic)
+    assert (first.key, first.headers) == (b"192.0.2.1", (("ce_id", b"id"),))
+    assert first.at.isoformat() == "2023-11-14T22:13:20.123000+00:00"
+
+
+def test_without_the_beginning_only_what_is_new_is_read(
+    embedded_broker: str, topic: str
+) -> None:
+    with Reader(settings(embedded_broker), [topic], CODEC) as reader:
+        assert read_to_the_end(reader) == []
+        put(embedded_broker, topic, 1)
+        (found,) = next(filter(None, (list(reader.read(1)) for _ in range(30))))
+    assert (found.partition, found.offset) == (1, 1)
+
+
+def test_reading_commits_nothing(embedded_broker: str, topic: str) -> None:
+    for _ in range(2):
+        with Reader(
+            settings(embedded_broker), [topic], CODEC, from_beginning=True
+        ) as reader:
+            assert len(read_to_the_end(reader)) == 2
+
+
+def test_a_broker_that_went_away_is_told_and_found_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consume, "_ANSWER", 1.0)
+    caplog.set_level(logging.WARNING)
+    with EmbeddedBroker() as broker:
+        put(broker.bootstrap, "t", 0)
+        reader = Reader(settings(broker.bootstrap), ["t"], CODEC)
+        reader.__enter__()
+    try:
+        with pytest.raises(BrokerUnavailable, match="no broker answers"):
+            keep_reading(reader)
+    finally:
+        reader.__exit__(None, None, None)
+    assert "no broker answers; trying on" in caplog.messages
+
+
+def test_a_setting_that_librdkafka_refuses_is_named() -> None:
+    reader = Reader({"colour": "blue"}, ["t"], CODEC)
+    with pytest.raises(ConfigError, match=r"\[kafka\]: .*colour"):
+        reader.__enter__()

@@ -1,0 +1,116 @@
+"""Every command explains itself, quickly and with examples that are right."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from fnm_bus.cli import app
+
+ROOT: Any = get_command(app)
+HEAVY = ("confluent_kafka", "fastavro", "msgspec", "prometheus_client")
+"""Typer brings pydantic along by itself."""
+
+
+def paths(command: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield above
+    for name, below in getattr(command, "commands", {}).items():
+        yield from paths(below, (*above, name))
+
+
+def command_at(path: tuple[str, ...]) -> Any:
+    command = ROOT
+    for name in path:
+        command = command.commands[name]
+    return command
+
+
+ALL = list(paths(ROOT))
+LEAVES = [it for it in ALL if not hasattr(command_at(it), "commands")]
+
+
+def helped(path: tuple[str, ...]) -> str:
+    done = CliRunner().invoke(app, [*path, "--help"])
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def examples(path: tuple[str, ...]) -> list[list[str]]:
+    lines = [line.strip() for line in helped(path).splitlines()]
+    return [shlex.split(it) for it in lines if it.startswith("fnm-bus ")]
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_and_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
+    command = command_at(path)
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+        assert parameter.help.endswith("."), parameter.name
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_has_an_example_of_itself(path: tuple[str, ...]) -> None:
+    found = examples(path)
+    assert any(tuple(words[1 : 1 + len(path)]) == path for words in found)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_the_options_in_examples_are_there(path: tuple[str, ...]) -> None:
+    for words in examples(path):
+        own = words[1 + len(path) :]
+        own = own[: own.index("|")] if "|" in own else own
+        known = {opt for it in command_at(path).params for opt in it.opts}
+        assert {it for it in own if it.startswith("-")} <= known
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["notify", "--help"], ["tail", "--help"], ["--version"]]
+)
+def test_help_loads_no_library_that_takes_its_time(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from fnm_bus.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit: pass\n"
+        f"print([it for it in {HEAVY} if it in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]\n"
+    assert done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shells_completion_can_be_printed(shell: str) -> None:
+    code = f"from fnm_bus.cli import app; app(['--show-completion', {shell!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        # Else it prints that of the shell in which the tests were started.
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"complete_{shell}" in done.stdout
+
+
+def test_a_shell_completes_the_names_of_commands() -> None:
+    done = CliRunner().invoke(
+        app,
+        [],
+        prog_name="fnm-bus",
+        env={
+            "_FNM_BUS_COMPLETE": "complete_bash",
+            "COMP_WORDS": "fnm-bus top",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert done.stdout.split() == ["topics"]
