@@ -95,11 +95,11 @@ def reading_codec(settings: Settings) -> Codec:
     Raises:
         SchemaError: there are pins, and they must not be used.
     """
-    if settings.registry.url is None:
-        return Codec()
     there = settings.registry.pins.exists()
-    pinned = pins.read(settings.registry.pins) if there else None
-    return Codec(pinned, registry(settings).schema_of)
+    return Codec(
+        pins.read(settings.registry.pins) if there else None,
+        None if settings.registry.url is None else registry(settings).schema_of,
+    )
 
 
 def epochs(settings: Settings) -> Epochs:
