@@ -125,8 +125,8 @@ def _tell_more(it: "Stage", *, keep: bool) -> None:
         "fnm-bus tail",
         "fnm-bus simulate --hosts 20",
         "fnm-bus spool list",
-        "fnm-bus check",
-        f"{it.hook} < ban.json",
+        f"fnm-bus hook check {it.hook}",
+        f"fnm-bus simulate --hosts 1 --print | head -1 | {it.hook} ban 192.0.2.1",
     ):
         say(f"  {command}")
     say("")
