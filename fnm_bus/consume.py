@@ -170,7 +170,8 @@ class Reader:
     def _error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its name
             self._alone = True
-            log.warning("no broker answers; trying on")
+            if self._consumer is not None:  # before, it is raised
+                log.warning("no broker answers; trying on")
 
     def _of(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
         found = self._metadata(consumer, topic)
