@@ -29,7 +29,7 @@ def main() -> None:
             ("idle latency", lambda: throughput.latency(it, bootstrap, quick=quick)),
             ("calls", lambda: calls.measure(it, bootstrap, quick=quick)),
             ("throughput", lambda: throughput.rates(it, bootstrap, quick=quick)),
-            ("100,000 files", lambda: throughput.waiting(it, quick=quick)),
+            ("100,000 files", lambda: throughput.waiting(it, bootstrap, quick=quick)),
         ):
             print(f"{title} …", flush=True)
             rows += measure()

@@ -3,6 +3,8 @@
 import os
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from fastavro import schemaless_writer
 from plant import DOCUMENTS, Plant
 from report import Row
@@ -60,25 +62,25 @@ def rates(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     return rows
 
 
-def waiting(it: Plant, *, quick: bool) -> list[Row]:
+def waiting(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     """Measure a relay that starts with 100,000 files waiting."""
     count = 5_000 if quick else 100_000
     it.fill(DOCUMENTS["1.5 KB"], count)
-    first = None
-    began = time.perf_counter()
-    with it.relay() as relay:
-        started = time.perf_counter()
-        while first is None:
-            if _left(it) < count:
-                first = time.perf_counter() - began
-        _until_empty(it)
-        took, memory = time.perf_counter() - started, _peak(relay.pid)
+    with _at_the_end(bootstrap) as consumer:
+        began = time.perf_counter()
+        with it.relay() as relay:
+            started = time.perf_counter()
+            while consumer.poll(1) is None:
+                continue
+            first = time.perf_counter() - began
+            _until_empty(it)
+            took, memory = time.perf_counter() - started, _peak(relay.pid)
     name = f"{count:,} files waiting"
     return [
         Row(name, "start of the process to the lock", f"{started - began:.2f} s"),
         Row(
             name,
-            "start of the process to the first record acknowledged",
+            "start of the process to the first record in a reader's hands",
             f"{first:.2f} s",
             goal="<= 1 s",
             met=first <= 1,
@@ -96,12 +98,8 @@ def waiting(it: Plant, *, quick: bool) -> list[Row]:
 
 def latency(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     """Measure from the rename of a file to its record in a reader's hands."""
-    topic = Topics().host
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": uuid4().hex})
-    parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, number, OFFSET_END) for number in parts])
     times = []
-    with it.relay():
+    with _at_the_end(bootstrap) as consumer, it.relay():
         for number in range(20 if quick else 200):
             name = hook.entry_name()[:-8] + f"{number:08x}"
             hook.store(str(it.spool.root), name, hook.pack((), DOCUMENTS["1.5 KB"]))
@@ -109,7 +107,6 @@ def latency(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
             while consumer.poll(5) is None:
                 continue
             times.append(time.perf_counter() - stored)
-    consumer.close()
     # The first few find caches and connections cold.
     ordered = sorted(times[5:])
     p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
@@ -122,6 +119,29 @@ def latency(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
             met=p50 <= 0.010,  # noqa: PLR2004 - the goal beside it
         )
     ]
+
+
+@contextmanager
+def _at_the_end(bootstrap: str) -> Iterator[Consumer]:
+    """Read the host topic from where it ends now."""
+    topic = Topics().host
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": uuid4().hex})
+    parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    ends = [
+        TopicPartition(
+            topic,
+            number,
+            consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[
+                1
+            ],
+        )
+        for number in parts
+    ]
+    consumer.assign(ends)
+    try:
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def _avro_alone(document: bytes) -> float:
@@ -170,7 +190,7 @@ def _until_empty(it: Plant) -> None:
     while _left(it):
         if time.monotonic() > end:
             raise TimeoutError(f"{_left(it)} files left after {_WITHIN:.0f} s")
-        time.sleep(0.005)
+        time.sleep(0.1)  # a look at 20,000 names costs a core some time
 
 
 def _cpu(pid: int) -> float:

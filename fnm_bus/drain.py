@@ -75,6 +75,11 @@ class Drain:
         return not self._todo and all(gate.idle for gate in self._gates.values())
 
     @property
+    def known(self) -> int:
+        """Notifications found and still on disk."""
+        return len(self._known)
+
+    @property
     def in_flight(self) -> int:
         """Records without an answer."""
         return sum(gate.in_flight for gate in self._gates.values())

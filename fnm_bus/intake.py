@@ -46,7 +46,7 @@ class Intake:
             SpoolError: a spool cannot be read.
         """
         found = [(name, spool) for spool in self.spools for name in spool.scan()]
-        if len(self.spools) > 1:
+        if len({id(spool) for _name, spool in found}) > 1:
             found.sort(key=lambda pair: self.epochs.order(pair[0]))
         yield from found
         for name in self.quarantine.untold():

@@ -41,6 +41,11 @@ class Keeper:
     _care_at: float = 0.0
     _clean_at: float = 0.0
 
+    def found(self, files: int) -> None:
+        """Note at once that there are too many *files*; `turn` says when no longer."""
+        if files >= self.limits.soft_files:
+            self.drain.thinning = True
+
     def turn(self) -> None:
         """Do what is due; nothing most of the times.
 

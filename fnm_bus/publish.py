@@ -90,6 +90,13 @@ def classify(error: KafkaError, topic: str) -> PublishError:
 class Publisher(Protocol):
     """Where records go."""
 
+    def open(self) -> None:
+        """Begin to connect, and do not wait for it; the first `publish` does it, too.
+
+        Raises:
+            ConfigError: the settings are refused.
+        """
+
     def publish(self, record: Record, report: Report) -> None:
         """Take *record*; *report* is called from `poll` with None or the error."""
 
@@ -110,13 +117,22 @@ class KafkaPublisher:
         settings: librdkafka's settings under their own names; they win over *manner*.
         manner: LASTING or BRIEF.
 
-    Nothing is opened before the first `publish`.
+    Nothing is opened before `open`, or the first `publish`.
     """
 
     def __init__(self, settings: Mapping[str, str], manner: Mapping[str, str]) -> None:
         self._settings = {**manner, **settings}
         self._producer: Producer | None = None
         self._broken: KafkaError | None = None
+
+    def open(self) -> None:
+        """Begin to connect, and do not wait for it.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings.
+        """
+        if self._producer is None:
+            self._open()
 
     def publish(self, record: Record, report: Report) -> None:
         """Take *record* into the producer's queue.
@@ -198,6 +214,9 @@ class MemoryPublisher:
         self.records: list[Record] = []
         self.refuse = refuse
         self._reports: list[tuple[Report, PublishError | None]] = []
+
+    def open(self) -> None:
+        """Do nothing: memory is always there."""
 
     def publish(self, record: Record, report: Report) -> None:
         """Take *record*; it is reported at the next `poll`."""

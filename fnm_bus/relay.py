@@ -24,6 +24,9 @@ _SLOW: Final = 0.1
 """Seconds to wait for Kafka's answers while they come in, and while they do not."""
 _LONGEST_NAP: Final = 1.0
 """Seconds without a look at the spool when nothing at all happens."""
+_LONGEST_BLIND: Final = 10.0
+"""Seconds after which the spool is looked at though nothing seems to have changed: not
+every file system tells."""
 _SHARE: Final = 10
 """A look at the spool may take one part in so many of the relay's time."""
 
@@ -55,6 +58,7 @@ class Relay:
     """Whether this relay holds the lock."""
     _stopping: threading.Event = field(default_factory=threading.Event)
     _look_at: float = 0.0
+    _blind_until: float = 0.0
     _answered_at: float = 0.0
 
     def run(self) -> None:
@@ -70,6 +74,8 @@ class Relay:
                 self.draining = True
                 self.systemd.tell("STATUS=draining")
                 log.info("draining: spool=%s", self.spool.root)
+                # Connecting takes half a second; the spool can be looked at meanwhile.
+                self.publisher.open()
                 while not self._stopping.is_set():
                     self._turn()
                 self._finish()
@@ -83,13 +89,8 @@ class Relay:
     def _turn(self) -> None:
         self._alive()
         now = monotonic()
-        if now >= self._look_at and self.watch.changed():
-            found = self.drain.look()
-            # With 100,000 files a look takes a while: it must not eat the relay's time.
-            self._look_at = now + (monotonic() - now) * _SHARE
-            if found:
-                self._answered_at = now
-        self.keeper.turn()
+        if now >= self._look_at and (self.watch.changed() or now >= self._blind_until):
+            self._look(now)
         if self.drain.idle:
             self.watch.wait(_LONGEST_NAP)
         elif self.drain.in_flight:
@@ -102,6 +103,16 @@ class Relay:
             self.drain.step(0)
             if self.drain.stuck:
                 self.watch.wait(_SLOW)
+        # Last, since it looks at every file: the first record should not wait for it.
+        self.keeper.turn()
+
+    def _look(self, now: float) -> None:
+        if self.drain.look():
+            self._answered_at = now
+        self.keeper.found(self.drain.known)
+        # With 100,000 files a look takes a while: it must not eat the relay's time.
+        self._look_at = now + (monotonic() - now) * _SHARE
+        self._blind_until = monotonic() + _LONGEST_BLIND
 
     def _alive(self) -> None:
         self.turned_at = monotonic()
