@@ -177,7 +177,7 @@ def _produce_alone(document: bytes, bootstrap: str) -> float:
 
 
 def _prepared(document: bytes) -> Any:
-    entry = Entry("bench", (), document, datetime.now(UTC), len(document), Path())
+    entry = Entry("bench", (), document, datetime.now(UTC), len(document), "")
     return Pipeline("bench", Topics(), Codec()).prepare(entry, 1)
 
 

@@ -119,7 +119,11 @@ class Drain:
         while self._todo and moved < _AT_ONCE:
             self._take(self._todo.popleft(), None)
             moved += 1
-        self._publisher.poll(0 if moved else wait)
+        if moved:
+            self._publisher.poll(0)
+        else:
+            # Nothing to add: what lingers for company goes out now.
+            self._publisher.flush(wait)
 
     def thin(self) -> None:
         """Drop waiting status updates that a newer one of the same attack replaces."""

@@ -6,7 +6,6 @@
 import os
 import stat
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus.errors import SpoolError
@@ -34,16 +33,17 @@ class Entry(NamedTuple):
     document: bytes
     stored_at: datetime
     size: int
-    path: Path
+    path: str
 
 
-def read(path: Path) -> Entry:
-    """Return the entry in the file *path*, whose name is the entry's.
+def read(directory: str, name: str) -> Entry:
+    """Return the entry in the file *name* of a directory.
 
     Raises:
         FileNotFoundError: it is gone.
         SpoolError: it cannot be read, or is no regular file.
     """
+    path = f"{directory}/{name}"  # pathlib would take as long as opening the file
     try:
         # O_NONBLOCK: opening a named pipe that somebody planted must not wait.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -61,7 +61,7 @@ def read(path: Path) -> Entry:
         raise SpoolError(f"{path}: {exc}") from exc
     arguments, document = unpack(data)
     return Entry(
-        path.name, arguments, document, utc(facts.st_mtime_ns), facts.st_size, path
+        name, arguments, document, utc(facts.st_mtime_ns), facts.st_size, path
     )
 
 

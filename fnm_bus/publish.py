@@ -34,8 +34,9 @@ LASTING: Final[Mapping[str, str]] = {
     # The relay itself bounds what is in flight, in records and bytes.
     "queue.buffering.max.messages": "200000",
     "queue.buffering.max.kbytes": "262144",
-    # Under load batches form by themselves; when idle nobody should wait for one.
-    "linger.ms": "0",
+    # A request for each record costs the relay's own time. Nobody waits for company
+    # longer than there is more to hand over: then the drain flushes.
+    "linger.ms": "5",
 }
 """What a producer that lives long is given, under librdkafka's names."""
 
@@ -104,7 +105,7 @@ class Publisher(Protocol):
         """Wait up to *timeout* seconds for reports and deliver them."""
 
     def flush(self, timeout: float) -> int:
-        """Wait up to *timeout* seconds; return how many records have no report yet."""
+        """Send all, wait up to *timeout* seconds; return how many lack a report."""
 
     def close(self) -> None:
         """End at once; records without a report get none."""
@@ -166,15 +167,15 @@ class KafkaPublisher:
         if self._producer is None:
             return
         self._producer.poll(timeout)
-        if self._broken is not None:
-            # A fatal error ends an idempotent producer (librdkafka, INTRODUCTION.md,
-            # "Fatal errors"). Purging reports every record that was still queued.
-            self._purge(self._producer)
-            self._producer, self._broken = None, None
+        self._replace_broken()
 
     def flush(self, timeout: float) -> int:
-        """Wait up to *timeout* seconds; return how many records have no report yet."""
-        return 0 if self._producer is None else int(self._producer.flush(timeout))
+        """Send all, wait up to *timeout* seconds; return how many lack a report."""
+        if self._producer is None:
+            return 0
+        left = int(self._producer.flush(timeout))
+        self._replace_broken()
+        return left
 
     def close(self) -> None:
         """Drop what is queued and end; the dropped records are reported as failed."""
@@ -189,6 +190,13 @@ class KafkaPublisher:
         except KafkaException as exc:
             raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
         return self._producer
+
+    def _replace_broken(self) -> None:
+        if self._broken is not None and self._producer is not None:
+            # A fatal error ends an idempotent producer (librdkafka, INTRODUCTION.md,
+            # "Fatal errors"). Purging reports every record that was still queued.
+            self._purge(self._producer)
+            self._producer, self._broken = None, None
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal():

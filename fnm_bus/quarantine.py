@@ -145,7 +145,8 @@ class Quarantine:
             FileNotFoundError: it is not here.
             SpoolError: it cannot be read.
         """
-        entry = read(self._path(name))
+        self._path(name)
+        entry = read(str(self._root), name)
         facts = self.show(name)
         reason = {key: value for key, value in facts.items() if isinstance(value, str)}
         try:

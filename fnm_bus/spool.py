@@ -106,7 +106,7 @@ class Spool:
             FileNotFoundError: it is gone.
             SpoolError: it cannot be read, or is no regular file.
         """
-        return entry.read(self.path(name))
+        return entry.read(f"{self._new}/{name[-1]}", name)
 
     def remove(self, name: str) -> None:
         """Remove an entry; nothing when it is gone.

@@ -1,6 +1,7 @@
 """Whom an event is about: addresses, networks and names, strictly read."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -34,7 +35,7 @@ def address(value: Any, field: str) -> str:
     if "%" in value:
         raise InvalidNotification(field, _ADDRESS, describe(value))
     try:
-        return _text(ip_address(value))
+        return _canonical(value)
     except ValueError as error:
         raise InvalidNotification(field, _ADDRESS, describe(value)) from error
 
@@ -77,6 +78,11 @@ def word(value: Any, field: str, wanted: str) -> str:
             field, f"{wanted} without control characters", describe(value)
         )
     return value
+
+
+@lru_cache(maxsize=4096)  # a document of 50 packets names one address 50 times
+def _canonical(value: str) -> str:
+    return _text(ip_address(value))
 
 
 def _text(value: IPv4Address | IPv6Address) -> str:

@@ -47,7 +47,7 @@ def parse(
         document,
         datetime.now(UTC),
         len(document),
-        Path(),
+        "",
     )
     # Single-object: to look at a notification nobody should need pinned ids.
     line = Pipeline(known.sensor, wiring.topics(known), Codec())

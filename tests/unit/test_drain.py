@@ -128,6 +128,7 @@ def test_an_entry_stays_on_disk_until_it_is_acknowledged(house: House) -> None:
     name = house.call(document("192.0.2.1"))
     silent = MemoryPublisher()
     silent.poll = lambda _timeout: None  # type: ignore[method-assign]
+    silent.flush = lambda _timeout: 1  # type: ignore[method-assign]
     house.publisher = silent
     drain = house.drain()
     turn(drain)
@@ -141,6 +142,7 @@ def test_a_drain_after_a_killed_one_publishes_with_the_same_event_id(
     house.call(document("192.0.2.1"))
     killed = house.publisher
     killed.poll = lambda _timeout: None  # type: ignore[method-assign]
+    killed.flush = lambda _timeout: 1  # type: ignore[method-assign]
     turn(house.drain())
     house.publisher = MemoryPublisher()
     turn(house.drain())

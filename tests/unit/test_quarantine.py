@@ -184,8 +184,8 @@ def test_a_link_in_the_place_of_an_entry_is_not_copied(
     entry = box.entry(5)
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
-    entry.path.unlink()
-    entry.path.symlink_to(secret)
+    Path(entry.path).unlink()
+    Path(entry.path).symlink_to(secret)
     with pytest.raises(SpoolError):
         box.quarantine.put(entry, REASON)
     assert box.quarantine.list() == ()
