@@ -60,9 +60,7 @@ def read(directory: str, name: str) -> Entry:
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
     arguments, document = unpack(data)
-    return Entry(
-        name, arguments, document, utc(facts.st_mtime_ns), facts.st_size, path
-    )
+    return Entry(name, arguments, document, utc(facts.st_mtime_ns), facts.st_size, path)
 
 
 def unpack(data: bytes) -> tuple[tuple[str, ...], bytes]:
