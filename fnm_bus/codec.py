@@ -18,7 +18,7 @@ from fastavro.read import SchemaResolutionError
 
 from fnm_bus import schema
 from fnm_bus.errors import InvalidRecord, SchemaError
-from fnm_bus.event import AnyEvent, DeadLetter
+from fnm_bus.event import AnyRecord, Event
 from fnm_bus.hints import hints
 from fnm_bus.pins import Pins, subject_of
 
@@ -57,7 +57,7 @@ class Codec:
         self._lookup = lookup
         self._by_id: dict[int, dict[str, Any]] = {}
 
-    def encode(self, event: AnyEvent, topic: str) -> bytes:
+    def encode(self, event: AnyRecord, topic: str) -> bytes:
         """Return the value of *event*'s record on *topic*.
 
         Raises:
@@ -74,7 +74,7 @@ class Codec:
             raise InvalidRecord(f"{full_name} does not fit its schema: {exc}") from exc
         return out.getvalue()
 
-    def decode(self, value: bytes | None) -> AnyEvent:
+    def decode(self, value: bytes | None) -> AnyRecord:
         """Return the event in a record's value, whichever framing and version it has.
 
         Raises:
@@ -97,9 +97,9 @@ class Codec:
             )
         return _read(value, start, writer)
 
-    def _prefix(self, event: AnyEvent, full_name: str, topic: str) -> bytes:
-        # What tells of a fault must not depend on a registry.
-        if self._pins is None or isinstance(event, DeadLetter):
+    def _prefix(self, event: AnyRecord, full_name: str, topic: str) -> bytes:
+        # What ends a block, and what tells of a fault, must not depend on a registry.
+        if self._pins is None or not isinstance(event, Event):
             return _SINGLE + schema.fingerprint(full_name)
         number = self._pins.ids.get(subject_of(topic))
         if number is None:
@@ -130,10 +130,10 @@ class Codec:
             raise InvalidRecord(f"written under schema id {number}: {exc}") from exc
         # A union or a plain type is a list or a string.
         full_name = writer.get("name") if isinstance(writer, dict) else None
-        if full_name not in schema.EVENTS:
+        if full_name not in schema.RECORDS:
             raise InvalidRecord(
                 f"written under schema id {number}, which is"
-                f" {full_name or 'no record'} and none of {', '.join(schema.EVENTS)}"
+                f" {full_name or 'no record'} and none of {', '.join(schema.RECORDS)}"
             )
         reader = schema.load()[full_name]
         # The same object tells `_read` that nothing is to be resolved.
@@ -163,14 +163,16 @@ def _described(value: bytes) -> str:
     return f"{len(value)} bytes that begin with {head}"
 
 
-def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyEvent:
+def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyRecord:
     full_name = writer["name"]
     reader = schema.load()[full_name]
     source = BytesIO(value)
     source.seek(start)
     try:
         datum = schemaless_reader(source, writer, None if writer is reader else reader)
-        event = cast("AnyEvent", msgspec.convert(datum, type=schema.STRUCTS[full_name]))
+        event = cast(
+            "AnyRecord", msgspec.convert(datum, type=schema.STRUCTS[full_name])
+        )
     except _BROKEN as exc:
         raise InvalidRecord(f"not a whole {full_name}: {exc!r:.200}") from exc
     if rest := len(value) - source.tell():

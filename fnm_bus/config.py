@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,7 +32,10 @@ DEFAULT: Final = "default"
 Key = tuple[str, ...]
 
 
-class Loaded(NamedTuple):
+S = TypeVar("S", bound=Settings)
+
+
+class Loaded(NamedTuple, Generic[S]):
     """What is configured.
 
     Attributes:
@@ -40,7 +43,7 @@ class Loaded(NamedTuple):
         sources: dotted key → where its value comes from, for those that are set.
     """
 
-    settings: Settings
+    settings: S
     sources: Mapping[str, str]
 
 
@@ -52,10 +55,22 @@ class Shown(NamedTuple):
     source: str
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
+def load(
+    path: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Loaded[Settings]:
+    """Return the configuration of fnm-bus, as `load_as` does."""
+    return load_as(Settings, path, environ)
+
+
+def load_as(
+    model: type[S],
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded[S]:
     """Return the configuration.
 
     Args:
+        model: what may be configured; consumers know their own tables.
         path: the file; else the one that FNM_BUS_CONFIG names; else /etc's, if there.
         environ: the environment.
 
@@ -69,13 +84,13 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     if file is not None or FILE.exists():
         _read(file or FILE, values, sources)
     for name, key in _variables(environ):
-        if _known(key):
+        if _known(key, model):
             _put(values, key, environ[name])
             sources[key] = name
         else:
             problems.append(f"{name}: there is no such setting")
     try:
-        settings = Settings.model_validate(values)
+        settings = model.model_validate(values)
     except ValidationError as exc:
         problems += [_problem(error, sources) for error in exc.errors()]
     if problems:
@@ -83,7 +98,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     return Loaded(settings, {".".join(key): it for key, it in sources.items()})
 
 
-def shown(loaded: Loaded) -> Iterator[Shown]:
+def shown(loaded: Loaded[S]) -> Iterator[Shown]:
     """Yield every setting with its value and where it comes from, secrets masked."""
     for key, value in _leaves(loaded.settings.model_dump(mode="json")):
         name = ".".join(key)
@@ -121,14 +136,15 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key]]:
             yield name, key
 
 
-def _known(key: Key) -> bool:
+def _known(key: Key, model: Any) -> bool:
     """Return whether *key* leads to a value, and not to a table or nowhere."""
-    model: Any = Settings
     for number, part in enumerate(key):
         field = model.model_fields.get(part)
         if field is None:
             return False
         kind = field.annotation
+        if kind is Any:  # tables that only their consumers know
+            return len(key) > number + 1
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             free = getattr(kind, "__origin__", None) is dict
             return len(key) == number + (2 if free else 1)

@@ -17,7 +17,7 @@ from typing import Final
 
 from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.errors import FnmBusError
-from fnm_bus.event import AnyEvent, DeadLetter
+from fnm_bus.event import DeadLetter, Event
 from fnm_bus.pipeline import digest
 from fnm_bus.route import Topics
 from fnm_bus.simulate import Call
@@ -102,7 +102,7 @@ class Arrival:
         self.events = 0
         self.duplicates = 0
 
-    def note(self, event: AnyEvent) -> None:
+    def note(self, event: Event | DeadLetter) -> None:
         """Count *event* as arrived."""
         if isinstance(event, DeadLetter):
             name, what = event.entry or "", (event.digest, event.arguments)

@@ -580,6 +580,234 @@ class StatusEvent(Struct, frozen=True, kw_only=True):
     extra: Mapping[str, str] = {}
 
 
+class FlowMatch(Struct, frozen=True, kw_only=True):
+    """What a FlowSpec mitigation matches (RFC 8955, RFC 8956).
+
+    An empty list matches anything; several values of a list are alternatives.
+
+    Attributes:
+        destination_prefix: Destination network in canonical text; null matches any.
+        source_prefix: Source network in canonical text; null matches any.
+        protocols: Protocols by name, lower case, sorted: udp, tcp, icmp and others.
+        source_ports: Source ports, sorted.
+        destination_ports: Destination ports, sorted.
+        packet_lengths: Lengths of the IP packet in bytes, sorted.
+        fragmentation_flags: dont-fragment, is-fragment, first-fragment, last-fragment,
+            not-a-fragment; sorted.
+        tcp_flags: syn, ack, fin, urgent, push, rst, or several joined by a vertical
+            bar; sorted.
+    """
+
+    destination_prefix: str | None = None
+    source_prefix: str | None = None
+    protocols: tuple[str, ...] = ()
+    source_ports: tuple[UInt16, ...] = ()
+    destination_ports: tuple[UInt16, ...] = ()
+    packet_lengths: tuple[UInt16, ...] = ()
+    fragmentation_flags: tuple[str, ...] = ()
+    tcp_flags: tuple[str, ...] = ()
+
+
+class FlowThen(Struct, frozen=True, kw_only=True):
+    """What happens to packets that a FlowSpec mitigation matches.
+
+    Attributes:
+        action: discard, rate-limit or redirect.
+        rate: Limit of rate-limit in bytes/s (RFC 8955, section 7.1).
+        redirect_as: Autonomous system number of redirect's route target.
+        redirect_value: Value of redirect's route target.
+    """
+
+    action: str = ""
+    rate: UInt63 | None = None
+    redirect_as: UInt32 | None = None
+    redirect_value: UInt32 | None = None
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """One reason for a mitigation: an attack that one sensor tells of, or a person's
+    order.
+
+    A mitigation stands while one of its reasons holds.
+
+    Attributes:
+        sensor: Sensor of the event; empty for a person's order.
+        target: What the event is about: an address or a hostgroup; for an order the
+            prefix.
+        part: What of the target: attack, or the identity of a Flow Spec rule. Sequences
+            compare within one sensor, target and part.
+        attack_uuid: FastNetMon's name of the attack; null when it sent none.
+        event_id: The latest event that counted; for an order its command_id.
+        action: Action of that event: ban, attack_status, unban and others; add for an
+            order.
+        rule: Name of the policy's rule that decided; empty for an order.
+        sequence: Sequence of the latest event that counted. What is not greater came
+            late and changes nothing.
+        received_at: When that event was received by its sensor's spool, UTC.
+        renewed_at: When it counted, by the mitigator's clock, UTC. The lease runs from
+            here.
+        lease_ms: For how long this reason holds without being renewed, in milliseconds.
+        renewals: How many status updates renewed it. 0 from a sensor that sends none.
+        holds: Whether it still holds. One that does not is kept for its sequence.
+        pps: Size of the attack in packets/s as FastNetMon measured it; null when it did
+            not say.
+        bits: Size of the attack in bit/s as FastNetMon measured it; null when it did
+            not say.
+    """
+
+    sensor: str = ""
+    target: str = ""
+    part: str = ""
+    attack_uuid: str | None = None
+    event_id: str = ""
+    action: str = ""
+    rule: str = ""
+    sequence: UInt63 = 0
+    received_at: datetime = EPOCH
+    renewed_at: datetime = EPOCH
+    lease_ms: UInt63 = 0
+    renewals: UInt63 = 0
+    holds: bool = False
+    pps: UInt63 | None = None
+    bits: UInt63 | None = None
+
+
+class Mitigation(Struct, frozen=True, kw_only=True):
+    """A measure and its state: the latest record of a key is what is wanted.
+
+    The mitigator alone writes it; enforcers make the world match it.
+
+    Attributes:
+        key: Names the mitigation: kind and canonical match. Also the record's key.
+        kind: blackhole, flowspec, firewall or notify; none for a target without a
+            measure whose sequences are remembered; pause for the red button.
+        state: proposed, wanted, ended or suppressed.
+        prefix: Network whose traffic is meant, canonical text; null where flow says it.
+        flow: What a FlowSpec mitigation matches; null for other kinds.
+        then: What a FlowSpec mitigation does; null for other kinds.
+        communities: BGP communities besides those that the enforcer adds, as 64500:666.
+        enforcers: Names of the enforcers that are to act; empty for all that know the
+            kind.
+        dry_run: Whether enforcers only say what they would do.
+        lease_ms: Milliseconds from the broker's time of this record until the
+            mitigation ends unless it is renewed.
+        expires_at: The same as a time, by the mitigator's clock, UTC: for people to
+            read.
+        started_at: When the mitigation was wanted or proposed first, UTC.
+        changed_at: When this record was made, UTC.
+        revision: Number of this record among those of the mitigation since it started,
+            from 1.
+        group: Hostgroup of the first reason; null when it has none.
+        customer: Name of the customer whose network is meant; null when no customer is
+            configured for it.
+        cause: Why it is in this state, a sentence.
+        reasons: All reasons, also those that do not hold any more.
+        producer_version: Version of the mitigator that made this record.
+    """
+
+    key: str = ""
+    kind: str = ""
+    state: str = ""
+    prefix: str | None = None
+    flow: FlowMatch | None = None
+    then: FlowThen | None = None
+    communities: tuple[str, ...] = ()
+    enforcers: tuple[str, ...] = ()
+    dry_run: bool = False
+    lease_ms: UInt63 = 0
+    expires_at: datetime = EPOCH
+    started_at: datetime = EPOCH
+    changed_at: datetime = EPOCH
+    revision: UInt63 = 0
+    group: str | None = None
+    customer: str | None = None
+    cause: str = ""
+    reasons: tuple[Reason, ...] = ()
+    producer_version: str = ""
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """What a person or a program asks of the mitigator.
+
+    Attributes:
+        command_id: Names the command; a command that comes twice counts once.
+        verb: approve, deny, end, add, pause or resume.
+        by: Who asks.
+        why: Why, in that person's words.
+        asked_at: When it was asked, UTC.
+        key: The mitigation that is meant, for approve, deny and end.
+        kind: blackhole, flowspec, firewall or notify, for add.
+        prefix: Network for add; null for flowspec.
+        flow: What is matched, for add of a FlowSpec mitigation.
+        then: What is done, for add of a FlowSpec mitigation.
+        lease_ms: For how long, in milliseconds, for add; null for the policy's.
+        enforcers: Which enforcers, for add; empty for all that know the kind.
+    """
+
+    command_id: str = ""
+    verb: str = ""
+    by: str = ""
+    why: str = ""
+    asked_at: datetime = EPOCH
+    key: str | None = None
+    kind: str | None = None
+    prefix: str | None = None
+    flow: FlowMatch | None = None
+    then: FlowThen | None = None
+    lease_ms: UInt63 | None = None
+    enforcers: tuple[str, ...] = ()
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One question that was asked on the way to a decision, and the answer.
+
+    Attributes:
+        stage: policy, order or guardrail.
+        name: Name of the policy's rule or of the guardrail.
+        verdict: match, no-match, pass, refuse, hold or fall-back.
+        text: What was compared with what, a phrase.
+    """
+
+    stage: str = ""
+    name: str = ""
+    verdict: str = ""
+    text: str = ""
+
+
+class Audit(Struct, frozen=True, kw_only=True):
+    """What was decided or done, by whom and why.
+
+    Attributes:
+        at: When, by the clock of the program that tells it, UTC.
+        by: Who did it: mitigator, the name of an enforcer, or a person.
+        what: wanted, proposed, refused, ignored, renewed, ended, suppressed, approved,
+            denied, paused, resumed; of enforcers: in-force, withdrawn, failed, expired,
+            started, held.
+        key: The mitigation; null when none is meant.
+        sensor: Sensor of the event that led to it.
+        target: Target of that event.
+        event_id: That event, or the command.
+        rule: The policy's rule that decided.
+        text: What happened and why, for people.
+        checks: Every question that was asked, in order.
+        dry_run: Whether nothing was touched because of dry run.
+        producer_version: Version of the program.
+    """
+
+    at: datetime = EPOCH
+    by: str = ""
+    what: str = ""
+    key: str | None = None
+    sensor: str | None = None
+    target: str | None = None
+    event_id: str | None = None
+    rule: str | None = None
+    text: str = ""
+    checks: tuple[Check, ...] = ()
+    dry_run: bool = False
+    producer_version: str = ""
+
+
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """What nobody could process: an invalid notification, or a record.
 
@@ -628,4 +856,6 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 Event: TypeAlias = HostEvent | HostgroupEvent | StatusEvent
-AnyEvent: TypeAlias = Event | DeadLetter
+AnyRecord: TypeAlias = (
+    Event | Mitigation | Command | Audit | DeadLetter
+)

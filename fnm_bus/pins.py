@@ -143,7 +143,7 @@ def _check(file: _File) -> None:
 
 def _name(number: int, avro: Any) -> str:
     """Return the full name of one of our records, of this version or an older one."""
-    for full_name in schema.EVENTS:
+    for full_name in schema.RECORDS:
         if avro == json.loads(schema.text(full_name)):
             return full_name
     try:
@@ -151,7 +151,7 @@ def _name(number: int, avro: Any) -> str:
     except SchemaError as exc:
         raise SchemaError(f"id {number}: {exc}") from exc
     name = parsed.get("name") if isinstance(parsed, dict) else None
-    if name not in schema.EVENTS:
+    if name not in schema.RECORDS:
         raise SchemaError(f"id {number} is of a foreign schema")
     return str(name)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from fnm_bus import event as types
 from fnm_bus.errors import SchemaError
-from fnm_bus.event import AnyEvent
+from fnm_bus.event import AnyRecord
 
 NAMESPACE = "fastnetmon"
 
@@ -33,9 +33,12 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
 )
 """Full name → the type of its values, for every named type."""
 
-EVENTS: tuple[str, ...] = tuple(
+RECORDS: tuple[str, ...] = tuple(
     f"{NAMESPACE}.{name}"
-    for name in ("HostEvent", "HostgroupEvent", "StatusEvent", "DeadLetter")
+    for name in (
+        *("HostEvent", "HostgroupEvent", "StatusEvent"),
+        *("Mitigation", "Command", "Audit", "DeadLetter"),
+    )
 )
 """Full names of the records that stand on a topic, in the order of the flow."""
 
@@ -55,7 +58,7 @@ class Notification(NamedTuple):
     arguments: tuple[str, ...]
     document: bytes
     full_name: str
-    event: AnyEvent
+    event: AnyRecord
 
 
 @cache
@@ -73,8 +76,8 @@ def text(full_name: str) -> str:
 
 @cache
 def load() -> Mapping[str, dict[str, Any]]:
-    """Return the parsed fastavro schema of every record in EVENTS, self-contained."""
-    return MappingProxyType({name: parsed(text(name)) for name in EVENTS})
+    """Return the parsed fastavro schema of every record in RECORDS, self-contained."""
+    return MappingProxyType({name: parsed(text(name)) for name in RECORDS})
 
 
 @cache
@@ -143,13 +146,13 @@ def fingerprint_of(schema: dict[str, Any] | str) -> bytes:
     return bytes.fromhex(digest(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
 
 
-def examples(full_name: str) -> Mapping[str, AnyEvent]:
+def examples(full_name: str) -> Mapping[str, AnyRecord]:
     """Return the examples of a record by name.
 
     An example is JSON as `msgspec.json` writes it: times by RFC 3339, bytes in
     Base64, and fields left out that have their default.
     """
-    kind = cast("type[AnyEvent]", STRUCTS[full_name])
+    kind = cast("type[AnyRecord]", STRUCTS[full_name])
     return {
         file.name.removesuffix(".json"): msgspec.json.decode(
             file.read_bytes(), type=kind

@@ -5,7 +5,7 @@ The descriptions here are the reference (docs/reference/configuration.md).
 
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -149,6 +149,10 @@ class Settings(Table):
         description="Stable name of the FastNetMon in front; part of every event_id, so"
         " not to be changed. The machine's name unless set.",
     )
+    dry_run: bool = Field(
+        default=True,
+        description="Whether consumers that act only say what they would do.",
+    )
     spool: SpoolSettings = SpoolSettings()
     kafka: dict[str, str] = Field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
@@ -164,3 +168,7 @@ class Settings(Table):
     relay: RelaySettings = RelaySettings()
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
+    consumers: Any = Field(
+        default_factory=dict,
+        description="The tables of the consumers, one for each.",
+    )

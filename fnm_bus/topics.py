@@ -24,8 +24,12 @@ _DELETE: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY)}
 _SHORT: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY)}
 # What was decided, and what was asked for and could not be understood: for the audit.
 _LONG: Final = {"cleanup.policy": "delete", "retention.ms": str(365 * _DAY)}
+# The broker's answer to a record here tells an enforcer what time it is there.
+_AUDIT: Final = {**_LONG, "message.timestamp.type": "LogAppendTime"}
 _COMPACT: Final = {
     "cleanup.policy": "compact",
+    # Leases run from the broker's time of a record, not from its writer's.
+    "message.timestamp.type": "LogAppendTime",
     # Every mitigation is renewed every few minutes: without these, a new reader would
     # have to read a week of renewals before it knows what is wanted.
     "segment.ms": str(3_600_000),
@@ -78,7 +82,7 @@ def wanted(topics: Topics, partitions: int, replication: int) -> tuple[Topic, ..
         (topics.status, partitions, _SHORT),
         (topics.mitigation, partitions, _COMPACT),
         (topics.command, 1, _LONG),
-        (topics.audit, partitions, _LONG),
+        (topics.audit, partitions, _AUDIT),
         (topics.deadletter, 1, _LONG),
     )
     return tuple(

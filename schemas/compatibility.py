@@ -29,7 +29,7 @@ Schema = dict[str, Any]
 
 def main(arguments: list[str]) -> int:
     """Compare or keep; return the exit status."""
-    current = {name: json.loads(schema.text(name)) for name in schema.EVENTS}
+    current = {name: json.loads(schema.text(name)) for name in schema.RECORDS}
     if arguments == ["--keep"]:
         keep(RELEASED / __version__, current)
         return 0

@@ -20,7 +20,7 @@ AVRO = ROOT / "schemas" / "avro"
 
 # What a topic may hold; the first three are made from notifications.
 EVENTS = ("HostEvent", "HostgroupEvent", "StatusEvent")
-RECORDS = (*EVENTS, "DeadLetter")
+RECORDS = (*EVENTS, "Mitigation", "Command", "Audit", "DeadLetter")
 
 # Avro primitive → Python type and default. Numbers are further down: none of
 # FastNetMon's may be negative, so each has a range.
@@ -92,7 +92,8 @@ def module(schemas: dict[str, dict[str, Any]]) -> str:
     classes = "\n\n".join(struct(schemas[name]) for name in names)
     unions = (
         f"\n\nEvent: TypeAlias = {' | '.join(EVENTS)}\n"
-        f"AnyEvent: TypeAlias = Event | {' | '.join(RECORDS[len(EVENTS) :])}\n"
+        "AnyRecord: TypeAlias = "
+        f"(\n    Event | {' | '.join(RECORDS[len(EVENTS) :])}\n)\n"
     )
     return f"{HEADER}\n{aliases}\n\n{classes}{unions}"
 

@@ -16,6 +16,9 @@ Inside an event, names and words are FastNetMon's.
 | `fastnetmon.host.v1` | [HostEvent](#hostevent) |
 | `fastnetmon.hostgroup.v1` | [HostgroupEvent](#hostgroupevent) |
 | `fastnetmon.status.v1` | [StatusEvent](#statusevent) |
+| `fastnetmon.mitigation.v1` | [Mitigation](#mitigation) |
+| `fastnetmon.command.v1` | [Command](#command) |
+| `fastnetmon.audit.v1` | [Audit](#audit) |
 | `fastnetmon.deadletter.v1` | [DeadLetter](#deadletter) |
 
 How to read the tables:

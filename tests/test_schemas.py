@@ -20,12 +20,12 @@ from fastavro import schemaless_reader, schemaless_writer
 
 from fnm_bus import __version__, schema
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.event import AnyEvent, DeadLetter, Receipt
+from fnm_bus.event import AnyRecord, DeadLetter, Receipt
 from fnm_bus.parse import parse
 
 ROOT = Path(__file__).parents[1]
 AVRO = ROOT / "schemas" / "avro"
-EXAMPLES = [(name, what) for name in schema.EVENTS for what in schema.examples(name)]
+EXAMPLES = [(name, what) for name in schema.RECORDS for what in schema.examples(name)]
 DOCUMENTATION = [
     ipaddress.ip_network(text)
     for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -44,11 +44,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def datum(event: AnyEvent) -> Any:
+def datum(event: AnyRecord) -> Any:
     return msgspec.to_builtins(event, builtin_types=(bytes, datetime))
 
 
-def encode(event: AnyEvent, avro: Schema) -> bytes:
+def encode(event: AnyRecord, avro: Schema) -> bytes:
     buffer = io.BytesIO()
     schemaless_writer(buffer, avro, datum(event))
     return buffer.getvalue()
@@ -78,14 +78,14 @@ def test_a_stale_file_is_named(name: str, tmp_path: Path) -> None:
 
 
 def test_the_program_and_the_generator_name_the_same_records() -> None:
-    names = {f"{schema.NAMESPACE}.{kind.__name__}" for kind in get_args(AnyEvent)}
+    names = {f"{schema.NAMESPACE}.{kind.__name__}" for kind in get_args(AnyRecord)}
 
-    assert names == set(schema.EVENTS)
+    assert names == set(schema.RECORDS)
 
 
 def test_every_schema_is_used_by_a_record_of_a_topic(compatibility: ModuleType) -> None:
     used = set[str]()
-    for name in schema.EVENTS:
+    for name in schema.RECORDS:
         used |= compatibility.records(json.loads(schema.text(name))).keys()
 
     assert {file.stem for file in AVRO.glob("*.avsc")} == used
@@ -159,7 +159,7 @@ def unknown(written: Any, whole: Any, path: str = "") -> Iterator[str]:
 
 
 def test_every_record_has_an_example() -> None:
-    assert {name for name, _ in EXAMPLES} == set(schema.EVENTS)
+    assert {name for name, _ in EXAMPLES} == set(schema.RECORDS)
 
 
 def test_every_field_has_a_value_in_some_example() -> None:
@@ -311,7 +311,7 @@ def test_the_schemas_are_compatible_with_every_release() -> None:
 def test_a_version_has_one_set_of_schemas(compatibility: ModuleType) -> None:
     kept = compatibility.read(ROOT / "schemas" / "released" / __version__)
 
-    assert kept == {name: json.loads(schema.text(name)) for name in schema.EVENTS}
+    assert kept == {name: json.loads(schema.text(name)) for name in schema.RECORDS}
 
 
 @pytest.mark.parametrize(("name", "what"), EXAMPLES)

@@ -20,9 +20,9 @@ import fnm_bus
 from fnm_bus import schema
 print(json.dumps({
     "where": str(Path(fnm_bus.__file__)),
-    "events": list(schema.EVENTS),
+    "events": list(schema.RECORDS),
     "loaded": sorted(schema.load()),
-    "texts": {name: schema.text(name) for name in schema.EVENTS},
+    "texts": {name: schema.text(name) for name in schema.RECORDS},
     "released": len(schema.released()),
 }))
 """

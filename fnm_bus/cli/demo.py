@@ -72,9 +72,10 @@ def demo(
 def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
     from fnm_bus import wiring
     from fnm_bus.cli import render
-    from fnm_bus.consume import Reader
     from fnm_bus.demo import Arrival
+    from fnm_bus.event import DeadLetter, Event
     from fnm_bus.play import play
+    from fnm_bus.reader import Reader
 
     names = wiring.topics(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
@@ -92,7 +93,8 @@ def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
                 if read.event is None:
                     say(f"cannot be decoded: {read.error}")
                     continue
-                arrival.note(read.event)
+                if isinstance(read.event, Event | DeadLetter):
+                    arrival.note(read.event)
                 by_topic[read.topic] += 1
                 typer.echo(render.line(read.topic, read.event, color=colored()))
         statuses = playing.result()

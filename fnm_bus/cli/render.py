@@ -6,7 +6,14 @@ from typing import Any
 import msgspec
 import typer
 
-from fnm_bus.event import AnyEvent, AttackDetails, DeadLetter
+from fnm_bus.event import (
+    AnyRecord,
+    AttackDetails,
+    Audit,
+    Command,
+    DeadLetter,
+    Mitigation,
+)
 from fnm_bus.route import subject_of
 
 _COLORS = {
@@ -27,7 +34,7 @@ def heading() -> str:
     return _columns((*HEADING, "SENSOR"))
 
 
-def line(topic: str, event: AnyEvent, *, color: bool = False) -> str:
+def line(topic: str, event: AnyRecord, *, color: bool = False) -> str:
     """Return one event as one line of columns."""
     if isinstance(event, DeadLetter):
         at, action, target = event.failed_at, "DEAD LETTER", event.entry or ""
@@ -40,6 +47,8 @@ def line(topic: str, event: AnyEvent, *, color: bool = False) -> str:
                 event.reason,
             )
         )
+    if isinstance(event, Mitigation | Command | Audit):
+        return _columns(_decided(topic, event))
     pps, bits = _size(event.attack_details)
     uuid = (event.attack_details and event.attack_details.attack_uuid) or ""
     action = event.action
@@ -59,7 +68,18 @@ def line(topic: str, event: AnyEvent, *, color: bool = False) -> str:
     return text
 
 
-def value(event: AnyEvent) -> dict[str, Any]:
+def _decided(topic: str, record: Mitigation | Command | Audit) -> tuple[str, ...]:
+    match record:
+        case Mitigation():
+            at, what, text = record.changed_at, record.state, record.cause
+        case Command():
+            at, what, text = record.asked_at, record.verb, f"{record.by}: {record.why}"
+        case Audit():
+            at, what, text = record.at, record.what, f"{record.by}: {record.text}"
+    return f"{at:%H:%M:%S.%f}"[:-3], _short(topic), what, record.key or "", text
+
+
+def value(event: AnyRecord) -> dict[str, Any]:
     """Return an event as JSON values: times by RFC 3339, bytes in Base64."""
     found: dict[str, Any] = msgspec.to_builtins(event)
     return found

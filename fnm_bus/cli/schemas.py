@@ -70,7 +70,7 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
             "subject": pins.subject_of(topics[name]) if name in topics else None,
             "id": ids.get(pins.subject_of(topics[name])) if name in topics else None,
         }
-        for name in schema.EVENTS
+        for name in schema.RECORDS
     ]
     if json:
         dump(rows)
@@ -94,6 +94,6 @@ def show(
     from fnm_bus import schema
 
     full_name = name if "." in name else f"{schema.NAMESPACE}.{name}"
-    if full_name not in schema.EVENTS:
-        raise typer.BadParameter(f"{name}: wanted one of {', '.join(schema.EVENTS)}")
+    if full_name not in schema.RECORDS:
+        raise typer.BadParameter(f"{name}: wanted one of {', '.join(schema.RECORDS)}")
     typer.echo(jsonlib.dumps(jsonlib.loads(schema.text(full_name)), indent=2))

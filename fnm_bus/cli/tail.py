@@ -36,7 +36,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     """
     from fnm_bus import wiring
     from fnm_bus.cli import render
-    from fnm_bus.consume import Read, Reader
+    from fnm_bus.reader import Read, Reader
 
     known = settings(file)
     names = wiring.topics(known)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fnm_bus import schema
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
-from fnm_bus.event import AnyEvent, AttackDetails, HostEvent, PacketSample, Receipt
+from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
 from fnm_bus.pins import Pins
 from fnm_bus.route import Topics
 
@@ -21,7 +21,7 @@ TOPIC = "fastnetmon.host.v1"
 WANTED = Topics().of_events()
 EXAMPLES = [
     pytest.param(event, id=f"{full_name}-{name}")
-    for full_name in schema.EVENTS
+    for full_name in schema.RECORDS
     for name, event in schema.examples(full_name).items()
 ]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
@@ -38,7 +38,7 @@ def pinned() -> Pins:
 
 
 @pytest.mark.parametrize("event", EXAMPLES)
-def test_a_single_object_comes_back_as_it_was(event: AnyEvent) -> None:
+def test_a_single_object_comes_back_as_it_was(event: AnyRecord) -> None:
     codec = Codec()
     value = codec.encode(event, TOPIC)
     assert value[:2] == b"\xc3\x01"
@@ -105,7 +105,7 @@ FOREIGN = '{"type": "record", "name": "acme.Order", "fields": []}'
 WHOLE = Codec().encode(BAN, TOPIC)
 WHOLES = [
     Codec().encode(event, TOPIC)
-    for full_name in schema.EVENTS
+    for full_name in schema.RECORDS
     for event in schema.examples(full_name).values()
 ]
 
@@ -182,7 +182,7 @@ def test_an_id_that_the_registry_does_not_know_is_a_fault_of_the_record() -> Non
 
 @given(st.binary(max_size=400))
 def test_any_bytes_behind_a_header_are_an_event_or_refused(body: bytes) -> None:
-    for full_name in schema.EVENTS:
+    for full_name in schema.RECORDS:
         value = b"\xc3\x01" + schema.fingerprint(full_name) + body
         with suppress(InvalidRecord):
             assert isinstance(Codec().decode(value), schema.STRUCTS[full_name])
@@ -224,7 +224,7 @@ def test_what_avro_cannot_hold_is_refused_when_written(
 
 
 @pytest.mark.parametrize("event", EXAMPLES)
-def test_hints_change_no_byte(event: AnyEvent) -> None:
+def test_hints_change_no_byte(event: AnyRecord) -> None:
     full_name = f"fastnetmon.{type(event).__name__}"
     plain = BytesIO()
     datum = msgspec.to_builtins(event, builtin_types=(bytes, datetime))

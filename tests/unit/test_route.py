@@ -157,6 +157,6 @@ def test_another_match_names_another_rule(change: dict[str, object]) -> None:
 
 
 def test_every_event_topic_has_a_schema() -> None:
-    assert set(Topics().of_events().values()) == set(schema.EVENTS) - {
+    assert set(Topics().of_events().values()) == set(schema.RECORDS) - {
         "fastnetmon.DeadLetter"
     }

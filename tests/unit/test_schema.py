@@ -31,12 +31,12 @@ def declared(avro: Any) -> Iterator[str]:
             yield from declared(inner)
 
 
-@pytest.mark.parametrize("name", schema.EVENTS)
+@pytest.mark.parametrize("name", schema.RECORDS)
 def test_a_text_stands_alone(name: str) -> None:
     parse_schema(json.loads(schema.text(name)))
 
 
-@pytest.mark.parametrize("name", schema.EVENTS)
+@pytest.mark.parametrize("name", schema.RECORDS)
 def test_a_text_declares_each_type_once(name: str) -> None:
     names = list(declared(json.loads(schema.text(name))))
 
@@ -76,14 +76,14 @@ def test_a_fingerprint_is_little_endian_crc_64_avro() -> None:
 
 
 def test_every_record_has_a_fingerprint_of_its_own() -> None:
-    prints = {schema.fingerprint(name) for name in schema.EVENTS}
+    prints = {schema.fingerprint(name) for name in schema.RECORDS}
 
-    assert len(prints) == len(schema.EVENTS)
+    assert len(prints) == len(schema.RECORDS)
     assert {len(value) for value in prints} == {8}
 
 
 def test_load_holds_exactly_the_records_of_the_topics() -> None:
-    assert tuple(schema.load()) == schema.EVENTS
+    assert tuple(schema.load()) == schema.RECORDS
 
 
 def test_released_schemas_are_found_by_their_fingerprint() -> None:

@@ -10,9 +10,9 @@ from confluent_kafka import Producer
 from fnm_bus import consume
 from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.codec import Codec
-from fnm_bus.consume import Read, Reader
 from fnm_bus.errors import BrokerUnavailable, ConfigError
 from fnm_bus.event import HostEvent, Receipt
+from fnm_bus.reader import Read, Reader
 
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
 CODEC = Codec()

@@ -24,7 +24,7 @@ from fnm_bus.errors import (
     InvalidRecord,
     TopicRefused,
 )
-from fnm_bus.event import AnyEvent
+from fnm_bus.event import AnyRecord
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Read(NamedTuple):
     at: datetime
     key: bytes | None
     headers: tuple[tuple[str, bytes], ...]
-    event: AnyEvent | None
+    event: AnyRecord | None
     error: str
 
 

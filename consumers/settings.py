@@ -1,0 +1,170 @@
+"""What can be configured of the consumers: the tables below `[consumers]`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from fnm_bus.settings import Count, Port, Seconds, Settings, Table, Text
+
+_STATE = Path("/var/lib/fnm-bus")
+Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]
+
+
+class MitigatorSettings(Table):
+    """The mitigator: which events become which measures."""
+
+    policy: Path = Field(
+        Path("/etc/fnm-bus/policy.toml"), description="The policy and its guardrails."
+    )
+    transactional_id: Text = Field(
+        "fnm-bus-mitigator",
+        description="Kafka fences mitigators with one id: the one that starts last is"
+        " the only one that writes. Also the group that keeps its offsets.",
+    )
+    ban_time: Seconds = Field(
+        1900.0,
+        description="FastNetMon's ban time. A sensor that was never seen to send"
+        " status updates cannot renew: its mitigations last at least so long.",
+    )
+    memory: Seconds = Field(
+        86_400.0,
+        description="Seconds for which the end of a mitigation is remembered, so that"
+        " what comes late does not bring it back.",
+    )
+
+
+class EnforcerSettings(Table):
+    """What all enforcers have."""
+
+    snapshot: Path = Field(
+        _STATE / "enforcer.json",
+        description="What stands and until when, for a restart without Kafka.",
+    )
+    interval: Seconds = Field(
+        3.0, description="Seconds between two comparisons of wanted and actual."
+    )
+    max_skew: Seconds = Field(
+        30.0,
+        description="Difference between the broker's clock and this machine's from"
+        " which on it is told as a fault. Leases are corrected by it in any case.",
+    )
+
+
+class ExabgpSettings(EnforcerSettings):
+    """BGP blackholes and FlowSpec by ExaBGP."""
+
+    snapshot: Path = Field(
+        _STATE / "exabgp.json",
+        description="What stands and until when, for a restart without Kafka.",
+    )
+    neighbor: Text = Field("127.0.0.2", description="Address of the neighbor.")
+    port: Port = Field(179, description="The neighbor's port.")
+    local_address: Text = Field("127.0.0.1", description="Our address.")
+    router_id: Text = Field("127.0.0.1", description="Our router id.")
+    local_as: Asn = Field(64999, description="Our autonomous system number.")
+    peer_as: Asn = Field(64500, description="The neighbor's.")
+    hold_time: Annotated[int, Field(ge=3, le=65_535)] = Field(
+        9,
+        description="Seconds after which the neighbor withdraws everything when ExaBGP"
+        " says nothing any more.",
+    )
+    next_hop4: Text = Field(
+        "192.0.2.1", description="Next hop of IPv4 blackholes, routed to nowhere."
+    )
+    next_hop6: Text = Field(
+        "100::1", description="Next hop of IPv6 blackholes (RFC 6666)."
+    )
+    communities: tuple[Text, ...] = Field(
+        ("65535:666", "65535:65281"),
+        description="Communities of every blackhole: BLACKHOLE (RFC 7999) and"
+        " NO_EXPORT.",
+    )
+    user: Text | None = Field(
+        None, description="User that ExaBGP becomes. Without it, it stays who it is."
+    )
+    grace: Seconds = Field(
+        5.0,
+        description="Seconds after the end of a lease from which on the watchdog"
+        " withdraws what the enforcer left standing.",
+    )
+
+
+class NftablesSettings(EnforcerSettings):
+    """A firewall that drops, by nftables."""
+
+    snapshot: Path = Field(
+        _STATE / "nftables.json",
+        description="What stands and until when, for a restart without Kafka.",
+    )
+    table: Text = Field(
+        "fnm_bus", description="Name of the table of family inet; it is ours alone."
+    )
+    priority: int = Field(
+        -300, description="Priority of the chain; -300 is before connection tracking."
+    )
+    command: Text = Field("nft", description="The nft command.")
+
+
+class WebhookSettings(Table):
+    """Notices for people, by HTTP."""
+
+    url: Text | None = Field(None, description="Where notices are sent by POST.")
+    url_file: Path | None = Field(
+        None, description="File with the address, when it is a secret (as Slack's is)."
+    )
+    secret_file: Path | None = Field(
+        None,
+        description="File with the key that signs: X-Fnm-Bus-Signature is sha256= and"
+        " the HMAC-SHA256 of the body.",
+    )
+    template: Annotated[str, Field(pattern="^(json|slack)$")] = Field(
+        "json", description="json (docs/reference/notice.md) or slack."
+    )
+    group_wait: Seconds = Field(
+        10.0, description="Seconds in which a new storm's mitigations gather first."
+    )
+    group_interval: Seconds = Field(
+        300.0, description="Seconds until a storm that goes on is told of again."
+    )
+    timeout: Seconds = Field(10.0, description="Seconds for each request.")
+    give_up: Seconds = Field(
+        3600.0, description="Seconds after which a notice is given up."
+    )
+
+
+class JsonlinesSettings(Table):
+    """Decoded events as lines of JSON, for a SIEM."""
+
+    path: Path | None = Field(None, description="File to append to; else stdout.")
+    topics: tuple[Text, ...] = Field(
+        (), description="Topics to read; else host, hostgroup, status and audit."
+    )
+    fsync: bool = Field(
+        default=True, description="Whether offsets wait until lines are on disk."
+    )
+
+
+class ConsumerTables(Table):
+    """The consumers."""
+
+    metrics_host: Text = Field(
+        "127.0.0.1", description="Address of a consumer's /metrics and /healthz."
+    )
+    metrics_port: Port = Field(
+        0, description="Their port; 0 takes a free one, and says which."
+    )
+    attempts: Count = Field(
+        5, description="Failures of a handler after which a record is a dead letter."
+    )
+    mitigator: MitigatorSettings = MitigatorSettings()
+    exabgp: ExabgpSettings = ExabgpSettings()
+    nftables: NftablesSettings = NftablesSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    jsonlines: JsonlinesSettings = JsonlinesSettings()
+
+
+class AllSettings(Settings):
+    """What is configured for fnm-bus, and for its consumers."""
+
+    consumers: ConsumerTables = ConsumerTables()
