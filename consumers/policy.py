@@ -199,11 +199,11 @@ def mismatch(facts: Facts, match: Match) -> str:
     )
 
 
-def customer_of(networks: tuple[Network, ...], policy: Policy) -> Customer | None:
+def customer_of(
+    networks: tuple[Network, ...], customers: tuple[Customer, ...]
+) -> Customer | None:
     """Return the first customer in whose networks all of *networks* lie."""
-    return next(
-        (it for it in policy.customers if _all_within(networks, it.networks)), None
-    )
+    return next((it for it in customers if _all_within(networks, it.networks)), None)
 
 
 def _all_within(inner: tuple[Network, ...], outer: tuple[Network, ...]) -> bool:

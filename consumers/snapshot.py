@@ -43,13 +43,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """What an enforcer knew.
 
     Attributes:
-        topic_id: Kafka's own id of the topic; another one means it was made anew.
-        offsets: partition → offset after the last record that counted.
         leases: key → what stands or may stand.
     """
 
-    topic_id: str
-    offsets: Mapping[int, int]
     leases: Mapping[str, Lease]
 
 
@@ -87,9 +83,7 @@ def load(path: Path) -> Snapshot | None:
         found: Any = msgspec.json.decode(path.read_bytes())
         if found["version"] != _VERSION:
             raise SnapshotError(f"{path}: version {found['version']} is not known")
-        snapshot = msgspec.convert(
-            found["snapshot"], type=Snapshot, strict=False, str_keys=True
-        )
+        snapshot = msgspec.convert(found["snapshot"], type=Snapshot)
         if found["boot"] == hook.boot_id():
             return snapshot
         saved = datetime.fromisoformat(found["saved_at"])
@@ -105,4 +99,4 @@ def load(path: Path) -> Snapshot | None:
     leases = {
         key: Lease(it.measure, it.ends + shift) for key, it in snapshot.leases.items()
     }
-    return Snapshot(snapshot.topic_id, snapshot.offsets, leases)
+    return Snapshot(leases)

@@ -42,6 +42,7 @@ class Read(NamedTuple):
         at: the record's time (UTC).
         key: its key, or None.
         headers: its headers.
+        value: its bytes; None or empty is a tombstone of a compacted topic.
         event: what it holds, or None when that cannot be decoded.
         error: why it cannot be decoded, or "".
     """
@@ -52,6 +53,7 @@ class Read(NamedTuple):
     at: datetime
     key: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+    value: bytes | None
     event: AnyRecord | None
     error: str
 
@@ -202,6 +204,7 @@ class Reader:
             datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
             message.key(),
             tuple(headers),
+            message.value(),
             event,
             why,
         )

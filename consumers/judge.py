@@ -1,0 +1,58 @@
+"""Judge: what an event changes in the wanted state.
+
+    order ▶ closes?  its reasons hold no more
+          ▶ opens?   a status renews what stands; else policy ▶ plan ▶ guardrails
+
+An unban is never asked whether it may. A fresh status of an attack for which nothing
+stands counts like its ban, so an outage delays a mitigation and does not cost it.
+"""
+
+from consumers import guardrails
+from consumers.closing import close, end
+from consumers.facts import ATTACK, CLOSES, OPENS, Facts
+from consumers.guardrails import REFUSE
+from consumers.measure import measure_of
+from consumers.opening import open_
+from consumers.renewal import renew
+from consumers.state import SUPPRESSED
+from consumers.turn import Turn
+
+
+def judge(turn: Turn, facts: Facts) -> None:
+    """Let one event change the state."""
+    if facts.action not in OPENS | CLOSES:
+        return  # attack_details and words that FastNetMon may add: nothing to do
+    last = turn.state.sequence(facts.place)
+    if facts.sequence <= last:
+        turn.ignore(facts, f"its sequence is {facts.sequence}, {last} came")
+        return
+    if facts.action in CLOSES:
+        close(turn, facts)
+        return
+    late = guardrails.timely(facts, turn.wall, turn.terms.policy.limits)
+    if guardrails.verdict(late) == REFUSE:
+        turn.ignore(facts, late[0].text, late)
+        return
+    turn.state.saw(facts.place, facts.sequence)
+    if facts.action == "attack_status":
+        turn.state.renewing.add(facts.sensor)
+        standing = turn.state.places(facts.sensor, facts.target)
+        for place in standing:
+            renew(turn, facts, place)
+        if any(place[2] == ATTACK for place in standing):
+            return
+    if turn.state.paused:
+        turn.ignore(facts, "everything is paused")
+        return
+    open_(turn, facts, late)
+
+
+def review(turn: Turn) -> None:
+    """End what stands although today's guardrails refuse it; asked once at start."""
+    for it in turn.state.standing():
+        if it.state == SUPPRESSED:
+            continue
+        checks = guardrails.allowed(measure_of(it), turn.terms.policy.limits)
+        refused = [check for check in checks if check.verdict == REFUSE]
+        if refused:
+            end(turn, it, f"refused now: {refused[0].name}: {refused[0].text}")
