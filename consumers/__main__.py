@@ -1,41 +1,65 @@
-"""`fnm-bus-consumer`: the sample consumers."""
+"""`fnm-bus-consumer` and `python -m consumers`: the consumers."""
 
 import sys
 from typing import Annotated
 
 import typer
 
+from consumers import people, services
 from fnm_bus import __version__
+from fnm_bus.cli.options import complain
+from fnm_bus.errors import FnmBusError
 
 app = typer.Typer(
     name="fnm-bus-consumer",
-    no_args_is_help=False,
-    add_completion=False,
+    help="Turn attack events into mitigations that always end, and tell people.",
+    epilog="Documentation: docs/mitigation.md. Exit status: 0 done, 1 refused or not"
+    " found, 2 usage, 69 Kafka or a backend away, 75 no answer, 78 configuration.",
+    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-@app.callback(invoke_without_command=True)
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fnm-bus-consumer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
 def consumer(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _version(wanted=value),
+            is_eager=True,
+            help="Print the version.",
+        ),
     ] = False,
 ) -> None:
-    """List the sample consumers: programs that read the events, to run and to copy."""
-    if version:
-        typer.echo(f"fnm-bus-consumer {__version__}")
-        return
-    typer.echo(
-        "No sample consumer comes with this version."
-        " `fnm-bus tail --json` shows what one would read."
-    )
+    """Turn attack events into mitigations that always end, and tell people."""
+
+
+app.command()(services.mitigator)
+app.command()(services.exabgp)
+app.command()(services.nftables)
+app.command()(services.webhook)
+app.command()(services.jsonlines)
+app.add_typer(people.app, name="mitigations")
+app.command()(people.explain)
+app.command()(services.check)
 
 
 def main() -> None:
-    """Run the command line."""
-    sys.exit(app())
+    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    try:
+        app()
+    except FnmBusError as exc:
+        complain(str(exc))
+        sys.exit(exc.exit_code)
 
 
 if __name__ == "__main__":

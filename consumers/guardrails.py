@@ -29,12 +29,14 @@ class Tally:
         by_customer: the same by customer's name.
         last_minute: how many started within the last 60 s.
         covered: version of IP → own addresses that are affected.
+        networks: those networks; the values say how often.
     """
 
     total: int = 0
     by_customer: Mapping[str, int] = field(default_factory=dict)
     last_minute: int = 0
     covered: Mapping[int, int] = field(default_factory=dict)
+    networks: Mapping[Network, int] = field(default_factory=dict)
 
 
 def timely(facts: Facts, now: datetime, limits: Limits) -> tuple[Check, ...]:
@@ -152,15 +154,29 @@ def _breaker(measure: Measure, tally: Tally, limits: Limits) -> Check:
     if mine is None:
         return _check("share", FINE, "no network is meant")
     own = sum(it.num_addresses for it in limits.own if it.version == mine.version)
-    count = tally.covered.get(mine.version, 0) + mine.num_addresses
+    more = _more(mine, tally.networks)
+    count = tally.covered.get(mine.version, 0) + more
     # One host always may: of a small network it is a large share.
-    if count > own * limits.share and count > 1:
+    if more > 0 and count > own * limits.share and count > 1:
         text = (
             f"{count / own if own else 1:.1%} of our IPv{mine.version} addresses would"
             f" be affected, allowed {limits.share:.1%}"
         )
         return _check("share", HOLD, text)
     return _check("share", FINE, f"at most {limits.share:.1%} would be affected")
+
+
+def _more(mine: Network, there: Mapping[Network, int]) -> int:
+    """Return how many addresses *mine* adds to those that are affected already."""
+    if mine in there or any(
+        mine.supernet(new_prefix=length) in there for length in range(mine.prefixlen)
+    ):
+        return 0
+    if mine.num_addresses == 1:
+        return 1
+    return mine.num_addresses - sum(
+        it.num_addresses for it in there if within(it, mine)
+    )
 
 
 def _check(name: str, verdict: str, text: str) -> Check:

@@ -9,7 +9,7 @@ stands counts like its ban, so an outage delays a mitigation and does not cost i
 
 from consumers import guardrails
 from consumers.closing import close, end
-from consumers.facts import ATTACK, CLOSES, OPENS, Facts
+from consumers.facts import CLOSES, OPENS, Facts
 from consumers.guardrails import REFUSE
 from consumers.measure import measure_of
 from consumers.opening import open_
@@ -36,10 +36,9 @@ def judge(turn: Turn, facts: Facts) -> None:
     turn.state.saw(facts.place, facts.sequence)
     if facts.action == "attack_status":
         turn.state.renewing.add(facts.sensor)
-        standing = turn.state.places(facts.sensor, facts.target)
-        for place in standing:
-            renew(turn, facts, place)
-        if any(place[2] == ATTACK for place in standing):
+        places = turn.state.places(facts.sensor, facts.target)
+        renewed = [renew(turn, facts, place) for place in places]
+        if any(renewed):
             return
     if turn.state.paused:
         turn.ignore(facts, "everything is paused")

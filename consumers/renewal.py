@@ -5,43 +5,71 @@ from msgspec.structs import replace
 from consumers import guardrails
 from consumers.closing import end
 from consumers.facts import ATTACK, Facts
-from consumers.guardrails import REFUSE
+from consumers.guardrails import FINE, REFUSE
 from consumers.lease import RENEW_AFTER, changed, reason_of, term, with_reason
 from consumers.measure import measure_of
-from consumers.policy import Rule
-from consumers.state import SUPPRESSED, Place, place_of
+from consumers.policy import Rule, customer_of
+from consumers.state import PROPOSED, SUPPRESSED, WANTED, Place, place_of
 from consumers.turn import Turn
-from fnm_bus.event import Reason
+from fnm_bus.event import Mitigation, Reason
 
 
-def renew(turn: Turn, facts: Facts, place: Place) -> None:
-    """Let a status renew the mitigations that stand for its target."""
-    limits = turn.terms.policy.limits
+def renew(turn: Turn, facts: Facts, place: Place) -> bool:
+    """Let a status renew what stands at a place of its target.
+
+    Returns:
+        Whether the attack of the status stands there; if not, it counts like its ban.
+    """
+    found = False
     for key in turn.state.holding(place):
         it = turn.state.mitigations[key]
         before = next(one for one in it.reasons if place_of(one) == place)
-        checks = guardrails.allowed(measure_of(it), limits)
-        if guardrails.verdict(checks) == REFUSE and it.state != SUPPRESSED:
-            end(turn, it, "its guardrails refuse it now")
-            continue
         if place[2] == ATTACK and another(before, facts):
             continue
-        lease = before.lease_ms / 1000
-        rule = _rule(turn, before.rule)
-        if rule is not None:
-            of_part = facts._replace(part=place[2])
-            lease = term(rule.action.lease, of_part, turn.terms.ban_time, renewing=True)
-        waited = (turn.now - before.renewed_at).total_seconds()
-        if waited < lease * RENEW_AFTER and before.renewals:
-            continue  # the lease is long enough; each record costs every reader
-        reason = replace(
-            reason_of(facts, before.rule, lease, turn.now, before.renewals + 1),
-            part=place[2],
-            action=before.action if place[2] != ATTACK else facts.action,
-            sequence=facts.sequence if place[2] == ATTACK else before.sequence,
-        )
-        cause = f"attack_status by {facts.sensor}"
-        turn.write(changed(it, turn.now, cause=cause, reasons=with_reason(it, reason)))
+        found = found or place[2] == ATTACK
+        checks = guardrails.allowed(measure_of(it), turn.terms.policy.limits)
+        if guardrails.verdict(checks) == REFUSE and it.state != SUPPRESSED:
+            end(turn, it, "its guardrails refuse it now")
+        else:
+            _renew(turn, facts, it, before)
+    return found
+
+
+def _renew(turn: Turn, facts: Facts, it: Mitigation, before: Reason) -> None:
+    rule = _rule(turn, before.rule)
+    lease = before.lease_ms / 1000
+    attack = before.part == ATTACK
+    if rule is not None:
+        of_part = facts._replace(part=before.part)
+        lease = term(rule.action.lease, of_part, turn.terms.ban_time, renewing=True)
+    waited = (turn.now - before.renewed_at).total_seconds()
+    free = it.state == PROPOSED and _affordable(turn, it, rule)
+    if waited < lease * RENEW_AFTER and before.renewals and not free:
+        return  # the lease is long enough; each record costs every reader
+    reason = replace(
+        reason_of(facts, before.rule, lease, turn.now, before.renewals + 1),
+        part=before.part,
+        action=facts.action if attack else before.action,
+        sequence=facts.sequence if attack else before.sequence,
+    )
+    cause = f"attack_status by {facts.sensor}"
+    state = WANTED if free else None
+    kept = with_reason(it, reason)
+    turn.write(changed(it, turn.now, cause=cause, state=state, reasons=kept))
+    if free:
+        turn.tell("wanted", "the caps allow it now", key=it.key, facts=facts)
+
+
+def _affordable(turn: Turn, it: Mitigation, rule: Rule | None) -> bool:
+    """Return whether what a cap held may start now; approval is not given here."""
+    if rule is None or rule.action.approval:
+        return False
+    policy, measure = turn.terms.policy, measure_of(it)
+    mine = guardrails.meant(measure, policy.limits.own)
+    customer = None if mine is None else customer_of((mine,), policy.customers)
+    tally = turn.state.tally(turn.now)
+    asked = guardrails.affordable(measure, tally, policy.limits, customer)
+    return guardrails.verdict(asked) == FINE
 
 
 def another(before: Reason, facts: Facts) -> bool:

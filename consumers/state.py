@@ -115,7 +115,13 @@ class State:
         """Return what stands, as far as caps are concerned."""
         while self._starts and self._starts[0] <= now - _MINUTE:
             self._starts.popleft()
-        return Tally(self._total, self._customers, len(self._starts), self._covered)
+        return Tally(
+            self._total,
+            self._customers,
+            len(self._starts),
+            self._covered,
+            self._networks,
+        )
 
     def news(self, place: Place, text: str) -> bool:
         """Return whether *text* is news of a place: each is told once in a row."""

@@ -3,10 +3,11 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from fnm_bus import tree, wiring
 from fnm_bus.errors import FnmBusError
+from fnm_bus.finding import Finding
 from fnm_bus.settings import Settings
 from fnm_bus.spool import Spool
 from fnm_bus.topics import Admin, differences, wanted
@@ -18,20 +19,6 @@ _WANTED_OF_FASTNETMON: Final = {
     "notify_script_format": "json",
     "notify_script_attack_status_updates": "enable",
 }
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        ok: whether it is as it should be.
-        what: what was found, in words.
-        remedy: what to do, or "".
-    """
-
-    ok: bool
-    what: str
-    remedy: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

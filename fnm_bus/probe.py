@@ -5,10 +5,11 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from fnm_bus import hook, install, tree
 from fnm_bus.errors import ConfigError, FnmBusError
+from fnm_bus.finding import Finding
 from fnm_bus.order import pid_of
 from fnm_bus.spool import Spool
 
@@ -17,20 +18,6 @@ _DOCUMENT: Final = b'{"fnm-bus": "this only proves the way"}\n'
 _PATIENCE: Final = 10.0
 """Seconds for the hook, and for the relay to take the entry."""
 _NAP: Final = 0.02
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        ok: whether it is as it should be.
-        what: what was found, in words.
-        remedy: what to do, or "".
-    """
-
-    ok: bool
-    what: str
-    remedy: str = ""
 
 
 def check(path: Path) -> list[Finding]:

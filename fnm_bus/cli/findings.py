@@ -1,27 +1,11 @@
 """Findings of a check, a line each."""
 
 from collections.abc import Iterable
-from typing import Protocol
 
 import typer
 
 from fnm_bus.cli.options import colored
-
-
-class Finding(Protocol):
-    """Something that was looked at."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is as it should be."""
-
-    @property
-    def what(self) -> str:
-        """What was looked at, and what was seen."""
-
-    @property
-    def remedy(self) -> str:
-        """What to do when it is not well; "" when nothing."""
+from fnm_bus.finding import Finding
 
 
 def show(findings: Iterable[Finding]) -> None:

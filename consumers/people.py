@@ -1,0 +1,301 @@
+"""The commands for people: look at mitigations, ask for changes, ask why."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from consumers.explain import Explained
+    from consumers.settings import AllSettings
+    from consumers.turn import Terms
+    from fnm_bus.event import Command, Event, Mitigation
+
+app = typer.Typer(
+    help="Look at mitigations, and ask the mitigator to change them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+By = Annotated[str | None, typer.Option("--by", help="Who asks. Else your login.")]
+Why = Annotated[str, typer.Option("--why", help="Why; it stands in the audit topic.")]
+Key = Annotated[str, typer.Argument(help="The mitigation, as `list` shows it.")]
+
+
+@app.command("list")
+def list_(
+    *,
+    file: ConfigFile = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show also what has ended.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what stands: state, how long still, why.
+
+    Examples:
+        fnm-bus-consumer mitigations list
+
+        fnm-bus-consumer mitigations list --all --json | jq .key
+    """
+    from consumers import asking, wiring
+    from consumers.state import ENDED, NONE
+
+    latest = dict(asking.wanted_state(wiring.settings(file)))
+    found = [it for it in latest.values() if it is not None and it.kind != NONE]
+    found = [it for it in found if everything or it.state != ENDED]
+    found.sort(key=lambda it: it.started_at)
+    if json:
+        for it in found:
+            dump(asking.as_json(it))
+        return
+    if not found:
+        say("nothing stands")
+        return
+    typer.echo(_columns("STATE", "LEFT", "MITIGATION", "CAUSE"))
+    for it in found:
+        typer.echo(_columns(_state(it), _left(it), it.key, it.cause))
+
+
+@app.command()
+def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
+    """Show one mitigation with all its reasons. Status 1 when there is none.
+
+    Example:
+        fnm-bus-consumer mitigations show 'blackhole|203.0.113.7/32'
+    """
+    from consumers import asking, wiring
+
+    it = dict(asking.wanted_state(wiring.settings(file))).get(key)
+    if it is None:
+        complain(f"there is no mitigation {key}; `mitigations list --all` shows all")
+        end(1)
+    if json:
+        dump(asking.as_json(it))
+        return
+    for name, value in asking.as_json(it).items():
+        if name != "reasons" and value not in (None, "", [], ()):
+            typer.echo(f"{name:<16} {value}")
+    for number, reason in enumerate(it.reasons):
+        kept = "holds" if reason.holds else "does not hold any more"
+        typer.echo(
+            f"reason {number}: {kept}; {reason.action} of {reason.target} by"
+            f" {reason.sensor or 'a person'}, rule {reason.rule or '-'}, attack"
+            f" {reason.attack_uuid or '-'}, renewed {reason.renewals} times, last"
+            f" {reason.renewed_at:%F %T} UTC"
+        )
+
+
+@app.command()
+def approve(key: Key, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """Let a proposed mitigation begin."""
+    _ask(file, "approve", by, why, key=key)
+
+
+@app.command()
+def deny(key: Key, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """Keep a proposed mitigation from beginning while its attack goes on."""
+    _ask(file, "deny", by, why, key=key)
+
+
+@app.command("end")
+def end_(key: Key, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """End a mitigation; it does not come back while its attack goes on."""
+    _ask(file, "end", by, why, key=key)
+
+
+@app.command()
+def add(  # noqa: PLR0913 - one parameter for each option
+    prefix: Annotated[str, typer.Argument(help="A network of ours, such as a /32.")],
+    *,
+    kind: Annotated[
+        str, typer.Option(help="blackhole, firewall or notify.")
+    ] = "blackhole",
+    lease: Annotated[
+        float, typer.Option(min=1, help="Seconds until it ends by itself.")
+    ] = 900.0,
+    enforcer: Annotated[
+        list[str] | None, typer.Option(help="Who is to act; else all that can.")
+    ] = None,
+    file: ConfigFile = None,
+    why: Why = "",
+    by: By = None,
+) -> None:
+    """Start a measure by hand. The guardrails are asked as for any other.
+
+    Example:
+        fnm-bus-consumer mitigations add 203.0.113.7/32 --lease 600 --why 'ticket 4711'
+    """
+    _ask(
+        file,
+        "add",
+        by,
+        why,
+        prefix=prefix,
+        kind=kind,
+        lease_ms=round(lease * 1000),
+        enforcers=tuple(enforcer or ()),
+    )
+
+
+@app.command()
+def pause(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """The red button: withdraw everything at once, start nothing until `resume`."""
+    _ask(file, "pause", by, why)
+
+
+@app.command()
+def resume(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """Let mitigations start again; attacks that go on count with their next status."""
+    _ask(file, "resume", by, why)
+
+
+def explain(
+    *,
+    file: ConfigFile = None,
+    event_id: Annotated[
+        str, typer.Option("--event-id", help="Explain this event of the topics.")
+    ] = "",
+    since: Annotated[
+        str, typer.Option(help="Replay so much of the topics: 30m, 12h, 7d.")
+    ] = "",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not look at what stands in Kafka.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what the policy makes of a notification, and why. Nothing is published.
+
+    Reads a notification from stdin unless told otherwise. Every rule and guardrail
+    that was asked is shown with its answer.
+
+    Examples:
+        fnm-bus-consumer explain < ban.json
+
+        fnm-bus-consumer explain --event-id 1c1b7e66-6d4b-5f04-8d4c-0b8d3b3c5a4e
+
+        fnm-bus-consumer explain --since 7d
+    """
+    from consumers import wiring
+
+    known = wiring.settings(file)
+    terms = wiring.terms(known)
+    if since:
+        found = _replayed(known, terms, _duration(since))
+    else:
+        found = iter([_explained(known, terms, event_id, offline=offline)])
+    _print(found, json=json)
+
+
+def _explained(
+    known: "AllSettings", terms: "Terms", event_id: str, *, offline: bool
+) -> "Explained":
+    from consumers import asking
+    from consumers.explain import explain as explained
+    from consumers.state import State, rebuilt
+
+    event, own = _event(known, event_id), terms.policy.limits.own
+    state = State(own) if offline else rebuilt(asking.wanted_state(known), own)
+    return explained(event, state, terms, datetime.now(UTC))
+
+
+def _replayed(
+    known: "AllSettings", terms: "Terms", back: timedelta
+) -> "Iterator[Explained]":
+    from consumers.explain import replay
+
+    first = datetime.now(UTC) - back
+    events = (it for it in _events(known) if it.receipt.received_at >= first)
+    return replay(events, terms)
+
+
+def _print(found: "Iterator[Explained]", *, json: bool) -> None:
+    from consumers import asking
+    from consumers.explain import shown
+
+    started = 0
+    for it in found:
+        started += sum(one.what in {"wanted", "proposed"} for one in it.audits)
+        if json:
+            dump(
+                {
+                    "event_id": it.event.receipt.event_id,
+                    "decisions": [asking.as_json(one) for one in it.audits],
+                    "changes": [asking.as_json(one) for one in it.changes],
+                }
+            )
+            continue
+        for line in shown(it):
+            typer.echo(line)
+    say(f"mitigations that would start: {started}. Nothing was published.")
+
+
+def _event(known: "AllSettings", event_id: str) -> "Event":
+    from fnm_bus import hook
+    from fnm_bus.event import Receipt
+    from fnm_bus.parse import parse
+
+    if event_id:
+        for it in _events(known):
+            if it.receipt.event_id == event_id:
+                return it
+        complain(f"no event {event_id} on the topics")
+        end(1)
+    now = datetime.now(UTC)
+    receipt = Receipt(
+        event_id="explained",
+        received_at=now,
+        sequence=round(now.timestamp() * 1e6) << 10,
+        sensor=known.sensor,
+    )
+    return parse(hook.read_stdin([]), (), receipt)[0]
+
+
+def _events(known: "AllSettings") -> "Iterator[Event]":
+    from consumers import asking
+    from fnm_bus import wiring
+    from fnm_bus.event import HostEvent, HostgroupEvent, StatusEvent
+
+    names = wiring.topics(known)
+    for it in asking.records(known, [names.host, names.hostgroup, names.status]):
+        if isinstance(it.event, HostEvent | HostgroupEvent | StatusEvent):
+            yield it.event
+
+
+def _duration(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    if text[:-1].isdigit() and text[-1] in units:
+        return timedelta(**{units[text[-1]]: int(text[:-1])})
+    raise typer.BadParameter(f"{text}: wanted 30m, 12h or 7d", param_hint="--since")
+
+
+def _ask(file: Any, verb: str, by: str | None, why: str, **about: Any) -> None:
+    from consumers import asking, wiring
+
+    if not why and sys.stdin.isatty():
+        why = typer.prompt("Why", default="", show_default=False)
+    it: Command = asking.command(verb, by, why, **about)
+    answer = asking.ask(wiring.settings(file), it)
+    say(f"{answer.what}: {answer.key or ''} {answer.text}")
+    end(1 if answer.what == "refused" else 0)
+
+
+def _state(it: "Mitigation") -> str:
+    return f"{it.state} (dry)" if it.dry_run else it.state
+
+
+def _left(it: "Mitigation") -> str:
+    seconds = (it.expires_at - datetime.now(UTC)).total_seconds()
+    return f"{seconds:.0f} s" if seconds > 0 else "-"
+
+
+def _columns(*cells: str) -> str:
+    widths = (16, 8, 34)
+    return "  ".join(
+        [*(f"{it:<{w}}" for it, w in zip(cells, widths, strict=False)), cells[-1]]
+    )

@@ -1,0 +1,128 @@
+"""The commands that run: the mitigator, the enforcers, and what tells people."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, dump, end
+
+
+def mitigator(*, file: ConfigFile = None) -> None:
+    """Turn events into the wanted state, by the policy.
+
+    One mitigator is active; start a second one to stand by. SIGTERM ends it; what is
+    mitigated goes on until its leases end.
+
+    Examples:
+        python -m consumers mitigator
+
+        fnm-bus-consumer mitigator --config /etc/fnm-bus/fnm-bus.toml
+    """
+    from consumers import wiring
+    from consumers.metrics import MitigatorMetrics
+
+    known = wiring.settings(file)
+    metrics = MitigatorMetrics()
+    it = wiring.mitigator(known, metrics)
+    wiring.serve(known, it, metrics.registry(), lambda: {"active": it.leading})
+
+
+def exabgp(
+    *,
+    file: ConfigFile = None,
+    api: Annotated[
+        bool, typer.Option("--api", help="Be the enforcer that ExaBGP starts.")
+    ] = False,
+    watchdog: Annotated[
+        bool, typer.Option("--watchdog", help="Be the watchdog that ExaBGP starts.")
+    ] = False,
+) -> None:
+    """Announce blackholes and FlowSpec rules to a BGP neighbor.
+
+    Starts ExaBGP, which starts the enforcer and a watchdog as its API processes. When
+    ExaBGP ends, the neighbor withdraws everything; start it again and it is back.
+
+    Example:
+        fnm-bus-consumer exabgp --config /etc/fnm-bus/fnm-bus.toml
+    """
+    from consumers import exabgp_config, wiring
+    from consumers import watchdog as dog
+    from consumers.exabgp import ExabgpBackend
+    from consumers.metrics import EnforcerMetrics
+
+    known = wiring.settings(file)
+    of = known.consumers.exabgp
+    if watchdog:
+        dog.run(of)
+    elif api:
+        metrics = EnforcerMetrics()
+        backend = ExabgpBackend(sys.stdin.fileno(), sys.stdout.fileno(), of)
+        it = wiring.enforcement(known, of, backend, metrics)
+        wiring.serve(known, it, metrics.registry())
+    else:
+        exabgp_config.run(of, file)
+
+
+def nftables(*, file: ConfigFile = None) -> None:
+    """Drop traffic in this machine's firewall; the kernel ends each lease itself.
+
+    Needs CAP_NET_ADMIN.
+
+    Example:
+        fnm-bus-consumer nftables
+    """
+    from consumers import wiring
+    from consumers.metrics import EnforcerMetrics
+    from consumers.nftables import NftablesBackend
+
+    known = wiring.settings(file)
+    of = known.consumers.nftables
+    metrics = EnforcerMetrics()
+    it = wiring.enforcement(known, of, NftablesBackend(of), metrics)
+    wiring.serve(known, it, metrics.registry())
+
+
+def webhook(*, file: ConfigFile = None) -> None:
+    """Tell people by HTTP: one notice for each storm.
+
+    Example:
+        fnm-bus-consumer webhook
+    """
+    from consumers import webhook as it
+    from consumers import wiring
+
+    it.main(wiring.settings(file))
+
+
+def jsonlines(*, file: ConfigFile = None) -> None:
+    """Append decoded events to a file or stdout, one JSON object a line.
+
+    Example:
+        fnm-bus-consumer jsonlines | jq .event.action
+    """
+    from consumers import jsonlines as it
+    from consumers import wiring
+
+    it.main(wiring.settings(file))
+
+
+def check(*, file: ConfigFile = None, json: Json = False) -> None:
+    """Look at the policy, the topics, what stands, and the programs that enforce.
+
+    Each line passed or failed, with what to do. Changes nothing. Ends with status 1
+    when something failed.
+
+    Example:
+        fnm-bus-consumer check
+    """
+    from consumers import wiring
+    from consumers.examine import examine
+    from fnm_bus.cli.findings import show
+
+    findings = list(examine(wiring.settings(file)))
+    if json:
+        dump([it._asdict() for it in findings])
+    else:
+        show(findings)
+    end(0 if all(it.ok for it in findings) else 1)

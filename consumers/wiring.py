@@ -1,0 +1,140 @@
+"""Everything put together from the settings; the only place that knows all of it."""
+
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from consumers import policy_file
+from consumers.enforce import Enforcement
+from consumers.enforcer import Backend
+from consumers.metrics import EnforcerMetrics, MitigatorMetrics
+from consumers.mitigator import Mitigator
+from consumers.report import Report
+from consumers.settings import AllSettings, EnforcerSettings
+from consumers.turn import Terms
+from consumers.watching import Watching
+from fnm_bus import config, wiring
+from fnm_bus import log as logs
+from fnm_bus.codec import Codec
+from fnm_bus.health import HealthServer
+
+log = logging.getLogger(__name__)
+
+HUNG: Final = 30.0
+"""Seconds without a turn of a consumer's loop after which /healthz says so."""
+
+
+class Service(Protocol):
+    """What runs until it is asked to stop.
+
+    Attributes:
+        turned_at: when its loop turned last, on the monotonic clock.
+    """
+
+    turned_at: float
+
+    def run(self) -> None:
+        """Work until `stop`."""
+
+    def stop(self) -> None:
+        """Ask `run` to end; may be called from a signal handler."""
+
+
+def settings(file: Path | None) -> AllSettings:
+    """Return the settings; from here on logging is as they say.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    found = config.load_as(AllSettings, file).settings
+    logs.configure(found.log.level, found.log.format)
+    return found
+
+
+def terms(it: AllSettings) -> Terms:
+    """Return what the mitigator decides by.
+
+    Raises:
+        ConfigError: the policy is wrong; all problems at once.
+    """
+    of = it.consumers.mitigator
+    return Terms(
+        policy_file.load(of.policy),
+        dry_run=it.dry_run,
+        ban_time=of.ban_time,
+        memory=of.memory,
+    )
+
+
+def mitigator(it: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
+    """Return the mitigator.
+
+    Raises:
+        ConfigError: the policy is wrong, or a secret cannot be read.
+    """
+    return Mitigator(
+        settings=wiring.kafka(it),
+        name=it.consumers.mitigator.transactional_id,
+        topics=wiring.topics(it),
+        codec=wiring.reading_codec(it),
+        terms=terms(it),
+        metrics=metrics,
+    )
+
+
+def enforcement(
+    it: AllSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
+) -> Enforcement:
+    """Return an enforcer for *backend*.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+    """
+    kafka, names = wiring.kafka(it), wiring.topics(it)
+    # What ends a block depends on no registry.
+    codec = Codec()
+    return Enforcement(
+        backend=backend,
+        watching=Watching(kafka, names.mitigation, codec),
+        report=Report(kafka, names.audit, codec, backend.name),
+        path=of.snapshot,
+        interval=of.interval,
+        max_skew=of.max_skew,
+        dry_run=it.dry_run,
+        metrics=metrics,
+    )
+
+
+def serve(
+    it: AllSettings,
+    service: Service,
+    registry: CollectorRegistry,
+    facts: Callable[[], Mapping[str, object]] = dict,
+) -> None:
+    """Run *service* until a signal comes, with its figures and its health on a port.
+
+    Raises:
+        ConfigError: the port cannot be listened on, or what the service raises.
+    """
+
+    def state() -> tuple[bool, Mapping[str, object]]:
+        silent = monotonic() - service.turned_at
+        return silent < HUNG, {"seconds_since_turn": round(silent, 3), **facts()}
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: service.stop())
+    of = it.consumers
+    server = HealthServer(of.metrics_host, of.metrics_port, registry, state)
+    port = server.start()
+    log.info("metrics and health on %s:%d", of.metrics_host, port)
+    if it.dry_run:
+        log.warning("dry run: nothing is touched until dry_run = false")
+    try:
+        service.run()
+    finally:
+        server.stop()

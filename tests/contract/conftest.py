@@ -1,0 +1,141 @@
+"""The systems whose backends pass the contract.
+
+To add one, write a fixture `NAME_system` that yields a System, and put NAME into
+SYSTEMS; the tests take it from there.
+"""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+from uuid import uuid4
+
+import pytest
+from services.fetch import Unavailable
+from services.netns import Network
+
+from consumers.enforcer import Backend, MemoryBackend
+from consumers.measure import BLACKHOLE, FIREWALL, Measure
+from consumers.nftables import NftablesBackend
+from consumers.settings import NftablesSettings
+from fnm_bus.event import FlowMatch, FlowThen
+
+SYSTEMS = ("memory", "nftables")
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+class System(NamedTuple):
+    """One system, empty at the beginning of each test.
+
+    Attributes:
+        open: makes a backend, as a program that starts does.
+        measures: 1,000 measures that it can do; the first ones are of all sorts.
+        impossible: measures that it can never do.
+        lives_on: whether what stands stays when the backend is closed.
+    """
+
+    open: Callable[[], Backend]
+    measures: Sequence[Measure]
+    impossible: Sequence[Measure]
+    lives_on: bool
+
+
+@pytest.fixture(params=SYSTEMS)
+def system(request: pytest.FixtureRequest) -> System:
+    """One of the systems."""
+    found: System = request.getfixturevalue(f"{request.param}_system")
+    return found
+
+
+@pytest.fixture
+def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
+    """Make a backend, as a program that starts does."""
+    made: list[Backend] = []
+
+    def make() -> Backend:
+        made.append(system.open())
+        return made[-1]
+
+    yield make
+    for it in made:
+        it.close()
+
+
+@pytest.fixture
+def backend(open_backend: Callable[[], Backend]) -> Backend:
+    """A backend of a system in which nothing stands."""
+    return open_backend()
+
+
+@pytest.fixture
+def measures(system: System) -> Sequence[Measure]:
+    """1,000 measures that the system can do."""
+    return system.measures
+
+
+@pytest.fixture
+def impossible(system: System) -> Sequence[Measure]:
+    """Measures that the system can never do."""
+    return system.impossible
+
+
+@pytest.fixture
+def lives_on(system: System) -> bool:
+    """Whether what stands stays when the backend is closed."""
+    return system.lives_on
+
+
+@pytest.fixture
+def memory_system() -> System:
+    """Nothing but memory; it refuses no kind."""
+    return System(MemoryBackend, _hosts(FIREWALL), (), lives_on=False)
+
+
+@pytest.fixture(scope="session")
+def firewall() -> Iterator[Network]:
+    """Namespaces with a router whose nftables is the tests' own."""
+    network = Network()
+    try:
+        network.open()
+    except Unavailable as exc:
+        (pytest.fail if CI else pytest.skip)(str(exc))
+    else:
+        yield network
+    finally:
+        network.close()
+
+
+@pytest.fixture
+def nftables_system(firewall: Network) -> Iterator[System]:
+    """A table of nftables that no other test has."""
+    settings = NftablesSettings(table=f"t{uuid4().hex}", command=firewall.nft)
+    networks = ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::1/128", "2001:db8::/32")
+    firsts = [Measure(kind=FIREWALL, prefix=it) for it in networks]
+    yield System(
+        lambda: NftablesBackend(settings),
+        [*firsts, *_hosts(FIREWALL)][:1000],
+        [
+            Measure(kind=BLACKHOLE, prefix="192.0.2.1/32"),
+            Measure(
+                kind="flowspec",
+                flow=FlowMatch(destination_prefix="192.0.2.1/32"),
+                then=FlowThen(action="discard"),
+            ),
+            Measure(kind=FIREWALL),
+            Measure(kind=FIREWALL, prefix="192.0.2.1"),
+            Measure(kind=FIREWALL, prefix="192.0.2.1/24"),
+        ],
+        lives_on=True,
+    )
+    subprocess.run(
+        [*firewall.nft.split(), "delete", "table", "inet", settings.table],
+        check=False,  # a test may have made none
+        capture_output=True,
+    )
+
+
+def _hosts(kind: str) -> Sequence[Measure]:
+    return [
+        Measure(kind=kind, prefix=f"198.51.{100 + number // 250}.{number % 250}/32")
+        for number in range(1000)
+    ]

@@ -1,0 +1,232 @@
+"""What is said to nft and what its answers mean, as text."""
+
+import json
+from ipaddress import ip_network
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from consumers.enforcer import BackendError, Standing
+from consumers.measure import Measure
+from consumers.nft_text import (
+    Unsuitable,
+    faults,
+    network_of,
+    removal,
+    renewal,
+    setup,
+    standing,
+    timeout,
+)
+from consumers.nftables import NftablesBackend
+from consumers.settings import NftablesSettings
+from fnm_bus.errors import ConfigError
+
+
+def firewall(prefix: str | None) -> Measure:
+    return Measure(kind="firewall", prefix=prefix)
+
+
+def listing(*elements: Any, name: str = "hosts4", rules: int = 2) -> bytes:
+    chain = {"family": "inet", "table": "t", "name": name, "hook": "prerouting"}
+    rule = {"rule": {"family": "inet", "table": "t", "chain": name, "expr": []}}
+    found = {"name": name, "table": "t", "flags": ["timeout"], "elem": list(elements)}
+    items = [{"metainfo": {}}, {"set": found}, {"chain": chain}, *[rule] * rules]
+    return json.dumps({"nftables": items}).encode()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["192.0.2.1/32", "10.0.0.0/8", "2001:db8::/32", "2001:db8::1/128"]
+)
+def test_a_prefix_is_the_network_to_drop(prefix: str) -> None:
+    assert network_of(firewall(prefix)) == ip_network(prefix)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        None,
+        "",
+        "192.0.2.1",  # not canonical: the length is missing
+        "192.0.2.1/24",
+        "192.0.2.0/255.255.255.0",
+        "2001:DB8::1/128",
+        "2001:db8:0::/48",
+        "fe80::1%eth0/128",
+        "fe80::%x } ; flush ruleset/128",
+        "192.0.2.1/32\nflush ruleset",
+        " 192.0.2.1/32",
+        "192.0.2.1/33",
+        "example.net",
+        "@hosts4",
+    ],
+)
+def test_what_is_no_canonical_prefix_never_gets_to_nft(prefix: str | None) -> None:
+    with pytest.raises(Unsuitable) as caught:
+        network_of(firewall(prefix))
+    assert str(caught.value).startswith("firewall|")
+
+
+@pytest.mark.parametrize("kind", ["blackhole", "flowspec", "notify", ""])
+def test_other_kinds_are_refused(kind: str) -> None:
+    with pytest.raises(Unsuitable, match="firewall measures only"):
+        network_of(Measure(kind=kind, prefix="192.0.2.1/32"))
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (1.5, "1s500ms"),
+        (900, "900s0ms"),
+        (0.0001, "0s1ms"),
+        (1.00001, "1s1ms"),
+        (0.9999, "1s0ms"),
+        (99_999_999.0, "99999999s0ms"),
+    ],
+)
+def test_seconds_are_rounded_up_to_milliseconds(left: float, said: str) -> None:
+    assert timeout(left) == said
+
+
+@pytest.mark.parametrize("left", [0, -1.0, nan, inf, -inf, 100_000_000, 1e300])
+def test_no_time_is_ever_said_that_means_for_ever(left: float) -> None:
+    with pytest.raises(ValueError, match="wanted more than 0"):
+        timeout(left)
+
+
+def test_each_prefix_length_has_a_set_of_its_own() -> None:
+    networks = [ip_network(it) for it in ("10.0.0.0/8", "10.1.0.0/16", "::1/128")]
+    lines = "\n".join(setup("t", networks, -300))
+    assert "add set inet t net4_8 { type ipv4_addr; flags timeout; }" in lines
+    assert "ip daddr and 255.255.0.0 @net4_16 counter name net4_16_to drop" in lines
+    assert "ip6 saddr @hosts6 counter name hosts6_from drop" in lines
+    assert "type filter hook prerouting priority -300; policy accept;" in lines
+    assert "interval" not in lines
+
+
+def test_to_take_back_needs_no_chain() -> None:
+    lines = setup("t", [ip_network("10.0.0.0/8")], None)
+    assert [it.split()[1] for it in lines] == ["table", "set"]
+
+
+def test_a_renewal_is_one_line_that_fits_what_stands_and_what_does_not() -> None:
+    assert renewal("t", ip_network("192.0.2.1"), 2) == (
+        "add element inet t hosts4 { 192.0.2.1 };"
+        " delete element inet t hosts4 { 192.0.2.1 };"
+        " add element inet t hosts4 { 192.0.2.1 timeout 2s0ms }"
+    )
+    assert removal("t", ip_network("2001:db8::/32")) == (
+        "add element inet t net6_32 { 2001:db8:: };"
+        " delete element inet t net6_32 { 2001:db8:: }"
+    )
+
+
+def test_faults_are_named_by_line_with_their_first_reason() -> None:
+    said = """\
+/dev/stdin:12:24-31: Error: Could not process rule: Too many open files in system
+add element inet t h { 10.0.0.3 }
+                       ^^^^^^^^
+/dev/stdin:12:40-41: Error: Could not process rule: No such file or directory
+/dev/stdin:14:1-2: Error: value too large
+"""
+    assert faults(said) == {12: "Too many open files in system", 14: "value too large"}
+
+
+@pytest.mark.parametrize(
+    "said", ["", "netlink: Error: cache initialization failed", "Error: syntax error"]
+)
+def test_where_no_line_is_named_none_is_found(said: str) -> None:
+    assert faults(said) == {}
+
+
+def test_a_listing_says_what_stands_and_for_how_long() -> None:
+    element = {"elem": {"val": "192.0.2.1", "timeout": 10, "expires": 9}}
+    by_hand = "192.0.2.2"
+    assert standing(listing(element, by_hand)) == {
+        firewall("192.0.2.1/32"): Standing("drop", 9.0),
+        firewall("192.0.2.2/32"): Standing("drop", None),
+    }
+
+
+def test_a_listing_knows_networks_by_the_name_of_their_set() -> None:
+    element = {"elem": {"val": "2001:db8::", "timeout": 0, "expires": 0}}
+    assert standing(listing(element, name="net6_32")) == {
+        firewall("2001:db8::/32"): Standing("drop", 0.0)
+    }
+
+
+@pytest.mark.parametrize("rules", [0, 1])
+def test_a_set_without_its_rules_drops_nothing(rules: int) -> None:
+    assert standing(listing("192.0.2.1", rules=rules)) == {}
+
+
+def test_sets_of_others_are_not_ours() -> None:
+    assert standing(listing("192.0.2.1", name="mine")) == {}
+    assert standing(b'{"nftables": [{"table": {"name": "t"}}]}') == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"table inet t {",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"nftables": 7}',
+        b'{"nftables": [7]}',
+        b'{"nftables": [{"set": 7}]}',
+        b'{"nftables": [{"chain": 7}]}',
+        listing("no address"),
+        listing({"elem": {}}),
+        listing({"elem": 7}),
+        listing(7.5),
+        listing({"elem": {"val": {"range": ["192.0.2.1", "192.0.2.9"]}}}),
+        listing({"elem": {"val": "192.0.2.1", "expires": "soon"}}),
+    ],
+)
+def test_what_is_no_listing_is_told(answer: bytes) -> None:
+    with pytest.raises(BackendError, match="not understood"):
+        standing(answer)
+
+
+@pytest.mark.parametrize(
+    "table", ["a b", "t; flush ruleset", "1st", "t\n", "t{", "é", "-t", "x" * 101]
+)
+def test_a_table_that_is_no_name_is_a_wrong_configuration(table: str) -> None:
+    with pytest.raises(ConfigError, match=r"consumers\.nftables\.table"):
+        NftablesBackend(NftablesSettings(table=table))
+
+
+@pytest.mark.parametrize("command", [" ", "nft 'unclosed"])
+def test_a_command_that_is_none_is_a_wrong_configuration(command: str) -> None:
+    with pytest.raises(ConfigError, match=r"consumers\.nftables\.command"):
+        NftablesBackend(NftablesSettings(command=command))
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        ("/nowhere/nft", "install nftables"),
+        ("/", "consumers.nftables.command"),
+        ("false", "status 1"),
+        ("sh -c 'echo Operation not permitted >&2; exit 1'", "CAP_NET_ADMIN"),
+    ],
+)
+def test_a_command_that_fails_is_told_with_the_remedy(
+    command: str, remedy: str
+) -> None:
+    backend = NftablesBackend(NftablesSettings(command=command))
+    with pytest.raises(BackendError, match=remedy) as caught:
+        backend.active()
+    assert caught.value.retryable
+    with pytest.raises(BackendError, match=remedy):
+        backend.withdraw([firewall("192.0.2.1/32"), firewall("192.0.2.2/32")])
+
+
+def test_a_missing_namespace_is_not_taken_for_a_missing_table() -> None:
+    script = "echo 'Cannot open network namespace: No such file or directory' >&2"
+    backend = NftablesBackend(NftablesSettings(command=f'sh -c "{script}; exit 1"'))
+    with pytest.raises(BackendError, match="network namespace"):
+        backend.active()
