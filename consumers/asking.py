@@ -89,8 +89,10 @@ def ask(settings: AllSettings, it: Command) -> Audit:
     names, codec = wiring.topics(settings), Codec()
     kafka = wiring.kafka(settings)
     with Reader(kafka, [names.audit], wiring.reading_codec(settings)) as reader:
-        for _found in reader.read(0.1):
-            pass  # only what comes from now on can be the answer
+        while not reader.at_end:  # from now on nothing is missed
+            for _found in reader.read(1.0):
+                pass
+            reader.check()
         key = None if it.key is None else it.key.encode()
         _send(kafka, Record(names.command, key, codec.encode(it, names.command)))
         end = time.monotonic() + _ANSWER

@@ -23,6 +23,10 @@ ATTACK: Final = "attack"
 """The part of a target that bans, unbans and status updates are about."""
 
 
+_OF_THRESHOLDS: Final = frozenset({"tcp", "udp", "icmp"})
+"""First words of thresholds that name a protocol."""
+
+
 class Facts(NamedTuple):
     """One event, or one Flow Spec rule of it, as the policy sees it.
 
@@ -104,7 +108,10 @@ def _whole(event: Event) -> Facts:
         for number, rule in enumerate(event.flow_spec_rules)
         if _understood(event.extra, number)
     )
-    direction = (details.attack_direction or "").lower()
+    # attack_direction is deprecated since 2022; what replaces it comes first.
+    direction = (
+        details.attack_detection_threshold_direction or details.attack_direction or ""
+    ).lower()
     return Facts(
         scope=scope_of(event),
         action=event.action,
@@ -113,7 +120,7 @@ def _whole(event: Event) -> Facts:
         networks=_networks(event),
         hostgroup=group or None,
         direction=direction or _text_direction(event),
-        protocol=(details.attack_protocol or "").lower(),
+        protocol=_protocol(details),
         threshold=details.attack_detection_threshold or "",
         severity=(details.attack_severity or "").lower(),
         pps=_size(event, details, "pps"),
@@ -144,6 +151,15 @@ def _networks(event: Event) -> tuple[Network, ...]:
         ):
             return tuple(ip_network(it.network) for it in all_ if it.network)
     return ()
+
+
+def _protocol(details: AttackDetails) -> str:
+    """Return the protocol, as sent or as the threshold names it ("udp bytes …")."""
+    sent = (details.attack_protocol or "").lower()
+    first = (details.attack_detection_threshold or "").lower().split(" ")[0]
+    if sent in {"", "unknown"} and first in _OF_THRESHOLDS:
+        return first
+    return sent
 
 
 def _text_direction(event: Event) -> str:

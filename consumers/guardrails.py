@@ -140,6 +140,8 @@ def _overlap(one: Network, other: Network) -> bool:
 
 
 def _width(mine: Network, limits: Limits) -> Check:
+    if mine in limits.named:
+        return _check("width", FINE, f"{mine} is named in the policy")
     least = limits.widest4 if mine.version == 4 else limits.widest6  # noqa: PLR2004 - IP
     text = f"/{mine.prefixlen}, the widest that is allowed is /{least}"
     return _check("width", FINE if mine.prefixlen >= least else REFUSE, text)

@@ -107,7 +107,11 @@ class Journal:
             new = [it for it in known if it.offset < 0]
             stamp = round(since.timestamp() * 1000)
             asked = [TopicPartition(it.topic, it.partition, stamp) for it in new]
+            # Asked before: "the end" would be wherever it is at the first fetch.
+            ends = [consumer.get_watermark_offsets(it, _ANSWER)[1] for it in new]
             found = consumer.offsets_for_times(asked, timeout=_ANSWER) if new else []
+            for part, end in zip(found, ends, strict=True):
+                part.offset = part.offset if part.offset >= 0 else end
         except KafkaException as exc:
             raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
         consumer.assign([*(it for it in known if it.offset >= 0), *found])

@@ -49,6 +49,8 @@ def measures(facts: Facts, action: Action) -> tuple[list[Measure], list[Check]]:
 
 def _from_attack(facts: Facts, action: Action, prefix: Network) -> Measure:
     known = facts.protocol if facts.protocol in _PROTOCOLS else None
+    if known == "icmp" and prefix.version == 6:  # noqa: PLR2004 - IP
+        known = "ipv6-icmp"
     flow = FlowMatch(
         destination_prefix=None if facts.outgoing else str(prefix),
         source_prefix=str(prefix) if facts.outgoing else None,

@@ -27,7 +27,7 @@ class Match:
 
     Attributes:
         scopes: host, hostgroup.
-        actions: ban, partial_block, attack_status (which else counts like its ban).
+        actions: ban, partial_block; attack_status, which counts like its ban, too.
         hostgroups: names of hostgroups.
         prefixes: own prefixes; all networks of the event lie within one of them.
         directions: incoming, outgoing, internal, other, unknown.
@@ -117,6 +117,8 @@ class Limits:
         per_customer: likewise for each customer that names no cap of its own.
         per_minute: most mitigations that may start in 60 s.
         share: largest share of the own addresses of a family, 0 to 1.
+        named: prefixes that the policy itself names as a group's or a rule's; these
+            may be wider.
         fresh: seconds; an older event starts nothing.
         ahead: seconds that a sensor's clock may be ahead of ours.
     """
@@ -126,6 +128,7 @@ class Limits:
     addresses: tuple[Network, ...] = ()
     widest4: int = 32
     widest6: int = 128
+    named: frozenset[Network] = frozenset()
     total: int = 500
     per_customer: int = 50
     per_minute: int = 120
@@ -177,9 +180,12 @@ def decide(facts: Facts, policy: Policy) -> Decision:
 
 def mismatch(facts: Facts, match: Match) -> str:
     """Return the first condition that *facts* do not meet, or "" when all are met."""
+    # A status for which nothing stands counts like its ban.
+    counts = "ban" if "ban" in match.actions else "attack_status"
+    action = counts if facts.action == "attack_status" else facts.action
     words = (
         ("scope", facts.scope, match.scopes),
-        ("action", facts.action, match.actions),
+        ("action", action, match.actions),
         ("hostgroup", facts.hostgroup or "none", match.hostgroups),
         ("direction", facts.direction or "none", match.directions),
         ("protocol", facts.protocol or "none", match.protocols),

@@ -274,3 +274,21 @@ def test_a_status_of_another_attack_counts_like_its_ban() -> None:
     court.order("end", KEY)
     court.tell("attack_status", attack_uuid="a2")
     assert court.wanted() == [KEY]
+
+
+def test_a_rule_about_bans_decides_about_a_status_whose_ban_was_missed() -> None:
+    court = Court(policy(rule(match=Match(actions=frozenset({"ban"})))))
+    court.tell("attack_status")
+    assert court.wanted() == [KEY]
+
+
+def test_the_direction_that_replaced_attack_direction_counts_first() -> None:
+    court = Court(policy(rule(outcome="flowspec")))
+    court.tell("ban", attack_detection_threshold_direction="outgoing")
+    assert court.wanted() == ['flowspec|{"source_prefix":"203.0.113.7/32"}']
+
+
+def test_the_protocol_is_taken_from_the_threshold_when_nothing_else_says_it() -> None:
+    court = Court(policy(rule(outcome="flowspec")))
+    court.tell("ban", attack_detection_threshold="udp bytes per second")
+    assert '"protocols":["udp"]' in court.wanted()[0]

@@ -62,7 +62,7 @@ def words(*them: str) -> frozenset[str]:
         {"hostgroups": words("customers", "other")},
         {"prefixes": (ip_network("2001:db8::/32"), ip_network("203.0.113.0/24"))},
         {"prefixes": (ip_network("203.0.113.25/32"),)},
-        {"directions": words("none")},
+        {"directions": words("incoming")},
         {"protocols": words("none")},
         {"thresholds": words("bytes per second")},
         {"severities": words("middle")},
@@ -95,7 +95,7 @@ def test_a_condition_that_is_met_matches(match: dict[str, Any]) -> None:
             {"prefixes": (ip_network("::/0"),)},
             "203.0.113.25/32 is not within ::/0",
         ),
-        ({"directions": words("outgoing")}, "direction is none, wanted outgoing"),
+        ({"directions": words("outgoing")}, "direction is incoming, wanted outgoing"),
         ({"protocols": words("udp")}, "protocol is none, wanted udp"),
         (
             {"thresholds": words("packets per second")},

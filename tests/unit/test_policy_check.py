@@ -98,8 +98,6 @@ PREFIXES = [
     ("192.0.2.1", "192.0.2.1/32 is not within our own networks"),
     ("203.0.113.0/25", "203.0.113.0/25 covers 203.0.113.66/32, which is protected"),
     ("203.0.113.77", "203.0.113.77/32 covers 203.0.113.77/32, which is protected"),
-    ("203.0.113.0/27", "/27, the widest that is allowed is /28"),
-    ("2001:db8:1::/64", "/64, the widest that is allowed is /128"),
 ]
 RAILS = """
 [guardrails]

@@ -98,6 +98,9 @@ def test_every_key_arrives_in_the_policy() -> None:
     assert loads(WHOLE) == Policy(
         limits=Limits(
             own=own,
+            named=frozenset(
+                {ip_network("203.0.113.64/26"), ip_network("203.0.113.5/32")}
+            ),
             never=(ip_network("203.0.113.1/32"),),
             addresses=(ip_network("192.0.2.254"), ip_network("2001:db8:ffff::1")),
             widest4=26,
@@ -448,3 +451,18 @@ def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load(file)
+
+
+def test_a_prefix_that_the_policy_names_may_be_wider() -> None:
+    text = """
+[own]
+networks = ["203.0.113.0/24"]
+[[group]]
+name = "web"
+prefixes = ["203.0.113.0/25"]
+outcome = "notify"
+[[rule]]
+name = "all"
+then = { outcome = "group" }
+"""
+    assert loads(text).limits.named == {ip_network("203.0.113.0/25")}

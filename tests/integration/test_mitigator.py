@@ -1,0 +1,167 @@
+"""The mitigator as a process, on a real Kafka."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from services.crew import Crew, policy
+from services.plant import Plant
+
+from fnm_bus.event import DeadLetter
+
+KEY = "blackhole|203.0.113.7/32"
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def crew(real_plant: Plant) -> Iterator[Crew]:
+    it = Crew(real_plant, policy())
+    yield it
+    it.stop()
+
+
+def test_a_ban_becomes_wanted_and_its_unban_ends_it(crew: Crew) -> None:
+    crew.start("mitigator")
+    [event] = crew.tell("ban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [KEY])
+    [audit] = crew.audits("wanted")
+    assert (audit.event_id, audit.rule, audit.key) == (event, "all", KEY)
+    assert {"fresh", "all", "own", "width"} <= {it.name for it in audit.checks}
+    crew.tell("unban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [])
+    assert crew.state()[KEY].cause == "unban by fnm1"
+
+
+def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
+    crew: Crew,
+) -> None:
+    first = crew.start("mitigator")
+    crew.tell("ban", "203.0.113.7", "203.0.113.8")
+    crew.until(lambda: len(crew.wanted()) == 2)
+    first.kill()
+    crew.tell("unban", "203.0.113.7")
+    crew.tell("ban", "203.0.113.9")
+    crew.start("mitigator")
+    crew.until(
+        lambda: (
+            crew.wanted() == ["blackhole|203.0.113.8/32", "blackhole|203.0.113.9/32"]
+        )
+    )
+    assert len(crew.audits("wanted")) == 3
+
+
+def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
+    crew: Crew,
+) -> None:
+    first = crew.start("mitigator")
+    crew.tell("ban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [KEY])
+    os.kill(first.pid, signal.SIGSTOP)
+    crew.start("mitigator")  # is elected once the first one's session is over
+    crew.tell("ban", "203.0.113.8")
+    crew.tell("unban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == ["blackhole|203.0.113.8/32"])
+    os.kill(first.pid, signal.SIGCONT)
+    crew.tell("ban", "203.0.113.9")
+    wanted = ["blackhole|203.0.113.8/32", "blackhole|203.0.113.9/32"]
+    crew.until(lambda: crew.wanted() == wanted)
+    assert len(crew.audits("wanted")) == 3, "an event was decided twice"
+
+
+def test_the_one_that_stands_by_takes_over(crew: Crew) -> None:
+    first = crew.start("mitigator")
+    crew.start("mitigator", ready="standing by")
+    crew.tell("ban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [KEY])
+    os.kill(first.pid, signal.SIGTERM)
+    crew.tell("unban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [])
+
+
+def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
+    crew: Crew,
+) -> None:
+    crew.start("mitigator")
+    crew.put("host", b"203.0.113.7", b"not avro")
+    crew.tell("ban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [KEY])
+    [(_key, letter, _at)] = crew.records("deadletter")
+    assert isinstance(letter, DeadLetter)
+    assert letter.head == b"not avro"
+    assert letter.origin_topic == crew.plant.topic("host")
+    assert letter.origin_offset is not None
+
+
+def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
+    crew: Crew,
+) -> None:
+    first = crew.start("mitigator")
+    crew.tell("ban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [KEY])
+    first.kill()
+    crew.put("mitigation", b"blackhole|203.0.113.8/32", b"broken")
+    crew.start("mitigator")
+    crew.tell("ban", "203.0.113.9")
+    crew.until(lambda: "blackhole|203.0.113.9/32" in crew.wanted())
+    assert KEY in crew.wanted()
+
+
+def test_commands_are_answered_on_the_command_line(crew: Crew) -> None:
+    crew.start("mitigator")
+    crew.tell("ban", "203.0.113.7")
+    crew.until(lambda: crew.wanted() == [KEY])
+    status, _out, said = crew.run("mitigations", "end", KEY, "--why", "ticket 4711")
+    assert status == 0, said
+    assert "ended by" in said
+    assert "ticket 4711" in said
+    status, out, _said = crew.run("mitigations", "list")
+    assert status == 0
+    assert "suppressed" in out
+    status, _out, said = crew.run("mitigations", "add", "8.8.8.8/32", "--why", "no")
+    assert status == 1
+    assert "not within our own networks" in said
+    status, _out, said = crew.run("mitigations", "pause", "--why", "red")
+    assert status == 0
+    crew.tell("ban", "203.0.113.9")
+    status, _out, said = crew.run("mitigations", "resume", "--why", "green")
+    assert crew.wanted() == []
+
+
+def test_a_command_without_a_mitigator_says_that_it_waits(crew: Crew) -> None:
+    status, _out, said = crew.run("mitigations", "pause", "--why", "red")
+    assert status == 75
+    assert "no mitigator answered" in said
+
+
+def test_explain_shows_every_question_and_publishes_nothing(crew: Crew) -> None:
+    document = (
+        b'{"ip": "203.0.113.7", "action": "ban", "alert_scope": "host",'
+        b' "attack_details": {"attack_uuid": "a"}}'
+    )
+    status, out, said = crew.run("explain", stdin=document)
+    assert status == 0, said
+    for word in ("match", "all", "own", "never", "width", "total", "⇒ wanted"):
+        assert word in out
+    assert crew.state() == {}
+    assert crew.records("audit") == []
+
+
+def test_explain_replays_what_is_on_the_topics(crew: Crew) -> None:
+    [event] = crew.tell("ban", "203.0.113.7")
+    crew.tell("unban", "203.0.113.7")
+    status, out, said = crew.run("explain", "--since", "1h")
+    assert status == 0, said
+    assert "⇒ wanted" in out
+    assert "⇒ ended" in out
+    status, out, said = crew.run("explain", "--event-id", event, "--offline")
+    assert status == 0, said
+    assert "⇒ wanted: blackhole|203.0.113.7/32" in out
+
+
+def test_a_mistake_in_the_policy_stops_the_start_with_its_line(crew: Crew) -> None:
+    crew.policy.write_text('[own]\nnetworks = ["203.0.113.0/24"]\nspelt = "wrong"\n')
+    status, _out, said = crew.run("mitigator")
+    assert status == 78
+    assert "policy.toml:3" in said

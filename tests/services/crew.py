@@ -1,0 +1,207 @@
+"""Consumers as processes of their own, on the topics of a plant."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from confluent_kafka import Producer
+
+from fnm_bus.codec import Codec
+from fnm_bus.event import (
+    AnyRecord,
+    AttackDetails,
+    Audit,
+    HostEvent,
+    Mitigation,
+    Receipt,
+    StatusEvent,
+)
+from fnm_bus.reader import Reader
+from fnm_bus.route import key_of
+from services.plant import Plant
+from services.process import Server, wait_until
+
+_NUMBERS = count(1)
+
+POLICY = """
+[own]
+networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+[guardrails]
+share = 1.0
+total = 100000
+per_minute = 100000
+[[rule]]
+name = "all"
+then = {{ outcome = "{outcome}", lease = "{lease}" }}
+"""
+
+
+class Crew:
+    """The consumers of one plant.
+
+    Args:
+        plant: its topics exist.
+        policy: text of the policy.
+        tables: further lines of the configuration.
+    """
+
+    def __init__(self, plant: Plant, policy: str, *tables: str) -> None:
+        self.plant = plant
+        self.policy = plant.root / "policy.toml"
+        self.policy.write_text(policy)
+        plant.configure(
+            "[consumers.mitigator]",
+            f'policy = "{self.policy}"',
+            f'transactional_id = "{plant.prefix}mitigator"',
+            "ban_time = 1",
+            *tables,
+        )
+        self._codec = Codec()
+        self._servers: list[Server] = []
+        self._producer: Producer | None = None
+
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        ready: str = "",
+        wait: bool = True,
+        **environment: str,
+    ) -> Server:
+        """Start a consumer and wait until it has said *ready*."""
+        log = self.plant.root / f"{name}{len(self._servers)}.log"
+        command = [sys.executable, "-m", "consumers", name, *arguments]
+        server = Server(command, log, self._environment(environment))
+        self._servers.append(server)
+        server.start()
+        if wait:
+            said = ready or {"mitigator": "active:"}.get(name, "enforcing")
+            server.wait(lambda: said in log.read_text(errors="replace"), 60)
+        return server
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        """Run a command; return its status, its output, and what it complained of."""
+        done = subprocess.run(
+            [sys.executable, "-m", "consumers", *arguments],
+            input=stdin,
+            env={**os.environ, **self._environment({})},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def said(self) -> str:
+        """Return what all consumers printed."""
+        logs = sorted(self.plant.root.glob("*.log"))
+        return "\n".join(f"{it.name}\n{it.read_text()[-3000:]}" for it in logs)
+
+    def tell(
+        self,
+        action: str,
+        *targets: str,
+        age: float = 0.0,
+        sensor: str = "fnm1",
+        **details: Any,
+    ) -> list[str]:
+        """Publish an event for each target, as a relay would; return their ids."""
+        events = []
+        for target in targets:
+            number = next(_NUMBERS)
+            receipt = Receipt(
+                event_id=f"event-{number}",
+                received_at=datetime.fromtimestamp(time.time() - age, UTC),
+                sequence=number,
+                sensor=sensor,
+            )
+            of = {"attack_uuid": f"attack-{target}", **details}
+            facts = AttackDetails(**of)
+            kind = StatusEvent if action == "attack_status" else HostEvent
+            events.append(
+                kind(receipt=receipt, action=action, ip=target, attack_details=facts)
+            )
+        for it in events:
+            topic = "status" if isinstance(it, StatusEvent) else "host"
+            self.put(topic, key_of(it), it)
+        assert self._made().flush(30) == 0
+        return [it.receipt.event_id for it in events]
+
+    def put(
+        self, kind: str, key: bytes | None, record: AnyRecord | bytes | None
+    ) -> None:
+        """Publish one record; bytes and None as they are."""
+        topic = self.plant.topic(kind)
+        value = (
+            record
+            if record is None or isinstance(record, bytes)
+            else self._codec.encode(record, topic)
+        )
+        self._made().produce(topic, value=value, key=key)
+
+    def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
+        """Return key, record and time of all committed records of a topic."""
+        found = []
+        settings = {"bootstrap.servers": self.plant.bootstrap}
+        topics = [self.plant.topic(kind)]
+        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+            while not reader.at_end:
+                found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
+        return found
+
+    def state(self) -> Mapping[str, Mitigation]:
+        """Return the latest mitigation of each key."""
+        latest: dict[str, Mitigation] = {}
+        for key, event, _at in self.records("mitigation"):
+            name = (key or b"").decode()
+            latest.pop(name, None)
+            if isinstance(event, Mitigation):
+                latest[name] = event
+        return latest
+
+    def wanted(self) -> list[str]:
+        """Return the keys of what is wanted, sorted."""
+        return sorted(k for k, it in self.state().items() if it.state == "wanted")
+
+    def audits(self, what: str) -> list[Audit]:
+        """Return what was told of one kind."""
+        found = (event for _key, event, _at in self.records("audit"))
+        return [it for it in found if isinstance(it, Audit) and it.what == what]
+
+    def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
+        """Wait until something is true that no event tells of."""
+        try:
+            wait_until(true, seconds, what)
+        except TimeoutError as exc:
+            raise AssertionError(f"{exc}\n{self.said()}") from exc
+
+    def stop(self) -> None:
+        """End all consumers."""
+        for server in self._servers:
+            if server.alive:
+                with suppress(ProcessLookupError):
+                    os.kill(server.pid, signal.SIGCONT)
+                server.kill()
+
+    def _made(self) -> Producer:
+        if self._producer is None:
+            self._producer = Producer({"bootstrap.servers": self.plant.bootstrap})
+        return self._producer
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "FNM_BUS_CONFIG": str(self.plant.config),
+            "FNM_BUS_DRY_RUN": "false",
+            **more,
+        }
+
+
+def policy(outcome: str = "blackhole", lease: str = "60s") -> str:
+    """Return a policy of one rule."""
+    return POLICY.format(outcome=outcome, lease=lease)
