@@ -51,6 +51,7 @@ app.command()(services.jsonlines)
 app.add_typer(people.app, name="mitigations")
 app.command()(people.explain)
 app.command()(services.check)
+app.command()(services.demo)
 
 
 def main() -> None:

@@ -54,6 +54,8 @@ def timely(facts: Facts, now: datetime, limits: Limits) -> tuple[Check, ...]:
 
 def allowed(measure: Measure, limits: Limits) -> tuple[Check, ...]:
     """Return what speaks for or against a measure whatever else stands."""
+    if measure.kind == NOTIFY:
+        return ()  # nothing is touched, and people want to know of any attack
     networks = measure.networks
     if not networks:
         return (_check("own", REFUSE, "it names no network, so it would match any"),)

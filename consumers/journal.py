@@ -88,8 +88,11 @@ class Journal:
         except KafkaException as exc:
             raise Fenced(f"no transactions: {exc.args[0].str()}") from exc
 
-    def open(self, since: datetime) -> None:
-        """Begin to read where the one before stopped; else with events of *since* on.
+    def open(self, since: datetime | None) -> None:
+        """Begin to read where the one before stopped.
+
+        Args:
+            since: what to begin with where none was before; None: with the first.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
@@ -105,13 +108,7 @@ class Journal:
             parts = [it for topic in self._topics for it in _of(consumer, topic)]
             known = consumer.committed(parts, timeout=_ANSWER)
             new = [it for it in known if it.offset < 0]
-            stamp = round(since.timestamp() * 1000)
-            asked = [TopicPartition(it.topic, it.partition, stamp) for it in new]
-            # Asked before: "the end" would be wherever it is at the first fetch.
-            ends = [consumer.get_watermark_offsets(it, _ANSWER)[1] for it in new]
-            found = consumer.offsets_for_times(asked, timeout=_ANSWER) if new else []
-            for part, end in zip(found, ends, strict=True):
-                part.offset = part.offset if part.offset >= 0 else end
+            found = _beginning(consumer, new, since) if new else []
         except KafkaException as exc:
             raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
         consumer.assign([*(it for it in known if it.offset >= 0), *found])
@@ -130,6 +127,22 @@ class Journal:
             elif not error.retriable():
                 log.warning("reading: %s", error.str())
         return found
+
+    def caught_up(self) -> bool:
+        """Return whether everything that stands on the topics was read.
+
+        Raises:
+            BrokerUnavailable: no broker answers.
+        """
+        if self._consumer is None:
+            return False
+        try:
+            return all(
+                it.offset >= self._consumer.get_watermark_offsets(it, _ANSWER)[1]
+                for it in self._positions(self._consumer)
+            )
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
 
     def done(self, message: Message) -> None:
         """Let the next commit say that *message* is dealt with."""
@@ -179,6 +192,17 @@ class Journal:
             raise Fenced(_why(exc.args[0])) from exc
         self._offsets.clear()
 
+    @staticmethod
+    def _positions(consumer: Consumer) -> list[TopicPartition]:
+        assigned = consumer.assignment()
+        found = consumer.position(assigned)
+        # Nothing was read of a partition yet: it is where its reading began.
+        began = {(it.topic, it.partition): it.offset for it in assigned}
+        for it in found:
+            if it.offset < 0:
+                it.offset = began[it.topic, it.partition]
+        return found
+
     @property
     def pending(self) -> bool:
         """Whether offsets wait for a commit."""
@@ -207,6 +231,28 @@ def _of(consumer: Consumer, topic: str) -> list[TopicPartition]:
             f"{topic}: {found.error.str()}; `fnm-bus topics create` makes it"
         )
     return [TopicPartition(topic, it, OFFSET_BEGINNING) for it in found.partitions]
+
+
+def _beginning(
+    consumer: Consumer, parts: list[TopicPartition], since: datetime | None
+) -> list[TopicPartition]:
+    """Return *parts* with the offsets of what came after *since*."""
+    marks = [consumer.get_watermark_offsets(it, _ANSWER) for it in parts]
+    if since is None:
+        first = [low for low, _high in marks]
+    else:
+        stamp = round(since.timestamp() * 1000)
+        asked = [TopicPartition(it.topic, it.partition, stamp) for it in parts]
+        found = consumer.offsets_for_times(asked, timeout=_ANSWER)
+        # "The end" would be wherever it is at the first fetch: it was asked for before.
+        first = [
+            it.offset if it.offset >= 0 else high
+            for it, (_low, high) in zip(found, marks, strict=True)
+        ]
+    return [
+        TopicPartition(it.topic, it.partition, offset)
+        for it, offset in zip(parts, first, strict=True)
+    ]
 
 
 def _produce(producer: Producer, record: Record) -> None:

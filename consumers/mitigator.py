@@ -74,6 +74,7 @@ class Mitigator:
         codec: reads and writes records.
         terms: what is decided by.
         metrics: its figures.
+        once: whether to end when all that stands on the topics is dealt with.
         leading: whether it is the active one and has read the whole state.
         turned_at: when its loop turned last, on the monotonic clock.
     """
@@ -84,6 +85,7 @@ class Mitigator:
     codec: Codec
     terms: Terms
     metrics: MitigatorMetrics
+    once: bool = False
     leading: bool = False
     turned_at: float = field(default_factory=monotonic)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -95,12 +97,13 @@ class Mitigator:
             ConfigError: librdkafka refuses the settings.
         """
         election = Election(self.settings, f"{self.name}-election", self.topics.command)
-        election.open()
-        log.info("standing by")
+        if not self.once:  # the fence is enough for who does not stay
+            election.open()
+            log.info("standing by")
         try:
             while not self._stopping.is_set():
                 self.turned_at = monotonic()
-                if not election.poll(_POLL):
+                if not self.once and not election.poll(_POLL):
                     continue
                 try:
                     self._lead(election)
@@ -123,7 +126,7 @@ class Mitigator:
         try:
             journal.fence()
             state = rebuilt(self._records(), self.terms.policy.limits.own)
-            journal.open(datetime.now(UTC) - _BACK)
+            journal.open(None if self.once else datetime.now(UTC) - _BACK)
             clock = _Clock()
             self._leads(on=True)
             log.info("active: mitigations=%d", len(state.standing()))
@@ -139,7 +142,7 @@ class Mitigator:
         self, journal: Journal, state: State, clock: "_Clock", election: Election
     ) -> None:
         tick = commit = monotonic()
-        while not self._stopping.is_set() and election.poll(0):
+        while not self._stopping.is_set() and (self.once or election.poll(0)):
             self.turned_at = monotonic()
             messages = journal.read(_POLL)
             turn = self._turn(state, clock)
@@ -153,6 +156,8 @@ class Mitigator:
             if turn.changes or turn.audits or letters or old:
                 commit = monotonic()
                 self._commit(journal, turn, letters)
+            if self.once and not messages and journal.caught_up():
+                self.stop()
 
     def _take(self, journal: Journal, turn: Turn, message: Message) -> Iterator[Record]:
         """Let one message count; yield a dead letter if nobody can read it."""

@@ -65,7 +65,8 @@ def _start_all(turn: Turn, case: Case) -> list[Measure]:
         problems.append(_refused("flow_spec_rules", text))
     case = changed_case(case, checks=(*case.checks, *problems))
     if not found:
-        turn.ignore(facts, f"rule {rule.name}: no measure", case.checks)
+        why = "; ".join(it.text for it in problems) or "the event names no network"
+        turn.ignore(facts, f"rule {rule.name}: no measure: {why}", case.checks)
     started = []
     for it in found:
         verdict = _start(turn, case, it)

@@ -8,7 +8,13 @@ import typer
 from fnm_bus.cli.options import ConfigFile, Json, dump, end
 
 
-def mitigator(*, file: ConfigFile = None) -> None:
+def mitigator(
+    *,
+    file: ConfigFile = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Deal with what is there, then end.")
+    ] = False,
+) -> None:
     """Turn events into the wanted state, by the policy.
 
     One mitigator is active; start a second one to stand by. SIGTERM ends it; what is
@@ -25,7 +31,23 @@ def mitigator(*, file: ConfigFile = None) -> None:
     known = wiring.settings(file)
     metrics = MitigatorMetrics()
     it = wiring.mitigator(known, metrics)
+    it.once = once
     wiring.serve(known, it, metrics.registry(), lambda: {"active": it.leading})
+
+
+def demo(*, file: ConfigFile = None) -> None:
+    """Show what the mitigator would do about what stands on the topics, and why.
+
+    A dry run with a policy that comes with it; `fnm-bus demo` ends with it.
+
+    Example:
+        fnm-bus-consumer demo --config /tmp/fnm-bus-demo-x/fnm-bus.toml
+    """
+    from consumers import wiring
+    from consumers.demo import rehearse
+
+    for line in rehearse(wiring.settings(file)):
+        typer.echo(line)
 
 
 def exabgp(

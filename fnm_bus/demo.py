@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +53,7 @@ def stage(directory: Path) -> Iterator[Stage]:
     """
     with EmbeddedBroker() as broker:
         names = Topics()
-        broker.make(names.host, names.hostgroup, names.status, names.deadletter)
+        broker.make(*astuple(names))
         it = Stage(
             directory,
             directory / "fnm-bus.toml",

@@ -1,6 +1,8 @@
 """`fnm-bus demo`: the whole line at work, on this machine, in half a minute."""
 
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -63,6 +65,7 @@ def demo(
             say("")
             settings = config.load(it.config, {}).settings
             ok = _play(it, settings, [*examples, *made_up, broken])
+            ok = _mitigate(it) and ok
             _tell_more(it, keep=keep)
             if keep:
                 signal.sigwait({signal.SIGINT, signal.SIGTERM})
@@ -112,6 +115,15 @@ def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
     )
     say("All that was sent has arrived." if ok else "NOT all is as it was sent.")
     return ok
+
+
+def _mitigate(it: "Stage") -> bool:
+    """Let a mitigator look at what arrived: a process of its own, as all consumers."""
+    say("")
+    say("What a mitigator would do about it, by the demo's policy:")
+    say("")
+    command = [sys.executable, "-m", "consumers", "demo", "--config", str(it.config)]
+    return subprocess.run(command, check=False).returncode == 0  # noqa: S603 - ours
 
 
 def _tell_more(it: "Stage", *, keep: bool) -> None:
