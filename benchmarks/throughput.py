@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from fastavro import schemaless_writer
 from plant import DOCUMENTS, Plant
 from report import Row
@@ -127,21 +127,25 @@ def _at_the_end(bootstrap: str) -> Iterator[Consumer]:
     topic = Topics().host
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": uuid4().hex})
     parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    ends = [
-        TopicPartition(
-            topic,
-            number,
-            consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[
-                1
-            ],
-        )
-        for number in parts
-    ]
-    consumer.assign(ends)
+    consumer.assign([_end(consumer, topic, number) for number in parts])
     try:
         yield consumer
     finally:
         consumer.close()
+
+
+def _end(consumer: Consumer, topic: str, number: int) -> TopicPartition:
+    """Return where a partition ends; a topic that was just made has no leader yet."""
+    part, until = TopicPartition(topic, number), time.monotonic() + 30
+    while True:
+        try:
+            part.offset = consumer.get_watermark_offsets(part, timeout=10)[1]
+        except KafkaException:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return part
 
 
 def _avro_alone(document: bytes) -> float:

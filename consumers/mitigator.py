@@ -29,8 +29,8 @@ from consumers.orders import obey
 from consumers.snapshot import now as boottime
 from consumers.state import State, rebuilt
 from consumers.turn import Terms, Turn
-from fnm_bus import __version__
 from fnm_bus.codec import Codec
+from fnm_bus.deadletter import letter_of
 from fnm_bus.errors import (
     BrokerUnavailable,
     InvalidRecord,
@@ -39,13 +39,11 @@ from fnm_bus.errors import (
 )
 from fnm_bus.event import (
     Command,
-    DeadLetter,
     HostEvent,
     HostgroupEvent,
     Mitigation,
     StatusEvent,
 )
-from fnm_bus.pipeline import HEAD, digest
 from fnm_bus.reader import Reader
 from fnm_bus.record import Record
 from fnm_bus.route import Topics
@@ -219,20 +217,7 @@ class Mitigator:
                         log.error("%s@%d: left out: %s", topic, it.offset, it.error)
 
     def _dead_letter(self, message: Message, reason: str) -> Record:
-        value = message.value() or b""
-        letter = DeadLetter(
-            reason=reason,
-            head=value[:HEAD],
-            size=len(value),
-            digest=digest(value),
-            failed_at=datetime.now(UTC),
-            attempts=1,
-            origin_topic=message.topic(),
-            origin_partition=message.partition(),
-            origin_offset=message.offset(),
-            producer_name="fnm-bus mitigator",
-            producer_version=__version__,
-        )
+        letter = letter_of(message, reason, 1, self.name)
         topic = self.topics.deadletter
         return Record(topic, message.key(), self.codec.encode(letter, topic))
 

@@ -134,12 +134,12 @@ class Reader:
                 return
             error = message.error()
             if error is None:
-                yield self._read(message)
+                yield read_of(message, self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 self._open_ends.discard((message.topic() or "", _number(message)))
                 if self.at_end:
                     return
-            elif not error.retriable() and error.code() in _REFUSED:
+            elif not error.retriable() and error.code() in REFUSED:
                 raise TopicRefused(f"{message.topic()}: {error.str()}")
 
     def check(self) -> None:
@@ -190,27 +190,33 @@ class Reader:
         except KafkaException as exc:
             raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
 
-    def _read(self, message: Message) -> Read:
-        event, why = None, ""
-        try:
-            event = self._codec.decode(message.value())
-        except InvalidRecord as exc:
-            why = str(exc)
-        headers: Any = message.headers() or ()
-        return Read(
-            message.topic() or "",
-            _number(message),
-            message.offset() or 0,
-            datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
-            message.key(),
-            tuple(headers),
-            message.value(),
-            event,
-            why,
-        )
+
+def read_of(message: Message, codec: Codec) -> Read:
+    """Return a record as it was found, decoded if that is possible.
+
+    Raises:
+        RegistryError: its schema id is not pinned and the registry does not answer.
+    """
+    event, why = None, ""
+    try:
+        event = codec.decode(message.value())
+    except InvalidRecord as exc:
+        why = str(exc)
+    headers: Any = message.headers() or ()
+    return Read(
+        message.topic() or "",
+        _number(message),
+        message.offset() or 0,
+        datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        message.key(),
+        tuple(headers),
+        message.value(),
+        event,
+        why,
+    )
 
 
-_REFUSED: Final = frozenset(
+REFUSED: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -218,6 +224,7 @@ _REFUSED: Final = frozenset(
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - as above
     }
 )
+"""Codes of errors that say that a topic cannot be read."""
 
 
 def _number(message: Message) -> int:

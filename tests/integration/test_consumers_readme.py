@@ -1,0 +1,45 @@
+"""The program in consumers/README.md, as it is printed there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from services.crew import Crew, policy
+from services.plant import Plant
+
+README = Path(__file__).parents[2] / "consumers" / "README.md"
+
+
+def program() -> str:
+    [found] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    return str(found)
+
+
+def test_it_has_twenty_lines_at_most() -> None:
+    assert len(program().splitlines()) <= 20
+
+
+@pytest.mark.kafka
+def test_it_prints_each_ban(real_plant: Plant) -> None:
+    crew = Crew(real_plant, policy())
+    (real_plant.root / "bans.py").write_text(program())
+    crew.tell("ban", "203.0.113.7", total_incoming_pps=123456)
+    crew.tell("unban", "203.0.113.7")
+    [last] = crew.tell("ban", "203.0.113.7", total_incoming_pps=5)
+    with subprocess.Popen(
+        [sys.executable, str(real_plant.root / "bans.py")],
+        env={**os.environ, "FNM_BUS_CONFIG": str(real_plant.config)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as it:
+        assert it.stdout is not None
+        lines = [it.stdout.readline() for _ in range(2)]
+        it.send_signal(signal.SIGTERM)
+        assert it.wait(30) == 0
+    assert lines[0].startswith("203.0.113.7 123,456 packets/s event-")
+    assert lines[1] == f"203.0.113.7 5 packets/s {last}\n"
