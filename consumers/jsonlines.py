@@ -21,7 +21,6 @@ from fnm_bus.handling import TryLater
 from fnm_bus.publish import LASTING, KafkaPublisher
 from fnm_bus.reader import Read
 
-GROUP: Final = "fnm-bus-jsonlines"
 _MOST: Final = 10_000
 """Lines that may wait for a disk."""
 
@@ -146,7 +145,7 @@ def main(settings: AllSettings) -> None:
     metrics = ConsumeMetrics()
     loop = Loop(
         kafka,
-        GROUP,
+        of.group,
         topics(settings),
         bus.reading_codec(settings),
         lines.add,

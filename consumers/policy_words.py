@@ -19,7 +19,7 @@ _COMMUNITY: Final = re.compile(r"(?:0|[1-9][0-9]*)(?::(?:0|[1-9][0-9]*)){1,2}")
 _16_BITS: Final = 0xFFFF
 _32_BITS: Final = 0xFFFF_FFFF
 _INT64: Final = 2**63 - 1
-_SHORTEST_LEASE: Final = 30
+_SHORTEST_LEASE: Final = 5
 _LONGEST_LEASE: Final = 24 * 3600
 
 
@@ -110,7 +110,7 @@ def _lease(value: float) -> float:
     if _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
         return value
     raise ValueError(
-        f"wanted 30 s to 24 h, got {value:g} s; a lease is renewed while its attack"
+        f"wanted 5 s to 24 h, got {value:g} s; a lease is renewed while its attack"
         " goes on"
     )
 
@@ -156,7 +156,7 @@ Lease = Annotated[
     float,
     BeforeValidator(seconds),
     AfterValidator(_lease),
-    Doc("duration, 30 s to 24 h"),
+    Doc("duration, 5 s to 24 h"),
 ]
 Redirect = Annotated[
     str, AfterValidator(_redirect), Doc('route target, as `"64500:100"`')

@@ -5,7 +5,9 @@ before a restart, so the program needs no file of its own.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Final
 
 from confluent_kafka import (
@@ -14,21 +16,28 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
+from msgspec.structs import replace
 
+from consumers.bulletin import Member, why_over
+from consumers.snapshot import now as boottime
+from consumers.state import PAUSE, PROPOSED, WANTED
 from fnm_bus.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.reader import Read, Reader
 
 log = logging.getLogger(__name__)
 
 _ANSWER: Final = 10.0
+_OLD: Final = timedelta(days=1)
+"""A lease that ran out longer ago is not told after a restart."""
 
 
 def offsets(settings: Mapping[str, str], group: str, topic: str) -> Mapping[int, int]:
-    """Return partition → the group's offset. A new group is put to the end first.
+    """Return partition → the group's offset; nothing for a group that is new.
 
-    It is put there for good: a partition without an offset would be begun at its end
-    after every restart, and what came meanwhile would be lost.
+    A new group is put to the end, for good: a partition without an offset would be
+    begun at its end after every restart, and what came meanwhile would be lost.
 
     Raises:
         ConfigError: librdkafka refuses the settings.
@@ -72,6 +81,35 @@ def recalled(
     return list(found.values())
 
 
+def ends_of(mitigation: Mitigation, at: datetime) -> float:
+    """Return when a lease runs out on the clock of `snapshot.now`; `inf` without one.
+
+    It runs from the broker's time of the record. What ran out before it was read ends
+    now at the earliest: its renewal may be the next record.
+    """
+    if not mitigation.lease_ms:
+        return inf
+    gone = (datetime.now(UTC) - at).total_seconds()
+    return boottime() + max(mitigation.lease_ms / 1000 - gone, 0.0)
+
+
+def members_of(told: Iterable[Read]) -> list[Member]:
+    """Return what the records of a topic say that was told of before a restart."""
+    found = []
+    for read in told:
+        it = read.event
+        if not isinstance(it, Mitigation):
+            continue
+        if it.state == WANTED or (it.state == PROPOSED and it.kind != PAUSE):
+            lease = timedelta(milliseconds=it.lease_ms)
+            if not it.lease_ms or read.at + lease > datetime.now(UTC) - _OLD:
+                found.append(Member(it, ends_of(it, read.at), cause=it.cause))
+            continue
+        why = why_over(replace(it, expires_at=EPOCH), it)
+        found.append(Member(it, inf, why, it.changed_at, it.cause))
+    return found
+
+
 def _offsets(consumer: Consumer, topic: str) -> Mapping[int, int]:
     known = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
     if known.error is not None:
@@ -86,6 +124,7 @@ def _offsets(consumer: Consumer, topic: str) -> Mapping[int, int]:
         ]
         consumer.commit(offsets=committed, asynchronous=False)
         log.info("%s: new here: what was before is not told", topic)
+        return {}
     return {it.partition: max(it.offset, 0) for it in committed}
 
 

@@ -118,6 +118,9 @@ class WebhookSettings(Table):
         description="File with the key that signs: X-Fnm-Bus-Signature is sha256= and"
         " the HMAC-SHA256 of the body.",
     )
+    group: Text = Field(
+        "fnm-bus-webhook", description="Consumer group that keeps the offsets."
+    )
     template: Annotated[str, Field(pattern="^(json|slack)$")] = Field(
         "json", description="json (docs/reference/notice.md) or slack."
     )
@@ -139,6 +142,9 @@ class JsonlinesSettings(Table):
     path: Path | None = Field(None, description="File to append to; else stdout.")
     topics: tuple[Text, ...] = Field(
         (), description="Topics to read; else host, hostgroup, status and audit."
+    )
+    group: Text = Field(
+        "fnm-bus-jsonlines", description="Consumer group that keeps the offsets."
     )
     fsync: bool = Field(
         default=True, description="Whether offsets wait until lines are on disk."

@@ -9,79 +9,40 @@ members of the group would each see, and tell, only a part of a storm.
 """
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from math import inf
-from typing import Final, Protocol
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Final, TypeAlias
 
-from msgspec.structs import replace
-
-from consumers import notice, post
-from consumers.bulletin import Member, why_over
-from consumers.outbox import Outbox
+from consumers import notice, post, wiring
+from consumers.outbox import Logged, Outbox, Sending
 from consumers.post import Letter, Post
-from consumers.recall import offsets, recalled
+from consumers.recall import ends_of, members_of, offsets, recalled
 from consumers.settings import AllSettings, WebhookSettings
 from consumers.snapshot import now as boottime
-from consumers.state import PAUSE, PROPOSED, WANTED
 from consumers.storm import Storms
-from fnm_bus import wiring
-from fnm_bus.consume import Hold, Loop
+from fnm_bus import wiring as bus
+from fnm_bus.codec import Codec
+from fnm_bus.consume import Loop
+from fnm_bus.consume_metrics import ConsumeMetrics
 from fnm_bus.errors import BrokerUnavailable, ConfigError
-from fnm_bus.event import EPOCH, Mitigation
+from fnm_bus.event import Mitigation
+from fnm_bus.handling import Hold
+from fnm_bus.publish import LASTING, KafkaPublisher
 from fnm_bus.reader import Read
 
 log = logging.getLogger(__name__)
 
-GROUP: Final = "fnm-bus-webhook"
+"""The consumer group, unless `group.id` in [kafka] names another: each webhook that is
+to tell everything needs one of its own."""
 _LONGEST: Final = 1.0
 _PROMPT: Final = 0.1
 """Seconds until the next look, at most, and while notices are on their way."""
-_OLD: Final = timedelta(days=1)
-"""A lease that ran out longer ago is not told after a restart."""
 
-
-class Sending(Protocol):
-    """Where notices go."""
-
-    def put(self, letter: Letter, token: tuple[Hold, ...]) -> None:
-        """Take a notice; *token* comes back from `done` once it is out."""
-
-    def done(self) -> list[tuple[Hold, ...]]:
-        """Return the tokens of the notices that are out."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits."""
-
-    def close(self, seconds: float) -> None:
-        """End within *seconds*."""
-
-
-class Logged:
-    """Logs notices instead of sending them: the dry run."""
-
-    def __init__(self) -> None:
-        self._done: list[tuple[Hold, ...]] = []
-
-    def put(self, letter: Letter, token: tuple[Hold, ...]) -> None:
-        """Log a notice."""
-        log.info("dry run, not sent: notice %s: %s", letter.key, letter.body.decode())
-        self._done.append(token)
-
-    def done(self) -> list[tuple[Hold, ...]]:
-        """Return the tokens of what was logged."""
-        found, self._done = self._done, []
-        return found
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits."""
-        return not self._done
-
-    def close(self, seconds: float) -> None:
-        """Do nothing."""
+Place: TypeAlias = tuple[int, int]
+"""Partition and offset of a record."""
 
 
 @dataclass
@@ -94,24 +55,31 @@ class Webhook:
         template: json or slack.
     """
 
-    storms: Storms[Hold]
-    sending: Sending
+    storms: Storms[Place]
+    sending: Sending[tuple[Place, ...]]
     template: str = "json"
+    _held: dict[Place, list[Hold]] = field(default_factory=dict)
+    _seen: dict[int, tuple[int, datetime]] = field(default_factory=dict)
 
     def handle(self, read: Read) -> Hold | None:
         """Take one record; a change is held until it was told of."""
-        it = read.event
-        if not isinstance(it, Mitigation):  # a tombstone: its end was told before
+        it, place = read.event, (read.partition, read.offset)
+        if not isinstance(it, Mitigation):
+            return None
+        if not self._is_replay(read):
+            self._seen[read.partition] = read.offset, read.at
+            ends = ends_of(it, read.at)
+            if self.storms.take(it, boottime(), ends, place):
+                self._held[place] = []
+        if place not in self._held:
             return None
         hold = Hold()
-        news = self.storms.take(it, boottime(), ends_of(it, read.at), hold)
-        return hold if news else None
+        self._held[place].append(hold)
+        return hold
 
     def turn(self) -> float:
         """Hand over the notices that are due; return when to call again, in seconds."""
-        for holds in self.sending.done():
-            for hold in holds:
-                hold.release()
+        self.release()
         for it in self.storms.due(boottime()):
             told = notice.notice_of(it, datetime.now(UTC))
             log.info("notice %s: %s", told.key, told.title)
@@ -120,37 +88,26 @@ class Webhook:
         longest = _LONGEST if self.sending.idle else _PROMPT
         return min(max(self.storms.next() - boottime(), 0.0), longest)
 
+    def release(self) -> None:
+        """Let the offsets go of what was told of."""
+        for places in self.sending.done():
+            for place in places:
+                for hold in self._held.pop(place, ()):
+                    hold.release()
 
-def ends_of(mitigation: Mitigation, at: datetime) -> float:
-    """Return when a lease runs out on the clock of `snapshot.now`; `inf` without one.
+    def _is_replay(self, read: Read) -> bool:
+        """Return whether a record is read again: its partition was away meanwhile.
 
-    It runs from the broker's time of the record. What ran out before it was read ends
-    now at the earliest: its renewal may be the next record.
-    """
-    if not mitigation.lease_ms:
-        return inf
-    gone = (datetime.now(UTC) - at).total_seconds()
-    return boottime() + max(mitigation.lease_ms / 1000 - gone, 0.0)
-
-
-def members_of(told: Iterable[Read]) -> list[Member]:
-    """Return what the records of a topic say that was told of before a restart."""
-    found = []
-    for read in told:
-        it = read.event
-        if not isinstance(it, Mitigation):
-            continue
-        if it.state == WANTED or (it.state == PROPOSED and it.kind != PAUSE):
-            lease = timedelta(milliseconds=it.lease_ms)
-            if not it.lease_ms or read.at + lease > datetime.now(UTC) - _OLD:
-                found.append(Member(it, ends_of(it, read.at), cause=it.cause))
-            continue
-        why = why_over(replace(it, expires_at=EPOCH), it)
-        found.append(Member(it, inf, why, it.changed_at, it.cause))
-    return found
+        What it says was taken already, and may be older than what is known now. On a
+        topic that was made anew offsets are small, and times are not.
+        """
+        offset, at = self._seen.get(read.partition, (-1, read.at))
+        return read.offset <= offset and read.at <= at
 
 
-def sending_of(settings: WebhookSettings, *, dry_run: bool) -> Sending:
+def sending_of(
+    settings: WebhookSettings, *, dry_run: bool
+) -> Sending[tuple[Place, ...]]:
     """Return where notices go.
 
     Raises:
@@ -172,3 +129,105 @@ def sending_of(settings: WebhookSettings, *, dry_run: bool) -> Sending:
         found = post.secret_of(settings.secret_file, f"{name} secret_file")
         secret = found.encode()
     return Outbox(Post(url, secret, settings.timeout), settings.give_up)
+
+
+@dataclass
+class Service:
+    """The webhook as a program.
+
+    Attributes:
+        settings: everything that is configured.
+        webhook: makes the notices.
+        metrics: the loop's figures.
+        turned_at: when it turned last, on the monotonic clock.
+    """
+
+    settings: AllSettings
+    webhook: Webhook
+    metrics: ConsumeMetrics
+    turned_at: float = field(default_factory=monotonic)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _loop: Loop | None = None
+
+    def run(self) -> None:
+        """Learn what was told before, then read and tell until `stop`.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings.
+            TopicRefused: the topic does not exist, or must not be read.
+        """
+        kafka, names = bus.kafka(self.settings), bus.topics(self.settings)
+        # As with everything about mitigations, no registry is needed.
+        codec = Codec()
+        publisher = KafkaPublisher(kafka, LASTING)
+        own = {}
+        if kafka.get("group.protocol") != "consumer":
+            # Started again it gets all partitions at once, even after a kill.
+            own["group.instance.id"] = self.settings.consumers.webhook.group
+        self._loop = Loop(
+            # What was there before a new group, `offsets` has passed over.
+            {**own, **kafka, "auto.offset.reset": "earliest"},
+            self.settings.consumers.webhook.group,
+            [names.mitigation],
+            codec,
+            self.webhook.handle,
+            deadletter_topic=names.deadletter,
+            publisher=publisher,
+            metrics=self.metrics,
+            attempts=self.settings.consumers.attempts,
+            turn=self._turn,
+            settle=self._settle,
+        )
+        try:
+            while not self._stopping.is_set() and not self._recalled(kafka, codec):
+                self.turned_at = monotonic()
+                self._stopping.wait(_LONGEST)
+            if not self._stopping.is_set():
+                self._loop.run()
+        finally:
+            self._close()
+            publisher.close()
+
+    def stop(self) -> None:
+        """Ask `run` to end; may be called from a signal handler."""
+        self._stopping.set()
+        if self._loop is not None:
+            self._loop.stop()
+
+    def _turn(self) -> float:
+        self.turned_at = monotonic()
+        return self.webhook.turn()
+
+    def _settle(self) -> None:
+        if self._stopping.is_set():
+            self._close()
+        self.webhook.release()
+
+    def _close(self) -> None:
+        self.webhook.sending.close(self.settings.consumers.webhook.timeout)
+
+    def _recalled(self, kafka: Mapping[str, str], codec: Codec) -> bool:
+        topic = self.settings.topics.mitigation
+        try:
+            below = offsets(kafka, self.settings.consumers.webhook.group, topic)
+            told = recalled(kafka, topic, codec, below)
+        except BrokerUnavailable as exc:
+            log.warning("what was told before cannot be read now: %s", exc)
+            return False
+        self.webhook.storms.remember(members_of(told), boottime())
+        return True
+
+
+def main(settings: AllSettings) -> None:
+    """Tell people of mitigations until a signal comes.
+
+    Raises:
+        ConfigError: the address, a file or Kafka's settings cannot be used.
+        TopicRefused: the mitigation topic does not exist, or must not be read.
+    """
+    of = settings.consumers.webhook
+    sending = sending_of(of, dry_run=settings.dry_run)
+    storms: Storms[Place] = Storms(of.group_wait, of.group_interval)
+    metrics = ConsumeMetrics()
+    service = Service(settings, Webhook(storms, sending, of.template), metrics)
+    wiring.serve(settings, service, metrics.registry())

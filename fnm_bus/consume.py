@@ -27,6 +27,7 @@ from fnm_bus.codec import Codec
 from fnm_bus.consume_metrics import ConsumeMetrics
 from fnm_bus.deadletter import letter_of
 from fnm_bus.errors import (
+    BrokerUnavailable,
     ConfigError,
     PublishError,
     RegistryError,
@@ -49,6 +50,10 @@ _FIRST: Final = 0.1
 _LONGEST: Final = 30.0
 """Seconds of the first pause after a failure, doubled each time, and of the longest."""
 _AT_ONCE: Final = 500
+_PROMPT: Final = {
+    # What a dead member had is read by another one after this, not after 45 s.
+    "session.timeout.ms": "10000",
+}
 
 
 @dataclass(slots=True)
@@ -102,6 +107,7 @@ class Loop:
     ) -> None:
         self._settings: dict[str, Any] = {
             "auto.offset.reset": "earliest",
+            **({} if settings.get("group.protocol") == "consumer" else _PROMPT),
             # What fails is raised or said here; each attempt to connect is no news.
             "log_level": "2",
             **settings,
@@ -131,6 +137,7 @@ class Loop:
         Raises:
             ConfigError: librdkafka refuses the settings.
             TopicRefused: a topic does not exist, or must not be read.
+            BrokerUnavailable: another process took this one's place in the group.
         """
         try:
             consumer = Consumer(self._settings)
@@ -177,6 +184,8 @@ class Loop:
                 self._take(consumer, message)
             elif error.code() in REFUSED and not error.retriable():
                 raise TopicRefused(f"{message.topic()}: {error.str()}")
+            elif error.fatal():
+                raise BrokerUnavailable(f"this consumer is shut out: {error.str()}")
             else:
                 log.warning("reading: %s", error.str())
 

@@ -7,20 +7,26 @@ SYSTEMS; the tests take it from there.
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
+from services.bird import Bird
+from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.netns import Network
 
 from consumers.enforcer import Backend, MemoryBackend
-from consumers.measure import BLACKHOLE, FIREWALL, Measure
+from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from consumers.nftables import NftablesBackend
 from consumers.settings import NftablesSettings
 from fnm_bus.event import FlowMatch, FlowThen
 
-SYSTEMS = ("memory", "nftables")
+SYSTEMS = ("memory", "nftables", "exabgp")
+_V4, _V6 = "203.0.113.1/32", "2001:db8::1/128"
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
@@ -132,6 +138,68 @@ def nftables_system(firewall: Network) -> Iterator[System]:
         check=False,  # a test may have made none
         capture_output=True,
     )
+
+
+@pytest.fixture(scope="session")
+def speaker() -> Iterator[Exabgp]:
+    """An ExaBGP with a BIRD as its neighbor; its watchdog waits long."""
+    # Not pytest's own directory: a socket's path has to be short.
+    with TemporaryDirectory(prefix="fnm-") as root:
+        bird = Bird(Path(root))
+        made = Exabgp(Path(root), bird, grace=3600.0)
+        try:
+            bird.open()
+            made.start()
+            bird.wait_up()
+        except Unavailable as exc:
+            (pytest.fail if CI else pytest.skip)(str(exc))
+        else:
+            yield made
+        finally:
+            made.close()
+            bird.close()
+
+
+@pytest.fixture
+def exabgp_system(speaker: Exabgp) -> Iterator[System]:
+    """An ExaBGP that has a session and announces nothing."""
+    v4, v6 = (FlowMatch(destination_prefix=it) for it in (_V4, _V6))
+    thens = (
+        FlowThen(action="rate-limit", rate=125_000),
+        FlowThen(action="discard"),
+        FlowThen(action="redirect", redirect_as=65500, redirect_value=7),
+    )
+    firsts = [
+        Measure(kind=BLACKHOLE, prefix=_V4, communities=("64500:1", "64500:1:2")),
+        Measure(kind=BLACKHOLE, prefix=_V6),
+        Measure(
+            kind=FLOWSPEC,
+            flow=replace(v4, protocols=("udp",), source_ports=(53, 8008)),
+            then=thens[0],
+        ),
+        Measure(kind=FLOWSPEC, flow=replace(v6, tcp_flags=("ack|syn",)), then=thens[1]),
+        Measure(kind=FLOWSPEC, flow=v4, then=thens[2], communities=("64500:1",)),
+    ]
+    yield System(
+        speaker.connect,
+        [*firsts, *_hosts(BLACKHOLE)][:1000],
+        [
+            Measure(kind=FIREWALL, prefix=_V4),
+            Measure(kind=BLACKHOLE),
+            Measure(kind=BLACKHOLE, prefix=_V4, communities=("none",)),
+            Measure(kind=FLOWSPEC, flow=v4),
+            Measure(kind=FLOWSPEC, flow=FlowMatch(), then=thens[1]),
+            Measure(
+                kind=FLOWSPEC,
+                flow=replace(v6, fragmentation_flags=("dont-fragment",)),
+                then=thens[1],
+            ),
+        ],
+        lives_on=True,
+    )
+    backend = speaker.connect()
+    backend.withdraw(list(backend.active()))
+    speaker.disconnect()
 
 
 def _hosts(kind: str) -> Sequence[Measure]:

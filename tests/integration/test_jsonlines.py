@@ -10,7 +10,13 @@ from services.plant import Plant
 @pytest.mark.kafka
 def test_events_stand_in_the_file_once_each_after_a_restart(real_plant: Plant) -> None:
     path = real_plant.root / "events.jsonl"
-    crew = Crew(real_plant, policy(), "[consumers.jsonlines]", f'path = "{path}"')
+    crew = Crew(
+        real_plant,
+        policy(),
+        "[consumers.jsonlines]",
+        f'path = "{path}"',
+        f'group = "{real_plant.prefix}"',
+    )
     try:
         first = crew.start("jsonlines", ready="metrics")
         ids = crew.tell("ban", *(f"203.0.113.{it}" for it in range(20)))

@@ -18,6 +18,7 @@ from fnm_bus.event import (
     AnyRecord,
     AttackDetails,
     Audit,
+    Command,
     HostEvent,
     Mitigation,
     Receipt,
@@ -168,6 +169,20 @@ class Crew:
     def wanted(self) -> list[str]:
         """Return the keys of what is wanted, sorted."""
         return sorted(k for k, it in self.state().items() if it.state == "wanted")
+
+    def order(self, verb: str, **about: Any) -> None:
+        """Publish a command, as `mitigations` would."""
+        number = next(_NUMBERS)
+        command = Command(
+            command_id=f"command-{number}",
+            verb=verb,
+            by="test",
+            why="a test",
+            asked_at=datetime.now(UTC),
+            **about,
+        )
+        self.put("command", None, command)
+        assert self._made().flush(30) == 0
 
     def audits(self, what: str) -> list[Audit]:
         """Return what was told of one kind."""

@@ -22,6 +22,8 @@ class Cluster:
     Args:
         root: an empty directory for configuration, data and logs.
         nodes: how many.
+        front: the port at which clients are to find the only node, when something
+            stands before it.
 
     Attributes:
         bootstrap: `host:port,...` of all of them, for `bootstrap.servers`.
@@ -29,9 +31,10 @@ class Cluster:
     Topics are not made by themselves, as an operator would have it.
     """
 
-    def __init__(self, root: Path, nodes: int) -> None:
+    def __init__(self, root: Path, nodes: int, front: int | None = None) -> None:
         self._root = root
         self._ports = {number: free_port() for number in range(1, nodes + 1)}
+        self._front = front
         self._controllers = {number: free_port() for number in self._ports}
         self._servers: dict[int, Server] = {}
         self.bootstrap = ",".join(f"127.0.0.1:{p}" for p in self._ports.values())
@@ -60,6 +63,14 @@ class Cluster:
         """End all nodes."""
         for server in self._servers.values():
             server.kill()
+
+    def port(self, number: int) -> int:
+        """Return where a node listens."""
+        return self._ports[number]
+
+    def pid(self, number: int) -> int:
+        """Return the process of a node."""
+        return self._servers[number].pid
 
     def kill(self, number: int) -> None:
         """End a node at once (SIGKILL)."""
@@ -155,7 +166,8 @@ class Cluster:
             "CONTROLLER:PLAINTEXT",
             "listeners": f"PLAINTEXT://127.0.0.1:{self._ports[number]},"
             f"CONTROLLER://127.0.0.1:{self._controllers[number]}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
+            "advertised.listeners": "PLAINTEXT://127.0.0.1:"
+            f"{self._front or self._ports[number]}",
             "log.dirs": self._root / f"data-{number}",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,

@@ -219,7 +219,9 @@ def test_the_document_is_json_with_a_version() -> None:
 
 @pytest.mark.parametrize("kind", [Notice, Whose, Attack, Cause, Item])
 def test_every_field_is_described(kind: type[msgspec.Struct]) -> None:
-    described = set(re.findall(r"^\| `(\w+)` \|", DOCS.read_text("utf-8"), re.M))
+    described = set(
+        re.findall(r"^\| `(\w+)` \|", DOCS.read_text("utf-8"), re.MULTILINE)
+    )
     assert set(kind.__struct_fields__) <= described
 
 

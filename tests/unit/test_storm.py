@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -363,7 +364,7 @@ def test_a_storm_that_goes_on_is_told_of_once_an_interval(
 ) -> None:
     for storm in _storms(_played(steps)):
         times = [at for at, it in storm if it.status != OVER]
-        assert all(b - a >= INTERVAL for a, b in zip(times, times[1:], strict=False))
+        assert all(b - a >= INTERVAL for a, b in pairwise(times))
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,0 +1,99 @@
+"""ExaBGP's own configuration; tests/integration starts it with it."""
+
+from pathlib import Path
+
+import pytest
+
+from consumers import exabgp_config
+from consumers.exabgp_config import Commands, commands, conf, env, run
+from consumers.settings import ExabgpSettings
+from fnm_bus.errors import ConfigError
+
+STARTED = Commands(("/usr/bin/python3", "-m", "x y"), ("/usr/bin/python3", "-c", "w"))
+
+
+def test_both_processes_get_the_configuration_file_as_a_whole_path() -> None:
+    started = commands(Path("fnm.toml"))
+    whole = str(Path.cwd() / "fnm.toml")
+    assert started.enforcer[-3:] == ("--api", "--config", whole)
+    assert started.watchdog[-3:] == ("--watchdog", "--config", whole)
+    assert commands(None).enforcer[-1] == "--api"
+
+
+def test_the_settings_stand_in_it() -> None:
+    settings = ExabgpSettings(
+        neighbor="2001:db8::2",
+        local_address="2001:db8::1",
+        router_id="10.0.0.1",
+        port=1790,
+        local_as=65001,
+        peer_as=4_200_000_000,
+        hold_time=30,
+    )
+    text = conf(settings, STARTED)
+    for part in (
+        "neighbor 2001:db8::2 {",
+        "local-address 2001:db8::1;",
+        "router-id 10.0.0.1;",
+        "connect 1790;",
+        "local-as 65001;",
+        "peer-as 4200000000;",
+        "hold-time 30;",
+        'run "/usr/bin/python3" "-m" "x y";',
+    ):
+        assert part in text
+    assert "user = 'daemon'" in env("daemon")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("neighbor", "router1"),
+        ("neighbor", "127.0.0.2; }"),
+        ("neighbor", "2001:db8::1"),
+        ("local_address", ""),
+        ("router_id", "2001:db8::1"),
+        ("next_hop4", "100::1"),
+        ("next_hop6", "192.0.2.1"),
+        ("next_hop6", "fe80::1%eth0"),
+        ("port", 0),
+        ("communities", ("blackhole me",)),
+    ],
+)
+def test_a_wrong_setting_is_named(field: str, value: object) -> None:
+    settings = ExabgpSettings.model_construct(
+        **{**dict(ExabgpSettings()), field: value}
+    )
+    with pytest.raises(ConfigError) as caught:
+        exabgp_config.check(settings)
+    named = "local_address" if value == "2001:db8::1" and field == "neighbor" else field
+    assert f"consumers.exabgp.{named}" in str(caught.value).replace(
+        "consumers.exabgp.communities", f"consumers.exabgp.{field}"
+    )
+
+
+def test_all_wrong_settings_are_told_at_once() -> None:
+    settings = ExabgpSettings(neighbor="a", router_id="b", next_hop4="c")
+    with pytest.raises(ConfigError) as caught:
+        exabgp_config.check(settings)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("word", ['a"b', "a\\b", "a\nb", ""])
+def test_a_command_that_cannot_be_written_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="path"):
+        conf(ExabgpSettings(), Commands(("/bin/sh", word), ("/bin/sh",)))
+
+
+def test_an_unknown_user_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    settings = ExabgpSettings(user="nobody-of-that-name", snapshot=tmp_path / "s.json")
+    with pytest.raises(ConfigError, match="nobody-of-that-name"):
+        run(settings, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = ExabgpSettings(snapshot=tmp_path / "file" / "s.json")
+    with pytest.raises(ConfigError, match="file"):
+        run(settings, None)
