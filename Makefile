@@ -10,13 +10,16 @@ COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet --unive
 	--python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo demo-bgp test lint format bench lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(READY) ## show real notifications arriving as events, on this machine
 	$(BIN)/fnm-bus demo
+
+demo-bgp: $(READY) ## show a real route appear in BIRD, and go (needs Debian's bird2)
+	$(BIN)/fnm-bus-consumer demo-bgp
 
 test: $(READY) ## run all tests, against a real Kafka and a real registry
 	@command -v mvn >/dev/null || { \

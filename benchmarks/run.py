@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import calls
+import mitigation
 import throughput
 from plant import broker, plant
 from report import Row, facts, table, write
@@ -29,6 +30,7 @@ def main() -> None:
             ("idle latency", lambda: throughput.latency(it, bootstrap, quick=quick)),
             ("calls", lambda: calls.measure(it, bootstrap, quick=quick)),
             ("throughput", lambda: throughput.rates(it, bootstrap, quick=quick)),
+            ("mitigation", lambda: mitigation.measure(bootstrap, quick=quick)),
             ("100,000 files", lambda: throughput.waiting(it, bootstrap, quick=quick)),
         ):
             print(f"{title} …", flush=True)

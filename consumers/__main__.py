@@ -52,6 +52,7 @@ app.add_typer(people.app, name="mitigations")
 app.command()(people.explain)
 app.command()(services.check)
 app.command()(services.demo)
+app.command()(services.demo_bgp)
 
 
 def main() -> None:

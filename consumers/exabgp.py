@@ -6,12 +6,13 @@ watchdog withdraws what this process leaves standing.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
 from consumers import exabgp_listing, exabgp_text
 from consumers.enforcer import BackendError, Standing, Wanted
-from consumers.exabgp_session import Neighbor, Session
+from consumers.exabgp_news import Neighbor
+from consumers.exabgp_session import Session
 from consumers.exabgp_text import Carried
 from consumers.exabgp_words import CannotSay
 from consumers.measure import BLACKHOLE, FLOWSPEC, Measure
@@ -62,6 +63,17 @@ class ExabgpBackend:
     def gone(self) -> Event:
         """Set when ExaBGP has ended: then this process should, too."""
         return self._session.gone
+
+    def open(self, when_gone: Callable[[], None] | None = None) -> None:
+        """Begin to read what ExaBGP says; it waits, with all routes, if nobody does.
+
+        The first question does this, too. A process that may never ask one (it only
+        pretends) has to begin itself, and so does one that wants to end with ExaBGP.
+
+        Args:
+            when_gone: called, from a thread, when ExaBGP has ended.
+        """
+        self._session.open(when_gone)
 
     def form(self, measure: Measure) -> str:
         """Return the attributes of the measure's route, as ExaBGP takes them.

@@ -172,7 +172,10 @@ def run(
         *(str(program), "--env-file", str(place / "exabgp.env")),
         *("server", str(place / "exabgp.conf")),
     )
-    os.execve(program, arguments, kept)  # noqa: S606 - no shell is wanted
+    try:
+        os.execve(program, arguments, kept)  # noqa: S606 - no shell is wanted
+    except OSError as exc:
+        raise ConfigError(f"{program}: {user} cannot start it: {exc.strerror}") from exc
 
 
 def _become(user: str | None) -> str:

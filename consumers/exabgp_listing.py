@@ -5,6 +5,7 @@ names a measure, and attributes the text with which they were announced.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -20,6 +21,8 @@ COMMAND: Final = "show adj-rib out extensive json"
 """The command that lists what is announced, a route a line."""
 
 
+# Most lines are those of the last listing.
+@lru_cache(1 << 16)
 def listed(line: str | bytes) -> tuple[Measure, Standing]:
     """Return one line of the listing as a measure and its form.
 

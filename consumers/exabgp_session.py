@@ -12,19 +12,18 @@ import queue
 import select
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
-
+from consumers import exabgp_news
 from consumers.enforcer import BackendError
+from consumers.exabgp_news import Neighbor
 from consumers.snapshot import now
 
 log = logging.getLogger(__name__)
 
-_NEIGHBOR: Final = "show neighbor json"
-_HELLO: Final = f"reset\n{_NEIGHBOR}\n".encode("ascii")
+_HELLO: Final = f"reset\n{exabgp_news.ASK}\n".encode("ascii")
 """Drops what a predecessor had asked for, and asks for what nobody else asks for."""
 _F_SETPIPE_SZ: Final = 1031
 _PIPE: Final = 1 << 20
@@ -45,20 +44,6 @@ class ExabgpGone(BackendError):
     """ExaBGP has ended, and its routes with it; this process has nothing to do."""
 
     retryable = False
-
-
-class Neighbor(NamedTuple):
-    """The BGP session.
-
-    Attributes:
-        up: whether it is established.
-        since: since when that is known, in seconds of `snapshot.now`.
-        reason: why it is down, in ExaBGP's words, or "".
-    """
-
-    up: bool
-    since: float
-    reason: str
 
 
 class Session:
@@ -84,8 +69,27 @@ class Session:
         self._wake: tuple[int, int] | None = None
         # An answer that came too late belongs to its own command: all are counted.
         self._unsent = bytearray(_HELLO)
-        self._asked: deque[str] = deque([_NEIGHBOR])
+        self._asked: deque[str] = deque([exabgp_news.ASK])
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def open(self, when_gone: Callable[[], None] | None = None) -> None:
+        """Begin to read, if that has not begun.
+
+        Args:
+            when_gone: called, from the thread that reads, when ExaBGP has ended.
+        """
+        if self._thread is not None:
+            return
+        with suppress(OSError):  # a socket, or more than this user may have
+            fcntl.fcntl(self._reading, _F_SETPIPE_SZ, _PIPE)
+        self._wake = os.pipe()
+        self._thread = threading.Thread(
+            target=self._read,
+            args=(self._wake[0], when_gone),
+            name="exabgp",
+            daemon=True,
+        )
+        self._thread.start()
 
     def ask(self, commands: Sequence[str]) -> list[bytes]:
         """Give commands; return the lines that they list, once all are answered.
@@ -95,7 +99,7 @@ class Session:
             BackendError: it refused a command, or says nothing. What it was given may
                 still be done.
         """
-        self._open()
+        self.open()
         earlier = len(self._asked)
         self._asked.extend(commands)
         self._unsent += "".join(f"{it}\n" for it in commands).encode("ascii")
@@ -131,12 +135,15 @@ class Session:
         """
         end, last, calm = now() + _BUSY, -1, 0
         while calm < _CALM:
-            (line,) = self.ask([_NEIGHBOR])
-            if not self.up:
+            lines = self.ask([exabgp_news.ASK])
+            try:
+                found = exabgp_news.figures(b"".join(lines))
+            except ValueError as exc:
+                raise BackendError(f"ExaBGP's answer is not understood: {exc}") from exc
+            if not found.up:
                 return
-            sent = _decoded(line).messages.sent.update
-            calm = calm + 1 if sent == last else 1
-            last = sent
+            calm = calm + 1 if found.sent == last else 1
+            last = found.sent
             if now() > end:
                 raise BackendError(f"ExaBGP is sending for more than {_BUSY:g} s")
             if calm == 1:
@@ -156,16 +163,6 @@ class Session:
         for it in self._wake:
             os.close(it)
         self._thread = self._wake = None
-
-    def _open(self) -> None:
-        if self._thread is None:
-            with suppress(OSError):  # a socket, or more than this user may have
-                fcntl.fcntl(self._reading, _F_SETPIPE_SZ, _PIPE)
-            self._wake = os.pipe()
-            self._thread = threading.Thread(
-                target=self._read, args=(self._wake[0],), name="exabgp", daemon=True
-            )
-            self._thread.start()
 
     def _send(self) -> None:
         while self._unsent:
@@ -193,7 +190,7 @@ class Session:
     def _silent(self) -> BackendError:
         return BackendError(f"ExaBGP says nothing for {self._patience:g} s")
 
-    def _read(self, wake: int) -> None:
+    def _read(self, wake: int, when_gone: Callable[[], None] | None) -> None:
         rest, met = b"", False
         while True:
             if wake in select.select([self._reading, wake], [], [])[0]:
@@ -205,38 +202,29 @@ class Session:
             if not data:
                 self.gone.set()
                 self._lines.put(b"")
+                if when_gone is not None:
+                    when_gone()
                 return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 # Before the first answer to us come those to a predecessor.
                 met = met or line.startswith(b"[")
-                if line.startswith(b"["):
-                    self._neighbors(line)
                 if line.startswith(b'{ "exabgp"'):
-                    self._news(line)
+                    self._is(exabgp_news.change(line))
                 elif met and line:
+                    if line.startswith(b"["):
+                        with suppress(ValueError):
+                            self._is((exabgp_news.figures(line).up, ""))
                     self._lines.put(line)
 
-    def _neighbors(self, line: bytes) -> None:
-        with suppress(BackendError):
-            # Its own "state" is up from the second second on, and down in the first.
-            self._is(_decoded(line).fsm == "ESTABLISHED", "")
-
-    def _news(self, line: bytes) -> None:
-        with suppress(msgspec.MsgspecError):
-            it = msgspec.json.decode(line, type=_News).neighbor
-            if it.state in {"up", "down"}:
-                self._is(it.state == "up", it.reason)
-
-    def _is(self, up: bool, reason: str) -> None:  # noqa: FBT001 - the one thing it says
-        if self.neighbor is None or self.neighbor.up != up:
-            self.neighbor = Neighbor(up, now(), reason)
-            log.log(
-                logging.INFO if up else logging.WARNING,
-                "the session with the neighbor is %s%s",
-                "up" if up else "down",
-                f": {reason}" if reason else "",
-            )
+    def _is(self, told: tuple[bool, str] | None) -> None:
+        if told is None or (self.neighbor and self.neighbor.up == told[0]):
+            return
+        up, reason = told
+        self.neighbor = Neighbor(up, now(), reason)
+        level = logging.INFO if up else logging.WARNING
+        state = f"{'up' if up else 'down'}{f': {reason}' if reason else ''}"
+        log.log(level, "the session with the neighbor is %s", state)
 
 
 def pipes() -> tuple[int, int]:
@@ -251,36 +239,6 @@ def pipes() -> tuple[int, int]:
     os.close(nothing)
     os.dup2(2, 1)
     return reading, writing
-
-
-class _Sent(msgspec.Struct, frozen=True):
-    update: int = 0
-
-
-class _Messages(msgspec.Struct, frozen=True):
-    sent: _Sent = _Sent()
-
-
-class _Listed(msgspec.Struct):
-    fsm: str
-    messages: _Messages = _Messages()
-
-
-class _Changed(msgspec.Struct):
-    state: str = ""
-    reason: str = ""
-
-
-class _News(msgspec.Struct):
-    neighbor: _Changed
-
-
-def _decoded(line: bytes) -> _Listed:
-    try:
-        (found,) = msgspec.json.decode(line, type=tuple[_Listed])
-    except msgspec.MsgspecError as exc:
-        raise BackendError(f"ExaBGP's {_NEIGHBOR} is not understood: {exc}") from exc
-    return found
 
 
 def _gone() -> ExabgpGone:

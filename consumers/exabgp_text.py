@@ -8,6 +8,7 @@ queue may overtake the announcement and leave a route that no listing shows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ from fnm_bus.event import FlowMatch, FlowThen
 
 _ROUTES: Final = 1000
 """Prefixes of one command."""
+_REMEMBERED: Final = 1 << 16
 _VALUES: Final = 400
 """Values of one rule: an UPDATE has room for 4,096 bytes, and one that has not ends
 the session."""
@@ -118,6 +120,8 @@ def _commands(verb: str, routes: Iterable[_Route]) -> list[str]:
     ] + rules
 
 
+# An enforcer compares all measures every few seconds, and most are those of last time.
+@lru_cache(_REMEMBERED)
 def _told(measure: Measure, carried: Carried) -> _Route:
     key = name(measure)
     try:
@@ -192,12 +196,15 @@ def _network(field: str, text: str | None) -> Network:
 
 
 def _hop(text: str, network: Network) -> str:
-    hop = ip_address(text)
+    try:
+        hop = ip_address(text)
+    except ValueError as exc:
+        raise CannotSay(f"consumers.exabgp.next_hop{network.version}: {exc}") from exc
     if hop.version != network.version:
         # ExaBGP says done; the neighbor throws it away.
         raise CannotSay(
-            f"consumers.exabgp.next_hop{network.version}: {hop} is not IPv"
-            f"{network.version}"
+            f"consumers.exabgp.next_hop{network.version}: {hop} is not"
+            f" IPv{network.version}"
         )
     return str(hop)
 

@@ -17,7 +17,6 @@ PROTOCOLS: Final[Mapping[str, int]] = {
     "igmp": 2,
     "ipv4": 4,
     "tcp": 6,
-    "egp": 8,
     "udp": 17,
     "dccp": 33,
     "ipv6": 41,
@@ -34,7 +33,6 @@ PROTOCOLS: Final[Mapping[str, int]] = {
     "l2tp": 115,
     "sctp": 132,
     "udplite": 136,
-    "mpls-in-ip": 137,
 }
 """IANA's names of protocols; others are named by their number."""
 

@@ -50,6 +50,21 @@ def demo(*, file: ConfigFile = None) -> None:
         typer.echo(line)
 
 
+def demo_bgp() -> None:
+    """Show a real route appear in a real neighbor's table, and go.
+
+    Starts everything on loopback, and stops it: a broker, a relay, the mitigator,
+    ExaBGP, and BIRD 2 as the neighbor, which has to be installed. Needs no root.
+
+    Example:
+        fnm-bus-consumer demo-bgp
+    """
+    from consumers.demo_bgp import show
+
+    for line in show():
+        typer.echo(line)
+
+
 def exabgp(
     *,
     file: ConfigFile = None,

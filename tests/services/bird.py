@@ -53,12 +53,13 @@ class Bird:
     Attributes:
         address: where it waits for the neighbor.
         port: likewise.
+        control: the socket that birdc talks to.
     """
 
     def __init__(self, root: Path) -> None:
         self.address = "127.0.0.2"
         self.port = free_port()
-        self._control = root / "bird.ctl"
+        self.control = root / "bird.ctl"
         self._conf = root / "bird.conf"
         self._root = root
         self._server: Server | None = None
@@ -78,11 +79,11 @@ class Bird:
     def start(self) -> None:
         """Start it, again or for the first time."""
         program = shutil.which("bird") or "bird"
-        files = ("-c", str(self._conf), "-s", str(self._control))
+        files = ("-c", str(self._conf), "-s", str(self.control))
         # In the foreground, for it has to end with the tests.
         self._server = Server([program, "-f", *files], self._root / "bird.log")
         self._server.start()
-        self._server.wait(self._control.exists)
+        self._server.wait(self.control.exists)
         self._server.wait(lambda: "exa" in self.ask("show protocols"))
 
     def close(self) -> None:
@@ -93,7 +94,7 @@ class Bird:
     def ask(self, command: str) -> str:
         """Return what birdc answers."""
         done = subprocess.run(
-            ["birdc", "-s", str(self._control), *command.split()],
+            ["birdc", "-s", str(self.control), *command.split()],
             check=False,
             capture_output=True,
             text=True,

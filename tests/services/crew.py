@@ -131,7 +131,7 @@ class Crew:
         for it in events:
             topic = "status" if isinstance(it, StatusEvent) else "host"
             self.put(topic, key_of(it), it)
-        assert self._made().flush(30) == 0
+        self.flush()
         return [it.receipt.event_id for it in events]
 
     def put(
@@ -145,6 +145,10 @@ class Crew:
             else self._codec.encode(record, topic)
         )
         self._made().produce(topic, value=value, key=key)
+
+    def flush(self) -> None:
+        """Wait until everything that was put is on Kafka."""
+        assert self._made().flush(60) == 0
 
     def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
         """Return key, record and time of all committed records of a topic."""
@@ -182,7 +186,7 @@ class Crew:
             **about,
         )
         self.put("command", None, command)
-        assert self._made().flush(30) == 0
+        self.flush()
 
     def audits(self, what: str) -> list[Audit]:
         """Return what was told of one kind."""

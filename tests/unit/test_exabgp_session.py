@@ -183,6 +183,15 @@ def test_an_exabgp_that_ended_is_told_for_good(other: Other, session: Session) -
         assert not caught.value.retryable
 
 
+def test_who_wants_to_end_with_exabgp_is_told(other: Other, session: Session) -> None:
+    told = threading.Event()
+    session.open(when_gone=told.set)
+    session.open(when_gone=pytest.fail)  # it reads already
+    assert not told.is_set()
+    other.end(other.to_us)
+    assert told.wait(5)
+
+
 def test_a_broken_pipe_is_an_exabgp_that_ended(other: Other, session: Session) -> None:
     other.end(other.from_us)
     with pytest.raises(ExabgpGone):

@@ -304,9 +304,10 @@ def test_a_rule_of_no_network_is_refused_though_it_has_no_key() -> None:
 
 
 @pytest.mark.parametrize("prefix", [HOST, HOST6])
-def test_a_next_hop_of_the_other_family_is_refused(prefix: str) -> None:
-    with pytest.raises(CannotSay, match="next_hop"):
-        form(blackhole(prefix), Carried("100::1", "192.0.2.1", ()))
+def test_a_next_hop_that_does_not_fit_is_refused(prefix: str) -> None:
+    for hops in (("100::1", "192.0.2.1"), ("nowhere", "")):
+        with pytest.raises(CannotSay, match="next_hop"):
+            form(blackhole(prefix), Carried(*hops, ()))
 
 
 def test_withdrawing_what_cannot_be_said_says_nothing() -> None:

@@ -1,0 +1,316 @@
+"""From the hook to the neighbor's table, and what the mitigator itself can do.
+
+The floor is the same route announced by hand through ExaBGP, in the same run.
+"""
+
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+from plant import HERE
+from report import Row
+
+from consumers.enforcer import Wanted
+from consumers.facts import facts_of
+from consumers.judge import judge
+from consumers.lapse import lapse
+from consumers.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
+from consumers.policy import Action, Limits, Match, Policy, Rule
+from consumers.state import State, rebuilt
+from consumers.turn import Terms, Turn
+from fnm_bus.codec import Codec
+from fnm_bus.event import (
+    AttackDetails,
+    FlowMatch,
+    FlowThen,
+    HostEvent,
+    Mitigation,
+    Receipt,
+)
+from fnm_bus.reader import Reader
+
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+if TYPE_CHECKING:
+    from services.bird import Bird
+    from services.crew import Crew
+
+_POLICY = """
+[own]
+networks = ["10.0.0.0/8"]
+[guardrails]
+share = 1.0
+total = 100_000
+per_minute = 100_000
+[[rule]]
+name = "flow"
+match = { prefix = "10.9.0.0/16" }
+then = { outcome = "flowspec" }
+[[rule]]
+name = "all"
+then = { outcome = "blackhole" }
+"""
+_PATIENCE = 120.0
+_THEN = FlowThen(action="discard")
+
+
+def measure(bootstrap: str, *, quick: bool) -> list[Row]:
+    """Return all figures about mitigation."""
+    return [*_chain(bootstrap, quick=quick), *_core(quick=quick)]
+
+
+def _chain(bootstrap: str, *, quick: bool) -> list[Row]:
+    with ExitStack() as stack:
+        crew, bird = stack.enter_context(_town(bootstrap))
+        floor, floor_bird = stack.enter_context(_floor())
+        rounds, many = (5, 50) if quick else (100, 1000)
+        hook = crew.plant.root / "hook"
+        ours, by_hand = [], []
+        for number in range(rounds + 1):
+            host = f"10.1.{number // 250}.{number % 250}"
+            one = Measure(kind=BLACKHOLE, prefix=f"{host}/32")
+            began = time.monotonic()
+            document = _document(host)
+            subprocess.run([hook, "ban", host], input=document, check=True)
+            first = _until(bird, one) - began
+            began = time.monotonic()
+            floor.announce([Wanted(one, 900.0)])
+            second = _until(floor_bird, one) - began
+            if number:  # the first is for the caches
+                ours.append(first)
+                by_hand.append(second)
+        rows = [
+            _latency("hook start to route in BIRD", "hook, relay, mitigator", ours),
+            _latency("the same", "floor: by hand through ExaBGP", by_hand),
+        ]
+        hosts = [f"10.2.{it // 250}.{it % 250}" for it in range(many)]
+        plain = [Measure(kind=BLACKHOLE, prefix=f"{it}/32") for it in hosts]
+        took = _storm(crew, bird, hosts)
+        least = _announced(floor.announce, floor_bird, plain)
+        rows.append(_many(f"{many} hosts at once", took, least, 3.0))
+        hosts = [f"10.9.{it // 250}.{it % 250}" for it in range(many)]
+        flows = [
+            Measure(
+                kind=FLOWSPEC,
+                flow=canonical(
+                    FlowMatch(destination_prefix=f"{it}/32", protocols=("udp",))
+                ),
+                then=_THEN,
+            )
+            for it in hosts
+        ]
+        took = _storm(crew, bird, hosts)
+        least = _announced(floor.announce, floor_bird, flows)
+        rows.append(_many(f"{many} FlowSpec rules at once", took, least, None))
+        return [*rows, _read_again(crew, 100 if quick else 10_000)]
+
+
+def _core(*, quick: bool) -> list[Row]:
+    """Time decisions alone, in this process."""
+    rule = Rule(name="all", match=Match(), action=Action(outcome=BLACKHOLE))
+    from ipaddress import ip_network  # noqa: PLC0415 - used here only
+
+    own = (ip_network("10.0.0.0/8"),)
+    limits = Limits(own=own, share=1.0, total=10**6, per_minute=10**6)
+    terms = Terms(Policy(rules=(rule,), limits=limits, groups={}))
+    state, now = State(own), datetime.now(UTC)
+    count = 500 if quick else 10_000
+    events = [_event(number, now) for number in range(count)]
+    began = time.monotonic()
+    for event in events:
+        turn = Turn(terms, state, now, now)
+        for facts in facts_of(event):
+            judge(turn, facts)
+    rate = count / (time.monotonic() - began)
+    began = time.monotonic()
+    lapse(Turn(terms, state, now, now))
+    looked = time.monotonic() - began
+    return [
+        Row("decisions, each a new mitigation", "mitigator", f"{rate:,.0f}/s"),
+        Row(
+            f"a look at {count:,} leases",
+            "mitigator",
+            f"{looked * 1000:.1f} ms, once a second",
+        ),
+    ]
+
+
+@contextmanager
+def _town(bootstrap: str) -> "Iterator[tuple[Crew, Bird]]":
+    from services.bird import Bird  # noqa: PLC0415 - found through sys.path
+    from services.crew import Crew  # noqa: PLC0415 - as above
+    from services.plant import Plant  # noqa: PLC0415 - as above
+
+    root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
+    bird = Bird(root)
+    bird.open()
+    plant = Plant(root, bootstrap)
+    crew = Crew(
+        plant,
+        _POLICY,
+        "[consumers.exabgp]",
+        f'snapshot = "{root}/exabgp.json"',
+        f"port = {bird.port}",
+    )
+    try:
+        for arguments in (
+            ("topics", "create"),
+            ("hook", "install", str(root / "hook")),
+        ):
+            made = plant.run(*arguments)
+            if made.returncode:
+                raise RuntimeError(made.stderr.decode())
+        plant.start()
+        crew.start("mitigator")
+        crew.start("exabgp")
+        bird.wait_up()
+        yield crew, bird
+    finally:
+        crew.stop()
+        plant.stop()
+        bird.close()
+        subprocess.run(["rm", "-rf", root], check=False)
+
+
+@contextmanager
+def _floor() -> Iterator[tuple[Any, "Bird"]]:
+    from services.bird import Bird  # noqa: PLC0415 - found through sys.path
+    from services.exabgp import Exabgp  # noqa: PLC0415 - as above
+
+    root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
+    bird = Bird(root)
+    bird.open()
+    it = Exabgp(root, bird, grace=3600.0)
+    try:
+        it.start()
+        bird.wait_up()
+        yield it.connect(), bird
+    finally:
+        it.close()
+        bird.close()
+        subprocess.run(["rm", "-rf", root], check=False)
+
+
+def _document(host: str, protocol: str = "udp") -> bytes:
+    return (
+        f'{{"ip": "{host}", "action": "ban", "alert_scope": "host",'
+        f' "attack_details": {{"attack_uuid": "{host}",'
+        f' "attack_protocol": "{protocol}"}}}}'
+    ).encode()
+
+
+def _event(number: int, now: datetime) -> HostEvent:
+    host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    receipt = Receipt(
+        event_id=str(number), received_at=now, sequence=number + 1, sensor="bench"
+    )
+    details = AttackDetails(attack_uuid=host, total_incoming_pps=number)
+    return HostEvent(receipt=receipt, action="ban", ip=host, attack_details=details)
+
+
+def _until(bird: "Bird", one: Measure) -> float:
+    """Wait until BIRD has a route; return when."""
+    end = time.monotonic() + _PATIENCE
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(bird.control))
+        control.recv(4096)
+        while time.monotonic() < end:
+            control.sendall(f"show route {one.prefix}\n".encode())
+            if str(one.prefix).encode() in control.recv(65_536):
+                return time.monotonic()
+            time.sleep(0.001)
+    raise TimeoutError(f"{one.prefix} never came")
+
+
+def _storm(crew: "Crew", bird: "Bird", hosts: list[str]) -> float:
+    """Put a notification of each host into the spool; return seconds to all routes."""
+    wanted, began = bird.count() + len(hosts), time.monotonic()
+    for it in hosts:
+        crew.plant.call(_document(it))
+    return _all_there(bird, wanted) - began
+
+
+def _announced(
+    announce: Callable[[list[Wanted]], None], bird: "Bird", measures: list[Measure]
+) -> float:
+    wanted, began = bird.count() + len(measures), time.monotonic()
+    announce([Wanted(it, 900.0) for it in measures])
+    return _all_there(bird, wanted) - began
+
+
+def _all_there(bird: "Bird", wanted: int) -> float:
+    end = time.monotonic() + _PATIENCE
+    while bird.count() < wanted:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{bird.count()} routes of {wanted}")
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+def _read_again(crew: "Crew", count: int) -> Row:
+    """Time reading a wanted state from Kafka, as a mitigator does at its start."""
+    now = datetime.now(UTC)
+    for number in range(count):
+        prefix = f"10.{100 + (number >> 16)}.{number >> 8 & 255}.{number & 255}/32"
+        key = f"blackhole|{prefix}"
+        record = Mitigation(
+            key=key,
+            kind=BLACKHOLE,
+            state="wanted",
+            prefix=prefix,
+            started_at=now,
+            changed_at=now,
+            expires_at=now + timedelta(seconds=900),
+        )
+        crew.put("hostgroup", key.encode(), record)
+        if number % 10_000 == 0:
+            crew.flush()
+    crew.flush()
+    began = time.monotonic()
+    found: dict[str, Mitigation | None] = {}
+    settings = {"bootstrap.servers": crew.plant.bootstrap}
+    topics = [crew.plant.topic("hostgroup")]
+    with Reader(settings, topics, Codec(), from_beginning=True) as reader:
+        while not reader.at_end:
+            for it in reader.read(1.0):
+                if isinstance(it.event, Mitigation):
+                    found[it.event.key] = it.event
+    state = rebuilt(found.items(), ())
+    took = time.monotonic() - began
+    if len(state.mitigations) != count:
+        raise RuntimeError(f"{len(state.mitigations)} of {count} were read")
+    return Row(
+        f"reading {count:,} mitigations at the start", "mitigator", f"{took:.2f} s"
+    )
+
+
+def _latency(what: str, who: str, times: list[float]) -> Row:
+    ordered = sorted(times)
+    p50, p99 = statistics.median(times), ordered[int(len(ordered) * 0.99)]
+    ours = not who.startswith("floor")
+    return Row(
+        what,
+        who,
+        f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms",
+        goal="p50 <= 60 ms, p99 <= 250 ms" if ours else "",
+        met=(p50 <= 0.060 and p99 <= 0.250) if ours else None,  # noqa: PLR2004 - goal
+    )
+
+
+def _many(what: str, took: float, least: float, goal: float | None) -> Row:
+    return Row(
+        what,
+        "spool to routes in BIRD",
+        f"{took:.2f} s",
+        f"{took / least:.1f} x by hand through ExaBGP ({least:.2f} s)",
+        f"<= {goal:g} s" if goal else "",
+        took <= goal if goal else None,
+    )
