@@ -53,6 +53,7 @@ class ExabgpBackend:
         )
         self._neighbor = settings.neighbor
         self._forms: dict[str, str] = {}
+        self._unsettled = True
 
     @property
     def neighbor(self) -> Neighbor | None:
@@ -103,10 +104,10 @@ class ExabgpBackend:
             except CannotSay as exc:
                 unfit.append(str(exc))
         if measures:
-            self._session.settle()
+            self._session.look()
             self._must_be_up()
             self._forms |= forms
-            self._session.ask(exabgp_text.announce(measures, self._carried))
+            self._do(exabgp_text.announce(measures, self._carried))
         if unfit:
             more = f" (and {len(unfit) - _SHOWN} more)" if len(unfit) > _SHOWN else ""
             raise CannotSay(f"not for ExaBGP: {'; '.join(unfit[:_SHOWN])}{more}")
@@ -119,8 +120,7 @@ class ExabgpBackend:
         """
         commands = exabgp_text.withdraw(measures, self._carried, self._forms)
         if commands:
-            self._session.settle()
-            self._session.ask(commands)
+            self._do(commands)
 
     def active(self) -> Mapping[Measure, Standing]:
         """Return what is announced, or will be when the session is up.
@@ -142,6 +142,15 @@ class ExabgpBackend:
     def close(self) -> None:
         """Stop reading; what stands stays, and ExaBGP starts this process again."""
         self._session.close()
+
+    def _do(self, commands: Sequence[str]) -> None:
+        """Give commands and wait until they are sent, so that the next come after."""
+        if self._unsettled:
+            self._session.settle()
+        self._unsettled = True
+        self._session.ask(commands)
+        self._session.settle()
+        self._unsettled = False
 
     def _must_be_up(self) -> None:
         if not self._session.up:

@@ -39,6 +39,9 @@ user = '{user}'
 destination = 'stderr'
 level = WARNING
 
+[exabgp.reactor]
+speed = 0.2
+
 [exabgp.tcp]
 bind = ''
 """

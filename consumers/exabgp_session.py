@@ -123,6 +123,14 @@ class Session:
             )
         return listed
 
+    def look(self) -> None:
+        """Ask whether the session is up; `up` says what came of it.
+
+        Raises:
+            BackendError: as `ask`.
+        """
+        self.ask([exabgp_news.ASK])
+
     def settle(self) -> None:
         """Wait until all is sent, or there is nobody to send it to.
 
