@@ -150,7 +150,8 @@ class ExabgpBackend:
         self._unsettled = True
         self._session.ask(commands)
         self._session.settle()
-        self._unsettled = False
+        # While the session is down nothing is sent, and it waits for the next.
+        self._unsettled = not self._session.up
 
     def _must_be_up(self) -> None:
         if not self._session.up:

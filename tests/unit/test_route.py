@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from typing import get_args
 from uuid import UUID, uuid5
 
 import msgspec
@@ -6,6 +7,7 @@ import pytest
 
 from fnm_bus import schema
 from fnm_bus.event import (
+    Event,
     FlowSpecAction,
     FlowSpecRule,
     HostEvent,
@@ -157,6 +159,7 @@ def test_another_match_names_another_rule(change: dict[str, object]) -> None:
 
 
 def test_every_event_topic_has_a_schema() -> None:
-    assert set(Topics().of_events().values()) == set(schema.RECORDS) - {
-        "fastnetmon.DeadLetter"
+    assert set(Topics().of_events().values()) == {
+        f"fastnetmon.{kind.__name__}" for kind in get_args(Event)
     }
+    assert set(Topics().of_events().values()) <= set(schema.RECORDS)
