@@ -1,6 +1,5 @@
 """The commands that run: the mitigator, the enforcers, and what tells people."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -86,6 +85,7 @@ def exabgp(
     from consumers import exabgp_config, wiring
     from consumers import watchdog as dog
     from consumers.exabgp import ExabgpBackend
+    from consumers.exabgp_session import pipes
     from consumers.metrics import EnforcerMetrics
 
     known = wiring.settings(file)
@@ -94,8 +94,10 @@ def exabgp(
         dog.run(of)
     elif api:
         metrics = EnforcerMetrics()
-        backend = ExabgpBackend(sys.stdin.fileno(), sys.stdout.fileno(), of)
+        backend = ExabgpBackend(*pipes(), of)
         it = wiring.enforcement(known, of, backend, metrics)
+        # ExaBGP waits for whoever does not read; without ExaBGP there is nothing to do.
+        backend.open(when_gone=it.stop)
         wiring.serve(known, it, metrics.registry())
     else:
         exabgp_config.run(of, file)

@@ -1,14 +1,16 @@
 """Simple: a consumer of one's own without further ado; consumers/README.md shows it."""
 
-import signal
 from collections.abc import Callable, Sequence
 
 from consumers import wiring
 from fnm_bus import wiring as bus
 from fnm_bus.consume import Loop
+from fnm_bus.consume_metrics import ConsumeMetrics
+from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
 from fnm_bus.publish import LASTING, KafkaPublisher
 from fnm_bus.reader import Read
+from fnm_bus.route import Topics
 
 
 def consume(
@@ -20,6 +22,7 @@ def consume(
 
     An event counts as done when *handler* returns. When it raises, the event is tried
     again, and is a dead letter after a few failures; `fnm_bus.handling.TryLater` waits.
+    Figures and health are served as for every consumer (`[consumers] metrics_port`).
 
     Args:
         group: name of the consumer group; several processes of one group share.
@@ -27,12 +30,14 @@ def consume(
         topics: host, hostgroup, status, mitigation, command, audit or deadletter.
 
     Raises:
-        ConfigError: the configuration (FNM_BUS_CONFIG, else /etc) is wrong.
+        ConfigError: the configuration (FNM_BUS_CONFIG, else /etc) is wrong, or there
+            is no such topic.
         TopicRefused: a topic does not exist, or must not be read.
     """
     settings = wiring.settings(None)
     names, kafka = bus.topics(settings), bus.kafka(settings)
     publisher = KafkaPublisher(kafka, LASTING)
+    metrics = ConsumeMetrics()
 
     def handle(read: Read) -> None:
         if read.event is not None:
@@ -41,16 +46,24 @@ def consume(
     loop = Loop(
         kafka,
         group,
-        [getattr(names, kind) for kind in topics],
+        [_named(names, kind) for kind in topics],
         bus.reading_codec(settings),
         handle,
         deadletter_topic=names.deadletter,
         publisher=publisher,
+        metrics=metrics,
         attempts=settings.consumers.attempts,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: loop.stop())
+    # What the handler does is its own: nothing here obeys a dry run.
+    known = settings.model_copy(update={"dry_run": False})
     try:
-        loop.run()
+        wiring.serve(known, loop, metrics.registry())
     finally:
         publisher.close()
+
+
+def _named(names: Topics, kind: str) -> str:
+    if kind not in Topics.__dataclass_fields__:
+        wanted = ", ".join(Topics.__dataclass_fields__)
+        raise ConfigError(f"topics: wanted some of {wanted}, got {kind!r}")
+    return str(getattr(names, kind))

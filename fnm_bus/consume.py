@@ -1,6 +1,6 @@
 """Consume: the loop of every consumer that only reacts.
 
-    Kafka ▶ decode ▶ handler ▶ commit
+    Kafka ▶ decode ▶ handler ▶ settle ▶ commit
               │         ├─ "later": the partition pauses, others go on
               └─────────┴─ cannot be decoded, or fails again and again: dead letter
 
@@ -11,33 +11,20 @@ between sees the record again: whatever it does, it must be able to do twice.
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
-from typing import Any, Final
-
-from confluent_kafka import (
-    Consumer,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from typing import Final
 
 from fnm_bus.codec import Codec
 from fnm_bus.consume_metrics import ConsumeMetrics
-from fnm_bus.deadletter import letter_of
-from fnm_bus.errors import (
-    BrokerUnavailable,
-    ConfigError,
-    PublishError,
-    RegistryError,
-    TopicRefused,
-)
-from fnm_bus.handling import Handler, Hold, TryLater
-from fnm_bus.progress import Progress
+from fnm_bus.deadletter import Letters
+from fnm_bus.errors import FnmBusError
+from fnm_bus.handling import GiveUp, Handler, Hold, TryLater
+from fnm_bus.member import Member
+from fnm_bus.part import Part
 from fnm_bus.publish import Publisher
-from fnm_bus.reader import REFUSED, read_of
-from fnm_bus.record import Record
+from fnm_bus.reader import Read, decoded
 
 log = logging.getLogger(__name__)
 
@@ -46,47 +33,40 @@ _POLL: Final = 0.2
 _COMMIT: Final = 1.0
 """Seconds between two commits."""
 _SHOW: Final = 5.0
-_FIRST: Final = 0.1
-_LONGEST: Final = 30.0
-"""Seconds of the first pause after a failure, doubled each time, and of the longest."""
-_AT_ONCE: Final = 500
-_PROMPT: Final = {
-    # What a dead member had is read by another one after this, not after 45 s.
-    "session.timeout.ms": "10000",
-}
-
-
-@dataclass(slots=True)
-class _Part:
-    """One partition that is ours."""
-
-    place: TopicPartition
-    progress: Progress = field(default_factory=Progress)
-    again: Message | None = None
-    due: float = 0.0
-    tries: int = 0
-    failures: int = 0
-    why: str = ""
+"""Seconds between two looks at the lag."""
+_LETTERS: Final = 100
+"""Dead letters of a partition that may be on their way."""
+_LEAVING: Final = 5.0
+"""Seconds that dead letters, and then the last commit, get at the end."""
 
 
 class Loop:
     """Reads topics as a member of a consumer group.
 
     Args:
-        settings: librdkafka's settings.
+        settings: librdkafka's settings. A new group begins with the oldest records,
+            unless `auto.offset.reset` says otherwise.
         group: name of the group.
         topics: names of the topics.
         codec: decodes the values.
         handler: deals with a record; it returns None when that is done, or a `Hold`. It
-            raises `TryLater`, or anything else when it failed.
+            raises `TryLater` (or another of our errors that may pass) when the time is
+            not right, `GiveUp` to end everything, and anything else when it failed.
         deadletter_topic: gets what nobody can deal with.
-        publisher: takes the dead letters.
+        publisher: takes the dead letters; its owner closes it.
         metrics: the loop's figures.
         attempts: failures after which a record becomes a dead letter.
         turn: called between records; returns in how many seconds at most it wants to be
             called again.
-        settle: called before offsets are committed; when it raises, they are not.
+        settle: called before offsets are committed, every second, and at the end;
+            while it raises `TryLater`, they are not.
         tombstones: whether the handler gets records without a value.
+
+    Attributes:
+        turned_at: when the loop turned last, on the monotonic clock.
+
+    A handler that needs longer than librdkafka's `max.poll.interval.ms` (5 minutes)
+    loses its partitions to another member, which then does the same once more.
     """
 
     def __init__(  # noqa: PLR0913 - everything that consumers differ in
@@ -105,29 +85,23 @@ class Loop:
         settle: Callable[[], None] | None = None,
         tombstones: bool = False,
     ) -> None:
-        self._settings: dict[str, Any] = {
-            "auto.offset.reset": "earliest",
-            **({} if settings.get("group.protocol") == "consumer" else _PROMPT),
-            # What fails is raised or said here; each attempt to connect is no news.
-            "log_level": "2",
-            **settings,
-            "group.id": group,
-            "enable.auto.commit": "false",
-            "enable.auto.offset.store": "false",
-        }
-        self._group = group
-        self._topics = list(topics)
         self._codec = codec
         self._handler = handler
-        self._deadletter_topic = deadletter_topic
-        self._publisher = publisher
+        self._letters = Letters(publisher, deadletter_topic, codec, group)
         self._metrics = metrics or ConsumeMetrics()
         self._attempts = attempts
         self._turn = turn or (lambda: _POLL)
         self._settle = settle or (lambda: None)
+        self._unsettled = ""
         self._tombstones = tombstones
-        self._consumer: Consumer | None = None
-        self._parts: dict[tuple[str, int], _Part] = {}
+        self._member = Member(
+            settings,
+            group,
+            topics,
+            take=self._take,
+            leaving=lambda: self._commit(now=True),
+            gone=self._metrics.forget,
+        )
         self._stopping = threading.Event()
         self.turned_at = monotonic()
 
@@ -136,216 +110,144 @@ class Loop:
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            TopicRefused: a topic does not exist, or must not be read.
+            TopicRefused: a topic does not exist, or it or the group must not be read.
             BrokerUnavailable: another process took this one's place in the group.
+            GiveUp: the handler, turn or settle wants the end.
         """
+        self._member.join()
+        settled = False
         try:
-            consumer = Consumer(self._settings)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-        self._consumer = consumer
-        consumer.subscribe(
-            self._topics,
-            on_assign=self._given,
-            on_revoke=self._taken,
-            on_lost=self._lost,
-        )
-        commit = show = monotonic()
-        try:
+            commit, show = monotonic(), 0.0
             while not self._stopping.is_set():
-                self.turned_at = monotonic()
-                wait = min(self._turn(), _POLL)
-                self._read(consumer, max(wait, 0.0))
-                self._again(consumer)
-                self._publisher.poll(0)
-                if monotonic() - commit >= _COMMIT:
-                    commit = monotonic()
-                    self._commit(consumer, asynchronous=True)
-                if monotonic() - show >= _SHOW:
-                    show = monotonic()
-                    self._show(consumer)
+                now = self.turned_at = monotonic()
+                if now - commit >= _COMMIT:
+                    commit = now
+                    self._commit(now=False)
+                if now - show >= _SHOW:
+                    show = now
+                    self._show()
+                self._once()
+            self._letters.flush(_LEAVING)
+            settled = self._settled()
         finally:
-            self._publisher.flush(_COMMIT)
-            self._commit(consumer, asynchronous=False)
-            consumer.close()
-            self._consumer = None
+            self._member.leave(_LEAVING, commit=settled)
 
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler."""
         self._stopping.set()
 
-    def _read(self, consumer: Consumer, wait: float) -> None:
-        for number in range(_AT_ONCE):
-            message = consumer.poll(0 if number else wait)
-            if message is None:
-                return
-            error = message.error()
-            if error is None:
-                self._take(consumer, message)
-            elif error.code() in REFUSED and not error.retriable():
-                raise TopicRefused(f"{message.topic()}: {error.str()}")
-            elif error.fatal():
-                raise BrokerUnavailable(f"this consumer is shut out: {error.str()}")
-            else:
-                log.warning("reading: %s", error.str())
+    def _once(self) -> None:
+        wait = max(min(self._turn(), _POLL, self._next_attempt()), 0.0)
+        end = monotonic() + wait
+        while self._member.poll(wait):
+            wait = 0.0
+            if self._stopping.is_set() or monotonic() >= end:
+                break
+        for part in self._member.parts():
+            if part.again is not None and part.due <= monotonic():
+                self._attempt(part, part.again)
+        self._letters.turn()
 
-    def _take(self, consumer: Consumer, message: Message) -> None:
-        part = self._parts.get(_place(message))
-        if part is None:
-            return  # it was taken away meanwhile; whoever has it now reads it again
-        part.progress.take(_offset(message))
-        self._attempt(consumer, part, message)
+    def _next_attempt(self) -> float:
+        due = [it.due for it in self._member.parts() if it.again is not None]
+        return min(due) - monotonic() if due else _POLL
 
-    def _attempt(self, consumer: Consumer, part: _Part, message: Message) -> None:
+    def _take(self, part: Part, read: Read) -> None:
+        part.progress.take(read.offset)
+        self._attempt(part, read)
+
+    def _attempt(self, part: Part, read: Read) -> None:
         try:
-            hold = self._handle(part, message)
+            self._handle(part, read)
+        except GiveUp:
+            raise
         except TryLater as exc:
-            self._later(consumer, part, message, str(exc), exc.seconds)
-        except RegistryError as exc:
-            self._later(consumer, part, message, str(exc), None)
+            self._later(part, read, str(exc), exc.seconds)
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is its own
-            part.failures += 1
-            self._metrics.errors.labels(message.topic()).inc()
-            why = f"{type(exc).__name__}: {exc}"
-            if part.failures < self._attempts:
-                self._later(consumer, part, message, why, None)
+            if isinstance(exc, FnmBusError) and exc.retryable:
+                self._later(part, read, str(exc), None)
             else:
-                self._bury(part, message, f"failed {part.failures} times: {why}")
-                self._on(consumer, part)
+                self._failed(part, read, exc)
         else:
-            self._on(consumer, part)
-            if hold is not None:
-                offset = _offset(message)
-                hold.then(lambda: part.progress.finish(offset))
+            self._member.resume(part)
 
-    def _handle(self, part: _Part, message: Message) -> Hold | None:
-        read = read_of(message, self._codec)
-        hold: Hold | None = None
-        if read.error and read.value:
-            self._bury(part, message, read.error)
-            return Hold()  # done when the dead letter is acknowledged
-        if read.value or self._tombstones:
-            hold = self._handler(read)
+    def _handle(self, part: Part, raw: Read) -> None:
+        read = decoded(raw, self._codec)
+        finish = partial(part.progress.finish, read.offset)
+        if read.value and read.error:
+            self._bury(part, read, read.error)
+        elif read.value or self._tombstones:
+            hold: Hold | None = self._handler(read)
             self._metrics.handled.labels(read.topic).inc()
             age = (datetime.now(UTC) - read.at).total_seconds()
             self._metrics.age.labels(read.topic).set(max(age, 0.0))
-        if hold is None:
-            part.progress.finish(read.offset)
-        return hold
+            if hold is None:
+                finish()
+            else:
+                hold.then(finish)
+        else:
+            finish()
 
-    def _later(
-        self,
-        consumer: Consumer,
-        part: _Part,
-        message: Message,
-        why: str,
-        seconds: float | None,
-    ) -> None:
+    def _failed(self, part: Part, read: Read, error: Exception) -> None:
+        self._metrics.errors.labels(read.topic).inc()
+        part.failures += 1
+        why = f"{type(error).__name__}: {error}"
+        if part.failures < self._attempts:
+            self._later(part, read, why, None)
+            return
+        try:
+            self._bury(part, read, f"failed {part.failures} times: {why}")
+        except TryLater as exc:
+            self._later(part, read, str(exc), exc.seconds)
+        else:
+            self._member.resume(part)
+
+    def _later(self, part: Part, read: Read, why: str, seconds: float | None) -> None:
         """Let a partition wait; the others go on."""
-        pause = min(_FIRST * 2**part.tries, _LONGEST) if seconds is None else seconds
-        part.tries = min(part.tries + 1, 20)
-        if part.again is None:
-            consumer.pause([part.place])
-        part.again, part.due = message, monotonic() + pause
-        self._metrics.retries.labels(message.topic()).inc()
+        self._metrics.retries.labels(read.topic).inc()
         if part.why != why:
             part.why = why
-            log.warning("%s: will be tried again: %s", _name(message), why)
+            log.warning("%s: will be tried again: %.1000s", _name(read), why)
+        self._member.pause(part)
+        part.wait(read, monotonic(), seconds)
 
-    def _again(self, consumer: Consumer) -> None:
-        now = monotonic()
-        for part in tuple(self._parts.values()):
-            if part.again is not None and part.due <= now:
-                self._attempt(consumer, part, part.again)
-
-    @staticmethod
-    def _on(consumer: Consumer, part: _Part) -> None:
-        """Let a partition that waited go on."""
-        if part.again is not None:
-            part.again = None
-            consumer.resume([part.place])
-        part.tries = part.failures = 0
-        part.why = ""
-
-    def _bury(self, part: _Part, message: Message, why: str) -> None:
+    def _bury(self, part: Part, read: Read, why: str) -> None:
         """Publish a dead letter; its record is done when Kafka has it."""
-        log.warning("%s: dead letter: %s", _name(message), why)
-        self._metrics.dead_letters.labels(message.topic()).inc()
-        letter = letter_of(message, why, max(part.failures, 1), self._group)
-        topic = self._deadletter_topic
-        record = Record(topic, message.key(), self._codec.encode(letter, topic))
+        if part.letters >= _LETTERS:
+            raise TryLater(f"{part.letters} dead letters are on their way already")
 
-        def answered(error: PublishError | None) -> None:
-            if error is None:
-                part.progress.finish(_offset(message))
-            elif not self._stopping.is_set():
-                log.warning("no dead letter yet: %s", error)
-                self._send(record, answered)
+        def done() -> None:
+            part.letters -= 1
+            part.progress.finish(read.offset)
 
-        self._send(record, answered)
+        self._letters.send(read, why, max(part.failures, 1), done)
+        part.letters += 1
+        self._metrics.dead_letters.labels(read.topic).inc()
+        log.warning("%s: dead letter: %.1000s", _name(read), why)
 
-    def _send(
-        self, record: Record, answered: Callable[[PublishError | None], None]
-    ) -> None:
-        try:
-            self._publisher.publish(record, answered)
-        except PublishError as exc:
-            # The record is not done, so a restart reads it again.
-            log.warning("no dead letter: %s", exc)
+    def _commit(self, *, now: bool) -> None:
+        if self._settled():
+            self._member.commit(now=now)
 
-    def _commit(self, consumer: Consumer, *, asynchronous: bool) -> None:
+    def _settled(self) -> bool:
         try:
             self._settle()
         except TryLater as exc:
-            log.warning("offsets wait: %s", exc)
-            return
-        offsets = [
-            TopicPartition(it.place.topic, it.place.partition, offset)
-            for it in self._parts.values()
-            if (offset := it.progress.committable()) is not None
-        ]
-        if not offsets:
-            return
-        try:
-            if asynchronous:
-                consumer.commit(offsets=offsets, asynchronous=True)
-            else:
-                consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as exc:
-            # They are read again then; each was done, and is done once more.
-            log.warning("offsets were not committed: %s", exc.args[0].str())
+            if self._unsettled != str(exc):
+                log.warning("offsets wait: %s", exc)
+            self._unsettled = str(exc)
+            return False
+        self._unsettled = ""
+        return True
 
-    def _given(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
-        for it in places:
-            self._parts[it.topic, it.partition] = _Part(
-                TopicPartition(it.topic, it.partition)
-            )
-        log.info("reading %d partitions", len(self._parts))
-
-    def _taken(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        self._commit(consumer, asynchronous=False)
-        self._lost(consumer, places)
-
-    def _lost(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
-        for it in places:
-            self._parts.pop((it.topic, it.partition), None)
-
-    def _show(self, consumer: Consumer) -> None:
-        for (topic, number), part in self._parts.items():
-            _low, high = consumer.get_watermark_offsets(part.place, cached=True)
-            at = consumer.position([part.place])[0].offset
-            if high >= 0 and at >= 0:
-                self._metrics.lag.labels(topic, number).set(max(high - at, 0))
-            self._metrics.held.labels(topic, number).set(part.progress.waiting)
+    def _show(self) -> None:
+        self._member.check()
+        for part, lag in self._member.lags():
+            about = (part.topic, str(part.number))
+            self._metrics.held.labels(*about).set(part.progress.waiting)
+            if lag is not None:
+                self._metrics.lag.labels(*about).set(lag)
 
 
-def _place(message: Message) -> tuple[str, int]:
-    return message.topic() or "", message.partition() or 0
-
-
-def _offset(message: Message) -> int:
-    return message.offset() or 0
-
-
-def _name(message: Message) -> str:
-    return f"{message.topic()}[{message.partition()}]@{message.offset()}"
+def _name(read: Read) -> str:
+    return f"{read.topic}[{read.partition}]@{read.offset}"

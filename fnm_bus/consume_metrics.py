@@ -1,19 +1,22 @@
 """What a consumer of a group shows at /metrics."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-
-_ABOUT = ("topic", "partition")
 
 
 def _counter(name: str, text: str) -> Counter:
     return Counter(f"fnm_bus_consumer_{name}", text, ("topic",), registry=None)
 
 
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"fnm_bus_consumer_{name}", text, ("topic", *labels), registry=None)
+
+
 @dataclass(frozen=True)
 class ConsumeMetrics:
-    """A consumer's figures."""
+    """A consumer's figures; `registry` collects them for an exposition."""
 
     handled: Counter = field(
         default_factory=lambda: _counter("handled", "Records that were dealt with")
@@ -22,7 +25,9 @@ class ConsumeMetrics:
         default_factory=lambda: _counter("errors", "Times a handler failed")
     )
     retries: Counter = field(
-        default_factory=lambda: _counter("retries", "Records that are tried again")
+        default_factory=lambda: _counter(
+            "retries", "Times a record was put off, after a failure or for its time"
+        )
     )
     dead_letters: Counter = field(
         default_factory=lambda: _counter(
@@ -30,29 +35,30 @@ class ConsumeMetrics:
         )
     )
     lag: Gauge = field(
-        default_factory=lambda: Gauge(
-            "fnm_bus_consumer_lag",
-            "Records that stand on the topic and were not taken yet",
-            _ABOUT,
-            registry=None,
+        default_factory=lambda: _gauge(
+            "lag",
+            "Records that stand in a partition of this member's and were not taken yet",
+            "partition",
         )
     )
     held: Gauge = field(
-        default_factory=lambda: Gauge(
-            "fnm_bus_consumer_held",
-            "Records that were taken and are not done",
-            _ABOUT,
-            registry=None,
+        default_factory=lambda: _gauge(
+            "held",
+            "Records that were taken and are not done, or wait behind such a one",
+            "partition",
         )
     )
     age: Gauge = field(
-        default_factory=lambda: Gauge(
-            "fnm_bus_consumer_newest_age_seconds",
-            "Age of the newest record when it was taken",
-            ("topic",),
-            registry=None,
+        default_factory=lambda: _gauge(
+            "newest_age_seconds", "Age of the newest record when it was dealt with"
         )
     )
+
+    def forget(self, topic: str, partition: int) -> None:
+        """Show nothing more of a partition that another member has now."""
+        for gauge in (self.lag, self.held):
+            with suppress(KeyError):
+                gauge.remove(topic, str(partition))
 
     def registry(self) -> CollectorRegistry:
         """Return a registry that collects all of them."""

@@ -22,27 +22,40 @@ class TryLater(FnmBusError):
         self.seconds = seconds
 
 
+class GiveUp(FnmBusError):
+    """What a handler, a turn or a settle raises when the whole program must end.
+
+    Nothing more is committed, so what was not committed yet is read again by whoever
+    comes next.
+    """
+
+    exit_code = 75
+
+
 class Hold:
     """What a handler returns for a record that is not done yet.
 
-    Its offset is not committed before `release`, which may come from any `turn`.
+    Its offset is not committed before `release`, which may come from any handler or
+    turn, in the loop's own thread. One hold may stand for several records.
     """
 
     def __init__(self) -> None:
         self._released = False
-        self._then: Callable[[], None] | None = None
+        self._then: list[Callable[[], None]] = []
 
     def release(self) -> None:
         """Say that the record is done."""
         self._released = True
-        if self._then is not None:
-            self._then()
+        waiting, self._then = self._then, []
+        for done in waiting:
+            done()
 
     def then(self, done: Callable[[], None]) -> None:
-        """Call *done* at the release; the loop asks for it."""
-        self._then = done
+        """Call *done* at the release, or now if that has been; the loop asks for it."""
         if self._released:
             done()
+        else:
+            self._then.append(done)
 
 
 Handler: TypeAlias = Callable[[Read], Hold | None]

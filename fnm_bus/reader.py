@@ -134,7 +134,7 @@ class Reader:
                 return
             error = message.error()
             if error is None:
-                yield read_of(message, self._codec)
+                yield decoded(raw_of(message), self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 self._open_ends.discard((message.topic() or "", _number(message)))
                 if self.at_end:
@@ -191,17 +191,8 @@ class Reader:
             raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
 
 
-def read_of(message: Message, codec: Codec) -> Read:
-    """Return a record as it was found, decoded if that is possible.
-
-    Raises:
-        RegistryError: its schema id is not pinned and the registry does not answer.
-    """
-    event, why = None, ""
-    try:
-        event = codec.decode(message.value())
-    except InvalidRecord as exc:
-        why = str(exc)
+def raw_of(message: Message) -> Read:
+    """Return a record as it was found, not decoded."""
     headers: Any = message.headers() or ()
     return Read(
         message.topic() or "",
@@ -211,9 +202,21 @@ def read_of(message: Message, codec: Codec) -> Read:
         message.key(),
         tuple(headers),
         message.value(),
-        event,
-        why,
+        None,
+        "",
     )
+
+
+def decoded(it: Read, codec: Codec) -> Read:
+    """Return a record with what it holds, or why that cannot be decoded.
+
+    Raises:
+        RegistryError: its schema id is not pinned and the registry does not answer.
+    """
+    try:
+        return it._replace(event=codec.decode(it.value))
+    except InvalidRecord as exc:
+        return it._replace(error=str(exc))
 
 
 REFUSED: Final = frozenset(

@@ -5,15 +5,28 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from services.crew import Crew, policy
 from services.kafka import Cluster
+from services.loops import CODEC, Bench, Seen, event
 from services.plant import Plant
+from services.process import wait_until
+
+from fnm_bus.errors import TopicRefused
+from fnm_bus.event import DeadLetter
+from fnm_bus.handling import Hold, TryLater
+from fnm_bus.publish import LASTING, KafkaPublisher
+from fnm_bus.reader import Reader
+from fnm_bus.topics import Admin, Topic
 
 pytestmark = pytest.mark.kafka
+PARTITIONS = 4
+BOTH = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+EACH = tuple(str(number) for number in range(8))
 
 CONSUMER = """
 import sys
@@ -77,6 +90,143 @@ def group(real_plant: Plant) -> Iterator[Group]:
     it.crew.stop()
 
 
+@pytest.fixture
+def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[Bench]:
+    it = Bench(kafka, topic_names("events"))
+    it.settings["group.protocol"] = "classic"
+    Admin({"bootstrap.servers": kafka}).create(
+        [
+            Topic(it.topic, PARTITIONS, 1, {}),
+            Topic(f"{it.topic}.dead", 1, 1, {}),
+        ]
+    )
+    yield it
+    it.stop()
+    assert it.failed == []
+
+
+def put_until_seen(bench: Bench, seen: Seen) -> list[str]:
+    """Put records into all partitions until *seen* gets some; return their ids."""
+    put: list[int] = []
+
+    def found() -> bool:
+        for partition in range(PARTITIONS):
+            put.append(100 + len(put))
+            bench.put(event(put[-1]), partition)
+        return bool(seen.ids)
+
+    wait_until(found, 30, "the other one has partitions")
+    return [str(number) for number in put]
+
+
+@BOTH
+def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions(
+    bench: Bench, protocol: str
+) -> None:
+    bench.settings["group.protocol"] = protocol
+    first, second = Seen(lambda _name, _count: Hold()), Seen()
+    for number in range(8):
+        bench.put(event(number), number % PARTITIONS)
+    loop = bench.start(first)
+    first.until(*EACH)
+    bench.start(second)
+    wait_until(lambda: len(set(second.ids)) == 4, 30, "two partitions of four")
+    loop.stop()
+    second.until(*EACH)
+    assert sorted(second.ids) == sorted(EACH)
+
+
+def test_what_one_member_has_done_is_not_done_again_by_another(bench: Bench) -> None:
+    first, second = Seen(), Seen()
+    for number in range(8):
+        bench.put(event(number), number % PARTITIONS)
+    loop = bench.start(first)
+    first.until(*EACH)
+    bench.start(second)
+    more = put_until_seen(bench, second)
+    loop.stop()
+    everything = [*EACH, *more]
+    wait_until(lambda: {*first.ids, *second.ids} == {*everything}, 30, "all")
+    assert sorted(first.ids + second.ids) == sorted(everything)
+
+
+def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
+    bench: Bench,
+) -> None:
+    ready = threading.Event()
+
+    def later(name: str, _count: int) -> None:
+        if name == "0" and not ready.is_set():
+            raise TryLater("not yet", 0.1)
+
+    first, second = Seen(later), Seen(later)
+    for number in range(8):
+        bench.put(event(number), number % PARTITIONS)
+    bench.start(first)
+    first.until("0", "1", "2", "3", "5", "6", "7")
+    loop = bench.start(second)
+    put_until_seen(bench, second)
+    loop.stop()
+    ready.set()
+    first.until("4")
+    assert bench.letters.records == []
+
+
+def test_a_dead_letter_says_where_the_record_stands(bench: Bench, kafka: str) -> None:
+    dead = f"{bench.topic}.dead"
+    publisher = KafkaPublisher({"bootstrap.servers": kafka}, LASTING)
+    seen, again = Seen(), Seen()
+    bench.put(event(1), 2)
+    bench.put(b"neither Avro nor JSON", 2)
+    bench.put(event(2), 2)
+    bench.start(seen, publisher=publisher, deadletter_topic=dead)
+    seen.until("1", "2")
+    with Reader(
+        {"bootstrap.servers": kafka}, [dead], CODEC, from_beginning=True
+    ) as reader:
+        [found] = next(filter(None, (list(reader.read(1)) for _ in range(30))))
+    bench.stop()
+    publisher.close()
+    letter = found.event
+    assert isinstance(letter, DeadLetter)
+    assert letter.head == b"neither Avro nor JSON"
+    assert letter.origin_topic == bench.topic
+    assert (letter.origin_partition, letter.origin_offset) == (2, 1)
+    assert (letter.attempts, letter.producer_name) == (1, bench.topic)
+    assert "c3 01" in letter.reason
+    bench.put(event(3), 2)
+    bench.start(again)
+    again.until("3")
+    assert again.ids == ["3"]
+
+
+@BOTH
+def test_a_topic_that_does_not_exist_is_named(bench: Bench, protocol: str) -> None:
+    bench.settings["group.protocol"] = protocol
+    bench.topic = "no-such-topic"
+    bench.start(Seen())
+    bench.join()
+    [error] = bench.failed
+    assert isinstance(error, TopicRefused)
+    assert "no-such-topic" in str(error)
+    assert "`fnm-bus topics create` makes it" in str(error)
+    bench.failed.clear()
+
+
+def test_sigterm_ends_a_consumer_with_status_0_and_what_is_done_is_committed(
+    group: Group,
+) -> None:
+    first = group.start()
+    ids = group.crew.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
+    group.until(ids)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0
+    group.start()
+    more = group.crew.tell("ban", "203.0.113.1")
+    group.until(more)
+    assert sorted(group.seen()) == sorted(ids + more)
+
+
 def test_a_killed_consumer_repeats_what_was_not_done_and_loses_nothing(
     group: Group,
 ) -> None:
@@ -101,21 +251,21 @@ def test_members_share_the_partitions_and_one_that_leaves_loses_nothing(
     assert first.wait(30) == 0
 
 
-def test_a_consumer_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
-    own = Cluster(tmp_path, nodes=1)
+def test_a_consumer_goes_on_when_the_broker_is_back(
+    tmp_path: Path, cluster: Cluster, kafka3: Cluster
+) -> None:
+    del cluster
+    plant = Plant(tmp_path, kafka3.bootstrap)
+    assert plant.run("topics", "create").returncode == 0
+    group = Group(Crew(plant, policy()))
     try:
-        own.open()
-        plant = Plant(tmp_path, own.bootstrap)
-        assert plant.run("topics", "create").returncode == 0
-        group = Group(Crew(plant, policy()))
-        try:
-            group.start()
-            group.until(group.crew.tell("ban", "203.0.113.1"))
-            own.kill(1)
-            own.start(1)
-            group.until(group.crew.tell("ban", "203.0.113.2"))
-        finally:
-            group.stop()
-            group.crew.stop()
+        group.start()
+        group.until(group.crew.tell("ban", "203.0.113.1"))
+        for node in (1, 2, 3):
+            kafka3.kill(node)
+        kafka3.revive()
+        wait_until(lambda: plant.run("topics", "list").returncode == 0, 60, "brokers")
+        group.until(group.crew.tell("ban", "203.0.113.2"))
     finally:
-        own.close()
+        group.stop()
+        group.crew.stop()

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from fnm_bus import consume
+from fnm_bus import reader as reading
 from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError
@@ -94,7 +94,7 @@ def test_reading_commits_nothing(embedded_broker: str, topic: str) -> None:
 def test_a_broker_that_went_away_is_told_and_found_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(consume, "_ANSWER", 1.0)
+    monkeypatch.setattr(reading, "_ANSWER", 1.0)
     caplog.set_level(logging.WARNING)
     with EmbeddedBroker() as broker:
         put(broker.bootstrap, "t", 0)

@@ -81,11 +81,12 @@ class Court:
 
     def event(self, action: str, target: str = HOST, **about: Any) -> Event:
         """Return an event; without a `sequence` it is the latest."""
-        self._sequence = about.pop("sequence", self._sequence + 1)
+        sequence = about.pop("sequence", self._sequence + 1)
+        self._sequence = max(sequence, self._sequence)
         receipt = Receipt(
-            event_id=f"event-{self._sequence}",
+            event_id=f"event-{sequence}",
             received_at=self.now - timedelta(seconds=about.pop("age", 0)),
-            sequence=self._sequence,
+            sequence=sequence,
             sensor=about.pop("sensor", "fnm1"),
         )
         rules: tuple[FlowSpecRule, ...] = about.pop("rules", ())

@@ -1,81 +1,33 @@
 """The loop of consumers, on the embedded broker."""
 
+import hashlib
+import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from datetime import UTC, datetime
+from io import BytesIO
 
+import fastavro
+import msgspec
 import pytest
-from confluent_kafka import Producer
+from services.loops import CODEC, Bench, Seen, event, value_of
 from services.process import wait_until
 
+from fnm_bus import consume, schema
+from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.codec import Codec
-from fnm_bus.consume import Loop
-from fnm_bus.consume_metrics import ConsumeMetrics
-from fnm_bus.errors import PublishError, RegistryError
-from fnm_bus.event import AnyRecord, DeadLetter, HostEvent, Receipt
-from fnm_bus.handling import Handler, Hold, TryLater
+from fnm_bus.deadletter import letter_of
+from fnm_bus.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    PublishError,
+    RegistryError,
+)
+from fnm_bus.event import AnyRecord, DeadLetter
+from fnm_bus.handling import GiveUp, Hold, TryLater
 from fnm_bus.progress import Progress
-from fnm_bus.publish import MemoryPublisher
 from fnm_bus.reader import Read
-
-CODEC = Codec()
-
-
-def event(number: int) -> HostEvent:
-    return HostEvent(receipt=Receipt(event_id=str(number)), ip="192.0.2.1")
-
-
-class Bench:
-    """One topic, and loops that read it in threads of their own."""
-
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self.settings = {"bootstrap.servers": bootstrap, "group.protocol": "consumer"}
-        self.topic = topic
-        self.letters = MemoryPublisher()
-        self.metrics = ConsumeMetrics()
-        self._producer = Producer({"bootstrap.servers": bootstrap})
-        self._running: list[tuple[Loop, threading.Thread]] = []
-        self.failed: list[BaseException] = []
-
-    def put(self, value: AnyRecord | bytes | None, partition: int = 0) -> None:
-        data = (
-            CODEC.encode(value, self.topic) if isinstance(value, HostEvent) else value
-        )
-        assert data is None or isinstance(data, bytes)
-        self._producer.produce(self.topic, value=data, partition=partition)
-        assert self._producer.flush(10) == 0
-
-    def start(self, handler: Handler, **how: Any) -> Loop:
-        group = how.pop("group", self.topic)
-        codec = how.pop("codec", CODEC)
-        loop = Loop(
-            self.settings,
-            group,
-            [self.topic],
-            codec,
-            handler,
-            deadletter_topic="dead",
-            publisher=self.letters,
-            metrics=self.metrics,
-            **how,
-        )
-        thread = threading.Thread(target=self._run, args=(loop,))
-        thread.start()
-        self._running.append((loop, thread))
-        return loop
-
-    def stop(self) -> None:
-        for loop, thread in self._running:
-            loop.stop()
-            thread.join(20)
-            assert not thread.is_alive()
-        self._running.clear()
-
-    def _run(self, loop: Loop) -> None:
-        try:
-            loop.run()
-        except BaseException as exc:  # noqa: BLE001 - shown by the test
-            self.failed.append(exc)
 
 
 @pytest.fixture
@@ -85,23 +37,6 @@ def bench(embedded_broker: str, topic_names: Callable[[str], str]) -> Iterator[B
     yield it
     it.stop()
     assert it.failed == []
-
-
-class Seen:
-    """A handler that notes what it was given."""
-
-    def __init__(self, answer: Callable[[str, int], Hold | None] | None = None) -> None:
-        self.ids: list[str] = []
-        self._answer = answer
-
-    def __call__(self, read: Read) -> Hold | None:
-        assert isinstance(read.event, HostEvent)
-        name = read.event.receipt.event_id
-        self.ids.append(name)
-        return self._answer(name, self.ids.count(name)) if self._answer else None
-
-    def until(self, *ids: str) -> None:
-        wait_until(lambda: set(ids) <= set(self.ids), 20, f"{ids} in {self.ids}")
 
 
 def test_a_handler_gets_each_event_and_what_is_done_is_not_repeated(
@@ -139,14 +74,13 @@ def test_what_is_released_is_not_read_again(bench: Bench) -> None:
         holds.append(Hold())
         return holds[-1]
 
-    def turn() -> float:
+    def settle() -> None:
         for it in holds:
             it.release()
-        return 0.1
 
     first, second = Seen(hold), Seen()
     bench.put(event(1))
-    bench.start(first, turn=turn)
+    bench.start(first, settle=settle)
     first.until("1")
     bench.stop()
     bench.put(event(2))
@@ -250,7 +184,7 @@ def test_a_registry_that_is_down_makes_nothing_a_dead_letter(bench: Bench) -> No
     bench.put(event(1))
     bench.start(seen, codec=Broken())
     retried = bench.metrics.retries.labels(bench.topic)
-    wait_until(lambda: _value(retried) > 1, 20, "tried again")
+    wait_until(lambda: value_of(retried) > 1, 20, "tried again")
     down.clear()
     seen.until("1")
     assert bench.letters.records == []
@@ -285,19 +219,263 @@ def test_offsets_wait_while_nothing_can_be_settled(bench: Bench) -> None:
     second.until("1")
 
 
+def test_what_stands_behind_a_record_that_waits_stays_in_its_order(
+    bench: Bench,
+) -> None:
+    def later(_name: str, count: int) -> None:
+        if count < 3:
+            raise TryLater("not yet", 0.0)
+
+    seen = Seen(later)
+    for number in range(8):
+        bench.put(event(number))
+    bench.start(seen)
+    seen.until("7")
+    bench.stop()
+    assert seen.ids == [str(number) for number in range(8) for _ in range(3)]
+
+
+def test_another_of_our_errors_that_may_pass_makes_nothing_a_dead_letter(
+    bench: Bench,
+) -> None:
+    def away(_name: str, count: int) -> None:
+        if count < 4:
+            raise BrokerUnavailable("nobody answers")
+
+    seen = Seen(away)
+    bench.put(event(1))
+    bench.put(event(2))
+    bench.start(seen, attempts=2)
+    seen.until("2")
+    assert bench.letters.records == []
+    assert value_of(bench.metrics.errors.labels(bench.topic)) == 0
+
+
+def test_what_waits_is_told_once_and_not_at_each_try(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def later(_name: str, count: int) -> None:
+        if count < 4:
+            raise TryLater("the world is not ready", 0.0)
+        if count < 6:
+            raise TryLater("nor is the moon", 0.0)
+
+    seen = Seen(later)
+    bench.put(event(1))
+    bench.put(event(2))
+    bench.start(seen)
+    seen.until("2")
+    told = [it for it in caplog.messages if "@1: will be tried again" in it]
+    assert [it.rpartition(": ")[2] for it in told] == [
+        "the world is not ready",
+        "nor is the moon",
+    ]
+
+
+def test_giving_up_ends_the_loop_and_commits_nothing_more(bench: Bench) -> None:
+    def give_up() -> None:
+        raise GiveUp("the reader is gone")
+
+    first, second = Seen(), Seen()
+    bench.put(event(1))
+    bench.start(first, settle=give_up)
+    first.until("1")
+    bench.join()
+    [error] = bench.failed
+    assert isinstance(error, GiveUp)
+    bench.failed.clear()
+    bench.start(second)
+    second.until("1")
+
+
+def test_a_handler_can_end_the_loop(bench: Bench) -> None:
+    def handler(_read: Read) -> None:
+        raise GiveUp("enough")
+
+    bench.put(event(1))
+    bench.start(handler)
+    bench.join()
+    assert [str(it) for it in bench.failed] == ["enough"]
+    bench.failed.clear()
+
+
+def test_one_hold_may_stand_for_several_records(bench: Bench) -> None:
+    hold = Hold()
+    first, second = Seen(lambda _name, _count: hold), Seen()
+    for number in (1, 2, 3):
+        bench.put(event(number))
+    released = threading.Event()
+
+    def turn() -> float:
+        if len(first.ids) == 3:
+            hold.release()
+            released.set()
+        return 0.1
+
+    bench.start(first, turn=turn)
+    assert released.wait(20)
+    bench.stop()
+    bench.put(event(4))
+    bench.start(second)
+    second.until("4")
+    assert second.ids == ["4"]
+
+
+def test_what_was_released_before_it_was_given_back_is_done() -> None:
+    done: list[int] = []
+    hold = Hold()
+    hold.release()
+    hold.then(lambda: done.append(1))
+    hold.release()
+    assert done == [1]
+
+
+def test_a_dead_letter_that_was_refused_is_sent_again(bench: Bench) -> None:
+    refusals = iter([PublishError("no"), PublishError("no")])
+    bench.letters.refuse = lambda _record: next(refusals, None)
+    seen, again = Seen(), Seen()
+    bench.put(b"not avro")
+    bench.put(event(1))
+    bench.start(seen)
+    wait_until(lambda: len(bench.letters.records) == 1, 20, "the dead letter")
+    bench.stop()
+    bench.put(event(2))
+    bench.start(again)
+    again.until("2")
+    assert again.ids == ["2"]
+    assert len(bench.letters.records) == 1
+
+
+def test_while_dead_letters_are_refused_a_partition_waits_at_a_hundred(
+    bench: Bench,
+) -> None:
+    bench.letters.refuse = lambda _record: PublishError("no")
+    seen = Seen()
+    for _ in range(110):
+        bench.put(b"not avro")
+    bench.put(event(1))
+    bench.put(event(2), partition=1)
+    bench.start(seen)
+    seen.until("2")
+    retried = bench.metrics.retries.labels(bench.topic)
+    wait_until(lambda: value_of(retried) > 2, 20, "tried again")
+    assert "1" not in seen.ids
+    bench.letters.refuse = lambda _record: None
+    seen.until("1")
+    assert len(bench.letters.records) == 110
+
+
+def test_a_dead_letter_names_the_record_and_whoever_gave_up() -> None:
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    read = Read("t", 3, 7, at, b"k", (), b"x" * 5000, None, "")
+    it = letter_of(read, "why \ud800" + "y" * 2000, 5, "my-group")
+    assert (it.origin_topic, it.origin_partition, it.origin_offset) == ("t", 3, 7)
+    assert (it.attempts, it.producer_name) == (5, "my-group")
+    assert (len(it.head), it.size) == (4096, 5000)
+    assert it.digest == f"sha256:{hashlib.sha256(b'x' * 5000).hexdigest()}"
+    assert len(it.reason) == 1000
+    assert CODEC.decode(CODEC.encode(it, "dead")) == it
+
+
+def test_records_of_older_and_newer_writers_are_read(bench: Bench) -> None:
+    avro = json.loads(schema.text("fastnetmon.HostEvent"))
+    fields = avro["fields"]
+    older = [it for it in fields if it["name"] != "truncated"]
+    newer = [*fields, {"name": "mood", "type": "string", "default": ""}]
+    texts = {
+        7: json.dumps({**avro, "fields": older}),
+        8: json.dumps({**avro, "fields": newer}),
+    }
+    codec, seen = Codec(lookup=texts.__getitem__), Seen()
+    for number, text in texts.items():
+        out = BytesIO()
+        out.write(bytes([0, 0, 0, 0, number]))
+        datum = msgspec.to_builtins(event(number), builtin_types=(bytes, datetime))
+        fastavro.schemaless_writer(out, schema.parsed(text), {**datum, "mood": "glad"})
+        bench.put(out.getvalue())
+    bench.start(seen, codec=codec)
+    seen.until("7", "8")
+    assert bench.letters.records == []
+
+
+def test_the_lag_is_what_was_not_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consume, "_SHOW", 0.05)
+    open_ = threading.Event()
+
+    def later(_name: str, _count: int) -> None:
+        if not open_.is_set():
+            raise TryLater("not yet", 0.05)
+
+    seen = Seen(later)
+    for number in range(10):
+        bench.put(event(number))
+    lag = bench.metrics.lag.labels(bench.topic, "0")
+    held = bench.metrics.held.labels(bench.topic, "0")
+    bench.start(seen)
+    wait_until(lambda: value_of(lag) == 9, 20, "nine behind the first")
+    bench.put(event(10))
+    wait_until(lambda: value_of(lag) == 10, 20, "and one more, though it pauses")
+    assert value_of(held) == 1
+    open_.set()
+    wait_until(lambda: value_of(lag) == value_of(held) == 0, 20, "none")
+    assert value_of(bench.metrics.handled.labels(bench.topic)) == 11
+    assert value_of(bench.metrics.age.labels(bench.topic)) >= 0
+    bench.stop()
+    samples = bench.metrics.registry().collect()
+    assert not [it for metric in samples for it in metric.samples if "lag" in it.name]
+
+
+def test_a_loop_that_is_stopped_while_no_broker_answers_ends_soon() -> None:
+    with EmbeddedBroker() as broker:
+        bench, seen = Bench(broker.bootstrap, "t"), Seen()
+        bench.put(event(1))
+        bench.start(seen)
+        seen.until("1")
+    began = time.monotonic()
+    bench.stop()
+    assert time.monotonic() - began < 8
+    assert bench.failed == []
+
+
+def test_a_setting_that_librdkafka_refuses_is_named() -> None:
+    bench = Bench("127.0.0.1:1", "t")
+    bench.settings["colour"] = "blue"
+    bench.start(Seen())
+    bench.join()
+    [error] = bench.failed
+    assert isinstance(error, ConfigError)
+    assert "colour" in str(error)
+
+
 def test_an_offset_waits_for_all_before_it() -> None:
     it = Progress()
     for offset in (5, 6, 8):
         it.take(offset)
     it.finish(6)
-    assert it.committable() is None
+    assert it.committable is None
     it.finish(5)
-    assert it.committable() == 7
-    assert it.committable() is None
+    assert it.committable == 7
     assert it.waiting == 1
     it.finish(8)
-    assert it.committable() == 9
+    assert it.committable == 9
 
 
-def _value(counter: Any) -> float:
-    return float(counter._value.get())
+def test_an_offset_is_committed_until_kafka_has_it() -> None:
+    it = Progress()
+    it.take(5)
+    it.finish(5)
+    it.confirm(4)
+    assert it.committable == 6
+    it.confirm(6)
+    assert it.committable is None
+
+
+def test_what_is_finished_twice_is_finished_once() -> None:
+    it = Progress()
+    it.take(5)
+    it.finish(5)
+    it.finish(5)
+    it.take(6)
+    assert (it.committable, it.waiting) == (6, 1)
