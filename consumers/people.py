@@ -114,8 +114,20 @@ def add(  # noqa: PLR0913 - one parameter for each option
     prefix: Annotated[str, typer.Argument(help="A network of ours, such as a /32.")],
     *,
     kind: Annotated[
-        str, typer.Option(help="blackhole, firewall or notify.")
+        str, typer.Option(help="blackhole, firewall, flowspec or notify.")
     ] = "blackhole",
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="With flowspec: udp, tcp, …")
+    ] = None,
+    source_port: Annotated[
+        list[int] | None, typer.Option(min=0, max=65_535, help="With flowspec.")
+    ] = None,
+    destination_port: Annotated[
+        list[int] | None, typer.Option(min=0, max=65_535, help="With flowspec.")
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="With flowspec: bytes/s; else discard.")
+    ] = None,
     lease: Annotated[
         float, typer.Option(min=1, help="Seconds until it ends by itself.")
     ] = 900.0,
@@ -128,16 +140,31 @@ def add(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Start a measure by hand. The guardrails are asked as for any other.
 
-    Example:
+    Examples:
         fnm-bus-consumer mitigations add 203.0.113.7/32 --lease 600 --why 'ticket 4711'
+
+        fnm-bus-consumer mitigations add 203.0.113.7/32 --kind flowspec --protocol udp
+        --source-port 123
     """
+    measure: dict[str, Any] = {"prefix": prefix}
+    if kind == "flowspec":
+        from fnm_bus.event import FlowMatch, FlowThen
+
+        action = "discard" if rate is None else "rate-limit"
+        flow = FlowMatch(
+            destination_prefix=prefix,
+            protocols=tuple(protocol or ()),
+            source_ports=tuple(source_port or ()),
+            destination_ports=tuple(destination_port or ()),
+        )
+        measure = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
     _ask(
         file,
         "add",
         by,
         why,
-        prefix=prefix,
         kind=kind,
+        **measure,
         lease_ms=round(lease * 1000),
         enforcers=tuple(enforcer or ()),
     )

@@ -231,8 +231,10 @@ def test_watchdog(town: Town, how: str) -> None:
 
 
 def test_exabgp_killed(town: Town) -> None:
+    children = [town.child(word) for word in ("--api", "--watchdog")]
     town.exabgp.kill()
     town.same(seconds=1)  # the session is gone, and all routes with it
+    town.crew.until(lambda: not any(_runs(it) for it in children), what="orphans")
     town.exabgp = town.crew.start("exabgp")
     town.bird.wait_up()
     town.same(LONG)
@@ -295,6 +297,14 @@ def test_enforcer_that_starts_without_kafka_goes_on_from_its_snapshot(
     mend()
     town.crew.until(lambda: town.crew.wanted() != [], 60, "Kafka")
     town.stands()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def dies(pid: int, how: str) -> None:
