@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Final
 
-from consumers import snapshot
+from consumers import clock, snapshot
 from consumers.enforcer import Backend, BackendError
 from consumers.leases import Leases
 from consumers.measure import Measure
@@ -104,7 +104,7 @@ class Enforcement:
         self.turned_at = monotonic()
         news = self._take()
         self.report.poll()
-        now = snapshot.now()
+        now = clock.now()
         wanted = self.leases.wanted(now)
         if news or now >= self._due or wanted.keys() != self._saved.keys():
             self._due = now + self.interval
@@ -146,7 +146,7 @@ class Enforcement:
             return False
         here = self.report.broker_time() or datetime.now(UTC)
         age = max((here - read.at).total_seconds(), 0.0)
-        return self.leases.apply(key, event, age, snapshot.now())
+        return self.leases.apply(key, event, age, clock.now())
 
     def _enforce(self, wanted: Mapping[str, Lease], now: float) -> None:
         name = self.backend.name

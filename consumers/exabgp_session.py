@@ -17,9 +17,9 @@ from contextlib import suppress
 from typing import Final
 
 from consumers import exabgp_news
+from consumers.clock import now
 from consumers.enforcer import BackendError
 from consumers.exabgp_news import Neighbor
-from consumers.snapshot import now
 
 log = logging.getLogger(__name__)
 

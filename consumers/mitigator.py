@@ -19,6 +19,7 @@ from typing import Final
 
 from confluent_kafka import Message
 
+from consumers.clock import now as boottime
 from consumers.election import Election
 from consumers.facts import facts_of
 from consumers.journal import Fenced, Journal
@@ -26,7 +27,6 @@ from consumers.judge import judge, review
 from consumers.lapse import lapse
 from consumers.metrics import MitigatorMetrics
 from consumers.orders import obey
-from consumers.snapshot import now as boottime
 from consumers.state import State, rebuilt
 from consumers.turn import Terms, Turn
 from fnm_bus.codec import Codec

@@ -19,7 +19,7 @@ from confluent_kafka import (
 from msgspec.structs import replace
 
 from consumers.bulletin import Member, why_over
-from consumers.snapshot import now as boottime
+from consumers.clock import now as boottime
 from consumers.state import PAUSE, PROPOSED, WANTED
 from fnm_bus.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused

@@ -2,11 +2,10 @@
 
 It is written before the system is touched, so that whoever reads it later (the enforcer
 after a restart, without Kafka; the watchdog while the enforcer hangs) knows at least
-everything that may stand. Ends are counted on CLOCK_BOOTTIME, which nobody can set and
-which goes on while the machine sleeps; after a reboot the wall clock has to do.
+everything that may stand. Ends are counted on `clock.now`; after a reboot the wall
+clock has to do.
 """
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from consumers.clock import now
 from consumers.measure import Measure
 from fnm_bus import durable, hook
 from fnm_bus.errors import FnmBusError
@@ -32,7 +32,7 @@ class Lease(msgspec.Struct, frozen=True):
 
     Attributes:
         measure: what is done.
-        ends: when it is to be gone, in seconds of `now`.
+        ends: when it is to be gone, in seconds of `clock.now`.
     """
 
     measure: Measure
@@ -47,11 +47,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     """
 
     leases: Mapping[str, Lease]
-
-
-def now() -> float:
-    """Return seconds since this machine started; no clock setting changes them."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def save(path: Path, snapshot: Snapshot) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from consumers import exabgp_session, snapshot
+from consumers import clock, exabgp_session, snapshot
 from consumers.enforcer import BackendError
 from consumers.exabgp import ExabgpBackend
 from consumers.exabgp_session import ExabgpGone
@@ -126,7 +126,7 @@ class Watchdog:
             ExabgpGone: ExaBGP has ended.
             BackendError: it does not answer.
         """
-        now = snapshot.now()
+        now = clock.now()
         if now - self._listed >= _LIST:
             self._list()
         found = self._due()
@@ -140,12 +140,12 @@ class Watchdog:
 
     def _list(self) -> None:
         self._standing = {it.key: it for it in self._backend.active()}
-        self._listed = snapshot.now()
+        self._listed = clock.now()
 
     def _due(self) -> Mapping[str, str]:
         # Read after the listing: a lease is written before its route is announced.
         self._read()
-        now = snapshot.now()
+        now = clock.now()
         self._seen = look(self._standing, self._ends, self._seen, now)
         return due(self._seen, now, self._grace, readable=self._ends is not None)
 

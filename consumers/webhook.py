@@ -17,11 +17,11 @@ from time import monotonic
 from typing import Final, TypeAlias
 
 from consumers import notice, post, wiring
+from consumers.clock import now as boottime
 from consumers.outbox import Logged, Outbox, Sending
 from consumers.post import Letter, Post
 from consumers.recall import ends_of, members_of, offsets, recalled
 from consumers.settings import AllSettings, WebhookSettings
-from consumers.snapshot import now as boottime
 from consumers.storm import Storms
 from fnm_bus import wiring as bus
 from fnm_bus.codec import Codec

@@ -12,7 +12,7 @@ from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.process import wait_until
 
-from consumers import snapshot
+from consumers import clock, snapshot
 from consumers.enforcer import Wanted
 from consumers.exabgp import ExabgpBackend
 from consumers.measure import BLACKHOLE, FLOWSPEC, Measure
@@ -76,7 +76,7 @@ def backend(exabgp: Exabgp) -> ExabgpBackend:
 def write(exabgp: Exabgp, **left: float) -> None:
     """Write the snapshot; names are those of measures here, values seconds."""
     leases = {
-        it.key: Lease(it, snapshot.now() + left[name])
+        it.key: Lease(it, clock.now() + left[name])
         for name, it in (("host", HOST), ("other", OTHER), ("rule", RULE))
         if name in left
     }
@@ -99,9 +99,9 @@ def test_what_ended_is_withdrawn_while_the_enforcer_is_stopped(
     write(exabgp, host=4.0, rule=4.0, other=300.0)
     announce(backend, bird, HOST, RULE, OTHER)
     stop(exabgp)
-    ended = snapshot.now() + 4.0
+    ended = clock.now() + 4.0
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert snapshot.now() >= ended - 0.1
+    assert clock.now() >= ended - 0.1
     said = exabgp.said()
     assert f"withdrawing {HOST.key}: its lease ended" in said
     assert f"withdrawing {RULE.key}: its lease ended" in said

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from consumers.clock import now as boottime
 from consumers.outbox import Logged, Outbox
 from consumers.recall import ends_of, members_of
 from consumers.settings import WebhookSettings
-from consumers.snapshot import now as boottime
 from consumers.storm import Storms
 from consumers.webhook import Place, Webhook, sending_of
 from fnm_bus.errors import ConfigError
