@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from plant import HERE
 from report import Row
 
-from consumers.enforcer import Wanted
-from consumers.facts import facts_of
-from consumers.judge import judge
-from consumers.lapse import lapse
+from consumers.enforcers.backend import Wanted
 from consumers.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
-from consumers.policy import Action, Limits, Match, Policy, Rule
-from consumers.state import State, rebuilt
-from consumers.turn import Terms, Turn
+from consumers.mitigator.facts import facts_of
+from consumers.mitigator.judge import judge
+from consumers.mitigator.lapse import lapse
+from consumers.mitigator.policy import Action, Limits, Match, Policy, Rule
+from consumers.mitigator.state import State, rebuilt
+from consumers.mitigator.turn import Terms, Turn
 from fnm_bus.codec import Codec
 from fnm_bus.event import (
     AttackDetails,

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from consumers import asking, policy_file
+from consumers import asking
+from consumers.mitigator.state import rebuilt
+from consumers.policyfile import load as policy_file
 from consumers.settings import AllSettings
-from consumers.state import rebuilt
 from fnm_bus import wiring
 from fnm_bus.errors import FnmBusError
 from fnm_bus.finding import Finding

@@ -11,9 +11,9 @@ from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumers.explain import Explained
+    from consumers.mitigator.explain import Explained
+    from consumers.mitigator.turn import Terms
     from consumers.settings import AllSettings
-    from consumers.turn import Terms
     from fnm_bus.event import Command, Event, Mitigation
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def list_(
         fnm-bus-consumer mitigations list --all --json | jq .key
     """
     from consumers import asking, wiring
-    from consumers.state import ENDED, NONE
+    from consumers.mitigator.state import ENDED, NONE
 
     latest = dict(asking.wanted_state(wiring.settings(file)))
     found = [it for it in latest.values() if it is not None and it.kind != NONE]
@@ -223,8 +223,8 @@ def _explained(
     known: "AllSettings", terms: "Terms", event_id: str, *, offline: bool
 ) -> "Explained":
     from consumers import asking
-    from consumers.explain import explain as explained
-    from consumers.state import State, rebuilt
+    from consumers.mitigator.explain import explain as explained
+    from consumers.mitigator.state import State, rebuilt
 
     event, own = _event(known, event_id), terms.policy.limits.own
     state = State(own) if offline else rebuilt(asking.wanted_state(known), own)
@@ -234,7 +234,7 @@ def _explained(
 def _replayed(
     known: "AllSettings", terms: "Terms", back: timedelta
 ) -> "Iterator[Explained]":
-    from consumers.explain import replay
+    from consumers.mitigator.explain import replay
 
     first = datetime.now(UTC) - back
     events = (it for it in _events(known) if it.receipt.received_at >= first)
@@ -243,7 +243,7 @@ def _replayed(
 
 def _print(found: "Iterator[Explained]", *, json: bool) -> None:
     from consumers import asking
-    from consumers.explain import shown
+    from consumers.mitigator.explain import shown
 
     started = 0
     for it in found:

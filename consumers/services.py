@@ -82,10 +82,11 @@ def exabgp(
     Example:
         fnm-bus-consumer exabgp --config /etc/fnm-bus/fnm-bus.toml
     """
-    from consumers import exabgp_config, wiring
-    from consumers import watchdog as dog
-    from consumers.exabgp import ExabgpBackend
-    from consumers.exabgp_session import pipes
+    from consumers import wiring
+    from consumers.enforcers import exabgp_config
+    from consumers.enforcers import watchdog as dog
+    from consumers.enforcers.exabgp import ExabgpBackend
+    from consumers.enforcers.exabgp_session import pipes
     from consumers.metrics import EnforcerMetrics
 
     known = wiring.settings(file)
@@ -112,8 +113,8 @@ def nftables(*, file: ConfigFile = None) -> None:
         fnm-bus-consumer nftables
     """
     from consumers import wiring
+    from consumers.enforcers.nftables import NftablesBackend
     from consumers.metrics import EnforcerMetrics
-    from consumers.nftables import NftablesBackend
 
     known = wiring.settings(file)
     of = known.consumers.nftables
@@ -128,8 +129,8 @@ def webhook(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer webhook
     """
-    from consumers import webhook as it
     from consumers import wiring
+    from consumers.webhook import service as it
 
     it.main(wiring.settings(file))
 

@@ -9,15 +9,15 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from consumers import policy_file
-from consumers.enforce import Enforcement
-from consumers.enforcer import Backend
+from consumers.enforcers.backend import Backend
+from consumers.enforcers.enforce import Enforcement
+from consumers.enforcers.report import Report
+from consumers.enforcers.watching import Watching
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
-from consumers.mitigator import Mitigator
-from consumers.report import Report
+from consumers.mitigator.service import Mitigator
+from consumers.mitigator.turn import Terms
+from consumers.policyfile import load as policy_file
 from consumers.settings import AllSettings, EnforcerSettings
-from consumers.turn import Terms
-from consumers.watching import Watching
 from fnm_bus import config, wiring
 from fnm_bus import log as logs
 from fnm_bus.codec import Codec

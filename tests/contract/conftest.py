@@ -19,9 +19,9 @@ from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.netns import Network
 
-from consumers.enforcer import Backend, MemoryBackend
+from consumers.enforcers.backend import Backend, MemoryBackend
+from consumers.enforcers.nftables import NftablesBackend
 from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
-from consumers.nftables import NftablesBackend
 from consumers.settings import NftablesSettings
 from fnm_bus.event import FlowMatch, FlowThen
 

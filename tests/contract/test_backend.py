@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from services.process import wait_until
 
-from consumers.enforcer import Backend, BackendError, Standing, Wanted
+from consumers.enforcers.backend import Backend, BackendError, Standing, Wanted
 from consumers.measure import KINDS, Measure
 
 LEFT = 300.0

@@ -13,9 +13,9 @@ from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.process import wait_until
 
-from consumers.enforcer import BackendError, Wanted
-from consumers.exabgp import ExabgpBackend
-from consumers.exabgp_session import ExabgpGone
+from consumers.enforcers.backend import BackendError, Wanted
+from consumers.enforcers.exabgp import ExabgpBackend
+from consumers.enforcers.exabgp_session import ExabgpGone
 from consumers.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 

@@ -16,9 +16,9 @@ from services.fetch import Unavailable
 from services.netns import OUTSIDE, ROUTER, Network
 from services.process import wait_until
 
-from consumers.enforcer import BackendError, Wanted
+from consumers.enforcers.backend import BackendError, Wanted
+from consumers.enforcers.nftables import NftablesBackend
 from consumers.measure import Measure
-from consumers.nftables import NftablesBackend
 from consumers.settings import NftablesSettings
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}

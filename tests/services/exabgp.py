@@ -7,8 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from consumers.exabgp import ExabgpBackend
-from consumers.exabgp_config import Commands
+from consumers.enforcers.exabgp import ExabgpBackend
+from consumers.enforcers.exabgp_config import Commands
 from consumers.settings import ExabgpSettings
 from services import exabgp_bridge
 from services.bird import Bird
@@ -18,7 +18,7 @@ from services.process import Server, wait_until
 _RUN = """
 import sys
 from pathlib import Path
-from consumers import exabgp_config
+from consumers.enforcers import exabgp_config
 from consumers.settings import ExabgpSettings
 settings = ExabgpSettings.model_validate_json(Path(sys.argv[1]).read_bytes())
 enforcer, watchdog = (it.split(chr(31)) for it in sys.argv[2:])

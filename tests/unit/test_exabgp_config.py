@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from consumers import exabgp_config
-from consumers.exabgp_config import Commands, commands, conf, env, run
+from consumers.enforcers import exabgp_config
+from consumers.enforcers.exabgp_config import Commands, commands, conf, env, run
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
 

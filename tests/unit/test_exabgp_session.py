@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from services.process import wait_until
 
-from consumers.enforcer import BackendError
-from consumers.exabgp_session import ExabgpGone, Session
+from consumers.enforcers.backend import BackendError
+from consumers.enforcers.exabgp_session import ExabgpGone, Session
 
 HELLO = b"reset\nshow neighbor json\n"
 UP = b'[{"fsm": "ESTABLISHED", "messages": {"sent": {"update": 7}}}]\ndone\n'

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import exabgp_ports, exabgp_words
-from consumers.exabgp_listing import listed
-from consumers.exabgp_text import CannotSay, Carried, announce, form, withdraw
+from consumers.enforcers import exabgp_ports, exabgp_words
+from consumers.enforcers.exabgp_listing import listed
+from consumers.enforcers.exabgp_text import CannotSay, Carried, announce, form, withdraw
 from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 

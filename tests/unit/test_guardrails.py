@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from services.court import HOST, KEY, Court, policy, rule
 
-from consumers.policy import Customer
+from consumers.mitigator.policy import Customer
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 from services.court import HOST, KEY, Court, policy, rule
 
-from consumers.policy import Action, Match
+from consumers.mitigator.policy import Action, Match
 from fnm_bus.event import FlowSpecRule
 
 

@@ -15,10 +15,10 @@ from hypothesis.stateful import (
 from services.court import OWN, Court, policy
 from services.court import rule as rule_of
 
-from consumers.leases import Leases
+from consumers.enforcers.leases import Leases
 from consumers.measure import KINDS, measure_of
-from consumers.policy import Action, Customer, Match
-from consumers.policy import Policy as _Policy
+from consumers.mitigator.policy import Action, Customer, Match
+from consumers.mitigator.policy import Policy as _Policy
 from fnm_bus.event import FlowSpecRule, Mitigation
 
 NEVER = ip_network("203.0.113.53/32")

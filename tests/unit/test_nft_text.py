@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from consumers.enforcer import BackendError, Standing
-from consumers.measure import Measure
-from consumers.nft_text import (
+from consumers.enforcers.backend import BackendError, Standing
+from consumers.enforcers.nft_text import (
     Unsuitable,
     faults,
     network_of,
@@ -19,7 +18,8 @@ from consumers.nft_text import (
     standing,
     timeout,
 )
-from consumers.nftables import NftablesBackend
+from consumers.enforcers.nftables import NftablesBackend
+from consumers.measure import Measure
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
 

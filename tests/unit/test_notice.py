@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.bulletin import Bulletin
-from consumers.notice import body, escaped, notice_of, slack
-from consumers.notice_fields import Attack, Cause, Item, Notice, Whose
-from consumers.storm import Storms
+from consumers.webhook.bulletin import Bulletin
+from consumers.webhook.notice import body, escaped, notice_of, slack
+from consumers.webhook.notice_fields import Attack, Cause, Item, Notice, Whose
+from consumers.webhook.storm import Storms
 from fnm_bus.event import FlowMatch, Mitigation, Reason
 
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from consumers.facts import Facts, facts_of
 from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, KINDS, NOTIFY
-from consumers.plan import measures, then_of
-from consumers.policy import (
+from consumers.mitigator.facts import Facts, facts_of
+from consumers.mitigator.plan import measures, then_of
+from consumers.mitigator.policy import (
     GROUP,
     NOTHING,
     Action,

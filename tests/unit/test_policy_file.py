@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import consumers
-from consumers.policy import Action, Customer, Limits, Match, Policy, Rule
-from consumers.policy_file import load, loads
+from consumers.mitigator.policy import Action, Customer, Limits, Match, Policy, Rule
+from consumers.policyfile.load import load, loads
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import FlowThen
 

@@ -12,9 +12,16 @@ import pytest
 from services.process import free_port, wait_until
 from services.receiver import Answer, Receiver
 
-from consumers import outbox
-from consumers.outbox import Outbox
-from consumers.post import Letter, NotTaken, Post, Refused, retry_after, secret_of
+from consumers.webhook import outbox
+from consumers.webhook.outbox import Outbox
+from consumers.webhook.post import (
+    Letter,
+    NotTaken,
+    Post,
+    Refused,
+    retry_after,
+    secret_of,
+)
 from fnm_bus.errors import ConfigError
 
 SECRET = b"shared"

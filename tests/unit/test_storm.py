@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from consumers.bulletin import (
+from consumers.webhook.bulletin import (
     CONTINUES,
     LEASE,
     OTHER,
@@ -24,7 +24,7 @@ from consumers.bulletin import (
     group_of,
     why_over,
 )
-from consumers.storm import Storms
+from consumers.webhook.storm import Storms
 from fnm_bus.event import Mitigation
 
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -297,7 +297,7 @@ def test_a_pause_that_was_told_is_not_told_again(desk: Desk) -> None:
 def test_what_ended_long_ago_is_only_counted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.gathering._KEPT", 2)
+    monkeypatch.setattr("consumers.webhook.gathering._KEPT", 2)
     desk.take(*(mitigation(n) for n in range(10)))
     desk.wait(WAIT)
     desk.take(*(ended(n) for n in range(9)))

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from consumers.enforcers.watchdog import Seen, due, look
 from consumers.measure import Measure
-from consumers.watchdog import Seen, due, look
 
 GRACE = 5.0
 BOUND = 900.0

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from consumers.clock import now as boottime
-from consumers.outbox import Logged, Outbox
-from consumers.recall import ends_of, members_of
 from consumers.settings import WebhookSettings
-from consumers.storm import Storms
-from consumers.webhook import Place, Webhook, sending_of
+from consumers.webhook.outbox import Logged, Outbox
+from consumers.webhook.recall import ends_of, members_of
+from consumers.webhook.service import Place, Webhook, sending_of
+from consumers.webhook.storm import Storms
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import HostEvent, Mitigation, Receipt
 from fnm_bus.handling import Hold

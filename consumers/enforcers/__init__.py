@@ -1,0 +1,1 @@
+"""The enforcers: make systems match the wanted state."""

@@ -1,0 +1,1 @@
+"""The mitigator: events and commands in, the wanted state out."""

@@ -1,0 +1,1 @@
+"""The policy's file: TOML to the policy, all mistakes at once."""

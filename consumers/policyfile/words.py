@@ -1,0 +1,223 @@
+"""Policy words: the types of what stands in a policy file.
+
+Each type says by `Doc` what may be written; the reference is made of that.
+"""
+
+import math
+import re
+from ipaddress import ip_network
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from typing_extensions import Doc
+
+from consumers.measure import Network
+from consumers.mitigator.facts import CLOSES, OPENS
+
+_DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
+_COMMUNITY: Final = re.compile(r"(?:0|[1-9][0-9]*)(?::(?:0|[1-9][0-9]*)){1,2}")
+_16_BITS: Final = 0xFFFF
+_32_BITS: Final = 0xFFFF_FFFF
+_INT64: Final = 2**63 - 1
+_SHORTEST_LEASE: Final = 5
+_LONGEST_LEASE: Final = 24 * 3600
+
+
+def network(value: object) -> Network:
+    """Return a network.
+
+    Raises:
+        ValueError: the value is no text, no network, or has host bits.
+    """
+    # ip_network(7) would be 0.0.0.7; a TypeError would not be told as a mistake.
+    if not isinstance(value, str):
+        raise ValueError(  # noqa: TRY004 - as said
+            f'wanted text such as "203.0.113.0/24", got {value!r:.40}'
+        )
+    try:
+        meant = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(
+            f'wanted a network such as "203.0.113.0/24", got "{value:.60}"'
+        ) from None
+    _, slash, length = value.partition("/")
+    if slash and not (length.isascii() and length.isdigit()):
+        raise ValueError(f'"{value}" has a mask: write "{meant}"')
+    try:
+        return ip_network(value)
+    except ValueError:
+        host = value.partition("/")[0]
+        raise ValueError(
+            f'"{value}" has host bits: "{meant}" is the network, "{host}" the host'
+        ) from None
+
+
+def seconds(value: object) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        ValueError: the value is no duration.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) < _32_BITS else math.inf  # is refused
+    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if found is None:
+        raise ValueError(
+            f'wanted "30s", "5m", "1h30m" or a number of seconds, got {value!r:.40}'
+        )
+    hours, minutes, rest = (int(it or 0) for it in found.groups())
+    return float(hours * 3600 + minutes * 60 + rest)
+
+
+def route_target(text: str) -> tuple[int, int]:
+    """Return the two numbers of a route target, as "64500:100".
+
+    Raises:
+        ValueError: it is none (RFC 4360, RFC 5668).
+    """
+    parts = _numbers(text)
+    if len(parts) == 2:  # noqa: PLR2004 - number:value
+        number, value = parts
+        most = _32_BITS if number <= _16_BITS else _16_BITS
+        if number <= _32_BITS and value <= most:
+            return number, value
+    raise ValueError(f'wanted a route target such as "64500:100", got "{text:.40}"')
+
+
+def _numbers(text: str) -> list[int]:
+    if not _COMMUNITY.fullmatch(text) or len(text) > len("4294967295") * 3 + 2:
+        return []
+    return [int(it) for it in text.split(":")]
+
+
+def _community(text: str) -> str:
+    parts = _numbers(text)
+    most = _16_BITS if len(parts) == 2 else _32_BITS  # noqa: PLR2004 - RFC 1997, 8092
+    if parts and max(parts) <= most:
+        return text
+    raise ValueError(
+        f'"{text:.40}" is no community: "64500:666", each part 65535 at most, or'
+        ' "64500:1:666", each part 4294967295 at most'
+    )
+
+
+def _redirect(text: str) -> str:
+    route_target(text)
+    return text
+
+
+def _lease(value: float) -> float:
+    if _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
+        return value
+    raise ValueError(
+        f"wanted 5 s to 24 h, got {value:g} s; a lease is renewed while its attack"
+        " goes on"
+    )
+
+
+def _opening(word: str) -> str:
+    if word in OPENS:
+        return word
+    known = ", ".join(sorted(OPENS))
+    if word in CLOSES:
+        raise ValueError(
+            f'"{word}" would never match: it ends what was begun and asks no rule;'
+            f" wanted {known}"
+        )
+    raise ValueError(f'"{word:.40}" would never match: wanted {known}')
+
+
+def tuple_of(value: object) -> object:
+    """Return a list as a tuple, and everything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed(value: object) -> object:
+    """Return one value as a list of one."""
+    return tuple_of(value) if isinstance(value, list | dict) else (value,)
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Size = Annotated[int, Field(ge=0, le=_INT64), Doc("integer, 0 or more")]
+Above = Annotated[int, Field(ge=1, le=_INT64), Doc("integer, 1 or more")]
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$"), Doc("text on one line")]
+
+Duration = Annotated[
+    float,
+    BeforeValidator(seconds),
+    Field(gt=0, allow_inf_nan=False),
+    Doc('duration: `"30s"`, `"5m"`, `"1h30m"` or a number of seconds'),
+]
+Lease = Annotated[
+    float,
+    BeforeValidator(seconds),
+    AfterValidator(_lease),
+    Doc("duration, 5 s to 24 h"),
+]
+Redirect = Annotated[
+    str, AfterValidator(_redirect), Doc('route target, as `"64500:100"`')
+]
+
+_List = BeforeValidator(_listed)
+_Some = Field(min_length=1)
+_Networks = tuple[Annotated[Network, BeforeValidator(network)], ...]
+AnyNetworks = Annotated[_Networks, _List, Doc("network or list of networks")]
+Networks = Annotated[
+    _Networks, _List, _Some, Doc("network or list of networks, not empty")
+]
+Communities = Annotated[
+    tuple[Annotated[str, AfterValidator(_community)], ...],
+    _List,
+    Doc('list of `"a:b"` (RFC 1997) or `"a:b:c"` (RFC 8092)'),
+]
+Words = Annotated[
+    tuple[Text, ...], _List, _Some, Doc("word or list of words, not empty")
+]
+Lowered = Annotated[
+    tuple[Annotated[Text, BeforeValidator(_lower)], ...],
+    _List,
+    _Some,
+    Doc("word or list of words, not empty"),
+]
+Scopes = Annotated[
+    tuple[Literal["host", "hostgroup"], ...],
+    _List,
+    _Some,
+    Doc('`"host"`, `"hostgroup"`, or a list'),
+]
+Actions = Annotated[
+    tuple[Annotated[str, AfterValidator(_opening)], ...],
+    _List,
+    _Some,
+    Doc('`"ban"`, `"partial_block"`, `"attack_status"`, or a list'),
+]
+Directions = Annotated[
+    tuple[
+        Annotated[
+            Literal["incoming", "outgoing", "internal", "other", "unknown", "none"],
+            BeforeValidator(_lower),
+        ],
+        ...,
+    ],
+    _List,
+    _Some,
+    Doc(
+        '`"incoming"`, `"outgoing"`, `"internal"`, `"other"`, `"unknown"`, `"none"`,'
+        " or a list"
+    ),
+]
+Severities = Annotated[
+    tuple[
+        Annotated[
+            Literal["low", "middle", "high", "unknown", "none"], BeforeValidator(_lower)
+        ],
+        ...,
+    ],
+    _List,
+    _Some,
+    Doc('`"low"`, `"middle"`, `"high"`, `"unknown"`, `"none"`, or a list'),
+]

@@ -1,0 +1,1 @@
+"""The webhook: one notice for each storm."""
