@@ -129,7 +129,8 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: service.stop())
     of = it.consumers
-    server = HealthServer(of.metrics_host, of.metrics_port, registry, state)
+    address = of.metrics_host, of.metrics_port
+    server = HealthServer(*address, registry, state, "consumers")
     port = server.start()
     log.info("metrics and health on %s:%d", of.metrics_host, port)
     if it.dry_run:

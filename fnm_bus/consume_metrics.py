@@ -1,21 +1,23 @@
 """What a consumer of a group shows at /metrics."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
+
+from fnm_bus.figures import Figures, counter, gauge
 
 
 def _counter(name: str, text: str) -> Counter:
-    return Counter(f"fnm_bus_consumer_{name}", text, ("topic",), registry=None)
+    return counter(f"consumer_{name}", text, "topic")
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
-    return Gauge(f"fnm_bus_consumer_{name}", text, ("topic", *labels), registry=None)
+    return gauge(f"consumer_{name}", text, "topic", *labels)
 
 
 @dataclass(frozen=True)
-class ConsumeMetrics:
+class ConsumeMetrics(Figures):
     """A consumer's figures; `registry` collects them for an exposition."""
 
     handled: Counter = field(
@@ -56,13 +58,6 @@ class ConsumeMetrics:
 
     def forget(self, topic: str, partition: int) -> None:
         """Show nothing more of a partition that another member has now."""
-        for gauge in (self.lag, self.held):
+        for one in (self.lag, self.held):
             with suppress(KeyError):
-                gauge.remove(topic, str(partition))
-
-    def registry(self) -> CollectorRegistry:
-        """Return a registry that collects all of them."""
-        found = CollectorRegistry()
-        for one in fields(self):
-            found.register(getattr(self, one.name))
-        return found
+                one.remove(topic, str(partition))

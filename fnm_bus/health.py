@@ -27,6 +27,7 @@ class HealthServer:
         port: port to listen on; 0 takes a free one.
         registry: what /metrics shows.
         health: returns whether all is well and what to show at /healthz.
+        table: where the address is configured, for what is said when it is wrong.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class HealthServer:
         port: int,
         registry: CollectorRegistry,
         health: Callable[[], tuple[bool, Mapping[str, object]]],
+        table: str = "relay",
     ) -> None:
+        self._table = table
         self._address = (host, port)
         self._metrics = make_wsgi_app(registry)
         self._health = health
@@ -52,7 +55,8 @@ class HealthServer:
         except OSError as exc:
             host, port = self._address
             raise ConfigError(
-                f"[relay] metrics_host, metrics_port: cannot listen on {host}:{port}:"
+                f"[{self._table}] metrics_host, metrics_port: cannot listen on"
+                f" {host}:{port}:"
                 f" {exc.strerror}"
             ) from exc
         threading.Thread(target=server.serve_forever, daemon=True).start()

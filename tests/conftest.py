@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from services.fetch import Unavailable
 from services.kafka import Cluster
+from services.netns import Network
 from services.registry import Registry
 
 from fnm_bus.broker import EmbeddedBroker
@@ -67,6 +68,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """Three namespaces in a row; the firewall stands in the middle one."""
+    made = Network()
+    with _served(made):
+        yield made
+
+
 @pytest.fixture
 def topic_names() -> Callable[[str], str]:
     """Make topic names that no other test has: `topic_names("host")`."""
@@ -75,7 +84,7 @@ def topic_names() -> Callable[[str], str]:
 
 
 @contextmanager
-def _served(server: Cluster | Registry) -> Iterator[None]:
+def _served(server: Cluster | Network | Registry) -> Iterator[None]:
     try:
         server.open()
     except Unavailable as exc:

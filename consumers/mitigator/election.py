@@ -80,8 +80,9 @@ class Election:
         if partitions:
             consumer.assign(partitions)
             consumer.pause(partitions)
-            self.elected = True
+        # Should the topic have more partitions, only one of them counts.
+        self.elected = self.elected or any(it.partition == 0 for it in partitions)
 
     def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if partitions:
+        if any(it.partition == 0 for it in partitions):
             self.elected = False

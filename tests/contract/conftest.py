@@ -97,24 +97,10 @@ def memory_system() -> System:
     return System(MemoryBackend, _hosts(FIREWALL), (), lives_on=False)
 
 
-@pytest.fixture(scope="session")
-def firewall() -> Iterator[Network]:
-    """Namespaces with a router whose nftables is the tests' own."""
-    network = Network()
-    try:
-        network.open()
-    except Unavailable as exc:
-        (pytest.fail if CI else pytest.skip)(str(exc))
-    else:
-        yield network
-    finally:
-        network.close()
-
-
 @pytest.fixture
-def nftables_system(firewall: Network) -> Iterator[System]:
+def nftables_system(network: Network) -> Iterator[System]:
     """A table of nftables that no other test has."""
-    settings = NftablesSettings(table=f"t{uuid4().hex}", command=firewall.nft)
+    settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
     networks = ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::1/128", "2001:db8::/32")
     firsts = [Measure(kind=FIREWALL, prefix=it) for it in networks]
     yield System(

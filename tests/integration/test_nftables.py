@@ -12,7 +12,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from services.fetch import Unavailable
 from services.netns import OUTSIDE, ROUTER, Network
 from services.process import wait_until
 
@@ -24,20 +23,6 @@ from consumers.settings import NftablesSettings
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST4, HOST6 = "10.1.2.3", "2001:db8:c::3"
 LONG = 300.0
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    """Three namespaces in a row; the firewall stands in the middle one."""
-    made = Network()
-    try:
-        made.open()
-    except Unavailable as exc:
-        (pytest.fail if CI else pytest.skip)(str(exc))
-    else:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

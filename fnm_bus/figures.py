@@ -1,0 +1,31 @@
+"""Figures: how a program's metrics are made and collected."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def counter(name: str, text: str, *labels: str) -> Counter:
+    """Return the counter `fnm_bus_<name>_total`."""
+    return Counter(f"fnm_bus_{name}", text, labels, registry=None)
+
+
+def gauge(name: str, text: str, *labels: str) -> Gauge:
+    """Return the gauge `fnm_bus_<name>`."""
+    return Gauge(f"fnm_bus_{name}", text, labels, registry=None)
+
+
+class Figures:
+    """Metrics that are the fields of a dataclass."""
+
+    def registry(self: "DataclassInstance") -> CollectorRegistry:
+        """Return a registry that collects all of them, for an exposition."""
+        found = CollectorRegistry()
+        for one in fields(self):
+            metric: Any = getattr(self, one.name)
+            found.register(metric)
+        return found
