@@ -120,7 +120,7 @@ def nftables_system(network: Network) -> Iterator[System]:
         lives_on=True,
     )
     subprocess.run(
-        [*firewall.nft.split(), "delete", "table", "inet", settings.table],
+        [*network.nft.split(), "delete", "table", "inet", settings.table],
         check=False,  # a test may have made none
         capture_output=True,
     )

@@ -1,7 +1,6 @@
 """Real packets, a real nftables: what is dropped, for how long, and what gets in."""
 
 import json
-import os
 import shlex
 import subprocess
 import threading
@@ -20,7 +19,6 @@ from consumers.enforcers.nftables import NftablesBackend
 from consumers.measure import Measure
 from consumers.settings import NftablesSettings
 
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST4, HOST6 = "10.1.2.3", "2001:db8:c::3"
 LONG = 300.0
 
