@@ -190,7 +190,10 @@ class Enforcement:
     ) -> None:
         """Do what is new without looking first; the comparison follows anyway."""
         new = {key: it for key, it in sure.items() if key not in self._in_force}
-        gone = [it for key, it in self._in_force.items() if key not in wanted]
+        over = self._in_force.keys() - wanted.keys()
+        if not self.leases.complete:
+            over &= self._ours.keys()  # of anything else nobody knows yet
+        gone = [self._in_force[key] for key in sorted(over)]
         if new or gone:
             first = difference(new, {}, self.backend.form, now, complete=False)
             self._correct(first._replace(withdraw=gone))
