@@ -13,6 +13,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from fnm_bus.commits import Commits
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
 from fnm_bus.part import Part
 from fnm_bus.reader import REFUSED, Read, raw_of
@@ -79,7 +80,7 @@ class Member:
         self._parts: dict[Place, Part] = {}
         self._known: set[str] = set()
         self._unseen = list(topics)
-        self._asked = False
+        self._commits = Commits(self._parts)
         self._alone = False
         self._ending = False
 
@@ -113,11 +114,11 @@ class Member:
         try:
             for _ in range(_TRIES if commit else 0):
                 self._await(consumer, seconds)
-                if self._asked or self._alone or not self.committable():
+                if self._commits.asked or self._alone or not self._commits.wanted():
                     break
                 self.commit(now=False)
             self._await(consumer, seconds)
-            if not self._asked:
+            if not self._commits.asked:
                 consumer.close()
         finally:
             self._parts.clear()
@@ -181,33 +182,9 @@ class Member:
         if paused:
             self._joined().resume([_at(part)])
 
-    def committable(self) -> list[TopicPartition]:
-        """Return what can be committed and was not."""
-        return [
-            _at(it, offset)
-            for it in self._parts.values()
-            if (offset := it.progress.committable) is not None
-        ]
-
     def commit(self, *, now: bool) -> None:
-        """Commit what is done; *now* waits for the answer.
-
-        Without *now* one commit is under way at a time, so a broker that is away makes
-        no heap of them.
-        """
-        offsets = self.committable()
-        if not offsets or (self._asked and not now):
-            return
-        consumer = self._joined()
-        try:
-            if now:
-                for it in consumer.commit(offsets=offsets, asynchronous=False) or ():
-                    self._confirm(it)
-            else:
-                consumer.commit(offsets=offsets, asynchronous=True)
-                self._asked = True
-        except KafkaException as exc:
-            self._not_committed(exc.args[0])
+        """Commit what is done; *now* waits for the answer."""
+        self._commits.commit(self._joined(), now=now)
 
     def lags(self) -> Iterator[tuple[Part, int | None]]:
         """Yield for each partition how many records were not taken, if that is known.
@@ -237,7 +214,7 @@ class Member:
     def _await(self, consumer: Consumer, seconds: float) -> None:
         """Wait for the answer to a commit; records that come are nobody's."""
         end = monotonic() + seconds
-        while self._asked and not self._alone and monotonic() < end:
+        while self._commits.asked and not self._alone and monotonic() < end:
             consumer.poll(_STEP)
 
     def _told(self, message: Message, error: KafkaError) -> None:
@@ -285,32 +262,12 @@ class Member:
     def _committed(
         self, error: KafkaError | None, offsets: list[TopicPartition]
     ) -> None:
-        self._asked = False
-        if error is not None:
-            self._not_committed(error)
-            return
-        self._alone = False
-        for it in offsets:
-            self._confirm(it)
-
-    def _confirm(self, it: TopicPartition) -> None:
-        part = self._parts.get((it.topic, it.partition))
-        if it.error is not None:
-            self._not_committed(it.error)
-        elif part is not None:
-            part.progress.confirm(it.offset)
-
-    @staticmethod
-    def _not_committed(error: KafkaError) -> None:
-        # What is done and not committed is read again, and done once more; the next
-        # commit says all of it anyhow.
-        log.warning("offsets are not committed yet: %s", error.str())
+        self._alone = self._alone and error is not None
+        self._commits.answered(error, offsets)
 
 
-def _at(part: Part, offset: int | None = None) -> TopicPartition:
-    if offset is None:
-        return TopicPartition(part.topic, part.number)
-    return TopicPartition(part.topic, part.number, offset)
+def _at(part: Part) -> TopicPartition:
+    return TopicPartition(part.topic, part.number)
 
 
 def _refused(topic: str, error: KafkaError) -> TopicRefused:

@@ -1,5 +1,6 @@
 """A policy file becomes a policy; all that is wrong in it is told, with lines."""
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -466,3 +467,9 @@ name = "all"
 then = { outcome = "group" }
 """
     assert loads(text).limits.named == {ip_network("203.0.113.0/25")}
+
+
+def test_the_policy_in_the_documentation_loads() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "mitigation.md").read_text()
+    [found] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert [it.name for it in loads(found).rules] == ["large", "rest"]
