@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from consumers import people, services
+from consumers import explaining, people, services
 from fnm_bus import __version__
 from fnm_bus.cli.options import complain
 from fnm_bus.errors import FnmBusError
@@ -49,7 +49,7 @@ app.command()(services.nftables)
 app.command()(services.webhook)
 app.command()(services.jsonlines)
 app.add_typer(people.app, name="mitigations")
-app.command()(people.explain)
+app.command()(explaining.explain)
 app.command()(services.check)
 app.command()(services.demo)
 app.command()(services.demo_bgp)
