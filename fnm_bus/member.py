@@ -1,6 +1,7 @@
 """Member: a member of a Kafka consumer group, with offsets committed by hand."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
@@ -104,9 +105,9 @@ class Member:
     def leave(self, seconds: float, *, commit: bool) -> None:
         """Leave the group, after what is done was committed if *commit* says so.
 
-        A commit gets *seconds* to be answered. Without an answer the group is left
-        without a word, and finds out by itself: librdkafka would wait for it until the
-        session's end (`session.timeout.ms`).
+        Kafka gets *seconds* for each of its answers. Without them the group is left
+        without a word, and finds out by itself: librdkafka waits for the answer to a
+        commit until the session's end, and so it does when it is let go.
         """
         consumer, self._ending = self._consumer, True
         if consumer is None:
@@ -118,8 +119,12 @@ class Member:
                     break
                 self.commit(now=False)
             self._await(consumer, seconds)
-            if not self._commits.asked:
-                consumer.close()
+            # A daemon's: what does not end in time keeps no process from ending.
+            closing = threading.Thread(target=consumer.close, daemon=True)
+            closing.start()
+            closing.join(seconds)
+            if closing.is_alive():
+                log.warning("no broker answers; the group is left without a word")
         finally:
             self._parts.clear()
             self._consumer = None

@@ -47,7 +47,7 @@ def judge(turn: Turn, facts: Facts) -> None:
 
 
 def review(turn: Turn) -> None:
-    """End what stands although today's guardrails refuse it; asked once at start."""
+    """End what today's guardrails or dry run do not allow; asked once at the start."""
     for it in turn.state.standing():
         if it.state == SUPPRESSED:
             continue
@@ -55,3 +55,5 @@ def review(turn: Turn) -> None:
         refused = [check for check in checks if check.verdict == REFUSE]
         if refused:
             end(turn, it, f"refused now: {refused[0].name}: {refused[0].text}")
+        elif turn.terms.dry_run and not it.dry_run:
+            end(turn, it, "it is a dry run now")

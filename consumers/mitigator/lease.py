@@ -41,10 +41,12 @@ def reason_of(
 def term(lease: float, facts: Facts, ban_time: float, *, renewing: bool) -> float:
     """Return the lease of an event's reason, in seconds.
 
-    A sensor that sends no status updates cannot renew, nor is it known to renew Flow
-    Spec rules of a partial block: such a lease is at least FastNetMon's ban time.
+    A sensor that sends no status updates cannot renew, nor is it known to send any for
+    hostgroups and for Flow Spec rules of a partial block: such a lease is at least
+    FastNetMon's ban time.
     """
-    if renewing and facts.part == ATTACK:
+    told = facts.action == "attack_status" or facts.scope == "host"
+    if renewing and told and facts.part == ATTACK:
         return lease
     return max(lease, ban_time)
 

@@ -145,7 +145,8 @@ def _pause(turn: Turn, command: Command) -> None:
     cause = f"paused by {command.by}: {command.why}"
     turn.write(_button(turn, WANTED, cause))
     for it in turn.state.standing():
-        if it.kind != NONE:
+        # What a person ended stays suppressed: a resume must not bring it back.
+        if it.kind != NONE and it.state != SUPPRESSED:
             end(turn, it, cause, by=command.by)
     _told(turn, command, "paused", cause, PAUSE)
 

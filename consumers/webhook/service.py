@@ -36,8 +36,6 @@ from fnm_bus.reader import Read
 
 log = logging.getLogger(__name__)
 
-"""The consumer group, unless `group.id` in [kafka] names another: each webhook that is
-to tell everything needs one of its own."""
 _LONGEST: Final = 1.0
 _PROMPT: Final = 0.1
 """Seconds until the next look, at most, and while notices are on their way."""

@@ -1,34 +1,120 @@
 """The program jsonlines, on a real Kafka."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from services.crew import Crew, policy
 from services.plant import Plant
 
+pytestmark = pytest.mark.kafka
 
-@pytest.mark.kafka
-def test_events_stand_in_the_file_once_each_after_a_restart(real_plant: Plant) -> None:
-    path = real_plant.root / "events.jsonl"
-    crew = Crew(
-        real_plant,
-        policy(),
-        "[consumers.jsonlines]",
-        f'path = "{path}"',
-        f'group = "{real_plant.prefix}"',
+
+@pytest.fixture
+def crew(real_plant: Plant) -> Iterator[Crew]:
+    it = Crew(real_plant, policy())
+    yield it
+    it.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    target = tmp_path / "disk"
+    target.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", target]
+    done = subprocess.run(mount, check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    yield target
+    subprocess.run(["umount", "-l", target], check=True)
+
+
+def configure(crew: Crew, *lines: str) -> None:
+    crew.plant.configure(
+        "[consumers.jsonlines]", f'group = "{crew.plant.prefix}"', *lines
     )
-    try:
-        first = crew.start("jsonlines", ready="metrics")
-        ids = crew.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
-        crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
-        first.kill()
-        crew.start("jsonlines", ready="metrics")
-        ids += crew.tell("unban", *(f"203.0.113.{it}" for it in range(20)))
-        crew.until(lambda: set(ids) <= set(_ids(path.read_text())))
-    finally:
-        crew.stop()
 
 
-def _ids(text: str) -> list[str]:
+def ids(text: str) -> list[str]:
     found = [json.loads(line)["event"] for line in text.splitlines()]
     return [it["receipt"]["event_id"] for it in found if "receipt" in it]
+
+
+def bans(crew: Crew, count: int) -> list[str]:
+    return crew.tell("ban", *(f"203.0.113.{it}" for it in range(count)))
+
+
+def test_after_a_kill_nothing_is_missing(crew: Crew) -> None:
+    path = crew.plant.root / "events.jsonl"
+    configure(crew, f'path = "{path}"')
+    first = crew.start("jsonlines", ready="metrics")
+    told = bans(crew, 20)
+    crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    first.kill()
+    crew.start("jsonlines", ready="metrics")
+    told += bans(crew, 20)
+    crew.until(lambda: set(told) <= set(ids(path.read_text())))
+
+
+def test_after_a_sigterm_each_event_stands_there_once(crew: Crew) -> None:
+    path = crew.plant.root / "events.jsonl"
+    configure(crew, f'path = "{path}"')
+    first = crew.start("jsonlines", ready="metrics")
+    told = bans(crew, 20)
+    crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    os.kill(first.pid, signal.SIGTERM)
+    crew.until(lambda: not first.alive)
+    rotated = path.rename(path.with_suffix(".1"))
+    crew.start("jsonlines", ready="metrics")
+    more = bans(crew, 20)
+    crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    assert sorted(ids(rotated.read_text())) == sorted(told)
+    assert sorted(ids(path.read_text())) == sorted(more)
+
+
+def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
+    crew: Crew, small_disk: Path
+) -> None:
+    path, filler = small_disk / "events.jsonl", small_disk / "filler"
+    configure(crew, f'path = "{path}"')
+    server = crew.start("jsonlines", ready="metrics")
+    told = bans(crew, 1)
+    crew.until(lambda: path.exists() and ids(path.read_text()) == told)
+    filler.write_bytes(bytes(60 * 1024))
+    told += bans(crew, 5)
+    crew.until(lambda: "No space left on device" in server.tail())
+    assert ids(path.read_text()) == told[:1]
+    filler.unlink()
+    crew.until(lambda: len(path.read_text().splitlines()) == len(told))
+    assert sorted(ids(path.read_text())) == sorted(told)
+    assert crew.records("deadletter") == []
+
+
+def test_stdout_gets_lines_and_without_a_reader_the_program_ends(crew: Crew) -> None:
+    configure(crew)
+    with subprocess.Popen(
+        [sys.executable, "-m", "consumers", "jsonlines"],
+        env={**os.environ, "FNM_BUS_CONFIG": str(crew.plant.config)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as it:
+        assert it.stdout is not None
+        assert it.stderr is not None
+        try:
+            told = bans(crew, 1)
+            assert ids(it.stdout.readline().decode()) == told
+            it.stdout.close()
+            bans(crew, 1)
+            said = it.stderr.read().decode()
+            assert it.wait(30) == 75
+        finally:
+            it.kill()
+    assert "stdout: nobody reads it any more" in said
+    assert "dry run" not in said

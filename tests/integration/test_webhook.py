@@ -54,11 +54,8 @@ class House:
         self.topic = f"m{uuid4().hex[:8]}"
         self.receiver = receiver
         self.log = root / "webhook.log"
-        self._kafka = {
-            "bootstrap.servers": bootstrap,
-            "group.id": f"g{self.topic}",
-            **kafka,
-        }
+        self._group = f"g{self.topic}"
+        self._kafka = {"bootstrap.servers": bootstrap, **kafka}
         self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 2})
         self._codec = Codec()
         self._config = root / "fnm-bus.toml"
@@ -68,7 +65,8 @@ class House:
         self.configure(url_file=str(root / "url"), secret_file=str(root / "secret"))
 
     def configure(self, *, dry_run: bool = False, **webhook: str) -> None:
-        of = {"group_wait": 1.5, "group_interval": 300.0, **webhook}
+        timers = {"group_wait": 1.5, "group_interval": 300.0}
+        of = {"group": self._group, **timers, **webhook}
         lines = [
             'sensor = "fra1"',
             f"dry_run = {json.dumps(dry_run)}",
@@ -105,7 +103,7 @@ class House:
     def wait_committed(self) -> None:
         """Wait until the group is done with everything."""
         partitions = [TopicPartition(self.topic, it) for it in range(PARTITIONS)]
-        consumer = Consumer({**self._kafka, "log_level": 2})
+        consumer = Consumer({**self._kafka, "group.id": self._group, "log_level": 2})
 
         def done() -> bool:
             return all(

@@ -428,11 +428,15 @@ def test_the_lag_is_what_was_not_taken(
 
 
 def test_a_loop_that_is_stopped_while_no_broker_answers_ends_soon() -> None:
+    hold = Hold()
     with EmbeddedBroker() as broker:
-        bench, seen = Bench(broker.bootstrap, "t"), Seen()
+        bench, seen = Bench(broker.bootstrap, "t"), Seen(lambda _name, _count: hold)
         bench.put(event(1))
-        bench.start(seen)
+        loop = bench.start(seen)
         seen.until("1")
+    hold.release()
+    commits = loop._member._commits
+    wait_until(lambda: commits.asked, 20, "a commit that nobody answers")
     began = time.monotonic()
     bench.stop()
     assert time.monotonic() - began < 8

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 from services.court import HOST, KEY, Court, policy, rule
 
 from consumers.mitigator.policy import Action, Match
+from consumers.mitigator.turn import Terms
 from fnm_bus.event import FlowSpecRule
 
 
@@ -292,3 +293,19 @@ def test_the_protocol_is_taken_from_the_threshold_when_nothing_else_says_it() ->
     court = Court(policy(rule(outcome="flowspec")))
     court.tell("ban", attack_detection_threshold="udp bytes per second")
     assert '"protocols":["udp"]' in court.wanted()[0]
+
+
+def test_a_hostgroup_of_which_no_status_comes_holds_for_the_ban_time() -> None:
+    court = Court(policy(rule(lease=60), widest4=24), ban_time=1900)
+    court.tell("attack_status")
+    court.tell("ban", "web", networks=("203.0.113.0/26",))
+    assert court.of("blackhole|203.0.113.0/26").lease_ms == 1_900_000
+
+
+def test_a_mitigator_that_starts_in_dry_run_ends_what_was_live() -> None:
+    court = Court()
+    court.tell("ban")
+    court.terms = Terms(court.terms.policy, dry_run=True)
+    court.restart()
+    assert court.wanted() == []
+    assert "dry run" in court.of().cause

@@ -178,3 +178,13 @@ def test_each_order_leaves_who_when_and_why() -> None:
     assert (audit.by, audit.what, audit.key) == ("alice", "suppressed", KEY)
     assert "a test" in audit.text
     assert audit.event_id
+
+
+def test_what_a_person_ended_stays_so_through_a_pause() -> None:
+    court = Court()
+    court.tell("ban")
+    court.order("end", KEY)
+    court.order("pause")
+    court.order("resume")
+    court.tell("attack_status")
+    assert court.wanted() == []
