@@ -370,7 +370,7 @@ def test_a_user_of_the_group_can_add_and_nothing_else(shared: Installed) -> None
     assert shared(SAMPLE, **as_user(1234, 2345)).returncode == 0
     assert shared(SAMPLE).returncode == 0
     entries = shared.entries()
-    facts = {it.path.stat().st_uid: it.path for it in entries}
+    facts = {Path(it.path).stat().st_uid: Path(it.path) for it in entries}
     assert facts.keys() == {NOBODY, 1234, 0}
     assert {it.path.stat().st_gid for it in entries} == {2345}
     assert {it.path.stat().st_mode & 0o777 for it in entries} == {0o640}
