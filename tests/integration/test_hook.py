@@ -372,8 +372,8 @@ def test_a_user_of_the_group_can_add_and_nothing_else(shared: Installed) -> None
     entries = shared.entries()
     facts = {Path(it.path).stat().st_uid: Path(it.path) for it in entries}
     assert facts.keys() == {NOBODY, 1234, 0}
-    assert {it.path.stat().st_gid for it in entries} == {2345}
-    assert {it.path.stat().st_mode & 0o777 for it in entries} == {0o640}
+    assert {Path(it.path).stat().st_gid for it in entries} == {2345}
+    assert {Path(it.path).stat().st_mode & 0o777 for it in entries} == {0o640}
     tries = "import os, sys\nos.unlink(sys.argv[1])"
     for owner in (0, 1234):
         argv = ["/usr/bin/python3", "-c", tries, facts[owner]]
