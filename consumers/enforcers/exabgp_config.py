@@ -20,6 +20,7 @@ from consumers.settings import ExabgpSettings
 from fnm_bus import durable
 from fnm_bus.errors import ConfigError
 
+# A loop of 2 ms instead of 10: a route is out sooner, for 5 % of a core when idle.
 _ENV: Final = """\
 [exabgp.api]
 ack = true
