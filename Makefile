@@ -6,20 +6,34 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 # Where versions come from is this machine's matter; the locks must not know it.
-COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet --universal \
-	--python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-index-url --no-emit-find-links pyproject.toml
+COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
+	--universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+COMPILE := $(COMPILE_GROUP) pyproject.toml
 
-.PHONY: help demo demo-bgp test lint format bench lock clean
+.PHONY: help demo demo-bgp up stack-demo down test-stack test lint format bench lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 
 demo: $(READY) ## show real notifications arriving as events, on this machine
 	$(BIN)/fnm-bus demo
 
 demo-bgp: $(READY) ## show a real route appear in BIRD, and go (needs Debian's bird2)
 	$(BIN)/fnm-bus-consumer demo-bgp
+
+up: ## start the whole chain in containers, and say what to look at
+	docker compose up --detach --build --wait
+	@cat docker/look.txt
+
+stack-demo: ## show an attack on its way through the containers, with times
+	$(PYTHON) docker/demo.py $(if $(DETECTOR),--detector)
+
+down: ## remove the containers and all that they keep
+	docker compose --profile '*' down --volumes --remove-orphans
+
+test-stack: $(READY) ## prove the containers: start, upgrade, and each part's death
+	$(BIN)/pytest tests/stack --timeout 900
 
 test: $(READY) ## run all tests, against a real Kafka and a real registry
 	@command -v mvn >/dev/null || { \
@@ -45,7 +59,9 @@ bench: $(READY) ## measure against the rivals; results in benchmarks/results
 
 lock: ## resolve the dependencies again (needs uv)
 	$(COMPILE) -o requirements/runtime.txt >/dev/null
+	$(COMPILE) --extra exabgp -c requirements/runtime.txt -o requirements/image.txt >/dev/null
 	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt >/dev/null
+	$(COMPILE_GROUP) --group build -c requirements/dev.txt -o requirements/build.txt >/dev/null
 
 clean: ## remove what these targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

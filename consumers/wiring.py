@@ -134,7 +134,7 @@ def serve(
     port = server.start()
     log.info("metrics and health on %s:%d", of.metrics_host, port)
     if it.dry_run:
-        log.warning("dry run: nothing is touched until dry_run = false")
+        log.info("dry run: nothing is touched until dry_run = false")
     try:
         service.run()
     finally:

@@ -25,6 +25,9 @@ def configure(level: str, form: str) -> None:
     handler.setFormatter(_Json() if form == "json" else _Text())
     handler.addFilter(_Flood())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level != "debug":
+        # The registry client's: a line for each request.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class _Text(logging.Formatter):

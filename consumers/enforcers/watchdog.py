@@ -167,7 +167,9 @@ class Watchdog:
         if known is not None:
             self._ends = {key: lease.ends for key, lease in known.leases.items()}
         if fault != self._fault:
-            log.warning("%s", fault or f"{self._path} can be read again")
+            # Before the first lease there is no snapshot, and nothing to look after.
+            level = logging.WARNING if self._standing else logging.INFO
+            log.log(level, "%s", fault or f"{self._path} can be read again")
         self._fault = fault
 
 

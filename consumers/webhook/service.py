@@ -114,7 +114,7 @@ def sending_of(
             address or a file cannot be used.
     """
     if dry_run:
-        log.warning("dry run: notices are logged and not sent; set dry_run = false")
+        log.info("dry run: notices are logged and not sent; set dry_run = false")
         return Logged()
     name = "[consumers.webhook]"
     if settings.url_file is not None:
