@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Show one attack on its way through the stack, with times.
+
+    notification ▶ record ▶ decision ▶ route in BIRD, and the way back
+
+The times are those that each part wrote down by itself: the spool file's, Kafka's, the
+mitigator's and ExaBGP's audit records, BIRD's log. Needs docker compose, nothing else.
+"""
+
+import argparse
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parents[1]
+COMPOSE = ("docker", "compose")
+HOST = "203.0.113.25"
+DETAILS = {
+    "attack_uuid": "5c1d7a52-6a0e-4a35-9d0c-0a6a3f0e9b11",
+    "attack_detection_source": "automatic",
+    "total_incoming_pps": 3_000_000,
+    "total_incoming_traffic": 4_200_000_000,
+}
+PATIENCE = 120.0
+"""Seconds without anything new after which the demo gives up."""
+LIVE = {**os.environ, "FNM_BUS_DRY_RUN": "false"}
+
+
+class Step(NamedTuple):
+    """Something that happened to the host, and when."""
+
+    at: datetime
+    name: str
+    text: str
+
+
+class Failed(Exception):
+    """The demo cannot go on; the text says why."""
+
+
+def main() -> int:
+    """Run the demo; return the exit status."""
+    it = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    it.add_argument(
+        "--detector",
+        action="store_true",
+        help="a real FastNetMon sees a flood of NetFlow, instead of a made-up call",
+    )
+    detector = it.parse_args().detector
+    profile = ("--profile", "detector") if detector else ()
+    try:
+        say("Starting what does not run yet; dry run is off for this demo: only the")
+        say("stack's own BIRD hears of it.")
+        compose(*profile, "up", "--detach", "--build", "--wait", env=LIVE)
+        show(flooded() if detector else called())
+    except (Failed, KeyboardInterrupt) as exc:
+        say(f"\ndemo: {exc or 'stopped'}")
+        return 1
+    finally:
+        if os.environ.get("FNM_BUS_DRY_RUN") != "false":
+            say("\nBack to what .env says (dry run unless it says false).")
+            subprocess.run([*COMPOSE, "up", "--detach", "--wait"], cwd=HERE, check=False,
+                           capture_output=True)
+    return 0
+
+
+def called() -> Iterator[str]:
+    """Call the hook as FastNetMon Advanced does; yield the words for each call."""
+    for action in ("ban", "unban"):
+        document = {
+            "action": action, "alert_scope": "host", "ip": HOST,
+            "attack_details": DETAILS,
+        }
+        compose("exec", "-T", "relay", "fnm-bus-hook", given=json.dumps(document))
+        yield HOST
+
+
+def flooded() -> Iterator[str]:
+    """Have a flood reported to FastNetMon; yield who is attacked, twice."""
+    say("A router tells FastNetMon of a flood: 20 s of NetFlow.")
+    compose("--profile", "detector", "stop", "flood")
+    command = [*COMPOSE, "--profile", "detector", "run", "--rm", "--no-deps", "-T",
+               "flood", "flood", "--to=fastnetmon:2055", f"--first={HOST}", "--hosts=1",
+               "--seconds=20"]
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as flood:
+        yield HOST
+        flood.wait()
+    say("The flood is over. FastNetMon unbans when its ban time is (30 s).")
+    yield HOST
+
+
+def show(attack: Iterator[str]) -> None:
+    """Print what happens to the host that is banned, then unbanned."""
+    since = datetime.now(timezone.utc)
+    heard: queue.Queue[Step] = queue.Queue()
+    for service, read in (("jsonlines", of_record), ("bird", of_bird)):
+        threading.Thread(
+            target=follow, args=(service, since, read, heard), daemon=True
+        ).start()
+    for action, last in (("ban", {"route", "in force"}), ("unban", {"gone", "withdrawn"})):
+        next(attack)
+        missing, steps = {"record", "decision", *last}, []
+        while missing:
+            try:
+                step = heard.get(timeout=PATIENCE)
+            except queue.Empty:
+                raise Failed(f"nothing within {PATIENCE:.0f} s of: {missing}") from None
+            if step.name in missing or step.name == "notification":
+                missing.discard(step.name)
+                steps.append(step)
+        report(action, sorted(steps))
+        if action == "ban":
+            say(indented(bird("show", "route", "for", HOST, "all")))
+    say(indented(bird("show", "route", "for", HOST)))
+
+
+def report(action: str, steps: list[Step]) -> None:
+    """Print the steps of one call, in their order."""
+    began = min(it.at for it in steps)
+    say(f"\nFastNetMon says: {action} {HOST}   {began:%H:%M:%S.%f}"[:-3])
+    for it in steps:
+        passed = (it.at - began) / timedelta(milliseconds=1)
+        say(f"  + {passed:6.0f} ms  {it.name:<12}  {it.text}")
+
+
+def of_record(line: str) -> list[Step]:
+    """Return what a line of `jsonlines` says of the host."""
+    if not line.startswith("{"):
+        return []
+    record = json.loads(line)
+    event = record["event"]
+    if record["key"] == HOST and event.get("action") in ("ban", "unban"):
+        receipt = event["receipt"]
+        place = f"{record['topic']}, partition {record['partition']}, offset {record['offset']}"
+        return [
+            Step(moment(receipt["received_at"]), "notification", "on disk"),
+            Step(moment(record["timestamp"]), "record", place),
+        ]
+    if record["key"] == f"blackhole|{HOST}/32" and event.get("what") in WORDS:
+        text = f"{event['what']}: {record['key']}, {event['text']}"
+        return [Step(moment(event["at"]), WORDS[event["what"]], text)]
+    return []
+
+
+WORDS = {"wanted": "decision", "ended": "decision", "in-force": "in force",
+         "withdrawn": "withdrawn"}
+
+
+def of_bird(line: str) -> list[Step]:
+    """Return what a line of BIRD's log says of the host."""
+    if f" {HOST}/32 " not in line or "<TRACE>" not in line:
+        return []
+    at = datetime.fromisoformat(line[:23]).replace(tzinfo=timezone.utc)
+    for word, name in ((" > added ", "route"), (" > removed ", "gone")):
+        if word in line:
+            return [Step(at, name, f"BIRD: {line.split('> ', 2)[2].strip()}")]
+    return []
+
+
+def follow(
+    service: str, since: datetime, read: Any, heard: "queue.Queue[Step]"
+) -> None:
+    """Put what a service's log says of the host into *heard*, for ever."""
+    command = [*COMPOSE, "logs", "--follow", "--no-log-prefix",
+               f"--since={since.isoformat()}", service]
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) as logs:
+        for line in logs.stdout or ():
+            for step in read(line):
+                heard.put(step)
+
+
+def bird(*words: str) -> str:
+    """Return what birdc answers, without its greeting; `Network not found` as well."""
+    birdc = ("birdc", "-s", "/run/bird/bird.ctl")
+    done = subprocess.run([*COMPOSE, "exec", "-T", "bird", *birdc, *words], cwd=HERE,
+                          text=True, capture_output=True, check=False)
+    return "\n".join(done.stdout.splitlines()[1:]) or done.stderr
+
+
+def compose(
+    *words: str, given: "str | None" = None, env: "Mapping[str, str] | None" = None
+) -> str:
+    """Run docker compose; return what it says on stdout."""
+    done = subprocess.run([*COMPOSE, *words], cwd=HERE, env=env, input=given, text=True,
+                          capture_output=True, check=False)
+    if done.returncode:
+        raise Failed(f"docker compose {' '.join(words)}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def moment(text: str) -> datetime:
+    """Return the time that an ISO 8601 text names."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def indented(text: str) -> str:
+    """Return a text below a step."""
+    return "\n".join(f"             {line}" for line in text.splitlines() if line.strip())
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
