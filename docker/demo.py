@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +66,12 @@ def main() -> int:
     finally:
         if os.environ.get("FNM_BUS_DRY_RUN") != "false":
             say("\nBack to what .env says (dry run unless it says false).")
-            subprocess.run([*COMPOSE, "up", "--detach", "--wait"], cwd=HERE, check=False,
-                           capture_output=True)
+            subprocess.run(
+                [*COMPOSE, "up", "--detach", "--wait"],
+                cwd=HERE,
+                check=False,
+                capture_output=True,
+            )
     return 0
 
 
@@ -75,7 +79,9 @@ def called() -> Iterator[str]:
     """Call the hook as FastNetMon Advanced does; yield the words for each call."""
     for action in ("ban", "unban"):
         document = {
-            "action": action, "alert_scope": "host", "ip": HOST,
+            "action": action,
+            "alert_scope": "host",
+            "ip": HOST,
             "attack_details": DETAILS,
         }
         compose("exec", "-T", "relay", "fnm-bus-hook", given=json.dumps(document))
@@ -86,11 +92,24 @@ def flooded() -> Iterator[str]:
     """Have a flood reported to FastNetMon; yield who is attacked, twice."""
     say("A router tells FastNetMon of a flood: 20 s of NetFlow.")
     compose("--profile", "detector", "stop", "flood")
-    command = [*COMPOSE, "--profile", "detector", "run", "--rm", "--no-deps", "-T",
-               "flood", "flood", "--to=fastnetmon:2055", f"--first={HOST}", "--hosts=1",
-               "--seconds=20"]
-    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as flood:
+    command = [
+        *COMPOSE,
+        "--profile",
+        "detector",
+        "run",
+        "--rm",
+        "--no-deps",
+        "-T",
+        "flood",
+        "flood",
+        "--to=fastnetmon:2055",
+        f"--first={HOST}",
+        "--hosts=1",
+        "--seconds=20",
+    ]
+    with subprocess.Popen(
+        command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as flood:
         yield HOST
         flood.wait()
     say("The flood is over. FastNetMon unbans when its ban time is (30 s).")
@@ -99,13 +118,16 @@ def flooded() -> Iterator[str]:
 
 def show(attack: Iterator[str]) -> None:
     """Print what happens to the host that is banned, then unbanned."""
-    since = datetime.now(timezone.utc)
+    since = datetime.now(UTC)
     heard: queue.Queue[Step] = queue.Queue()
     for service, read in (("jsonlines", of_record), ("bird", of_bird)):
         threading.Thread(
             target=follow, args=(service, since, read, heard), daemon=True
         ).start()
-    for action, last in (("ban", {"route", "in force"}), ("unban", {"gone", "withdrawn"})):
+    for action, last in (
+        ("ban", {"route", "in force"}),
+        ("unban", {"gone", "withdrawn"}),
+    ):
         next(attack)
         missing, steps = {"record", "decision", *last}, []
         while missing:
@@ -139,7 +161,7 @@ def of_record(line: str) -> list[Step]:
     event = record["event"]
     if record["key"] == HOST and event.get("action") in ("ban", "unban"):
         receipt = event["receipt"]
-        place = f"{record['topic']}, partition {record['partition']}, offset {record['offset']}"
+        place = "{topic}, partition {partition}, offset {offset}".format_map(record)
         return [
             Step(moment(receipt["received_at"]), "notification", "on disk"),
             Step(moment(record["timestamp"]), "record", place),
@@ -150,15 +172,19 @@ def of_record(line: str) -> list[Step]:
     return []
 
 
-WORDS = {"wanted": "decision", "ended": "decision", "in-force": "in force",
-         "withdrawn": "withdrawn"}
+WORDS = {
+    "wanted": "decision",
+    "ended": "decision",
+    "in-force": "in force",
+    "withdrawn": "withdrawn",
+}
 
 
 def of_bird(line: str) -> list[Step]:
     """Return what a line of BIRD's log says of the host."""
     if f" {HOST}/32 " not in line or "<TRACE>" not in line:
         return []
-    at = datetime.fromisoformat(line[:23]).replace(tzinfo=timezone.utc)
+    at = datetime.fromisoformat(line[:23]).replace(tzinfo=UTC)
     for word, name in ((" > added ", "route"), (" > removed ", "gone")):
         if word in line:
             return [Step(at, name, f"BIRD: {line.split('> ', 2)[2].strip()}")]
@@ -169,8 +195,14 @@ def follow(
     service: str, since: datetime, read: Any, heard: "queue.Queue[Step]"
 ) -> None:
     """Put what a service's log says of the host into *heard*, for ever."""
-    command = [*COMPOSE, "logs", "--follow", "--no-log-prefix",
-               f"--since={since.isoformat()}", service]
+    command = [
+        *COMPOSE,
+        "logs",
+        "--follow",
+        "--no-log-prefix",
+        f"--since={since.isoformat()}",
+        service,
+    ]
     with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) as logs:
         for line in logs.stdout or ():
             for step in read(line):
@@ -180,8 +212,13 @@ def follow(
 def bird(*words: str) -> str:
     """Return what birdc answers, without its greeting; `Network not found` as well."""
     birdc = ("birdc", "-s", "/run/bird/bird.ctl")
-    done = subprocess.run([*COMPOSE, "exec", "-T", "bird", *birdc, *words], cwd=HERE,
-                          text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [*COMPOSE, "exec", "-T", "bird", *birdc, *words],
+        cwd=HERE,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     return "\n".join(done.stdout.splitlines()[1:]) or done.stderr
 
 
@@ -189,8 +226,15 @@ def compose(
     *words: str, given: "str | None" = None, env: "Mapping[str, str] | None" = None
 ) -> str:
     """Run docker compose; return what it says on stdout."""
-    done = subprocess.run([*COMPOSE, *words], cwd=HERE, env=env, input=given, text=True,
-                          capture_output=True, check=False)
+    done = subprocess.run(
+        [*COMPOSE, *words],
+        cwd=HERE,
+        env=env,
+        input=given,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     if done.returncode:
         raise Failed(f"docker compose {' '.join(words)}:\n{done.stderr[-3000:]}")
     return done.stdout
@@ -198,12 +242,14 @@ def compose(
 
 def moment(text: str) -> datetime:
     """Return the time that an ISO 8601 text names."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text)
 
 
 def indented(text: str) -> str:
     """Return a text below a step."""
-    return "\n".join(f"             {line}" for line in text.splitlines() if line.strip())
+    return "\n".join(
+        f"             {line}" for line in text.splitlines() if line.strip()
+    )
 
 
 def say(line: str) -> None:

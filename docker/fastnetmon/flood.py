@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tell a FastNetMon of an attack, by NetFlow version 5. No attack is made: what is
-sent are a few datagrams a second that report one.
+"""Tell a FastNetMon of an attack that there is not, by NetFlow version 5.
 
-Each of the hosts seems to receive UDP packets of 1,400 bytes from port 123, as in an
-amplification attack by NTP. It ends by itself.
+What is sent are a few datagrams a second, which report one: each of the hosts seems to
+receive UDP packets of 1,400 bytes from port 123, as in an amplification attack by NTP.
+It ends by itself.
 """
 
 import argparse

@@ -1,0 +1,49 @@
+"""One stack for all tests of it, and a table of what was seen."""
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from services.stack import Stack
+
+ROWS: list[tuple[str, ...]] = []
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The stack, healthy; gone afterwards."""
+    if shutil.which("docker") is None:
+        pytest.exit("docker is missing, and these tests are of nothing else", 1)
+    it = Stack()
+    it.down()
+    try:
+        first = it.up()
+        it.down()
+        assert it.left() == []
+        second = it.up()
+        ROWS.append(("from nothing to healthy", f"{first:.0f} s, again {second:.0f} s"))
+        yield it
+    finally:
+        it.down()
+
+
+@pytest.fixture(scope="session")
+def note() -> Callable[..., None]:
+    """Put a row into the table that is shown at the end: `note("kafka", "2 s")`."""
+    return lambda *row: ROWS.append(row)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the table."""
+    if not ROWS:
+        return
+    terminalreporter.section("what was seen")
+    widths = [max(map(len, column)) for column in zip(*_square(ROWS), strict=True)]
+    for row in _square(ROWS):
+        line = "  ".join(it.ljust(width) for it, width in zip(row, widths, strict=True))
+        terminalreporter.line(line.rstrip())
+
+
+def _square(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    most = max(map(len, rows))
+    return [(*row, *[""] * (most - len(row))) for row in rows]

@@ -1,0 +1,245 @@
+"""docker-compose.yml says what the code says."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from consumers.__main__ import app as consumers
+from consumers.policyfile import load as policy_file
+from consumers.settings import AllSettings
+from fnm_bus import config
+from fnm_bus.cli import app as bus
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+KNOB = re.compile(r"(?<!\$)\$\{(\w+):-([^}]*)\}")
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - of a container; published on loopback only
+ONCE = {"init", "flood"}
+"""Services that end; `simulate` goes on, and has nothing to ask for its health."""
+
+
+def read(path: str) -> Any:
+    return YAML(typ="safe", pure=True).load((ROOT / path).read_text())
+
+
+def knobs() -> dict[str, str]:
+    return {match[1]: match[2] for match in KNOB.finditer(TEXT)}
+
+
+def filled(value: Any) -> Any:
+    """Return a value as compose would see it without an .env file."""
+    if isinstance(value, Mapping):
+        return {key: filled(it) for key, it in value.items()}
+    if isinstance(value, list):
+        return [filled(it) for it in value]
+    if isinstance(value, str):
+        return KNOB.sub(lambda it: it[2], value).replace("$$", "$")
+    return value
+
+
+FILE = filled(read("docker-compose.yml"))
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+OURS = {name: it for name, it in SERVICES.items() if it["image"].startswith("fnm-bus:")}
+
+
+def settings_of(service: str) -> AllSettings:
+    """Return what the programs of a service would be configured by."""
+    environ = {
+        name: str(value)
+        for name, value in SERVICES[service].get("environment", {}).items()
+        if name.startswith("FNM_BUS_")
+    }
+    return config.load_as(AllSettings, None, environ).settings
+
+
+def test_the_file_is_as_the_compose_specification_says() -> None:
+    command = [sys.executable, "-m", "check_jsonschema"]
+    command += ["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_knob_is_in_the_example_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    named = dict(it.split("=", 1) for it in lines if it and not it.startswith("#"))
+    assert named == knobs()
+
+
+def test_a_knob_has_one_default() -> None:
+    found = KNOB.findall(TEXT)
+    assert len(set(found)) == len(knobs())
+
+
+def test_every_variable_has_a_default_or_is_the_shells() -> None:
+    # A variable without one would be empty where there is no .env.
+    assert len(re.findall(r"(?<!\$)\$\{", TEXT)) == len(KNOB.findall(TEXT))
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_variable_of_a_service_is_a_setting(service: str) -> None:
+    settings_of(service)
+
+
+def test_it_is_a_dry_run_unless_somebody_says_otherwise() -> None:
+    for service in OURS:
+        if service != "notices":
+            assert settings_of(service).dry_run, service
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_command_is_there(service: str) -> None:
+    found = False
+    words = " ".join(OURS[service]["command"])
+    for program, app in (("fnm-bus-consumer", consumers), ("fnm-bus", bus)):
+        for words_of in re.findall(rf"{program} ((?:[a-z]+ ?)+)", words):
+            command: Any = get_command(app)
+            for word in words_of.split():
+                command = command.commands[word]
+                found = True
+    assert found or service == "notices"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_ports_are_published_on_loopback_only(service: str) -> None:
+    for port in SERVICES[service].get("ports", ()):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), port
+
+
+def test_the_host_reaches_kafka_at_the_port_that_is_published() -> None:
+    kafka = SERVICES["kafka"]
+    advertised = kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert "HOST://localhost:9092" in advertised
+    assert kafka["ports"] == ["127.0.0.1:9092:9092"]
+    bootstrap = settings_of("relay").kafka["bootstrap.servers"]
+    assert f"STACK://{bootstrap}" in advertised
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_is_bounded_and_has_no_rights(service: str) -> None:
+    it = SERVICES[service]
+    assert it["mem_limit"]
+    assert it["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert it["cap_drop"] == ["ALL"]
+    assert it["security_opt"] == ["no-new-privileges:true"]
+    assert it.get("cap_add", []) == (["NET_ADMIN"] if service == "nftables" else [])
+    assert it["restart"] == ("no" if service in ONCE else "unless-stopped")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_what_is_ours_cannot_write_but_to_volumes(service: str) -> None:
+    assert OURS[service]["read_only"] is True
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_that_goes_on_has_a_health_check(service: str) -> None:
+    check = SERVICES[service].get("healthcheck", {})
+    if service in ONCE | {"simulate"}:
+        assert check == {"disable": True}
+    elif service in OURS:  # the image's
+        assert check == {}
+        assert "HEALTHCHECK" in (ROOT / "docker/Dockerfile").read_text()
+    else:
+        assert check["test"]
+
+
+@pytest.mark.parametrize("service", sorted(set(OURS) - {"init"}))
+def test_everything_of_ours_waits_for_what_init_makes(service: str) -> None:
+    seen, todo = set(), {service}
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        todo |= set(SERVICES[name].get("depends_on", ())) - seen
+    assert {"init", "kafka", "registry"} <= seen
+
+
+def test_prometheus_asks_every_consumer_and_the_relay_where_they_serve() -> None:
+    jobs = {}
+    for it in read("docker/prometheus/prometheus.yml")["scrape_configs"]:
+        for found in it.get("dns_sd_configs", ()):
+            jobs[it["job_name"]] = f"{found['names'][0]}:{found['port']}"
+        for found in it.get("static_configs", ()):
+            jobs[it["job_name"]] = found["targets"][0]
+    expected = {}
+    for name, it in OURS.items():
+        command = list(it["command"])
+        if command == ["fnm-bus", "relay"]:
+            relay = settings_of(name).relay
+            assert relay.metrics_host == EVERYWHERE
+            expected[name] = f"{name}:{relay.metrics_port}"
+        elif command[0] == "fnm-bus-consumer":
+            of = settings_of(name).consumers
+            assert of.metrics_host == EVERYWHERE
+            expected[name] = f"{name}:{of.metrics_port}"
+    assert expected == {k: v for k, v in jobs.items() if k != "fastnetmon"}
+
+
+def test_the_health_check_asks_where_the_programs_serve() -> None:
+    text = (ROOT / "docker/healthy.py").read_text()
+    port = re.search(r'"HEALTH_PORT", "(\d+)"', text)
+    assert port
+    assert int(port[1]) == settings_of("relay").relay.metrics_port
+    assert int(port[1]) == settings_of("mitigator").consumers.metrics_port
+
+
+def test_the_policy_is_one() -> None:
+    path = SERVICES["mitigator"]["volumes"][0].split(":")[0]
+    assert policy_file.load(ROOT / path).rules
+
+
+def test_both_ends_of_the_session_agree() -> None:
+    bird = (ROOT / "docker/bird/stack.conf").read_text()
+    exabgp = settings_of("exabgp").consumers.exabgp
+    addresses = {
+        name: SERVICES[name]["networks"]["bgp"]["ipv4_address"]
+        for name in ("bird", "exabgp")
+    }
+    assert exabgp.neighbor == addresses["bird"]
+    assert exabgp.local_address == addresses["exabgp"]
+    assert f"local port {exabgp.port} as {exabgp.peer_as};" in bird
+    assert f"neighbor {addresses['exabgp']} as {exabgp.local_as};" in bird
+    assert f"hold time {exabgp.hold_time};" in bird
+
+
+def test_fastnetmon_calls_the_hook_of_the_image() -> None:
+    image = (ROOT / "docker/Dockerfile").read_text()
+    conf = (ROOT / "docker/fastnetmon/fastnetmon.conf").read_text()
+    path = re.search(r"^notify_script_path = (\S+)$", conf, re.MULTILINE)
+    assert path
+    assert f"hook install {path[1]} " in image
+    assert path[1] in " ".join(SERVICES["simulate"]["command"])
+
+
+def test_files_that_are_mounted_are_there() -> None:
+    for name, it in SERVICES.items():
+        for volume in it.get("volumes", ()):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).is_file(), f"{name}: {source}"
+            else:
+                assert source in FILE["volumes"], f"{name}: {source}"
+
+
+def test_the_engine_gets_what_the_dockerfile_copies() -> None:
+    copied = re.findall(
+        r"^COPY (?!--from)(.+) \S+$",
+        (ROOT / "docker/Dockerfile").read_text(),
+        re.MULTILINE,
+    )
+    admitted = (ROOT / ".dockerignore").read_text().splitlines()
+    for path in " ".join(copied).split():
+        assert f"!{path.rstrip('/')}" in admitted, path
+
+
+def test_every_service_is_explained() -> None:
+    page = (ROOT / "docs/stack.md").read_text()
+    missing = [name for name in SERVICES if f"| `{name}` |" not in page]
+    assert missing == []
