@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Final
@@ -12,6 +13,8 @@ _AGAIN: Final = 30.0
 """Seconds in which the same line is not said again, but counted."""
 _TEXTS: Final = 1000
 """Lines that are remembered for this."""
+_DURATION: Final = re.compile(r"after \d+ms")
+"""librdkafka ends each failed attempt with it; the lines are the same without."""
 
 
 def configure(level: str, form: str) -> None:
@@ -74,7 +77,7 @@ class _Flood(logging.Filter):
 
     def _repeated(self, record: logging.LogRecord, text: str) -> int | None:
         """Return how often the same was held back; None to hold it back again."""
-        key = (record.name, text)
+        key = (record.name, _DURATION.sub("", text))
         since, count = self._texts.get(key, (record.created, -1))
         if count >= 0 and record.created - since < _AGAIN:
             self._texts[key] = (since, count + 1)

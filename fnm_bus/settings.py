@@ -156,7 +156,9 @@ class Settings(Table):
     spool: SpoolSettings = SpoolSettings()
     kafka: dict[str, str] = Field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
-        description="librdkafka's settings under their own names.",
+        description="librdkafka's settings under their own names. Ours, unless set:"
+        ' `"reconnect.backoff.max.ms" = "1000"`, so that a broker which is back is'
+        " found at once.",
     )
     kafka_files: dict[str, Path] = Field(
         default_factory=dict,

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 HUNG: float = 30.0
 """Seconds without a turn of the relay's loop after which /healthz says so."""
 
+_PROMPT: Mapping[str, str] = {"reconnect.backoff.max.ms": "1000"}
+"""A broker that is back is found within a second; librdkafka's default is ten."""
+
 
 def kafka(settings: Settings) -> dict[str, str]:
     """Return librdkafka's settings, secrets read from their files.
@@ -47,7 +50,7 @@ def kafka(settings: Settings) -> dict[str, str]:
             secrets[name] = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(f'[kafka_files] "{name}": {path}: {exc}') from exc
-    return {**settings.kafka, **secrets}
+    return {**_PROMPT, **settings.kafka, **secrets}
 
 
 def topics(settings: Settings) -> Topics:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import config, location
+from fnm_bus import config, location, wiring
 from fnm_bus.errors import ConfigError
 from fnm_bus.settings import Settings
 
@@ -221,3 +221,12 @@ def test_the_reference_is_as_the_code_is() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_broker_that_is_back_is_found_soon_unless_somebody_wants_it_otherwise() -> (
+    None
+):
+    name = "reconnect.backoff.max.ms"
+    assert wiring.kafka(config.load(None, {}).settings)[name] == "1000"
+    variable = {"FNM_BUS_KAFKA__RECONNECT_BACKOFF_MAX_MS": "5000"}
+    assert wiring.kafka(config.load(None, variable).settings)[name] == "5000"

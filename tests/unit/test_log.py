@@ -88,6 +88,13 @@ def test_the_same_line_is_said_once_in_half_a_minute_and_then_counted() -> None:
     assert again.getMessage() == "refused (and 5 lines held back)"
 
 
+def test_attempts_that_differ_in_how_long_they_took_are_the_same() -> None:
+    flood = log._Flood()
+    text = "FAIL kafka:9092: Connection refused (after {}ms in state CONNECT)"
+    assert flood.filter(made(100.0, text.format(0)))
+    assert not flood.filter(made(101.0, text.format(17)))
+
+
 def test_a_flood_of_different_lines_is_cut_and_counted_in_the_next_second() -> None:
     flood = log._Flood()
     shown = [flood.filter(made(100.0, f"entry={n}")) for n in range(80)]
