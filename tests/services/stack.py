@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,15 @@ class Stack:
         Raises:
             RuntimeError: it failed; with what it says on stderr.
         """
-        return _run(["docker", "compose", *words], self.environment, given, check=check)
+        done = self._compose(words, given)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(words)}:\n{done.stderr[-3000:]}")
+        return done.stdout
+
+    def _compose(
+        self, words: Sequence[str], given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return _run(["docker", "compose", *words], self.environment, given)
 
     def docker(self, *words: str) -> str:
         """Run docker; return what it prints.
@@ -75,7 +84,10 @@ class Stack:
         Raises:
             RuntimeError: it failed.
         """
-        return _run(["docker", *words])
+        done = _run(["docker", *words])
+        if done.returncode:
+            raise RuntimeError(f"docker {' '.join(words)}:\n{done.stderr}")
+        return done.stdout
 
     def up(self, *words: str) -> float:
         """Start what is not as the file says; return the seconds until all is well."""
@@ -99,10 +111,11 @@ class Stack:
             for name in self.docker(*words, "--filter", LABEL).split()
         ]
 
-    def volumes_without_a_name(self) -> set[str]:
-        """Return the volumes of the engine that no container uses and nobody named."""
-        found = self.docker("volume", "ls", "-q", "--filter", "dangling=true")
-        return {it for it in found.split() if re.fullmatch("[0-9a-f]{64}", it)}
+    def unused(self) -> set[str]:
+        """Return the engine's volumes that no container uses."""
+        return set(
+            self.docker("volume", "ls", "-q", "--filter", "dangling=true").split()
+        )
 
     def facts(self, service: str) -> dict[str, Any]:
         """Return what the engine knows of a service's container."""
@@ -188,12 +201,14 @@ class Stack:
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
-            yield
-            said, _ = process.communicate(timeout=_START)
-        match = _STORED.search(said)
+            try:
+                yield
+            finally:
+                said, _ = process.communicate(timeout=_START)
+                match = _STORED.search(said)
+                self.accepted += int(match[1]) if match else 0
         if match is None or process.returncode:
             raise RuntimeError(f"simulate: {said}")
-        self.accepted += int(match[1])
 
     # -- deaths
 
@@ -204,7 +219,11 @@ class Stack:
             service: whose container.
             words: what the program's command line has in it.
         """
-        self.inside(service, "python", "-c", _KILL, words)
+        command = ("exec", "-T", service, "python", "-c", _KILL, words)
+        done = self._compose(command)
+        # With a service's first program its container ends, and this call in it.
+        if done.returncode not in {0, 128 + signal.SIGKILL}:
+            raise RuntimeError(done.stderr)
 
     def kill(self, service: str) -> None:
         """Kill a container, and start it again."""
@@ -238,10 +257,8 @@ def _run(
     command: Sequence[str],
     environment: Mapping[str, str] | None = None,
     given: str | None = None,
-    *,
-    check: bool = True,
-) -> str:
-    done = subprocess.run(
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
         cwd=ROOT,
         env=environment,
@@ -252,6 +269,3 @@ def _run(
         check=False,
         timeout=_START * 2,
     )
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
-    return done.stdout

@@ -16,10 +16,12 @@ def stack() -> Iterator[Stack]:
         pytest.exit("docker is missing, and these tests are of nothing else", 1)
     it = Stack()
     it.down()
+    unused = it.unused()
     try:
         first = it.up()
         it.down()
         assert it.left() == []
+        assert it.unused() <= unused
         second = it.up()
         ROWS.append(("from nothing to healthy", f"{first:.0f} s, again {second:.0f} s"))
         yield it
