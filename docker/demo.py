@@ -51,7 +51,7 @@ def main() -> int:
     it.add_argument(
         "--detector",
         action="store_true",
-        help="a real FastNetMon sees a flood of NetFlow, instead of a made-up call",
+        help="a real FastNetMon sees a flood told by IPFIX, instead of a made-up call",
     )
     detector = it.parse_args().detector
     profile = ("--profile", "detector") if detector else ()
@@ -90,7 +90,7 @@ def called() -> Iterator[str]:
 
 def flooded() -> Iterator[str]:
     """Have a flood reported to FastNetMon; yield who is attacked, twice."""
-    say("A router tells FastNetMon of a flood: 20 s of NetFlow.")
+    say("A router tells FastNetMon of a flood: 20 s of IPFIX.")
     compose("--profile", "detector", "stop", "flood")
     command = [
         *COMPOSE,

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from consumers import asking
+from consumers.settings import AllSettings
+from fnm_bus.event import HostEvent, HostgroupEvent, StatusEvent
 from services.process import free_port, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -20,12 +23,18 @@ PROJECT: Final = "fnm-bus-proof"
 LABEL: Final = f"label=com.docker.compose.project={PROJECT}"
 HOOK: Final = "/usr/local/bin/fnm-bus-hook"
 _STORED: Final = re.compile(r"(\d+) notifications are in the spool")
+_ROUTES: Final = """
+for table in master4 master6
+do birdc -s /run/bird/bird.ctl show route table "$table"
+done
+"""
 _ROUTE: Final = re.compile(r"^(\S+/\d+)\s", re.MULTILINE)
 _EVENTS: Final = (
     "fastnetmon.host.v1",
     "fastnetmon.hostgroup.v1",
     "fastnetmon.status.v1",
 )
+Event: TypeAlias = HostEvent | HostgroupEvent | StatusEvent
 _START: Final = 300.0
 """Seconds until everything is healthy, on a small machine."""
 
@@ -133,35 +142,38 @@ class Stack:
 
     # -- what is on the topics, wanted, and in the neighbor's table
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return all records of the event topics."""
-        command = ("fnm-bus", "tail", "--from-beginning", "--exit", "--json", *_EVENTS)
-        return [json.loads(it) for it in self.inside("relay", *command).splitlines()]
+    @cached_property
+    def settings(self) -> AllSettings:
+        """Settings with which a program of this machine reads the topics."""
+        api = f"http://127.0.0.1:{self._ports['REGISTRY_PORT']}/apis/ccompat/v7"
+        return AllSettings.model_validate(
+            {
+                "kafka": {
+                    "bootstrap.servers": f"localhost:{self._ports['KAFKA_PORT']}"
+                },
+                "registry": {"url": api, "pins": "/nonexistent"},
+            }
+        )
+
+    def events(self) -> list[Event]:
+        """Return all events on the event topics."""
+        found = (it.event for it in asking.records(self.settings, _EVENTS))
+        return [it for it in found if isinstance(it, Event)]
 
     def published(self) -> set[str]:
         """Return the event ids on the event topics."""
-        return {it["event"]["receipt"]["event_id"] for it in self.events()}
+        return {it.receipt.event_id for it in self.events()}
 
     def wanted(self) -> set[str]:
         """Return the prefixes whose blackhole is wanted."""
-        command = ("fnm-bus-consumer", "mitigations", "list", "--json")
-        found = [
-            json.loads(it) for it in self.inside("mitigator", *command).splitlines()
-        ]
-        keys = [it["key"] for it in found if it["state"] == "wanted"]
+        last = dict(asking.wanted_state(self.settings))
+        keys = [key for key, it in last.items() if it and it.state == "wanted"]
         return {key.split("|")[1] for key in keys if key.startswith("blackhole|")}
 
     def routes(self) -> set[str]:
         """Return the prefixes in the neighbor's tables."""
-        said = "".join(
-            self.compose(
-                *("exec", "-T", "bird", "birdc", "-s", "/run/bird/bird.ctl"),
-                *("show", "route", "table", table),
-                check=False,
-            )
-            for table in ("master4", "master6")
-        )
-        return set(_ROUTE.findall(said))
+        command = ("exec", "-T", "bird", "sh", "-c", _ROUTES)
+        return set(_ROUTE.findall(self.compose(*command, check=False)))
 
     def settle(self, seconds: float, what: str) -> float:
         """Wait until the neighbor has what is wanted; return how long that took."""

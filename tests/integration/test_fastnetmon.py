@@ -1,0 +1,64 @@
+"""What a real FastNetMon says it called is what is on the topics, call by call."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from services.detector import Called, Detector
+from services.fetch import Unavailable
+from services.plant import Plant
+from services.process import wait_until
+
+from fnm_bus.event import HostEvent
+
+HOSTS = 10
+"""Of each family."""
+
+
+@pytest.fixture(params=["python"])
+def hook(real_plant: Plant, request: pytest.FixtureRequest) -> Path:
+    path = real_plant.root / "hook"
+    kind = ("--shell",) if request.param == "shell" else ("--no-drain",)
+    done = real_plant.run("hook", "install", str(path), *kind)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def detector(real_plant: Plant, hook: Path) -> Iterator[Detector]:
+    it = Detector(real_plant.root, hook)
+    try:
+        it.start()
+    except Unavailable as exc:
+        pytest.skip(str(exc))  # which fails a run with CI=true
+    yield it
+    it.stop()
+
+
+def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
+    real_plant: Plant, detector: Detector
+) -> None:
+    real_plant.start()
+    detector.flood(["203.0.113.10", "2001:db8::10"], HOSTS, seconds=6)
+
+    def unbanned() -> bool:
+        actions = Counter(it.action for it in detector.calls())
+        return actions["ban"] == actions["unban"] == 2 * HOSTS
+
+    wait_until(unbanned, 60, "FastNetMon unbans all that it banned")
+    called = [
+        Called(action, str(ip_address(address))) for action, address in detector.calls()
+    ]
+    events = real_plant.events("host", len(called))
+    assert all(isinstance(it, HostEvent) for it in events)
+    assert Counter(Called(it.action, it.ip) for it in events) == Counter(called)
+    assert len({it.receipt.event_id for it in events}) == len(called)
+    assert Counter(it.action for it in events)["attack_details"] == HOSTS  # IPv4 only
+    orders = defaultdict(list)
+    for it in sorted(events, key=lambda it: it.receipt.sequence):
+        orders[it.ip].append(it.action)
+    for address, actions in orders.items():
+        assert actions == [it.action for it in called if it.address == address]
+    assert real_plant.events("deadletter", 0, within=5) == []
