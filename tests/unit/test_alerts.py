@@ -1,0 +1,159 @@
+"""The alert rules speak of metrics that exist, and of every one that tells of harm."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from consumers.__main__ import app as consumers
+from consumers.metrics import EnforcerMetrics, MitigatorMetrics
+from fnm_bus.cli import app as bus
+from fnm_bus.consume_metrics import ConsumeMetrics
+from fnm_bus.metrics import RelayMetrics
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "docker/prometheus"
+ALL = (RelayMetrics(), ConsumeMetrics(), MitigatorMetrics(), EnforcerMetrics())
+SCRAPED = {"job", "instance"}
+"""Labels that Prometheus adds."""
+NO_HARM = {
+    "fnm_bus_published_total": "what goes well",
+    "fnm_bus_checks_total": "somebody ran `hook check`",
+    "fnm_bus_spool_files": "the age of the oldest tells what matters",
+    "fnm_bus_spool_bytes": "likewise",
+    "fnm_bus_in_flight": "a full line is busy, not broken",
+    "fnm_bus_mitigator_events_total": "what goes well",
+    "fnm_bus_mitigations": "what stands is neither good nor bad",
+    "fnm_bus_enforcer_announced_total": "what goes well",
+    "fnm_bus_enforcer_withdrawn_total": "likewise",
+}
+"""Metrics without an alert, and why. A new metric has to be here or in a rule."""
+
+
+def exposed() -> Iterator[tuple[str, set[str]]]:
+    """Yield the name and the labels of every series of the code."""
+    for metrics in ALL:
+        for metric in vars(metrics).values():
+            assert isinstance(metric, MetricWrapperBase)
+            labels = set(metric._labelnames)
+            match metric:
+                case Counter():
+                    yield f"{metric._name}_total", labels
+                case Gauge():
+                    yield metric._name, labels
+                case Histogram():
+                    yield f"{metric._name}_bucket", {*labels, "le"}
+
+
+SERIES = dict(exposed())
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = YAML(typ="safe", pure=True).load((HERE / "alerts.yml").read_text())
+    return [rule for group in groups["groups"] for rule in group["rules"]]
+
+
+RULES = {it["alert"]: it for it in rules()}
+
+
+def used(expression: str) -> set[str]:
+    return set(re.findall(r"\bfnm_bus_\w+", expression))
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    return subprocess.run(
+        [program, *arguments],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.defpath, "HOME": "/nonexistent"},
+    )
+
+
+def test_prometheus_takes_the_rules_and_its_own_settings() -> None:
+    done = promtool("check", "rules", "alerts.yml")
+    assert done.returncode == 0, done.stderr
+    done = promtool("check", "config", "--syntax-only", "prometheus.yml")
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
+    done = promtool("test", "rules", "alerts.test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_rule_that_is_wrong_does_not_pass(tmp_path: Path) -> None:
+    text = (HERE / "alerts.yml").read_text()
+    wrong = text.replace("fnm_bus_held > 0", "fnm_bus_held > 1")
+    assert wrong != text
+    (tmp_path / "alerts.yml").write_text(wrong)
+    shutil.copy(HERE / "alerts.test.yml", tmp_path)
+    done = promtool("test", "rules", str(tmp_path / "alerts.test.yml"))
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_alert_is_shown_to_fire(name: str) -> None:
+    text = (HERE / "alerts.test.yml").read_text()
+    assert f"""{{labels: '{{alertname="{name}"}}', value: 1}}""" in text
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_metric_of_a_rule_is_exposed(name: str) -> None:
+    assert used(RULES[name]["expr"]) <= set(SERIES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_label_of_a_rule_is_there(name: str) -> None:
+    expression = RULES[name]["expr"]
+    there = SCRAPED.union(*(SERIES[it] for it in used(expression)))
+    named = set()
+    for part in re.findall(r"\{([^}]*)\}", expression):
+        named |= set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", part))
+    for part in re.findall(r"\bby\s*\(([^)]*)\)", expression):
+        named |= set(re.findall(r"\w+", part))
+    words = " ".join(RULES[name]["annotations"].values())
+    named |= set(re.findall(r"\$labels\.(\w+)", words))
+    assert named <= there
+
+
+def test_every_metric_has_an_alert_or_a_reason_to_have_none() -> None:
+    alerted = set().union(*(used(it["expr"]) for it in RULES.values()))
+    assert alerted.isdisjoint(NO_HARM)
+    assert alerted | set(NO_HARM) == set(SERIES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+    rule = RULES[name]
+    assert re.fullmatch(r"FnmBus([A-Z][a-z]+)+", name)
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert len(rule["annotations"]["summary"]) > 20
+    assert rule["annotations"]["description"].rstrip().endswith((".", "?"))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_command_and_page_that_is_named_is_there(name: str) -> None:
+    words = " ".join(RULES[name]["annotations"].values())
+    for program, app in (("fnm-bus-consumer", consumers), ("fnm-bus", bus)):
+        for rest in re.findall(rf"`{program} ([^`]+)`", words):
+            command: Any = get_command(app)
+            for word in rest.split():
+                if not hasattr(command, "commands"):
+                    break
+                command = command.commands[word]
+    for page in re.findall(r"\b(?:docs|benchmarks)/[\w/.-]+\.md", words):
+        assert (ROOT / page).is_file()
