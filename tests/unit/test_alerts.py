@@ -23,6 +23,7 @@ from fnm_bus.metrics import RelayMetrics
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "docker/prometheus"
 ALL = (RelayMetrics(), ConsumeMetrics(), MitigatorMetrics(), EnforcerMetrics())
+TESTS = ("alerts.test.yml", "alerts.day.test.yml")
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
 NO_HARM = {
@@ -91,7 +92,7 @@ def test_prometheus_takes_the_rules_and_its_own_settings() -> None:
 
 
 def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
-    done = promtool("test", "rules", "alerts.test.yml")
+    done = promtool("test", "rules", *TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -107,7 +108,7 @@ def test_a_rule_that_is_wrong_does_not_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_alert_is_shown_to_fire(name: str) -> None:
-    text = (HERE / "alerts.test.yml").read_text()
+    text = "".join((HERE / it).read_text() for it in TESTS)
     assert f"""{{labels: '{{alertname="{name}"}}', value: 1}}""" in text
 
 
