@@ -260,8 +260,7 @@ class Drain:
             self._add(item.name, None)
 
     def _forget(self, item: Item) -> None:
-        if item.source is not None:
-            item.source.remove(item.name)
+        self._intake.forget(item)
         self._known.discard(item.name)
 
 

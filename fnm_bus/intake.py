@@ -85,6 +85,21 @@ class Intake:
             return self.pipeline.without_samples(prepared.event)
         return prepared.record
 
+    def forget(self, item: Item) -> None:
+        """Remove an entry, and what its hook left beside it if it was killed just then.
+
+        That is a second link of the entry, or a copy in the other spool: to find it
+        later would be to count as lost what was published.
+
+        Raises:
+            SpoolError: the entry cannot be removed.
+        """
+        if item.source is None:
+            return
+        item.source.remove(item.name)
+        for spool in self.spools:
+            spool.forget_temporary(item.name)
+
 
 def _log(entry: str, drift: Sequence[Drift]) -> None:
     """Log the first few of *drift*: one document may hold thousands."""

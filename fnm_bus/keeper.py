@@ -97,6 +97,8 @@ class Keeper:
         odd_files = 0
         for spool in self.spools:
             for left in spool.clean():
+                if any(it.path(left.name).exists() for it in self.spools):
+                    continue  # it died when it had stored
                 self.metrics.left.inc()
                 log.warning(
                     "a hook died before it had stored: entry=%s size=%d", *left[:2]

@@ -124,6 +124,10 @@ class Spool:
         except OSError as exc:
             raise SpoolError(f"{self.path(name)}: {exc}") from exc
 
+    def forget_temporary(self, name: str) -> None:
+        """Remove what lies in `tmp` under the name of an entry, if that can be done."""
+        hook.forget(f"{self.root}/incoming/tmp/{name}")
+
     def size(self) -> Depth:
         """Return how much waits.
 

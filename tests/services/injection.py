@@ -39,10 +39,13 @@ class Run(NamedTuple):
     Attributes:
         status: exit status; -9 when it was killed.
         stderr: what it said.
+        faults: the calls that failed. In a program of several processes the call of
+            one name and number may be made by more than one of them.
     """
 
     status: int
     stderr: bytes
+    faults: tuple[str, ...]
 
 
 def sites(command: Sequence[str], document: bytes, touching: Path) -> list[Site]:
@@ -51,14 +54,19 @@ def sites(command: Sequence[str], document: bytes, touching: Path) -> list[Site]
     Raises:
         Unavailable: strace is missing, or may not trace.
     """
+    # Not where the text of a script, as it is read, names the directory.
+    named = re.compile(rf'[<"]{re.escape(str(touching))}[/>"]')
     found, counts = [], Counter[tuple[str, str]]()
-    for line in _traced(command, document).splitlines():
+    done, shown = _strace(command, document, ("-y", "-s", "4096"))
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode(errors="replace")[-2000:])
+    for line in shown.splitlines():
         match = _LINE.match(line)
         if match is None:
             continue
         process, call, text = match.groups()
         counts[process, call] += 1
-        if str(touching) in text:
+        if named.search(text):
             found.append(Site(call, counts[process, call], text))
     return found
 
@@ -77,32 +85,26 @@ def runs(
     # Two sites of two processes may have one name and one number: one run is enough.
     for site in {(it.call, it.number): it for it in at}.values():
         inject = f"inject={site.call}:{fault}:when={site.number}"
-        done = _strace(command, document, ("-o", "/dev/null", "-e", inject))
+        done, shown = _strace(command, document, ("-y", "-e", inject))
         status = -9 if done.returncode in (-9, _KILLED) else done.returncode
-        yield site, Run(status, done.stderr)
-
-
-def _traced(command: Sequence[str], document: bytes) -> str:
-    with tempfile.NamedTemporaryFile() as output:
-        options = ("-y", "-s", "4096", "-o", output.name)
-        done = _strace(command, document, options)
-        if done.returncode:
-            raise RuntimeError(done.stderr.decode(errors="replace")[-2000:])
-        return Path(output.name).read_text(errors="replace")
+        faults = (it for it in shown.splitlines() if it.endswith("(INJECTED)"))
+        yield site, Run(status, done.stderr, tuple(faults))
 
 
 def _strace(
     command: Sequence[str], document: bytes, options: Sequence[str]
-) -> subprocess.CompletedProcess[bytes]:
+) -> tuple[subprocess.CompletedProcess[bytes], str]:
     strace = shutil.which("strace")
     if strace is None:
         raise Unavailable("strace is missing: apt-get install strace")
-    return subprocess.run(
-        [strace, "-f", "-qq", *options, *command],
-        input=document,
-        capture_output=True,
-        check=False,
-        timeout=60,
-        cwd="/",
-        env={"PATH": "/usr/bin:/bin"},
-    )
+    with tempfile.NamedTemporaryFile() as output:
+        done = subprocess.run(
+            [strace, "-f", "-qq", "-o", output.name, *options, *command],
+            input=document,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+        )
+        return done, Path(output.name).read_text(errors="replace")

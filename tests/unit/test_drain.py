@@ -361,6 +361,18 @@ def test_the_fallback_spool_is_drained_in_the_same_order(house: House) -> None:
     assert house.spools[1].scan() == []
 
 
+def test_what_a_hook_left_that_was_killed_when_it_had_stored_goes_with_its_entry(
+    house: House,
+) -> None:
+    name = house.call(document("192.0.2.1"))
+    left = [it.root / "incoming/tmp" / name for it in house.spools]
+    for path in left:
+        path.write_bytes(b"the same")
+    turn(house.drain())
+    assert house.events(TOPICS.host)
+    assert not any(path.exists() for path in left)
+
+
 def test_what_somebody_else_removed_is_no_error(house: House) -> None:
     name = house.call(document("192.0.2.1"))
     drain = house.drain()
