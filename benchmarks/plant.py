@@ -60,6 +60,7 @@ class Plant:
     config: Path
     spool: Spool
     hook: Path
+    shell: Path
 
     def fill(self, document: bytes, count: int, start: int = 0) -> None:
         """Put *count* entries into the spool, as that many hooks would have."""
@@ -71,8 +72,13 @@ class Plant:
             self.spool.path(name).write_bytes(data)
 
     @contextmanager
-    def relay(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a relay; it has the spool's lock when the context is entered."""
+    def relay(self, bootstrap: str = "") -> Iterator[subprocess.Popen[bytes]]:
+        """Run a relay; it has the spool's lock when the context is entered.
+
+        Args:
+            bootstrap: another broker than the one that is configured.
+        """
+        other = {"FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": bootstrap} if bootstrap else {}
         address = str(self.root / "notify")
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
@@ -82,7 +88,7 @@ class Plant:
             manager.settimeout(60)
             relay = subprocess.Popen(
                 [sys.executable, "-m", "fnm_bus", "relay", "--config", self.config],
-                env={**os.environ, "NOTIFY_SOCKET": address},
+                env={**os.environ, "NOTIFY_SOCKET": address, **other},
                 stderr=log,
             )
             try:
@@ -100,18 +106,15 @@ def plant(bootstrap: str) -> Iterator[Plant]:
     """Make a plant in a temporary directory on a disk, not in memory."""
     with tempfile.TemporaryDirectory(prefix="fnm-bus-bench-", dir="/var/tmp") as name:
         root = Path(name)
-        config, installed = root / "fnm-bus.toml", root / "hook"
+        config, hooks = root / "fnm-bus.toml", (root / "hook", root / "hook-sh")
         config.write_text(
             f'sensor = "bench"\n[kafka]\n"bootstrap.servers" = "{bootstrap}"\n'
             f'[spool]\ndirectory = "{root}/spool"\nfallback = "{root}/fallback"\n'
             "soft_files = 150000\n[relay]\nmetrics_port = 0\n"
         )
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "fnm_bus", "hook", "install", installed),
-                *("--config", config),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        yield Plant(root, config, Spool(root / "spool"), installed)
+        for path, kind in zip(hooks, ((), ("--shell",)), strict=True):
+            install = [sys.executable, "-m", "fnm_bus", "hook", "install", path]
+            subprocess.run(
+                [*install, "--config", config, *kind], check=True, capture_output=True
+            )
+        yield Plant(root, config, Spool(root / "spool"), *hooks)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import calls
 import mitigation
+import storm
 import throughput
 from plant import broker, plant
 from report import Row, facts, table, write
@@ -29,6 +30,7 @@ def main() -> None:
         for title, measure in (
             ("idle latency", lambda: throughput.latency(it, bootstrap, quick=quick)),
             ("calls", lambda: calls.measure(it, bootstrap, quick=quick)),
+            ("storms", lambda: storm.measure(it, bootstrap, quick=quick)),
             ("throughput", lambda: throughput.rates(it, bootstrap, quick=quick)),
             ("mitigation", lambda: mitigation.measure(bootstrap, quick=quick)),
             ("100,000 files", lambda: throughput.waiting(it, bootstrap, quick=quick)),

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,11 @@ _FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
 _LAST: Final = "# -- end of the settings --\n"
 _SHEBANG: Final = 127
 """Bytes of a first line that every kernel since Linux 2.0 reads (execve(2))."""
+SHELL: Final = Path("/bin/sh")
+"""Named as the interpreter, it means the hook in shell, `hook.sh`."""
+_SHELL_TEXT: Final = Path(__file__).with_name("hook.sh")
+_SHELL_SETTINGS: Final = ("SPOOL", "FALLBACK", "FALLBACK_FILES", "FALLBACK_BYTES")
+_SHELL_NUMBERS: Final = ("FALLBACK_FILES", "FALLBACK_BYTES")
 
 
 def best_python() -> Path:
@@ -48,53 +54,83 @@ def settings(
     }
 
 
-def source(python: Path, values: Mapping[str, object]) -> str:
+def source(interpreter: Path, values: Mapping[str, object]) -> str:
     """Return the hook's whole text.
 
     Args:
-        python: absolute path of a Python, 3.9 or newer, without any package.
+        interpreter: absolute path of a Python, 3.9 or newer, without any package; or
+            `SHELL`.
         values: see `settings`.
 
     Raises:
-        ConfigError: a first line cannot hold this path, or a path is not absolute.
+        ConfigError: a first line cannot hold this path, a path is not absolute, or a
+            hook in shell is to drain.
     """
     faults = [
         f"{name.lower()}: {value} is no absolute path"
-        for name, value in {**values, "PYTHON": python}.items()
+        for name, value in {**values, "PYTHON": interpreter}.items()
         if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
     ]
-    first = f"#!{python} -IS"
-    if re.search(r"\s", str(python)) or len(first.encode()) > _SHEBANG:
+    first = f"#!{interpreter} -IS"
+    if re.search(r"\s", str(interpreter)) or len(first.encode()) > _SHEBANG:
         faults.append(
-            f"python: {python}: the first line of a script holds no blanks in a path,"
-            f" and {_SHEBANG} bytes; choose another, such as /usr/bin/python3"
+            f"python: {interpreter}: the first line of a script holds no blanks in a"
+            f" path, and {_SHEBANG} bytes; choose another, such as /usr/bin/python3"
         )
+    if interpreter == SHELL and values["DRAIN"]:
+        faults.append("drain: the hook in shell never drains")
     if faults:
         raise ConfigError("\n".join(faults))
-    text = Path(hook.__file__).read_text(encoding="utf-8")
+    if interpreter == SHELL:
+        text = _SHELL_TEXT.read_text(encoding="utf-8")
+        lines = [f"{name}={_quoted(name, values[name])}\n" for name in _SHELL_SETTINGS]
+    else:
+        text = f"{first}\n{Path(hook.__file__).read_text(encoding='utf-8')}"
+        lines = [f"{name} = {value!r}\n" for name, value in values.items()]
     head, rest = text.split(_FIRST)
     tail = rest.split(_LAST)[1]
-    lines = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    return f"{first}\n{head}{_FIRST}{lines}{_LAST}{tail}"
+    return f"{head}{_FIRST}{''.join(lines)}{_LAST}{tail}"
+
+
+def _quoted(name: str, value: object) -> str:
+    text = str(value)
+    if not text.isprintable():
+        raise ConfigError(
+            f"{name.lower()}: {text!r} has characters that cannot be seen"
+        )
+    return shlex.quote(text)
 
 
 def read_settings(text: str) -> tuple[str, dict[str, object]]:
-    """Return the path of the Python and the settings in a hook's text.
+    """Return the path of the interpreter and the settings in a hook's text.
 
     Raises:
         ConfigError: it is not the text of a hook.
     """
-    match = re.match(r"#!(\S+) -IS\n", text)
+    match = re.match(rf"#!(?=({SHELL}\n)|\S+ -IS\n)(\S+)", text)
     if match is None or _FIRST not in text or _LAST not in text:
         raise ConfigError("this is no hook: `fnm-bus hook install` writes one")
     lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
+    read = _read_shell if match[1] else _read_python
     try:
-        return match[1], {
-            name: ast.literal_eval(value)
-            for name, value in (line.split(" = ", 1) for line in lines)
-        }
-    except (ValueError, SyntaxError) as exc:
+        return match[2], read(lines)
+    except (KeyError, ValueError, SyntaxError) as exc:
         raise ConfigError(f"the settings of this hook were changed: {exc}") from exc
+
+
+def _read_python(lines: Sequence[str]) -> dict[str, object]:
+    return {
+        name: ast.literal_eval(value)
+        for name, value in (line.split(" = ", 1) for line in lines)
+    }
+
+
+def _read_shell(lines: Sequence[str]) -> dict[str, object]:
+    words = [shlex.split(line) for line in lines]
+    found = dict(word.split("=", 1) for (word,) in words)
+    numbers = {name: int(found[name]) for name in _SHELL_NUMBERS}
+    values = settings(Path(found["SPOOL"]), Path(found["FALLBACK"]))
+    return {**values, **numbers}
 
 
 def install(
@@ -112,7 +148,7 @@ def install(
         path: absolute; FastNetMon wants a path without arguments and blanks.
         spool: see `settings`.
         fallback: see `settings`.
-        python: see `source`.
+        python: or `SHELL`; see `source`.
         drain: see `settings`.
 
     Raises:

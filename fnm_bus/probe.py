@@ -1,6 +1,7 @@
 """Prove that an installed hook works, or say what is wrong and what to do."""
 
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -18,6 +19,9 @@ _DOCUMENT: Final = b'{"fnm-bus": "this only proves the way"}\n'
 _PATIENCE: Final = 10.0
 """Seconds for the hook, and for the relay to take the entry."""
 _NAP: Final = 0.02
+_TOOLS: Final = ("tee", "sync", "link", "rm", "cat")
+_TOOLS_PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
+"""What the hook in shell sets as its PATH."""
 
 
 def check(path: Path) -> list[Finding]:
@@ -28,12 +32,13 @@ def check(path: Path) -> list[Finding]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        python, values = install.read_settings(text)
+        interpreter, values = install.read_settings(text)
     except (OSError, ValueError, ConfigError) as exc:
         remedy = f"run: fnm-bus hook install {path}"
         return [Finding(ok=False, what=f"{path}: {exc}", remedy=remedy)]
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
-    found = [_file(path), _python(python), _version(path, python, values, text)]
+    runs = _shell() if Path(interpreter) == install.SHELL else _python(interpreter)
+    found = [_file(path), runs, _version(path, interpreter, values, text)]
     found += [_directories(spool, "spool"), _directories(fallback, "fallback spool")]
     found.append(_file_systems(spool, fallback))
     return [*found, *_call(path, spool, drains=bool(values["DRAIN"]))]
@@ -72,8 +77,26 @@ def _open_to_all(path: Path) -> bool:
     return all(it.stat().st_mode & stat.S_IXOTH for it in (path, *path.parents))
 
 
-def _version(path: Path, python: str, values: dict[str, object], text: str) -> Finding:
-    if install.source(Path(python), values) == text:
+def _shell() -> Finding:
+    found = {name: shutil.which(name, path=_TOOLS_PATH) for name in _TOOLS}
+    missing = [name for name, program in found.items() if program is None]
+    what = f"{install.SHELL}: has {', '.join(found)}"
+    if missing:
+        what = f"{install.SHELL}: not in {_TOOLS_PATH}: {', '.join(missing)}"
+    elif Path(found["tee"] or "").resolve().name == "busybox":
+        # Where a disk is full it does not say which of its files is whole.
+        what, missing = f"{found['tee']}: busybox, not coreutils", ["tee"]
+    return Finding(not missing, what, "install coreutils" if missing else "")
+
+
+def _version(
+    path: Path, interpreter: str, values: dict[str, object], text: str
+) -> Finding:
+    try:
+        same = install.source(Path(interpreter), values) == text
+    except ConfigError:
+        same = False
+    if same:
         return Finding(ok=True, what=f"{path}: of this version of fnm-bus")
     return Finding(
         ok=False,

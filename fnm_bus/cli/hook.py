@@ -35,15 +35,29 @@ def install(  # noqa: PLR0913 - one parameter for each option
         str | None, typer.Option(help="Group of the hook's user. Else the owner's.")
     ] = None,
     drain: Annotated[
+        bool | None,
+        typer.Option(
+            "--drain/--no-drain",
+            help="Let a call drain the spool by itself where no relay runs."
+            " Done by default, but not with --shell.",
+        ),
+    ] = None,
+    shell: Annotated[
         bool,
-        typer.Option(help="Let a call drain the spool by itself where no relay runs."),
-    ] = True,
+        typer.Option(
+            "--shell",
+            help="Write the hook in POSIX shell: quicker where many calls come at once."
+            " It needs coreutils and no Python, and a relay: it implies --no-drain.",
+        ),
+    ] = False,
 ) -> None:
     """Write the hook, make the spool, and print FastNetMon's settings.
 
     Example:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
+    if shell and drain:
+        raise typer.BadParameter("--shell: this hook never drains; leave --drain out")
     from fnm_bus import install as installing
     from fnm_bus.spool import Spool
 
@@ -59,9 +73,10 @@ def install(  # noqa: PLR0913 - one parameter for each option
     command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
     command += ["--deadline", seconds]
     command += ["--config", str(file.resolve())] if file else []
-    text = installing.install(
-        path, directory, second, installing.best_python(), command if drain else ()
-    )
+    if shell or drain is False:
+        command = []
+    interpreter = installing.SHELL if shell else installing.best_python()
+    text = installing.install(path, directory, second, interpreter, command)
     say(f"fnm-bus: hook {path}")
     typer.echo(text, nl=False)
 

@@ -1,0 +1,161 @@
+#!/bin/sh
+# The hook for machines under heavy fire. It stores what FastNetMon says as
+# fnm_bus/hook.py does, which defines the spool, and costs five small programs instead
+# of a Python: tee, sync, link, sync, rm.
+#
+# Status 0: on disk, durably. 75: not in the spool; one line on stderr and in syslog
+# says whether the fallback spool has it. Nothing is ever on stdout.
+#
+# It differs from the Python hook in this:
+# - It never drains: a relay has to run.
+# - It keeps no space free; to ask how much there is would be one more process. A full
+#   disk loses nothing all the same: what tee has read from stdin could not be read
+#   again, so tee writes it to the fallback spool's file system as well, and goes on
+#   with one of the two when the other takes no more.
+# - Where not all of /proc can be read, names tell when it ran, not when it was forked.
+# - Where no further process can be started, it reads stdin and says so.
+
+# -- settings, filled in by `fnm-bus hook install` --
+SPOOL=/var/spool/fnm-bus
+FALLBACK=/run/fnm-bus/spool
+FALLBACK_FILES=2000
+FALLBACK_BYTES=67108864
+# -- end of the settings --
+
+MAX_STDIN=67108864 # bytes of an entry, what is before the document included
+PATH=/usr/bin:/bin:/usr/sbin:/sbin
+LC_ALL=C
+export PATH LC_ALL
+unset IFS
+set -ufC          # -C: new files are made with O_EXCL, so a planted link leads nowhere
+umask 027         # others cannot read an entry, the relay's group can
+trap '' PIPE XFSZ # errors of the program that writes, not its death
+name='' trouble='' unsafe='' refused=''
+
+# end LINE: say it on stderr and in syslog, and end.
+end() {
+    # shellcheck disable=SC2086 # split, so that it is one line
+    set -- fnm-bus hook: $1
+    printf '%s\n' "$*" >&2
+    trap 'exit 75' EXIT
+    logger -t fnm-bus -p daemon.err -- "$*" 2>/dev/null
+    exit 75
+}
+
+# lost WHY: read the rest of stdin, remove what is half, and end.
+lost() {
+    cat 2>/dev/null
+    clean
+    end "this notification is lost: $trouble${trouble:+; }$1${unsafe:+; fallback: $unsafe}"
+}
+
+# How dash ends when it cannot fork; this starts nothing.
+# shellcheck disable=SC2317 # a trap calls it
+last() {
+    while read -r _; do :; done
+    echo 'fnm-bus hook: this notification is lost: no process can be started' >&2
+    exit 75
+}
+
+clean() {
+    rm -f -- "$SPOOL/incoming/tmp/$name" "$FALLBACK/incoming/tmp/$name" 2>/dev/null
+}
+
+# begin FILE ARGUMENT...: make a file that holds all that comes before the document.
+begin() {
+    file=$1
+    shift
+    { printf '%s\0' "fnm-bus 1 $#" "$@" >"$file"; } 2>/dev/null && return
+    why='it takes nothing'
+    [ -f "$file" ] || why=$({ : >"$file"; } 2>&1) # once more, for the reason
+    why="$file: ${why##*: }"
+    return 1
+}
+
+# commit ROOT: make an entry of its temporary file. By a link: mv takes twice as long.
+commit() {
+    file=$1/incoming/tmp/$name
+    bucket=$1/incoming/new/${name#"${name%?}"}
+    why="$file: cannot be synced"
+    sync "$file" 2>/dev/null || return
+    why="$bucket/$name: cannot be linked"
+    link "$file" "$bucket/$name" 2>/dev/null || return
+    why="$bucket: cannot be synced"
+    sync "$bucket" 2>/dev/null
+}
+
+# is_status ARGUMENT...: whether the document, without what is before it, says so.
+is_status() {
+    before=$(printf '%s\0' "fnm-bus 1 $#" "$@" | wc -c)
+    tail -c "+$((before + 1))" "$whole" | tr -d '\0' | grep -qF attack_status
+}
+
+started() { ticks=${20}; } # FIELD...: field 22, where the first is the third
+
+room() {
+    set +f
+    set -- "$FALLBACK"/incoming/new/?/*
+    set -f
+    size=$(du -sk "$FALLBACK/incoming/new" 2>/dev/null) # what it could not see is 0
+    size=${size%%[!0-9]*}
+    [ $# -lt "$FALLBACK_FILES" ] && [ "${size:-0}" -lt $((FALLBACK_BYTES / 1024)) ]
+}
+
+exec >/dev/null
+{ true 3>&2; } 2>/dev/null || exec 2>/dev/null
+trap last EXIT
+ulimit -f $((MAX_STDIN / 512)) 2>/dev/null
+# In the text mode FastNetMon Community leaves its own stdin connected.
+[ $# = 4 ] && [ "$4" = unban ] && exec </dev/null
+{ true 3<&0; } 2>/dev/null || { exec </dev/null; lost 'stdin is closed'; }
+
+# The name. $$ is the process that FastNetMon forked.
+if { IFS=- read -r a b c d e </proc/sys/kernel/random/boot_id &&
+    IFS=- read -r random _ </proc/sys/kernel/random/uuid &&
+    read -r stat </proc/$$/stat; } 2>/dev/null; then
+    boot=$a$b$c$d$e
+    # shellcheck disable=SC2086 # the fields behind the program's name
+    started ${stat##*)}
+else # as if booted when Unix time began; fnm_bus/order.py counts with that
+    boot=00000000000000000000000000000000
+    ticks=$(date +%s%2N)
+    case $ticks in *%*) ticks=$(date +%s)00 ;; esac # a date that knows seconds only
+    random=$(od -An -N4 -tx4 /dev/urandom)
+fi
+ticks=000000000000$ticks pid=000000$$
+name=$boot-${ticks#"${ticks%????????????}"}-${pid#"${pid%???????}"}-${random# }
+
+if [ -e "$SPOOL/full" ]; then
+    refused=all
+    { read -r refused <"$SPOOL/full"; } 2>/dev/null
+    [ "$refused" = all ] && trouble="$SPOOL: at its limit: all"
+fi
+one=$SPOOL/incoming/tmp/$name two=$FALLBACK/incoming/tmp/$name
+if [ "$trouble" ] || ! begin "$one" "$@"; then
+    one=/dev/null trouble=${trouble:-$why}
+fi
+begin "$two" "$@" || two=/dev/null unsafe=$why
+
+whole=$one
+if ! said=$(tee -a "$two" "$one" 2>&1 >/dev/null); then
+    # A line for each file that takes no more, or when stdin cannot be read. But a tee
+    # that says `I/O error`, busybox's, has one line for the first of both.
+    case $one$two$said in *'
+'* | */dev/null* | *"$two: I/O error"*) lost "$said" ;; esac
+    longer=$(($(wc -c <"$one") - $(wc -c <"$two")))
+    [ -z "$said" ] || [ $longer = 0 ] && lost "${said:-tee was killed}"
+    if [ $longer -gt 0 ]; then two=/dev/null unsafe=$said; else whole=$two trouble=$said; fi
+fi
+[ "$whole" = /dev/null ] && whole=$two
+[ "$refused" ] && is_status "$@" && trouble=${trouble:-$SPOOL: at its limit: $refused}
+if [ -z "$trouble" ] && commit "$SPOOL"; then
+    trap 'exit 0' EXIT
+    clean
+    exit 0
+fi
+trouble=${trouble:-$why}
+[ "$two" = /dev/null ] && lost 'nowhere else'
+room || lost "fallback: $FALLBACK: full"
+commit "$FALLBACK" || lost "fallback: $why"
+clean
+end "$trouble; kept in the fallback spool: $bucket/$name"

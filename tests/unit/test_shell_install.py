@@ -1,0 +1,118 @@
+"""Installing the hook in shell: its settings, and what the command line allows."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fnm_bus import hook, install
+from fnm_bus.cli import app
+from fnm_bus.errors import ConfigError
+
+VALUES = install.settings(Path("/var/spool/fnm-bus"), Path("/run/fnm-bus/spool"))
+runner = CliRunner()
+
+
+def test_the_defaults_in_the_file_are_those_of_the_python_hook() -> None:
+    text = Path(install.__file__).with_name("hook.sh").read_text(encoding="utf-8")
+    values = install.settings(Path(hook.SPOOL), Path(hook.FALLBACK))
+    assert install.source(install.SHELL, values) == text
+    assert f"\nMAX_STDIN={hook.MAX_STDIN} " in text
+
+
+@pytest.mark.parametrize(
+    "spool",
+    ["/a", "/a b", "/it's", "/$(id)`id`$HOME", "/a;b&c|d", "/é", '/"\\', "/-n", "/*"],
+)
+def test_settings_come_back_as_they_were_and_mean_the_same_to_a_shell(
+    spool: str,
+) -> None:
+    values = {**VALUES, "SPOOL": spool, "FALLBACK_FILES": 7, "FALLBACK_BYTES": 8}
+    text = install.source(install.SHELL, values)
+    assert install.read_settings(text) == ("/bin/sh", values)
+    line = next(it for it in text.splitlines() if it.startswith("SPOOL="))
+    script = f'{line}\nprintf %s "$SPOOL"'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode() == spool
+
+
+def test_a_path_that_a_line_cannot_hold_is_refused() -> None:
+    values = {**VALUES, "FALLBACK": "/run/a\nrm -rf /"}
+    with pytest.raises(ConfigError, match="fallback"):
+        install.source(install.SHELL, values)
+
+
+def test_a_hook_in_shell_that_is_to_drain_is_refused() -> None:
+    with pytest.raises(ConfigError, match="never drains"):
+        install.source(install.SHELL, {**VALUES, "DRAIN": ("fnm-bus",)})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("SPOOL=/var", "SPOOL='/var"),
+        ("SPOOL=/var", "SPOOL= /var"),
+        ("FALLBACK_FILES=2000", "FALLBACK_FILES=many"),
+        ("FALLBACK_FILES=2000\n", ""),
+    ],
+)
+def test_settings_that_were_changed_beyond_recognition_are_told(
+    old: str, new: str
+) -> None:
+    text = install.source(install.SHELL, VALUES)
+    assert old in text
+    with pytest.raises(ConfigError, match="were changed"):
+        install.read_settings(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("first", ["#!/bin/bash", "#!/usr/bin/python3", "#!/bin/sh -e"])
+def test_a_file_with_another_first_line_is_no_hook(first: str) -> None:
+    text = install.source(install.SHELL, VALUES).replace("#!/bin/sh", first, 1)
+    with pytest.raises(ConfigError, match="no hook"):
+        install.read_settings(text)
+
+
+def arguments(directory: Path) -> list[str]:
+    spools = ("--spool", str(directory / "spool"), "--fallback", str(directory / "two"))
+    return ["hook", "install", str(directory / "hook"), *spools]
+
+
+def test_the_command_line_installs_it(tmp_path: Path) -> None:
+    done = runner.invoke(app, [*arguments(tmp_path), "--shell"])
+    assert done.exit_code == 0, done.output
+    path = tmp_path / "hook"
+    assert path.stat().st_mode & 0o777 == 0o755
+    shell, values = install.read_settings(path.read_text(encoding="utf-8"))
+    assert (shell, values["DRAIN"]) == ("/bin/sh", ())
+    subprocess.run([path, "ban", "192.0.2.1"], input=b"{}", check=True)
+    assert len(list((tmp_path / "spool/incoming/new").glob("?/*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "drains"), [([], True), (["--drain"], True), (["--no-drain"], False)]
+)
+def test_the_python_hook_drains_unless_told_otherwise(
+    tmp_path: Path, options: list[str], *, drains: bool
+) -> None:
+    done = runner.invoke(app, [*arguments(tmp_path), *options])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "hook").read_text(encoding="utf-8")
+    assert bool(install.read_settings(text)[1]["DRAIN"]) == drains
+
+
+def test_a_hook_in_shell_cannot_be_told_to_drain(tmp_path: Path) -> None:
+    done = runner.invoke(app, [*arguments(tmp_path), "--shell", "--drain"])
+    assert done.exit_code == 2
+    assert "never drains" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    program = shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed")
+    text = Path(install.__file__).with_name("hook.sh")
+    done = subprocess.run([program, text], capture_output=True, check=False)
+    assert done.stdout.decode() == ""
