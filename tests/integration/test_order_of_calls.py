@@ -1,0 +1,61 @@
+"""The order in which FastNetMon started its calls is read back from the topic."""
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from services.plant import Plant, ban
+
+IN_FLIGHT = 500
+HOST = "192.0.2.1"
+
+
+@pytest.fixture
+def hook(plant: Plant) -> Path:
+    path = plant.root / "hook"
+    done = plant.run("hook", "install", str(path), "--shell")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def started(hook: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([hook], stdin=subprocess.PIPE)
+
+
+def ended(call: "subprocess.Popen[bytes]", number: int) -> None:
+    call.communicate(ban(HOST, total_incoming_pps=number), timeout=60)
+    assert call.returncode == 0
+
+
+def numbers(plant: Plant, count: int) -> list[int]:
+    """Return the numbers on the topic, in the order of their sequence."""
+    events = plant.events("host", count)
+    assert len(events) == count
+    events.sort(key=lambda it: it.receipt.sequence)
+    return [it.attack_details.total_incoming_pps for it in events]
+
+
+def test_five_hundred_calls_in_flight_are_told_in_their_order(
+    plant: Plant, hook: Path
+) -> None:
+    calls = list(enumerate(started(hook) for _ in range(IN_FLIGHT)))
+    random.Random(1).shuffle(calls)  # noqa: S311 - they end in any order
+    for number, call in calls:
+        ended(call, number)
+    plant.start()
+    assert numbers(plant, IN_FLIGHT) == list(range(IN_FLIGHT))
+
+
+def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
+    plant: Plant, hook: Path
+) -> None:
+    plant.start()
+    late = started(hook)
+    early = started(hook)
+    ended(early, 2)
+    plant.events("host", 1)
+    ended(late, 1)
+    arrived = plant.events("host", 2)
+    assert [it.attack_details.total_incoming_pps for it in arrived] == [2, 1]
+    assert arrived[1].receipt.sequence < arrived[0].receipt.sequence
