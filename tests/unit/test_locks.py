@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("runtime", "dev")
+LOCKS = ("runtime", "image", "build", "dev")
 
 
 def text(lock: str) -> str:
@@ -53,21 +53,29 @@ def test_a_lock_names_no_address_and_no_place(lock: str, foreign: str) -> None:
     assert not [line for line in lines if foreign in line]
 
 
-def test_what_is_developed_with_is_what_is_run() -> None:
+@pytest.mark.parametrize("lock", ["runtime", "image", "build"])
+def test_what_is_developed_with_is_what_is_run_and_shipped(lock: str) -> None:
     developed = pinned("dev")
     names = {plain(requirement) for requirement, _ in developed}
-    for (requirement, condition), hashes in pinned("runtime").items():
+    for (requirement, condition), hashes in pinned(lock).items():
         assert plain(requirement) in names
         assert developed[requirement, condition] == hashes
 
 
-@pytest.mark.parametrize(
-    ("lock", "declared"),
-    [
-        ("runtime", project()["project"]["dependencies"]),
-        ("dev", project()["dependency-groups"]["dev"]),
-    ],
-)
+def declared_by() -> dict[str, list[str]]:
+    """Return what each lock has to hold."""
+    of, groups = project()["project"], project()["dependency-groups"]
+    named = [it for it in groups["dev"] if isinstance(it, str)]
+    assert {"include-group": "build"} in groups["dev"]
+    return {
+        "runtime": of["dependencies"],
+        "image": of["dependencies"] + of["optional-dependencies"]["exabgp"],
+        "build": groups["build"],
+        "dev": of["dependencies"] + named + groups["build"],
+    }
+
+
+@pytest.mark.parametrize(("lock", "declared"), declared_by().items())
 def test_every_declared_dependency_is_pinned(lock: str, declared: list[str]) -> None:
     names = {plain(requirement) for requirement, _ in pinned(lock)}
     assert {plain(requirement) for requirement in declared} <= names
