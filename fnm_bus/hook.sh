@@ -46,7 +46,8 @@ end() {
 lost() {
     cat 2>/dev/null
     clean
-    end "this notification is lost: $trouble${trouble:+; }$1${unsafe:+; fallback: $unsafe}"
+    trouble=$trouble${trouble:+; }$1${unsafe:+; fallback: $unsafe}
+    end "this notification is lost: $trouble"
 }
 
 # How dash ends when it cannot fork; this starts nothing.
@@ -144,7 +145,8 @@ if ! said=$(tee -a "$two" "$one" 2>&1 >/dev/null); then
 '* | */dev/null* | *"$two: I/O error"*) lost "$said" ;; esac
     longer=$(($(wc -c <"$one") - $(wc -c <"$two")))
     [ -z "$said" ] || [ $longer = 0 ] && lost "${said:-tee was killed}"
-    if [ $longer -gt 0 ]; then two=/dev/null unsafe=$said; else whole=$two trouble=$said; fi
+    [ $longer -lt 0 ] && whole=$two trouble=$said
+    [ $longer -gt 0 ] && two=/dev/null unsafe=$said
 fi
 [ "$whole" = /dev/null ] && whole=$two
 [ "$refused" ] && is_status "$@" && trouble=${trouble:-$SPOOL: at its limit: $refused}
