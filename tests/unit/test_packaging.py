@@ -5,8 +5,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
@@ -288,19 +288,24 @@ def contents(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-@contextmanager
-def being(uid: int, gid: int) -> Iterator[None]:
-    """Be another user for a while."""
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
+def being(uid: int, gid: int, act: Callable[[], None]) -> None:
+    """Do something as another user, in a process of its own.
+
+    To change the user of this one would be to interrupt all its threads, and
+    librdkafka's mock cluster, which other tests use, does not survive that.
+    """
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setegid(gid)
+            os.seteuid(uid)
+            act()
+        except BaseException:  # noqa: BLE001 - this is not the process of the tests
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def hook(machine: Machine) -> Path:
@@ -421,7 +426,8 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
             }
         }
     )
-    with being(machine.uid, machine.gid):
+
+    def look() -> None:
         places = wiring.epochs(settings)
         first, second = wiring.spools(settings, places)
         for spool in (first, second):
@@ -437,6 +443,8 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
         assert first.scan() == []
         assert second.scan() == []
 
+    being(machine.uid, machine.gid, look)
+
 
 @needs_root
 def test_where_the_spool_cannot_be_written_the_fallback_spool_takes_it(
@@ -444,11 +452,15 @@ def test_where_the_spool_cannot_be_written_the_fallback_spool_takes_it(
 ) -> None:
     path = hook(machine)
     known = Settings().spool
-    with being(machine.uid, machine.gid):
-        Spool(machine.at(known.directory)).refuse(Refusal.ALL)
+    spool = Spool(machine.at(known.directory))
+    being(machine.uid, machine.gid, lambda: spool.refuse(Refusal.ALL))
     done = call(path, FASTNETMON, machine.gid)
     assert done.returncode == 75
     assert b"kept in the fallback spool" in done.stderr
-    with being(machine.uid, machine.gid):
-        (name,) = Spool(machine.at(known.fallback)).scan()
-        assert Spool(machine.at(known.fallback)).read(name).document == SAMPLE
+    fallback = Spool(machine.at(known.fallback))
+
+    def look() -> None:
+        (name,) = fallback.scan()
+        assert fallback.read(name).document == SAMPLE
+
+    being(machine.uid, machine.gid, look)
