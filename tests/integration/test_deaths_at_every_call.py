@@ -18,6 +18,7 @@ from fnm_bus.spool import Spool
 
 DOCUMENT = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
 KINDS = ("python", "shell")
+_LOOKS = {"newfstatat", "ioctl", "lseek", "getdents64", "read"}
 _SAME = re.compile(r"(?<=/new/)[0-9a-f]\b|[0-9a-f]{32}-\S*?(?=[\">])|\d+")
 
 
@@ -137,14 +138,16 @@ def test_a_relay_killed_at_any_call_publishes_everything_at_least_once(
         found = injection.sites(killable(), b"", plant.spool.root)
     except Unavailable as exc:
         pytest.skip(str(exc))
-    # Sixteen directories are read alike: one of them stands for all.
-    sites = {(it.call, _SAME.sub("_", it.text)): it for it in reversed(found)}.values()
+    # Sixteen directories are read alike: one of them stands for all. And to die at a
+    # call that only looks is to die after the one before it.
+    acts = [it for it in reversed(found) if it.call not in _LOOKS]
+    sites = {(it.call, _SAME.sub("_", it.text)): it for it in acts}.values()
     killed = 0
     for site in sites:
         for _, run in injection.runs(killable(), b"", [site], "signal=KILL"):
             assert run.status in {0, -9}, (site, run)
             killed += run.status == -9
-    assert killed > 30
+    assert killed > 15
     calls = 1 + len(sites)
     done = plant.run("relay", "--once")
     assert done.returncode == 0, done.stderr

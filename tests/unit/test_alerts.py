@@ -26,6 +26,12 @@ ALL = (RelayMetrics(), ConsumeMetrics(), MitigatorMetrics(), EnforcerMetrics())
 TESTS = ("alerts.test.yml", "alerts.day.test.yml")
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
+JOBS = {"relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"}
+SOURCES = "".join(
+    path.read_text()
+    for folder in ("fnm_bus", "consumers")
+    for path in (ROOT / folder).rglob("*.py")
+)
 NO_HARM = {
     "fnm_bus_published_total": "what goes well",
     "fnm_bus_checks_total": "somebody ran `hook check`",
@@ -33,7 +39,6 @@ NO_HARM = {
     "fnm_bus_spool_bytes": "likewise",
     "fnm_bus_in_flight": "a full line is busy, not broken",
     "fnm_bus_mitigator_events_total": "what goes well",
-    "fnm_bus_mitigations": "what stands is neither good nor bad",
     "fnm_bus_enforcer_announced_total": "what goes well",
     "fnm_bus_enforcer_withdrawn_total": "likewise",
 }
@@ -58,16 +63,27 @@ def exposed() -> Iterator[tuple[str, set[str]]]:
 SERIES = dict(exposed())
 
 
-def rules() -> list[dict[str, Any]]:
-    groups = YAML(typ="safe", pure=True).load((HERE / "alerts.yml").read_text())
-    return [rule for group in groups["groups"] for rule in group["rules"]]
+def read(name: str) -> Any:
+    return YAML(typ="safe", pure=True).load((HERE / name).read_text())
 
 
-RULES = {it["alert"]: it for it in rules()}
+RULES: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule
+    for group in read("alerts.yml")["groups"]
+    for rule in group["rules"]
+}
+CASES: list[dict[str, Any]] = [case for it in TESTS for case in read(it)["tests"]]
 
 
 def used(expression: str) -> set[str]:
     return set(re.findall(r"\bfnm_bus_\w+", expression))
+
+
+def matchers(expression: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the metric, the label and the value of every matcher."""
+    for metric, inside in re.findall(r"(\w+)\s*\{([^}]*)\}", expression):
+        for label, value in re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', inside):
+            yield metric, label, value
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -108,8 +124,25 @@ def test_a_rule_that_is_wrong_does_not_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_alert_is_shown_to_fire(name: str) -> None:
-    text = "".join((HERE / it).read_text() for it in TESTS)
-    assert f"""{{labels: '{{alertname="{name}"}}', value: 1}}""" in text
+    samples = [
+        sample["labels"]
+        for case in CASES
+        for expected in case["promql_expr_test"]
+        for sample in expected["exp_samples"]
+    ]
+    assert f"""{{alertname="{name}"}}""" in samples
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_alert_is_shown_not_to_fire_on_the_figures_that_it_reads(
+    name: str,
+) -> None:
+    [quiet] = [it for it in CASES if it["name"] == "where all is well nothing fires"]
+    for expected in quiet["promql_expr_test"]:
+        assert expected["expr"] == 'ALERTS{alertstate="firing"}'
+        assert expected["exp_samples"] == []
+    there = {re.split(r"[{ ]", it["series"])[0] for it in quiet["input_series"]}
+    assert set(re.findall(r"\b(?:fnm_bus_\w+|up\b)", RULES[name]["expr"])) <= there
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -120,15 +153,35 @@ def test_every_metric_of_a_rule_is_exposed(name: str) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_every_label_of_a_rule_is_there(name: str) -> None:
     expression = RULES[name]["expr"]
+    for metric, label, _value in matchers(expression):
+        assert label in SCRAPED | SERIES.get(metric, set())
     there = SCRAPED.union(*(SERIES[it] for it in used(expression)))
     named = set()
-    for part in re.findall(r"\{([^}]*)\}", expression):
-        named |= set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", part))
-    for part in re.findall(r"\bby\s*\(([^)]*)\)", expression):
+    for part in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
         named |= set(re.findall(r"\w+", part))
     words = " ".join(RULES[name]["annotations"].values())
     named |= set(re.findall(r"\$labels\.(\w+)", words))
     assert named <= there
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_value_that_a_rule_looks_for_is_one_that_the_code_sets(name: str) -> None:
+    for _metric, label, value in matchers(RULES[name]["expr"]):
+        if label == "job":
+            assert set(value.split("|")) <= JOBS
+        else:
+            assert f'"{value}"' in SOURCES
+
+
+def test_every_job_is_scraped_and_its_end_is_told() -> None:
+    jobs = {it["job_name"] for it in read("prometheus.yml")["scrape_configs"]}
+    assert jobs >= JOBS
+    told: set[str] = set()
+    for name in ("FnmBusRelayDown", "FnmBusConsumerDown"):
+        for metric, _label, value in matchers(RULES[name]["expr"]):
+            assert metric == "up"
+            told |= set(value.split("|"))
+    assert told == JOBS
 
 
 def test_every_metric_has_an_alert_or_a_reason_to_have_none() -> None:
@@ -147,14 +200,26 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_command_and_page_that_is_named_is_there(name: str) -> None:
+def test_every_command_that_is_named_is_there(name: str) -> None:
     words = " ".join(RULES[name]["annotations"].values())
     for program, app in (("fnm-bus-consumer", consumers), ("fnm-bus", bus)):
         for rest in re.findall(rf"`{program} ([^`]+)`", words):
             command: Any = get_command(app)
             for word in rest.split():
-                if not hasattr(command, "commands"):
-                    break
-                command = command.commands[word]
-    for page in re.findall(r"\b(?:docs|benchmarks)/[\w/.-]+\.md", words):
-        assert (ROOT / page).is_file()
+                if hasattr(command, "commands"):
+                    command = command.commands[word]
+                elif word.startswith("-"):
+                    assert word in {opt for it in command.params for opt in it.opts}
+            assert not hasattr(command, "commands"), rest
+    for unit in re.findall(r"`systemctl \w+ ([\w-]+)`", words):
+        assert (ROOT / f"packaging/systemd/{unit}.service").is_file()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_page_that_is_named_is_there_with_its_section(name: str) -> None:
+    words = " ".join(RULES[name]["annotations"].values())
+    pages = r"\b((?:docs|benchmarks)/[\w/.-]+\.md)(?:, \"([^\"]+)\")?"
+    for page, section in re.findall(pages, words):
+        text = (ROOT / page).read_text()
+        heads = [it for it in text.splitlines() if it.startswith(("#", "**"))]
+        assert not section or any(section in it for it in heads)
