@@ -11,13 +11,15 @@ import argparse
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 HERE = Path(__file__).parents[1]
 COMPOSE = ("docker", "compose")
@@ -120,10 +122,15 @@ def show(attack: Iterator[str]) -> None:
     """Print what happens to the host that is banned, then unbanned."""
     since = datetime.now(UTC)
     heard: queue.Queue[Step] = queue.Queue()
-    for service, read in (("jsonlines", of_record), ("bird", of_bird)):
-        threading.Thread(
-            target=follow, args=(service, since, read, heard), daemon=True
-        ).start()
+    with (
+        followed("jsonlines", since, of_record, heard),
+        followed("bird", since, of_bird, heard),
+    ):
+        tell(attack, heard)
+
+
+def tell(attack: Iterator[str], heard: "queue.Queue[Step]") -> None:
+    """Print the steps of the ban, then those of the unban, as they are heard."""
     for action, last in (
         ("ban", {"route", "in force"}),
         ("unban", {"gone", "withdrawn"}),
@@ -191,10 +198,14 @@ def of_bird(line: str) -> list[Step]:
     return []
 
 
-def follow(
-    service: str, since: datetime, read: Any, heard: "queue.Queue[Step]"
-) -> None:
-    """Put what a service's log says of the host into *heard*, for ever."""
+@contextmanager
+def followed(
+    service: str,
+    since: datetime,
+    read: Callable[[str], list[Step]],
+    heard: "queue.Queue[Step]",
+) -> Iterator[None]:
+    """Put what a service's log says of the host into *heard*, as long as this lasts."""
     command = [
         *COMPOSE,
         "logs",
@@ -203,10 +214,23 @@ def follow(
         f"--since={since.isoformat()}",
         service,
     ]
-    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) as logs:
-        for line in logs.stdout or ():
-            for step in read(line):
-                heard.put(step)
+    # Docker's command starts its plugin as a process of its own: both are to end.
+    with subprocess.Popen(
+        command, cwd=HERE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as logs:
+
+        def listen() -> None:
+            for line in logs.stdout or ():
+                for step in read(line):
+                    heard.put(step)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.killpg(logs.pid, signal.SIGTERM)
+            thread.join()
 
 
 def bird(*words: str) -> str:
