@@ -7,7 +7,9 @@ two from writing is the fence of the transactional producer.
 
 import logging
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, Final
+from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -20,6 +22,8 @@ _BRIEF: Final = {
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "1500",
 }
+_LEAVING = 1.0
+"""Seconds to give the place back in; who has none yet just goes."""
 
 
 class Election:
@@ -32,10 +36,14 @@ class Election:
     """
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
-        consumer_protocol = settings.get("group.protocol") == "consumer"
+        classic = settings.get("group.protocol") != "consumer"
+        # One name as long as this lives: after a Kafka that was away for longer than a
+        # session, librdkafka joins as a new member, and Kafka would first wait for the
+        # old one. What has the name is known to be the old one.
+        known = {**_BRIEF, "group.instance.id": f"{group}-{uuid4()}"}
         self._settings: dict[str, Any] = {
             "log_level": "2",
-            **({} if consumer_protocol else _BRIEF),
+            **(known if classic else {}),
             **settings,
             "group.id": group,
             "enable.auto.commit": "false",
@@ -43,6 +51,7 @@ class Election:
         }
         self._topic = topic
         self._consumer: Consumer | None = None
+        self._told = False
         self.elected = False
 
     def open(self) -> None:
@@ -71,6 +80,13 @@ class Election:
     def close(self) -> None:
         """Leave, so that another one is elected at once."""
         if self._consumer is not None:
+            # A member with a name keeps its place when it closes, as if it came back
+            # (KIP-345); it leaves when it unsubscribes.
+            self._consumer.unsubscribe()
+            self._told = False
+            end = monotonic() + _LEAVING
+            while not self._told and monotonic() < end:
+                self._consumer.poll(0.1)
             self._consumer.close()
             self._consumer = None
         self.elected = False
@@ -84,5 +100,6 @@ class Election:
         self.elected = self.elected or any(it.partition == 0 for it in partitions)
 
     def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._told = True
         if any(it.partition == 0 for it in partitions):
             self.elected = False

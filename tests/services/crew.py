@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupState, Producer
+from confluent_kafka.admin import AdminClient
 
 from fnm_bus.codec import Codec
 from fnm_bus.event import (
@@ -173,6 +174,16 @@ class Crew:
     def wanted(self) -> list[str]:
         """Return the keys of what is wanted, sorted."""
         return sorted(k for k, it in self.state().items() if it.state == "wanted")
+
+    def members(self) -> int:
+        """Return how many mitigators Kafka knows of; -1 while it asks them."""
+        group = f"{self.plant.prefix}mitigator-election"
+        admin = AdminClient({"bootstrap.servers": self.plant.bootstrap})
+        [known] = admin.describe_consumer_groups([group]).values()
+        found = known.result(timeout=30)
+        if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
+            return -1
+        return len(found.members)
 
     def order(self, verb: str, **about: Any) -> None:
         """Publish a command, as `mitigations` would."""
