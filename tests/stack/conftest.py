@@ -1,7 +1,7 @@
 """One stack for all tests of it, and a table of what was seen."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from services.stack import Stack
@@ -33,6 +33,19 @@ def stack() -> Iterator[Stack]:
 def note() -> Callable[..., None]:
     """Put a row into the table that is shown at the end: `note("kafka", "2 s")`."""
     return lambda *row: ROWS.append(row)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the services said last, below what a test complains of."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        lines = stack.compose("logs", "--tail=60", check=False)
+        report.sections.append(("what the services said", lines))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
