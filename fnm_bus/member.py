@@ -228,7 +228,7 @@ class Member:
             part = self._parts.get((topic, message.partition() or 0))
             if part is not None:
                 part.at = message.offset() or 0
-        elif error.fatal():
+        elif is_fatal(error):
             raise BrokerUnavailable(f"this consumer is shut out: {error.str()}")
         elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
             raise TopicRefused(f"group {self._group}: {error.str()}")
@@ -269,6 +269,14 @@ class Member:
     ) -> None:
         self._alone = self._alone and error is not None
         self._commits.answered(error, offsets)
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Return whether a consumer that was told this is of no more use.
+
+    An error in the place of a record does not say so itself: its `fatal` is False.
+    """
+    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its name
 
 
 def _at(part: Part) -> TopicPartition:

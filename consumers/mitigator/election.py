@@ -11,9 +11,10 @@ from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.member import is_fatal
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,12 @@ class Election:
             "group.id": group,
             "enable.auto.commit": "false",
             "auto.offset.reset": "latest",
+            "error_cb": self._failed,
         }
         self._topic = topic
         self._consumer: Consumer | None = None
-        self._told = False
+        self._told = self._ruined = False
+        self._complaint = ""
         self.elected = False
 
     def open(self) -> None:
@@ -60,6 +63,7 @@ class Election:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
+        self._told = self._ruined = False
         try:
             self._consumer = Consumer(self._settings)
         except KafkaException as exc:
@@ -72,24 +76,47 @@ class Election:
         )
 
     def poll(self, timeout: float) -> bool:
-        """Take part for up to *timeout* seconds; return whether this one is elected."""
+        """Take part for up to *timeout* seconds; return whether this one is elected.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings.
+        """
         if self._consumer is not None:
-            self._consumer.poll(timeout)
+            message = self._consumer.poll(timeout)
+            if message is not None and (error := message.error()) is not None:
+                self._failed(error)
+                self._complain(error)
+            if self._ruined:
+                self.close()
+                self.open()
         return self.elected
 
     def close(self) -> None:
         """Leave, so that another one is elected at once."""
-        if self._consumer is not None:
+        consumer, self._consumer = self._consumer, None
+        self.elected = False
+        if consumer is None:
+            return
+        if not self._ruined:
             # A member with a name keeps its place when it closes, as if it came back
             # (KIP-345); it leaves when it unsubscribes.
-            self._consumer.unsubscribe()
-            self._told = False
-            end = monotonic() + _LEAVING
+            consumer.unsubscribe()
+            self._told, end = False, monotonic() + _LEAVING
             while not self._told and monotonic() < end:
-                self._consumer.poll(0.1)
-            self._consumer.close()
-            self._consumer = None
-        self.elected = False
+                consumer.poll(0.1)
+        consumer.close()
+
+    def _failed(self, error: KafkaError) -> None:
+        # Where the end of its session is not looked at soon enough, librdkafka shuts
+        # itself out: it goes on as a member that it no longer is (its issue 3437).
+        if is_fatal(error):
+            self._ruined = True
+            self._complain(error)
+
+    def _complain(self, error: KafkaError) -> None:
+        if error.str() != self._complaint:
+            self._complaint = error.str()
+            log.warning("election: %s", self._complaint)
 
     def _won(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read here; to hold the partition is all.

@@ -1,0 +1,81 @@
+"""The election: of several mitigators one tries, and Kafka's absence ends nothing."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
+from services.process import wait_until
+
+from consumers.mitigator.election import Election
+from fnm_bus.topics import Admin, Topic
+
+pytestmark = pytest.mark.kafka
+
+
+class Hall:
+    """A group that elects."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.group = f"election-{uuid4().hex}"
+        self.settings = {"bootstrap.servers": bootstrap}
+        self.admin = AdminClient(self.settings)
+        Admin(self.settings).create([Topic(self.group, 1, 1, {})])
+
+    def member(self) -> Election:
+        return Election(self.settings, self.group, self.group)
+
+    def names(self) -> set[str]:
+        """Return the members that Kafka knows of, by `group.instance.id`."""
+        [known] = self.admin.describe_consumer_groups([self.group]).values()
+        members = known.result(timeout=30).members
+        return {it.group_instance_id or "" for it in members}
+
+
+@pytest.fixture
+def hall(kafka: str) -> Iterator[Hall]:
+    return Hall(kafka)
+
+
+def test_one_that_is_shut_out_joins_anew(
+    hall: Hall, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = hall.member()
+    member.open()
+    with closing(member):
+        wait_until(lambda: member.poll(0.1), 30, "elected")
+        [name] = hall.names()
+        settings = {"group.id": hall.group, "group.instance.id": name}
+        with closing(Consumer({**hall.settings, **settings})) as other:
+            other.subscribe([hall.group])
+            wait_until(lambda: bool(other.poll(0.1) or other.assignment()), 30, "it")
+            wait_until(lambda: not member.poll(0.1), 30, "shut out")
+        wait_until(lambda: member.poll(0.1), 30, "elected again")
+        assert hall.names() == {name}
+    assert "Static consumer fenced by other consumer" in caplog.text
+
+
+def test_one_that_leaves_is_no_member_any_more(hall: Hall) -> None:
+    members = [hall.member(), hall.member()]
+    for it in members:
+        it.open()
+
+    def settled() -> bool:
+        elected = [it.poll(0.1) for it in members]
+        return sum(elected) == 1 and len(hall.names()) == len(members)
+
+    wait_until(settled, 30, "one of two is elected")
+    [first] = [it for it in members if it.elected]
+    [second] = [it for it in members if not it.elected]
+    second.close()
+    assert len(hall.names()) == 1
+    first.close()
+    assert hall.names() == set()
+
+
+def test_a_member_that_was_never_open_can_be_closed(hall: Hall) -> None:
+    member = hall.member()
+    member.close()
+    assert not member.elected
