@@ -16,7 +16,7 @@ from services.loops import CODEC, Bench, Seen, event
 from services.plant import Plant
 from services.process import wait_until
 
-from fnm_bus.errors import TopicRefused
+from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.event import DeadLetter
 from fnm_bus.handling import Hold, TryLater
 from fnm_bus.publish import LASTING, KafkaPublisher
@@ -134,6 +134,22 @@ def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions
     loop.stop()
     second.until(*EACH)
     assert sorted(second.ids) == sorted(EACH)
+
+
+def test_one_whose_name_another_takes_says_so_and_ends(bench: Bench) -> None:
+    bench.settings["group.instance.id"] = "one"
+    first, second = Seen(), Seen()
+    bench.start(first)
+    bench.put(event(1))
+    first.until("1")
+    bench.start(second)
+    wait_until(lambda: bench.failed != [], 30, "the first one ends")
+    [why] = bench.failed
+    assert isinstance(why, BrokerUnavailable)
+    assert "shut out" in str(why)
+    bench.failed.clear()
+    bench.put(event(2))
+    second.until("2")
 
 
 def test_what_one_member_has_done_is_not_done_again_by_another(bench: Bench) -> None:
