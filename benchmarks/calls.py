@@ -34,6 +34,9 @@ def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
             HERE / "rivals/naive.py",
             bootstrap,
         ],
+        "sh: nothing": ["/bin/sh", "-c", ":"],
+        "sh: cat > tmp && mv (no fsync)": [it.script("move.sh")],
+        "sh: dd conv=fsync && mv && sync": [it.script("synced.sh")],
     }
     if kcat := shutil.which("kcat"):
         commands[KCAT] = [

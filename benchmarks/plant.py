@@ -1,6 +1,7 @@
 """What the measurements stand on: a broker, a spool, a relay; all of it temporary."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -61,6 +62,15 @@ class Plant:
     spool: Spool
     hook: Path
     shell: Path
+
+    def script(self, name: str) -> Path:
+        """Return a copy of a rival in shell, with directories of its own beside it."""
+        path = self.root / name
+        if not path.exists():
+            shutil.copy(HERE / "rivals" / name, path)
+            for part in ("tmp", "new"):
+                (self.root / "moved" / part).mkdir(parents=True, exist_ok=True)
+        return path
 
     def fill(self, document: bytes, count: int, start: int = 0) -> None:
         """Put *count* entries into the spool, as that many hooks would have."""

@@ -24,10 +24,6 @@ _CALM = 3.0
 """Seconds without a call after which FastNetMon has made all of them."""
 _CALLED = re.compile(r"^(\S+ \S+) \[INFO\] Call script for", re.MULTILINE)
 _ENDED = re.compile(r"^(\S+ \S+) \[INFO\] Subprocess exit code: (\d+)", re.MULTILINE)
-_MOVE = """#!/bin/sh
-t={0}/tmp/$$
-cat > "$t" && mv "$t" {0}/new/
-"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
 
 def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
     what = f"FastNetMon bans {hosts:,} hosts at once"
-    base = _storm(_mover(it.root), hosts)
+    base = _storm(it.script("move.sh"), hosts)
     name = "sh: cat > tmp && mv (no fsync, nothing published)"
     yield Row(what, name, _figure(base), "1.00")
     goals = {"shell hook": 1.5, "Python hook": 3.0}
@@ -140,16 +136,6 @@ def _figure(storm: Storm) -> str:
     return (
         f"{storm.accepted:,} of {storm.calls:,} calls accepted in {storm.seconds:.1f} s"
     )
-
-
-def _mover(root: Path) -> Path:
-    place = root / "moved"
-    for name in ("tmp", "new"):
-        (place / name).mkdir(parents=True)
-    path = root / "mover"
-    path.write_text(_MOVE.format(place))
-    path.chmod(0o755)
-    return path
 
 
 @contextmanager
