@@ -1,17 +1,19 @@
 #!/bin/sh
 # The hook for machines under heavy fire. It stores what FastNetMon says as
-# fnm_bus/hook.py does, which defines the spool, and costs five small programs instead
-# of a Python: tee, sync, link, sync, rm.
+# fnm_bus/hook.py does, which defines the spool, and costs four small programs instead
+# of a Python: tee, sync, link, sync.
 #
 # Status 0: on disk, durably. 75: not in the spool; one line on stderr and in syslog
 # says whether the fallback spool has it. Nothing is ever on stdout.
 #
 # It differs from the Python hook in this:
 # - It never drains: a relay has to run.
-# - It keeps no space free; to ask how much there is would be one more process. A full
-#   disk loses nothing all the same: what tee has read from stdin could not be read
-#   again, so tee writes it to the fallback spool's file system as well, and goes on
-#   with one of the two when the other takes no more.
+# - It keeps no space free; to ask how much there is would be one more process. A disk
+#   that is full in the middle of a document loses nothing all the same: tee gives it to
+#   this shell as well, which writes it to the fallback spool. Only then NULs and line
+#   breaks at its end are gone, which a shell cannot hold.
+# - Its temporary file stays beside the entry, as a second link of the same file. The
+#   relay removes both.
 # - Where not all of /proc can be read, names tell when it ran, not when it was forked.
 # - Where no further process can be started, it reads stdin and says so.
 
@@ -26,11 +28,11 @@ MAX_STDIN=67108864 # bytes of an entry, what is before the document included
 PATH=/usr/bin:/bin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
-unset IFS
+unset IFS document  # what came exported would be exported
 set -ufC          # -C: new files are made with O_EXCL, so a planted link leads nowhere
 umask 027         # others cannot read an entry, the relay's group can
 trap '' PIPE XFSZ # errors of the program that writes, not its death
-name='' trouble='' unsafe='' refused=''
+name='' trouble='' refused=''
 
 # end LINE: say it on stderr and in syslog, and end.
 end() {
@@ -46,8 +48,7 @@ end() {
 lost() {
     cat 2>/dev/null
     clean
-    trouble=$trouble${trouble:+; }$1${unsafe:+; fallback: $unsafe}
-    end "this notification is lost: $trouble"
+    end "this notification is lost: $trouble${trouble:+; }$1"
 }
 
 # How dash ends when it cannot fork; this starts nothing.
@@ -73,7 +74,8 @@ begin() {
     return 1
 }
 
-# commit ROOT: make an entry of its temporary file. By a link: mv takes twice as long.
+# commit ROOT: make an entry of its temporary file. By a link: mv takes twice as long,
+# and so would a rm of what is behind it.
 commit() {
     file=$1/incoming/tmp/$name
     bucket=$1/incoming/new/${name#"${name%?}"}
@@ -83,12 +85,6 @@ commit() {
     link "$file" "$bucket/$name" 2>/dev/null || return
     why="$bucket: cannot be synced"
     sync "$bucket" 2>/dev/null
-}
-
-# is_status ARGUMENT...: whether the document, without what is before it, says so.
-is_status() {
-    before=$(printf '%s\0' "fnm-bus 1 $#" "$@" | wc -c)
-    tail -c "+$((before + 1))" "$whole" | tr -d '\0' | grep -qF attack_status
 }
 
 started() { ticks=${20}; } # FIELD...: field 22, where the first is the third
@@ -106,6 +102,8 @@ exec >/dev/null
 { true 3>&2; } 2>/dev/null || exec 2>/dev/null
 trap last EXIT
 ulimit -f $((MAX_STDIN / 512)) 2>/dev/null
+# shellcheck disable=SC3045 # where there is no such limit, that is no error
+ulimit -v 524288 2>/dev/null # KiB: an endless document ends the shell, not the machine
 # In the text mode FastNetMon Community leaves its own stdin connected.
 [ $# = 4 ] && [ "$4" = unban ] && exec </dev/null
 { true 3<&0; } 2>/dev/null || { exec </dev/null; lost 'stdin is closed'; }
@@ -132,32 +130,42 @@ if [ -e "$SPOOL/full" ]; then
     [ "$refused" = all ] && trouble="$SPOOL: at its limit: all"
 fi
 one=$SPOOL/incoming/tmp/$name two=$FALLBACK/incoming/tmp/$name
-if [ "$trouble" ] || ! begin "$one" "$@"; then
-    one=/dev/null trouble=${trouble:-$why}
-fi
-begin "$two" "$@" || two=/dev/null unsafe=$why
 
-whole=$one
-if ! said=$(tee -a "$two" "$one" 2>&1 >/dev/null); then
-    # A line for each file that takes no more, or when stdin cannot be read. But a tee
-    # that says `I/O error`, busybox's, has one line for the first of both.
-    case $one$two$said in *'
-'* | */dev/null* | *"$two: I/O error"*) lost "$said" ;; esac
-    longer=$(($(wc -c <"$one") - $(wc -c <"$two")))
-    [ -z "$said" ] || [ $longer = 0 ] && lost "${said:-tee was killed}"
-    [ $longer -lt 0 ] && whole=$two trouble=$said
-    [ $longer -gt 0 ] && two=/dev/null unsafe=$said
-fi
-[ "$whole" = /dev/null ] && whole=$two
-[ "$refused" ] && is_status "$@" && trouble=${trouble:-$SPOOL: at its limit: $refused}
-if [ -z "$trouble" ] && commit "$SPOOL"; then
-    trap 'exit 0' EXIT
-    clean
-    exit 0
+# Where the document is, once there is trouble: still in stdin, in a file, or here.
+from=stdin
+if [ -z "$trouble" ] && begin "$one" "$@"; then
+    from=$one
+    { document=$(tee -a "$one"); } 2>/dev/null
+    case $? in
+    0) ;;
+    1) # It could not read; or it has read all, and the file has not taken all.
+        [ "$(cat 2>&1)" ] && lost 'stdin: cannot be read'
+        from=document
+        trouble=$(echo | tee -a "$one" 2>&1 >/dev/null)
+        trouble=${trouble:-"$one: it has not taken all"}
+        ;;
+    *) lost 'tee: was killed, or is missing' ;;
+    esac
+    [ "$refused" ] && case $document in *attack_status*)
+        trouble=${trouble:-"$SPOOL: at its limit: $refused"}
+        ;;
+    esac
+    if [ -z "$trouble" ] && commit "$SPOOL"; then
+        trap 'exit 0' EXIT
+        exit 0
+    fi
 fi
 trouble=${trouble:-$why}
-[ "$two" = /dev/null ] && lost 'nowhere else'
+
 room || lost "fallback: $FALLBACK: full"
+[ "$from" = "$one" ] || begin "$two" "$@" || lost "fallback: $why"
+why=$({
+    case $from in
+    stdin) cat >>"$two" ;;
+    document) printf %s "$document" >>"$two" ;;
+    *) cat "$one" >"$two" ;;
+    esac
+} 2>&1) || lost "fallback: $two: ${why##*: }"
 commit "$FALLBACK" || lost "fallback: $why"
 clean
 end "$trouble; kept in the fallback spool: $bucket/$name"

@@ -86,19 +86,20 @@ class Intake:
         return prepared.record
 
     def forget(self, item: Item) -> None:
-        """Remove an entry, and what its hook left beside it if it was killed just then.
+        """Remove an entry, and before it what its hook left beside it.
 
-        That is a second link of the entry, or a copy in the other spool: to find it
-        later would be to count as lost what was published.
+        That is a second link of the entry, which the shell hook never removes, or a
+        copy in the other spool where it was killed just then. To find them later would
+        be to count as lost what was published.
 
         Raises:
             SpoolError: the entry cannot be removed.
         """
         if item.source is None:
             return
-        item.source.remove(item.name)
         for spool in self.spools:
             spool.forget_temporary(item.name)
+        item.source.remove(item.name)
 
 
 def _log(entry: str, drift: Sequence[Drift]) -> None:

@@ -98,7 +98,7 @@ class Keeper:
         for spool in self.spools:
             for left in spool.clean():
                 if any(it.path(left.name).exists() for it in self.spools):
-                    continue  # it died when it had stored
+                    continue  # a second link of what is stored, or a copy
                 self.metrics.left.inc()
                 log.warning(
                     "a hook died before it had stored: entry=%s size=%d", *left[:2]

@@ -16,6 +16,7 @@ _MIB = 1024 * 1024
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Nice = Annotated[int, Field(ge=0, le=19)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -119,6 +120,11 @@ class RelaySettings(Table):
     in_flight_bytes: Count = Field(64 * _MIB, description="Likewise, in bytes.")
     flush: Seconds = Field(
         5.0, description="Seconds that records in flight get when the relay ends."
+    )
+    nice: Nice = Field(
+        5,
+        description="Priority on the CPU of whoever drains, so that the detector and"
+        " its hooks go first: from 0, as all others, to 19, the last.",
     )
 
 

@@ -70,12 +70,13 @@ def _relayed(spool: Path) -> bool:
 def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:
     """Drain if nobody else does; return why this document is invalid, or ""."""
     known = settings(file)
-    from fnm_bus import wiring
+    from fnm_bus import priority, wiring
     from fnm_bus.spool import Spool
 
     if not wiring.may_drain(known):
         return ""
     Spool(known.spool.directory).become_owner()
+    priority.lower(known.relay.nice)
     within = known.notify.deadline if deadline is None else deadline
     _ended, refused = wiring.drain_once(known, within)
     return refused.get(path.rpartition("/")[2], {}).get("reason", "")

@@ -31,12 +31,13 @@ def relay(
 
         fnm-bus relay --once --deadline 30
     """
-    from fnm_bus import wiring
+    from fnm_bus import priority, wiring
     from fnm_bus.metrics import RelayMetrics
     from fnm_bus.spool import Spool
 
     known = settings(file)
     Spool(known.spool.directory).become_owner()
+    priority.lower(known.relay.nice)
     if once:
         _once(wiring.drain_once(known, deadline)[0].value, LEFT)
         return

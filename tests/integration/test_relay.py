@@ -13,6 +13,8 @@ import pytest
 from services.kafka import Cluster
 from services.plant import Plant, ban, silent
 
+from fnm_bus.settings import Settings
+
 
 def ids(events: list[Any]) -> list[str]:
     return [event.receipt.event_id for event in events]
@@ -64,6 +66,16 @@ def test_sigterm_ends_the_relay_with_nothing_half_done(
     left = len(real_plant.spool.scan())
     events = real_plant.events("host", 500 - left)
     assert len(set(ids(events))) == len(events) == 500 - left
+
+
+def test_a_relay_with_all_its_threads_lets_the_detector_go_first(plant: Plant) -> None:
+    relay = plant.start()
+    plant.call(ban("192.0.2.1"))
+    plant.events("host", 1)
+    threads = [int(it.name) for it in Path(f"/proc/{relay.pid}/task").iterdir()]
+    assert len(threads) > 1
+    wanted = Settings().relay.nice
+    assert {os.getpriority(os.PRIO_PROCESS, it) for it in threads} == {wanted}
 
 
 def test_two_relays_take_turns(plant: Plant) -> None:

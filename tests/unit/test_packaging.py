@@ -162,6 +162,12 @@ def test_who_drains_sees_the_processes_of_other_users(name: str) -> None:
     assert not {"ProtectProc", "ProcSubset"} & found.keys()
 
 
+@pytest.mark.parametrize("name", ["relay", "drain"])
+def test_who_drains_lets_the_detector_go_first(name: str) -> None:
+    [nice] = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")["Nice"]
+    assert int(nice) == Settings().relay.nice
+
+
 @as_service
 def test_a_service_starts_a_command_that_there_is(path: Path) -> None:
     program, *arguments = command(path)

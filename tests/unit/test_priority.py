@@ -1,0 +1,43 @@
+"""Who drains lets others go first, and never takes a better place than it had."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fnm_bus import priority
+
+
+def after(wanted: int, before: int = 0) -> int:
+    """Return the priority of a process that began with *before* and lowered it."""
+    code = f"import os; from fnm_bus import priority; priority.lower({wanted})"
+    command = [sys.executable, "-c", f"{code}; print(os.getpriority(0, 0))"]
+    done = subprocess.run(
+        ["nice", f"-n{before}", *command], capture_output=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize(("wanted", "before", "is_now"), [(5, 0, 5), (5, 7, 7)])
+def test_it_is_lowered_and_never_raised(wanted: int, before: int, is_now: int) -> None:
+    assert after(wanted, before) == is_now
+
+
+def test_nothing_is_changed_unless_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "setpriority")
+    priority.lower(0)
+
+
+def test_where_it_is_not_allowed_it_is_said_and_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    with caplog.at_level("INFO"):
+        priority.lower(19)
+    assert "the priority stays as it is" in caplog.text
