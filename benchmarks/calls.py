@@ -15,10 +15,11 @@ from report import Row
 BARE = "python -I -S -c pass"
 PYTHON = "Python hook, relay running"
 SHELL = "shell hook, relay running"
+BUSYBOX = "shell hook by busybox, relay running"
 KCAT = "kcat (no Avro, no disk)"
-GOALS = {PYTHON: (BARE, 1.4), SHELL: (KCAT, 1.2)}
+GOALS = {PYTHON: (BARE, 1.4), SHELL: (KCAT, 1.2), BUSYBOX: (KCAT, 1.2)}
 """The most that one call may take, in times of another's."""
-RATES = {PYTHON: 140, SHELL: 500}
+RATES = {PYTHON: 140, SHELL: 500, BUSYBOX: 500}
 """Calls in a second, 32 at a time, on the machine of the results."""
 Command = Sequence[str | Path]
 
@@ -29,6 +30,7 @@ def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
         BARE: [sys.executable, "-I", "-S", "-c", "pass"],
         PYTHON: [it.hook, "ban", "10.154.0.2"],
         SHELL: [it.shell, "ban", "10.154.0.2"],
+        BUSYBOX: [it.busybox, "ban", "10.154.0.2"],
         "naive: a producer per call": [
             sys.executable,
             HERE / "rivals/naive.py",

@@ -62,6 +62,7 @@ class Plant:
     spool: Spool
     hook: Path
     shell: Path
+    busybox: Path
 
     def script(self, name: str) -> Path:
         """Return a copy of a rival in shell, with directories of its own beside it."""
@@ -116,15 +117,16 @@ def plant(bootstrap: str) -> Iterator[Plant]:
     """Make a plant in a temporary directory on a disk, not in memory."""
     with tempfile.TemporaryDirectory(prefix="fnm-bus-bench-", dir="/var/tmp") as name:
         root = Path(name)
-        config, hooks = root / "fnm-bus.toml", (root / "hook", root / "hook-sh")
+        config = root / "fnm-bus.toml"
+        kinds = {"hook": (), "hook-sh": ("--shell",), "hook-bb": ("--busybox",)}
         config.write_text(
             f'sensor = "bench"\n[kafka]\n"bootstrap.servers" = "{bootstrap}"\n'
             f'[spool]\ndirectory = "{root}/spool"\nfallback = "{root}/fallback"\n'
             "soft_files = 150000\n[relay]\nmetrics_port = 0\n"
         )
-        for path, kind in zip(hooks, ((), ("--shell",)), strict=True):
-            install = [sys.executable, "-m", "fnm_bus", "hook", "install", path]
+        for file, kind in kinds.items():
+            install = [sys.executable, "-m", "fnm_bus", "hook", "install", root / file]
             subprocess.run(
                 [*install, "--config", config, *kind], check=True, capture_output=True
             )
-        yield Plant(root, config, Spool(root / "spool"), *hooks)
+        yield Plant(root, config, Spool(root / "spool"), *map(root.joinpath, kinds))

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ _LAST: Final = "# -- end of the settings --\n"
 _SHEBANG: Final = 127
 """Bytes of a first line that every kernel since Linux 2.0 reads (execve(2))."""
 SHELL: Final = Path("/bin/sh")
-"""Named as the interpreter, it means the hook in shell, `hook.sh`."""
+"""Named as the interpreter, it means the hook in shell, `hook.sh`; as busybox does."""
 _SHELL_TEXT: Final = Path(__file__).with_name("hook.sh")
 _SHELL_SETTINGS: Final = ("SPOOL", "FALLBACK", "FALLBACK_FILES", "FALLBACK_BYTES")
 _SHELL_NUMBERS: Final = ("FALLBACK_FILES", "FALLBACK_BYTES")
@@ -31,6 +32,29 @@ def best_python() -> Path:
     """
     system = Path("/usr/bin/python3")
     return system if system.exists() else Path(sys.executable).resolve()
+
+
+def busybox() -> Path:
+    """Return where busybox is.
+
+    Raises:
+        ConfigError: it is not on this machine.
+    """
+    found = shutil.which("busybox", path="/usr/bin:/bin")
+    if found is None:
+        raise ConfigError("busybox: is neither in /usr/bin nor in /bin; install it")
+    return Path(found)
+
+
+def speaks_shell(interpreter: Path) -> bool:
+    """Return whether this interpreter means the hook in shell."""
+    return interpreter == SHELL or interpreter.name == "busybox"
+
+
+def _first_line(interpreter: Path) -> str:
+    if interpreter == SHELL:
+        return f"#!{interpreter}"
+    return f"#!{interpreter} {'sh' if speaks_shell(interpreter) else '-IS'}"
 
 
 def settings(
@@ -59,7 +83,7 @@ def source(interpreter: Path, values: Mapping[str, object]) -> str:
 
     Args:
         interpreter: absolute path of a Python, 3.9 or newer, without any package; or
-            `SHELL`.
+            `SHELL`; or busybox', whose shell starts no program for what it has itself.
         values: see `settings`.
 
     Raises:
@@ -71,18 +95,19 @@ def source(interpreter: Path, values: Mapping[str, object]) -> str:
         for name, value in {**values, "PYTHON": interpreter}.items()
         if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
     ]
-    first = f"#!{interpreter} -IS"
+    first = _first_line(interpreter)
     if re.search(r"\s", str(interpreter)) or len(first.encode()) > _SHEBANG:
         faults.append(
             f"python: {interpreter}: the first line of a script holds no blanks in a"
             f" path, and {_SHEBANG} bytes; choose another, such as /usr/bin/python3"
         )
-    if interpreter == SHELL and values["DRAIN"]:
+    if speaks_shell(interpreter) and values["DRAIN"]:
         faults.append("drain: the hook in shell never drains")
     if faults:
         raise ConfigError("\n".join(faults))
-    if interpreter == SHELL:
+    if speaks_shell(interpreter):
         text = _SHELL_TEXT.read_text(encoding="utf-8")
+        text = f"{first}\n{text.partition(chr(10))[2]}"
         lines = [f"{name}={_quoted(name, values[name])}\n" for name in _SHELL_SETTINGS]
     else:
         text = f"{first}\n{Path(hook.__file__).read_text(encoding='utf-8')}"
@@ -107,7 +132,7 @@ def read_settings(text: str) -> tuple[str, dict[str, object]]:
     Raises:
         ConfigError: it is not the text of a hook.
     """
-    match = re.match(rf"#!(?=({SHELL}\n)|\S+ -IS\n)(\S+)", text)
+    match = re.match(rf"#!(?=({SHELL}\n|\S+/busybox sh\n)|\S+ -IS\n)(\S+)", text)
     if match is None or _FIRST not in text or _LAST not in text:
         raise ConfigError("this is no hook: `fnm-bus hook install` writes one")
     lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()

@@ -37,7 +37,8 @@ def check(path: Path) -> list[Finding]:
         remedy = f"run: fnm-bus hook install {path}"
         return [Finding(ok=False, what=f"{path}: {exc}", remedy=remedy)]
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
-    runs = _shell() if Path(interpreter) == install.SHELL else _python(interpreter)
+    speaks_shell = install.speaks_shell(Path(interpreter))
+    runs = _shell(interpreter) if speaks_shell else _python(interpreter)
     found = [_file(path), runs, _version(path, interpreter, values, text)]
     found += [_directories(spool, "spool"), _directories(fallback, "fallback spool")]
     found.append(_file_systems(spool, fallback))
@@ -68,7 +69,7 @@ def _python(python: str) -> Finding:
         trouble = str(exc)
     if not trouble and not _open_to_all(Path(python)):
         trouble = "other users cannot start it"
-    remedy = "install the hook again with --python /usr/bin/python3"
+    remedy = "install python3 for all users, then the hook again"
     return Finding(not trouble, f"{python}: {trouble or 'runs'}", trouble and remedy)
 
 
@@ -77,15 +78,14 @@ def _open_to_all(path: Path) -> bool:
     return all(it.stat().st_mode & stat.S_IXOTH for it in (path, *path.parents))
 
 
-def _shell() -> Finding:
-    found = {name: shutil.which(name, path=_TOOLS_PATH) for name in _TOOLS}
-    missing = [name for name, program in found.items() if program is None]
-    what = f"{install.SHELL}: has {', '.join(found)}"
+def _shell(shell: str) -> Finding:
+    if not os.access(shell, os.X_OK):
+        remedy = f"install {Path(shell).name}, or the hook again"
+        return Finding(ok=False, what=f"{shell}: is missing", remedy=remedy)
+    missing = [it for it in _TOOLS if shutil.which(it, path=_TOOLS_PATH) is None]
+    what = f"{shell}: has {', '.join(_TOOLS)}"
     if missing:
-        what = f"{install.SHELL}: not in {_TOOLS_PATH}: {', '.join(missing)}"
-    elif Path(found["tee"] or "").resolve().name == "busybox":
-        # Where a disk is full it does not say which of its files is whole.
-        what, missing = f"{found['tee']}: busybox, not coreutils", ["tee"]
+        what = f"{shell}: not in {_TOOLS_PATH}: {', '.join(missing)}"
     return Finding(not missing, what, "install coreutils" if missing else "")
 
 

@@ -50,13 +50,21 @@ def install(  # noqa: PLR0913 - one parameter for each option
             " It needs coreutils and no Python, and a relay: it implies --no-drain.",
         ),
     ] = False,
+    busybox: Annotated[
+        bool,
+        typer.Option(
+            "--busybox",
+            help="As --shell, run by busybox, which starts no program for what it has"
+            " itself: the quickest.",
+        ),
+    ] = False,
 ) -> None:
     """Write the hook, make the spool, and print FastNetMon's settings.
 
     Example:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
-    if shell and drain:
+    if (shell or busybox) and drain:
         raise typer.BadParameter("--shell: this hook never drains; leave --drain out")
     from fnm_bus import install as installing
     from fnm_bus.spool import Spool
@@ -73,9 +81,12 @@ def install(  # noqa: PLR0913 - one parameter for each option
     command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
     command += ["--deadline", seconds]
     command += ["--config", str(file.resolve())] if file else []
-    if shell or drain is False:
+    if shell or busybox or drain is False:
         command = []
-    interpreter = installing.SHELL if shell else installing.best_python()
+    if busybox:
+        interpreter = installing.busybox()
+    else:
+        interpreter = installing.SHELL if shell else installing.best_python()
     text = installing.install(path, directory, second, interpreter, command)
     say(f"fnm-bus: hook {path}")
     typer.echo(text, nl=False)

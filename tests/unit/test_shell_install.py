@@ -79,15 +79,40 @@ def arguments(directory: Path) -> list[str]:
     return ["hook", "install", str(directory / "hook"), *spools]
 
 
-def test_the_command_line_installs_it(tmp_path: Path) -> None:
-    done = runner.invoke(app, [*arguments(tmp_path), "--shell"])
+BUSYBOX = shutil.which("busybox", path="/usr/bin:/bin")
+needs_busybox = pytest.mark.skipif(BUSYBOX is None, reason="busybox is not installed")
+
+
+@pytest.mark.parametrize(
+    ("option", "interpreter"),
+    [("--shell", "/bin/sh"), pytest.param("--busybox", BUSYBOX, marks=needs_busybox)],
+)
+def test_the_command_line_installs_it(
+    tmp_path: Path, option: str, interpreter: str
+) -> None:
+    done = runner.invoke(app, [*arguments(tmp_path), option])
     assert done.exit_code == 0, done.output
     path = tmp_path / "hook"
     assert path.stat().st_mode & 0o777 == 0o755
     shell, values = install.read_settings(path.read_text(encoding="utf-8"))
-    assert (shell, values["DRAIN"]) == ("/bin/sh", ())
+    assert (shell, values["DRAIN"]) == (interpreter, ())
     subprocess.run([path, "ban", "192.0.2.1"], input=b"{}", check=True)
     assert len(list((tmp_path / "spool/incoming/new").glob("?/*"))) == 1
+
+
+def test_without_busybox_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name, path: path and None)
+    done = runner.invoke(app, [*arguments(tmp_path), "--busybox"])
+    assert isinstance(done.exception, ConfigError)
+    assert "busybox" in str(done.exception)
+
+
+def test_both_hooks_in_shell_differ_in_their_first_line_only() -> None:
+    shell = install.source(install.SHELL, VALUES)
+    busybox = install.source(Path("/bin/busybox"), VALUES)
+    assert busybox == shell.replace("#!/bin/sh\n", "#!/bin/busybox sh\n", 1)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +127,9 @@ def test_the_python_hook_drains_unless_told_otherwise(
     assert bool(install.read_settings(text)[1]["DRAIN"]) == drains
 
 
-def test_a_hook_in_shell_cannot_be_told_to_drain(tmp_path: Path) -> None:
-    done = runner.invoke(app, [*arguments(tmp_path), "--shell", "--drain"])
+@pytest.mark.parametrize("option", ["--shell", "--busybox"])
+def test_a_hook_in_shell_cannot_be_told_to_drain(tmp_path: Path, option: str) -> None:
+    done = runner.invoke(app, [*arguments(tmp_path), option, "--drain"])
     assert done.exit_code == 2
     assert "never drains" in done.output
     assert list(tmp_path.iterdir()) == []
