@@ -62,6 +62,8 @@ class Drain:
         self._known: set[str] = set()
         self._todo: deque[Item] = deque()
         self._held: list[tuple[Item, Mapping[str, str], bool]] = []
+        self._unread: list[Item] = []
+        self._unremoved: list[Item] = []
         self._gates: dict[str, Gate] = {}
         self._rank = 0
         self.thinning = False
@@ -72,7 +74,8 @@ class Drain:
     @property
     def idle(self) -> bool:
         """Whether everything found so far is published or held."""
-        return not self._todo and all(gate.idle for gate in self._gates.values())
+        left = self._todo or self._unread or self._unremoved
+        return not left and all(gate.idle for gate in self._gates.values())
 
     @property
     def known(self) -> int:
@@ -132,17 +135,23 @@ class Drain:
                 self._forget(item)
                 self._metrics.status_skipped.inc()
 
-    def retry_held(self) -> None:
-        """Try once more to put into the quarantine what did not fit."""
+    def retry(self) -> None:
+        """Try once more what the quarantine had no room for, and the disk refused."""
         held, self._held = self._held, []
         for item, reason, told in held:
             self._set_aside(item, reason, told=told)
+        self._todo.extend(self._unread)
+        self._unread.clear()
+        unremoved, self._unremoved = self._unremoved, []
+        for item in unremoved:
+            self._forget(item)
 
     def show(self) -> None:
         """Set the gauges."""
         for topic, gate in self._gates.items():
             self._metrics.in_flight.labels(topic).set(gate.in_flight)
         self._metrics.held.set(len(self._held))
+        self._metrics.disk_refused.set(len(self._unread) + len(self._unremoved))
 
     def _add(self, name: str, spool: Spool | None) -> None:
         self._known.add(name)
@@ -173,7 +182,8 @@ class Drain:
             self._set_aside(item, {"reason": str(exc)})
             return
         except SpoolError as exc:
-            log.warning("left alone: entry=%s %s", item.name, exc)
+            self._complain("cannot be read", item, exc)
+            self._unread.append(item)
             return
         if record is None:
             self._forget(item)
@@ -260,8 +270,20 @@ class Drain:
             self._add(item.name, None)
 
     def _forget(self, item: Item) -> None:
-        self._intake.forget(item)
-        self._known.discard(item.name)
+        try:
+            self._intake.forget(item)
+        except SpoolError as exc:
+            # It is on Kafka. A process that ended for this would publish it once more
+            # with each start.
+            self._complain("cannot be removed", item, exc)
+            self._unremoved.append(item)
+        else:
+            self._known.discard(item.name)
+
+    def _complain(self, what: str, item: Item, error: SpoolError) -> None:
+        if item.trouble != str(error):
+            item.trouble = str(error)
+            log.warning("%s, will be tried again: %s", what, error)
 
 
 def _refusal(error: PublishError) -> dict[str, str]:

@@ -26,6 +26,7 @@ class Item:
         stored_at: when it was stored (Unix time in seconds), 0 until read.
         attack: what a status update is about, so that a newer one can replace it.
         shrunk: whether it goes without its packet samples, being too large with them.
+        trouble: what the disk refused last, so that it is said once.
     """
 
     rank: int
@@ -35,6 +36,7 @@ class Item:
     stored_at: float = 0.0
     attack: tuple[str, str] | None = None
     shrunk: bool = False
+    trouble: str = ""
 
 
 @dataclass(slots=True)

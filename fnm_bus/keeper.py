@@ -56,7 +56,7 @@ class Keeper:
         if now < self._care_at:
             return
         self._limit(self._measure()[0])
-        self.drain.retry_held()
+        self.drain.retry()
         self.drain.show()
         self.metrics.quarantine_files.set(self.quarantine.count())
         if now >= self._clean_at:

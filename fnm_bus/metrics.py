@@ -50,6 +50,11 @@ class RelayMetrics(Figures):
             "held", "Documents that wait because the quarantine is full"
         )
     )
+    disk_refused: Gauge = field(
+        default_factory=lambda: gauge(
+            "disk_refused", "Entries that can now be neither read nor removed"
+        )
+    )
     truncated: Counter = field(
         default_factory=lambda: counter(
             "truncated", "Events published without their packet samples", "topic"

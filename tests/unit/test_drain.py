@@ -17,6 +17,7 @@ from fnm_bus.errors import (
     PublishError,
     RecordRefused,
     RecordTooLarge,
+    SpoolError,
     TopicRefused,
 )
 from fnm_bus.event import DeadLetter, HostEvent
@@ -28,7 +29,7 @@ from fnm_bus.publish import MemoryPublisher
 from fnm_bus.quarantine import Quarantine
 from fnm_bus.record import Record
 from fnm_bus.route import Topics
-from fnm_bus.spool import Spool
+from fnm_bus.spool import Entry, Spool
 
 TOPICS = Topics()
 PACKETS = ["a packet " * 50]
@@ -286,9 +287,54 @@ def test_with_a_full_quarantine_the_document_stays_in_the_spool(
     assert house.figure("held") == 1
     assert len(house.events(TOPICS.host)) == 1
     house.quarantine.delete(house.quarantine.list()[0])
-    drain.retry_held()
+    drain.retry()
     assert house.spools[0].scan() == []
     assert list(house.quarantine.list()) == [name]
+
+
+def test_what_the_disk_does_not_let_be_read_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.call(document("192.0.2.1"))
+    drain = house.drain()
+
+    def broken(name: str) -> Entry:
+        raise SpoolError(f"{name}: Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(house.spools[0], "read", broken)
+        turn(drain)
+        drain.retry()
+        turn(drain)
+        drain.show()
+    assert (drain.idle, drain.stuck, house.figure("disk_refused")) == (False, True, 1)
+    drain.retry()
+    turn(drain)
+    assert drain.idle
+    assert len(house.events(TOPICS.host)) == 1
+
+
+def test_what_the_disk_does_not_let_be_removed_is_not_published_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.call(document("192.0.2.1"))
+    drain = house.drain()
+
+    def broken(name: str) -> None:
+        raise SpoolError(f"{name}: Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(house.spools[0], "remove", broken)
+        for _ in range(3):
+            turn(drain)
+            drain.retry()
+        drain.show()
+    assert (drain.idle, house.figure("disk_refused")) == (False, 1)
+    assert caplog.text.count("cannot be removed") == 1
+    drain.retry()
+    turn(drain)
+    assert (drain.idle, house.spools[0].scan()) == (True, [])
+    assert len(house.events(TOPICS.host)) == 1
 
 
 def test_a_released_document_keeps_its_event_id(house: House) -> None:
