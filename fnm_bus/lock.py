@@ -1,5 +1,6 @@
 """The spool's lock: who holds it drains, and only the spool's owner may."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -84,7 +85,7 @@ def _open(path: Path) -> int:
     # Without O_CREAT: a lock file is made once, at set-up, and never removed, so that
     # no two processes can hold the locks of two files of one name.
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = _open_for(os.O_RDWR, path)
     except FileNotFoundError as exc:
         raise SpoolError(f"{path}: missing; set the spool up first") from exc
     except OSError as exc:
@@ -97,6 +98,16 @@ def _open(path: Path) -> int:
             " owner drains"
         )
     return fd
+
+
+def _open_for(access: int, path: Path) -> int:
+    try:
+        return os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno != errno.EROFS:
+            raise
+        # Enough for the lock, but not on NFS (flock(2)); the fallback spool is drained.
+        return _open_for(os.O_RDONLY, path)
 
 
 def _handed_over(path: Path) -> int | None:

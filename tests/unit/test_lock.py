@@ -1,5 +1,6 @@
 """Who holds the lock drains: one process, the owner's."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -106,4 +107,21 @@ def test_a_descriptor_that_is_not_the_lock_is_not_taken_for_it(
     lock = spool.lock()
     assert lock is not None
     with lock:
+        assert spool.locked()
+
+
+def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def read_only(path: Path, flags: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", read_only)
+    held = spool.lock()
+    assert held is not None
+    with held:
         assert spool.locked()
