@@ -222,8 +222,11 @@ def check_fallback(root: str) -> None:
     for digit in "0123456789abcdef":
         with posix.scandir(f"{root}/incoming/new/{digit}") as entries:
             for entry in entries:
+                try:
+                    size += entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:  # the relay has it now
+                    continue
                 files += 1
-                size += entry.stat(follow_symlinks=False).st_size
     if files >= FALLBACK_FILES or size >= FALLBACK_BYTES:
         raise OSError(f"{root}: full, {files} files of {size} bytes together")
 
@@ -336,7 +339,7 @@ def drain(lock: int) -> None:
 def main() -> int:
     """Store the notification on stdin; return the exit status."""
     arguments = sys.argv[1:]
-    status, child = STORED, 0
+    status = STORED
     try:
         document = read_stdin(arguments)
         path, trouble = keep(SPOOL, FALLBACK, arguments, document)
@@ -348,10 +351,11 @@ def main() -> int:
         status = TRY_LATER
     try:
         if DRAIN and (lock := take_lock(SPOOL)) >= 0 and not pause_left(SPOOL):
-            # The drain's own status would hide that the spool did not take this one.
-            child = posix.fork() if status else 0
+            # A process of its own: how the drain ends is not what became of this one.
+            child = posix.fork()
             if not child:
                 drain(lock)
+            posix.close(lock)
             posix.waitpid(child, 0)
     except OSError as error:
         say(f"cannot drain the spool: {error}")

@@ -157,6 +157,7 @@ if [ -z "$trouble" ] && begin "$one" "$@"; then
 fi
 trouble=${trouble:-$why}
 
+[ "$from" != "$one" ] || [ -r "$one" ] || from=document
 room || lost "fallback: $FALLBACK: full"
 [ "$from" = "$one" ] || begin "$two" "$@" || lost "fallback: $why"
 why=$({

@@ -33,9 +33,9 @@ def notify(
 
         fnm-bus notify ban 192.0.2.1 < ban.json
     """
-    document = hook.read_stdin(context.args)
     spool, fallback = location.spools(file)
     try:
+        document = hook.read_stdin(context.args)
         path, trouble = hook.keep(str(spool), str(fallback), context.args, document)
     except OSError as exc:
         complain(f"this notification is lost: {exc}; is the spool set up?")

@@ -432,7 +432,7 @@ def drains(installed: Installed, status: int = 0) -> Path:
     return told
 
 
-def test_where_no_relay_runs_the_hook_becomes_the_drain_and_hands_the_lock_over(
+def test_where_no_relay_runs_the_hook_starts_the_drain_and_hands_the_lock_over(
     installed: Installed,
 ) -> None:
     told = drains(installed)
@@ -442,6 +442,16 @@ def test_where_no_relay_runs_the_hook_becomes_the_drain_and_hands_the_lock_over(
     lock = (installed.spool.root / "lock").stat()
     assert facts["lock"] == [lock.st_dev, lock.st_ino]
     assert facts["in"] == ""
+    assert len(installed.entries()) == 1
+
+
+@pytest.mark.parametrize("status", [75, 78])
+def test_how_the_drain_ends_is_not_what_became_of_the_document(
+    installed: Installed, status: int
+) -> None:
+    told = drains(installed, status)
+    assert installed(SAMPLE).returncode == 0
+    assert told.exists()
     assert len(installed.entries()) == 1
 
 

@@ -3,6 +3,7 @@
 import os
 import posix
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,23 @@ def test_arguments_and_document_come_back_as_they_were(arguments: list[str]) -> 
     document = b'{"a": "\x00\xff"}\0\n'
     shown = tuple(it.replace("\udcff", "\\xff") for it in arguments)
     assert unpack(hook.pack(arguments, document)) == (shown, document)
+
+
+def test_a_fallback_spool_that_is_drained_meanwhile_has_room(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.store(str(root), NAME, b"one")
+    scandir = posix.scandir
+
+    def taken_in_between(path: str) -> object:
+        entries = list(scandir(path))
+        for it in root.glob("incoming/new/?/*"):
+            it.unlink()
+        return nullcontext(entries)
+
+    monkeypatch.setattr(posix, "scandir", taken_in_between)
+    hook.check_fallback(str(root))
+    assert not list(root.glob("incoming/new/?/*"))
 
 
 def test_an_entry_is_stored_whole_and_hidden_from_others(root: Path) -> None:
