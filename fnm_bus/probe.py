@@ -180,10 +180,10 @@ def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
     deadline = time.monotonic() + _PATIENCE
     while name := _entry(spool, process.pid):
         if not relay:
-            spool.remove(name)
+            _remove(spool, name)
             return Finding(ok=True, what="a notification was stored, and removed")
         if time.monotonic() > deadline:
-            spool.remove(name)
+            _remove(spool, name)
             what = f"the relay did not take a notification within {_PATIENCE:.0f} s"
             return Finding(ok=False, what=what, remedy="look at the relay's log")
         time.sleep(_NAP)
@@ -191,6 +191,11 @@ def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
         return Finding(ok=True, what="a notification was stored, and the relay took it")
     what = "the hook ended with 0 and left nothing"
     return Finding(ok=False, what=what, remedy="does somebody else empty the spool?")
+
+
+def _remove(spool: Spool, name: str) -> None:
+    spool.forget_temporary(name)
+    spool.remove(name)
 
 
 def _entry(spool: Spool, pid: int) -> str | None:

@@ -633,6 +633,7 @@ def test_a_check_proves_it(plain: Installed) -> None:
     # What is wrong here: both spools are on one file system, and no relay runs.
     assert ["file system" in wrong[0], wrong[1]] == [True, "no relay runs"]
     assert "stored, and removed" in findings[-1].what
+    assert not [*plain.spool.root.glob("incoming/tmp/*"), *plain.spool.scan()]
     plain.change("umask 027", "umask 000")
     assert any("changed by hand" in it.what for it in probe.check(plain.path))
 
