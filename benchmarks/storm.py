@@ -6,8 +6,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -22,6 +22,8 @@ _FIRST = "10.8.0.1"
 _WITHIN = 180.0
 _CALM = 3.0
 """Seconds without a call after which FastNetMon has made all of them."""
+_LATE = 2
+"""Seconds from the last call within which all is to be on Kafka."""
 _CALLED = re.compile(r"^(\S+ \S+) \[INFO\] Call script for", re.MULTILINE)
 _ENDED = re.compile(r"^(\S+ \S+) \[INFO\] Subprocess exit code: (\d+)", re.MULTILINE)
 
@@ -35,12 +37,14 @@ class Storm:
         accepted: how many ended with status 0.
         seconds: from the first start to the last end.
         ended_at: Unix time of the last end.
+        late: seconds from there until all was on Kafka.
     """
 
     calls: int
     accepted: int
     seconds: float
     ended_at: float
+    late: float = 0.0
 
 
 def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
@@ -57,7 +61,20 @@ def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
 
 def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
     what = f"FastNetMon bans {hosts:,} hosts at once"
-    base = _storm(it.script("move.sh"), hosts)
+
+    def up(hook: Path) -> Storm:
+        with it.relay(), _counting(bootstrap, 2 * hosts) as arrived:
+            storm = _storm(hook, hosts)
+            return replace(storm, late=max(arrived() - storm.ended_at, 0))
+
+    def down(hook: Path, broken: Callable[[], AbstractContextManager[int]]) -> Storm:
+        with broken() as port, it.relay(f"127.0.0.1:{port}"):
+            storm = _storm(hook, hosts)
+        with _counting(bootstrap, storm.calls) as arrived, it.relay():
+            arrived()
+        return storm
+
+    base = _best(lambda: _storm(it.script("move.sh"), hosts))
     name = "sh: cat > tmp && mv (no fsync, nothing published)"
     yield Row(what, name, _figure(base), "1.00")
     contenders = (
@@ -66,25 +83,18 @@ def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
         ("Python hook", it.hook, 3.0),
     )
     for kind, hook, goal in contenders:
-        with it.relay(), _counting(bootstrap, 2 * hosts) as arrived:
-            storm = _storm(hook, hosts)
-            late = arrived() - storm.ended_at
+        storm = _best(lambda h=hook: up(h))  # type: ignore[misc]
         ratio = storm.seconds / base.seconds
         yield Row(
             what,
             f"{kind}, relay running",
-            f"{_figure(storm)}; all on Kafka {max(late, 0):.1f} s after the last call",
+            f"{_figure(storm)}; all on Kafka {storm.late:.1f} s after the last call",
             f"{ratio:.2f} x cat and mv",
-            f"<= {goal} x; <= 2 s; none lost",
-            ratio <= goal
-            and late <= 2  # noqa: PLR2004 - the goal beside it
-            and storm.accepted == storm.calls,
+            f"<= {goal} x; <= {_LATE} s; none lost",
+            ratio <= goal and storm.late <= _LATE and storm.accepted == storm.calls,
         )
         for state, broken in (("refuses", _closed), ("is silent", _silent)):
-            with broken() as port, it.relay(f"127.0.0.1:{port}"):
-                worse = _storm(hook, hosts)
-            with _counting(bootstrap, worse.calls) as arrived, it.relay():
-                arrived()
+            worse = _best(lambda h=hook, b=broken: down(h, b))  # type: ignore[misc]
             yield Row(
                 what,
                 f"{kind}, the broker {state}",
@@ -93,6 +103,15 @@ def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
                 "none lost",
                 worse.accepted == worse.calls,
             )
+
+
+def _best(once: Callable[[], Storm]) -> Storm:
+    """Return the quicker one of two storms, for what else the machine did meanwhile.
+
+    But one that has lost something, if there is one.
+    """
+    both = [once(), once()]
+    return min(both, key=lambda it: (it.accepted - it.calls, it.seconds))
 
 
 def _storm(hook: Path, hosts: int) -> Storm:
