@@ -58,7 +58,9 @@ _CHUNK = 65_536
 
 def slurp(path: str) -> bytes:
     """Return the first bytes of a small file; raise OSError as `open` does."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+    # A pipe in its place could be waited for, without end.
+    flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+    fd = posix.open(path, flags)
     try:
         return posix.read(fd, 4096)
     finally:
@@ -89,7 +91,7 @@ def boot_id() -> str:
         return f"{NO_BOOT_ID}{now - uptime():012d}"
 
 
-def started(pid: int | str = "self") -> int:
+def started(pid: "int | str" = "self") -> int:
     """Return when a process was started, in ticks since the boot.
 
     It is field 22 of /proc/PID/stat (proc(5)), so the time at which FastNetMon forked,
@@ -144,14 +146,34 @@ def read_stdin(arguments: "Sequence[str]") -> bytes:
     return b"".join(chunks)
 
 
-def write(path: str, data: bytes) -> None:
+def enter(root: str, *names: str) -> int:
+    """Return a descriptor of a directory of the spool at *root*.
+
+    Below the root no link is followed: the spool's owner could have put one there, and
+    root, who may write anywhere, may run this.
+
+    Raises:
+        OSError: one of them is missing, or is no directory.
+    """
+    flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+    fd = posix.open(root, flags)
+    for name in names:
+        above = fd
+        try:
+            fd = posix.open(name, flags | posix.O_NOFOLLOW, dir_fd=above)
+        finally:
+            posix.close(above)
+    return fd
+
+
+def write(directory: int, name: str, data: bytes) -> None:
     """Write a new file that others cannot read, durably; remove it when that fails.
 
     Raises:
         OSError: as the system says; an existing file or link is never written to.
     """
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW
-    fd = posix.open(path, flags | posix.O_CLOEXEC, 0o640)
+    fd = posix.open(name, flags | posix.O_CLOEXEC, 0o640, dir_fd=directory)
     try:
         try:
             posix.fchmod(fd, 0o640)  # whatever the umask is: the relay's group reads it
@@ -162,14 +184,14 @@ def write(path: str, data: bytes) -> None:
         finally:
             posix.close(fd)
     except OSError:
-        forget(path)
+        forget(name, directory)
         raise
 
 
-def forget(path: str) -> bool:
+def forget(path: str, directory: "int | None" = None) -> bool:
     """Remove a file if that can be done; return whether it was."""
     try:
-        posix.unlink(path)
+        posix.unlink(path, dir_fd=directory)
     except OSError:  # what stays in tmp is removed by the relay, later
         return False
     return True
@@ -179,23 +201,33 @@ def store(root: str, name: str, data: bytes) -> str:
     """Make *data* an entry of the spool at *root*, durably; return its path.
 
     Raises:
-        OSError: it is not in the spool, or not certain to survive a loss of power.
+        OSError: it is not in the spool, or not certain to survive a loss of power; it
+            names the path.
     """
-    bucket = f"{root}/incoming/new/{name[-1]}"
-    # First, so that nothing is visible yet when there is no file descriptor left.
-    directory = posix.open(bucket, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    path = f"{root}/incoming/new/{name[-1]}"
     try:
-        temporary = f"{root}/incoming/tmp/{name}"
-        write(temporary, data)
+        # First, so that nothing is visible yet when there is no file descriptor left.
+        bucket = enter(root, "incoming", "new", name[-1])
         try:
-            posix.rename(temporary, f"{bucket}/{name}")
-        except OSError:
-            forget(temporary)
-            raise
-        posix.fsync(directory)
-    finally:
-        posix.close(directory)
-    return f"{bucket}/{name}"
+            path = f"{root}/incoming/tmp"
+            temporary = enter(root, "incoming", "tmp")
+            try:
+                path = f"{root}/incoming/tmp/{name}"
+                write(temporary, name, data)
+                path = f"{root}/incoming/new/{name[-1]}/{name}"
+                try:
+                    posix.rename(name, name, src_dir_fd=temporary, dst_dir_fd=bucket)
+                except OSError:
+                    forget(name, temporary)
+                    raise
+            finally:
+                posix.close(temporary)
+            posix.fsync(bucket)
+        finally:
+            posix.close(bucket)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    return path
 
 
 def check_room(root: str, document: bytes) -> None:
@@ -278,7 +310,9 @@ def take_lock(root: str) -> int:
         return -1
     import fcntl  # noqa: PLC0415 - only where this process may drain
 
-    if posix.geteuid() in (0, posix.fstat(fd).st_uid):
+    # Another's file in its place would give root's rights, or his, to the drain.
+    owner = posix.stat(root).st_uid
+    if posix.fstat(fd).st_uid == owner and posix.geteuid() in (0, owner):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # a relay, or another call's drain

@@ -63,28 +63,42 @@ clean() {
     rm -f -- "$SPOOL/incoming/tmp/$name" "$FALLBACK/incoming/tmp/$name" 2>/dev/null
 }
 
-# begin FILE ARGUMENT...: make a file that holds all that comes before the document.
+# enter ROOT PART: go to a directory of a spool, by no link below its root: its owner
+# could have put one there, and root, who may write anywhere, may run this.
+enter() {
+    { cd -P "$1" && real=$PWD && cd -P "$1/$2"; } 2>/dev/null || {
+        why=$(ls -d "$1/$2/." 2>&1)
+        why="$1/$2: ${why##*: }"
+        return 1
+    }
+    why="$1/$2: is or has a link on its way"
+    [ "$PWD" = "${real%/}/$2" ]
+}
+
+# begin ROOT: make a new file, open as 4.
 begin() {
-    file=$1
-    shift
-    { printf '%s\0' "fnm-bus 1 $#" "$@" >"$file"; } 2>/dev/null && return
-    why='it takes nothing'
-    [ -f "$file" ] || why=$({ : >"$file"; } 2>&1) # once more, for the reason
+    file=$1/incoming/tmp/$name
+    enter "$1" incoming/tmp || return
+    why="$file: it takes nothing"
+    { command exec 4>"./$name"; } 2>/dev/null && return
+    why=$({ : >"./$name"; } 2>&1) # once more, for the reason
     why="$file: ${why##*: }"
     return 1
 }
 
-# commit ROOT: make an entry of its temporary file. By a link: mv takes twice as long,
+before() { printf '%s\0' "fnm-bus 1 $#" "$@"; } # ARGUMENT...: of an entry's document
+
+# commit ROOT: make an entry of the file that is open. By a link: mv takes twice as long,
 # and so would a rm of what is behind it.
 commit() {
-    file=$1/incoming/tmp/$name
     bucket=$1/incoming/new/${name#"${name%?}"}
-    why="$file: cannot be synced"
-    sync "$file" 2>/dev/null || return
+    why="$1/incoming/tmp/$name: cannot be synced"
+    sync "${itself:-./$name}" 2>/dev/null || return
+    enter "$1" "incoming/new/${name#"${name%?}"}" || return
     why="$bucket/$name: cannot be linked"
-    link "$file" "$bucket/$name" 2>/dev/null || return
+    link "$1/incoming/tmp/$name" "./$name" 2>/dev/null || return
     why="$bucket: cannot be synced"
-    sync "$bucket" 2>/dev/null
+    sync . 2>/dev/null
 }
 
 started() { ticks=${20}; } # FIELD...: field 22, where the first is the third
@@ -124,25 +138,34 @@ fi
 ticks=000000000000$ticks pid=000000$$
 name=$boot-${ticks#"${ticks%????????????}"}-${pid#"${pid%???????}"}-${random# }
 
-if [ -e "$SPOOL/full" ]; then
+# The open file by no name, for who could change what a name means. Without /proc a
+# document is not told from one without its NULs and the line breaks at its end.
+itself=/dev/fd/4
+[ -e /dev/fd/0 ] || itself=''
+
+if [ -f "$SPOOL/full" ]; then
     refused=all
     { read -r refused <"$SPOOL/full"; } 2>/dev/null
     [ "$refused" = all ] && trouble="$SPOOL: at its limit: all"
 fi
-one=$SPOOL/incoming/tmp/$name two=$FALLBACK/incoming/tmp/$name
 
-# Where the document is, once there is trouble: still in stdin, in a file, or here.
+# Where the document is, once there is trouble: still in stdin, in the file, or here.
 from=stdin
-if [ -z "$trouble" ] && begin "$one" "$@"; then
-    from=$one
-    { document=$(tee -a "$one"); } 2>/dev/null
+if [ -z "$trouble" ] && begin "$SPOOL" && { before "$@" >&4; } 2>/dev/null; then
+    from=itself
+    if [ "$itself" ]; then
+        { document=$(tee -a "$itself" 4>&4); } 2>/dev/null
+    else
+        { document=$(cat) && printf %s "$document" >&4; } 2>/dev/null
+    fi
     case $? in
     0) ;;
     1) # It could not read; or it has read all, and the file has not taken all.
         [ "$(cat 2>&1)" ] && lost 'stdin: cannot be read'
         from=document
-        trouble=$(echo | tee -a "$one" 2>&1 >/dev/null)
-        trouble=${trouble:-"$one: it has not taken all"}
+        trouble=$(echo | tee -a "${itself:-/dev/null}" 4>&4 2>&1 >/dev/null)
+        trouble=${trouble##*: }
+        trouble="$file: ${trouble:-it has not taken all}"
         ;;
     *) lost 'tee: was killed, or is missing' ;;
     esac
@@ -157,16 +180,17 @@ if [ -z "$trouble" ] && begin "$one" "$@"; then
 fi
 trouble=${trouble:-$why}
 
-[ "$from" != "$one" ] || [ -r "$one" ] || from=document
+[ "$from" != itself ] || [ -r "$itself" ] || from=document
 room || lost "fallback: $FALLBACK: full"
-[ "$from" = "$one" ] || begin "$two" "$@" || lost "fallback: $why"
+{ command exec 5>&4; } 2>/dev/null
+begin "$FALLBACK" || lost "fallback: $why"
 why=$({
     case $from in
-    stdin) cat >>"$two" ;;
-    document) printf %s "$document" >>"$two" ;;
-    *) cat "$one" >"$two" ;;
-    esac
-} 2>&1) || lost "fallback: $two: ${why##*: }"
+    stdin) before "$@" && cat ;;
+    document) before "$@" && printf %s "$document" ;;
+    itself) cat /dev/fd/5 ;;
+    esac >&4
+} 2>&1) || lost "fallback: $file: ${why##*: }"
 commit "$FALLBACK" || lost "fallback: $why"
 clean
 end "$trouble; kept in the fallback spool: $bucket/$name"

@@ -226,7 +226,7 @@ class Spool:
             SpoolError: the spool is not set up, or the rights cannot be given up.
         """
         try:
-            owner = (self.root / "lock").stat()
+            owner = self.root.stat()  # he could put another's file in the lock's place
             hook.become_owner(owner.st_uid, owner.st_gid)
         except OSError as exc:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from services.process import wait_until
 
 from fnm_bus import hook, install, order, probe
 from fnm_bus.limits import Refusal
@@ -327,19 +328,19 @@ def test_without_a_fallback_spool_a_healthy_spool_takes_everything(
 def test_a_failing_step_is_noticed_and_the_fallback_spool_has_it(
     installed: Installed, tmp_path: Path, tool: str
 ) -> None:
-    name = tool.split(maxsplit=1)[0]
-    where = "tmp" if "file" in tool else "new"
+    name, of = tool.split()[0], tool.split()[-1]
     tools = tmp_path / "bin"
     tools.mkdir()
     lines = (
         "#!/bin/sh",
-        f"case $* in *spool*/{where}/*) exit 1 ;; esac",
+        "case $PWD in *spool*) exit 1 ;; esac",
         f'exec /bin/{name} "$@"',
     )
     (tools / name).write_text("\n".join(lines))
     (tools / name).chmod(0o755)
     # By its path: busybox would rather run its own.
-    installed.change(f'    {name} "$', f'    {tools}/{name} "$')
+    word = {"file": '"${itself', "directory": ". 2"}.get(of, '"$1')
+    installed.change(f"    {name} {word}", f"    {tools}/{name} {word}")
     done = installed(SAMPLE)
     assert done.returncode == 75
     assert done.stderr.count(b"\n") == 1
@@ -504,13 +505,60 @@ NAME = f"{'0123456789abcdef' * 2}-000000000100-0000007-0000000a"
 def test_a_planted_link_leads_nowhere(
     installed: Installed, tmp_path: Path, where: str, target: str
 ) -> None:
-    installed.change("one=$SPOOL", f"name={NAME}\none=$SPOOL")
+    installed.change("itself=/dev", f"name={NAME}\nitself=/dev")
     (tmp_path / "there").write_bytes(b"as it was")
     (installed.spool.root / where / NAME).symlink_to(tmp_path / target)
     assert installed(SAMPLE).returncode == 75
     assert (tmp_path / "there").read_bytes() == b"as it was"
     assert not (tmp_path / "nowhere").exists()
     assert [it.document for it in installed.entries(installed.fallback)] == [SAMPLE]
+
+
+@pytest.mark.parametrize(
+    "link", ["incoming", "incoming/tmp", "incoming/new", f"incoming/new/{NAME[-1]}"]
+)
+def test_a_directory_that_is_a_link_is_not_entered(
+    installed: Installed, tmp_path: Path, link: str
+) -> None:
+    installed.change("itself=/dev", f"name={NAME}\nitself=/dev")
+    away = tmp_path / "away"
+    shutil.move(installed.spool.root / link, away)
+    (installed.spool.root / link).symlink_to(away)
+    before = sorted(away.rglob("*"))
+    done = installed(SAMPLE)
+    assert (done.returncode, b"is or has a link" in done.stderr) == (75, True)
+    assert sorted(away.rglob("*")) == before
+    assert [it.document for it in installed.entries(installed.fallback)] == [SAMPLE]
+
+
+def test_a_spool_s_own_path_may_have_links(place: Path, installed: Installed) -> None:
+    moved = place / "moved"
+    installed.spool.root.rename(moved)
+    installed.spool.root.symlink_to(moved)
+    done = installed(SAMPLE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [it.document for it in installed.entries()] == [SAMPLE]
+
+
+def test_a_link_that_takes_the_place_of_an_open_file_leads_nowhere(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """As the spool's owner could plant it, where root runs the hook."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"as it was")
+    call = installed.start()
+    wait_until(lambda: installed.temporary(), 30, "it waits for its document")
+    [file] = installed.temporary()
+    file.unlink()
+    file.symlink_to(precious)
+    call.communicate(SAMPLE, timeout=30)
+    assert precious.read_bytes() == b"as it was"
+    assert installed.entries(installed.fallback) == []
+
+
+def test_a_pipe_in_place_of_the_marker_is_not_waited_for(installed: Installed) -> None:
+    os.mkfifo(installed.spool.root / "full")
+    assert installed(SAMPLE).returncode == 0
 
 
 def test_calls_come_in_the_order_in_which_they_were_started(
@@ -530,6 +578,7 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     installed: Installed,
 ) -> None:
     installed.change("/proc/", "/nowhere/")
+    installed.change("/dev/fd/0", "/nowhere/0")
     before = int(time.time()) * 100  # some programs `date` know seconds only
     for number in range(2):
         assert installed(SAMPLE, str(number)).returncode == 0
@@ -537,9 +586,23 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     epochs = Epochs(installed.spool.root / "state/epochs.json", hook.boot_id())
     names = Spool(installed.spool.root, epochs).scan()
     assert [installed.spool.read(it).arguments[0] for it in names] == ["0", "1"]
+    assert {it.document for it in installed.entries()} == {SAMPLE.rstrip()}
     for name in names:
         assert order.boot_of(name).startswith(hook.NO_BOOT_ID)
         assert before <= sequence(name, epochs) >> order.PID_BITS <= after
+
+
+@pytest.mark.parametrize("how", ["gone", "no bucket"])
+def test_where_proc_is_hidden_the_fallback_spool_has_it_all_the_same(
+    installed: Installed, how: str
+) -> None:
+    installed.change("/proc/", "/nowhere/")
+    installed.change("/dev/fd/0", "/nowhere/0")
+    broken(installed, how)
+    assert installed(SAMPLE, "ban").returncode == 75
+    (entry,) = installed.entries(installed.fallback)
+    assert (entry.arguments, entry.document.rstrip()) == (("ban",), SAMPLE.rstrip())
+    assert installed.temporary() == []
 
 
 def test_many_calls_at_once_lose_nothing(plain: Installed) -> None:

@@ -1,5 +1,6 @@
 """The hook's own functions, in this process; as a program: tests/integration."""
 
+import ast
 import os
 import posix
 import stat
@@ -133,19 +134,20 @@ def test_a_failing_step_leaves_no_entry_and_no_temporary_file(
     calls = []
 
     def fails(*arguments: object, **options: object) -> object:
-        calls.append(arguments)
-        # The first file opened is the directory, the first closed the new file.
-        if broken == "open" and len(calls) == 1:
+        # Directories are opened and closed on the way, and that goes well.
+        if broken == "open" and arguments[0] != NAME:
             return right(*arguments, **options)
         if broken == "close":
+            file = stat.S_ISREG(os.fstat(arguments[0]).st_mode)  # type: ignore[arg-type]
             right(*arguments)
-            if len(calls) > 1:
+            if not file:
                 return None
+        calls.append(arguments)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(posix, broken, fails)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match=f"No space left.*/{NAME}"):
             hook.store(str(root), NAME, b"document")
     assert calls
     assert not entries(root)
@@ -214,6 +216,26 @@ def test_nothing_that_is_there_is_written_to(
 
 
 @pytest.mark.parametrize(
+    "link", ["incoming", "incoming/tmp", "incoming/new", f"incoming/new/{NAME[-1]}"]
+)
+def test_a_directory_that_is_a_link_is_not_entered(
+    root: Path, tmp_path: Path, link: str
+) -> None:
+    away = tmp_path / "away"
+    (root / link).rename(away)
+    (root / link).symlink_to(away)
+    before = sorted(away.rglob("*"))
+    with pytest.raises(NotADirectoryError):
+        hook.store(str(root), NAME, b"document")
+    assert sorted(away.rglob("*")) == before
+
+
+def test_a_pipe_in_place_of_the_marker_is_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "full")
+    hook.check_room(str(root), b"document")
+
+
+@pytest.mark.parametrize(
     ("marker", "document", "refused"),
     [
         ("status", b'{"action":"attack_status"}', True),
@@ -273,6 +295,32 @@ def test_a_document_beyond_all_bounds_is_read_to_the_end_and_refused(
 def test_a_removed_lock_file_is_no_lock(root: Path) -> None:
     (root / "lock").unlink()
     assert hook.take_lock(str(root)) == -1
+
+
+def test_a_lock_file_that_is_another_s_is_no_lock(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the spool's owner could put one of root's there, to be root."""
+    (root / "lock").unlink()
+    (root / "lock").write_bytes(b"")
+    right = posix.fstat
+
+    def of_another(fd: int) -> os.stat_result:
+        return os.stat_result((*right(fd)[:4], os.geteuid() + 1, *right(fd)[5:]))
+
+    monkeypatch.setattr(posix, "fstat", of_another)
+    monkeypatch.setattr(posix, "geteuid", lambda: 0)
+    assert hook.take_lock(str(root)) == -1
+
+
+def test_the_oldest_python_that_is_promised_can_read_the_hook() -> None:
+    """3.9 knows neither `match` nor, where it evaluates annotations, `int | None`."""
+    tree = ast.parse(Path(hook.__file__).read_text(), feature_version=(3, 9))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
+            assert not isinstance(node.annotation, ast.BinOp), node.lineno
+        if isinstance(node, ast.FunctionDef):
+            assert not isinstance(node.returns, ast.BinOp), node.name
 
 
 def test_a_garbled_note_of_failures_costs_an_attempt_and_no_more(root: Path) -> None:
