@@ -74,8 +74,13 @@ class Drain:
     @property
     def idle(self) -> bool:
         """Whether everything found so far is published or held."""
-        left = self._todo or self._unread or self._unremoved
+        left = self._todo or self.disk_refused
         return not left and all(gate.idle for gate in self._gates.values())
+
+    @property
+    def disk_refused(self) -> int:
+        """How many entries can now be neither read nor removed."""
+        return len(self._unread) + len(self._unremoved)
 
     @property
     def known(self) -> int:
@@ -151,7 +156,7 @@ class Drain:
         for topic, gate in self._gates.items():
             self._metrics.in_flight.labels(topic).set(gate.in_flight)
         self._metrics.held.set(len(self._held))
-        self._metrics.disk_refused.set(len(self._unread) + len(self._unremoved))
+        self._metrics.disk_refused.set(self.disk_refused)
 
     def _add(self, name: str, spool: Spool | None) -> None:
         self._known.add(name)

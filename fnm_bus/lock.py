@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,9 +23,10 @@ class Lock:
 
     def release(self) -> None:
         """Let others drain; nothing when it is released already."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with suppress(OSError):  # whatever close says, it is closed (close(2))
+                os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +92,11 @@ def _open(path: Path) -> int:
         raise SpoolError(f"{path}: missing; set the spool up first") from exc
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}; only the spool's owner drains") from exc
-    owner = os.fstat(fd).st_uid
+    try:
+        owner = os.fstat(fd).st_uid
+    except OSError as exc:
+        os.close(fd)
+        raise SpoolError(f"{path}: {exc}") from exc
     if owner != os.geteuid():
         os.close(fd)
         raise SpoolError(

@@ -23,6 +23,7 @@ class Drained(Enum):
     ELSEWHERE = "somebody else is draining"
     PAUSED = "not tried: an earlier drain failed a moment ago"
     LEFT = "Kafka did not take everything within the deadline"
+    REFUSED = "the disk refuses entries of the spool: the reasons are above"
 
 
 def drain_within(
@@ -48,7 +49,7 @@ def drain_within(
             else:
                 backoff.failed()
         if not clean:
-            return Drained.LEFT
+            return Drained.REFUSED if drain.disk_refused else Drained.LEFT
         if not drain.look():
             return Drained.CLEAN
 

@@ -118,13 +118,13 @@ def spools(settings: Settings, places: Epochs) -> tuple[Spool, ...]:
     """
     spool = Spool(settings.spool.directory, places)
     fallback = Spool(settings.spool.fallback, places)
-    if not (fallback.root / "lock").exists():
-        try:
+    try:
+        if not (fallback.root / "lock").exists():
             facts = spool.root.stat()
             fallback.make(facts.st_uid, facts.st_gid)
-        except (OSError, SpoolError) as exc:
-            log.warning("no fallback spool: %s", exc)
-            return (spool,)
+    except (OSError, SpoolError) as exc:
+        log.warning("no fallback spool: %s", exc)
+        return (spool,)
     return (spool, fallback)
 
 

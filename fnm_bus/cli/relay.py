@@ -57,7 +57,7 @@ def relay(
 def _once(ended: str, status: int) -> None:
     from fnm_bus.notify import Drained
 
-    if ended in {Drained.LEFT.value, Drained.PAUSED.value}:
+    if ended in {it.value for it in (Drained.LEFT, Drained.REFUSED, Drained.PAUSED)}:
         complain(ended)
         end(status)
     say(f"fnm-bus: {ended}")

@@ -1,25 +1,27 @@
-"""Hook and relay die, or meet a fault, at every system call that touches the spool."""
+"""A hook dies, or meets a fault, at every system call that touches the spool."""
 
 import os
-import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from services import injection
 from services.fetch import Unavailable
-from services.injection import Site
-from services.plant import Plant, ban
+from services.injection import Run, Site
 
 from fnm_bus import hook, install
 from fnm_bus.spool import Spool
 
-DOCUMENT = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
+DOCUMENT = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}'
 KINDS = ("python", "shell")
-_LOOKS = {"newfstatat", "ioctl", "lseek", "getdents64", "read"}
-_SAME = re.compile(r"(?<=/new/)[0-9a-f]\b|[0-9a-f]{32}-\S*?(?=[\">])|\d+")
+_PROGRAMS = ('tee -a "$itself" 4>&4); }', 'sync "${itself', 'link "$1', "sync . ")
+"""How the lines of the hook in shell begin that start a program for each call."""
+ACTS = {
+    "python": {"openat", "fchmod", "write", "fsync", "close", "renameat"},
+    "shell": {"openat", "dup2", "write", "fsync", "close", "link", "chdir"},
+}
+"""Calls whose failure must not be taken for success, whatever else may be."""
 
 
 class Front:
@@ -41,14 +43,25 @@ class Front:
             "shell": install.SHELL,
         }
         install.install(self.path, *roots, interpreters[kind])
+        self.programs = _PROGRAMS if kind == "shell" else ()
 
-    def sites(self) -> list[Site]:
-        try:
-            found = injection.sites([str(self.path)], DOCUMENT, self.spool.root)
-        except Unavailable as exc:
-            pytest.skip(str(exc))  # which fails a run with CI=true
-        self.take()
-        return found
+    def runs(self, fault: str) -> Iterator[tuple[Site, Run, list[bytes], list[bytes]]]:
+        """Run it with a fault at each call; yield what was met, and what is stored."""
+        parts = [injection.whole([str(self.path)], DOCUMENT)]
+        parts += [
+            injection.part(self.path, spot, self.spool.root, DOCUMENT)
+            for spot in self.programs
+        ]
+        for traced in parts:
+            try:
+                sites = injection.sites(traced, self.spool.root)
+            except Unavailable as exc:
+                pytest.skip(str(exc))  # which fails a run with CI=true
+            self.take()
+            # How a program is started is not its own doing.
+            sites = [it for it in sites if it.call != "execve"]
+            for site, run in injection.runs(traced, sites, fault):
+                yield site, run, *self.take()
 
     def take(self) -> tuple[list[bytes], list[bytes]]:
         """Return what is in the spool and in the fallback spool, and empty both."""
@@ -61,97 +74,43 @@ class Front:
         return both[0], both[1]
 
 
-@pytest.fixture(params=KINDS)
-def front(tmp_path: Path, request: pytest.FixtureRequest) -> Front:
-    return Front(tmp_path, request.param)
-
-
-def test_a_hook_killed_at_any_call_has_stored_all_or_nothing(front: Front) -> None:
-    sites = front.sites()
-    assert "fsync" in {it.call for it in sites}
-    killed = 0
-    for site, run in injection.runs([str(front.path)], DOCUMENT, sites, "signal=KILL"):
-        stored, aside = front.take()
-        killed += run.status != 0
-        assert run.status != 0 or stored == [DOCUMENT], site
-        assert [it for it in (*stored, *aside) if it != DOCUMENT] == [], site
-        assert len(stored) <= 1, site
-    assert killed > 5
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_killed_at_any_call_has_stored_all_or_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    front = Front(tmp_path, kind)
+    calls = []
+    for site, run, stored, aside in front.runs("signal=KILL"):
+        calls.append(site.call)
+        # Where one of its programs is killed, the hook itself says so.
+        assert run.status in ({-9} if kind == "python" else {-9, 75}), site
+        assert run.status == -9 or run.stderr.count(b"\n") == 1, site
+        assert stored in ([], [DOCUMENT]), site
+        assert aside in ([], [DOCUMENT]), site
+    assert calls.count("fsync") == 2
     # What they leave is swept away when it is certain that they are dead.
     temporary = front.spool.root / "incoming/tmp"
     for path in temporary.iterdir():
         os.utime(path, (0, 0))
-    assert 0 < len(front.spool.clean()) <= killed
+    assert 0 < len(front.spool.clean()) <= len(calls)
     assert list(temporary.iterdir()) == []
 
 
-FAULTS = [*(("python", it) for it in ("ENOSPC", "EIO", "EMFILE", "EROFS"))]
-FAULTS += [("shell", "EIO")]  # to the shell they are all one
-
-
-@pytest.mark.parametrize(("kind", "error"), FAULTS)
-def test_a_fault_at_any_call_is_met_with_the_fallback_or_told(
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EMFILE", "EROFS"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_at_any_call_is_met_with_the_fallback_or_harmless(
     tmp_path: Path, kind: str, error: str
 ) -> None:
     front = Front(tmp_path, kind)
-    sites = front.sites()
-    met = 0
-    for site, run in injection.runs(
-        [str(front.path)], DOCUMENT, sites, f"error={error}"
-    ):
-        stored, aside = front.take()
+    met = []
+    for site, run, stored, aside in front.runs(f"error={error}"):
+        assert run.faults, site
+        assert run.status in {0, hook.TRY_LATER}, (site, run)
         if run.status == 0:
-            assert stored == [DOCUMENT], (site, run)
-        else:
-            assert run.stderr, (site, run)
-            # Else calls of other processes with that number failed as well.
-            if len(run.faults) > 1 or str(front.spool.root) not in run.faults[0]:
-                continue
-            met += 1
-            assert run.status == hook.TRY_LATER, (site, run)
-            assert run.stderr.count(b"\n") == 1, (site, run)
-            assert aside == [DOCUMENT], (site, run)
-            assert b"kept in the fallback spool" in run.stderr, (site, run)
-    assert met > (3 if kind == "python" else 0)
-
-
-@pytest.fixture
-def killable(plant: Plant) -> Iterator[Callable[[], list[str]]]:
-    """Return the command of a drain; before each run something waits in the spool."""
-    numbers = iter(range(1, 10_000))
-
-    def command() -> list[str]:
-        # As in a new spool, so that every run makes the same calls.
-        for path in (plant.spool.root / "state").iterdir():
-            path.unlink()
-        plant.call(ban(f"198.51.100.{next(numbers) % 250 + 1}"))
-        config = ("--config", str(plant.config))
-        return [sys.executable, "-m", "fnm_bus", "relay", "--once", *config]
-
-    return command
-
-
-def test_a_relay_killed_at_any_call_publishes_everything_at_least_once(
-    plant: Plant, killable: Callable[[], list[str]]
-) -> None:
-    try:
-        found = injection.sites(killable(), b"", plant.spool.root)
-    except Unavailable as exc:
-        pytest.skip(str(exc))
-    # Sixteen directories are read alike: one of them stands for all. And to die at a
-    # call that only looks is to die after the one before it.
-    acts = [it for it in reversed(found) if it.call not in _LOOKS]
-    sites = {(it.call, _SAME.sub("_", it.text)): it for it in acts}.values()
-    killed = 0
-    for site in sites:
-        for _, run in injection.runs(killable(), b"", [site], "signal=KILL"):
-            assert run.status in {0, -9}, (site, run)
-            killed += run.status == -9
-    assert killed > 15
-    calls = 1 + len(sites)
-    done = plant.run("relay", "--once")
-    assert done.returncode == 0, done.stderr
-    assert plant.empty()
-    ids = Counter(it.receipt.event_id for it in plant.events("host", calls))
-    assert len(ids) == calls
-    assert plant.events("deadletter", 0, within=5) == []
+            assert (stored, run.stderr) == ([DOCUMENT], b""), (site, run)
+            continue
+        met.append(site.call)
+        assert run.stderr.count(b"\n") == 1, (site, run)
+        assert aside == [DOCUMENT], (site, run)
+        assert b"kept in the fallback spool" in run.stderr, (site, run)
+    assert set(met) >= ACTS[kind]

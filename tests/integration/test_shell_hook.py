@@ -328,7 +328,7 @@ def test_without_a_fallback_spool_a_healthy_spool_takes_everything(
 def test_a_failing_step_is_noticed_and_the_fallback_spool_has_it(
     installed: Installed, tmp_path: Path, tool: str
 ) -> None:
-    name, of = tool.split()[0], tool.split()[-1]
+    name, of = tool.split(maxsplit=1)[0], tool.rsplit(maxsplit=1)[-1]
     tools = tmp_path / "bin"
     tools.mkdir()
     lines = (
@@ -547,7 +547,7 @@ def test_a_link_that_takes_the_place_of_an_open_file_leads_nowhere(
     precious = tmp_path / "precious"
     precious.write_bytes(b"as it was")
     call = installed.start()
-    wait_until(lambda: installed.temporary(), 30, "it waits for its document")
+    wait_until(installed.temporary, 30, "it waits for its document")
     [file] = installed.temporary()
     file.unlink()
     file.symlink_to(precious)

@@ -92,11 +92,17 @@ class Plant:
             )
         )
 
-    def call(self, document: bytes, arguments: tuple[str, ...] = ()) -> str:
+    def call(
+        self,
+        document: bytes,
+        arguments: tuple[str, ...] = (),
+        spool: Spool | None = None,
+    ) -> str:
         """Store a notification, as a hook started after all others would."""
+        root = (spool or self.spool).root
         ticks = next(_TICKS)
         name = f"{hook.boot_id()}-{ticks:012d}-0000100-{ticks % 16:08x}"
-        hook.store(str(self.spool.root), name, hook.pack(arguments, document))
+        hook.store(str(root), name, hook.pack(arguments, document))
         return name
 
     def run(
