@@ -380,6 +380,9 @@ def main() -> int:
         if trouble:
             say(f"{trouble}; kept in the fallback spool: {path}")
             status = TRY_LATER
+    except OSError as error:
+        say(f"this notification is lost: {error}")
+        status = TRY_LATER
     except Exception as error:  # noqa: BLE001 - whatever it is, it is said in one line
         say(f"this notification is lost: {error!r}")
         status = TRY_LATER

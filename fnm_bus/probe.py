@@ -109,6 +109,9 @@ def _directories(spool: Spool, kind: str) -> Finding:
     remedy = "run `fnm-bus hook install` as root with --owner and --group"
     try:
         owner = (spool.root / "lock").lstat()
+    except PermissionError as exc:
+        remedy = "let this user into the spool's group, as FastNetMon's has to be"
+        return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     except OSError as exc:
         return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     if faults := tree.faults(spool.root, owner.st_uid, owner.st_gid):
@@ -155,6 +158,9 @@ def _relay(spool: Spool, *, mine: bool, drains: bool) -> Finding:
         if spool.locked():
             return Finding(ok=True, what="a relay runs (the spool's lock is held)")
     except FnmBusError as exc:
+        if isinstance(exc.__cause__, PermissionError):
+            what = "the lock is for the spool's owner: the call tells if a relay runs"
+            return Finding(ok=True, what=what)
         return Finding(ok=False, what=f"relay: {exc}", remedy="run this as root")
     return Finding(ok=False, what="no relay runs", remedy="run this as root")
 
@@ -185,7 +191,7 @@ def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
         if time.monotonic() > deadline:
             _remove(spool, name)
             what = f"the relay did not take a notification within {_PATIENCE:.0f} s"
-            return Finding(ok=False, what=what, remedy="look at the relay's log")
+            return Finding(ok=False, what=what, remedy="does it run? see its log")
         time.sleep(_NAP)
     if relay:
         return Finding(ok=True, what="a notification was stored, and the relay took it")

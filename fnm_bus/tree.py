@@ -61,14 +61,18 @@ def make(root: Path, owner: int, group: int) -> None:
 
 
 def faults(root: Path, owner: int, group: int) -> list[str]:
-    """Return what is wrong with a spool's directories, a sentence each."""
+    """Return what is wrong with a spool's directories, a sentence each.
+
+    Another than the owner or root is not told of those that he may not look at.
+    """
     found = []
     for name, mode in {**_MODES, "lock": 0o600}.items():
         path = root / name
         try:
             facts = path.lstat()
         except OSError as exc:
-            found.append(f"{path}: {exc.strerror}")
+            hidden = isinstance(exc, PermissionError) and os.geteuid() not in {0, owner}
+            found += [] if hidden else [f"{path}: {exc.strerror}"]
             continue
         kind = stat.S_ISREG if name == "lock" else stat.S_ISDIR
         if not kind(facts.st_mode):

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from services.process import being, wait_until
 
 from fnm_bus import hook, install, probe
 from fnm_bus.backoff import Backoff
@@ -594,6 +596,43 @@ def test_a_check_with_a_relay_waits_until_that_took_it(installed: Installed) -> 
         finally:
             relay.kill()
     assert "the relay took it" in findings[-1].what
+
+
+@needs_root
+@pytest.mark.parametrize("relay", [True, False])
+def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
+    shared: Installed, monkeypatch: pytest.MonkeyPatch, *, relay: bool
+) -> None:
+    monkeypatch.setattr(probe, "_PATIENCE", 10.0 if relay else 2.0)
+
+    def check() -> None:
+        findings = probe.check(shared.path)
+        last = "the relay took it" if relay else "did not take a notification"
+        assert last in findings[-1].what
+        faults = [*filter(lambda it: not it.ok, findings)]
+        # Here both spools are on one file system.
+        assert len(faults) == 1 + (not relay), faults
+
+    def takes() -> None:
+        wait_until(lambda: bool(shared.spool.scan()), 30, "a notification")
+        for name in shared.spool.scan():
+            shared.spool.remove(name)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(being, NOBODY, 2345, check)
+        if relay:
+            being(1234, 2345, takes)
+        done.result()
+    assert shared.entries() == []
+
+
+@needs_root
+def test_a_check_by_a_stranger_says_which_group_is_missing(shared: Installed) -> None:
+    def check() -> None:
+        assert "Permission denied" in wrong(probe.check(shared.path))
+
+    being(NOBODY, NOBODY, check)
+    assert shared.entries() == []
 
 
 @pytest.mark.parametrize(

@@ -547,7 +547,7 @@ def test_a_link_that_takes_the_place_of_an_open_file_leads_nowhere(
     precious = tmp_path / "precious"
     precious.write_bytes(b"as it was")
     call = installed.start()
-    wait_until(installed.temporary, 30, "it waits for its document")
+    wait_until(lambda: bool(installed.temporary()), 30, "it waits for its document")
     [file] = installed.temporary()
     file.unlink()
     file.symlink_to(precious)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,26 @@ def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {seconds} s")
         time.sleep(_STEP)
+
+
+def being(uid: int, gid: int, act: Callable[[], None]) -> None:
+    """Do something as another user, in a process of its own.
+
+    To change the user of this one would be to interrupt all its threads, and
+    librdkafka's mock cluster, which other tests use, does not survive that.
+    """
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+            act()
+        except BaseException:  # noqa: BLE001 - this is not the process of the tests
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def accepts(port: int) -> bool:

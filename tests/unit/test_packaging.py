@@ -5,13 +5,13 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from services.process import being
 from typer.testing import CliRunner
 
 from consumers.__main__ import app as consumer_app
@@ -292,26 +292,6 @@ def contents(root: Path) -> dict[str, tuple[object, ...]]:
             data,
         )
     return found
-
-
-def being(uid: int, gid: int, act: Callable[[], None]) -> None:
-    """Do something as another user, in a process of its own.
-
-    To change the user of this one would be to interrupt all its threads, and
-    librdkafka's mock cluster, which other tests use, does not survive that.
-    """
-    child = os.fork()
-    if not child:
-        try:
-            os.setgroups([])
-            os.setegid(gid)
-            os.seteuid(uid)
-            act()
-        except BaseException:  # noqa: BLE001 - this is not the process of the tests
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def hook(machine: Machine) -> Path:
