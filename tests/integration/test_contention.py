@@ -1,5 +1,6 @@
 """Many want the spool's lock, and its holder is stopped: one drains, none is lost."""
 
+import os
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -47,3 +48,47 @@ def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
     plant.until(plant.empty)
     ids = {it.receipt.event_id for it in plant.events("host", CALLS + 1)}
     assert len(ids) == CALLS + 1
+
+
+def started(hook: Path, numbers: range) -> "list[subprocess.Popen[bytes]]":
+    """Start calls, all of them at once; each has its whole document."""
+    calls = [subprocess.Popen([hook], stdin=subprocess.PIPE) for _ in numbers]
+    for number, call in zip(numbers, calls, strict=True):
+        assert call.stdin is not None
+        call.stdin.write(ban(f"192.0.2.{number}"))
+        call.stdin.close()
+    return calls
+
+
+def ids(plant: Plant, least: int) -> set[object]:
+    return {it.receipt.event_id for it in plant.events("host", least)}
+
+
+def test_fifty_calls_at_once_that_would_drain_leave_nothing(
+    plant: Plant, hook: Path
+) -> None:
+    """No relay runs: one of them drains at a time, for all."""
+    calls = started(hook, range(CALLS))
+    assert {it.wait(timeout=120) for it in calls} == {0}
+    assert plant.empty()
+    assert len(ids(plant, CALLS)) == CALLS
+
+
+def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
+    plant: Plant, hook: Path
+) -> None:
+    [first] = started(hook, range(1))
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+    plant.until(lambda: bool(children.read_text()))
+    drain = int(children.read_text())
+    os.kill(drain, signal.SIGSTOP)
+    try:
+        calls = started(hook, range(1, CALLS))
+        assert {it.wait(timeout=60) for it in calls} == {0}
+        assert first.poll() is None
+        assert plant.spool.locked()
+    finally:
+        os.kill(drain, signal.SIGCONT)
+    assert first.wait(timeout=60) == 0
+    assert plant.empty()
+    assert len(ids(plant, CALLS)) == CALLS

@@ -5,7 +5,9 @@ import json
 import os
 import pty
 import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -341,6 +343,53 @@ def test_a_disk_that_really_is_full_costs_nothing_but_the_fallback(
     assert installed.temporary() == []
 
 
+_OWN_LOG = """
+cd "$1" && mkdir dev && mount -t tmpfs none dev && cd dev || exit
+for it in null urandom log; do : >$it; done
+mount --bind /dev/null null && mount --bind /dev/urandom urandom || exit
+mount --bind ../log log && ln -s /proc/self/fd fd || exit
+mount --rbind . /dev && exec "$2" </dev/null
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["python", "shell"])
+def test_syslog_is_told_as_well(installed: Installed, kind: str) -> None:
+    if kind == "shell":
+        roots = (installed.spool.root, installed.fallback.root)
+        install.install(installed.path, *roots, install.SHELL)
+    installed.spool.refuse(Refusal.ALL)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(installed.directory / "log"))
+        log.settimeout(30)
+        call = ["unshare", "--mount", "sh", "-c", _OWN_LOG, "sh"]
+        call += [str(installed.directory), str(installed.path)]
+        done = subprocess.run(call, check=False, capture_output=True)
+        assert done.returncode == 75, done.stderr
+        line = log.recv(4096).decode()
+    daemon, error = 3, 3
+    assert line.startswith(f"<{daemon * 8 + error}>")
+    assert "fnm-bus" in line
+    assert done.stderr.decode().strip() in line
+
+
+def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(
+    installed: Installed,
+) -> None:
+    installed.spool.refuse(Refusal.ALL)
+    text = installed.path.read_text()
+    installed.path.write_text(
+        text.replace(f"FALLBACK_FILES = {hook.FALLBACK_FILES}", "FALLBACK_FILES = 5")
+    )
+    with ThreadPoolExecutor(8) as pool:
+        calls = [*pool.map(installed, [SAMPLE] * 40)]
+    assert {it.returncode for it in calls} == {75}
+    lost = sum(b"this notification is lost" in it.stderr for it in calls)
+    kept = len(installed.entries(installed.fallback))
+    # Those that look at the same moment see the same room.
+    assert (lost + kept, 5 <= kept < 5 + 8) == (40, True)
+
+
 def as_user(uid: int, gid: int) -> dict[str, object]:
     return {"user": uid, "group": gid, "extra_groups": []}
 
@@ -624,6 +673,33 @@ def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
             being(1234, 2345, takes)
         done.result()
     assert shared.entries() == []
+
+
+@needs_root
+def test_a_check_finds_an_owner_who_is_not_root(installed: Installed) -> None:
+    os.chown(installed.path, NOBODY, NOBODY)
+    assert f"owner {NOBODY}" in wrong(probe.check(installed.path))
+
+
+def test_a_check_finds_a_spool_on_several_file_systems(
+    installed: Installed, small_disk: Path
+) -> None:
+    bucket = installed.spool.root / "incoming/new/7"
+    (small_disk / "bucket").mkdir()
+    subprocess.run(["mount", "--bind", small_disk / "bucket", bucket], check=True)
+    try:
+        assert "are on several file systems" in wrong(probe.check(installed.path))
+    finally:
+        subprocess.run(["umount", bucket], check=True)
+
+
+def test_a_check_finds_a_python_that_only_one_can_start(installed: Installed) -> None:
+    private = installed.directory / "private"
+    private.mkdir(mode=0o700)
+    python = shutil.copy("/usr/bin/python3", private)
+    text = installed.path.read_text().split("\n", 1)[1]
+    installed.path.write_text(f"#!{python} -IS\n{text}")
+    assert "other users cannot start it" in wrong(probe.check(installed.path))
 
 
 @needs_root

@@ -1,11 +1,15 @@
 """The order in which FastNetMon started its calls is read back from the topic."""
 
+import os
 import random
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from services.plant import Plant, ban
+
+from fnm_bus.order import pid_of
 
 IN_FLIGHT = 500
 HOST = "192.0.2.1"
@@ -45,6 +49,33 @@ def test_five_hundred_calls_in_flight_are_told_in_their_order(
         ended(call, number)
     plant.start()
     assert numbers(plant, IN_FLIGHT) == list(range(IN_FLIGHT))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
+def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
+    plant: Plant, hook: Path
+) -> None:
+    """There each is process 1, so pids tell nothing; the kernel's clock does."""
+    contained = ["unshare", "--pid", "--fork", "--mount-proc", hook]
+    for number in range(10):
+        document = ban(HOST, total_incoming_pps=number)
+        subprocess.run(contained, input=document, check=True)
+    assert {pid_of(name) for name in plant.spool.scan()} == {1}
+    plant.start()
+    assert numbers(plant, 10) == list(range(10))
+
+
+def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
+    plant: Plant, hook: Path
+) -> None:
+    for number in range(10):
+        ended(started(hook), number)
+        if number < 5:
+            [*_, last] = plant.spool.scan()
+            later = time.time() + 3600
+            os.utime(plant.spool.path(last), (later, later))
+    plant.start()
+    assert numbers(plant, 10) == list(range(10))
 
 
 def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
