@@ -112,6 +112,14 @@ class Plant:
                 Path(address).unlink()
 
 
+def peak_memory(pid: int) -> float:
+    """Return the most memory that a process has had so far, in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError("no VmHWM")
+
+
 @contextmanager
 def plant(bootstrap: str) -> Iterator[Plant]:
     """Make a plant in a temporary directory on a disk, not in memory."""

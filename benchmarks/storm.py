@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from confluent_kafka import Consumer, TopicPartition
-from plant import Plant
+from plant import Plant, peak_memory
 from report import Row
 
 from fnm_bus.route import Topics
@@ -24,6 +24,10 @@ _CALM = 3.0
 """Seconds without a call after which FastNetMon has made all of them."""
 _LATE = 2
 """Seconds from the last call within which all is to be on Kafka."""
+_ALIKE = 1.3
+"""Storms of one hook differ by this, whether there is a broker or not."""
+_MEMORY = 100
+"""MB that a relay may have, whatever waits."""
 _CALLED = re.compile(r"^(\S+ \S+) \[INFO\] Call script for", re.MULTILINE)
 _ENDED = re.compile(r"^(\S+ \S+) \[INFO\] Subprocess exit code: (\d+)", re.MULTILINE)
 
@@ -38,6 +42,7 @@ class Storm:
         seconds: from the first start to the last end.
         ended_at: Unix time of the last end.
         late: seconds from there until all was on Kafka.
+        memory: the most that the relay had meanwhile, in MB.
     """
 
     calls: int
@@ -45,6 +50,7 @@ class Storm:
     seconds: float
     ended_at: float
     late: float = 0.0
+    memory: float = 0.0
 
 
 def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
@@ -63,13 +69,15 @@ def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
     what = f"FastNetMon bans {hosts:,} hosts at once"
 
     def up(hook: Path) -> Storm:
-        with it.relay(), _counting(bootstrap, 2 * hosts) as arrived:
+        with it.relay() as relay, _counting(bootstrap, 2 * hosts) as arrived:
             storm = _storm(hook, hosts)
-            return replace(storm, late=max(arrived() - storm.ended_at, 0))
+            late = max(arrived() - storm.ended_at, 0)
+            return replace(storm, late=late, memory=peak_memory(relay.pid))
 
     def down(hook: Path, broken: Callable[[], AbstractContextManager[int]]) -> Storm:
-        with broken() as port, it.relay(f"127.0.0.1:{port}"):
+        with broken() as port, it.relay(f"127.0.0.1:{port}") as relay:
             storm = _storm(hook, hosts)
+            storm = replace(storm, memory=peak_memory(relay.pid))
         with _counting(bootstrap, storm.calls) as arrived, it.relay():
             arrived()
         return storm
@@ -98,10 +106,13 @@ def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
             yield Row(
                 what,
                 f"{kind}, the broker {state}",
-                f"{_figure(worse)}; all on Kafka once it is back",
+                f"{_figure(worse)}; the relay had {worse.memory:.0f} MB;"
+                " all on Kafka once it is back",
                 f"{worse.seconds / storm.seconds:.2f} x with the broker up",
-                "none lost",
-                worse.accepted == worse.calls,
+                f"<= {_ALIKE} x; <= {_MEMORY} MB; none lost",
+                worse.seconds / storm.seconds <= _ALIKE
+                and worse.memory <= _MEMORY
+                and worse.accepted == worse.calls,
             )
 
 

@@ -15,7 +15,7 @@ import calls
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from fastavro import schemaless_writer
-from plant import DOCUMENTS, Plant
+from plant import DOCUMENTS, Plant, peak_memory
 from report import Row
 
 from fnm_bus import hook, schema
@@ -75,7 +75,7 @@ def waiting(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
                 continue
             first = time.perf_counter() - began
             _until_empty(it)
-            took, memory = time.perf_counter() - started, _peak(relay.pid)
+            took, memory = time.perf_counter() - started, peak_memory(relay.pid)
     name = f"{count:,} files waiting"
     return [
         *crowded,
@@ -202,10 +202,3 @@ def _until_empty(it: Plant) -> None:
 def _cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise LookupError("no VmHWM")
