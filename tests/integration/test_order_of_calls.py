@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from services.plant import Plant, ban
+from services.process import wait_until
 
+from fnm_bus.hook import uptime
 from fnm_bus.order import pid_of
 
 IN_FLIGHT = 500
@@ -55,11 +57,13 @@ def test_five_hundred_calls_in_flight_are_told_in_their_order(
 def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
     plant: Plant, hook: Path
 ) -> None:
-    """There each is process 1, so pids tell nothing; the kernel's clock does."""
+    """There each is process 1, so pids tell nothing; the kernel's ticks do."""
     contained = ["unshare", "--pid", "--fork", "--mount-proc", hook]
     for number in range(10):
         document = ban(HOST, total_incoming_pps=number)
         subprocess.run(contained, input=document, check=True)
+        ended_at = uptime()
+        wait_until(lambda at=ended_at: uptime() > at, 5, "the next tick")
     assert {pid_of(name) for name in plant.spool.scan()} == {1}
     plant.start()
     assert numbers(plant, 10) == list(range(10))
