@@ -164,14 +164,14 @@ def test_tail_goes_on_until_it_is_interrupted(plant: Plant) -> None:
     plant.messages("host", 0)  # the topic is there
     with subprocess.Popen(
         [
+            # Who is started in the background of a script has it ignored.
+            *("env", "--default-signal=INT"),
             *(sys.executable, "-m", "fnm_bus", "tail", plant.topic("host")),
             *("--from-beginning", "--json"),
         ],
         env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Who is started in the background of a script has it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as tail:
         for ip in ("192.0.2.1", "192.0.2.2"):
             plant.call(ban(ip))
