@@ -5,11 +5,13 @@ import re
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from services import injection
 from services.fetch import Unavailable
-from services.injection import Ended, Site
+from services.injection import Ended, Run, Site
 from services.plant import Plant, ban
 
 from fnm_bus.quarantine import Quarantine
@@ -79,27 +81,51 @@ class Line:
         assert {it.entry for it in letters} == set(kept)
 
 
-def test_killed_at_any_call_it_publishes_everything_at_least_once(plant: Plant) -> None:
-    line = Line(plant)
+@pytest.fixture
+def lines(plant: Plant) -> list[Line]:
+    """Two lines, for each run costs a second or two of one core."""
+    second = plant.root / "second"
+    second.mkdir()
+    return [Line(plant), Line(Plant(second, plant.bootstrap))]
+
+
+def runs(
+    lines: list[Line], sites: list[Site], fault: str
+) -> Iterator[tuple[Site, Run]]:
+    """Drain once for each site, with a fault there; on both lines at a time."""
+
+    def half(number: int) -> list[tuple[Site, Run]]:
+        return [*injection.runs(lines[number], sites[number::2], fault)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(half, range(2)):
+            yield from done
+
+
+def test_killed_at_any_call_it_publishes_everything_at_least_once(
+    lines: list[Line],
+) -> None:
     # To die at a call that only looks is to die after the one before it.
     acts = [
         it
-        for it in line.sites()
+        for it in lines[0].sites()
         if it.call not in _LOOKS | _READS and "O_RDONLY" not in it.text
     ]
     killed = 0
-    for site, run in injection.runs(line, acts, "signal=KILL"):
+    for site, run in runs(lines, acts, "signal=KILL"):
         assert run.status in {0, -signal.SIGKILL}, (site, run)
         killed += run.status != 0
     assert killed > len(acts) * 0.8
-    line.finish()
+    for line in lines:
+        line.finish()
 
 
-def test_a_fault_at_any_call_is_told_and_costs_no_event(plant: Plant) -> None:
-    line = Line(plant)
-    sites = [it for it in line.sites() if it.call not in _LOOKS]
+def test_a_fault_at_any_call_is_told_and_costs_no_event(
+    lines: list[Line], plant: Plant
+) -> None:
+    sites = [it for it in lines[0].sites() if it.call not in _LOOKS]
     met = 0
-    for site, run in injection.runs(line, sites, "error=EIO"):
+    for site, run in runs(lines, sites, "error=EIO"):
         # 78: numbers of calls vary a little; then it may be a schema or a setting.
         assert run.status in {0, 75, 78}, (site, run)
         met += run.status != 0
@@ -107,4 +133,5 @@ def test_a_fault_at_any_call_is_told_and_costs_no_event(plant: Plant) -> None:
         if all(str(plant.root) in it for it in run.faults):
             assert b"Traceback" not in run.stderr, (site, run)
     assert met > 10
-    line.finish()
+    for line in lines:
+        line.finish()
