@@ -93,7 +93,7 @@ before() { printf '%s\0' "fnm-bus 1 $#" "$@"; } # ARGUMENT...: of an entry's doc
 commit() {
     bucket=$1/incoming/new/${name#"${name%?}"}
     why="$1/incoming/tmp/$name: cannot be synced"
-    sync "${itself:-./$name}" 2>/dev/null || return
+    sync "${itself:-./$name}" 4>&4 2>/dev/null || return
     enter "$1" "incoming/new/${name#"${name%?}"}" || return
     why="$bucket/$name: cannot be linked"
     link "$1/incoming/tmp/$name" "./$name" 2>/dev/null || return
@@ -188,7 +188,7 @@ why=$({
     case $from in
     stdin) before "$@" && cat ;;
     document) before "$@" && printf %s "$document" ;;
-    itself) cat /dev/fd/5 ;;
+    itself) cat /dev/fd/5 5>&5 ;;
     esac >&4
 } 2>&1) || lost "fallback: $file: ${why##*: }"
 commit "$FALLBACK" || lost "fallback: $why"
