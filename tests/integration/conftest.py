@@ -1,10 +1,13 @@
 """Plants: spools with relays, on the embedded broker and on a real Kafka."""
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from services.front import Installed
 from services.plant import Plant
 
 from fnm_bus.route import Topics
@@ -50,3 +53,44 @@ def make_plant() -> Iterator[Callable[..., Plant]]:
     yield make
     for it in made:
         it.stop()
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Installed:
+    return Installed(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    target = tmp_path / "disk"
+    target.mkdir()
+    options = "size=400k,nr_inodes=60"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", target]
+    done = subprocess.run(mount, check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    yield target
+    subprocess.run(["umount", "-l", target], check=True)
+
+
+@pytest.fixture
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """A spool of user 1234 and group 2345, that every user can reach."""
+    directory = Path(tmp_path_factory.mktemp("shared"))
+    installed = Installed(directory)
+    opened = []
+    for path in (directory, *directory.parents):
+        mode = path.stat().st_mode
+        if not mode & 0o001:
+            opened.append((path, mode))
+            path.chmod(mode | 0o011)
+    for spool in (installed.spool, installed.fallback):
+        spool.make(1234, 2345)
+    python = "/usr/bin/python3"
+    text = installed.path.read_text().split("\n", 1)[1]
+    installed.path.write_text(f"#!{python} -IS\n{text}")
+    yield installed
+    for path, mode in opened:
+        path.chmod(mode)

@@ -1,0 +1,204 @@
+"""The installed hook is checked, and what is wrong is said."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from services.front import NOBODY, Installed, drains
+from services.process import being, wait_until
+
+from fnm_bus import install, probe
+from fnm_bus.errors import ConfigError
+from fnm_bus.limits import Refusal
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can act as another user"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"python": Path("/opt/my python/bin/python3")}, "blanks"),
+        ({"python": Path("/" + "x" * 130)}, "127 bytes"),
+        ({"python": Path("python3")}, "absolute"),
+        ({"spool": Path("spool")}, "absolute"),
+        ({"path": Path("notify")}, "absolute"),
+        ({"path": Path("/tmp/a b")}, "plain characters"),  # noqa: S108 - never made
+        ({"path": Path("/tmp/a;b")}, "plain characters"),  # noqa: S108 - never made
+    ],
+)
+def test_a_path_that_cannot_work_is_refused(
+    installed: Installed, changes: dict[str, Path], word: str
+) -> None:
+    paths = {
+        "path": installed.path,
+        "spool": installed.spool.root,
+        "fallback": installed.fallback.root,
+        "python": Path("/usr/bin/python3"),
+        **changes,
+    }
+    with pytest.raises(ConfigError, match=word):
+        install.install(**paths)
+
+
+def test_the_instructions_name_the_settings_of_both_editions(
+    installed: Installed,
+) -> None:
+    text = installed.install()
+    assert f"sudo fcli set main notify_script_path {installed.path}\n" in text
+    assert "notify_script_attack_status_updates enable" in text
+    assert f"\nnotify_script_path = {installed.path}\n" in text
+    assert (installed.path.stat().st_mode & 0o7777) == 0o755
+
+
+def wrong(findings: list[probe.Finding]) -> str:
+    return "\n".join(it.what for it in findings if not it.ok)
+
+
+def test_a_check_without_a_relay_stores_one_and_takes_it_away(
+    installed: Installed,
+) -> None:
+    told = drains(installed)
+    findings = probe.check(installed.path)
+    assert "removed" in findings[-1].what
+    assert findings[-1].ok
+    # What is wrong here: both spools are on one file system.
+    assert "on the spool's file system" in wrong(findings)
+    assert not told.exists()
+    assert installed.entries() == []
+
+
+TAKES = """
+import sys
+from fnm_bus.spool import Spool
+from fnm_bus.watch import Watch
+spool = Spool(sys.argv[1])
+with spool.lock(), Watch(spool.buckets()) as watch:
+    print("held", flush=True)
+    while watch.wait(60) and watch.changed():
+        for name in spool.scan():
+            spool.remove(name)
+"""
+
+
+def test_a_check_with_a_relay_waits_until_that_took_it(installed: Installed) -> None:
+    argv = [sys.executable, "-c", TAKES, installed.spool.root]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as relay:
+        try:
+            assert relay.stdout is not None
+            assert relay.stdout.readline() == b"held\n"
+            findings = probe.check(installed.path)
+        finally:
+            relay.kill()
+    assert "the relay took it" in findings[-1].what
+
+
+@needs_root
+@pytest.mark.parametrize("relay", [True, False])
+def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
+    shared: Installed, monkeypatch: pytest.MonkeyPatch, *, relay: bool
+) -> None:
+    monkeypatch.setattr(probe, "_PATIENCE", 10.0 if relay else 2.0)
+
+    def check() -> None:
+        findings = probe.check(shared.path)
+        last = "the relay took it" if relay else "did not take a notification"
+        assert last in findings[-1].what
+        faults = [*filter(lambda it: not it.ok, findings)]
+        # Here both spools are on one file system.
+        assert len(faults) == 1 + (not relay), faults
+
+    def takes() -> None:
+        wait_until(lambda: bool(shared.spool.scan()), 30, "a notification")
+        for name in shared.spool.scan():
+            shared.spool.remove(name)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(being, NOBODY, 2345, check)
+        if relay:
+            being(1234, 2345, takes)
+        done.result()
+    assert shared.entries() == []
+
+
+@needs_root
+def test_a_check_finds_an_owner_who_is_not_root(installed: Installed) -> None:
+    os.chown(installed.path, NOBODY, NOBODY)
+    assert f"owner {NOBODY}" in wrong(probe.check(installed.path))
+
+
+def test_a_check_finds_a_spool_on_several_file_systems(
+    installed: Installed, small_disk: Path
+) -> None:
+    bucket = installed.spool.root / "incoming/new/7"
+    (small_disk / "bucket").mkdir()
+    subprocess.run(["mount", "--bind", small_disk / "bucket", bucket], check=True)
+    try:
+        assert "are on several file systems" in wrong(probe.check(installed.path))
+    finally:
+        subprocess.run(["umount", bucket], check=True)
+
+
+def test_a_check_finds_a_python_that_only_one_can_start(installed: Installed) -> None:
+    private = installed.directory / "private"
+    private.mkdir(mode=0o700)
+    python = shutil.copy("/usr/bin/python3", private)
+    text = installed.path.read_text().split("\n", 1)[1]
+    installed.path.write_text(f"#!{python} -IS\n{text}")
+    assert "other users cannot start it" in wrong(probe.check(installed.path))
+
+
+@needs_root
+def test_a_check_by_a_stranger_says_which_group_is_missing(shared: Installed) -> None:
+    def check() -> None:
+        assert "Permission denied" in wrong(probe.check(shared.path))
+
+    being(NOBODY, NOBODY, check)
+    assert shared.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ("absent", "No such file"),
+        ("no hook", "no hook"),
+        ("no python", "nowhere"),
+        ("mode", "mode 775"),
+        ("changed", "changed by hand"),
+        ("spool", "No such file"),
+        ("rights", "mode"),
+        ("full", "ended with 75"),
+        ("relay", "no relay runs"),
+    ],
+)
+def test_a_check_says_what_is_wrong_and_what_to_do(
+    installed: Installed, how: str, word: str
+) -> None:
+    text = installed.path.read_text()
+    if how == "absent":
+        installed.path.unlink()
+    elif how == "no hook":
+        installed.path.write_text("#!/bin/sh\ncat > /dev/null\n")
+    elif how == "no python":
+        installed.path.write_text("#!/nowhere -IS\n" + text.split("\n", 1)[1])
+    elif how == "mode":
+        installed.path.chmod(0o775)
+    elif how == "changed":
+        installed.path.write_text(text + "\n")
+    elif how == "spool":
+        installed.spool.root.rename(installed.directory / "moved")
+    elif how == "rights":
+        (installed.spool.root / "incoming/tmp").chmod(0o777)
+    elif how == "full":
+        installed.spool.refuse(Refusal.ALL)
+    findings = probe.check(installed.path)
+    assert word in wrong(findings)
+    assert all(it.remedy for it in findings if not it.ok)
+    with contextlib.suppress(FileNotFoundError):
+        assert not list((installed.spool.root / "incoming/new").glob("?/*"))
