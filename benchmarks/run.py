@@ -1,12 +1,10 @@
 """Measure everything that is claimed, beside the rivals, in one run.
 
-    python benchmarks/run.py [--quick]
-
-Starts its own broker and relays on loopback, and stops them. Figures depend on the
-machine and its disk; the ratios say more. --quick only shows that it works.
+Starts its own broker and relays on loopback, and stops them; takes about twelve
+minutes. Figures depend on the machine and its disk; the ratios say more.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -20,7 +18,9 @@ from report import Row, facts, table, write
 
 def main() -> None:
     """Run all measurements and print them."""
-    quick = "--quick" in sys.argv[1:]
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="only show that it works")
+    quick = options.parse_args().quick
     rows: list[Row] = []
     with (
         tempfile.TemporaryDirectory(prefix="fnm-bus-bench-") as name,

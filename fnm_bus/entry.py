@@ -4,15 +4,17 @@
 """
 
 import os
+import re
 import stat
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from fnm_bus import hook
 from fnm_bus.errors import SpoolError
 
 _READ: Final = 17 * 1024 * 1024
 """Bytes of an entry that are read: more than any document that is valid."""
-_MAGIC: Final = b"fnm-bus 1 "
+_HEAD: Final = re.compile(rb"fnm-bus 1 ([0-9]{1,8})\0")
 
 
 class Entry(NamedTuple):
@@ -26,6 +28,8 @@ class Entry(NamedTuple):
         size: of the file, in bytes. The document is cut at 17 MiB, which is more
             than any valid one has; the file is not.
         path: of the file.
+        whole: False when a loss of power has cut it; then its call was not told that
+            all is well.
     """
 
     name: str
@@ -34,6 +38,15 @@ class Entry(NamedTuple):
     stored_at: datetime
     size: int
     path: str
+    whole: bool = True
+
+
+class Content(NamedTuple):
+    """What is in an entry's bytes; the fields are those of `Entry`."""
+
+    arguments: tuple[str, ...]
+    document: bytes
+    whole: bool = True
 
 
 def read(directory: str, name: str) -> Entry:
@@ -59,23 +72,36 @@ def read(directory: str, name: str) -> Entry:
         raise
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
-    arguments, document = unpack(data)
-    return Entry(name, arguments, document, utc(facts.st_mtime_ns), facts.st_size, path)
+    content = unpack(data)
+    return Entry(
+        name,
+        content.arguments,
+        content.document,
+        utc(facts.st_mtime_ns),
+        facts.st_size,
+        path,
+        whole=content.whole or len(data) < facts.st_size,
+    )
 
 
-def unpack(data: bytes) -> tuple[tuple[str, ...], bytes]:
-    """Return arguments and document of an entry's bytes (`fnm_bus.hook.pack`).
+def unpack(data: bytes) -> Content:
+    """Return what is in an entry's bytes; `fnm_bus.hook` describes them.
 
     What does not begin as an entry does is all document: parsing it tells what it is.
     """
-    if data.startswith(_MAGIC):
-        head = data[len(_MAGIC) : data.find(b"\0", 0, 20)]
-        if head.isdigit():
-            count = int(head)
-            _, *arguments, document = data.split(b"\0", count + 1)
-            if len(arguments) == count:
-                return tuple(_text(it) for it in arguments), document
-    return (), data
+    head = _HEAD.match(data)
+    if head is None:
+        return Content((), data)
+    count = int(head[1])
+    rest = data[head.end() :].split(b"\0", count)
+    if len(rest) <= count:
+        return Content((), data)
+    *arguments, document = rest
+    return Content(
+        tuple(_text(it) for it in arguments),
+        document.removesuffix(hook.END),
+        whole=document.endswith(hook.END),
+    )
 
 
 def _read(fd: int, size: int) -> bytes:

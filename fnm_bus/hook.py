@@ -14,7 +14,8 @@ The spool is a directory (`fnm_bus.spool` makes it):
 
 An entry is named `<boot id>-<start of the process in ticks>-<pid>-<random>`, so the
 names sort as FastNetMon started its calls. It holds `fnm-bus 1 <number of arguments>`,
-a NUL, each argument and a NUL, and then the document as it came.
+a NUL, each argument and a NUL, the document as it came, and one byte 4 (EOT), without
+which it is not whole: power was lost while the hook in shell stored it.
 
 What it promises: status 0 means on disk, durably; 75 means not, and one line on stderr
 and in syslog says whether the fallback spool has it. Nothing is ever on stdout.
@@ -45,6 +46,8 @@ CHECK_ARGUMENT = "fnm-bus-hook-check"
 """First argument of a call that only proves the way: removed, never published."""
 LOCK_FD = "FNM_BUS_LOCK_FD"
 """Environment variable: the spool's lock, held, handed to the command that drains."""
+END = b"\4"
+"""The last byte of an entry, which is no end of any JSON or text."""
 STORED, TRY_LATER = 0, 75
 """Exit status; 75 is EX_TEMPFAIL of sysexits.h."""
 
@@ -120,7 +123,7 @@ def pack(arguments: "Sequence[str]", document: bytes) -> bytes:
     encoding = sys.getfilesystemencoding()
     head = [b"fnm-bus 1 %d" % len(arguments)]
     head += [text.encode(encoding, "surrogateescape") for text in arguments]
-    return b"\0".join([*head, document])
+    return b"\0".join([*head, document]) + END
 
 
 def read_stdin(arguments: "Sequence[str]") -> bytes:

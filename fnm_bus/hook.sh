@@ -1,7 +1,7 @@
 #!/bin/sh
 # The hook for machines under heavy fire. It stores what FastNetMon says as
-# fnm_bus/hook.py does, which defines the spool, and costs four small programs instead
-# of a Python: tee, sync, link, sync.
+# fnm_bus/hook.py does, which defines the spool, and costs three small programs instead
+# of a Python: tee, link, sync.
 #
 # Status 0: on disk, durably. 75: not in the spool; one line on stderr and in syslog
 # says whether the fallback spool has it. Nothing is ever on stdout.
@@ -12,6 +12,8 @@
 #   that is full in the middle of a document loses nothing all the same: tee gives it to
 #   this shell as well, which writes it to the fallback spool. Only then NULs and line
 #   breaks at its end are gone, which a shell cannot hold.
+# - Its entry has its name before it is durable, so that one program syncs the file and
+#   the directory. One that a loss of power cuts there has no end, which the relay sees.
 # - Its temporary file stays beside the entry, as a second link of the same file. The
 #   relay removes both.
 # - Where not all of /proc can be read, names tell when it ran, not when it was forked.
@@ -32,7 +34,7 @@ unset IFS document  # what came exported would be exported
 set -ufC          # -C: new files are made with O_EXCL, so a planted link leads nowhere
 umask 027         # others cannot read an entry, the relay's group can
 trap '' PIPE XFSZ # errors of the program that writes, not its death
-name='' trouble='' refused=''
+name='' trouble='' refused='' end='\4'
 
 # end LINE: say it on stderr and in syslog, and end.
 end() {
@@ -79,8 +81,12 @@ enter() {
 begin() {
     file=$1/incoming/tmp/$name
     enter "$1" incoming/tmp || return
-    why="$file: it takes nothing"
-    { command exec 4>"./$name"; } 2>/dev/null && return
+    if { command exec 4>"./$name"; } 2>/dev/null; then
+        why="$file: cannot be opened again, to append"
+        [ -z "$itself" ] || { command exec 4>>"$itself"; } 2>/dev/null || return
+        why="$file: it takes nothing"
+        return
+    fi
     why=$({ : >"./$name"; } 2>&1) # once more, for the reason
     why="$file: ${why##*: }"
     return 1
@@ -92,13 +98,15 @@ before() { printf '%s\0' "fnm-bus 1 $#" "$@"; } # ARGUMENT...: of an entry's doc
 # and so would a rm of what is behind it.
 commit() {
     bucket=$1/incoming/new/${name#"${name%?}"}
-    why="$1/incoming/tmp/$name: cannot be synced"
-    sync "${itself:-./$name}" 4>&4 2>/dev/null || return
+    why="$file: cannot be ended"
+    # shellcheck disable=SC2059 # the format is ours
+    { printf "$end" >&4; } 2>/dev/null || return
+    end=''
     enter "$1" "incoming/new/${name#"${name%?}"}" || return
     why="$bucket/$name: cannot be linked"
-    link "$1/incoming/tmp/$name" "./$name" 2>/dev/null || return
-    why="$bucket: cannot be synced"
-    sync . 2>/dev/null
+    link "$file" "./$name" 2>/dev/null || return
+    why="$bucket/$name: cannot be synced"
+    sync "${itself:-./$name}" . 4>&4 2>/dev/null
 }
 
 started() { ticks=${20}; } # FIELD...: field 22, where the first is the third
@@ -181,6 +189,7 @@ fi
 trouble=${trouble:-$why}
 
 [ "$from" != itself ] || [ -r "$itself" ] || from=document
+[ "$from" = itself ] || end='\4'
 room || lost "fallback: $FALLBACK: full"
 { command exec 5>&4; } 2>/dev/null
 begin "$FALLBACK" || lost "fallback: $why"

@@ -14,12 +14,14 @@ import msgspec
 
 from fnm_bus import __version__
 from fnm_bus.codec import Codec
+from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.parse import Drift, parse
 from fnm_bus.record import Record
 from fnm_bus.route import Topics, event_id, headers_of, key_of, topic_of
 from fnm_bus.spool import Entry
 
+_CUT: Final = "the begin of one: power was lost while it was stored"
 HEAD: Final = 4096
 """Bytes of a document that a dead letter shows; the quarantine has the rest."""
 
@@ -59,6 +61,8 @@ class Pipeline:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
         """
+        if not entry.whole:
+            raise InvalidNotification("", "a whole document", _CUT)
         receipt = Receipt(
             event_id=event_id(self.sensor, entry.name),
             received_at=entry.stored_at,

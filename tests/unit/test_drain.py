@@ -227,6 +227,22 @@ def test_a_record_refused_for_good_is_quarantined(house: House) -> None:
     assert house.spools[0].scan() == []
 
 
+@pytest.mark.parametrize("kept", [0, 30, -1])
+def test_an_entry_that_a_loss_of_power_has_cut_is_no_event(
+    house: House, kept: int
+) -> None:
+    """Cut where the rest could be a document, too: a text report is one at any line."""
+    name = house.call(b"IP: 192.0.2.1\nAttack direction: incoming\n", ("ban",))
+    path = house.spools[0].path(name)
+    path.write_bytes(path.read_bytes()[:kept])
+    turn(house.drain())
+    assert house.events(TOPICS.host) == []
+    (letter,) = house.events(TOPICS.deadletter)
+    assert letter.entry == name
+    assert list(house.quarantine.list()) == [name]
+    assert ("power was lost" in letter.reason) == (kept != 0)
+
+
 def test_an_invalid_document_is_kept_and_told_with_the_reason(house: House) -> None:
     name = house.call(b'{"action": "ban", "ip": 7}', ("ban", "192.0.2.1"))
     drain = house.drain()

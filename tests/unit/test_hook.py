@@ -84,7 +84,7 @@ def test_the_start_of_a_process_that_is_gone_is_an_error() -> None:
 def test_arguments_and_document_come_back_as_they_were(arguments: list[str]) -> None:
     document = b'{"a": "\x00\xff"}\0\n'
     shown = tuple(it.replace("\udcff", "\\xff") for it in arguments)
-    assert unpack(hook.pack(arguments, document)) == (shown, document)
+    assert unpack(hook.pack(arguments, document)) == (shown, document, True)
 
 
 def test_a_fallback_spool_that_is_drained_meanwhile_has_room(

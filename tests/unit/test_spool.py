@@ -131,12 +131,20 @@ def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
         b"fnm-bus 1 2\0ban\0{}",
         b"fnm-bus 1 x\0{}",
         b"fnm-bus 1 99999999999999\0{}",
-        b"fnm-bus 2 0\0{}",
+        b"fnm-bus 2 0\0{}\4",
         b"\0",
     ],
 )
 def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
-    assert entries.unpack(data) == ((), data)
+    assert entries.unpack(data) == ((), data, True)
+
+
+@pytest.mark.parametrize("kept", range(10))
+def test_an_entry_that_a_loss_of_power_has_cut_is_not_whole(kept: int) -> None:
+    document = b"192.0.2.1"
+    data = hook.pack(["ban"], document)
+    cut = data[: len(data) - len(document) - 1 + kept]
+    assert entries.unpack(cut) == (("ban",), document[:kept], False)
 
 
 def test_a_giant_is_cut_but_still_too_large_for_any_parser(
@@ -146,7 +154,7 @@ def test_a_giant_is_cut_but_still_too_large_for_any_parser(
     box.store(name(5), b"x" * 5_000)
     entry = box.spool.read(name(5))
     assert 900 < len(entry.document) <= 1_000
-    assert entry.size > 5_000
+    assert (entry.size > 5_000, entry.whole) == (True, True)
 
 
 @pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
