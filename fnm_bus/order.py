@@ -126,8 +126,12 @@ class Epochs:
         wrapped = self._find_wraps(names)
         if self._unsaved:
             self._save()
-        if several or wrapped:
+        if several:
             names.sort(key=self.order)
+            return
+        for tick in wrapped:
+            part = slice(bisect_left(names, tick), bisect_left(names, tick + "~"))
+            names[part] = sorted(names[part], key=self.order)
 
     def order(self, name: str) -> int:
         """Return the place of an entry among all, its `sequence`.
@@ -180,12 +184,14 @@ class Epochs:
             self._unsaved = True
         return count > 1
 
-    def _find_wraps(self, names: Sequence[str]) -> bool:
-        """Find ticks in which pids began again; return whether *names* are in one."""
+    def _find_wraps(self, names: Sequence[str]) -> set[str]:
+        """Find ticks in which pids began again; return those that *names* are in."""
+        ticks = [name[_TICK] for name in names]
+        pids = [int(name[_PID]) for name in names]
         wrapped = {
-            one[_TICK]
-            for one, other in pairwise(names)
-            if one[_TICK] == other[_TICK] and int(other[_PID]) - int(one[_PID]) > _GAP
+            tick
+            for (tick, pid), (other, after) in pairwise(zip(ticks, pids, strict=True))
+            if after - pid > _GAP and tick == other
         }
         recent = names[-_TICKS_KEPT:]
         for name in recent:
@@ -201,7 +207,7 @@ class Epochs:
             self._pids[tick] = (min(low, pid), max(high, pid))
         while len(self._pids) > _TICKS_KEPT:
             del self._pids[next(iter(self._pids))]
-        return bool(self._wraps) and any(name[_TICK] in self._wraps for name in names)
+        return self._wraps.keys() & ticks if self._wraps else set()
 
     def _decide(self, tick: str, pids: Sequence[int]) -> None:
         """Note how the calls of *tick* are told apart, for good."""
