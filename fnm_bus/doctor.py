@@ -35,7 +35,9 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         ("spool", settings.spool.directory),
         ("fallback spool", settings.spool.fallback),
     ):
-        remedy = "run `fnm-bus hook install`, which makes it"
+        remedy = (
+            "run `fnm-bus hook install` as root with --owner and --group: it makes it"
+        )
         if not root.is_dir():
             yield Finding(ok=False, what=f"{name} {root}: missing", remedy=remedy)
             continue

@@ -134,7 +134,7 @@ def read_settings(text: str) -> tuple[str, dict[str, object]]:
     """
     match = re.match(rf"#!(?=({SHELL}\n|\S+/busybox sh\n)|\S+ -IS\n)(\S+)", text)
     if match is None or _FIRST not in text or _LAST not in text:
-        raise ConfigError("this is no hook: `fnm-bus hook install` writes one")
+        raise ConfigError("this is no hook of fnm-bus")
     lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
     read = _read_shell if match[1] else _read_python
     try:
@@ -180,17 +180,38 @@ def install(
         ConfigError: a path that cannot be used.
         SpoolError: the file cannot be written.
     """
-    if not path.is_absolute() or re.search(r"[^\w./+@:-]", str(path)):
-        # Community hands it to a shell, unquoted.
-        raise ConfigError(f"path: {path}: wanted an absolute path of plain characters")
+    check_path(path)
     text = source(python, settings(spool, fallback, drain))
     try:
-        if path.exists() and not stat.S_ISREG(path.lstat().st_mode):
-            raise ConfigError(f"path: {path}: is there, and no regular file")
         durable.replace(path, text.encode(), mode=0o755)
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
     return instructions(path)
+
+
+def check_path(path: Path) -> None:
+    """Check that a hook can be written to *path*: nothing is there, or a hook.
+
+    Raises:
+        ConfigError: FastNetMon cannot use the path, or it is somebody else's.
+        SpoolError: what is there cannot be read.
+    """
+    if not path.is_absolute() or re.search(r"[^\w./+@:-]", str(path)):
+        # Community hands it to a shell, unquoted.
+        raise ConfigError(f"path: {path}: wanted an absolute path of plain characters")
+    try:
+        facts = path.lstat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ConfigError(f"path: {path}: is there, and no regular file")
+        if facts.st_size and _FIRST.encode() not in path.read_bytes():
+            raise ConfigError(
+                f"path: {path}: is another program, which is not replaced;"
+                " choose another path, or move it away"
+            )
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
 
 
 def instructions(path: Path) -> str:

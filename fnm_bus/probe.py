@@ -31,11 +31,15 @@ def check(path: Path) -> list[Finding]:
     counts it, else it is removed here. It is never published.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
         interpreter, values = install.read_settings(text)
-    except (OSError, ValueError, ConfigError) as exc:
+    except FileNotFoundError:
         remedy = f"run: fnm-bus hook install {path}"
-        return [Finding(ok=False, what=f"{path}: {exc}", remedy=remedy)]
+        return [Finding(ok=False, what=f"{path}: there is no such file", remedy=remedy)]
+    except (OSError, ConfigError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        remedy = "name the file that `fnm-bus hook install` wrote"
+        return [Finding(ok=False, what=f"{path}: {why}", remedy=remedy)]
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
     speaks_shell = install.speaks_shell(Path(interpreter))
     runs = _shell(interpreter) if speaks_shell else _python(interpreter)

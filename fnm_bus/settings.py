@@ -7,11 +7,18 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fnm_bus import hook
 
 _MIB = 1024 * 1024
+_KAFKA_MUST = {
+    "acks": ("all", "-1"),
+    "request.required.acks": ("all", "-1"),
+    "enable.idempotence": ("true",),
+}
+"""Settings of librdkafka that are for us to choose, with what they may be set to: with
+others a notification would leave the disk before Kafka has it, or out of its order."""
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -180,3 +187,14 @@ class Settings(Table):
         default_factory=dict,
         description="The tables of the consumers, one for each.",
     )
+
+    @field_validator("kafka")
+    @classmethod
+    def _nothing_is_lost(cls, kafka: dict[str, str]) -> dict[str, str]:
+        for name, right in _KAFKA_MUST.items():
+            if (value := kafka.get(name)) is not None and value.lower() not in right:
+                raise ValueError(
+                    f"{name}: wanted {right[0]}, got {value}: what FastNetMon said"
+                    " could be lost, or lose its order; leave it out"
+                )
+        return kafka

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
-from fnm_bus.errors import ConfigError
+from fnm_bus.errors import ConfigError, SpoolError
 
 app = typer.Typer(help="Install and check the file that FastNetMon starts.")
 
@@ -29,10 +29,16 @@ def install(  # noqa: PLR0913 - one parameter for each option
         Path | None, typer.Option(help="The fallback spool. Else [spool] fallback.")
     ] = None,
     owner: Annotated[
-        str | None, typer.Option(help="User of the relay. Else who runs this.")
+        str | None,
+        typer.Option(
+            help="User of the relay. Else the spool's owner, or who runs this."
+        ),
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Group of the hook's user. Else the owner's.")
+        str | None,
+        typer.Option(
+            help="Group of the hook's user. Else the spool's, or the owner's."
+        ),
     ] = None,
     drain: Annotated[
         bool | None,
@@ -72,10 +78,11 @@ def install(  # noqa: PLR0913 - one parameter for each option
     known = settings(file)
     directory = spool or known.spool.directory
     second = fallback or known.spool.fallback
-    uid, gid = _ids(owner, group)
+    installing.check_path(path)
     for one in (directory, second):
+        uid, gid = _ids(one, owner, group)
         Spool(one).make(uid, gid)
-        say(f"fnm-bus: spool {one}")
+        say(f"fnm-bus: spool {one}, of {_name(uid)}")
     # The deadline is short: FastNetMon's call waits for it.
     seconds = str(known.notify.deadline)
     command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
@@ -112,10 +119,25 @@ def check(path: HookPath, *, json: Json = False) -> None:
     end(0 if all(finding.ok for finding in findings) else 1)
 
 
-def _ids(owner: str | None, group: str | None) -> tuple[int, int]:
+def _ids(spool: Path, owner: str | None, group: str | None) -> tuple[int, int]:
+    """Return the owner and group of a spool: as told, else those that it has."""
     try:
+        if owner is None and spool.is_dir():
+            # Another owner would take it away from the relay that drains it.
+            facts = spool.stat()
+            there = grp.getgrnam(group).gr_gid if group else facts.st_gid
+            return facts.st_uid, there
         user = pwd.getpwnam(owner) if owner else pwd.getpwuid(os.geteuid())
         gid = grp.getgrnam(group).gr_gid if group else user.pw_gid
     except KeyError as exc:
         raise ConfigError(f"--owner, --group: {exc.args[0]}") from exc
+    except OSError as exc:
+        raise SpoolError(f"{spool}: {exc.strerror}") from exc
     return user.pw_uid, gid
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in a container
+        return f"user {uid}"

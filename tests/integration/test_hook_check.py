@@ -57,6 +57,27 @@ def test_the_instructions_name_the_settings_of_both_editions(
     assert (installed.path.stat().st_mode & 0o7777) == 0o755
 
 
+@pytest.mark.parametrize("content", [b"#!/bin/sh\necho mine\n", b"\x7fELF\xd0\xff"])
+def test_another_program_is_not_replaced(installed: Installed, content: bytes) -> None:
+    installed.path.write_bytes(content)
+    with pytest.raises(ConfigError, match="another program"):
+        installed.install()
+    assert installed.path.read_bytes() == content
+    (finding,) = probe.check(installed.path)
+    assert "this is no hook" in finding.what
+    assert "hook install" in finding.remedy
+    assert str(installed.path) not in finding.remedy
+
+
+def test_an_older_hook_and_an_empty_file_are_replaced(installed: Installed) -> None:
+    text = installed.path.read_text()
+    installed.path.write_text(text.replace("umask", "mask"))
+    installed.install()
+    installed.path.write_bytes(b"")
+    installed.install()
+    assert installed.path.read_text() == text
+
+
 def wrong(findings: list[probe.Finding]) -> str:
     return "\n".join(it.what for it in findings if not it.ok)
 
@@ -166,7 +187,7 @@ def test_a_check_by_a_stranger_says_which_group_is_missing(shared: Installed) ->
 @pytest.mark.parametrize(
     ("how", "word"),
     [
-        ("absent", "No such file"),
+        ("absent", "no such file"),
         ("no hook", "no hook"),
         ("no python", "nowhere"),
         ("mode", "mode 775"),

@@ -242,6 +242,28 @@ def test_an_installed_hook_can_be_called_and_checked(
     assert spool.scan() == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
+def test_a_hook_that_is_installed_again_leaves_the_spool_to_its_owner(
+    run: Run, tmp_path: Path, spool: Spool
+) -> None:
+    spool.make(1234, 2345)
+    assert run("hook", "install", str(tmp_path / "hook")).returncode == 0
+    facts = [spool.root.stat(), (spool.root / "lock").stat()]
+    assert {(it.st_uid, it.st_gid) for it in facts} == {(1234, 2345)}
+    ended = run("hook", "install", str(tmp_path / "hook"), "--owner", "root")
+    assert b"of root" in ended.stderr
+    assert (spool.root.stat().st_uid, spool.root.stat().st_gid) == (0, 0)
+
+
+def test_a_hook_is_not_installed_over_another_program(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "notify.sh"
+    path.write_text("#!/bin/sh\n")
+    ended = run("hook", "install", str(path), "--spool", str(tmp_path / "new"))
+    assert ended.returncode == 78
+    assert b"another program" in ended.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_simulated_attack_is_in_the_spool_in_the_order_of_the_calls(
     run: Run, spool: Spool, tmp_path: Path
 ) -> None:

@@ -114,6 +114,10 @@ def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
         '[topics]\nhost = ""',
         "[topics]\npartitions = 0",
         '[kafka]\n"linger.ms" = 5',
+        '[kafka]\n"acks" = "0"',
+        '[kafka]\n"acks" = "1"',
+        '[kafka]\n"request.required.acks" = "1"',
+        '[kafka]\n"enable.idempotence" = "false"',
         "[notify]\ndeadline = -1",
         "[registry]\ntimeout = 0",
         "[spool]\nunknown = 1",
@@ -122,6 +126,14 @@ def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
 def test_a_wrong_value_is_refused_and_the_file_named(file: Path, text: str) -> None:
     file.write_text(text)
     assert refused(file).startswith(f"{file}: ")
+
+
+def test_what_would_lose_notifications_is_refused_with_the_reason(file: Path) -> None:
+    file.write_text('[kafka]\n"acks" = "0"')
+    assert "acks: wanted all, got 0" in refused(file)
+    assert "could be lost" in refused(None, FNM_BUS_KAFKA__ACKS="0")
+    file.write_text('[kafka]\n"acks" = "-1"\n"enable.idempotence" = "True"')
+    assert config.load(file, {}).settings.kafka["acks"] == "-1"
 
 
 @pytest.mark.parametrize("content", [b"sensor = ", b"\xff\xfe", b"[spool\n"])
