@@ -238,7 +238,7 @@ def check_room(root: str, document: bytes) -> None:
     status = b"attack_status" in document
     try:
         full = slurp(f"{root}/full").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # the second is met once more below
         full = b""
     if full == b"all" or (full and status):
         raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")

@@ -83,12 +83,26 @@ begin() {
     enter "$1" incoming/tmp || return
     if { command exec 4>"./$name"; } 2>/dev/null; then
         why="$file: cannot be opened again, to append"
-        [ -z "$itself" ] || { command exec 4>>"$itself"; } 2>/dev/null || return
-        why="$file: it takes nothing"
+        [ -z "$itself" ] || { command exec 4>>"$itself"; } 2>/dev/null
         return
     fi
     why=$({ : >"./$name"; } 2>&1) # once more, for the reason
     why="$file: ${why##*: }"
+    return 1
+}
+
+# reason: set why to the reason for which the open file takes nothing more; it may get
+# an empty line by this.
+reason() {
+    why=$(echo | tee -a "${itself:-/dev/null}" 4>&4 2>&1 >/dev/null)
+    why=${why##*: }
+    why="$file: ${why:-it has not taken all}"
+}
+
+# head ARGUMENT...: write what is before the document.
+head() {
+    { before "$@" >&4; } 2>/dev/null && return
+    reason
     return 1
 }
 
@@ -159,7 +173,7 @@ fi
 
 # Where the document is, once there is trouble: still in stdin, in the file, or here.
 from=stdin
-if [ -z "$trouble" ] && begin "$SPOOL" && { before "$@" >&4; } 2>/dev/null; then
+if [ -z "$trouble" ] && begin "$SPOOL" && head "$@"; then
     from=itself
     if [ "$itself" ]; then
         { document=$(tee -a "$itself" 4>&4); } 2>/dev/null
@@ -171,9 +185,8 @@ if [ -z "$trouble" ] && begin "$SPOOL" && { before "$@" >&4; } 2>/dev/null; then
     1) # It could not read; or it has read all, and the file has not taken all.
         [ "$(cat 2>&1)" ] && lost 'stdin: cannot be read'
         from=document
-        trouble=$(echo | tee -a "${itself:-/dev/null}" 4>&4 2>&1 >/dev/null)
-        trouble=${trouble##*: }
-        trouble="$file: ${trouble:-it has not taken all}"
+        reason
+        trouble=$why
         ;;
     *) lost 'tee: was killed, or is missing' ;;
     esac

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from consumers.mitigator.facts import Facts
 from consumers.mitigator.lease import changed, holds, reason_of, without
+from consumers.mitigator.pairs import seen_of
 from consumers.mitigator.state import ENDED, NONE, Place
 from consumers.mitigator.turn import Turn
 from fnm_bus.event import Mitigation
@@ -29,7 +30,7 @@ def close(turn: Turn, facts: Facts) -> None:
             reasons=(replace(reason_of(facts, "", 0, turn.now), holds=False),),
         )
         turn.write(note)
-    turn.state.saw(facts.place, facts.sequence)
+    turn.state.saw(facts.place, seen_of(facts))
 
 
 def let_go(

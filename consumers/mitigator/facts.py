@@ -48,6 +48,8 @@ class Facts(NamedTuple):
         received_at: when the sensor's spool had it.
         event_id: names the event.
         attack_uuid: names the attack, or None.
+        attack: what an unban repeats of its ban: the UUID, or direction and power of
+            the text mode; "" when there is neither.
         rules: the event's Flow Spec rules that are wholly understood.
         odd_rules: how many rules are not, and must not be acted on.
     """
@@ -69,6 +71,7 @@ class Facts(NamedTuple):
     received_at: datetime
     event_id: str
     attack_uuid: str | None
+    attack: str
     rules: tuple[FlowSpecRule, ...]
     odd_rules: int
 
@@ -130,6 +133,7 @@ def _whole(event: Event) -> Facts:
         received_at=event.receipt.received_at,
         event_id=event.receipt.event_id,
         attack_uuid=details.attack_uuid,
+        attack=details.attack_uuid or _text_attack(event),
         rules=rules,
         odd_rules=len(event.flow_spec_rules) - len(rules),
     )
@@ -160,6 +164,13 @@ def _protocol(details: AttackDetails) -> str:
     if sent in {"", "unknown"} and first in _OF_THRESHOLDS:
         return first
     return sent
+
+
+def _text_attack(event: Event) -> str:
+    mode = event.text_mode if isinstance(event, HostEvent) else None
+    if mode is None or mode.power_pps is None:
+        return ""
+    return f"{mode.direction} {mode.power_pps}"
 
 
 def _text_direction(event: Event) -> str:

@@ -3,8 +3,9 @@
     order ▶ closes?  its reasons hold no more
           ▶ opens?   a status renews what stands; else policy ▶ plan ▶ guardrails
 
-An unban is never asked whether it may. A fresh status of an attack for which nothing
-stands counts like its ban, so an outage delays a mitigation and does not cost it.
+An unban is never asked whether it may, only whether it is of what stands. A fresh
+status of an attack for which nothing stands counts like its ban, so an outage delays a
+mitigation and does not cost it.
 """
 
 from consumers.measure import measure_of
@@ -13,8 +14,9 @@ from consumers.mitigator.closing import close, end
 from consumers.mitigator.facts import CLOSES, OPENS, Facts
 from consumers.mitigator.guardrails import REFUSE
 from consumers.mitigator.opening import open_
+from consumers.mitigator.pairs import seen_of, swapped
 from consumers.mitigator.renewal import renew
-from consumers.mitigator.state import SUPPRESSED
+from consumers.mitigator.state import SUPPRESSED, Seen, place_of
 from consumers.mitigator.turn import Turn
 
 
@@ -22,18 +24,21 @@ def judge(turn: Turn, facts: Facts) -> None:
     """Let one event change the state."""
     if facts.action not in OPENS | CLOSES:
         return  # attack_details and words that FastNetMon may add: nothing to do
-    last = turn.state.sequence(facts.place)
-    if facts.sequence <= last:
-        turn.ignore(facts, f"its sequence is {facts.sequence}, {last} came")
+    last, this = turn.state.last(facts.place), seen_of(facts)
+    if this.sequence <= last.sequence and not swapped(this, last):
+        turn.ignore(facts, f"its sequence is {this.sequence}, {last.sequence} came")
         return
-    if facts.action in CLOSES:
-        close(turn, facts)
+    if this.closes:
+        if swapped(last, this) and _stands(turn, facts, last):
+            turn.ignore(facts, "it is of the attack before the one that stands")
+        else:
+            close(turn, facts)
         return
     late = guardrails.timely(facts, turn.wall, turn.terms.policy.limits)
     if guardrails.verdict(late) == REFUSE:
         turn.ignore(facts, late[0].text, late)
         return
-    turn.state.saw(facts.place, facts.sequence)
+    turn.state.saw(facts.place, this)
     if facts.action == "attack_status":
         turn.state.renewing.add(facts.sensor)
         places = turn.state.places(facts.sensor, facts.target)
@@ -44,6 +49,16 @@ def judge(turn: Turn, facts: Facts) -> None:
         turn.ignore(facts, "everything is paused")
         return
     open_(turn, facts, late)
+
+
+def _stands(turn: Turn, facts: Facts, last: Seen) -> bool:
+    """Return whether the latest event of a place is why something stands there."""
+    return any(
+        reason.holds and reason.sequence == last.sequence
+        for key in turn.state.holding(facts.place)
+        for reason in turn.state.mitigations[key].reasons
+        if place_of(reason) == facts.place
+    )
 
 
 def review(turn: Turn) -> None:

@@ -7,7 +7,7 @@ order and the state is as the mitigator that wrote them had it.
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from consumers.measure import NOTIFY, Network, measure_of
 from consumers.mitigator.guardrails import Tally, meant
@@ -27,6 +27,23 @@ _TOLD: Final = 100_000
 
 Place: TypeAlias = tuple[str, str, str]
 """Sensor, target and part of a reason."""
+
+
+class Seen(NamedTuple):
+    """What is remembered of the latest event of a place.
+
+    Attributes:
+        sequence: the event's.
+        attack: what names its attack; "" when nothing did, or it is not known any more.
+        closes: whether it was an unban.
+    """
+
+    sequence: int
+    attack: str = ""
+    closes: bool = False
+
+
+_NEVER: Final = Seen(-1)
 
 
 def place_of(reason: Reason) -> Place:
@@ -51,7 +68,7 @@ class State:
         self.mitigations: dict[str, Mitigation] = {}
         self.paused = False
         self.renewing: set[str] = set()
-        self._sequences: dict[Place, int] = {}
+        self._seen: dict[Place, Seen] = {}
         self._holding: dict[Place, set[str]] = {}
         self._parts: dict[tuple[str, str], set[Place]] = {}
         self._total = 0
@@ -70,7 +87,7 @@ class State:
             self.paused = mitigation.state == WANTED
         for reason in mitigation.reasons:
             place = place_of(reason)
-            self.saw(place, reason.sequence)
+            self.saw(place, Seen(reason.sequence))
             if reason.renewals:
                 self.renewing.add(reason.sensor)
             if reason.holds and mitigation.state != ENDED:
@@ -87,16 +104,20 @@ class State:
         self._release(gone)
         for reason in gone.reasons if gone else ():
             if not self._holding.get(place_of(reason)):
-                self._sequences.pop(place_of(reason), None)
+                self._seen.pop(place_of(reason), None)
 
-    def saw(self, place: Place, sequence: int) -> None:
-        """Remember the greatest sequence of a place."""
-        if sequence > self._sequences.get(place, -1):
-            self._sequences[place] = sequence
+    def saw(self, place: Place, seen: Seen) -> None:
+        """Remember what has the greatest sequence of a place."""
+        last = self.last(place)
+        if seen.sequence > last.sequence or (
+            # As it is known from the event, and not from the record that it led to.
+            seen.sequence == last.sequence and seen.attack
+        ):
+            self._seen[place] = seen
 
-    def sequence(self, place: Place) -> int:
-        """Return the greatest sequence that was seen of a place, or -1."""
-        return self._sequences.get(place, -1)
+    def last(self, place: Place) -> Seen:
+        """Return what has the greatest sequence of a place; -1 when nothing came."""
+        return self._seen.get(place, _NEVER)
 
     def holding(self, place: Place) -> list[str]:
         """Return the keys of the mitigations that have a holding reason there."""

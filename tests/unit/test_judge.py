@@ -2,11 +2,13 @@
 
 from ipaddress import ip_network
 
+import pytest
+from msgspec.structs import replace
 from services.court import HOST, KEY, Court, policy, rule
 
 from consumers.mitigator.policy import Action, Match
 from consumers.mitigator.turn import Terms
-from fnm_bus.event import FlowSpecRule
+from fnm_bus.event import FlowSpecRule, HostEvent, TextMode
 
 
 def test_a_ban_is_wanted_and_its_unban_ends_it() -> None:
@@ -57,6 +59,70 @@ def test_a_ban_right_after_an_unban_stands_whichever_comes_first() -> None:
     court.judge(unban)
     assert court.wanted() == [KEY]
     assert [it.attack_uuid for it in court.of().reasons] == ["a2"]
+
+
+SECOND = 100 << 23
+"""Of sequences."""
+
+
+@pytest.mark.parametrize("unban_first", [True, False])
+def test_an_unban_that_forked_after_the_next_ban_does_not_end_it(
+    *, unban_first: bool
+) -> None:
+    """As FastNetMon's threads do it under load, whichever is first on the topic."""
+    court = Court()
+    court.tell("ban", sequence=SECOND)
+    ban = court.event("ban", sequence=90 * SECOND, attack_uuid="a2")
+    unban = court.event("unban", sequence=91 * SECOND)
+    for event in (unban, ban) if unban_first else (ban, unban):
+        court.judge(event)
+    assert court.wanted() == [KEY]
+    court.tell("unban", sequence=99 * SECOND, attack_uuid="a2")
+    assert court.wanted() == []
+    court.judge(ban)  # a duplicate
+    assert court.wanted() == []
+
+
+@pytest.mark.parametrize("unban_first", [True, False])
+@pytest.mark.parametrize(
+    ("attack", "apart"), [("a1", 1), ("a2", 6), (None, 1)], ids=str
+)
+def test_sequences_are_believed_unless_both_name_their_attacks_and_are_close(
+    attack: str | None, apart: int, *, unban_first: bool
+) -> None:
+    court = Court()
+    ban = court.event("ban", sequence=90 * SECOND)
+    unban = court.event("unban", sequence=(90 + apart) * SECOND, attack_uuid=attack)
+    for event in (unban, ban) if unban_first else (ban, unban):
+        court.judge(event)
+    assert court.wanted() == []
+
+
+def test_an_unban_of_another_attack_ends_what_no_later_ban_has_renewed() -> None:
+    """The later ban is too old to count, so it is not why anything stands."""
+    court = Court()
+    court.tell("ban", sequence=SECOND)
+    court.judge(court.event("ban", sequence=90 * SECOND, attack_uuid="a2", age=86_400))
+    court.tell("unban", sequence=91 * SECOND)
+    assert court.wanted() == []
+
+
+def test_in_text_mode_direction_and_power_name_the_attack() -> None:
+    court = Court()
+
+    def event(action: str, second: int, power: int | None) -> HostEvent:
+        plain = court.event(action, sequence=second * SECOND, attack_uuid=None)
+        mode = TextMode(direction="incoming", power_pps=power)
+        return replace(plain, text_mode=mode)
+
+    court.judge(event("ban", 1, 3934))
+    court.judge(event("unban", 20, 3934))
+    court.judge(event("ban", 19, 181))
+    assert court.wanted() == [KEY]
+    court.judge(event("unban", 30, 181))
+    assert court.wanted() == []
+    court.judge(event("ban", 29, None))
+    assert court.wanted() == []
 
 
 def test_a_late_status_does_not_bring_an_ended_mitigation_back() -> None:
