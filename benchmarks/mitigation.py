@@ -19,11 +19,11 @@ from plant import HERE
 from report import Row
 
 from consumers.enforcers.backend import Wanted
-from consumers.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
-from consumers.mitigator.facts import facts_of
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
+from consumers.policy.facts import facts_of
 from consumers.mitigator.judge import judge
 from consumers.mitigator.lapse import lapse
-from consumers.mitigator.policy import Action, Limits, Match, Policy, Rule
+from consumers.policy.model import Action, Limits, Match, Policy, Rule
 from consumers.mitigator.state import State, rebuilt
 from consumers.mitigator.turn import Terms, Turn
 from fnm_bus.codec import Codec

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from consumers import asking
 from consumers.mitigator.state import rebuilt
-from consumers.policyfile import load as policy_file
+from consumers.policy.file import load as policy_file
 from consumers.settings import AllSettings
 from fnm_bus import wiring
 from fnm_bus.errors import FnmBusError
@@ -31,7 +31,7 @@ def examine(settings: AllSettings) -> Iterator[Finding]:
 
 
 def _policy(settings: AllSettings) -> Iterator[Finding]:
-    path = settings.consumers.mitigator.policy
+    path = settings.consumers.policy.model
     found = policy_file.load(path)
     what = f"policy {path}: {len(found.rules)} rules, {len(found.limits.own)} networks"
     yield Finding(ok=True, what=what)

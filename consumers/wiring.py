@@ -16,7 +16,7 @@ from consumers.enforcers.watching import Watching
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.turn import Terms
-from consumers.policyfile import load as policy_file
+from consumers.policy.file import load as policy_file
 from consumers.settings import AllSettings, EnforcerSettings
 from fnm_bus import config, wiring
 from fnm_bus import log as logs

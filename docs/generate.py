@@ -23,7 +23,7 @@ os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "80"
 from typer.main import get_command
 
 from consumers.__main__ import app as consumers
-from consumers.policyfile.tables import PolicyTables, RuleTable
+from consumers.policy.file.tables import PolicyTables, RuleTable
 from consumers.settings import AllSettings
 from fnm_bus.cli.app import app
 from fnm_bus.settings import Table

@@ -624,105 +624,235 @@ class FlowThen(Struct, frozen=True, kw_only=True):
     redirect_value: UInt32 | None = None
 
 
-class Reason(Struct, frozen=True, kw_only=True):
-    """One reason for a mitigation: an attack that one sensor tells of, or a person's
-    order.
-
-    A mitigation stands while one of its reasons holds.
+class Effect(Struct, frozen=True, kw_only=True):
+    """What a mitigation does to the traffic that it matches, and where.
 
     Attributes:
-        sensor: Sensor of the event; empty for a person's order.
-        target: What the event is about: an address or a hostgroup; for an order the
-            prefix.
-        part: What of the target: attack, or the identity of a Flow Spec rule. Sequences
-            compare within one sensor, target and part.
-        attack_uuid: FastNetMon's name of the attack; null when it sent none.
-        event_id: The latest event that counted; for an order its command_id.
-        action: Action of that event: ban, attack_status, unban and others; add for an
+        then: What a FlowSpec mitigation does; null for other kinds.
+        communities: BGP communities besides the enforcer's own, as 64500:666; sorted.
+        enforcers: Names of the enforcers that act, sorted; empty for every enforcer
+            that supports the kind.
+    """
+
+    then: FlowThen | None = None
+    communities: tuple[str, ...] = ()
+    enforcers: tuple[str, ...] = ()
+
+
+class Want(Struct, frozen=True, kw_only=True):
+    """One measure that a reason wants.
+
+    Attributes:
+        kind: blackhole, flowspec, firewall or notify.
+        prefix: Network whose traffic the measure matches, canonical text; null for
+            flowspec.
+        flow: What a FlowSpec measure matches, canonical; null for other kinds.
+        effect: What is done to that traffic; null has the same meaning as an effect of
+            defaults.
+        dry_run: Whether enforcers only report what they would do.
+        approval: Whether a person has to approve the measure first.
+        fallback: Whether the measure holds only while a limit holds the reason's other
+            measures.
+    """
+
+    kind: str = ""
+    prefix: str | None = None
+    flow: FlowMatch | None = None
+    effect: Effect | None = None
+    dry_run: bool = False
+    approval: bool = False
+    fallback: bool = False
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """What one sensor reports about one target, or what one person asked for, and which
+    measures follow from it.
+
+    Compacted: one record per sensor, scope, target and part; only the mitigator writes
+    it.
+
+    Attributes:
+        sensor: Sensor that reported the attack; empty for a person's order.
+        scope: host, hostgroup, or operator for a person's order.
+        target: Attacked address or hostgroup; the mitigation's key for a person's
             order.
-        rule: Name of the policy's rule that decided; empty for an order.
-        sequence: Sequence of the latest event that counted. What is not greater came
-            late and changes nothing.
-        received_at: When that event was received by its sensor's spool, UTC.
-        renewed_at: When it counted, by the mitigator's clock, UTC. The lease runs from
-            here.
-        lease_ms: For how long this reason holds without being renewed, in milliseconds.
-        renewals: How many status updates renewed it. 0 from a sensor that sends none.
-        holds: Whether it still holds. One that does not is kept for its sequence.
-        pps: Size of the attack in packets/s as FastNetMon measured it; null when it did
-            not say.
-        bits: Size of the attack in bit/s as FastNetMon measured it; null when it did
-            not say.
+        part: attack, or the identity of a Flow Spec rule of a partial block. Sequences
+            compare within one sensor, scope, target and part.
+        sequence: Greatest sequence that counted. An event that is not greater is late
+            and changes nothing.
+        attack: What names the attack: its UUID, or direction and power of the text
+            mode; empty when nothing did.
+        closed: Whether an unban ended the attack. A status update of a closed attack
+            opens nothing.
+        action: Action of the latest event that counted; add for a person's order.
+        event_id: The latest event that counted; the command_id of a person's order.
+        received_at: When the spool of the sensor received that event, UTC.
+        opened_at: When the reason began to hold, broker's time, UTC.
+        rule: Name of the policy's rule that decided; empty for a person's order.
+        policy_digest: Digest of the policy that decided.
+        by: Who gave the order; empty for a sensor's report.
+        lease_ms: Milliseconds from the broker's time of this record until the reason
+            expires unless it is renewed; 0 for a closed one.
+        renewals: How many status updates arrived for the attack; 0 from a sensor that
+            sends none.
+        hostgroup: Hostgroup that is attacked or that the host belongs to.
+        direction: Direction of the attack: incoming, outgoing, other words of
+            FastNetMon, or empty.
+        protocol: Main protocol of the attack, lower case, or empty.
+        threshold: What was exceeded, FastNetMon's words, or empty.
+        severity: Severity, FastNetMon's word, lower case, or empty.
+        pps: Size of the attack in its direction, packets/s; null when the event has no
+            size.
+        bits: Size of the attack in its direction, bit/s; null when the event has no
+            size.
+        wants: The measures that follow; at most 256. Empty when closed, or when the
+            rule does nothing.
+        producer_version: Version of the mitigator that wrote the record.
     """
 
     sensor: str = ""
+    scope: str = ""
     target: str = ""
     part: str = ""
-    attack_uuid: str | None = None
-    event_id: str = ""
-    action: str = ""
-    rule: str = ""
     sequence: UInt63 = 0
+    attack: str = ""
+    closed: bool = False
+    action: str = ""
+    event_id: str = ""
     received_at: datetime = EPOCH
-    renewed_at: datetime = EPOCH
+    opened_at: datetime = EPOCH
+    rule: str = ""
+    policy_digest: str = ""
+    by: str = ""
     lease_ms: UInt63 = 0
     renewals: UInt63 = 0
-    holds: bool = False
+    hostgroup: str | None = None
+    direction: str = ""
+    protocol: str = ""
+    threshold: str = ""
+    severity: str = ""
+    pps: UInt63 | None = None
+    bits: UInt63 | None = None
+    wants: tuple[Want, ...] = ()
+    producer_version: str = ""
+
+
+class ReasonSummary(Struct, frozen=True, kw_only=True):
+    """One reason of a mitigation, for people; the reason topic has all of it.
+
+    Attributes:
+        sensor: Sensor; empty for a person's order.
+        scope: host, hostgroup or operator.
+        target: Attacked address or hostgroup, shortened to 255 characters.
+        part: attack or the identity of a Flow Spec rule, shortened to 255 characters.
+        rule: Name of the policy's rule; empty for a person's order.
+        by: Who gave the order; empty for a sensor's report.
+        action: Action of the event: ban, attack_status, partial_block, add.
+        event_id: That event, or the command.
+        attack: What names the attack, shortened to 255 characters.
+        received_at: When the spool of the sensor received that event, UTC.
+        dry_run: Whether this reason wants a dry run only.
+        direction: Direction of the attack, or empty.
+        pps: Size of the attack in its direction, packets/s.
+        bits: Size of the attack in its direction, bit/s.
+    """
+
+    sensor: str = ""
+    scope: str = ""
+    target: str = ""
+    part: str = ""
+    rule: str = ""
+    by: str = ""
+    action: str = ""
+    event_id: str = ""
+    attack: str = ""
+    received_at: datetime = EPOCH
+    dry_run: bool = False
+    direction: str = ""
     pps: UInt63 | None = None
     bits: UInt63 | None = None
 
 
 class Mitigation(Struct, frozen=True, kw_only=True):
-    """A measure and its state: the latest record of a key is what is wanted.
+    """A measure that somebody wants, and its state: the latest record of a key is the
+    wanted state.
 
-    The mitigator alone writes it; enforcers make the world match it.
+    At most 8 kB. Only the mitigator writes it; enforcers make their system match it.
 
     Attributes:
         key: Names the mitigation: kind and canonical match. Also the record's key.
-        kind: blackhole, flowspec, firewall or notify; none for a target without a
-            measure whose sequences are remembered; pause for the red button.
-        state: proposed, wanted, ended or suppressed.
-        prefix: Network whose traffic is meant, canonical text; null where flow says it.
+        kind: blackhole, flowspec, firewall or notify; pause for the record that masks
+            every mitigation.
+        state: proposed, wanted, suppressed or ended.
+        ended_because: Why it ended: unban, lease, operator, policy, guardrail or
+            superseded; empty while it has not ended.
+        prefix: Network whose traffic the measure matches, canonical text; null for
+            flowspec.
         flow: What a FlowSpec mitigation matches; null for other kinds.
-        then: What a FlowSpec mitigation does; null for other kinds.
-        communities: BGP communities besides those that the enforcer adds, as 64500:666.
-        enforcers: Names of the enforcers that are to act; empty for all that know the
-            kind.
-        dry_run: Whether enforcers only say what they would do.
+        then: What a FlowSpec mitigation does: the strongest action that an active
+            reason wants; null for other kinds.
+        communities: BGP communities of all active reasons, as 64500:666, besides those
+            that the enforcer adds.
+        enforcers: Names of the enforcers that act; empty for every enforcer that
+            supports the kind.
+        dry_run: Whether enforcers only report what they would do: no active reason is
+            live.
+        held_by: Why a proposed mitigation waits: approval, or the codes of the limits.
+        pending: What waits for approval; null when nothing does.
+        approved: What a person approved; null when nobody did.
         lease_ms: Milliseconds from the broker's time of this record until the
-            mitigation ends unless it is renewed.
-        expires_at: The same as a time, by the mitigator's clock, UTC: for people to
-            read.
-        started_at: When the mitigation was wanted or proposed first, UTC.
-        changed_at: When this record was made, UTC.
-        revision: Number of this record among those of the mitigation since it started,
-            from 1.
-        group: Hostgroup of the first reason; null when it has none.
-        customer: Name of the customer whose network is meant; null when no customer is
-            configured for it.
-        cause: Why it is in this state, a sentence.
-        reasons: All reasons, also those that do not hold any more.
-        producer_version: Version of the mitigator that made this record.
+            mitigation expires unless it is renewed; 0 when it has ended.
+        expires_at: The same as a time of the broker's clock, UTC, for people to read.
+        created_at: When the mitigation was proposed or wanted first, broker's time,
+            UTC.
+        started_at: When it was wanted last, broker's time, UTC; 1970 when it never was.
+        changed_at: When this record was made, broker's time, UTC.
+        revision: Grows with each change of what is asked for; renewals keep it. An
+            approval names it.
+        hostgroup: Hostgroup of its first reason.
+        customer: Customer whose network is affected; null when none is configured for
+            it.
+        cause: Why it is in this state, a sentence for people.
+        live_reasons: How many active reasons want it in force.
+        pending_reasons: How many active reasons wait for approval.
+        dry_reasons: How many active reasons want a dry run.
+        reasons: Up to five of its active reasons.
+        conflicts: Weaker actions that other active reasons want, with their number; up
+            to five.
+        command_offset: For pause: offset of the command that this record answers.
+        by: Who decided last, if a person did; empty otherwise.
+        producer_version: Version of the mitigator that wrote the record.
     """
 
     key: str = ""
     kind: str = ""
     state: str = ""
+    ended_because: str = ""
     prefix: str | None = None
     flow: FlowMatch | None = None
     then: FlowThen | None = None
     communities: tuple[str, ...] = ()
     enforcers: tuple[str, ...] = ()
     dry_run: bool = False
+    held_by: tuple[str, ...] = ()
+    pending: Effect | None = None
+    approved: Effect | None = None
     lease_ms: UInt63 = 0
     expires_at: datetime = EPOCH
+    created_at: datetime = EPOCH
     started_at: datetime = EPOCH
     changed_at: datetime = EPOCH
     revision: UInt63 = 0
-    group: str | None = None
+    hostgroup: str | None = None
     customer: str | None = None
     cause: str = ""
-    reasons: tuple[Reason, ...] = ()
+    live_reasons: UInt63 = 0
+    pending_reasons: UInt63 = 0
+    dry_reasons: UInt63 = 0
+    reasons: tuple[ReasonSummary, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    command_offset: UInt63 = 0
+    by: str = ""
     producer_version: str = ""
 
 
@@ -730,18 +860,21 @@ class Command(Struct, frozen=True, kw_only=True):
     """What a person or a program asks of the mitigator.
 
     Attributes:
-        command_id: Names the command; a command that comes twice counts once.
-        verb: approve, deny, end, add, pause or resume.
+        command_id: Names the command; a command that arrives twice counts once.
+        verb: approve, reject, withdraw, add, pause or resume.
         by: Who asks.
-        why: Why, in that person's words.
-        asked_at: When it was asked, UTC.
-        key: The mitigation that is meant, for approve, deny and end.
+        why: Why, in that person's words; at most 1,000 characters.
+        asked_at: When it was asked, by the clock of whoever asks, UTC. Nothing is
+            decided by it.
+        key: The mitigation, for approve, reject and withdraw.
+        revision: Revision of that mitigation that the person saw; approve requires it.
         kind: blackhole, flowspec, firewall or notify, for add.
         prefix: Network for add; null for flowspec.
         flow: What is matched, for add of a FlowSpec mitigation.
         then: What is done, for add of a FlowSpec mitigation.
-        lease_ms: For how long, in milliseconds, for add; null for the policy's.
-        enforcers: Which enforcers, for add; empty for all that know the kind.
+        lease_ms: How long, in milliseconds, for add; null for 15 minutes.
+        enforcers: Which enforcers, for add; empty for every enforcer that supports the
+            kind.
     """
 
     command_id: str = ""
@@ -750,6 +883,7 @@ class Command(Struct, frozen=True, kw_only=True):
     why: str = ""
     asked_at: datetime = EPOCH
     key: str | None = None
+    revision: UInt63 | None = None
     kind: str | None = None
     prefix: str | None = None
     flow: FlowMatch | None = None
@@ -759,37 +893,44 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 class Check(Struct, frozen=True, kw_only=True):
-    """One question that was asked on the way to a decision, and the answer.
+    """One check on the way to a decision, and its result.
 
     Attributes:
-        stage: policy, order or guardrail.
-        name: Name of the policy's rule or of the guardrail.
-        verdict: match, no-match, pass, refuse, hold or fall-back.
-        text: What was compared with what, a phrase.
+        stage: policy, order, guardrail or limit.
+        name: Name of the policy's rule, or of the guardrail or limit as the policy file
+            has it.
+        code: What was compared or found, as a stable word; for people to search and
+            programs to read.
+        verdict: match, no-match, pass, refuse or hold.
+        text: What was compared with what, a phrase for people.
     """
 
     stage: str = ""
     name: str = ""
+    code: str = ""
     verdict: str = ""
     text: str = ""
 
 
 class Audit(Struct, frozen=True, kw_only=True):
-    """What was decided or done, by whom and why.
+    """A decision or an action, who made it and why.
 
     Attributes:
-        at: When, by the clock of the program that tells it, UTC.
+        at: When: the broker's time if the program knows it, UTC.
         by: Who did it: mitigator, the name of an enforcer, or a person.
-        what: wanted, proposed, refused, ignored, renewed, ended, suppressed, approved,
-            denied, paused, resumed; of enforcers: in-force, withdrawn, failed, expired,
-            started, held.
-        key: The mitigation; null when none is meant.
+        what: Mitigator: wanted, proposed, renewed, refused, ignored, suppressed, ended,
+            approved, rejected, paused, resumed, changed. Enforcers: in-force,
+            withdrawn, failed, started, held.
+        code: Why, as a stable word: what ended a mitigation, or the code of the check
+            that refused or held it. Empty when the word in what explains itself.
+        key: The mitigation; null when the record is about none.
         sensor: Sensor of the event that led to it.
         target: Target of that event.
         event_id: That event, or the command.
         rule: The policy's rule that decided.
-        text: What happened and why, for people.
-        checks: Every question that was asked, in order.
+        text: What happened and why, for people; at most 1,000 characters.
+        checks: Every check in order; at most 100.
+        checks_omitted: How many further checks were left out.
         dry_run: Whether nothing was touched because of dry run.
         producer_version: Version of the program.
     """
@@ -797,6 +938,7 @@ class Audit(Struct, frozen=True, kw_only=True):
     at: datetime = EPOCH
     by: str = ""
     what: str = ""
+    code: str = ""
     key: str | None = None
     sensor: str | None = None
     target: str | None = None
@@ -804,6 +946,7 @@ class Audit(Struct, frozen=True, kw_only=True):
     rule: str | None = None
     text: str = ""
     checks: tuple[Check, ...] = ()
+    checks_omitted: UInt63 = 0
     dry_run: bool = False
     producer_version: str = ""
 
@@ -857,5 +1000,5 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 Event: TypeAlias = HostEvent | HostgroupEvent | StatusEvent
 AnyRecord: TypeAlias = (
-    Event | Mitigation | Command | Audit | DeadLetter
+    Event | Reason | Mitigation | Command | Audit | DeadLetter
 )

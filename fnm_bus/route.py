@@ -30,6 +30,7 @@ class Topics:
         host: bans and unbans of hosts, and of their Flow Spec rules.
         hostgroup: bans and unbans of hostgroups.
         status: what FastNetMon says every few seconds of each attack.
+        reason: who wants which measures, compacted.
         mitigation: the wanted state, compacted.
         command: what people ask of the mitigator.
         audit: what was decided and done.
@@ -39,6 +40,7 @@ class Topics:
     host: str = "fastnetmon.host.v1"
     hostgroup: str = "fastnetmon.hostgroup.v1"
     status: str = "fastnetmon.status.v1"
+    reason: str = "fastnetmon.reason.v1"
     mitigation: str = "fastnetmon.mitigation.v1"
     command: str = "fastnetmon.command.v1"
     audit: str = "fastnetmon.audit.v1"

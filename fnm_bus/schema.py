@@ -37,7 +37,7 @@ RECORDS: tuple[str, ...] = tuple(
     f"{NAMESPACE}.{name}"
     for name in (
         *("HostEvent", "HostgroupEvent", "StatusEvent"),
-        *("Mitigation", "Command", "Audit", "DeadLetter"),
+        *("Reason", "Mitigation", "Command", "Audit", "DeadLetter"),
     )
 )
 """Full names of the records that stand on a topic, in the order of the flow."""

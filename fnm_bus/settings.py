@@ -72,6 +72,10 @@ class TopicSettings(Table):
         "fastnetmon.hostgroup.v1", description="Events of hostgroups."
     )
     status: Text = Field("fastnetmon.status.v1", description="Status updates.")
+    reason: Text = Field(
+        "fastnetmon.reason.v1",
+        description="Who wants which measures and until when, compacted.",
+    )
     mitigation: Text = Field(
         "fastnetmon.mitigation.v1", description="The wanted state, compacted."
     )

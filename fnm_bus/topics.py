@@ -80,8 +80,9 @@ def wanted(topics: Topics, partitions: int, replication: int) -> tuple[Topic, ..
         (topics.host, partitions, _DELETE),
         (topics.hostgroup, partitions, _DELETE),
         (topics.status, partitions, _SHORT),
+        (topics.reason, partitions, _COMPACT),
         (topics.mitigation, partitions, _COMPACT),
-        (topics.command, 1, _LONG),
+        (topics.command, 1, _AUDIT),
         (topics.audit, partitions, _AUDIT),
         (topics.deadletter, 1, _LONG),
     )

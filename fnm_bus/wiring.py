@@ -60,6 +60,7 @@ def topics(settings: Settings) -> Topics:
         host=it.host,
         hostgroup=it.hostgroup,
         status=it.status,
+        reason=it.reason,
         mitigation=it.mitigation,
         command=it.command,
         audit=it.audit,

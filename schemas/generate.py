@@ -20,7 +20,7 @@ AVRO = ROOT / "schemas" / "avro"
 
 # What a topic may hold; the first three are made from notifications.
 EVENTS = ("HostEvent", "HostgroupEvent", "StatusEvent")
-RECORDS = (*EVENTS, "Mitigation", "Command", "Audit", "DeadLetter")
+RECORDS = (*EVENTS, "Reason", "Mitigation", "Command", "Audit", "DeadLetter")
 
 # Avro primitive → Python type and default. Numbers are further down: none of
 # FastNetMon's may be negative, so each has a range.

@@ -16,6 +16,7 @@ Inside an event, names and words are FastNetMon's.
 | `fastnetmon.host.v1` | [HostEvent](#hostevent) |
 | `fastnetmon.hostgroup.v1` | [HostgroupEvent](#hostgroupevent) |
 | `fastnetmon.status.v1` | [StatusEvent](#statusevent) |
+| `fastnetmon.reason.v1` | [Reason](#reason) |
 | `fastnetmon.mitigation.v1` | [Mitigation](#mitigation) |
 | `fastnetmon.command.v1` | [Command](#command) |
 | `fastnetmon.audit.v1` | [Audit](#audit) |

@@ -8,7 +8,7 @@ listing says so.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 from fnm_bus.errors import FnmBusError
 
 

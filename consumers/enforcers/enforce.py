@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Final
 
-from consumers import clock
+from consumers.mitigation import clock
 from consumers.enforcers import snapshot
 from consumers.enforcers.backend import Backend, BackendError
 from consumers.enforcers.leases import Leases
@@ -24,7 +24,7 @@ from consumers.enforcers.reconcile import Difference, difference
 from consumers.enforcers.report import Report
 from consumers.enforcers.snapshot import Lease, Snapshot, SnapshotError
 from consumers.enforcers.watching import End, Watching
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 from consumers.metrics import EnforcerMetrics
 from fnm_bus.event import Mitigation
 from fnm_bus.reader import Read

@@ -15,7 +15,7 @@ from consumers.enforcers.exabgp_news import Neighbor
 from consumers.enforcers.exabgp_session import Session
 from consumers.enforcers.exabgp_text import Carried
 from consumers.enforcers.exabgp_words import CannotSay
-from consumers.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from consumers.settings import ExabgpSettings
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import msgspec
 from consumers.enforcers import exabgp_ports as ports
 from consumers.enforcers import exabgp_words as words
 from consumers.enforcers.backend import Standing
-from consumers.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
 from fnm_bus.event import FlowMatch
 
 COMMAND: Final = "show adj-rib out extensive json"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from consumers.clock import now
+from consumers.mitigation.clock import now
 from consumers.enforcers import exabgp_news
 from consumers.enforcers.backend import BackendError
 from consumers.enforcers.exabgp_news import Neighbor

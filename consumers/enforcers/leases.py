@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consumers.enforcers.snapshot import Lease
-from consumers.measure import measure_of
+from consumers.mitigation.measure import measure_of
 from consumers.mitigator.state import WANTED
 from fnm_bus.event import Mitigation
 

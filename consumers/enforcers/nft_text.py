@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from consumers.enforcers.backend import BackendError, Standing
-from consumers.measure import FIREWALL, Measure, Network
+from consumers.mitigation.measure import FIREWALL, Measure, Network
 
 FORM: Final = "drop"
 """What the firewall does with every match."""

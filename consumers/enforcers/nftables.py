@@ -21,7 +21,7 @@ from typing import Final
 from consumers.enforcers import nft_text
 from consumers.enforcers.backend import BackendError, Standing, Wanted
 from consumers.enforcers.nft_text import Unsuitable
-from consumers.measure import FIREWALL, Measure, Network
+from consumers.mitigation.measure import FIREWALL, Measure, Network
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
 

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from consumers.enforcers.backend import BackendError, Standing, Wanted
 from consumers.enforcers.snapshot import Lease
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 
 _COARSE: Final = 2.0
 """Seconds by which a system's own count may differ: some list whole seconds."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message, Producer
 
-from consumers.clock import now as boottime
+from consumers.mitigation.clock import now as boottime
 from fnm_bus import __version__
 from fnm_bus.codec import Codec
 from fnm_bus.errors import ConfigError

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.clock import now
-from consumers.measure import Measure
+from consumers.mitigation.clock import now
+from consumers.mitigation.measure import Measure
 from fnm_bus import durable, hook
 from fnm_bus.errors import FnmBusError
 

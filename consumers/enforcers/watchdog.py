@@ -10,13 +10,13 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from consumers import clock
+from consumers.mitigation import clock
 from consumers.enforcers import exabgp_session, snapshot
 from consumers.enforcers.backend import BackendError
 from consumers.enforcers.exabgp import ExabgpBackend
 from consumers.enforcers.exabgp_session import ExabgpGone
 from consumers.enforcers.snapshot import SnapshotError
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
 
 log = logging.getLogger(__name__)

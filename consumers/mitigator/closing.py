@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from consumers.mitigator.facts import Facts
+from consumers.policy.facts import Facts
 from consumers.mitigator.lease import changed, holds, reason_of, without
 from consumers.mitigator.pairs import seen_of
 from consumers.mitigator.state import ENDED, NONE, Place

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from consumers.mitigator.facts import facts_of
+from consumers.policy.facts import facts_of
 from consumers.mitigator.judge import judge
 from consumers.mitigator.lapse import lapse
 from consumers.mitigator.state import State

@@ -8,11 +8,11 @@ status of an attack for which nothing stands counts like its ban, so an outage d
 mitigation and does not cost it.
 """
 
-from consumers.measure import measure_of
-from consumers.mitigator import guardrails
+from consumers.mitigation.measure import measure_of
+from consumers.policy import guardrails
 from consumers.mitigator.closing import close, end
-from consumers.mitigator.facts import CLOSES, OPENS, Facts
-from consumers.mitigator.guardrails import REFUSE
+from consumers.policy.facts import CLOSES, OPENS, Facts
+from consumers.policy.guardrails import REFUSE
 from consumers.mitigator.opening import open_
 from consumers.mitigator.pairs import seen_of, swapped
 from consumers.mitigator.renewal import renew

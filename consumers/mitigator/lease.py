@@ -5,8 +5,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from consumers.measure import Measure
-from consumers.mitigator.facts import ATTACK, Facts
+from consumers.mitigation.measure import Measure
+from consumers.policy.facts import ATTACK, Facts
 from consumers.mitigator.state import ENDED, Place, place_of
 from fnm_bus import __version__
 from fnm_bus.event import Mitigation, Reason

@@ -5,14 +5,14 @@ from dataclasses import replace as changed_case
 
 from msgspec.structs import replace
 
-from consumers.measure import Measure
-from consumers.mitigator import guardrails
+from consumers.mitigation.measure import Measure
+from consumers.policy import guardrails
 from consumers.mitigator.closing import let_go
-from consumers.mitigator.facts import Facts
-from consumers.mitigator.guardrails import FINE, HOLD, REFUSE
+from consumers.policy.facts import Facts
+from consumers.policy.guardrails import FINE, HOLD, REFUSE
 from consumers.mitigator.lease import begun, changed, reason_of, term, with_reason
-from consumers.mitigator.plan import measures
-from consumers.mitigator.policy import GROUP, NOTHING, Rule, customer_of, decide
+from consumers.policy.measures import measures
+from consumers.policy.model import GROUP, NOTHING, Rule, customer_of, decide
 from consumers.mitigator.renewal import another
 from consumers.mitigator.state import ENDED, PROPOSED, SUPPRESSED, WANTED
 from consumers.mitigator.turn import Turn

@@ -10,12 +10,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from consumers.measure import FLOWSPEC, KINDS, Measure, canonical, measure_of
-from consumers.mitigator import guardrails
+from consumers.mitigation.measure import FLOWSPEC, KINDS, Measure, canonical, measure_of
+from consumers.policy import guardrails
 from consumers.mitigator.closing import end
-from consumers.mitigator.guardrails import HOLD, REFUSE
+from consumers.policy.guardrails import HOLD, REFUSE
 from consumers.mitigator.lease import begun, changed, with_reason
-from consumers.mitigator.policy import customer_of
+from consumers.policy.model import customer_of
 from consumers.mitigator.state import (
     ENDED,
     NONE,

@@ -8,7 +8,7 @@ words about the attack, and an attack ends before the next one on its target beg
 
 from typing import Final
 
-from consumers.mitigator.facts import CLOSES, Facts
+from consumers.policy.facts import CLOSES, Facts
 from consumers.mitigator.state import Seen
 from fnm_bus.hook import TICKS_PER_SECOND
 from fnm_bus.order import PID_BITS

@@ -2,13 +2,13 @@
 
 from msgspec.structs import replace
 
-from consumers.measure import measure_of
-from consumers.mitigator import guardrails
+from consumers.mitigation.measure import measure_of
+from consumers.policy import guardrails
 from consumers.mitigator.closing import end
-from consumers.mitigator.facts import ATTACK, Facts
-from consumers.mitigator.guardrails import FINE, REFUSE
+from consumers.policy.facts import ATTACK, Facts
+from consumers.policy.guardrails import FINE, REFUSE
 from consumers.mitigator.lease import RENEW_AFTER, changed, reason_of, term, with_reason
-from consumers.mitigator.policy import Rule, customer_of
+from consumers.policy.model import Rule, customer_of
 from consumers.mitigator.state import PROPOSED, SUPPRESSED, WANTED, Place, place_of
 from consumers.mitigator.turn import Turn
 from fnm_bus.event import Mitigation, Reason

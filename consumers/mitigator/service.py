@@ -19,10 +19,10 @@ from typing import Final
 
 from confluent_kafka import Message
 
-from consumers.clock import now as boottime
+from consumers.mitigation.clock import now as boottime
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator.election import Election
-from consumers.mitigator.facts import facts_of
+from consumers.policy.facts import facts_of
 from consumers.mitigator.journal import Fenced, Journal
 from consumers.mitigator.judge import judge, review
 from consumers.mitigator.lapse import lapse

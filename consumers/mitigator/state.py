@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
-from consumers.measure import NOTIFY, Network, measure_of
-from consumers.mitigator.guardrails import Tally, meant
+from consumers.mitigation.measure import NOTIFY, Network, measure_of
+from consumers.policy.guardrails import Tally, meant
 from fnm_bus.event import Mitigation, Reason
 
-PROPOSED: Final = "proposed"
-WANTED: Final = "wanted"
-ENDED: Final = "ended"
-SUPPRESSED: Final = "suppressed"
+
+
+
+
 NONE: Final = "none"
 """Kind of a record that only remembers sequences."""
 PAUSE: Final = "pause"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from consumers.mitigator.facts import Facts
-from consumers.mitigator.policy import Policy
+from consumers.policy.facts import Facts
+from consumers.policy.model import Policy
 from consumers.mitigator.state import State
 from fnm_bus import __version__
 from fnm_bus.event import Audit, Check, Mitigation

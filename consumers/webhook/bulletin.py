@@ -5,7 +5,7 @@ from datetime import datetime
 from math import inf
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from consumers.mitigator.facts import CLOSES
+from consumers.policy.facts import CLOSES
 from consumers.mitigator.state import SUPPRESSED
 from fnm_bus.event import EPOCH, Mitigation
 

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Final, TypeAlias
 
 from consumers import wiring
-from consumers.clock import now as boottime
+from consumers.mitigation.clock import now as boottime
 from consumers.settings import AllSettings, WebhookSettings
 from consumers.webhook import notice, post
 from consumers.webhook.outbox import Logged, Outbox, Sending

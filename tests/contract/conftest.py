@@ -21,7 +21,7 @@ from services.netns import Network
 
 from consumers.enforcers.backend import Backend, MemoryBackend
 from consumers.enforcers.nftables import NftablesBackend
-from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from consumers.settings import NftablesSettings
 from fnm_bus.event import FlowMatch, FlowThen
 

@@ -6,7 +6,7 @@ import pytest
 from services.process import wait_until
 
 from consumers.enforcers.backend import Backend, BackendError, Standing, Wanted
-from consumers.measure import KINDS, Measure
+from consumers.mitigation.measure import KINDS, Measure
 
 LEFT = 300.0
 

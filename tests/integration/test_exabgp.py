@@ -16,7 +16,7 @@ from services.process import wait_until
 from consumers.enforcers.backend import BackendError, Wanted
 from consumers.enforcers.exabgp import ExabgpBackend
 from consumers.enforcers.exabgp_session import ExabgpGone
-from consumers.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}

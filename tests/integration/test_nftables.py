@@ -16,7 +16,7 @@ from services.process import wait_until
 
 from consumers.enforcers.backend import BackendError, Wanted
 from consumers.enforcers.nftables import NftablesBackend
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 from consumers.settings import NftablesSettings
 
 HOST4, HOST6 = "10.1.2.3", "2001:db8:c::3"

@@ -12,13 +12,13 @@ from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.process import wait_until
 
-from consumers import clock
+from consumers.mitigation import clock
 from consumers.enforcers import snapshot
 from consumers.enforcers.backend import Wanted
 from consumers.enforcers.exabgp import ExabgpBackend
 from consumers.enforcers.snapshot import Lease, Snapshot
 from consumers.enforcers.watchdog import Watchdog
-from consumers.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
-from consumers.mitigator.facts import facts_of
+from consumers.policy.facts import facts_of
 from consumers.mitigator.judge import judge, review
 from consumers.mitigator.lapse import lapse
 from consumers.mitigator.orders import obey
-from consumers.mitigator.policy import Action, Customer, Limits, Match, Policy, Rule
+from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from consumers.mitigator.state import State, rebuilt
 from consumers.mitigator.turn import Terms, Turn
 from fnm_bus.event import (

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from consumers import clock
+from consumers.mitigation import clock
 from consumers.enforcers import snapshot
 from consumers.enforcers.backend import BackendError, MemoryBackend
 from consumers.enforcers.enforce import Enforcement
 from consumers.enforcers.snapshot import Lease, Snapshot
 from consumers.enforcers.watching import End
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 from consumers.metrics import EnforcerMetrics
 from fnm_bus.event import Mitigation
 from fnm_bus.reader import Read

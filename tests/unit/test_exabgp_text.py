@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from consumers.enforcers import exabgp_ports, exabgp_words
 from consumers.enforcers.exabgp_listing import listed
 from consumers.enforcers.exabgp_text import CannotSay, Carried, announce, form, withdraw
-from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
 CARRIED = Carried("192.0.2.1", "100::1", ("65535:666", "65535:65281"))

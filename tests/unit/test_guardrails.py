@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from services.court import HOST, KEY, Court, policy, rule
 
-from consumers.mitigator.policy import Customer
+from consumers.policy.model import Customer
 
 
 @pytest.mark.parametrize(

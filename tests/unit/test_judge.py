@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from services.court import HOST, KEY, Court, policy, rule
 
-from consumers.mitigator.policy import Action, Match
+from consumers.policy.model import Action, Match
 from consumers.mitigator.turn import Terms
 from fnm_bus.event import FlowSpecRule, HostEvent, TextMode
 

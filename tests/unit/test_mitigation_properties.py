@@ -16,9 +16,9 @@ from services.court import OWN, Court, policy
 from services.court import rule as rule_of
 
 from consumers.enforcers.leases import Leases
-from consumers.measure import KINDS, measure_of
-from consumers.mitigator.policy import Action, Customer, Match
-from consumers.mitigator.policy import Policy as _Policy
+from consumers.mitigation.measure import KINDS, measure_of
+from consumers.policy.model import Action, Customer, Match
+from consumers.policy.model import Policy as _Policy
 from fnm_bus.event import FlowSpecRule, Mitigation
 
 NEVER = ip_network("203.0.113.53/32")

@@ -19,7 +19,7 @@ from consumers.enforcers.nft_text import (
     timeout,
 )
 from consumers.enforcers.nftables import NftablesBackend
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, KINDS, NOTIFY
-from consumers.mitigator.facts import Facts, facts_of
-from consumers.mitigator.plan import measures, then_of
-from consumers.mitigator.policy import (
+from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, KINDS, NOTIFY
+from consumers.policy.facts import Facts, facts_of
+from consumers.policy.measures import measures, then_of
+from consumers.policy.model import (
     GROUP,
     NOTHING,
     Action,

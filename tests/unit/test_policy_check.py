@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.measure import Network
-from consumers.mitigator.facts import Facts, facts_of
-from consumers.mitigator.policy import Match, mismatch
-from consumers.policyfile.check import check
-from consumers.policyfile.load import policy_of
-from consumers.policyfile.reach import covers
-from consumers.policyfile.tables import PolicyTables
-from consumers.policyfile.words import network
+from consumers.mitigation.measure import Network
+from consumers.policy.facts import Facts, facts_of
+from consumers.policy.model import Match, mismatch
+from consumers.policy.file.check import check
+from consumers.policy.file.load import policy_of
+from consumers.policy.file.reach import covers
+from consumers.policy.file.tables import PolicyTables
+from consumers.policy.file.words import network
 from fnm_bus import schema
 
 OWN = 'own.networks = ["203.0.113.0/24", "2001:db8:1::/48"]\n'

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import consumers
-from consumers.mitigator.policy import Action, Customer, Limits, Match, Policy, Rule
-from consumers.policyfile.load import load, loads
+from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
+from consumers.policy.file.load import load, loads
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import FlowThen
 

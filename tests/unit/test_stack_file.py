@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 
 from consumers.__main__ import app as consumers
-from consumers.policyfile import load as policy_file
+from consumers.policy.file import load as policy_file
 from consumers.settings import AllSettings
 from fnm_bus import config
 from fnm_bus.cli import app as bus

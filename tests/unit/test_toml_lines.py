@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.policyfile.toml_lines import Path, line_of, lines
+from consumers.policy.file.toml_lines import Path, line_of, lines
 
 DOCUMENT = """\
 # a comment

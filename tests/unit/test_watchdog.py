@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from consumers.enforcers.watchdog import Seen, due, look
-from consumers.measure import Measure
+from consumers.mitigation.measure import Measure
 
 GRACE = 5.0
 BOUND = 900.0

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from consumers.clock import now as boottime
+from consumers.mitigation.clock import now as boottime
 from consumers.settings import WebhookSettings
 from consumers.webhook.outbox import Logged, Outbox
 from consumers.webhook.recall import ends_of, members_of

@@ -8,19 +8,19 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from consumers.measure import Network
-from consumers.mitigator.policy import Action, Customer, Limits, Match, Policy, Rule
-from consumers.policyfile.check import check
-from consumers.policyfile.mistakes import Problem, said, told
-from consumers.policyfile.tables import (
+from consumers.mitigation.measure import Network
+from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
+from consumers.policy.file.check import check
+from consumers.policy.file.mistakes import Problem, said, told
+from consumers.policy.file.tables import (
     DeedTable,
     GroupTable,
     MatchTable,
     PolicyTables,
     RuleTable,
 )
-from consumers.policyfile.toml_lines import Path as Key
-from consumers.policyfile.words import route_target
+from consumers.policy.file.toml_lines import Path as Key
+from consumers.policy.file.words import route_target
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import FlowThen
 

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from consumers.policyfile.tables import PolicyTables
-from consumers.policyfile.toml_lines import Path, line_of, lines
+from consumers.policy.file.tables import PolicyTables
+from consumers.policy.file.toml_lines import Path, line_of, lines
 
 _NAMED: Final = frozenset({"rule", "customer", "group"})
 _TOP: Final = {

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, NOTIFY, Network
-from consumers.mitigator.facts import Facts
+from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, NOTIFY, Network
+from consumers.policy.facts import Facts
 from fnm_bus.event import Check, FlowThen
 
 NOTHING: Final = "nothing"

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from consumers.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure, Network
-from consumers.mitigator import guardrails
-from consumers.mitigator.policy import GROUP, NOTHING, Limits, Policy, within
-from consumers.policyfile.mistakes import Problem
-from consumers.policyfile.reach import impossible, unreachable
-from consumers.policyfile.tables import DeedTable, PolicyTables, ThenTable
-from consumers.policyfile.toml_lines import Path
+from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure, Network
+from consumers.policy import guardrails
+from consumers.policy.model import GROUP, NOTHING, Limits, Policy, within
+from consumers.policy.file.mistakes import Problem
+from consumers.policy.file.reach import impossible, unreachable
+from consumers.policy.file.tables import DeedTable, PolicyTables, ThenTable
+from consumers.policy.file.toml_lines import Path
 
 _ABLE: Final = {"exabgp": {BLACKHOLE, FLOWSPEC}, "nftables": {FIREWALL}}
 """Enforcer → the kinds of measures that it knows; others may know any."""

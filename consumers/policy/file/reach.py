@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from consumers.mitigator.facts import OPENS
-from consumers.mitigator.policy import Match, Policy, within
-from consumers.policyfile.mistakes import Problem
+from consumers.policy.facts import OPENS
+from consumers.policy.model import Match, Policy, within
+from consumers.policy.file.mistakes import Problem
 
 _SCOPES: Final = frozenset({"host", "hostgroup"})
 _WORDS: Final = (

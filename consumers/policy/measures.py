@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from consumers.measure import (
+from consumers.mitigation.measure import (
     BLACKHOLE,
     FLOWSPEC,
     Measure,
@@ -10,8 +10,8 @@ from consumers.measure import (
     canonical,
     match_of,
 )
-from consumers.mitigator.facts import Facts
-from consumers.mitigator.policy import GROUP, NOTHING, Action
+from consumers.policy.facts import Facts
+from consumers.policy.model import GROUP, NOTHING, Action
 from fnm_bus.event import Check, FlowMatch, FlowSpecRule, FlowThen
 
 _PROTOCOLS: Final = frozenset({"tcp", "udp", "icmp", "gre", "esp", "ipv6-icmp"})

@@ -5,7 +5,7 @@ from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
-from consumers.measure import Network
+from consumers.mitigation.measure import Network
 from fnm_bus.event import (
     AttackDetails,
     Event,

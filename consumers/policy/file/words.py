@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import Doc
 
-from consumers.measure import Network
-from consumers.mitigator.facts import CLOSES, OPENS
+from consumers.mitigation.measure import Network
+from consumers.policy.facts import CLOSES, OPENS
 
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
 _COMMUNITY: Final = re.compile(r"(?:0|[1-9][0-9]*)(?::(?:0|[1-9][0-9]*)){1,2}")

@@ -10,9 +10,9 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from consumers.measure import NOTIFY, Measure, Network
-from consumers.mitigator.facts import Facts
-from consumers.mitigator.policy import Customer, Limits, within
+from consumers.mitigation.measure import NOTIFY, Measure, Network
+from consumers.policy.facts import Facts
+from consumers.policy.model import Customer, Limits, within
 from fnm_bus.event import Check
 
 FINE: Final = "pass"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from consumers.policyfile.words import (
+from consumers.policy.file.words import (
     Above,
     Actions,
     AnyNetworks,
