@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from consumers.enforcers.snapshot import Lease
 from consumers.mitigation.measure import measure_of
-from consumers.mitigator.state import WANTED
+from consumers.mitigation.states import WANTED
 from fnm_bus.event import Mitigation
 
 

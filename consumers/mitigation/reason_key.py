@@ -1,0 +1,38 @@
+"""What names a reason: who reports what about which target."""
+
+import json
+from typing import Final, NamedTuple
+
+from fnm_bus.event import Reason
+
+ATTACK: Final = "attack"
+"""The part of a target that bans, unbans and status updates are about."""
+OPERATOR: Final = "operator"
+"""Scope and part of a person's order."""
+MAX_KEY_BYTES: Final = 2_000
+
+
+class ReasonKey(NamedTuple):
+    """Names a reason. Sequences compare within one key only.
+
+    Attributes:
+        sensor: who reported it; empty for a person's order.
+        scope: host, hostgroup, or OPERATOR.
+        target: address, hostgroup's name, or the mitigation that a person ordered.
+        part: ATTACK, the identity of a Flow Spec rule, or OPERATOR.
+    """
+
+    sensor: str
+    scope: str
+    target: str
+    part: str
+
+    def encode(self) -> bytes:
+        """Return the key of the reason's record: a JSON array without blanks."""
+        text = json.dumps([*self], ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass")
+
+
+def key_of_reason(reason: Reason) -> ReasonKey:
+    """Return the key of a reason."""
+    return ReasonKey(reason.sensor, reason.scope, reason.target, reason.part)
