@@ -625,24 +625,23 @@ class FlowThen(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """What a mitigation does to the traffic that it matches, and where.
+    """What a mitigation does to the traffic that it matches.
 
     Attributes:
         then: What a FlowSpec mitigation does; null for other kinds.
         communities: BGP communities besides the enforcer's own, as 64500:666; sorted.
-        enforcers: Names of the enforcers that act, sorted; empty for every enforcer
-            that supports the kind.
     """
 
     then: FlowThen | None = None
     communities: tuple[str, ...] = ()
-    enforcers: tuple[str, ...] = ()
 
 
 class Want(Struct, frozen=True, kw_only=True):
     """One measure that a reason wants.
 
     Attributes:
+        place: Enforcer that applies the measure; empty for every enforcer that supports
+            the kind.
         kind: blackhole, flowspec, firewall or notify.
         prefix: Network whose traffic the measure matches, canonical text; null for
             flowspec.
@@ -655,6 +654,7 @@ class Want(Struct, frozen=True, kw_only=True):
             measures.
     """
 
+    place: str = ""
     kind: str = ""
     prefix: str | None = None
     flow: FlowMatch | None = None
@@ -682,6 +682,8 @@ class Reason(Struct, frozen=True, kw_only=True):
             and changes nothing.
         attack: What names the attack: its UUID, or direction and power of the text
             mode; empty when nothing did.
+        previous_attack: What named the closed attack before that one. Its late status
+            updates open nothing either.
         closed: Whether an unban ended the attack. A status update of a closed attack
             opens nothing.
         action: Action of the latest event that counted; add for a person's order.
@@ -698,9 +700,6 @@ class Reason(Struct, frozen=True, kw_only=True):
         hostgroup: Hostgroup that is attacked or that the host belongs to.
         direction: Direction of the attack: incoming, outgoing, other words of
             FastNetMon, or empty.
-        protocol: Main protocol of the attack, lower case, or empty.
-        threshold: What was exceeded, FastNetMon's words, or empty.
-        severity: Severity, FastNetMon's word, lower case, or empty.
         pps: Size of the attack in its direction, packets/s; null when the event has no
             size.
         bits: Size of the attack in its direction, bit/s; null when the event has no
@@ -716,6 +715,7 @@ class Reason(Struct, frozen=True, kw_only=True):
     part: str = ""
     sequence: UInt63 = 0
     attack: str = ""
+    previous_attack: str = ""
     closed: bool = False
     action: str = ""
     event_id: str = ""
@@ -728,9 +728,6 @@ class Reason(Struct, frozen=True, kw_only=True):
     renewals: UInt63 = 0
     hostgroup: str | None = None
     direction: str = ""
-    protocol: str = ""
-    threshold: str = ""
-    severity: str = ""
     pps: UInt63 | None = None
     bits: UInt63 | None = None
     wants: tuple[Want, ...] = ()
@@ -780,7 +777,10 @@ class Mitigation(Struct, frozen=True, kw_only=True):
     At most 8 kB. Only the mitigator writes it; enforcers make their system match it.
 
     Attributes:
-        key: Names the mitigation: kind and canonical match. Also the record's key.
+        key: Names the mitigation: kind, canonical match, and the place unless it is
+            empty. Also the record's key.
+        place: Enforcer that applies the measure; empty for every enforcer that supports
+            the kind.
         kind: blackhole, flowspec, firewall or notify; pause for the record that masks
             every mitigation.
         state: proposed, wanted, suppressed or ended.
@@ -793,8 +793,6 @@ class Mitigation(Struct, frozen=True, kw_only=True):
             reason wants; null for other kinds.
         communities: BGP communities of all active reasons, as 64500:666, besides those
             that the enforcer adds.
-        enforcers: Names of the enforcers that act; empty for every enforcer that
-            supports the kind.
         dry_run: Whether enforcers only report what they would do: no active reason is
             live.
         held_by: Why a proposed mitigation waits: approval, or the codes of the limits.
@@ -825,6 +823,7 @@ class Mitigation(Struct, frozen=True, kw_only=True):
     """
 
     key: str = ""
+    place: str = ""
     kind: str = ""
     state: str = ""
     ended_because: str = ""
@@ -832,7 +831,6 @@ class Mitigation(Struct, frozen=True, kw_only=True):
     flow: FlowMatch | None = None
     then: FlowThen | None = None
     communities: tuple[str, ...] = ()
-    enforcers: tuple[str, ...] = ()
     dry_run: bool = False
     held_by: tuple[str, ...] = ()
     pending: Effect | None = None
@@ -873,8 +871,8 @@ class Command(Struct, frozen=True, kw_only=True):
         flow: What is matched, for add of a FlowSpec mitigation.
         then: What is done, for add of a FlowSpec mitigation.
         lease_ms: How long, in milliseconds, for add; null for 15 minutes.
-        enforcers: Which enforcers, for add; empty for every enforcer that supports the
-            kind.
+        place: Enforcer that applies the measure, for add; null for every enforcer that
+            supports the kind.
     """
 
     command_id: str = ""
@@ -889,7 +887,7 @@ class Command(Struct, frozen=True, kw_only=True):
     flow: FlowMatch | None = None
     then: FlowThen | None = None
     lease_ms: UInt63 | None = None
-    enforcers: tuple[str, ...] = ()
+    place: str | None = None
 
 
 class Check(Struct, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-_MAX_ROUND_TRIP: Final = 1.0
-"""Seconds; a slower answer does not say what time it is precisely enough."""
+_PRECISE: Final = 1.0
+"""Seconds; a slower answer counts only until a faster one is known."""
 
 
 def now() -> float:
@@ -31,6 +31,7 @@ class BrokerClock:
 
     def __init__(self) -> None:
         self._learned: float | None = None
+        self._round_trip = 0.0
         self._lower_bound: float | None = None
 
     @property
@@ -46,8 +47,10 @@ class BrokerClock:
             answered: when the answer came, on `now`.
             stamp: the broker's time of the record, seconds since 1970.
         """
-        if answered - asked <= _MAX_ROUND_TRIP:
+        round_trip = answered - asked
+        if self._learned is None or round_trip <= max(_PRECISE, self._round_trip):
             self._learned = stamp - (asked + answered) / 2
+            self._round_trip = round_trip
 
     def witness(self, stamp: float) -> None:
         """Take the broker's time of a record that was read: it is at least so late."""

@@ -1,206 +1,262 @@
-"""State: every mitigation, and what can be asked of them quickly.
+"""State: every reason and mitigation in memory, and quick answers about them.
 
-It is what the mitigation topic says, in memory: `put` each record of the topic in
-order and the state is as the mitigator that wrote them had it.
+It is what the reason and mitigation topics hold. Each change is the replacement of one
+entry, so that an earlier entry put back undoes it.
 """
 
-from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Final, NamedTuple, TypeAlias
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from consumers.mitigation.measure import NOTIFY, Network, measure_of
-from consumers.policy.guardrails import Tally, meant
+from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
+from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, WANTED
+from consumers.mitigator.call_order import NEVER, LastEvent
+from consumers.mitigator.counts import Counts
+from consumers.mitigator.demand import Demand, Hold
+from consumers.mitigator.wants import measure_of_want, terms_of_want
+from consumers.policy.affected import ActiveCounts
+from consumers.policy.guardrails import protected_network
 from fnm_bus.event import Mitigation, Reason
 
+_MAX_REMEMBERED: Final = 100_000
+"""Bound of what is only in memory: ignored attacks, and texts that were reported."""
+
+APPROVAL: Final = "approval"
+"""Value of `held_by` when a person has to approve."""
+
+K = TypeVar("K", ReasonKey, str)
+V = TypeVar("V")
 
 
-
-
-NONE: Final = "none"
-"""Kind of a record that only remembers sequences."""
-PAUSE: Final = "pause"
-"""Kind and key of the record that says whether the red button is pressed."""
-
-_MINUTE: Final = timedelta(seconds=60)
-_TOLD: Final = 100_000
-
-Place: TypeAlias = tuple[str, str, str]
-"""Sensor, target and part of a reason."""
-
-
-class Seen(NamedTuple):
-    """What is remembered of the latest event of a place.
+class ReasonEntry(NamedTuple):
+    """One reason in memory. Moments are seconds since boot.
 
     Attributes:
-        sequence: the event's.
-        attack: what names its attack; "" when nothing did, or it is not known any more.
-        closes: whether it was an unban.
+        reason: its latest record.
+        keys: the mitigation of each of its wants, in their order.
+        ends: when its lease expires.
+        due: when it has to be looked at: it expires, or may be forgotten.
+        holds: whether it is neither closed nor expired.
+        fallback: whether its fallback wants hold: a limit holds the others.
     """
 
-    sequence: int
-    attack: str = ""
-    closes: bool = False
+    reason: Reason
+    keys: tuple[str, ...]
+    ends: float
+    due: float
+    holds: bool
+    fallback: bool = False
 
 
-_NEVER: Final = Seen(-1)
+class MitigationEntry(NamedTuple):
+    """One mitigation in memory. Moments are seconds since boot.
 
+    Attributes:
+        record: its latest record.
+        ends: when that record's lease expires.
+        due: when it has to be looked at: it expires, or may be forgotten.
+    """
 
-def place_of(reason: Reason) -> Place:
-    """Return within what the reason's sequence compares."""
-    return reason.sensor, reason.target, reason.part
+    record: Mitigation
+    ends: float
+    due: float
 
 
 class State:
-    """All mitigations.
+    """All reasons and mitigations.
 
     Args:
-        own: the operator's own networks, for the share of them that is affected.
+        own_networks: the operator's, for the share of them that is affected.
+        dry_run: whether every want counts as a dry run.
 
     Attributes:
-        mitigations: key → the latest record; ended ones until they are forgotten.
-        paused: whether the red button is pressed.
-        renewing: sensors that were seen to send status updates.
+        reasons: by key; closed and expired ones until they are forgotten.
+        mitigations: by key; ended ones until they are forgotten.
+        demands: mitigation's key → what holding reasons want of its measure.
+        idle: keys of reasons that do not hold, the oldest in front.
+        ended: keys of ended mitigations, the oldest in front.
+        waiting: keys of proposals that only limits hold, the oldest in front.
+        ignored: targets whose attack the policy ignored; in memory only.
     """
 
-    def __init__(self, own: tuple[Network, ...]) -> None:
-        self._own = own
-        self.mitigations: dict[str, Mitigation] = {}
-        self.paused = False
-        self.renewing: set[str] = set()
-        self._seen: dict[Place, Seen] = {}
-        self._holding: dict[Place, set[str]] = {}
-        self._parts: dict[tuple[str, str], set[Place]] = {}
-        self._total = 0
-        self._customers: Counter[str] = Counter()
-        self._networks: Counter[Network] = Counter()
-        self._covered: Counter[int] = Counter()
-        self._starts: deque[datetime] = deque()
-        self._told: OrderedDict[Place, str] = OrderedDict()
+    def __init__(self, own_networks: tuple[Network, ...], *, dry_run: bool) -> None:
+        self._own_networks = own_networks
+        self._dry_run = dry_run
+        self.reasons: dict[ReasonKey, ReasonEntry] = {}
+        self.mitigations: dict[str, MitigationEntry] = {}
+        self.demands: dict[str, Demand] = {}
+        self.idle: OrderedDict[ReasonKey, None] = OrderedDict()
+        self.ended: OrderedDict[str, None] = OrderedDict()
+        self.waiting: OrderedDict[str, None] = OrderedDict()
+        self.ignored: OrderedDict[ReasonKey, LastEvent] = OrderedDict()
+        self.counts = {False: Counts(), True: Counts()}
+        self._states: Counter[str] = Counter()
+        self._parts: dict[tuple[str, str, str], set[ReasonKey]] = {}
+        self._reasons_due: _Timers[ReasonKey] = _Timers()
+        self._mitigations_due: _Timers[str] = _Timers()
+        self._reported: OrderedDict[ReasonKey, str] = OrderedDict()
 
-    def put(self, mitigation: Mitigation) -> None:
-        """Take a record in place of the one before it."""
-        before = self.mitigations.get(mitigation.key)
-        self._release(before)
-        self.mitigations[mitigation.key] = mitigation
-        if mitigation.kind == PAUSE:
-            self.paused = mitigation.state == WANTED
-        for reason in mitigation.reasons:
-            place = place_of(reason)
-            self.saw(place, Seen(reason.sequence))
-            if reason.renewals:
-                self.renewing.add(reason.sensor)
-            if reason.holds and mitigation.state != ENDED:
-                self._holding.setdefault(place, set()).add(mitigation.key)
-                self._parts.setdefault(place[:2], set()).add(place)
-        if _counts(mitigation):
-            self._count(mitigation, 1)
-            if before is None or not _counts(before):
-                self._starts.append(mitigation.started_at)
+    @property
+    def paused(self) -> bool:
+        """Whether one record masks every mitigation."""
+        entry = self.mitigations.get(PAUSE)
+        return entry is not None and entry.record.state == WANTED
 
-    def forget(self, key: str) -> None:
-        """Forget a mitigation, as its tombstone says, and the sequences it kept."""
-        gone = self.mitigations.pop(key, None)
-        self._release(gone)
-        for reason in gone.reasons if gone else ():
-            if not self._holding.get(place_of(reason)):
-                self._seen.pop(place_of(reason), None)
+    @property
+    def proposals(self) -> int:
+        """How many mitigations are proposed."""
+        return self._states[PROPOSED]
 
-    def saw(self, place: Place, seen: Seen) -> None:
-        """Remember what has the greatest sequence of a place."""
-        last = self.last(place)
-        if seen.sequence > last.sequence or (
-            # As it is known from the event, and not from the record that it led to.
-            seen.sequence == last.sequence and seen.attack
-        ):
-            self._seen[place] = seen
+    def put_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
+        """Replace a reason; None forgets it."""
+        self._remove_reason(key)
+        if entry is None:
+            return
+        self.reasons[key] = entry
+        self._reasons_due.set(entry.due, key)
+        if not entry.holds:
+            self.idle[key] = None
+            return
+        if key.part not in {ATTACK, OPERATOR}:
+            self._parts.setdefault(key[:3], set()).add(key)
+        hold = Hold(entry.ends, entry.reason.lease_ms / 1000)
+        for want, name in zip(entry.reason.wants, entry.keys, strict=True):
+            if want.fallback and not entry.fallback:
+                continue
+            demand = self.demands.get(name)
+            if demand is None:
+                demand = self.demands[name] = Demand(measure_of_want(want))
+            demand.put(key, terms_of_want(want, dry_run=self._dry_run), hold)
 
-    def last(self, place: Place) -> Seen:
-        """Return what has the greatest sequence of a place; -1 when nothing came."""
-        return self._seen.get(place, _NEVER)
+    def put_mitigation(self, key: str, entry: MitigationEntry | None) -> None:
+        """Replace a mitigation; None forgets it."""
+        before = self.mitigations.pop(key, None)
+        if before is not None:
+            self._states[before.record.state] -= 1
+            self._count(before.record, active=False)
+        if entry is None or entry.record.state != ENDED:
+            self.ended.pop(key, None)
+        waits = entry is not None and _waits(entry.record)
+        if not waits:
+            self.waiting.pop(key, None)
+        if entry is None:
+            return
+        self.mitigations[key] = entry
+        self._states[entry.record.state] += 1
+        self._count(entry.record, active=True)
+        self._mitigations_due.set(entry.due, key)
+        if entry.record.state == ENDED and entry.record.kind != PAUSE:
+            self.ended[key] = None
+        if waits:
+            self.waiting.setdefault(key)
 
-    def holding(self, place: Place) -> list[str]:
-        """Return the keys of the mitigations that have a holding reason there."""
-        return sorted(self._holding.get(place, ()))
+    def last_event(self, key: ReasonKey) -> LastEvent:
+        """Return the event with the greatest sequence about a target."""
+        entry = self.reasons.get(key)
+        if entry is not None:
+            reason = entry.reason
+            return LastEvent(reason.sequence, reason.attack, closes=reason.closed)
+        return self.ignored.get(key, NEVER)
 
-    def places(self, sensor: str, target: str) -> list[Place]:
-        """Return the places of a target, all its parts, where something holds."""
-        return sorted(self._parts.get((sensor, target), ()))
+    def ignore(self, key: ReasonKey, event: LastEvent) -> None:
+        """Remember an event of an attack that has no reason."""
+        _remember(self.ignored, key, event)
 
-    def standing(self) -> list[Mitigation]:
-        """Return what is not ended, in the order in which it started."""
-        found = [it for it in self.mitigations.values() if it.state != ENDED]
-        return sorted((it for it in found if it.kind != PAUSE), key=_started)
+    def parts(self, key: ReasonKey) -> list[ReasonKey]:
+        """Return the holding reasons about single Flow Spec rules of a target."""
+        return sorted(self._parts.get(key[:3], ()))
 
-    def tally(self, now: datetime) -> Tally:
-        """Return what stands, as far as caps are concerned."""
-        while self._starts and self._starts[0] <= now - _MINUTE:
-            self._starts.popleft()
-        return Tally(
-            self._total,
-            self._customers,
-            len(self._starts),
-            self._covered,
-            self._networks,
+    def active_counts(self, now: datetime, *, dry_run: bool) -> ActiveCounts:
+        """Return what is active, of the live mitigations or of the dry runs."""
+        return self.counts[dry_run].view(now)
+
+    def active(self) -> list[Mitigation]:
+        """Return every mitigation that has not ended, the oldest in front."""
+        chosen = [
+            entry.record
+            for entry in self.mitigations.values()
+            if entry.record.state != ENDED and entry.record.kind != PAUSE
+        ]
+        return sorted(chosen, key=lambda record: (record.created_at, record.key))
+
+    def due_reasons(self, clock: float, most: int) -> list[ReasonKey]:
+        """Take up to *most* reasons that have to be looked at."""
+        return self._reasons_due.take(
+            clock, most, lambda key, due: _due(self.reasons.get(key)) == due
         )
 
-    def news(self, place: Place, text: str) -> bool:
-        """Return whether *text* is news of a place: each is told once in a row."""
-        if self._told.get(place) == text:
+    def due_mitigations(self, clock: float, most: int) -> list[str]:
+        """Take up to *most* mitigations that have to be looked at."""
+        return self._mitigations_due.take(
+            clock, most, lambda key, due: _due(self.mitigations.get(key)) == due
+        )
+
+    def should_report(self, key: ReasonKey, text: str) -> bool:
+        """Return whether *text* differs from the last one reported about a target."""
+        if self._reported.get(key) == text:
             return False
-        self._told[place] = text
-        self._told.move_to_end(place)
-        if len(self._told) > _TOLD:
-            self._told.popitem(last=False)
+        _remember(self._reported, key, text)
         return True
 
-    def _release(self, mitigation: Mitigation | None) -> None:
-        if mitigation is None:
+    def _remove_reason(self, key: ReasonKey) -> None:
+        before = self.reasons.pop(key, None)
+        if before is None:
             return
-        if _counts(mitigation):
-            self._count(mitigation, -1)
-        for reason in mitigation.reasons:
-            place = place_of(reason)
-            keys = self._holding.get(place, set())
-            keys.discard(mitigation.key)
-            if not keys:
-                self._holding.pop(place, None)
-                parts = self._parts.get(place[:2], set())
-                parts.discard(place)
-                if not parts:
-                    self._parts.pop(place[:2], None)
+        self.idle.pop(key, None)
+        parts = self._parts.get(key[:3])
+        if parts is not None:
+            parts.discard(key)
+            if not parts:
+                del self._parts[key[:3]]
+        if before.holds:
+            for name in before.keys:
+                demand = self.demands.get(name)
+                if demand is not None:
+                    demand.remove(key)
+                    if not demand:
+                        del self.demands[name]
 
-    def _count(self, mitigation: Mitigation, step: int) -> None:
-        self._total += step
-        if mitigation.customer is not None:
-            self._customers[mitigation.customer] += step
-        network = meant(measure_of(mitigation), self._own)
-        if network is None:
+    def _count(self, record: Mitigation, *, active: bool) -> None:
+        if record.state != WANTED or record.kind in {NOTIFY, PAUSE}:
             return
-        self._networks[network] += step
-        there = self._networks[network]
-        if there == (1 if step > 0 else 0):
-            self._covered[network.version] += step * network.num_addresses
-        if not there:
-            del self._networks[network]
+        counts = self.counts[record.dry_run]
+        network = protected_network(measure_of(record), self._own_networks)
+        change = counts.add if active else counts.remove
+        change(network, record.customer)
 
 
-def rebuilt(
-    records: Iterable[tuple[str, Mitigation | None]], own: tuple[Network, ...]
-) -> State:
-    """Return the state that *records* of the topic tell of: key, and None to forget."""
-    latest = dict(records)
-    state = State(own)
-    found = [it for it in latest.values() if it is not None]
-    for it in sorted(found, key=_started):
-        state.put(it)
-    return state
+class _Timers(Generic[K]):
+    """Moments at which entries are due; those that were moved are skipped."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, K]] = []
+
+    def set(self, due: float, key: K) -> None:
+        heapq.heappush(self._heap, (due, key))
+
+    def take(self, clock: float, most: int, is_valid: Callable[[K, float], bool]) -> list[K]:
+        taken: list[K] = []
+        while self._heap and self._heap[0][0] <= clock and len(taken) < most:
+            due, key = heapq.heappop(self._heap)
+            if is_valid(key, due):
+                taken.append(key)
+        return taken
 
 
-def _started(mitigation: Mitigation) -> datetime:
-    return mitigation.started_at
+def _due(entry: ReasonEntry | MitigationEntry | None) -> float | None:
+    return entry.due if entry is not None else None
 
 
-def _counts(mitigation: Mitigation) -> bool:
-    """Return whether a mitigation counts against the caps: it touches traffic."""
-    return mitigation.state == WANTED and mitigation.kind not in {NOTIFY, NONE, PAUSE}
+def _waits(record: Mitigation) -> bool:
+    """Return whether only limits hold a proposal: it starts once they are free."""
+    return record.state == PROPOSED and APPROVAL not in record.held_by
+
+
+def _remember(memory: OrderedDict[ReasonKey, V], key: ReasonKey, value: V) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _MAX_REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,126 @@
+"""Demand: what all holding reasons want of one measure, in groups of equal terms.
+
+A group of 65,000 reasons costs as much per change as a group of two.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from consumers.mitigation.measure import Measure
+from consumers.mitigation.reason_key import ReasonKey
+from fnm_bus.event import Effect
+
+
+class Terms(NamedTuple):
+    """What a reason asks of a measure.
+
+    Attributes:
+        effect: what is done, with which communities, by whom.
+        dry_run: whether enforcers only report what they would do.
+        approval: whether a person has to approve it first.
+    """
+
+    effect: Effect
+    dry_run: bool
+    approval: bool
+
+
+class Hold(NamedTuple):
+    """How long one reason holds a measure.
+
+    Attributes:
+        ends: when its lease expires, in seconds since boot.
+        lease: that lease in seconds.
+    """
+
+    ends: float
+    lease: float
+
+
+class _Group:
+    """The reasons with equal terms, and which of them expires last."""
+
+    def __init__(self) -> None:
+        self.holds: dict[ReasonKey, Hold] = {}
+        self._by_end: list[tuple[float, ReasonKey]] = []
+
+    def add(self, key: ReasonKey, hold: Hold) -> None:
+        self.holds[key] = hold
+        heapq.heappush(self._by_end, (-hold.ends, key))
+        if len(self._by_end) > 4 * len(self.holds) + 8:  # mostly entries of the past
+            self._by_end = [(-kept.ends, name) for name, kept in self.holds.items()]
+            heapq.heapify(self._by_end)
+
+    def remove(self, key: ReasonKey) -> None:
+        self.holds.pop(key, None)
+
+    def latest(self) -> Hold:
+        while True:
+            ends, key = self._by_end[0]
+            hold = self.holds.get(key)
+            if hold is not None and hold.ends == -ends:
+                return hold
+            heapq.heappop(self._by_end)
+
+
+class Demand:
+    """What reasons want of one measure.
+
+    Args:
+        measure: what is matched; its effect does not count.
+    """
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+        self._groups: dict[Terms, _Group] = {}
+        self._terms: dict[ReasonKey, Terms] = {}
+
+    def put(self, key: ReasonKey, terms: Terms, hold: Hold) -> None:
+        """Let a reason hold the measure, in place of what it held before."""
+        if self._terms.get(key) != terms:
+            self.remove(key)
+        self._terms[key] = terms
+        self._groups.setdefault(terms, _Group()).add(key, hold)
+
+    def remove(self, key: ReasonKey) -> None:
+        """Let a reason hold the measure no longer."""
+        terms = self._terms.pop(key, None)
+        if terms is None:
+            return
+        group = self._groups[terms]
+        group.remove(key)
+        if not group.holds:
+            del self._groups[terms]
+
+    def __len__(self) -> int:
+        return len(self._terms)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._terms
+
+    def __iter__(self) -> Iterator[ReasonKey]:
+        return iter(self._terms)
+
+    def terms(self) -> tuple[Terms, ...]:
+        """Return the different terms, those that were wanted first in front."""
+        return tuple(self._groups)
+
+    def terms_of(self, key: ReasonKey) -> Terms:
+        """Return the terms of one reason."""
+        return self._terms[key]
+
+    def count(self, terms: Terms) -> int:
+        """Return how many reasons have these terms."""
+        return len(self._groups[terms].holds)
+
+    def latest(self, chosen: Iterable[Terms]) -> Hold | None:
+        """Return the hold that expires last among *chosen* terms, if there is one."""
+        holds = [self._groups[terms].latest() for terms in chosen]
+        return max(holds, key=lambda hold: hold.ends, default=None)
+
+    def first(self, chosen: Iterable[Terms], most: int) -> list[ReasonKey]:
+        """Return up to *most* reasons with *chosen* terms, the oldest in front."""
+        keys = (key for terms in chosen for key in self._groups[terms].holds)
+        return list(islice(keys, most))
