@@ -36,3 +36,8 @@ class ReasonKey(NamedTuple):
 def key_of_reason(reason: Reason) -> ReasonKey:
     """Return the key of a reason."""
     return ReasonKey(reason.sensor, reason.scope, reason.target, reason.part)
+
+
+def mitigation_key(measure_key: str, place: str) -> str:
+    """Return the key of a mitigation: a measure's key, and its place unless empty."""
+    return f"{measure_key}|{place}" if place else measure_key

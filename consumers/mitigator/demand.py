@@ -1,4 +1,4 @@
-"""Demand: what all holding reasons want of one measure, in groups of equal terms.
+"""Demand: what all holding reasons want of one measure at one place, by equal terms.
 
 A group of 65,000 reasons costs as much per change as a group of two.
 """
@@ -17,14 +17,16 @@ class Terms(NamedTuple):
     """What a reason asks of a measure.
 
     Attributes:
-        effect: what is done, with which communities, by whom.
+        effect: what is done, with which communities.
         dry_run: whether enforcers only report what they would do.
         approval: whether a person has to approve it first.
+        fallback: whether it relieves a limit.
     """
 
     effect: Effect
-    dry_run: bool
-    approval: bool
+    dry_run: bool = False
+    approval: bool = False
+    fallback: bool = False
 
 
 class Hold(NamedTuple):
@@ -66,14 +68,16 @@ class _Group:
 
 
 class Demand:
-    """What reasons want of one measure.
+    """What reasons want of one measure at one place.
 
     Args:
         measure: what is matched; its effect does not count.
+        place: enforcer that applies it, or "".
     """
 
-    def __init__(self, measure: Measure) -> None:
+    def __init__(self, measure: Measure, place: str = "") -> None:
         self.measure = measure
+        self.place = place
         self._groups: dict[Terms, _Group] = {}
         self._terms: dict[ReasonKey, Terms] = {}
 
@@ -115,10 +119,9 @@ class Demand:
         """Return how many reasons have these terms."""
         return len(self._groups[terms].holds)
 
-    def latest(self, chosen: Iterable[Terms]) -> Hold | None:
-        """Return the hold that expires last among *chosen* terms, if there is one."""
-        holds = [self._groups[terms].latest() for terms in chosen]
-        return max(holds, key=lambda hold: hold.ends, default=None)
+    def latest(self, terms: Terms) -> Hold:
+        """Return the hold that expires last among the reasons with these terms."""
+        return self._groups[terms].latest()
 
     def first(self, chosen: Iterable[Terms], most: int) -> list[ReasonKey]:
         """Return up to *most* reasons with *chosen* terms, the oldest in front."""

@@ -1,52 +1,39 @@
-"""Next record: the mitigation that follows from its reasons and from people's decisions.
+"""Next record: the mitigation that follows from its reasons and people's decisions.
 
-Pure. The table of docs/decisions/reasons-and-mitigations.md, first match:
+Pure. The first condition that is met (docs/decisions/reasons-and-mitigations.md):
 
-    withdrawn or rejected by a person, less than a lease ago   suppressed
-    live and approved reasons, limits allow the start          wanted
-    live and approved reasons                                  proposed, held by limits
-    reasons that wait for approval                             proposed
-    dry runs, limits allow the start                           wanted, dry run
-    nothing                                                    ended
+    withdrawn or rejected by a person, its reasons hold or held  suppressed
+    live, approved reasons; live before, or limits allow it      wanted
+    live, approved reasons                                       proposed, held by limits
+    reasons that wait for approval                               proposed
+    dry runs; limits allow it                                    wanted, dry run
+    nothing                                                      ended
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
-from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigation.effects import covers, strength, unite
 from consumers.mitigation.states import ENDED, OPERATOR, PROPOSED, SUPPRESSED, WANTED
-from consumers.mitigator.demand import Demand, Hold, Terms
-from consumers.mitigator.effects import covers, describe, strength, unite
+from consumers.mitigator.demand import Demand, Terms
 from consumers.mitigator.state import APPROVAL, MitigationEntry
 from consumers.policy.guardrails import HOLD
-from fnm_bus import __version__
-from fnm_bus.event import Check, Effect, Mitigation, Reason, ReasonSummary
+from fnm_bus.event import EPOCH, Check, Effect, Mitigation
 
-MAX_RECORD_BYTES: Final = 8_000
-MAX_TEXT: Final = 300
-"""Characters of a sentence in a record."""
-_EXAMPLES: Final = 5
-_NAME: Final = 100
-"""Characters of a name in an example."""
-_RENEW_AFTER: Final = 1 / 3
-"""Share of a lease after which a longer one is written."""
-
-CheckStart = Callable[[bool], tuple[Check, ...]]
-"""Returns what limits say to a start; the argument is whether it is a dry run."""
+_EARLY: Final = 2.0
+"""Seconds before the end of a part of the effect at which the weaker one is written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class Moment(NamedTuple):
     """Now, on the two clocks that matter.
 
     Attributes:
         clock: seconds since boot; leases are counted on it.
-        now: the broker's time, UTC; what records show.
+        now: the broker's time, UTC; records show it.
     """
 
     clock: float
@@ -74,25 +61,33 @@ class Cause:
     customer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
-    """What follows.
+CheckStart = Callable[[bool, bool], tuple[Check, ...]]
+"""Returns what limits allow; the arguments are dry run and fallback."""
+
+
+class Next(NamedTuple):
+    """What follows; `record` has neither examples nor counts yet.
 
     Attributes:
-        entry: the mitigation as it is from now on; None: there is none.
-        written: whether its record differs enough to be written.
+        record: None where there is no mitigation.
+        ends: when its lease expires, in seconds since boot.
+        due: when it has to be computed again.
+        chosen: terms of the reasons that the record is about.
+        pending: terms of those that wait for approval.
         checks: what limits were checked.
     """
 
-    entry: MitigationEntry | None
-    written: bool
+    record: Mitigation | None
+    ends: float = 0.0
+    due: float = 0.0
+    chosen: tuple[Terms, ...] = ()
+    pending: tuple[Terms, ...] = ()
     checks: tuple[Check, ...] = ()
 
 
 def next_record(
     before: MitigationEntry | None,
     demand: Demand | None,
-    reasons: Callable[[ReasonKey], Reason],
     cause: Cause,
     moment: Moment,
     check_start: CheckStart,
@@ -101,18 +96,162 @@ def next_record(
 
     Args:
         before: the mitigation so far.
-        demand: what holding reasons want of it, if any.
-        reasons: returns a reason of the demand.
+        demand: what holding reasons want of it, or None without any.
         cause: why it is computed.
         moment: now.
-        check_start: returns what limits say to a start.
+        check_start: what limits say to a start.
     """
     old = before.record if before else None
-    if old is not None and old.state == SUPPRESSED:
+    if before is not None and before.record.state == SUPPRESSED:
         return _suppressed(before, demand, cause, moment)
     if demand is None:
-        return _ended(before, cause, moment)
-    groups = _Groups(demand, old.approved if old and old.state != ENDED else None)
-    chosen, state, held_by, checks = _decided(groups, old, check_start)
-    hold = demand.latest(chosen.terms)
-    return _Next(...)
+        return _without_reasons(before, cause, moment)
+    approved = old.approved if old is not None and old.state != ENDED else None
+    live, pending, dry = _sort_terms(demand, approved, moment.clock)
+    state, held_by, checks = _decide(live, pending, dry, old, approved, check_start)
+    is_dry = not live and not pending
+    chosen = dry if is_dry else live or pending
+    shown = (*live, *pending) if state == PROPOSED and not is_dry else chosen
+    united = unite(terms.effect for terms in shown)
+    if approved is not None and any(terms.approval for terms in live):
+        united = unite((united, replace(united, communities=approved.communities)))
+    ends, due = _lease(demand, chosen, united, moment.clock)
+    waiting = unite(t.effect for t in (*live, *pending)) if pending else None
+    fresh = old is None or old.state == ENDED
+    started = EPOCH if fresh or old is None else old.started_at
+    if state == WANTED and not _is_live(old, is_dry):
+        started = moment.now
+    record = Mitigation(
+        place=demand.place,
+        kind=demand.measure.kind,
+        prefix=demand.measure.prefix,
+        flow=demand.measure.flow,
+        state=state,
+        then=united.then,
+        communities=united.communities,
+        dry_run=is_dry,
+        held_by=held_by,
+        pending=united if state == PROPOSED else waiting,
+        approved=approved,
+        created_at=moment.now if fresh or old is None else old.created_at,
+        started_at=started,
+        hostgroup=cause.hostgroup if fresh or old is None else old.hostgroup,
+        customer=cause.customer if fresh or old is None else old.customer,
+        cause=cause.text,
+        by=cause.by or ("" if fresh or old is None else old.by),
+    )
+    return Next(record, ends, due, chosen, pending, checks)
+
+
+def _sort_terms(
+    demand: Demand, approved: Effect | None, clock: float
+) -> tuple[tuple[Terms, ...], tuple[Terms, ...], tuple[Terms, ...]]:
+    """Return the terms that are live and approved, wait for approval, are dry runs."""
+    live, pending, dry = [], [], []
+    for terms in demand.terms():
+        if terms.dry_run:
+            dry.append(terms)
+        elif not terms.approval or (approved and covers(approved, terms.effect)):
+            live.append(terms)
+        else:
+            pending.append(terms)
+    return (
+        _lasting(demand, live, clock),
+        _lasting(demand, pending, clock),
+        _lasting(demand, dry, clock),
+    )
+
+
+def _lasting(demand: Demand, terms: list[Terms], clock: float) -> tuple[Terms, ...]:
+    """Return those that do not expire within moments, or all if they all do."""
+    lasting = [one for one in terms if demand.latest(one).ends > clock + _EARLY]
+    return tuple(lasting or terms)
+
+
+def _decide(  # noqa: PLR0913 - the columns of the table
+    live: tuple[Terms, ...],
+    pending: tuple[Terms, ...],
+    dry: tuple[Terms, ...],
+    old: Mitigation | None,
+    approved: Effect | None,
+    check_start: CheckStart,
+) -> tuple[str, tuple[str, ...], tuple[Check, ...]]:
+    """Return the state, what holds a proposal, and the limits that were checked."""
+    if not live and pending:
+        return PROPOSED, (APPROVAL,), ()
+    is_dry = not live
+    if _is_live(old, is_dry):
+        return WANTED, (), ()
+    if approved is not None and not is_dry:
+        wanted = unite(terms.effect for terms in live)
+        if covers(approved, wanted):
+            return WANTED, (), ()
+    chosen = live or dry
+    checks = check_start(is_dry, all(terms.fallback for terms in chosen))
+    held_by = tuple(check.code for check in checks if check.verdict == HOLD)
+    return (PROPOSED if held_by else WANTED), held_by, checks
+
+
+def _is_live(old: Mitigation | None, dry_run: bool) -> bool:  # noqa: FBT001 - of one's own
+    """Return whether the mitigation was in force already, or its dry run was."""
+    return (
+        old is not None
+        and old.state == WANTED
+        and (dry_run or not old.dry_run)
+    )
+
+
+def _lease(
+    demand: Demand, chosen: Sequence[Terms], united: Effect, clock: float
+) -> tuple[float, float]:
+    """Return when the effect loses its first part, and when to compute it again.
+
+    A part is the action, or one community. It lasts as long as the reason that wants it
+    for the longest time.
+    """
+    holds = [(terms.effect, demand.latest(terms).ends) for terms in chosen]
+    last = max(ends for _effect, ends in holds)
+    strongest = max(strength(effect.then) for effect, _ends in holds)
+    parts = [max(e for f, e in holds if strength(f.then) == strongest)]
+    for community in united.communities:
+        wanting = [e for f, e in holds if community in f.communities]
+        parts += [max(wanting)] if wanting else []
+    first = min(parts)
+    return first, first if first == last else max(first - _EARLY, clock)
+
+
+def _suppressed(
+    before: MitigationEntry, demand: Demand | None, cause: Cause, moment: Moment
+) -> Next:
+    """Keep a person's decision until its reasons are gone for one lease."""
+    old = before.record
+    if demand is None:
+        if moment.clock >= before.ends:
+            return Next(_end(old, OPERATOR, "its suppression is over"))
+        return Next(old, before.ends, before.ends)
+    latest = max(
+        (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends
+    )
+    ends = max(before.ends, latest.ends + latest.lease)
+    return Next(old, ends, ends, demand.terms())
+
+
+def _without_reasons(
+    before: MitigationEntry | None, cause: Cause, moment: Moment
+) -> Next:
+    if before is None or before.record.state == ENDED:
+        return Next(None)
+    return Next(_end(before.record, cause.ended_because, cause.text, by=cause.by))
+
+
+def _end(old: Mitigation, because: str, text: str, *, by: str = "") -> Mitigation:
+    return replace(
+        old,
+        state=ENDED,
+        ended_because=because,
+        cause=text,
+        by=by or old.by,
+        held_by=(),
+        pending=None,
+        approved=None,
+    )

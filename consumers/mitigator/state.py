@@ -128,7 +128,8 @@ class State:
                 continue
             demand = self.demands.get(name)
             if demand is None:
-                demand = self.demands[name] = Demand(measure_of_want(want))
+                demand = Demand(measure_of_want(want), want.place)
+                self.demands[name] = demand
             demand.put(key, terms_of_want(want, dry_run=self._dry_run), hold)
 
     def put_mitigation(self, key: str, entry: MitigationEntry | None) -> None:

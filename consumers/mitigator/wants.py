@@ -5,24 +5,34 @@ from typing import Final
 import msgspec
 
 from consumers.mitigation.measure import Measure
+from consumers.mitigation.reason_key import mitigation_key
 from consumers.mitigator.demand import Terms
-from consumers.policy.model import Action
-from fnm_bus.event import Effect, Want
+from consumers.policy.model import HOSTGROUP, Action, Policy
+from fnm_bus.event import Effect, Reason, Want
 
 MAX_WANTS_BYTES: Final = 128_000
 _NO_EFFECT: Final = Effect()
 
 
-def want_of(measure: Measure, action: Action, *, fallback: bool = False) -> Want:
-    """Return what an action wants of a measure."""
+def wants_of(
+    measure: Measure, action: Action, *, fallback: bool = False
+) -> tuple[Want, ...]:
+    """Return what an action wants of a measure: one want for each place."""
+    return tuple(
+        _want(measure, action, place, fallback=fallback)
+        for place in sorted(set(action.enforcers)) or ("",)
+    )
+
+
+def _want(measure: Measure, action: Action, place: str, *, fallback: bool) -> Want:
     return Want(
+        place=place,
         kind=measure.kind,
         prefix=measure.prefix,
         flow=measure.flow,
         effect=Effect(
             then=measure.then,
             communities=tuple(sorted(set(measure.communities))),
-            enforcers=tuple(sorted(set(action.enforcers))),
         ),
         dry_run=action.dry_run,
         approval=action.approval,
@@ -42,6 +52,11 @@ def measure_of_want(want: Want) -> Measure:
     )
 
 
+def key_of_want(want: Want) -> str:
+    """Return the key of the mitigation that a want is about."""
+    return mitigation_key(measure_of_want(want).key, want.place)
+
+
 def terms_of_want(want: Want, *, dry_run: bool) -> Terms:
     """Return what is asked of the measure.
 
@@ -50,9 +65,30 @@ def terms_of_want(want: Want, *, dry_run: bool) -> Terms:
         dry_run: whether the whole mitigator is in dry run.
     """
     effect = want.effect or _NO_EFFECT
-    return Terms(effect, dry_run=want.dry_run or dry_run, approval=want.approval)
+    return Terms(
+        effect,
+        dry_run=want.dry_run or dry_run,
+        approval=want.approval,
+        fallback=want.fallback,
+    )
 
 
 def fits(wants: tuple[Want, ...]) -> bool:
     """Return whether a reason's record with these wants stays within its bound."""
     return len(msgspec.json.encode(wants)) <= MAX_WANTS_BYTES
+
+
+def action_of(policy: Policy, reason: Reason, *, fallback: bool = False) -> Action | None:
+    """Return the action that a reason's rule has now; None if the rule is gone.
+
+    Args:
+        policy: today's.
+        reason: made by a rule, today's or an earlier one of the same name.
+        fallback: whether the hostgroup's action is meant that relieves a limit.
+    """
+    rule = policy.rule(reason.rule)
+    if rule is None:
+        return None
+    if fallback or rule.action.action == HOSTGROUP:
+        return policy.hostgroups.get(reason.hostgroup or "")
+    return rule.action

@@ -1,0 +1,70 @@
+"""Effects: what several reasons together want done to one match.
+
+The strongest action wins and communities are united. An approval of an effect covers
+the same effect and weaker ones.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from fnm_bus.event import Effect, FlowThen
+
+MAX_COMMUNITIES: Final = 32
+"""Bound of a united effect; a mitigation record has to stay below 8 kB."""
+
+DISCARD: Final = "discard"
+RATE_LIMIT: Final = "rate-limit"
+REDIRECT: Final = "redirect"
+_FROM_WEAK_TO_STRONG: Final = (REDIRECT, RATE_LIMIT, DISCARD)
+
+
+def strength(then: FlowThen | None) -> tuple[int, int, int, int]:
+    """Return a value that is greater for a stronger action.
+
+    Discard is stronger than a rate limit, a lower rate is stronger than a higher one,
+    and redirecting is the weakest, since the packets arrive somewhere.
+    """
+    if then is None:
+        return (len(_FROM_WEAK_TO_STRONG), 0, 0, 0)
+    known = then.action in _FROM_WEAK_TO_STRONG
+    rank = _FROM_WEAK_TO_STRONG.index(then.action) if known else -1
+    return (rank, -(then.rate or 0), then.redirect_as or 0, then.redirect_value or 0)
+
+
+def unite(effects: Iterable[Effect]) -> Effect:
+    """Return the strongest action of *effects* with all their communities.
+
+    Raises:
+        ValueError: there are no effects.
+    """
+    chosen = tuple(effects)
+    strongest = max(chosen, key=lambda effect: strength(effect.then))
+    communities = {name for effect in chosen for name in effect.communities}
+    return Effect(
+        then=strongest.then, communities=tuple(sorted(communities)[:MAX_COMMUNITIES])
+    )
+
+
+def covers(approved: Effect, wanted: Effect) -> bool:
+    """Return whether an approval of one effect is one of *wanted*, too.
+
+    It is one of the same action, and of a weaker action except for another redirect,
+    with no communities that were not approved.
+    """
+    if not set(wanted.communities) <= set(approved.communities):
+        return False
+    redirects = wanted.then is not None and wanted.then.action == REDIRECT
+    if redirects or approved.then is None or wanted.then is None:
+        return wanted.then == approved.then
+    return strength(wanted.then) <= strength(approved.then)
+
+
+def describe(then: FlowThen | None) -> str:
+    """Return an action for people: `rate-limit 125000 bytes/s`."""
+    if then is None:
+        return "block"
+    if then.action == RATE_LIMIT:
+        return f"rate-limit {then.rate} bytes/s"
+    if then.action == REDIRECT:
+        return f"redirect {then.redirect_as}:{then.redirect_value}"
+    return then.action

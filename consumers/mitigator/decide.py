@@ -1,0 +1,161 @@
+"""Decide: what an event changes.
+
+    order ▶ closes?  its reason is closed
+          ▶ opens?   a status update renews its attack's reason; else the policy decides
+
+An unban is never checked for whether it may end something, only for whether it is
+about the attack that is open.
+"""
+
+from typing import Final
+
+from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigation.states import UNBAN
+from consumers.mitigator.call_order import event_of, swapped
+from consumers.mitigator.next_record import Cause
+from consumers.mitigator.renew import renew, same_attack
+from consumers.mitigator.start import previous_attack, start, start_expired
+from consumers.mitigator.state import ReasonEntry
+from consumers.mitigator.transition import Transition
+from consumers.policy import guardrails
+from consumers.policy.facts import CLOSES, OPENS, AttackFacts, facts_of
+from consumers.policy.guardrails import REFUSE
+from fnm_bus import __version__
+from fnm_bus.event import Check, Event, Reason
+
+STATUS: Final = "attack_status"
+_MAX_PARTS: Final = 256
+"""Flow Spec rules of one document."""
+
+
+def apply_event(change: Transition, event: Event, *, behind: bool = False) -> None:
+    """Let one event change the state.
+
+    Args:
+        change: collects what changes.
+        event: of the host, hostgroup or status topic.
+        behind: whether bans may be unread that were sent before this event.
+
+    Raises:
+        InvalidRecord: the event is one that the relay would never publish.
+    """
+    parts = facts_of(event)
+    if len(parts) > _MAX_PARTS:
+        text = f"{len(parts)} Flow Spec rules, at most {_MAX_PARTS} are taken"
+        change.ignore(parts[0], _check("rules", "too_many_measures", text))
+        return
+    for facts in parts:
+        _apply(change, facts, behind=behind)
+
+
+def _apply(change: Transition, facts: AttackFacts, *, behind: bool) -> None:
+    if facts.action not in OPENS | CLOSES:
+        if facts.action != "attack_details":
+            text = f'the action "{facts.action}" is not known'
+            change.ignore(facts, _check("action", "unknown_action", text))
+        return
+    key = facts.reason_key
+    last, this = change.state.last_event(key), event_of(facts)
+    if this.sequence <= last.sequence and not swapped(this, last):
+        text = f"its sequence is {this.sequence}, {last.sequence} came before"
+        change.ignore(facts, _check("sequence", "late", text))
+        return
+    entry = change.state.reasons.get(key)
+    if not this.closes:
+        _open(change, facts, entry, behind=behind)
+    elif swapped(last, this) and entry is not None and entry.holds:
+        text = "it is about the attack before the one that is open"
+        change.ignore(facts, _check("attack", "earlier_attack", text))
+    else:
+        close(change, facts, entry)
+
+
+def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> None:
+    """Close the reason that an unban is about; remember it where there is none."""
+    key = facts.reason_key
+    if entry is None and key in change.state.ignored:
+        change.ignore_attack(key, event_of(facts))
+        return
+    before = entry.reason if entry else None
+    attack = facts.attack or (before.attack if before else "")
+    closed = Reason(
+        **dict(zip(ReasonKey._fields, key, strict=True)),
+        sequence=max(facts.sequence, before.sequence if before else 0),
+        attack=attack,
+        previous_attack=previous_attack(before, attack),
+        closed=True,
+        action=facts.action,
+        event_id=facts.event_id,
+        received_at=facts.received_at,
+        rule=before.rule if before else "",
+        policy_digest=change.context.policy.digest,
+        hostgroup=facts.hostgroup,
+        producer_version=__version__,
+    )
+    change.put_reason(key, closed, holds=False)
+    if entry is None or not entry.holds:
+        return
+    cause = Cause(
+        text=f"{facts.action} by {facts.sensor}",
+        ended_because=UNBAN,
+        lease=entry.reason.lease_ms / 1000,
+    )
+    for name in entry.keys:
+        change.recompute(name, cause, facts=facts)
+
+
+def _open(
+    change: Transition, facts: AttackFacts, entry: ReasonEntry | None, *, behind: bool
+) -> None:
+    limits = change.context.policy.limits
+    age = guardrails.check_age(facts, change.moment.now, limits)
+    refused = next((check for check in age if check.verdict == REFUSE), None)
+    if facts.action != STATUS:
+        if refused is None:
+            start(change, facts, age)
+            return
+        change.ignore(facts, refused, age)
+        start_expired(change, facts, entry)
+        return
+    for part in change.state.parts(facts.reason_key):
+        renew(change, facts, part)
+    if entry is not None and entry.holds:
+        if not same_attack(entry.reason, facts):
+            text = f"attack {entry.reason.attack} of this target is open"
+            change.ignore(facts, _check("attack", "other_attack", text))
+        else:
+            renew(change, facts, facts.reason_key)
+        return
+    if refused is not None:
+        change.ignore(facts, refused, age)
+    elif _is_over(change, facts, entry):
+        text = f"its attack {facts.attack} was closed by an unban"
+        change.ignore(facts, _check("attack", "attack_closed", text))
+    elif entry is not None and not entry.reason.closed and same_attack(
+        entry.reason, facts
+    ):
+        renew(change, facts, facts.reason_key)
+    elif behind:
+        text = "its ban may be unread yet; the next status update counts"
+        change.ignore(facts, _check("attack", "ban_unread", text))
+    else:
+        start(change, facts, age)
+
+
+def _is_over(
+    change: Transition, facts: AttackFacts, entry: ReasonEntry | None
+) -> bool:
+    """Return whether an unban ended the attack of a status update."""
+    if entry is None:
+        last = change.state.ignored.get(facts.reason_key)
+        return last is not None and last.closes and last.attack in {"", facts.attack}
+    reason = entry.reason
+    if facts.attack and facts.attack == reason.previous_attack:
+        return True
+    return reason.closed and (
+        not facts.attack or not reason.attack or facts.attack == reason.attack
+    )
+
+
+def _check(name: str, code: str, text: str) -> Check:
+    return Check(stage="order", name=name, code=code, verdict=REFUSE, text=text)

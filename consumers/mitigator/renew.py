@@ -1,0 +1,74 @@
+"""Renew: how status updates keep the measures that their attack's ban wanted."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from consumers.mitigation.reason_key import ATTACK, ReasonKey
+from consumers.mitigation.states import GUARDRAIL
+from consumers.mitigator.start import cause_of, lease_of, start
+from consumers.mitigator.transition import Transition
+from consumers.mitigator.wants import action_of, measure_of_want
+from consumers.policy import guardrails
+from consumers.policy.facts import AttackFacts
+from consumers.policy.guardrails import REFUSE
+from fnm_bus import __version__
+from fnm_bus.event import Reason, Want
+
+_RENEW_AFTER: Final = 1 / 3
+"""Share of a lease after which a renewal is written; earlier ones only count."""
+
+
+def same_attack(reason: Reason, facts: AttackFacts) -> bool:
+    """Return whether an event may be about the attack of a reason.
+
+    It is not when both name an attack, and not the same one.
+    """
+    return "" in {reason.attack, facts.attack} or reason.attack == facts.attack
+
+
+def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
+    """Let a status update renew one reason of its target.
+
+    Where the policy changed and left the reason without measures, it decides anew.
+    """
+    entry = change.state.reasons[key]
+    before = entry.reason
+    is_attack = key.part == ATTACK
+    if is_attack and not before.wants:
+        if before.policy_digest != change.context.policy.digest:
+            start(change, facts, ())
+        return
+    lease = lease_of(change.context, before, renewed=is_attack)
+    used = change.moment.clock - (entry.ends - before.lease_ms / 1000)
+    if entry.holds and before.renewals and used < lease * _RENEW_AFTER:
+        return
+    kept = tuple(want for want in before.wants if is_allowed(change, before, want))
+    renewed = replace(
+        before,
+        sequence=facts.sequence if is_attack else before.sequence,
+        action=facts.action if is_attack else before.action,
+        event_id=facts.event_id if is_attack else before.event_id,
+        attack=before.attack or facts.attack,
+        received_at=facts.received_at,
+        lease_ms=round(lease * 1000),
+        renewals=before.renewals + 1,
+        wants=kept,
+        producer_version=__version__,
+    )
+    change.put_reason(key, renewed, holds=True)
+    for want, name in zip(before.wants, entry.keys, strict=True):
+        change.recompute(name, cause_of(change.context, renewed, want, GUARDRAIL))
+    for name in change.set_fallback(key):
+        want = before.wants[entry.keys.index(name)]
+        change.recompute(name, cause_of(change.context, renewed, want, GUARDRAIL))
+
+
+def is_allowed(change: Transition, reason: Reason, want: Want) -> bool:
+    """Return whether today's guardrails allow what a reason wants."""
+    policy = change.context.policy
+    action = action_of(policy, reason, fallback=want.fallback)
+    checks = guardrails.check_measure(
+        measure_of_want(want), policy.limits, named=action.prefixes if action else ()
+    )
+    return guardrails.worst_verdict(checks) != REFUSE

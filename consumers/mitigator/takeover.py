@@ -1,0 +1,229 @@
+"""Takeover: the state from what both topics hold, and a policy that changed.
+
+Pure. The leases of records run from the broker's time of each record, so nothing here
+depends on the clock of the mitigator that wrote them, nor on ours.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from consumers.mitigation.measure import NOTIFY, measure_of
+from consumers.mitigation.reason_key import OPERATOR, ReasonKey, key_of_reason
+from consumers.mitigation.states import ENDED, GUARDRAIL, PAUSE, POLICY, PROPOSED, WANTED
+from consumers.mitigator.next_record import Cause, Moment
+from consumers.mitigator.renew import is_allowed
+from consumers.mitigator.start import cause_of
+from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
+from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.wants import action_of, key_of_want
+from consumers.policy import guardrails
+from consumers.policy.guardrails import HOLD
+from consumers.policy.model import Action
+from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The latest record of a key.
+
+    Attributes:
+        record: decoded.
+        at: the broker's time of the record, UTC.
+    """
+
+    record: Reason | Mitigation
+    at: datetime
+
+
+def restore(
+    context: DecisionContext,
+    reasons: Iterable[Stored],
+    mitigations: Iterable[Stored],
+    moment: Moment,
+) -> State:
+    """Return the state that the latest records of both topics hold."""
+    limits = context.policy.limits
+    state = State(limits.own_networks, dry_run=context.dry_run)
+    for stored in mitigations:
+        record = stored.record
+        if isinstance(record, Mitigation):
+            _restore_mitigation(context, state, record, stored.at, moment)
+    for stored in sorted(reasons, key=lambda stored: stored.at):
+        if isinstance(stored.record, Reason):
+            _restore_reason(context, state, stored.record, stored.at, moment)
+    for counts in state.counts.values():
+        counts.sort()
+    return state
+
+
+def recompute_all(change: Transition) -> None:
+    """Compute every mitigation from its reasons; write what differs.
+
+    A mitigation whose reasons are unknown is left alone: its lease ends it. One whose
+    record was lost is written again, if limits allow its start.
+    """
+    state = change.state
+    for key, entry in tuple(state.reasons.items()):
+        if any(want.fallback for want in entry.reason.wants):
+            change.set_fallback(key)
+    for name, demand in tuple(state.demands.items()):
+        reason = state.reasons[next(iter(demand))]
+        want = reason.reason.wants[reason.keys.index(name)]
+        change.recompute(name, cause_of(change.context, reason.reason, want))
+
+
+def apply_policy(change: Transition) -> None:
+    """Narrow what is in force to what today's policy and guardrails allow.
+
+    It never starts or widens anything.
+    """
+    for key, entry in tuple(change.state.reasons.items()):
+        if entry.holds:
+            _narrow(change, key, entry)
+    _apply_limits(change)
+
+
+def _restore_reason(
+    context: DecisionContext, state: State, reason: Reason, at: datetime, moment: Moment
+) -> None:
+    clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
+    ends = clock + reason.lease_ms / 1000 - age
+    holds = not reason.closed and ends > clock
+    retention = context.closed_retention if reason.closed else context.ended_retention
+    due = ends if holds else max(ends, clock - age) + retention
+    keys = tuple(key_of_want(want) for want in reason.wants)
+    entry = ReasonEntry(reason, keys, ends, due, holds)
+    state.put_reason(key_of_reason(reason), entry)
+
+
+def _restore_mitigation(
+    context: DecisionContext,
+    state: State,
+    record: Mitigation,
+    at: datetime,
+    moment: Moment,
+) -> None:
+    clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
+    ends = clock + record.lease_ms / 1000 - age
+    due = ends
+    if record.state == ENDED:
+        due = clock - age + context.ended_retention
+    state.put_mitigation(record.key, MitigationEntry(record, ends, due))
+    if record.started_at != EPOCH and record.kind not in {NOTIFY, PAUSE}:
+        state.counts[record.dry_run].start(record.started_at)
+
+
+def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
+    """Let a reason lose what today's policy does not want any more."""
+    context, reason = change.context, entry.reason
+    by_rule = key.scope != OPERATOR and reason.policy_digest != context.policy.digest
+    wants: list[Want] = []
+    lease = entry.ends - change.moment.clock
+    lost: dict[str, str] = {}
+    for want, name in zip(reason.wants, entry.keys, strict=True):
+        action = action_of(context.policy, reason, fallback=want.fallback)
+        if by_rule and not _is_wanted(want, action):
+            lost[name] = POLICY
+        elif not is_allowed(change, reason, want):
+            lost[name] = GUARDRAIL
+        elif by_rule and action is not None:
+            lease = min(lease, max(action.lease, context.fastnetmon_ban_time))
+            wants.append(
+                replace(
+                    want,
+                    dry_run=want.dry_run or action.dry_run,
+                    approval=want.approval or action.approval,
+                )
+            )
+        else:
+            wants.append(want)
+    if tuple(wants) == reason.wants and lease == entry.ends - change.moment.clock:
+        return
+    narrowed = replace(
+        reason,
+        wants=tuple(wants),
+        lease_ms=max(round(lease * 1000), 0),
+        # Without measures, the next status update is decided by today's policy.
+        policy_digest=context.policy.digest if wants else "",
+    )
+    change.put_reason(key, narrowed, holds=True)
+    for want, name in zip(reason.wants, entry.keys, strict=True):
+        because = lost.get(name, POLICY)
+        cause = cause_of(context, reason, want, because)
+        if name in lost:
+            cause = _lost_cause(cause, because)
+        change.recompute(name, cause)
+    change.set_fallback(key)
+
+
+def _lost_cause(cause: Cause, because: str) -> Cause:
+    text = {
+        POLICY: "the policy does not want it any more",
+        GUARDRAIL: "a guardrail refuses it now",
+    }[because]
+    return Cause(text=text, ended_because=because, lease=cause.lease)
+
+
+def _is_wanted(want: Want, action: Action | None) -> bool:
+    """Return whether an action may still touch traffic in the way of a want."""
+    if action is None:
+        return False
+    return want.kind == NOTIFY or action.action not in {NOTIFY, "ignore"}
+
+
+def _apply_limits(change: Transition) -> None:
+    """Let the mitigations that started last become proposals where a limit is lower."""
+    state, digest = change.state, change.context.policy.digest
+    if all(
+        entry.reason.policy_digest == digest
+        for entry in state.reasons.values()
+        if entry.holds
+    ):
+        return
+    active = [
+        record
+        for record in state.active()
+        if record.state == WANTED and record.kind != NOTIFY and record.approved is None
+    ]
+    for record in sorted(active, key=lambda record: record.started_at, reverse=True):
+        held = _exceeded(change, record)
+        if not held:
+            continue
+        entry = state.mitigations[record.key]
+        cause = f"lower limits: {', '.join(check.text for check in held)}"
+        lower = replace(
+            record,
+            state=PROPOSED,
+            held_by=tuple(check.code for check in held),
+            cause=cause,
+            revision=record.revision + 1,
+        )
+        change.put_mitigation(record.key, lower, entry.ends)
+        change.report(
+            PROPOSED, cause, code=held[0].code, key=record.key, checks=held
+        )
+
+
+def _exceeded(change: Transition, record: Mitigation) -> tuple[Check, ...]:
+    """Return the limits that would hold a mitigation if it were not counted yet."""
+    state, policy = change.state, change.context.policy
+    demand = state.demands.get(record.key)
+    if demand is not None and all(terms.fallback for terms in demand.terms()):
+        return ()
+    measure = measure_of(record)
+    network = guardrails.protected_network(measure, policy.limits.own)
+    customer = next((c for c in policy.customers if c.name == record.customer), None)
+    counts = state.counts[record.dry_run]
+    counts.remove(network, record.customer)
+    checks = guardrails.check_limits(
+        measure, counts.view(change.moment.now), policy.limits, customer
+    )
+    counts.add(network, record.customer)
+    return tuple(
+        check
+        for check in checks
+        if check.verdict == HOLD and check.code != "max_new_per_minute"
+    )
