@@ -29,14 +29,14 @@ from fnm_bus.event import (
 )
 from fnm_bus.route import scope_of, subject_of
 
-__all__ = ["ATTACK", "CLOSES", "OPENS", "AttackFacts", "facts_of"]
+__all__ = ["ATTACK", "CLOSES", "DEFAULT_HOSTGROUP", "OPENS", "AttackFacts", "facts_of"]
 
 OPENS: Final = frozenset({"ban", "partial_block", "attack_status"})
 """Actions that report an attack in progress; a fresh status counts like its ban."""
 CLOSES: Final = frozenset({"unban", "partial_unblock"})
 
 _PARTIAL: Final = frozenset({"partial_block", "partial_unblock"})
-_DEFAULT_HOSTGROUP: Final = "global"
+DEFAULT_HOSTGROUP: Final = "global"
 """FastNetMon's hostgroup of hosts that are in none."""
 _THRESHOLD_PROTOCOLS: Final = frozenset({"tcp", "udp", "icmp"})
 """First words of thresholds that name a protocol."""
@@ -183,7 +183,7 @@ def _hostgroup(event: Event, details: AttackDetails) -> str | None:
     if not isinstance(event, HostEvent) and event.hostgroup_name:
         return event.hostgroup_name
     name = details.host_group
-    return None if name in {None, "", _DEFAULT_HOSTGROUP} else name
+    return None if name in {None, "", DEFAULT_HOSTGROUP} else name
 
 
 def _networks(event: Event) -> tuple[Network, ...]:

@@ -194,3 +194,16 @@ class Policy:
     def rule(self, name: str) -> Rule | None:
         """Return the rule with a name, or None."""
         return next((rule for rule in self.rules if rule.name == name), None)
+
+
+def lease_fault(seconds: float) -> str:
+    """Return why a lease is not allowed, or "".
+
+    The one bound for leases of policies, settings, commands and enforcers.
+    """
+    if MIN_LEASE <= seconds <= MAX_LEASE:
+        return ""
+    return (
+        f"wanted {MIN_LEASE:g} s to {MAX_LEASE / 3600:g} h, got {seconds:g} s; a lease"
+        " is renewed while its attack goes on"
+    )
