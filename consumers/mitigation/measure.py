@@ -1,32 +1,53 @@
-"""Measure: what a mitigation does, without who wants it and until when.
+"""Measure: what a mitigation does to which traffic, without reasons and times.
 
 Two measures with one key match the same traffic: the key is kind and canonical match,
 as RFC 8955 identifies a rule by its match and not by its action.
 """
 
-import json
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Final, TypeAlias
+import re
+from ipaddress import ip_network
+from typing import Final
 
 import msgspec
 
-from fnm_bus.event import FlowMatch, FlowSpecRule, FlowThen, Mitigation
+from consumers.mitigation.flow_match import (
+    PREFIX_FIELDS,
+    Network,
+    canonical,
+    invalid,
+    match_text,
+    validate_match,
+    validate_prefix,
+)
+from fnm_bus.event import FlowMatch, FlowThen, Mitigation
 
-Network: TypeAlias = IPv4Network | IPv6Network
+__all__ = [
+    "BLACKHOLE",
+    "FIREWALL",
+    "FLOWSPEC",
+    "KINDS",
+    "NOTIFY",
+    "Measure",
+    "Network",
+    "canonical",
+    "match_text",
+    "measure_of",
+    "validate_measure",
+]
 
 BLACKHOLE: Final = "blackhole"
 FLOWSPEC: Final = "flowspec"
 FIREWALL: Final = "firewall"
 NOTIFY: Final = "notify"
 KINDS: Final = (BLACKHOLE, FLOWSPEC, FIREWALL, NOTIFY)
-"""The kinds of measures; `notify` only tells people."""
+"""The kinds of measures; `notify` only informs people."""
+MAX_RATE: Final = 1_000_000_000_000
+"""Bytes/s; the highest rate that ExaBGP announces as written."""
+MAX_COMMUNITIES: Final = 32
 
-_PREFIXES: Final = ("destination_prefix", "source_prefix")
-_UNSUPPORTED: Final = (
-    *("ttls", "vlans", "source_asns", "destination_asns", "input_interfaces"),
-    *("output_interfaces", "agent_addresses"),
-)
-"""Parts of FastNetMon's rules that no FlowSpec component of RFC 8955 matches."""
+_COMMUNITY: Final = re.compile(r"(0|[1-9]\d{0,9})(:(0|[1-9]\d{0,9})){1,2}", re.ASCII)
+_U16: Final = 0xFFFF
+_U32: Final = 0xFFFF_FFFF
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +56,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: one of KINDS.
         prefix: the network whose traffic is meant, canonical text; None for FlowSpec.
-        flow: what a FlowSpec measure matches, canonical; None for other kinds.
-        then: what a FlowSpec measure does; None for other kinds.
+        flow: the canonical match of a FlowSpec measure; None for other kinds.
+        then: the action of a FlowSpec measure; None for other kinds.
         communities: BGP communities besides the enforcer's own.
     """
 
@@ -49,15 +70,20 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Kind and canonical match: the key of the mitigation's record."""
-        return f"{self.kind}|{self.prefix if self.flow is None else spelled(self.flow)}"
+        match = self.prefix if self.flow is None else match_text(self.flow)
+        return f"{self.kind}|{match}"
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """The networks whose traffic the measure touches; empty: anybody's."""
+        """The networks that the match names, destination first; empty: any network.
+
+        A prefix of length 0 matches anything and is not named.
+        """
         if self.flow is None:
             return (ip_network(self.prefix),) if self.prefix else ()
-        found = (getattr(self.flow, name) for name in _PREFIXES)
-        return tuple(ip_network(it) for it in found if it)
+        texts = (getattr(self.flow, name) for name in PREFIX_FIELDS)
+        networks = (ip_network(text, strict=False) for text in texts if text)
+        return tuple(network for network in networks if network.prefixlen)
 
 
 def measure_of(mitigation: Mitigation) -> Measure:
@@ -71,57 +97,74 @@ def measure_of(mitigation: Mitigation) -> Measure:
     )
 
 
-def spelled(flow: FlowMatch) -> str:
-    """Return a match as text: JSON without blanks, empty parts left out, keys sorted.
+def validate_measure(measure: Measure, key: str | None = None) -> None:
+    """Check that a measure is one that our own programs could have made.
+
+    Args:
+        measure: from a record, a command or a snapshot.
+        key: the key of its record; None when there is none.
 
     Raises:
-        ValueError: a prefix is no network.
+        InvalidRecord: the text names the field and the fault.
     """
-    parts = msgspec.to_builtins(canonical(flow))
-    kept = {name: value for name, value in parts.items() if value}
-    return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    if not isinstance(measure.kind, str) or measure.kind not in KINDS:
+        raise invalid("kind", f"{measure.kind!r:.40} is not a kind of measure")
+    if measure.kind == FLOWSPEC:
+        if measure.prefix is not None:
+            raise invalid("prefix", "a flowspec measure has none")
+        validate_match(measure.flow)
+        _validate_then(measure.then)
+    else:
+        if measure.flow is not None or measure.then is not None:
+            raise invalid("flow, then", f"a {measure.kind} measure has none")
+        validate_prefix("prefix", measure.prefix)
+    _validate_communities(measure)
+    if key is not None and key != measure.key:
+        raise invalid("key", f"wanted {measure.key:.200}, got {key!r:.200}")
 
 
-def canonical(flow: FlowMatch) -> FlowMatch:
-    """Return a match in the one spelling that names it.
-
-    Lists are sorted and without duplicates, words are lower case, joined TCP flags are
-    sorted, prefixes are networks without host bits.
-
-    Raises:
-        ValueError: a prefix is no network.
-    """
-    return FlowMatch(
-        destination_prefix=_network(flow.destination_prefix),
-        source_prefix=_network(flow.source_prefix),
-        protocols=_words(flow.protocols),
-        source_ports=tuple(sorted(set(flow.source_ports))),
-        destination_ports=tuple(sorted(set(flow.destination_ports))),
-        packet_lengths=tuple(sorted(set(flow.packet_lengths))),
-        fragmentation_flags=_words(flow.fragmentation_flags),
-        tcp_flags=_words(flow.tcp_flags),
-    )
-
-
-def match_of(rule: FlowSpecRule) -> FlowMatch:
-    """Return what FastNetMon's rule matches.
-
-    Raises:
-        ValueError: it has a part that FlowSpec cannot say, and would match more
-            without it; or a prefix is no network.
-    """
-    for name in _UNSUPPORTED:
-        if getattr(rule, name):
-            raise ValueError(f"{name}: FlowSpec cannot match it")
-    return canonical(
-        FlowMatch(**{name: getattr(rule, name) for name in FlowMatch.__struct_fields__})
-    )
+def _validate_then(then: FlowThen | None) -> None:
+    if not isinstance(then, FlowThen):
+        raise invalid("then", "a flowspec measure needs an action")
+    numbers = (then.rate, then.redirect_as, then.redirect_value)
+    if any(type(number) not in {int, type(None)} for number in numbers):
+        raise invalid("then", "wanted numbers")
+    match then:
+        case FlowThen(
+            action="discard", rate=None, redirect_as=None, redirect_value=None
+        ):
+            return
+        case FlowThen(
+            action="rate-limit", rate=int(rate), redirect_as=None, redirect_value=None
+        ):
+            if not 1 <= rate <= MAX_RATE:
+                raise invalid("then.rate", f"wanted 1 to {MAX_RATE} bytes/s")
+        case FlowThen(
+            action="redirect",
+            rate=None,
+            redirect_as=int(number),
+            redirect_value=int(value),
+        ):
+            most = _U32 if number <= _U16 else _U16
+            if not (0 <= number <= _U32 and 0 <= value <= most):
+                raise invalid("then", f"{number}:{value} is not a route target")
+        case _:
+            raise invalid(
+                "then",
+                "wanted discard, rate-limit with rate, or redirect with redirect_as"
+                " and redirect_value, and nothing else",
+            )
 
 
-def _network(text: str | None) -> str | None:
-    # strict=False: FastNetMon's documents may hold host bits.
-    return None if not text else str(ip_network(text, strict=False))
-
-
-def _words(words: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({"|".join(sorted(it.lower().split("|"))) for it in words}))
+def _validate_communities(measure: Measure) -> None:
+    texts = measure.communities
+    if not isinstance(texts, tuple) or len(texts) > MAX_COMMUNITIES:
+        raise invalid("communities", f"wanted at most {MAX_COMMUNITIES}")
+    if texts and measure.kind not in {BLACKHOLE, FLOWSPEC}:
+        raise invalid("communities", f"a {measure.kind} measure has none")
+    for text in texts:
+        if not isinstance(text, str) or not _COMMUNITY.fullmatch(text):
+            raise invalid("communities", f"{text!r:.40} is not a community")
+        parts = [int(part) for part in text.split(":")]
+        if max(parts) > (_U16 if len(parts) == 2 else _U32):  # noqa: PLR2004 - RFC 1997
+            raise invalid("communities", f"{text} is not a community")

@@ -1,4 +1,4 @@
-"""The words of mitigation records: states, kinds of records, and why something ended."""
+"""The words of mitigation records: states, kinds of records, reasons of an end."""
 
 from typing import Final
 

@@ -1,187 +1,240 @@
-"""Guardrails: checks that can only refuse, or hold a measure back for a person.
+"""Guardrails, which can only refuse, and limits, which hold a measure for a person.
 
-`refuse` is for what must never be done; a person cannot approve it either. `hold` is
-for what may be right and is too much to do unasked. Taking back is never asked here.
+`refuse` is for a measure that nobody may start; a person cannot approve it. `hold` is
+for a measure that needs a person's approval. Withdrawing is never checked.
+
+The attacked side of a match is the operator's own network whose traffic is blocked:
+the destination, or the source of traffic that leaves. It has to be the operator's, an
+ordinary network, and not too wide. The remote side only narrows a match. Both are
+compared with what is protected. An absent remote side, which FastNetMon also writes as
+a prefix of length 0, means any address.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv6Network
 from typing import Final
 
 from consumers.mitigation.measure import NOTIFY, Measure, Network
-from consumers.policy.facts import Facts
-from consumers.policy.model import Customer, Limits, within
+from consumers.policy.affected import AffectedAddresses
+from consumers.policy.embedded import embedded_networks
+from consumers.policy.facts import AttackFacts
+from consumers.policy.model import Customer, Limits
+from consumers.policy.networks import NetworkSet, within
 from fnm_bus.event import Check
 
-FINE: Final = "pass"
+PASS: Final = "pass"  # noqa: S105 - a verdict
 REFUSE: Final = "refuse"
 HOLD: Final = "hold"
 
+_GUARDRAIL: Final = "guardrail"
+_LIMIT: Final = "limit"
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What stands already, as far as caps are concerned.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveCounts:
+    """What is active already, as far as limits are concerned.
 
     Attributes:
-        total: mitigations that are wanted.
+        active: wanted mitigations, without those that only inform.
         by_customer: the same by customer's name.
-        last_minute: how many started within the last 60 s.
-        covered: version of IP → own addresses that are affected.
-        networks: those networks; the values say how often.
+        new_last_minute: mitigations that became wanted within the last 60 s.
+        affected: the protected networks of the active mitigations.
     """
 
-    total: int = 0
+    active: int = 0
     by_customer: Mapping[str, int] = field(default_factory=dict)
-    last_minute: int = 0
-    covered: Mapping[int, int] = field(default_factory=dict)
-    networks: Mapping[Network, int] = field(default_factory=dict)
+    new_last_minute: int = 0
+    affected: AffectedAddresses = field(default_factory=AffectedAddresses)
 
 
-def timely(facts: Facts, now: datetime, limits: Limits) -> tuple[Check, ...]:
-    """Return whether an event is young enough to start anything."""
+def check_age(facts: AttackFacts, now: datetime, limits: Limits) -> tuple[Check, ...]:
+    """Return whether an event is young enough to start a measure.
+
+    Args:
+        facts: of the event.
+        now: the broker's time.
+        limits: with max_event_age and max_clock_skew.
+    """
     age = (now - facts.received_at).total_seconds()
-    if age < -limits.ahead:
+    if age < -limits.max_clock_skew:
         text = (
-            f"received {-age:.0f} s ahead of our clock, allowed {limits.ahead:.0f} s:"
-            f" set the clock of {facts.sensor} or ours"
+            f"received {-age:.0f} s ahead of our clock, allowed"
+            f" {limits.max_clock_skew:.0f} s: set the clock of {facts.sensor} or ours"
         )
-        return (_check("ahead", REFUSE, text),)
-    text = f"{max(age, 0):.0f} s old, allowed {limits.fresh:.0f} s"
-    return (_check("fresh", REFUSE if age > limits.fresh else FINE, text),)
+        check = _check(_GUARDRAIL, "max_clock_skew", REFUSE, text, "clock_ahead")
+        return (check,)
+    text = f"{max(age, 0):.0f} s old, allowed {limits.max_event_age:.0f} s"
+    if age > limits.max_event_age:
+        return (_check(_GUARDRAIL, "max_event_age", REFUSE, text, "event_too_old"),)
+    return (_check(_GUARDRAIL, "max_event_age", PASS, text),)
 
 
-def allowed(measure: Measure, limits: Limits) -> tuple[Check, ...]:
-    """Return what speaks for or against a measure whatever else stands."""
+def check_measure(
+    measure: Measure, limits: Limits, named: Sequence[Network] = ()
+) -> tuple[Check, ...]:
+    """Return the guardrails' verdicts on a measure, whatever else is active.
+
+    Args:
+        measure: a valid one.
+        limits: the guardrails.
+        named: the prefixes that the action itself names, which may be wider than the
+            shortest prefix length.
+    """
     if measure.kind == NOTIFY:
-        return ()  # nothing is touched, and people want to know of any attack
+        return ()  # it touches no traffic, and people want to know of any attack
+    attacked = protected_network(measure, limits.own)
+    if attacked is None:
+        text = "the match names no network, so it would match any traffic"
+        return (_check(_GUARDRAIL, "own_networks", REFUSE, text, "no_network"),)
     networks = measure.networks
-    if not networks:
-        return (_check("own", REFUSE, "it names no network, so it would match any"),)
-    mine = meant(measure, limits.own) or networks[0]
     return (
-        _own(mine, limits),
-        _special(networks),
-        _covering("addresses", networks, limits.addresses),
-        _covering("never", networks, limits.never),
-        _width(mine, limits),
+        _own(attacked, limits),
+        _special(attacked),
+        _protected("infrastructure", networks, limits.infrastructure_set),
+        _protected("protected_prefixes", networks, limits.protected_set),
+        _width(attacked, limits, named),
     )
 
 
-def affordable(
-    measure: Measure, tally: Tally, limits: Limits, customer: Customer | None
+def check_limits(
+    measure: Measure,
+    counts: ActiveCounts,
+    limits: Limits,
+    customer: Customer | None,
 ) -> tuple[Check, ...]:
-    """Return whether one more measure is within the caps; `hold` when it is not."""
+    """Return whether one more measure is within the limits; `hold` when it is not.
+
+    Args:
+        measure: one that the guardrails pass.
+        counts: what is active, without the measure.
+        limits: the limits.
+        customer: of the measure's protected network, or None.
+    """
     if measure.kind == NOTIFY:
         return ()
     checks = [
-        _cap("total", tally.total, limits.total),
-        _cap("per_minute", tally.last_minute, limits.per_minute),
+        _count("max_active", counts.active, limits.max_active),
+        _count("max_new_per_minute", counts.new_last_minute, limits.max_new_per_minute),
     ]
     if customer is not None:
-        there = tally.by_customer.get(customer.name, 0)
-        checks.append(_cap(f"customer {customer.name}", there, customer.cap))
-    checks.append(_breaker(measure, tally, limits))
+        active = counts.by_customer.get(customer.name, 0)
+        text = f"customer {customer.name}: "
+        checks.append(_count("max_per_customer", active, customer.max_active, text))
+    checks.append(_share(measure, counts, limits))
     return tuple(checks)
 
 
-def verdict(checks: Iterable[Check]) -> str:
-    """Return the worst of the answers."""
-    found = {it.verdict for it in checks}
-    return REFUSE if REFUSE in found else HOLD if HOLD in found else FINE
+def worst_verdict(checks: Iterable[Check]) -> str:
+    """Return the worst verdict: REFUSE, else HOLD, else PASS."""
+    verdicts = {check.verdict for check in checks}
+    return REFUSE if REFUSE in verdicts else HOLD if HOLD in verdicts else PASS
 
 
-def meant(measure: Measure, own: tuple[Network, ...]) -> Network | None:
-    """Return the network of ours that a measure protects or shuts off.
+def protected_network(
+    measure: Measure, own: NetworkSet | Iterable[Network]
+) -> Network | None:
+    """Return the side of a measure's match that is the operator's own network.
 
-    Of a FlowSpec measure's networks the first that is ours: its destination, or the
-    source of traffic that leaves. None when it names no network.
+    It is what the measure protects or shuts off: the destination, or the source of
+    traffic that leaves. If neither side is the operator's, the first; None when the
+    match names no network.
     """
-    found = measure.networks
-    ours = (it for it in found if any(within(it, o) for o in own))
-    return next(ours, found[0] if found else None)
+    networks = measure.networks
+    if not isinstance(own, NetworkSet):
+        own = NetworkSet(own)
+    ours = (network for network in networks if own.containing(network) is not None)
+    return next(ours, networks[0] if networks else None)
 
 
-def _own(mine: Network, limits: Limits) -> Check:
-    if any(within(mine, it) for it in limits.own):
-        return _check("own", FINE, f"{mine} is ours")
-    return _check("own", REFUSE, f"{mine} is not within our own networks")
+def _own(attacked: Network, limits: Limits) -> Check:
+    outer = limits.own.containing(attacked)
+    if outer is not None:
+        text = f"{attacked} is within {outer}"
+        return _check(_GUARDRAIL, "own_networks", PASS, text)
+    text = f"{attacked} is not within your own networks"
+    return _check(_GUARDRAIL, "own_networks", REFUSE, text)
 
 
-def _special(networks: tuple[Network, ...]) -> Check:
-    for it in networks:
-        at = it.network_address
-        odd = (
-            at.is_unspecified
-            or at.is_multicast
-            or at.is_loopback
-            or at.is_link_local
-            or (isinstance(it, IPv4Network) and at.is_reserved)
-        )
-        if odd or it.prefixlen == 0:
-            text = f"{it} is unspecified, multicast, loopback, link-local or reserved"
-            return _check("special", REFUSE, text)
-    return _check("special", FINE, "a host or network like others")
-
-
-def _covering(
-    name: str, networks: tuple[Network, ...], protected: tuple[Network, ...]
-) -> Check:
-    for it in networks:
-        for kept in protected:
-            if _overlap(it, kept):
-                return _check(name, REFUSE, f"{it} covers {kept}, which is protected")
-    return _check(name, FINE, f"none of {len(protected)} protected is covered")
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    if isinstance(one, IPv4Network):
-        return isinstance(other, IPv4Network) and one.overlaps(other)
-    return isinstance(other, IPv6Network) and one.overlaps(other)
-
-
-def _width(mine: Network, limits: Limits) -> Check:
-    if mine in limits.named:
-        return _check("width", FINE, f"{mine} is named in the policy")
-    least = limits.widest4 if mine.version == 4 else limits.widest6  # noqa: PLR2004 - IP
-    text = f"/{mine.prefixlen}, the widest that is allowed is /{least}"
-    return _check("width", FINE if mine.prefixlen >= least else REFUSE, text)
-
-
-def _cap(name: str, there: int, most: int) -> Check:
-    return _check(name, FINE if there < most else HOLD, f"{there} of {most} in use")
-
-
-def _breaker(measure: Measure, tally: Tally, limits: Limits) -> Check:
-    mine = meant(measure, limits.own)
-    if mine is None:
-        return _check("share", FINE, "no network is meant")
-    own = sum(it.num_addresses for it in limits.own if it.version == mine.version)
-    more = _more(mine, tally.networks)
-    count = tally.covered.get(mine.version, 0) + more
-    # One host always may: of a small network it is a large share.
-    if more > 0 and count > own * limits.share and count > 1:
-        text = (
-            f"{count / own if own else 1:.1%} of our IPv{mine.version} addresses would"
-            f" be affected, allowed {limits.share:.1%}"
-        )
-        return _check("share", HOLD, text)
-    return _check("share", FINE, f"at most {limits.share:.1%} would be affected")
-
-
-def _more(mine: Network, there: Mapping[Network, int]) -> int:
-    """Return how many addresses *mine* adds to those that are affected already."""
-    if mine in there or any(
-        mine.supernet(new_prefix=length) in there for length in range(mine.prefixlen)
-    ):
-        return 0
-    if mine.num_addresses == 1:
-        return 1
-    return mine.num_addresses - sum(
-        it.num_addresses for it in there if within(it, mine)
+def _special(attacked: Network) -> Check:
+    address = attacked.network_address
+    special = (
+        attacked.prefixlen == 0
+        or address.is_unspecified
+        or address.is_multicast
+        or address.is_loopback
+        or address.is_link_local
+        or (attacked.version == 4 and address.is_reserved)  # noqa: PLR2004 - IP
     )
+    if special:
+        text = f"{attacked} is unspecified, multicast, loopback, link-local or reserved"
+        return _check(_GUARDRAIL, "special_address", REFUSE, text)
+    return _check(_GUARDRAIL, "special_address", PASS, f"{attacked} is not special")
 
 
-def _check(name: str, verdict: str, text: str) -> Check:
-    return Check(stage="guardrail", name=name, verdict=verdict, text=text)
+def _protected(
+    name: str, networks: tuple[Network, ...], protected: NetworkSet
+) -> Check:
+    for network in networks:
+        text = _overlap(network, network, protected)
+        if not text and isinstance(network, IPv6Network):
+            forms = (
+                _overlap(network, form, protected)
+                for form in embedded_networks(network)
+            )
+            text = next(filter(None, forms), "")
+        if text:
+            return _check(_GUARDRAIL, name, REFUSE, text)
+    text = f"none of {len(protected.networks)} networks is affected"
+    return _check(_GUARDRAIL, name, PASS, text)
+
+
+def _overlap(shown: Network, network: Network, protected: NetworkSet) -> str:
+    kept = protected.overlapping(network)
+    if kept is None:
+        return ""
+    form = "" if shown == network else f" is a form of {network}, which"
+    if network == kept:
+        relation = "is protected" if form else "is protected itself"
+        return f"{shown}{form} {relation}"
+    relation = "is within" if within(network, kept) else "covers"
+    return f"{shown}{form} {relation} {kept}, which is protected"
+
+
+def _width(attacked: Network, limits: Limits, named: Sequence[Network]) -> Check:
+    ipv4 = attacked.version == 4  # noqa: PLR2004 - IP
+    least = limits.min_prefix_length_ipv4 if ipv4 else limits.min_prefix_length_ipv6
+    name = f"min_prefix_length_ipv{attacked.version}"
+    if attacked in named:
+        text = f"{attacked} is named in the policy"
+        return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
+    text = f"{attacked} is compared with the widest allowed prefix, /{least}"
+    verdict = PASS if attacked.prefixlen >= least else REFUSE
+    return _check(_GUARDRAIL, name, verdict, text, "prefix_length")
+
+
+def _count(name: str, active: int, most: int, prefix: str = "") -> Check:
+    text = f"{prefix}{active} of {most} in use"
+    return _check(_LIMIT, name, PASS if active < most else HOLD, text)
+
+
+def _share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
+    name = "max_affected_share"
+    network = protected_network(measure, limits.own)
+    if network is None:
+        return _check(_LIMIT, name, HOLD, "the match names no network")
+    own = limits.own.addresses(network.version)
+    added = counts.affected.added_by(network)
+    affected = counts.affected.covered(network.version) + added
+    share = affected / own if own else 1.0
+    allowed = limits.max_affected_share
+    text = f"{share:.1%} of your IPv{network.version} addresses, allowed {allowed:.1%}"
+    # One host is always allowed: of a small network it is a large share.
+    if added > 0 and affected > 1 and affected > own * allowed:
+        return _check(_LIMIT, name, HOLD, text)
+    return _check(_LIMIT, name, PASS, text)
+
+
+def _check(stage: str, name: str, verdict: str, text: str, code: str = "") -> Check:
+    return Check(stage=stage, name=name, code=code or name, verdict=verdict, text=text)

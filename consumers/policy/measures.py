@@ -1,96 +1,152 @@
-"""Plan: which measures an action means for an event."""
+"""Measures: which of them an action means for an event.
 
-from typing import Final
+Nothing that is not understood becomes wider or narrower: it is refused with a code and
+a reason, and nothing takes its place.
+"""
 
+from typing import Final, NamedTuple
+
+from consumers.mitigation.flow_words import protocol_fault
 from consumers.mitigation.measure import (
     BLACKHOLE,
     FLOWSPEC,
+    NOTIFY,
     Measure,
     Network,
     canonical,
-    match_of,
 )
-from consumers.policy.facts import Facts
-from consumers.policy.model import GROUP, NOTHING, Action
+from consumers.policy.document_rule import Refused, match_of, then_of
+from consumers.policy.facts import ATTACK, AttackFacts
+from consumers.policy.model import HOSTGROUP, IGNORE, Action
+from consumers.policy.networks import NetworkSet
 from fnm_bus.event import Check, FlowMatch, FlowSpecRule, FlowThen
 
-_PROTOCOLS: Final = frozenset({"tcp", "udp", "icmp", "gre", "esp", "ipv6-icmp"})
-"""What FastNetMon's attack_protocol may be when it names a protocol for FlowSpec."""
+MAX_MEASURES: Final = 256
+"""Measures of one reason."""
+
+_DISCARD: Final = FlowThen(action="discard")
+_NO_PROTOCOL: Final = "hopopt"
+"""FastNetMon's word for protocol 0, which its manual blocks have."""
 
 
-def measures(facts: Facts, action: Action) -> tuple[list[Measure], list[Check]]:
-    """Return the measures that *action* means for *facts*, and what cannot be done."""
-    if action.outcome in {NOTHING, GROUP}:
-        return [], []
+class PlannedMeasures(NamedTuple):
+    """What an action means for an event.
+
+    Attributes:
+        measures: at most MAX_MEASURES, no two with one key.
+        checks: one for each refusal.
+    """
+
+    measures: tuple[Measure, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
+def plan_measures(facts: AttackFacts, action: Action) -> PlannedMeasures:
+    """Return the measures that *action* means for *facts*, and what is refused.
+
+    The actions `ignore` and `hostgroup` have no measures of their own. `notify` has
+    one for each network, the first MAX_MEASURES of them.
+    """
+    if action.action in {IGNORE, HOSTGROUP}:
+        return PlannedMeasures()
+    if action.action == FLOWSPEC and not action.prefixes and _about_rules(facts):
+        return _from_rules(facts, action)
     prefixes = action.prefixes or facts.networks
-    if action.outcome != FLOWSPEC:
-        plain = [
-            Measure(
-                kind=action.outcome,
-                prefix=str(it),
-                communities=action.communities if action.outcome == BLACKHOLE else (),
-            )
-            for it in prefixes
-        ]
-        return plain, []
-    if not facts.rules or action.prefixes:
-        return [_from_attack(facts, action, it) for it in prefixes], []
-    found, problems = [], []
+    if not prefixes:
+        text = "the event names no network"
+        return PlannedMeasures(checks=(_refusal("networks", "no_network", text),))
+    if action.action == NOTIFY:
+        prefixes = prefixes[:MAX_MEASURES]
+    if len(prefixes) > MAX_MEASURES:
+        return _too_many("networks", len(prefixes))
+    if action.action == FLOWSPEC:
+        return _from_attack(facts, action, prefixes)
+    communities = action.communities if action.action == BLACKHOLE else ()
+    return PlannedMeasures(
+        tuple(
+            Measure(kind=action.action, prefix=str(prefix), communities=communities)
+            for prefix in dict.fromkeys(prefixes)
+        )
+    )
+
+
+def _about_rules(facts: AttackFacts) -> bool:
+    """Return whether an event is about Flow Spec rules, understood or not."""
+    return facts.has_rules or bool(facts.refused_rules) or facts.part != ATTACK
+
+
+def _from_attack(
+    facts: AttackFacts, action: Action, prefixes: tuple[Network, ...]
+) -> PlannedMeasures:
+    measures: dict[str, Measure] = {}
+    for prefix in prefixes:
+        protocol, fault = _protocol(facts.protocol, prefix.version)
+        if fault and not action.any_protocol:
+            text = f"{fault}; any_protocol = true would block all protocols"
+            check = _refusal("protocol", "protocol_not_supported", text)
+            return PlannedMeasures(checks=(check,))
+        flow = FlowMatch(
+            destination_prefix=None if facts.outgoing else str(prefix),
+            source_prefix=str(prefix) if facts.outgoing else None,
+            protocols=(protocol,) if protocol else (),
+        )
+        measure = Measure(
+            kind=FLOWSPEC, flow=flow, then=action.flowspec_action or _DISCARD
+        )
+        measures[measure.key] = measure
+    return PlannedMeasures(tuple(measures.values()))
+
+
+def _protocol(word: str, version: int) -> tuple[str, str]:
+    """Return the protocol that FlowSpec matches, or "" and why there is none."""
+    if word in {"", "unknown", _NO_PROTOCOL}:
+        return "", "the attack's protocol is not in the event"
+    if word == "icmp" and version == 6:  # noqa: PLR2004 - IP
+        return "ipv6-icmp", ""
+    fault = protocol_fault(word, version)
+    return ("", fault) if fault else (word, "")
+
+
+def _from_rules(facts: AttackFacts, action: Action) -> PlannedMeasures:
+    if len(facts.rules) > MAX_MEASURES:
+        return _too_many("flow_spec_rules", len(facts.rules))
+    targets = NetworkSet(facts.networks)
+    measures: dict[str, Measure] = {}
+    checks = [*facts.refused_rules]
     for number, rule in enumerate(facts.rules):
         try:
-            found.append(_from_rule(rule, action))
-        except ValueError as exc:
+            measure = _from_rule(rule, action, targets)
+        except Refused as refused:
             name = f"flow_spec_rules/{number}"
-            problems.append(
-                Check(stage="policy", name=name, verdict="refuse", text=str(exc))
-            )
-    return found, problems
+            checks.append(_refusal(name, refused.code, str(refused)))
+            continue
+        if measures.setdefault(measure.key, measure) != measure:
+            text = "an earlier rule of the document matches the same packets"
+            name = f"flow_spec_rules/{number}"
+            checks.append(_refusal(name, "rules_conflict", text))
+    return PlannedMeasures(tuple(measures.values()), tuple(checks))
 
 
-def _from_attack(facts: Facts, action: Action, prefix: Network) -> Measure:
-    known = facts.protocol if facts.protocol in _PROTOCOLS else None
-    if known == "icmp" and prefix.version == 6:  # noqa: PLR2004 - IP
-        known = "ipv6-icmp"
-    flow = FlowMatch(
-        destination_prefix=None if facts.outgoing else str(prefix),
-        source_prefix=str(prefix) if facts.outgoing else None,
-        protocols=(known,) if known else (),
+def _from_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measure:
+    flow = match_of(rule)
+    then = then_of(rule, action)
+    measure = Measure(kind=FLOWSPEC, flow=canonical(flow), then=then)
+    about_target = any(
+        targets.containing(network) is not None for network in measure.networks
     )
-    then = action.then or FlowThen(action="discard")
-    return Measure(kind=FLOWSPEC, flow=canonical(flow), then=then)
+    if not about_target and not action.document_targets:
+        raise Refused(
+            "another_target",
+            "the rule is not about the event's target; document_targets = true in the"
+            " policy's rule would allow it",
+        )
+    return measure
 
 
-def _from_rule(rule: FlowSpecRule, action: Action) -> Measure:
-    return Measure(
-        kind=FLOWSPEC, flow=match_of(rule), then=action.then or then_of(rule)
-    )
+def _too_many(name: str, count: int) -> PlannedMeasures:
+    text = f"{count} measures for one attack, allowed are {MAX_MEASURES}"
+    return PlannedMeasures(checks=(_refusal(name, "too_many_measures", text),))
 
 
-def then_of(rule: FlowSpecRule) -> FlowThen:
-    """Return what FastNetMon's rule does.
-
-    Raises:
-        ValueError: it cannot be done, or its meaning is not documented.
-    """
-    values = rule.action
-    match rule.action_type:
-        case "discard" | None:
-            return FlowThen(action="discard")
-        case "rate-limit" if values is not None and values.rate == 0:
-            return FlowThen(action="discard")
-        case "rate-limit":
-            raise ValueError(
-                "rate-limit: FastNetMon does not document the unit of its rate;"
-                " say `rate` (bytes/s) in the policy's rule"
-            )
-        case "redirect" if (
-            values is not None
-            and values.redirect_target_as is not None
-            and values.redirect_target_value is not None
-        ):
-            return FlowThen(
-                action="redirect",
-                redirect_as=values.redirect_target_as,
-                redirect_value=values.redirect_target_value,
-            )
-    raise ValueError(f"action {rule.action_type}: not one that is enforced")
+def _refusal(name: str, code: str, text: str) -> Check:
+    return Check(stage="policy", name=name, code=code, verdict="refuse", text=text)

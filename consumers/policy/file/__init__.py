@@ -1,1 +1,4 @@
-"""The policy's file: TOML to the policy, all mistakes at once."""
+"""The policy file: TOML to the policy, all problems at once.
+
+Start with `load.load`.
+"""

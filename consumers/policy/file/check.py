@@ -1,62 +1,63 @@
-"""Policy check: mistakes that no key has by itself, but with others."""
+"""Check of a policy: problems that a key has only together with other keys."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure, Network
 from consumers.policy import guardrails
-from consumers.policy.model import GROUP, NOTHING, Limits, Policy, within
-from consumers.policy.file.mistakes import Problem
+from consumers.policy.file.problems import Key, Problem
 from consumers.policy.file.reach import impossible, unreachable
-from consumers.policy.file.tables import DeedTable, PolicyTables, ThenTable
-from consumers.policy.file.toml_lines import Path
+from consumers.policy.file.tables import ActionTable, PolicyTables, ThenTable
+from consumers.policy.model import HOSTGROUP, IGNORE, Limits, Policy
+from consumers.policy.networks import within
 
-_ABLE: Final = {"exabgp": {BLACKHOLE, FLOWSPEC}, "nftables": {FIREWALL}}
-"""Enforcer → the kinds of measures that it knows; others may know any."""
+_SUPPORTED: Final = {"exabgp": {BLACKHOLE, FLOWSPEC}, "nftables": {FIREWALL}}
+"""Enforcer → the kinds of measures that it supports; others may support any."""
+_FLOWSPEC_KEYS: Final = (
+    *("flowspec_action", "rate", "redirect", "any_protocol"),
+    *("document_targets", "document_redirect"),
+)
 
 
 def check(tables: PolicyTables, policy: Policy) -> list[Problem]:
-    """Return the mistakes in *tables*, of which *policy* was made."""
-    found: list[Problem] = []
-    for kind in ("customer", "group", "rule"):
-        names = [it.name for it in getattr(tables, kind)]
-        found += _twice(kind, names)
-    found += _networks(policy.limits)
-    found += _customers(policy)
-    for number, group in enumerate(tables.group):
-        at: Path = ("group", number)
-        found += _deed(group, group.outcome, at)
-        found += _prefixes(group.prefixes, policy.limits, (*at, "prefixes"))
+    """Return the problems of *tables*, of which *policy* was made."""
+    problems: list[Problem] = []
+    for kind in ("customer", "hostgroup", "rule"):
+        problems += _duplicates(kind, [row.name for row in getattr(tables, kind)])
+    problems += _networks(policy.limits)
+    problems += _customers(policy)
+    for number, group in enumerate(tables.hostgroup):
+        at: Key = ("hostgroup", number)
+        problems += _action(group, group.action, at)
+        problems += _prefixes(group.prefixes, policy.limits, (*at, "prefixes"))
     for number, rule in enumerate(tables.rule):
         at = ("rule", number, "then")
-        found += _deed(rule.then, rule.then.outcome, at)
-        found += _group(rule.then, rule.match.hostgroup, policy, at)
-        found += _prefixes(rule.then.prefixes or (), policy.limits, (*at, "prefixes"))
-    return [*found, *impossible(policy), *unreachable(policy)]
+        problems += _action(rule.then, rule.then.action, at)
+        problems += _hostgroup(rule.then, rule.match.hostgroup, policy, at)
+        problems += _prefixes(
+            rule.then.prefixes or (), policy.limits, (*at, "prefixes")
+        )
+    return [*problems, *impossible(policy), *unreachable(policy)]
 
 
-def _twice(kind: str, names: Sequence[str]) -> Iterator[Problem]:
+def _duplicates(kind: str, names: Sequence[str]) -> Iterator[Problem]:
     for number, name in enumerate(names):
         if name in names[:number]:
-            yield Problem(
-                (kind, number, "name"), f"there is a {kind} of this name before"
-            )
+            yield Problem((kind, number, "name"), f"an earlier {kind} has this name")
 
 
 def _networks(limits: Limits) -> Iterator[Problem]:
-    at: Path = ("own", "networks")
-    for number, own in enumerate(limits.own):
-        special = _refused(own, limits, lambda name: name == "special")
-        for text in special:
-            yield Problem((*at, number), text)
-    for name in ("never", "addresses"):
-        for number, it in enumerate(getattr(limits, name)):
-            for own in limits.own:
-                if within(own, it):
+    for number, own in enumerate(limits.own_networks):
+        for text in _refused(own, limits, lambda name: name == "special_address"):
+            yield Problem(("own_networks", number), text)
+    for name in ("protected_prefixes", "infrastructure"):
+        for number, network in enumerate(getattr(limits, name)):
+            for own in limits.own_networks:
+                if within(own, network):
                     yield Problem(
                         ("guardrails", name, number),
-                        f"{it} covers all of your network {own}: every measure there"
-                        " would be refused; name less",
+                        f"{network} covers all of your network {own}: every measure"
+                        " there would be refused",
                     )
 
 
@@ -64,21 +65,21 @@ def _customers(policy: Policy) -> Iterator[Problem]:
     for number, customer in enumerate(policy.customers):
         at = ("customer", number, "networks")
         for place, network in enumerate(customer.networks):
-            if not any(within(network, own) for own in policy.limits.own):
+            if policy.limits.own.containing(network) is None:
                 yield Problem(
                     (*at, place), f"{network} is not within your own networks"
                 )
             for before in policy.customers[:number]:
-                if any(within(network, it) for it in before.networks):
+                if any(within(network, outer) for outer in before.networks):
                     yield Problem(
                         (*at, place),
                         f'{network} is within a network of customer "{before.name}",'
-                        " which is asked before; move this customer up",
+                        " which is tried before; move this customer up",
                     )
 
 
 def _prefixes(
-    prefixes: tuple[Network, ...], limits: Limits, path: Path
+    prefixes: tuple[Network, ...], limits: Limits, path: Key
 ) -> Iterator[Problem]:
     for number, prefix in enumerate(prefixes):
         for text in _refused(prefix, limits, lambda _: True):
@@ -86,69 +87,70 @@ def _prefixes(
 
 
 def _refused(
-    network: Network, limits: Limits, asked: Callable[[str], bool]
+    network: Network, limits: Limits, selected: Callable[[str], bool]
 ) -> Iterator[str]:
     """Yield why the guardrails would refuse a measure about *network*."""
     measure = Measure(kind=BLACKHOLE, prefix=str(network))
-    for it in guardrails.allowed(measure, limits):
-        if it.verdict == guardrails.REFUSE and asked(it.name):
-            yield it.text if str(network) in it.text else f"{network}: {it.text}"
+    for result in guardrails.check_measure(measure, limits, named=(network,)):
+        if result.verdict == guardrails.REFUSE and selected(result.name):
+            yield result.text
 
 
-def _deed(deed: DeedTable, outcome: str, path: Path) -> Iterator[Problem]:
-    """Yield what a rule's or a group's keys say that its outcome does not do."""
-    written = deed.model_fields_set
-    if outcome == GROUP:
-        for key in sorted(written - {"outcome"}):
+def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
+    """Yield the keys of a rule or hostgroup that its action does not have."""
+    written = table.model_fields_set
+    if action == HOSTGROUP:
+        for key in sorted(written - {"action"}):
             yield Problem(
                 (*path, key),
-                'a rule with outcome "group" does what the [[group]] says: write it'
-                " there",
+                'a rule with action "hostgroup" takes the action of the [[hostgroup]]:'
+                " write this key there",
             )
         return
-    for key in ("action", "rate", "redirect"):
-        if key in written and outcome != FLOWSPEC:
-            yield Problem(
-                (*path, key), f'only outcome "flowspec" has it, and this is "{outcome}"'
-            )
-    if outcome == FLOWSPEC:
-        yield from _flowspec(deed, path)
-    if deed.communities and outcome != BLACKHOLE:
-        yield Problem(
-            (*path, "communities"),
-            f'only outcome "blackhole" has them, and this is "{outcome}"',
-        )
-    able = [_ABLE.get(it, {outcome}) for it in deed.enforcers or ()]
-    if able and outcome != NOTHING and not any(outcome in it for it in able):
+    if action != FLOWSPEC:
+        for key in _FLOWSPEC_KEYS:
+            if key in written:
+                text = f'only action "flowspec" has this key, and this is "{action}"'
+                yield Problem((*path, key), text)
+    else:
+        yield from _flowspec(table, path)
+    if table.communities and action != BLACKHOLE:
+        text = f'only action "blackhole" has this key, and this is "{action}"'
+        yield Problem((*path, "communities"), text)
+    enforcers = table.enforcers or ()
+    supported = [_SUPPORTED.get(name, {action}) for name in enforcers]
+    if enforcers and action != IGNORE and not any(action in s for s in supported):
         yield Problem(
             (*path, "enforcers"),
-            f'none of {", ".join(deed.enforcers or ())} knows outcome "{outcome}":'
-            " exabgp knows blackhole and flowspec, nftables firewall",
+            f'none of {", ".join(enforcers)} supports action "{action}": exabgp'
+            " supports blackhole and flowspec, nftables firewall",
         )
 
 
-def _flowspec(deed: DeedTable, path: Path) -> Iterator[Problem]:
-    for key, action, lacks in (
+def _flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
+    for key, action, remedy in (
         ("rate", "rate-limit", "write it, in bytes/s"),
-        ("redirect", "redirect", 'write where to, as "64500:100"'),
+        ("redirect", "redirect", 'write the route target, as "64500:100"'),
     ):
-        there = getattr(deed, key) is not None
-        if deed.action == action and not there:
-            yield Problem((*path, key), f'is missing for action "{action}"; {lacks}')
-        elif there and deed.action != action:
-            yield Problem((*path, key), f'wants action = "{action}" beside it')
+        present = getattr(table, key) is not None
+        if table.flowspec_action == action and not present:
+            text = f'is missing for flowspec_action "{action}"; {remedy}'
+            yield Problem((*path, key), text)
+        elif present and table.flowspec_action != action:
+            text = f'needs flowspec_action = "{action}" beside it'
+            yield Problem((*path, key), text)
 
 
-def _group(
-    then: ThenTable, hostgroups: tuple[str, ...] | None, policy: Policy, path: Path
+def _hostgroup(
+    then: ThenTable, hostgroups: tuple[str, ...] | None, policy: Policy, path: Key
 ) -> Iterator[Problem]:
-    """Yield where a rule leads to a group that is not there."""
-    key = "outcome" if then.outcome == GROUP else "at_cap"
-    if getattr(then, key) != GROUP:
+    """Yield where a rule leads to a hostgroup that has no table."""
+    key = "action" if then.action == HOSTGROUP else "when_limited"
+    if getattr(then, key) != HOSTGROUP:
         return
-    if not policy.groups:
-        yield Problem((*path, key), '"group" needs a [[group]], and there is none')
-    elif missing := sorted(set(hostgroups or ()) - set(policy.groups)):
-        yield Problem(
-            (*path, key), f"there is no [[group]] with the name {' or '.join(missing)}"
-        )
+    if not policy.hostgroups:
+        text = '"hostgroup" needs a [[hostgroup]], and the file has none'
+        yield Problem((*path, key), text)
+    elif missing := sorted(set(hostgroups or ()) - set(policy.hostgroups)):
+        text = f"there is no [[hostgroup]] with the name {' or '.join(missing)}"
+        yield Problem((*path, key), text)

@@ -1,6 +1,7 @@
-"""Policy file: TOML ▶ tables ▶ the policy; all mistakes at once, each with its line."""
+"""Load a policy file: TOML ▶ tables ▶ the policy; all problems at once."""
 
-import re
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,31 +10,30 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from consumers.mitigation.measure import Network
-from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from consumers.policy.file.check import check
-from consumers.policy.file.mistakes import Problem, said, told
+from consumers.policy.file.field_types import route_target
+from consumers.policy.file.problems import Key, Problem, describe, report
 from consumers.policy.file.tables import (
-    DeedTable,
-    GroupTable,
+    ActionTable,
+    HostgroupTable,
     MatchTable,
     PolicyTables,
     RuleTable,
 )
-from consumers.policy.file.toml_lines import Path as Key
-from consumers.policy.file.words import route_target
+from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import FlowThen
 
-_APART: Final = frozenset({"rule", "customer"})
-"""Tables that can be left out while the others are looked at."""
-_AT_LINE: Final = re.compile(r"at line (\d+)")
+_SEPARABLE: Final = frozenset({"rule", "customer"})
+"""Tables that can be left out while the others are checked."""
+_DIGEST_LENGTH: Final = 16
 
 
 def load(path: Path) -> Policy:
     """Return the policy of a file.
 
     Raises:
-        ConfigError: it cannot be read; or lists every mistake, one a line.
+        ConfigError: the file cannot be read; or a list of all problems, one a line.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -49,59 +49,58 @@ def loads(text: str, name: str = "policy.toml") -> Policy:
 
     Args:
         text: TOML.
-        name: what mistakes are told with.
+        name: the file's name, for the problems.
 
     Raises:
-        ConfigError: lists every mistake, one a line.
+        ConfigError: a list of all problems, one a line.
     """
     try:
         data = tomllib.loads(text)
     except RecursionError as exc:
         raise ConfigError(f"{name}: nested too deeply") from exc
     except ValueError as exc:  # also what int() and datetime() refuse
-        at = _AT_LINE.search(str(exc))
-        line = at.group(1) if at else text.count("\n") + 1
-        raise ConfigError(f"{name}:{line}: {exc}") from exc
+        raise ConfigError(f"{name}: not valid TOML: {exc}") from exc
     try:
         tables = PolicyTables.model_validate(data)
     except ValidationError as exc:
-        found = exc.errors(include_url=False)
-        problems = [Problem(it["loc"], said(it)) for it in found]
-        problems += _rest(data, {it["loc"][:2] for it in found})
+        errors = exc.errors(include_url=False)
+        problems = [Problem(error["loc"], describe(error)) for error in errors]
+        problems += _remaining(data, {error["loc"][:2] for error in errors})
     else:
         policy = policy_of(tables)
         problems = check(tables, policy)
         if not problems:
             return policy
-    raise ConfigError(told(problems, data, text, name))
+    raise ConfigError(report(problems, data, name))
 
 
 def policy_of(tables: PolicyTables) -> Policy:
-    """Return the policy that valid tables mean."""
-    rails = tables.guardrails
+    """Return the policy of valid tables."""
+    guardrails = tables.guardrails
     return Policy(
         rules=tuple(
-            Rule(name=it.name, match=_match(it.match), action=_rule_action(it))
-            for it in tables.rule
+            Rule(name=rule.name, match=_match(rule.match), action=_rule_action(rule))
+            for rule in tables.rule
         ),
-        limits=Limits(own=tables.own.networks, named=_named(tables), **dict(rails)),
-        groups={it.name: _group_action(it) for it in tables.group},
+        limits=Limits(own_networks=tables.own_networks, **dict(guardrails)),
+        hostgroups={group.name: _hostgroup_action(group) for group in tables.hostgroup},
         customers=tuple(
             Customer(
-                name=it.name,
-                networks=it.networks,
-                cap=rails.per_customer if it.cap is None else it.cap,
+                name=customer.name,
+                networks=customer.networks,
+                max_active=guardrails.max_per_customer
+                if customer.max_active is None
+                else customer.max_active,
             )
-            for it in tables.customer
+            for customer in tables.customer
         ),
+        digest=_digest(tables),
     )
 
 
-def _named(tables: PolicyTables) -> frozenset[Network]:
-    """Return the prefixes that somebody wrote down on purpose, however wide."""
-    of_rules = (it.then.prefixes or () for it in tables.rule)
-    of_groups = (it.prefixes for it in tables.group)
-    return frozenset(one for all_ in (*of_rules, *of_groups) for one in all_)
+def _digest(tables: PolicyTables) -> str:
+    content = json.dumps(tables.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _match(table: MatchTable) -> Match:
@@ -125,53 +124,66 @@ def _match(table: MatchTable) -> Match:
 
 def _rule_action(rule: RuleTable) -> Action:
     then = rule.then
-    return _action(then, then.outcome, then.prefixes or (), at_cap=then.at_cap)
+    return _action(
+        then,
+        then.action,
+        then.prefixes or (),
+        when_limited=then.when_limited,
+        document_targets=then.document_targets,
+        document_redirect=then.document_redirect,
+    )
 
 
-def _group_action(group: GroupTable) -> Action:
-    return _action(group, group.outcome, group.prefixes)
+def _hostgroup_action(group: HostgroupTable) -> Action:
+    return _action(group, group.action, group.prefixes)
 
 
-def _action(deed: DeedTable, outcome: str, prefixes: Any, **more: str) -> Action:
+def _action(
+    table: ActionTable, action: str, prefixes: tuple[Network, ...], **more: Any
+) -> Action:
     return Action(
-        outcome=outcome,
-        then=_then(deed),
-        lease=deed.lease,
-        enforcers=deed.enforcers or (),
-        communities=deed.communities,
+        action=action,
+        flowspec_action=_flowspec_action(table),
+        lease=table.lease,
+        enforcers=table.enforcers or (),
+        communities=table.communities,
         prefixes=prefixes,
-        dry_run=deed.dry_run,
-        approval=deed.approval,
+        dry_run=table.dry_run,
+        approval=table.approval,
+        any_protocol=table.any_protocol,
         **more,
     )
 
 
-def _then(deed: DeedTable) -> FlowThen | None:
-    if deed.action is None:
+def _flowspec_action(table: ActionTable) -> FlowThen | None:
+    if table.flowspec_action is None:
         return None
-    number, value = route_target(deed.redirect) if deed.redirect else (None, None)
+    number, value = route_target(table.redirect) if table.redirect else (None, None)
     return FlowThen(
-        action=deed.action, rate=deed.rate, redirect_as=number, redirect_value=value
+        action=table.flowspec_action,
+        rate=table.rate,
+        redirect_as=number,
+        redirect_value=value,
     )
 
 
-def _rest(data: dict[str, Any], bad: set[Key]) -> Iterator[Problem]:
-    """Yield the mistakes of what is left without the rules and customers that are bad.
+def _remaining(data: dict[str, Any], bad: set[Key]) -> Iterator[Problem]:
+    """Yield the problems of a file without the rules and customers that are bad.
 
     Nothing, when something is bad on which the others depend.
     """
-    if any(len(it) < 2 or it[0] not in _APART for it in bad):  # noqa: PLR2004 - as said
+    if any(len(key) < 2 or key[0] not in _SEPARABLE for key in bad):  # noqa: PLR2004 - table and number
         return
     kept = {
         name: [at for at in range(len(data.get(name, ()))) if (name, at) not in bad]
-        for name in _APART
+        for name in _SEPARABLE
     }
     less = {name: [data[name][at] for at in kept[name]] for name in kept}
     if not less["rule"]:
         return
     tables = PolicyTables.model_validate({**data, **less})
-    for it in check(tables, policy_of(tables)):
-        table, number, *keys = it.path
+    for problem in check(tables, policy_of(tables)):
+        table, number, *keys = problem.path
         if table in kept:  # as it is numbered in the file
             number = kept[str(table)][int(number)]
-        yield Problem((table, number, *keys), it.text)
+        yield Problem((table, number, *keys), problem.text)

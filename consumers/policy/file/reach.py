@@ -1,25 +1,26 @@
-"""Policy reach: rules that no event comes to, because of themselves or of others."""
+"""Reach of rules: rules that no event comes to, by themselves or because of others."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from consumers.policy.facts import OPENS
-from consumers.policy.model import Match, Policy, within
-from consumers.policy.file.mistakes import Problem
+from consumers.policy.facts import DEFAULT_HOSTGROUP, OPENS
+from consumers.policy.file.problems import Problem
+from consumers.policy.model import BLOCKING, Match, Policy, Rule
+from consumers.policy.networks import within
 
 _SCOPES: Final = frozenset({"host", "hostgroup"})
 _WORDS: Final = (
     ("scopes", _SCOPES),
     ("actions", OPENS),
-    *((it, None) for it in ("hostgroups", "directions", "protocols")),
-    *((it, None) for it in ("thresholds", "severities", "sensors")),
+    *((name, None) for name in ("hostgroups", "protocols")),
+    *((name, None) for name in ("thresholds", "severities", "sensors")),
 )
-"""Conditions that are words, and all words that there are where that is certain."""
+"""Conditions that are words, and all possible words where these are certain."""
 _SIZES: Final = ("pps", "bits")
 
 
 def impossible(policy: Policy) -> Iterator[Problem]:
-    """Yield the conditions that no event meets, or none that may be acted on."""
+    """Yield the conditions that no event meets, or no event that may be acted on."""
     for number, rule in enumerate(policy.rules):
         at = ("rule", number, "match")
         match = rule.match
@@ -31,39 +32,49 @@ def impossible(policy: Policy) -> Iterator[Problem]:
         if match.scopes == {"hostgroup"} and match.actions == {"partial_block"}:
             text = 'never matches: partial blocks are about hosts; scope = "host"'
             yield Problem((*at, "action"), text)
+        if match.hostgroups == {DEFAULT_HOSTGROUP} and match.scopes == {"host"}:
+            text = (
+                f'never matches: "{DEFAULT_HOSTGROUP}" is FastNetMon\'s word for a host'
+                ' in no hostgroup; write hostgroup = "none"'
+            )
+            yield Problem((*at, "hostgroup"), text)
         for place, prefix in enumerate(match.prefixes):
-            own = policy.limits.own
-            if not any(within(prefix, it) or within(it, prefix) for it in own):
+            if policy.limits.own.overlapping(prefix) is None:
                 text = f"{prefix} is outside your own networks: nothing may be done"
                 yield Problem((*at, "prefix", place), text)
 
 
 def unreachable(policy: Policy) -> Iterator[Problem]:
-    """Yield the rules before which another one takes all that they match."""
+    """Yield the rules of which an earlier one matches all that they match."""
     for number, rule in enumerate(policy.rules):
         for before in policy.rules[:number]:
-            if covers(before.match, rule.match):
+            if covers(before, rule):
                 text = (
-                    f'is never asked: rule "{before.name}" before it matches all that'
-                    " it does; move it up, or take it out"
+                    f'is never tried: the earlier rule "{before.name}" matches all that'
+                    " it matches; move it up, or remove it"
                 )
                 yield Problem(("rule", number), text)
                 break
 
 
-def covers(wide: Match, narrow: Match) -> bool:
+def covers(wide: Rule, narrow: Rule) -> bool:
     """Return whether every event that *narrow* matches is matched by *wide*."""
+    outer, inner = wide.match, narrow.match
     words = all(
-        _words_cover(getattr(wide, name), getattr(narrow, name), every)
+        _words_cover(getattr(outer, name), getattr(inner, name), every)
         for name, every in _WORDS
     )
-    prefixes = not wide.prefixes or (
-        bool(narrow.prefixes)
-        and all(any(within(n, w) for w in wide.prefixes) for n in narrow.prefixes)
+    prefixes = not outer.prefixes or (
+        bool(inner.prefixes)
+        and all(any(within(n, w) for w in outer.prefixes) for n in inner.prefixes)
     )
-    flow_spec = wide.flow_spec in {None, narrow.flow_spec}
-    sizes = all(_sizes_cover(wide, narrow, unit) for unit in _SIZES)
-    return words and prefixes and flow_spec and sizes
+    return (
+        words
+        and prefixes
+        and _directions_cover(wide, narrow)
+        and outer.flow_spec in {None, inner.flow_spec}
+        and all(_sizes_cover(outer, inner, unit) for unit in _SIZES)
+    )
 
 
 def _words_cover(
@@ -72,6 +83,18 @@ def _words_cover(
     if not wide or (every is not None and wide >= every):
         return True
     return bool(narrow) and narrow <= wide
+
+
+def _directions_cover(wide: Rule, narrow: Rule) -> bool:
+    """A rule that blocks and names no direction matches no outgoing attack."""
+    outer, inner = wide.match.directions, narrow.match.directions
+    if outer:
+        return bool(inner) and inner <= outer
+    if wide.action.action not in BLOCKING:
+        return True
+    if inner:
+        return "outgoing" not in inner
+    return narrow.action.action in BLOCKING
 
 
 def _sizes_cover(wide: Match, narrow: Match, unit: str) -> bool:

@@ -1,4 +1,4 @@
-"""Policy tables: what may stand in a policy file, with type, default and meaning.
+"""Tables of a policy file: keys with type, default and meaning.
 
 The descriptions here are the reference (docs/reference/policy.md).
 """
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from consumers.policy.file.words import (
+from consumers.policy.file.field_types import (
     Above,
     Actions,
     AnyNetworks,
@@ -18,6 +18,7 @@ from consumers.policy.file.words import (
     Lowered,
     Name,
     Networks,
+    Rate,
     Redirect,
     Scopes,
     Severities,
@@ -34,178 +35,218 @@ class PolicyTable(Table):
     model_config = ConfigDict(strict=True)
 
 
-class OwnTable(PolicyTable):
-    """Your own networks."""
-
-    networks: Networks = Field(
-        description="Nothing outside of them is ever touched.",
-    )
-
-
 class GuardrailsTable(PolicyTable):
-    """Checks that can only refuse, or hold a measure back for a person."""
+    """Guardrails, which can only refuse, and limits, which hold for approval."""
 
-    never: AnyNetworks = Field(
-        (), description="What no measure may cover, not even in part."
+    protected_prefixes: AnyNetworks = Field(
+        (),
+        description="No measure may cover any of their addresses. NAT64, 6to4 and"
+        " IPv4-mapped forms of IPv4 addresses are protected, too.",
     )
-    addresses: AnyNetworks = Field(
+    infrastructure: AnyNetworks = Field(
         (),
         description="Addresses of your routers, of their neighbors and of the machines"
-        " that fnm-bus and FastNetMon run on; protected likewise.",
+        " that fnm-bus and FastNetMon run on; protected in the same way.",
     )
-    widest4: Annotated[int, Field(ge=1, le=32)] = Field(
-        32, description="Shortest prefix length of an IPv4 measure."
+    min_prefix_length_ipv4: Annotated[int, Field(ge=1, le=32)] = Field(
+        32,
+        description="Shortest prefix length of an IPv4 measure. `prefixes` of a rule or"
+        " hostgroup may be wider, for that rule or hostgroup only.",
     )
-    widest6: Annotated[int, Field(ge=1, le=128)] = Field(
-        128, description="Likewise for IPv6."
+    min_prefix_length_ipv6: Annotated[int, Field(ge=1, le=128)] = Field(
+        128, description="Shortest prefix length of an IPv6 measure."
     )
-    total: Count = Field(
-        500, description="Most mitigations at once; what is more is held for approval."
+    max_active: Count = Field(
+        500, description="Most mitigations at once; further ones need approval."
     )
-    per_customer: Count = Field(
-        50, description="Likewise for each customer that has no `cap` of its own."
+    max_per_customer: Count = Field(
+        50,
+        description="Most mitigations at once of each customer without `max_active`.",
     )
-    per_minute: Count = Field(
-        120, description="Most mitigations that may start within 60 s; likewise held."
+    max_new_per_minute: Count = Field(
+        120,
+        description="Most mitigations that may start within 60 s; further ones need"
+        " approval.",
     )
-    share: Annotated[float, Field(gt=0, le=1)] = Field(
+    max_affected_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.25,
         description="Largest share of your own addresses of one family that may be"
-        " affected at once; likewise held.",
+        " affected at once; further mitigations need approval.",
     )
-    fresh: Duration = Field(300.0, description="An older event starts nothing.")
-    ahead: Duration = Field(
-        60.0, description="How far a sensor's clock may be ahead of the mitigator's."
+    max_event_age: Duration = Field(
+        300.0, description="An older event starts nothing; 24 h at most."
+    )
+    max_clock_skew: Duration = Field(
+        60.0,
+        description="How far a sensor's clock may be ahead of the broker's; 24 h at"
+        " most.",
     )
 
 
 class CustomerTable(PolicyTable):
-    """Whose network is whose. The first that fits is taken."""
+    """A customer's networks. The first customer that fits is taken."""
 
     name: Name = Field(description="Name, unique.")
     networks: Networks = Field(description="The customer's networks, within your own.")
-    cap: Count | None = Field(
+    max_active: Count | None = Field(
         None,
-        description="Most mitigations at once; else `per_customer` of the guardrails.",
+        description="Most mitigations at once; without it, `max_per_customer` of the"
+        " guardrails.",
     )
 
 
-class DeedTable(PolicyTable):
-    """What rules and groups have in common."""
+class ActionTable(PolicyTable):
+    """Keys that rules and hostgroups have in common."""
 
-    action: Literal["discard", "rate-limit", "redirect"] | None = Field(
+    flowspec_action: Literal["discard", "rate-limit", "redirect"] | None = Field(
         None,
-        description="What outcome flowspec does with the packets. Without it, what"
-        " FastNetMon's own Flow Spec rule says, else discard.",
+        description="With `flowspec`: what happens to the packets. Without it, the"
+        " action of FastNetMon's own Flow Spec rule, or discard if there is no rule.",
     )
-    rate: Above | None = Field(None, description="Limit of rate-limit, in bytes/s.")
-    redirect: Redirect | None = Field(None, description="Where redirect leads.")
+    rate: Rate | None = Field(None, description="Limit of rate-limit, in bytes/s.")
+    redirect: Redirect | None = Field(None, description="Route target of redirect.")
+    any_protocol: bool = Field(
+        default=False,
+        description="With `flowspec` and an attack without Flow Spec rules: whether all"
+        " protocols may be matched when FastNetMon does not report the attack's"
+        " protocol, or FlowSpec does not support it. Without it, the measure is"
+        " refused.",
+    )
     lease: Lease = Field(
         900.0, description="How long a mitigation holds unless it is renewed."
     )
     enforcers: Words | None = Field(
         None,
-        description="Which are to act: exabgp, nftables, or one of your own. Without"
-        " it, all that know the measure.",
+        description="The enforcers that act: exabgp, nftables, or one of your own."
+        " Without it, all that support the measure.",
     )
     communities: Communities = Field(
         (), description="BGP communities of a blackhole besides the enforcer's own."
     )
     dry_run: bool = Field(
-        default=False, description="Whether enforcers only say what they would do."
+        default=False,
+        description="Whether enforcers only report what they would do.",
     )
     approval: bool = Field(
         default=False, description="Whether a person has to approve first."
     )
 
 
-class GroupTable(DeedTable):
-    """The measure that is chosen for a whole hostgroup.
+class HostgroupTable(ActionTable):
+    """The action that is chosen for a whole hostgroup.
 
-    It is taken for a rule with `outcome = "group"`, and for one with
-    `at_cap = "group"` when a cap is reached.
+    It is taken for a rule with `action = "hostgroup"`, and for a rule with
+    `when_limited = "hostgroup"` when a limit is reached.
     """
 
     name: Name = Field(description="Name of FastNetMon's hostgroup, unique.")
-    prefixes: Networks = Field(description="What is meant, within your own networks.")
-    outcome: Literal["blackhole", "flowspec", "firewall", "notify"] = Field(
-        description="The kind of measure."
+    prefixes: Networks = Field(
+        description="Networks of the measures, within your own. They may be wider than"
+        " the guardrails' `min_prefix_length_*`."
+    )
+    action: Literal["blackhole", "flowspec", "firewall", "notify"] = Field(
+        description="The kind of measure; `notify` only informs people."
     )
 
 
-class ThenTable(DeedTable):
-    """What a rule does."""
+class ThenTable(ActionTable):
+    """The action of a rule."""
 
-    outcome: Literal[
-        "blackhole", "flowspec", "firewall", "notify", "group", "nothing"
+    action: Literal[
+        "blackhole", "flowspec", "firewall", "notify", "hostgroup", "ignore"
     ] = Field(
-        description="The kind of measure. notify only tells people, nothing is only"
-        " told in the audit. group does what the hostgroup's `[[group]]` says; no other"
-        " key may stand beside it.",
+        description="The kind of measure. `notify` only informs people, `ignore` is"
+        " only reported in the audit topic. `hostgroup` takes the action of the"
+        " `[[hostgroup]]`; no other key is allowed beside it.",
     )
     prefixes: Networks | None = Field(
-        None, description="What is meant instead of the networks of the event."
+        None,
+        description="Networks of the measures, instead of the event's networks and"
+        " Flow Spec rules. They may be wider than the guardrails'"
+        " `min_prefix_length_*`.",
     )
-    at_cap: Literal["hold", "group"] = Field(
-        "hold",
-        description="When a cap is reached: hold for approval, or what the hostgroup's"
-        " `[[group]]` says.",
+    when_limited: Literal["approve", "hostgroup"] = Field(
+        "approve",
+        description="When a limit is reached: a person approves, or the action of the"
+        " `[[hostgroup]]` is taken.",
+    )
+    document_targets: bool = Field(
+        default=False,
+        description="With `flowspec`: whether FastNetMon's Flow Spec rule may be about"
+        " another host than the event's.",
+    )
+    document_redirect: bool = Field(
+        default=False,
+        description="With `flowspec`: whether FastNetMon's Flow Spec rule may redirect"
+        " traffic to the route target that it names.",
     )
 
 
 class MatchTable(PolicyTable):
-    """What an event has to be, all of it; a key that is left out matches any.
+    """Conditions of a rule, all of which have to be met.
 
-    The word none matches an event that does not say it.
+    A key that is left out matches any event. The word `none` matches an event without
+    the value.
     """
 
     scope: Scopes | None = Field(None, description="What is attacked.")
     action: Actions | None = Field(
         None,
-        description="FastNetMon's word. A status update is only asked about when its"
-        " ban is not known, and counts like it then.",
+        description="FastNetMon's word. A status update is only tried when its ban is"
+        " not known, and counts like it then.",
     )
-    hostgroup: Words | None = Field(None, description="Names of hostgroups.")
+    hostgroup: Words | None = Field(
+        None,
+        description="Names of hostgroups. FastNetMon's default, `global`, is not a"
+        " hostgroup of a host: it counts as `none`.",
+    )
     prefix: Networks | None = Field(
-        None, description="All networks of the event lie within one of these."
+        None, description="Each network of the event lies within one of these."
     )
-    direction: Directions | None = Field(None, description="Direction of the traffic.")
+    direction: Directions | None = Field(
+        None,
+        description="Direction of the traffic. A rule that blocks matches an outgoing"
+        " attack only if it names `outgoing` here.",
+    )
     protocol: Lowered | None = Field(
         None, description="Main protocol of the attack: tcp, udp, icmp, …"
     )
     threshold: Words | None = Field(
         None,
-        description="What was exceeded, exactly as FastNetMon says it, such as"
-        " `udp packets per second`.",
+        description="The threshold that was exceeded, exactly as FastNetMon writes it,"
+        " such as `udp packets per second`.",
     )
     severity: Severities | None = Field(None, description="FastNetMon's word.")
     sensor: Words | None = Field(None, description="Names of sensors.")
     flow_spec: bool | None = Field(
-        None, description="Whether the document has Flow Spec rules."
+        None,
+        description="Whether the document has Flow Spec rules, understood or not.",
     )
     min_pps: Size | None = Field(
         None,
-        description="Packets/s at least. An event that does not say its size does not"
-        " match.",
+        description="Packets/s at least, in the direction of the attack. An event"
+        " without its size does not match.",
     )
     max_pps: Above | None = Field(None, description="Packets/s, less than this.")
-    min_bits: Size | None = Field(None, description="Bit/s at least; likewise.")
+    min_bits: Size | None = Field(
+        None, description="Bit/s at least, in the direction of the attack."
+    )
     max_bits: Above | None = Field(None, description="Bit/s, less than this.")
 
 
 class RuleTable(PolicyTable):
-    """A rule. They are asked in their order, and the first that matches decides."""
+    """A rule. Rules are tried in their order, and the first that matches decides."""
 
-    name: Name = Field(description="Name, unique; it stands in every explanation.")
+    name: Name = Field(description="Name, unique; it is part of every explanation.")
     match: MatchTable = Field(
-        MatchTable(), description="What an event has to be; without it, anything."
+        MatchTable(), description="Conditions; without them, any event matches."
     )
-    then: ThenTable = Field(description="What is done.")
+    then: ThenTable = Field(description="The action.")
 
 
 # TOML's arrays come as lists, which a strict tuple does not take.
 _Customers = Annotated[tuple[CustomerTable, ...], BeforeValidator(tuple_of)]
-_Groups = Annotated[tuple[GroupTable, ...], BeforeValidator(tuple_of)]
+_Hostgroups = Annotated[tuple[HostgroupTable, ...], BeforeValidator(tuple_of)]
 _Rules = Annotated[
     tuple[RuleTable, ...], BeforeValidator(tuple_of), Field(min_length=1)
 ]
@@ -214,8 +255,10 @@ _Rules = Annotated[
 class PolicyTables(PolicyTable):
     """The whole file."""
 
-    own: OwnTable = Field(description="Your own networks.")
+    own_networks: Networks = Field(
+        description="Your own networks. Nothing outside of them is ever touched."
+    )
     guardrails: GuardrailsTable = GuardrailsTable()
     customer: _Customers = ()
-    group: _Groups = ()
+    hostgroup: _Hostgroups = ()
     rule: _Rules

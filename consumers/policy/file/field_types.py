@@ -1,6 +1,6 @@
-"""Policy words: the types of what stands in a policy file.
+"""Types of the values in a policy file.
 
-Each type says by `Doc` what may be written; the reference is made of that.
+The `Doc` of a type describes the allowed values; the reference is generated from it.
 """
 
 import math
@@ -11,61 +11,61 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import Doc
 
-from consumers.mitigation.measure import Network
+from consumers.mitigation.measure import MAX_RATE, Network
 from consumers.policy.facts import CLOSES, OPENS
+from consumers.policy.model import MAX_LEASE, lease_fault
 
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
 _COMMUNITY: Final = re.compile(r"(?:0|[1-9][0-9]*)(?::(?:0|[1-9][0-9]*)){1,2}")
 _16_BITS: Final = 0xFFFF
 _32_BITS: Final = 0xFFFF_FFFF
 _INT64: Final = 2**63 - 1
-_SHORTEST_LEASE: Final = 5
-_LONGEST_LEASE: Final = 24 * 3600
 
 
 def network(value: object) -> Network:
     """Return a network.
 
     Raises:
-        ValueError: the value is no text, no network, or has host bits.
+        ValueError: the value is not text, not a network, or has host bits.
     """
-    # ip_network(7) would be 0.0.0.7; a TypeError would not be told as a mistake.
+    # ip_network(7) would be 0.0.0.7; pydantic reports no TypeError as a problem.
     if not isinstance(value, str):
-        raise ValueError(  # noqa: TRY004 - as said
+        raise ValueError(  # noqa: TRY004 - as above
             f'wanted text such as "203.0.113.0/24", got {value!r:.40}'
         )
     try:
-        meant = ip_network(value, strict=False)
+        if "%" in value:
+            raise ValueError("a zone")  # noqa: TRY301 - the same answer
+        masked = ip_network(value, strict=False)
     except ValueError:
         raise ValueError(
             f'wanted a network such as "203.0.113.0/24", got "{value:.60}"'
         ) from None
-    _, slash, length = value.partition("/")
+    host, slash, length = value.partition("/")
     if slash and not (length.isascii() and length.isdigit()):
-        raise ValueError(f'"{value}" has a mask: write "{meant}"')
+        raise ValueError(f'"{value}" has a mask: write "{masked}"')
     try:
         return ip_network(value)
     except ValueError:
-        host = value.partition("/")[0]
         raise ValueError(
-            f'"{value}" has host bits: "{meant}" is the network, "{host}" the host'
+            f'"{value}" has host bits: "{masked}" is the network, "{host}" the host'
         ) from None
 
 
 def seconds(value: object) -> float:
-    """Return a duration in seconds.
+    """Return a duration in seconds; infinity for a number that is too large.
 
     Raises:
-        ValueError: the value is no duration.
+        ValueError: the value is not a duration.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if abs(value) < _32_BITS else math.inf  # is refused
-    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
-    if found is None:
+        return float(value) if abs(value) < _32_BITS else math.inf
+    parts = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if parts is None:
         raise ValueError(
             f'wanted "30s", "5m", "1h30m" or a number of seconds, got {value!r:.40}'
         )
-    hours, minutes, rest = (int(it or 0) for it in found.groups())
+    hours, minutes, rest = (int(part or 0) for part in parts.groups())
     return float(hours * 3600 + minutes * 60 + rest)
 
 
@@ -73,7 +73,7 @@ def route_target(text: str) -> tuple[int, int]:
     """Return the two numbers of a route target, as "64500:100".
 
     Raises:
-        ValueError: it is none (RFC 4360, RFC 5668).
+        ValueError: it is not a route target (RFC 4360, RFC 5668).
     """
     parts = _numbers(text)
     if len(parts) == 2:  # noqa: PLR2004 - number:value
@@ -87,7 +87,7 @@ def route_target(text: str) -> tuple[int, int]:
 def _numbers(text: str) -> list[int]:
     if not _COMMUNITY.fullmatch(text) or len(text) > len("4294967295") * 3 + 2:
         return []
-    return [int(it) for it in text.split(":")]
+    return [int(part) for part in text.split(":")]
 
 
 def _community(text: str) -> str:
@@ -96,7 +96,7 @@ def _community(text: str) -> str:
     if parts and max(parts) <= most:
         return text
     raise ValueError(
-        f'"{text:.40}" is no community: "64500:666", each part 65535 at most, or'
+        f'"{text:.40}" is not a community: "64500:666", each part 65535 at most, or'
         ' "64500:1:666", each part 4294967295 at most'
     )
 
@@ -107,24 +107,29 @@ def _redirect(text: str) -> str:
 
 
 def _lease(value: float) -> float:
-    if _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
+    if fault := lease_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _duration(value: float) -> float:
+    if 0 < value <= MAX_LEASE:
         return value
     raise ValueError(
-        f"wanted 5 s to 24 h, got {value:g} s; a lease is renewed while its attack"
-        " goes on"
+        f"wanted more than 0 s, {MAX_LEASE / 3600:g} h at most, got {value:g} s"
     )
 
 
 def _opening(word: str) -> str:
     if word in OPENS:
         return word
-    known = ", ".join(sorted(OPENS))
+    wanted = ", ".join(sorted(OPENS))
     if word in CLOSES:
         raise ValueError(
-            f'"{word}" would never match: it ends what was begun and asks no rule;'
-            f" wanted {known}"
+            f'"{word}" would never match: it ends an attack, and no rule is tried;'
+            f" wanted {wanted}"
         )
-    raise ValueError(f'"{word:.40}" would never match: wanted {known}')
+    raise ValueError(f'"{word:.40}" would never match: wanted {wanted}')
 
 
 def tuple_of(value: object) -> object:
@@ -143,13 +148,14 @@ def _lower(value: Any) -> Any:
 
 Text = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(ge=0, le=_INT64), Doc("integer, 0 or more")]
+Rate = Annotated[int, Field(ge=1, le=MAX_RATE), Doc("integer, 1 or more")]
 Above = Annotated[int, Field(ge=1, le=_INT64), Doc("integer, 1 or more")]
 Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$"), Doc("text on one line")]
 
 Duration = Annotated[
     float,
     BeforeValidator(seconds),
-    Field(gt=0, allow_inf_nan=False),
+    AfterValidator(_duration),
     Doc('duration: `"30s"`, `"5m"`, `"1h30m"` or a number of seconds'),
 ]
 Lease = Annotated[

@@ -1,0 +1,36 @@
+"""IPv4 addresses inside IPv6 addresses: NAT64, 6to4 and IPv4-mapped forms."""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from consumers.policy.networks import within
+
+_FORMS: Final[tuple[tuple[IPv6Network, tuple[range, ...]], ...]] = (
+    (IPv6Network("64:ff9b::/96"), (range(96, 128),)),  # RFC 6052
+    # RFC 8215; RFC 6052, section 2.2, has these places of the IPv4 address, which
+    # leave out bits 64 to 71.
+    (IPv6Network("64:ff9b:1::/48"), (range(48, 64), range(72, 88))),
+    (IPv6Network("64:ff9b:1::/48"), (range(56, 64), range(72, 96))),
+    (IPv6Network("64:ff9b:1::/48"), (range(72, 104),)),
+    (IPv6Network("64:ff9b:1::/48"), (range(96, 128),)),
+    (IPv6Network("2002::/16"), (range(16, 48),)),  # 6to4, RFC 3056
+    (IPv6Network("::ffff:0:0/96"), (range(96, 128),)),  # mapped, RFC 4291
+)
+
+
+def embedded_networks(network: IPv6Network) -> Iterator[IPv4Network]:
+    """Yield the IPv4 networks whose IPv6 forms a network contains or is a part of."""
+    bits = f"{int(network.network_address):0128b}"
+    for outer, places in _FORMS:
+        if within(outer, network):
+            yield IPv4Network("0.0.0.0/0")
+        elif within(network, outer):
+            known = "".join(
+                bits[place]
+                for part in places
+                for place in part
+                if place < network.prefixlen
+            )
+            start = int(known.ljust(32, "0"), 2)
+            yield IPv4Network((start, len(known)))

@@ -1,0 +1,152 @@
+"""Rules: which of a policy's rules decides about an event.
+
+The rules are tried in their order and the first that matches decides. A rule that
+blocks matches an outgoing attack only if its `direction` names `outgoing`: the target
+of such an attack is the operator's own customer, whose host sends the traffic.
+"""
+
+from typing import NamedTuple
+
+from consumers.mitigation.measure import Network
+from consumers.policy.facts import AttackFacts
+from consumers.policy.model import BLOCKING, Customer, Match, Policy, Rule
+from consumers.policy.networks import NetworkSet, within
+from fnm_bus.event import Check
+
+__all__ = ["Decision", "customer_of", "decide", "mismatch", "within"]
+
+_LISTED = 5
+"""Networks or words in a text."""
+
+
+class Decision(NamedTuple):
+    """The answer of a policy to an event.
+
+    Attributes:
+        rule: the rule that decided, or None when none matches.
+        checks: one for each rule that was tried.
+    """
+
+    rule: Rule | None
+    checks: tuple[Check, ...]
+
+
+class Mismatch(NamedTuple):
+    """The first condition that an event does not meet.
+
+    Attributes:
+        code: the condition's key in the policy file, or `outgoing`.
+        text: what was compared with what, a phrase for people.
+    """
+
+    code: str
+    text: str
+
+
+def decide(facts: AttackFacts, policy: Policy) -> Decision:
+    """Return the first rule that matches, and a check for each rule that was tried."""
+    networks = NetworkSet(facts.networks)
+    checks = []
+    for rule in policy.rules:
+        fault = _first_mismatch(facts, rule.match, networks) or _outgoing(facts, rule)
+        if fault is None:
+            text = f"→ {rule.action.action}"
+            checks.append(_check(rule.name, "match", "match", text))
+            return Decision(rule, tuple(checks))
+        checks.append(_check(rule.name, fault.code, "no-match", fault.text))
+    return Decision(None, tuple(checks))
+
+
+def mismatch(facts: AttackFacts, match: Match) -> str:
+    """Return the first condition that *facts* do not meet, or "" when all are met.
+
+    Whether a rule that blocks names the direction of an outgoing attack is not a
+    condition of its match: `decide` looks at that.
+    """
+    fault = _first_mismatch(facts, match, NetworkSet(facts.networks))
+    return fault.text if fault else ""
+
+
+def customer_of(network: Network, customers: tuple[Customer, ...]) -> Customer | None:
+    """Return the first customer in whose networks a network lies, or None."""
+    return next(
+        (
+            customer
+            for customer in customers
+            if any(within(network, outer) for outer in customer.networks)
+        ),
+        None,
+    )
+
+
+def _first_mismatch(
+    facts: AttackFacts, match: Match, networks: NetworkSet
+) -> Mismatch | None:
+    # A status without a known attack counts like its ban.
+    counts = "ban" if "ban" in match.actions else "attack_status"
+    action = counts if facts.action == "attack_status" else facts.action
+    words = (
+        ("scope", facts.scope, match.scopes),
+        ("action", action, match.actions),
+        ("hostgroup", facts.hostgroup or "none", match.hostgroups),
+        ("direction", facts.direction or "none", match.directions),
+        ("protocol", facts.protocol or "none", match.protocols),
+        ("threshold", facts.threshold or "none", match.thresholds),
+        ("severity", facts.severity or "none", match.severities),
+        ("sensor", facts.sensor, match.sensors),
+    )
+    for code, word, wanted in words:
+        if wanted and word not in wanted:
+            return Mismatch(code, f"{code} is {word}, wanted {_any_of(wanted)}")
+    if match.flow_spec is not None and match.flow_spec != facts.has_rules:
+        text = f"flow_spec is {facts.has_rules}, wanted {match.flow_spec}".lower()
+        return Mismatch("flow_spec", text)
+    if match.prefixes and not match.prefix_set.contains_all(networks):
+        shown = f"{_listed(facts.networks)} is not within {_listed(match.prefixes)}"
+        return Mismatch("prefix", shown)
+    return _size("pps", facts.pps, match.min_pps, match.max_pps) or _size(
+        "bits", facts.bits, match.min_bits, match.max_bits
+    )
+
+
+def _outgoing(facts: AttackFacts, rule: Rule) -> Mismatch | None:
+    if (
+        not facts.outgoing
+        or rule.match.directions  # it matched, so it names outgoing
+        or rule.action.action not in BLOCKING
+    ):
+        return None
+    return Mismatch(
+        "outgoing",
+        'the attack is outgoing; a rule that blocks needs direction = "outgoing"',
+    )
+
+
+def _size(
+    name: str, value: int | None, low: int | None, high: int | None
+) -> Mismatch | None:
+    if low is None and high is None:
+        return None
+    if value is None:
+        return Mismatch(name, f"{name} is not in the event")
+    if low is not None and value < low:
+        return Mismatch(f"min_{name}", f"{name} is {value}, wanted at least {low}")
+    if high is not None and value >= high:
+        return Mismatch(f"max_{name}", f"{name} is {value}, wanted less than {high}")
+    return None
+
+
+def _any_of(words: frozenset[str]) -> str:
+    shown = sorted(words)[:_LISTED]
+    more = [f"{len(words) - _LISTED} more"] if len(words) > _LISTED else []
+    return " or ".join([*shown, *more])
+
+
+def _listed(networks: tuple[Network, ...]) -> str:
+    shown = [str(network) for network in networks[:_LISTED]]
+    more = [f"{len(networks) - _LISTED} more"] if len(networks) > _LISTED else []
+    return ", ".join([*shown, *more]) or "no network"
+
+
+def _check(name: str, code: str, verdict: str, text: str) -> Check:
+    return Check(stage="policy", name=name, code=code, verdict=verdict, text=text)
