@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from consumers.mitigation.measure import Network
-from consumers.policy.affected import ActiveCounts, AffectedAddresses
+from consumers.policy.affected import AffectedAddresses
+from consumers.policy.guardrails import ActiveCounts
 
 _MINUTE: Final = timedelta(seconds=60)
 

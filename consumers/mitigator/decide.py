@@ -9,7 +9,6 @@ about the attack that is open.
 
 from typing import Final
 
-from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import UNBAN
 from consumers.mitigator.call_order import event_of, swapped
 from consumers.mitigator.next_record import Cause
@@ -79,7 +78,10 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
     before = entry.reason if entry else None
     attack = facts.attack or (before.attack if before else "")
     closed = Reason(
-        **dict(zip(ReasonKey._fields, key, strict=True)),
+        sensor=facts.sensor,
+        scope=facts.scope,
+        target=facts.target,
+        part=facts.part,
         sequence=max(facts.sequence, before.sequence if before else 0),
         attack=attack,
         previous_attack=previous_attack(before, attack),
@@ -131,8 +133,10 @@ def _open(
     elif _is_over(change, facts, entry):
         text = f"its attack {facts.attack} was closed by an unban"
         change.ignore(facts, _check("attack", "attack_closed", text))
-    elif entry is not None and not entry.reason.closed and same_attack(
-        entry.reason, facts
+    elif (
+        entry is not None
+        and not entry.reason.closed
+        and same_attack(entry.reason, facts)
     ):
         renew(change, facts, facts.reason_key)
     elif behind:
@@ -142,9 +146,7 @@ def _open(
         start(change, facts, age)
 
 
-def _is_over(
-    change: Transition, facts: AttackFacts, entry: ReasonEntry | None
-) -> bool:
+def _is_over(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> bool:
     """Return whether an unban ended the attack of a status update."""
     if entry is None:
         last = change.state.ignored.get(facts.reason_key)

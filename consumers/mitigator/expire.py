@@ -1,74 +1,87 @@
-"""Expire: leases that are over, proposals that may start, and what is forgotten."""
+"""Expire: leases that are over, proposals that may start, and what is forgotten.
 
+Each reason and mitigation is a transition of its own, so that one whose processing
+fails does not stop the others.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, LEASE, PAUSE, WANTED
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.start import cause_of
+from consumers.mitigator.state import State
 from consumers.mitigator.transition import Transition
 
-_MOST: Final = 200
-"""Reasons or mitigations in one transaction; the next one follows at once."""
+log = logging.getLogger(__name__)
+
 MAX_ENDED: Final = 10_000
+_AT_ONCE: Final = 200
+"""Reasons and mitigations, each, in one call; the next call continues."""
 _SECONDS_PER_MINUTE: Final = 60
 _EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
 
+Begin = Callable[[], Transition]
+"""Returns a new transition of the state."""
 
-def expire(change: Transition) -> bool:
+
+def expire(state: State, begin: Begin) -> Iterator[Transition]:
     """End what nobody renewed, and forget what ended long ago.
 
-    Returns:
-        Whether more is due already.
+    Yields:
+        A transition for each change, up to a few hundred. Call it again as long as it
+        yields.
     """
-    state, clock = change.state, change.moment.clock
-    reasons = state.due_reasons(clock, _MOST)
-    for key in reasons:
-        _expire_reason(change, key)
-    mitigations = state.due_mitigations(clock, _MOST)
-    for name in mitigations:
-        record = state.mitigations[name].record
-        if record.state == ENDED and record.kind != PAUSE:
-            change.forget_mitigation(name)
-        elif record.kind != PAUSE:
-            change.recompute(name, _EXPIRED)
+    clock = begin().moment.clock
+    for key in state.due_reasons(clock, _AT_ONCE):
+        change = begin()
+        try:
+            _expire_reason(change, key)
+        except Exception:
+            log.exception("lease of %s", key)
+            change.rollback()
+            state.put_reason(key, state.reasons[key])  # it is due again
+            continue
+        yield change
+    for name in state.due_mitigations(clock, _AT_ONCE):
+        change = begin()
+        try:
+            _expire_mitigation(change, name)
+        except Exception:
+            log.exception("lease of %s", name)
+            change.rollback()
+            state.put_mitigation(name, state.mitigations[name])
+            continue
+        yield change
     excess = len(state.ended) - MAX_ENDED
-    for name in list(state.ended)[: min(max(excess, 0), _MOST)]:
+    for name in list(state.ended)[: max(min(excess, _AT_ONCE), 0)]:
+        change = begin()
         change.forget_mitigation(name)
-    return _MOST in {len(reasons), len(mitigations)} or excess > _MOST
+        yield change
 
 
-def start_waiting(change: Transition) -> None:
+def start_waiting(state: State, begin: Begin) -> Iterator[Transition]:
     """Start proposals that limits held, the oldest first, as far as limits allow.
 
     Call it once a second: it starts at most a sixtieth of `max_new_per_minute`.
     """
-    limits = change.context.policy.limits
-    most = max(limits.max_new_per_minute // _SECONDS_PER_MINUTE, 1)
-    for name in list(change.state.waiting)[:_MOST]:
-        if most <= 0:
+    limits = begin().context.policy.limits
+    left = max(limits.max_new_per_minute // _SECONDS_PER_MINUTE, 1)
+    for name in list(state.waiting)[:_AT_ONCE]:
+        if not left:
             return
-        demand = change.state.demands.get(name)
-        if demand is None:
+        change = begin()
+        try:
+            started = _start(change, name)
+        except Exception:
+            log.exception("proposal %s", name)
+            change.rollback()
+            state.waiting.move_to_end(name)
             continue
-        first = next(iter(demand))
-        entry = change.state.reasons[first]
-        want = entry.reason.wants[entry.keys.index(name)]
-        if change.recompute(name, cause_of(change.context, entry.reason, want)) != (
-            WANTED
-        ):
-            change.state.waiting.move_to_end(name)
-            continue
-        most -= 1
-        for key in list(demand):
-            for other in change.set_fallback(key):
-                change.recompute(other, _RELIEVED)
-
-
-_RELIEVED: Final = Cause(
-    text="the limit is free: each host has its own measure again",
-    ended_because="superseded",
-)
+        left -= started
+        yield change
 
 
 def _expire_reason(change: Transition, key: ReasonKey) -> None:
@@ -79,3 +92,26 @@ def _expire_reason(change: Transition, key: ReasonKey) -> None:
     change.put_reason(key, entry.reason, holds=False, write=False)
     for name in entry.keys:
         change.recompute(name, _EXPIRED)
+
+
+def _expire_mitigation(change: Transition, name: str) -> None:
+    record = change.state.mitigations[name].record
+    if record.kind == PAUSE:
+        return
+    if record.state == ENDED:
+        change.forget_mitigation(name)
+    else:
+        change.recompute(name, _EXPIRED)
+
+
+def _start(change: Transition, name: str) -> bool:
+    """Start one proposal if limits allow it; return whether it is wanted now."""
+    state = change.state
+    demand = state.demands.get(name)
+    if demand is None:
+        return False
+    reason = state.reasons[next(iter(demand))].reason
+    if change.recompute(name, cause_of(reason)) == WANTED:
+        return True
+    state.waiting.move_to_end(name)
+    return False

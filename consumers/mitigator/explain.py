@@ -4,70 +4,75 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from consumers.policy.facts import facts_of
-from consumers.mitigator.judge import judge
-from consumers.mitigator.lapse import lapse
+from consumers.mitigation.states import PROPOSED, WANTED
+from consumers.mitigator.decide import apply_event
+from consumers.mitigator.expire import expire, start_waiting
+from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
-from consumers.mitigator.turn import Terms, Turn
+from consumers.mitigator.transition import DecisionContext, Transition
+from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Audit, Event, Mitigation
 
 
-class Explained(NamedTuple):
+class Explanation(NamedTuple):
     """One event, and what came of it.
 
     Attributes:
-        event: what was asked about.
-        audits: what would be told, each with every check that was asked.
-        changes: the records that would be written.
+        event: the one to explain.
+        audits: what would be reported, each with every check.
+        mitigations: the records that would be written.
+        error: why the event cannot be decided about, or "".
     """
 
     event: Event
     audits: tuple[Audit, ...]
-    changes: tuple[Mitigation, ...]
+    mitigations: tuple[Mitigation, ...]
+    error: str = ""
+
+    @property
+    def started(self) -> int:
+        """How many mitigations would become wanted or proposed."""
+        return sum(audit.what in {WANTED, PROPOSED} for audit in self.audits)
 
 
-def explain(event: Event, state: State, terms: Terms, now: datetime) -> Explained:
+def explain(
+    event: Event, state: State, context: DecisionContext, moment: Moment
+) -> Explanation:
     """Return what *event* would change; *state* is changed as if it had."""
-    turn = Turn(terms, state, now, now)
-    for facts in facts_of(event):
-        judge(turn, facts)
-    changes = tuple(it for it in turn.changes.values() if it is not None)
-    return Explained(event, tuple(turn.audits), changes)
+    change = Transition(context, state, moment)
+    try:
+        apply_event(change, event)
+    except InvalidRecord as exc:
+        change.rollback()
+        return Explanation(event, (), (), str(exc))
+    written = [record for record in change.mitigations.values() if record is not None]
+    return Explanation(event, tuple(change.audits), tuple(written))
 
 
-def replay(events: Iterable[Event], terms: Terms) -> Iterator[Explained]:
+def replay(events: Iterable[Event], context: DecisionContext) -> Iterator[Explanation]:
     """Yield what would have come of *events*, each at the time when it was received.
 
-    Beginning with nothing, in the order of their receipt: as this policy would have
-    done it.
+    It begins without any mitigation, in the order of receipt: as this policy would
+    have decided.
     """
-    state = State(terms.policy.limits.own)
+    state = State(context.policy.limits.own_networks, dry_run=context.dry_run)
     for event in sorted(events, key=_received):
         at = event.receipt.received_at
-        lapse(Turn(terms, state, at, at))
-        yield explain(event, state, terms, at)
+        moment = Moment(clock=at.timestamp(), now=at)
+        _advance(context, state, moment)
+        yield explain(event, state, context, moment)
 
 
-def shown(it: Explained) -> Iterator[str]:
-    """Yield an explanation as lines for a terminal."""
-    receipt = it.event.receipt
-    about = getattr(it.event, "ip", None) or getattr(it.event, "hostgroup_name", "")
-    yield (
-        f"{it.event.action} {about}  sensor {receipt.sensor}"
-        f"  received {receipt.received_at:%F %T} UTC  event {receipt.event_id}"
-    )
-    if not it.audits:
-        yield "  nothing: it renews what stands, or its action is not one to act on"
-    for audit in it.audits:
-        for check in audit.checks:
-            name = f"{check.stage} {check.name}"
-            yield f"  {check.verdict:<9} {name:<28} {check.text}"
-        dry = " (dry run)" if audit.dry_run else ""
-        yield f"  ⇒ {audit.what}{dry}: {audit.key or ''} {audit.text}".rstrip()
-    for one in it.changes:
-        if one.state in {"wanted", "proposed"}:
-            lease = one.lease_ms / 1000
-            yield f"  {one.state}: {one.key} until {one.expires_at:%T} ({lease:.0f} s)"
+def _advance(context: DecisionContext, state: State, moment: Moment) -> None:
+    """Let leases expire and proposals start, as the mitigator would have."""
+
+    def begin() -> Transition:
+        return Transition(context, state, moment)
+
+    while any(True for _change in expire(state, begin)):
+        pass
+    for _change in start_waiting(state, begin):
+        pass
 
 
 def _received(event: Event) -> datetime:

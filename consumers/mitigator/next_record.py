@@ -50,7 +50,7 @@ class Cause:
         lease: of the reason that changed, in seconds; a suppression outlasts it.
         by: the person who decided, or "".
         hostgroup: of the event, or None.
-        customer: whose network is affected, or None.
+        customer: whose network is affected, or None; filled in by the transition.
     """
 
     text: str
@@ -194,11 +194,7 @@ def _decide(  # noqa: PLR0913 - the columns of the table
 
 def _is_live(old: Mitigation | None, dry_run: bool) -> bool:  # noqa: FBT001 - of one's own
     """Return whether the mitigation was in force already, or its dry run was."""
-    return (
-        old is not None
-        and old.state == WANTED
-        and (dry_run or not old.dry_run)
-    )
+    return old is not None and old.state == WANTED and (dry_run or not old.dry_run)
 
 
 def _lease(
@@ -217,7 +213,8 @@ def _lease(
         wanting = [e for f, e in holds if community in f.communities]
         parts += [max(wanting)] if wanting else []
     first = min(parts)
-    return first, first if first == last else max(first - _EARLY, clock)
+    early = first - _EARLY
+    return first, early if first < last and early > clock else first
 
 
 def _suppressed(

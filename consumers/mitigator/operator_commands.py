@@ -99,7 +99,9 @@ def _approve(change: Transition, sent: Sent) -> None:
         refuse(change, sent, "revision", text)
         return
     if old.state == WANTED and old.pending is None:
-        refuse(change, sent, "state", f"{old.key} is wanted, nothing waits for approval")
+        refuse(
+            change, sent, "state", f"{old.key} is wanted, nothing waits for approval"
+        )
         return
     checks = guardrails.check_measure(
         measure_of(old), change.context.policy.limits, named=_named(change, old.key)
@@ -187,7 +189,10 @@ def _add(change: Transition, sent: Sent) -> None:
     )
     key = _own_key(name)
     reason = Reason(
-        **dict(zip(ReasonKey._fields, key, strict=True)),
+        sensor=key.sensor,
+        scope=key.scope,
+        target=key.target,
+        part=key.part,
         action="add",
         event_id=command.command_id[:_MAX_TEXT],
         received_at=sent.at,
@@ -260,9 +265,7 @@ def _named(change: Transition, name: str) -> tuple[Network, ...]:
         return ()
     entry = change.state.reasons[next(iter(demand))]
     want = entry.reason.wants[entry.keys.index(name)]
-    action = action_of(
-        change.context.policy, entry.reason, fallback=want.fallback
-    )
+    action = action_of(change.context.policy, entry.reason, fallback=want.fallback)
     return action.prefixes if action else ()
 
 
@@ -302,7 +305,7 @@ def _decide(  # noqa: PLR0913 - what an answer holds
     text = f"{word} by {command.by}: {command.why}"
     cause = Cause(text=text, ended_because=BY_OPERATOR, by=command.by)
     if reason is not None:
-        of_want = cause_of(change.context, reason, reason.wants[0])
+        of_want = cause_of(reason)
         cause = replace_cause(of_want, text=text, by=command.by)
     state = change.recompute(name, cause)
     if not state:

@@ -57,11 +57,10 @@ def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
         producer_version=__version__,
     )
     change.put_reason(key, renewed, holds=True)
-    for want, name in zip(before.wants, entry.keys, strict=True):
-        change.recompute(name, cause_of(change.context, renewed, want, GUARDRAIL))
-    for name in change.set_fallback(key):
-        want = before.wants[entry.keys.index(name)]
-        change.recompute(name, cause_of(change.context, renewed, want, GUARDRAIL))
+    cause = cause_of(renewed, GUARDRAIL)
+    for name in entry.keys:
+        change.recompute(name, cause)
+    change.set_fallback(key, cause)
 
 
 def is_allowed(change: Transition, reason: Reason, want: Want) -> bool:

@@ -19,16 +19,16 @@ from typing import Final
 
 from confluent_kafka import Message
 
-from consumers.mitigation.clock import now as boottime
 from consumers.metrics import MitigatorMetrics
+from consumers.mitigation.clock import now as boottime
 from consumers.mitigator.election import Election
-from consumers.policy.facts import facts_of
 from consumers.mitigator.journal import Fenced, Journal
 from consumers.mitigator.judge import judge, review
 from consumers.mitigator.lapse import lapse
 from consumers.mitigator.orders import obey
 from consumers.mitigator.state import State, rebuilt
 from consumers.mitigator.turn import Terms, Turn
+from consumers.policy.facts import facts_of
 from fnm_bus.codec import Codec
 from fnm_bus.deadletter import letter_of
 from fnm_bus.errors import (

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from consumers.mitigation.reason_key import ATTACK, ReasonKey
+from consumers.mitigation.reason_key import ATTACK
 from consumers.mitigation.states import POLICY, SUPERSEDED
 from consumers.mitigator.call_order import event_of
 from consumers.mitigator.next_record import Cause
@@ -16,7 +16,6 @@ from consumers.mitigator.wants import (
     action_of,
     fits,
     key_of_want,
-    measure_of_want,
     wants_of,
 )
 from consumers.policy import guardrails
@@ -24,7 +23,7 @@ from consumers.policy.facts import AttackFacts
 from consumers.policy.guardrails import REFUSE
 from consumers.policy.measures import plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action, Rule
-from consumers.policy.rules import customer_of, decide
+from consumers.policy.rules import decide
 from fnm_bus import __version__
 from fnm_bus.event import Check, Reason, Want
 
@@ -238,7 +237,10 @@ def _reason(
 ) -> Reason:
     old = before.reason if before else None
     reason = Reason(
-        **dict(zip(ReasonKey._fields, facts.reason_key, strict=True)),
+        sensor=facts.sensor,
+        scope=facts.scope,
+        target=facts.target,
+        part=facts.part,
         sequence=max(facts.sequence, old.sequence if old else 0),
         attack=facts.attack,
         previous_attack=previous_attack(old, facts.attack),
@@ -269,18 +271,13 @@ def _recompute(
     """Compute every mitigation again that the reason wants or wanted."""
     key = facts.reason_key
     keys = change.state.reasons[key].keys
-    checks = plan.checks
+    cause, checks = cause_of(reason), plan.checks
     for want, name in zip(reason.wants, keys, strict=True):
         if not want.fallback:
             own = plan.of_measure.get(name, ())
-            cause = cause_of(change.context, reason, want)
             change.recompute(name, cause, facts=facts, checks=(*checks, *own))
             checks = checks[-1:]  # the first report has all of them
-    fallback = {name: want for want, name in zip(reason.wants, keys, strict=True)}
-    for name in change.set_fallback(key):
-        cause = cause_of(change.context, reason, fallback[name])
-        own = plan.of_measure.get(name, ())
-        change.recompute(name, cause, facts=facts, checks=(*checks, *own))
+    change.set_fallback(key, cause)
     for name in before.keys if before is not None and before.holds else ():
         if name not in keys:
             gone = Cause(
@@ -290,19 +287,13 @@ def _recompute(
             change.recompute(name, gone, facts=facts)
 
 
-def cause_of(
-    context: DecisionContext, reason: Reason, want: Want, because: str = SUPERSEDED
-) -> Cause:
+def cause_of(reason: Reason, because: str = SUPERSEDED) -> Cause:
     """Return why a mitigation is computed again that a reason wants."""
-    policy = context.policy
-    network = guardrails.protected_network(measure_of_want(want), policy.limits.own)
-    customer = customer_of(network, policy.customers) if network else None
     return Cause(
-        text=f"{reason.action} by {reason.sensor}: rule {reason.rule}",
+        text=f"{reason.action} by {reason.sensor or reason.by}: rule {reason.rule}",
         ended_because=because,
         lease=reason.lease_ms / 1000,
         hostgroup=reason.hostgroup,
-        customer=customer.name if customer else None,
     )
 
 

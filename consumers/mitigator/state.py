@@ -17,8 +17,7 @@ from consumers.mitigator.call_order import NEVER, LastEvent
 from consumers.mitigator.counts import Counts
 from consumers.mitigator.demand import Demand, Hold
 from consumers.mitigator.wants import measure_of_want, terms_of_want
-from consumers.policy.affected import ActiveCounts
-from consumers.policy.guardrails import protected_network
+from consumers.policy.guardrails import ActiveCounts, protected_network
 from fnm_bus.event import Mitigation, Reason
 
 _MAX_REMEMBERED: Final = 100_000
@@ -238,13 +237,15 @@ class _Timers(Generic[K]):
     def set(self, due: float, key: K) -> None:
         heapq.heappush(self._heap, (due, key))
 
-    def take(self, clock: float, most: int, is_valid: Callable[[K, float], bool]) -> list[K]:
-        taken: list[K] = []
+    def take(
+        self, clock: float, most: int, is_valid: Callable[[K, float], bool]
+    ) -> list[K]:
+        taken: dict[K, None] = {}  # an entry may have been set twice
         while self._heap and self._heap[0][0] <= clock and len(taken) < most:
             due, key = heapq.heappop(self._heap)
             if is_valid(key, due):
-                taken.append(key)
-        return taken
+                taken[key] = None
+        return list(taken)
 
 
 def _due(entry: ReasonEntry | MitigationEntry | None) -> float | None:

@@ -4,7 +4,7 @@ Pure. The leases of records run from the broker's time of each record, so nothin
 depends on the clock of the mitigator that wrote them, nor on ours.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,7 +13,14 @@ from msgspec.structs import replace
 
 from consumers.mitigation.measure import NOTIFY, measure_of
 from consumers.mitigation.reason_key import OPERATOR, ReasonKey, key_of_reason
-from consumers.mitigation.states import ENDED, GUARDRAIL, PAUSE, POLICY, PROPOSED, WANTED
+from consumers.mitigation.states import (
+    ENDED,
+    GUARDRAIL,
+    PAUSE,
+    POLICY,
+    PROPOSED,
+    WANTED,
+)
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import is_allowed
 from consumers.mitigator.start import cause_of
@@ -24,6 +31,12 @@ from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
 from consumers.policy.model import Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
+
+_LOST: Final = {
+    POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
+    GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -67,12 +80,10 @@ def recompute_all(change: Transition) -> None:
     """
     state = change.state
     for key, entry in tuple(state.reasons.items()):
-        if any(want.fallback for want in entry.reason.wants):
-            change.set_fallback(key)
+        change.set_fallback(key, cause_of(entry.reason))
     for name, demand in tuple(state.demands.items()):
-        reason = state.reasons[next(iter(demand))]
-        want = reason.reason.wants[reason.keys.index(name)]
-        change.recompute(name, cause_of(change.context, reason.reason, want))
+        reason = state.reasons[next(iter(demand))].reason
+        change.recompute(name, cause_of(reason))
 
 
 def apply_policy(change: Transition) -> None:
@@ -150,21 +161,12 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
         policy_digest=context.policy.digest if wants else "",
     )
     change.put_reason(key, narrowed, holds=True)
-    for want, name in zip(reason.wants, entry.keys, strict=True):
-        because = lost.get(name, POLICY)
-        cause = cause_of(context, reason, want, because)
-        if name in lost:
-            cause = _lost_cause(cause, because)
-        change.recompute(name, cause)
-    change.set_fallback(key)
-
-
-def _lost_cause(cause: Cause, because: str) -> Cause:
-    text = {
-        POLICY: "the policy does not want it any more",
-        GUARDRAIL: "a guardrail refuses it now",
-    }[because]
-    return Cause(text=text, ended_because=because, lease=cause.lease)
+    for name in entry.keys:
+        because = lost.get(name)
+        change.recompute(
+            name, _LOST[because] if because else cause_of(narrowed, POLICY)
+        )
+    change.set_fallback(key, cause_of(narrowed, POLICY))
 
 
 def _is_wanted(want: Want, action: Action | None) -> bool:
@@ -202,9 +204,7 @@ def _apply_limits(change: Transition) -> None:
             revision=record.revision + 1,
         )
         change.put_mitigation(record.key, lower, entry.ends)
-        change.report(
-            PROPOSED, cause, code=held[0].code, key=record.key, checks=held
-        )
+        change.report(PROPOSED, cause, code=held[0].code, key=record.key, checks=held)
 
 
 def _exceeded(change: Transition, record: Mitigation) -> tuple[Check, ...]:

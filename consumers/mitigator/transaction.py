@@ -1,7 +1,6 @@
-"""Journal: events in, the wanted state out, in one transaction of Kafka's.
+"""Transaction: events in, records out, with their offsets, all or nothing.
 
-Input offsets and records are committed together or not at all, and the fixed
-`transactional.id` lets the mitigator that opened last write, and no other.
+The fixed `transactional.id` lets the mitigator that opened last write, and no other.
 """
 
 import logging
@@ -11,42 +10,66 @@ from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
     Producer,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
+from consumers.errors import Fenced, RecordsRefused
+from consumers.mitigation.clock import BrokerClock
+from consumers.mitigation.clock import now as boottime
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
 from fnm_bus.record import Record
 
 log = logging.getLogger(__name__)
 
-_ANSWER: Final = 10.0
-"""Seconds for questions to the broker."""
+_TIMEOUT: Final = 10.0
+"""Seconds for requests to the broker."""
 _ATTEMPTS: Final = 4
-"""How often a commit is asked for; after that Kafka itself has aborted it."""
-_AT_ONCE: Final = 500
+"""How often a commit is requested; after that Kafka itself has aborted it."""
+MAX_EVENTS: Final = 500
 """Events in one transaction."""
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+    }
+)
+"""Errors that belong to a record: the same one would be refused again."""
+
+_CONNECTION: Final = frozenset(
+    {"bootstrap", "security", "sasl", "ssl", "enable.ssl", "socket", "broker"}
+)
+"""First words of the settings that say how to reach Kafka."""
+
+Place = tuple[str, int]
+"""Topic and partition."""
 
 
-class Fenced(BrokerUnavailable):
-    """Another mitigator writes now, or the transaction failed: begin anew."""
-
-
-class Journal:
+class TransactionalJournal:
     """One mitigator's way to and from Kafka.
 
     Args:
         settings: librdkafka's settings.
         name: transactional id, and the group that keeps the offsets.
         topics: what is read.
+        clock: learns the broker's time from the answers to written records.
     """
 
     def __init__(
-        self, settings: Mapping[str, str], name: str, topics: Sequence[str]
+        self,
+        settings: Mapping[str, str],
+        name: str,
+        topics: Sequence[str],
+        clock: BrokerClock,
     ) -> None:
         common: dict[str, Any] = {"log_level": "2", **settings}
         common.pop("group.protocol", None)  # nobody joins this group
@@ -56,7 +79,9 @@ class Journal:
             "enable.auto.commit": "false",
             "enable.partition.eof": "false",
             "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
+            # Events and commands are written without transactions: an open one of a
+            # foreign program must not hide them.
+            "isolation.level": "read_uncommitted",
             # An attack must not wait for more to come with it.
             "fetch.wait.max.ms": "100",
         }
@@ -66,14 +91,47 @@ class Journal:
             "transaction.timeout.ms": "30000",
             "linger.ms": "0",
         }
+        self._name = name
         self._topics = topics
+        self._clock = clock
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
-        self._offsets: dict[tuple[str, int], int] = {}
-        self._held: dict[tuple[str, int], int] = {}
+        self._offsets: dict[Place, int] = {}
+        self._held: dict[Place, int] = {}
+        self._refused: KafkaError | None = None
+        self._is_behind: bool | None = None
+
+    def open(self, since: datetime | None) -> None:
+        """Find out where reading begins; nothing is written.
+
+        Args:
+            since: what to begin with where nobody read before; None: with the first.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings, or the transactional id
+                belongs to a mitigator with other topics.
+            BrokerUnavailable: no broker answers.
+            TopicRefused: a topic does not exist.
+        """
+        try:
+            consumer = Consumer(self._reading)
+        except KafkaException as exc:
+            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+        self._consumer = consumer
+        try:
+            parts = [
+                part for topic in self._topics for part in _partitions(consumer, topic)
+            ]
+            self._check_owner()
+            known = consumer.committed(parts, timeout=_TIMEOUT)
+            new = [part for part in known if part.offset < 0]
+            first = _beginning(consumer, new, since) if new else []
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
+        consumer.assign([*(part for part in known if part.offset >= 0), *first])
 
     def fence(self) -> None:
-        """Shut out whoever wrote before.
+        """Shut out the mitigator that wrote before.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
@@ -88,81 +146,66 @@ class Journal:
         except KafkaException as exc:
             raise Fenced(f"no transactions: {exc.args[0].str()}") from exc
 
-    def open(self, since: datetime | None) -> None:
-        """Begin to read where the one before stopped.
+    def read(self, timeout: float, most: int = MAX_EVENTS) -> list[Message]:
+        """Return what arrived, in the order in which the topics are named.
 
         Args:
-            since: what to begin with where none was before; None: with the first.
-
-        Raises:
-            ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable: no broker answers.
-            TopicRefused: a topic does not exist.
+            timeout: seconds to wait while nothing arrives.
+            most: messages.
         """
-        try:
-            consumer = Consumer(self._reading)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-        self._consumer = consumer
-        try:
-            parts = [it for topic in self._topics for it in _of(consumer, topic)]
-            known = consumer.committed(parts, timeout=_ANSWER)
-            new = [it for it in known if it.offset < 0]
-            found = _beginning(consumer, new, since) if new else []
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
-        consumer.assign([*(it for it in known if it.offset >= 0), *found])
-
-    def read(self, timeout: float) -> list[Message]:
-        """Return what came, after up to *timeout* seconds when nothing is there."""
-        found: list[Message] = []
+        messages: list[Message] = []
         consumer = self._consumer
-        while consumer is not None and len(found) < _AT_ONCE:
-            message = consumer.poll(0 if found else timeout)
+        self._is_behind = None
+        while consumer is not None and len(messages) < most:
+            message = consumer.poll(0 if messages else timeout)
             if message is None:
                 break
             error = message.error()
             if error is None:
-                found.append(message)
+                messages.append(message)
             elif not error.retriable():
                 log.warning("reading: %s", error.str())
-        return found
+        rank = {topic: number for number, topic in enumerate(self._topics)}
+        return sorted(messages, key=lambda message: rank[message.topic() or ""])
 
-    def caught_up(self) -> bool:
-        """Return whether everything that stands on the topics was read.
+    def is_behind(self, topics: Sequence[str]) -> bool:
+        """Return whether *topics* hold records that were not read yet.
 
         Raises:
             BrokerUnavailable: no broker answers.
         """
-        if self._consumer is None:
-            return False
-        try:
-            return all(
-                it.offset >= self._consumer.get_watermark_offsets(it, _ANSWER)[1]
-                for it in self._positions(self._consumer)
+        if self._is_behind is None:
+            self._is_behind = any(place[0] in topics for place in self._held) or any(
+                self._unread(part) for part in self._positions() if part.topic in topics
             )
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
+        return self._is_behind
+
+    def caught_up(self) -> bool:
+        """Return whether everything on the topics was read.
+
+        Raises:
+            BrokerUnavailable: no broker answers.
+        """
+        return not any(self._unread(part) for part in self._positions())
 
     def done(self, message: Message) -> None:
-        """Let the next commit say that *message* is dealt with."""
-        place = message.topic() or "", message.partition() or 0
-        self._offsets[place] = (message.offset() or 0) + 1
+        """Let the next commit cover *message*."""
+        self._offsets[place_of(message)] = (message.offset() or 0) + 1
 
-    def again(self, message: Message) -> None:
-        """Read *message*'s partition again from there, after `resume`."""
-        place = message.topic() or "", message.partition() or 0
+    def hold(self, message: Message) -> None:
+        """Stop its partition, and read from *message* on after `release`."""
+        place = place_of(message)
         if self._consumer is None or place in self._held:
             return
         self._held[place] = message.offset() or 0
         self._consumer.pause([TopicPartition(*place)])
 
-    def held(self, message: Message) -> bool:
+    def is_held(self, message: Message) -> bool:
         """Return whether *message* comes after one that is to be read again."""
-        return (message.topic() or "", message.partition() or 0) in self._held
+        return place_of(message) in self._held
 
-    def resume(self) -> None:
-        """Go on with the partitions that `again` stopped."""
+    def release(self) -> None:
+        """Read the partitions again that `hold` stopped."""
         for place, offset in self._held.items():
             if self._consumer is not None:
                 self._consumer.seek(TopicPartition(*place, offset))
@@ -174,34 +217,28 @@ class Journal:
 
         Raises:
             Fenced: nothing of it counts; the state has to be read anew.
+            RecordsRefused: likewise, because of one of the records.
         """
         producer, consumer = self._producer, self._consumer
         if producer is None or consumer is None:
             raise Fenced("not open")
         offsets = [TopicPartition(*place, at) for place, at in self._offsets.items()]
+        self._refused = None
         try:
             producer.begin_transaction()
             for record in records:
-                _produce(producer, record)
+                self._produce(producer, record)
             if offsets:
                 producer.send_offsets_to_transaction(
-                    offsets, consumer.consumer_group_metadata(), _ANSWER
+                    offsets, consumer.consumer_group_metadata(), _TIMEOUT
                 )
-            _committed(producer)
+            _commit(producer)
         except KafkaException as exc:
-            raise Fenced(_why(exc.args[0])) from exc
+            error = self._refused or exc.args[0]
+            if error.code() in _REFUSED:
+                raise RecordsRefused(f"a record was refused: {error.str()}") from exc
+            raise Fenced(_reason(error)) from exc
         self._offsets.clear()
-
-    @staticmethod
-    def _positions(consumer: Consumer) -> list[TopicPartition]:
-        assigned = consumer.assignment()
-        found = consumer.position(assigned)
-        # Nothing was read of a partition yet: it is where its reading began.
-        began = {(it.topic, it.partition): it.offset for it in assigned}
-        for it in found:
-            if it.offset < 0:
-                it.offset = began[it.topic, it.partition]
-        return found
 
     @property
     def pending(self) -> bool:
@@ -209,81 +246,145 @@ class Journal:
         return bool(self._offsets)
 
     def close(self) -> None:
-        """Let go of everything; what is not committed does not count."""
+        """Release every resource; what is not committed does not count."""
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
         if self._producer is not None:
-            # Not to be waited for: another one's fence aborts what is open.
+            # Not waited for: the next fence aborts what is open.
             self._producer.purge()
             self._producer = None
         self._offsets.clear()
         self._held.clear()
 
+    def _check_owner(self) -> None:
+        """Refuse an id under which a mitigator with other topics keeps its offsets."""
+        settings = {
+            key: value
+            for key, value in self._reading.items()
+            if key in {"log_level", "client.id"} or key.split(".")[0] in _CONNECTION
+        }
+        admin = AdminClient(settings)
+        [answer] = admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(self._name)], request_timeout=_TIMEOUT
+        ).values()
+        parts = answer.result().topic_partitions
+        foreign = sorted({part.topic for part in parts} - set(self._topics))
+        if foreign:
+            raise ConfigError(
+                f"[consumers.mitigator] transactional_id: {self._name} belongs to a"
+                f" mitigator that reads {', '.join(foreign[:3])}. Set an id of its own"
+                " for each mitigator with other topics; if that one is gone, delete"
+                f" its group: kafka-consumer-groups --delete --group {self._name}"
+            )
 
-def _of(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    def _positions(self) -> list[TopicPartition]:
+        consumer = self._consumer
+        if consumer is None:
+            return []
+        assigned = consumer.assignment()
+        try:
+            positions = consumer.position(assigned)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"no positions: {exc.args[0].str()}") from exc
+        # Nothing was read of a partition yet: it is where its reading began.
+        began = {(part.topic, part.partition): part.offset for part in assigned}
+        for part in positions:
+            if part.offset < 0:
+                part.offset = began[part.topic, part.partition]
+        return positions
+
+    def _unread(self, part: TopicPartition) -> bool:
+        consumer = self._consumer
+        if consumer is None:
+            return False
+        try:
+            _low, high = consumer.get_watermark_offsets(part, _TIMEOUT)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
+        return bool(part.offset < high)
+
+    def _produce(self, producer: Producer, record: Record) -> None:
+        asked = boottime()
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._refused = self._refused or error
+                return
+            kind, stamp = message.timestamp()
+            if kind == TIMESTAMP_LOG_APPEND_TIME:
+                self._clock.learn(asked, boottime(), stamp / 1000)
+
+        while True:
+            try:
+                producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    on_delivery=delivered,
+                )
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                return
+
+
+def place_of(message: Message) -> Place:
+    """Return the topic and partition of a message."""
+    return message.topic() or "", message.partition() or 0
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
     try:
-        found = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
+        known = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
     except KafkaException as exc:
         raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
-    if found.error is not None:
+    if known.error is not None:
         raise TopicRefused(
-            f"{topic}: {found.error.str()}; `fnm-bus topics create` makes it"
+            f"{topic}: {known.error.str()}; `fnm-bus topics create` creates it"
         )
-    return [TopicPartition(topic, it, OFFSET_BEGINNING) for it in found.partitions]
+    return [
+        TopicPartition(topic, number, OFFSET_BEGINNING) for number in known.partitions
+    ]
 
 
 def _beginning(
     consumer: Consumer, parts: list[TopicPartition], since: datetime | None
 ) -> list[TopicPartition]:
     """Return *parts* with the offsets of what came after *since*."""
-    marks = [consumer.get_watermark_offsets(it, _ANSWER) for it in parts]
+    marks = [consumer.get_watermark_offsets(part, _TIMEOUT) for part in parts]
     if since is None:
         first = [low for low, _high in marks]
     else:
         stamp = round(since.timestamp() * 1000)
-        asked = [TopicPartition(it.topic, it.partition, stamp) for it in parts]
-        found = consumer.offsets_for_times(asked, timeout=_ANSWER)
+        asked = [TopicPartition(part.topic, part.partition, stamp) for part in parts]
+        answers = consumer.offsets_for_times(asked, timeout=_TIMEOUT)
         # "The end" would be wherever it is at the first fetch: it was asked for before.
         first = [
-            it.offset if it.offset >= 0 else high
-            for it, (_low, high) in zip(found, marks, strict=True)
+            answer.offset if answer.offset >= 0 else high
+            for answer, (_low, high) in zip(answers, marks, strict=True)
         ]
     return [
-        TopicPartition(it.topic, it.partition, offset)
-        for it, offset in zip(parts, first, strict=True)
+        TopicPartition(part.topic, part.partition, offset)
+        for part, offset in zip(parts, first, strict=True)
     ]
 
 
-def _produce(producer: Producer, record: Record) -> None:
-    while True:
-        try:
-            producer.produce(
-                record.topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-            )
-        except BufferError:  # a pause of everything may be many records
-            producer.poll(0.1)
-        else:
-            return
-
-
-def _committed(producer: Producer) -> None:
+def _commit(producer: Producer) -> None:
     for left in reversed(range(_ATTEMPTS)):
         try:
-            producer.commit_transaction(_ANSWER)
+            producer.commit_transaction(_TIMEOUT)
         except KafkaException as exc:
-            # The outcome is not known yet: to ask again is what librdkafka wants.
+            # The outcome is not known yet: librdkafka wants the same call again.
             if not left or not exc.args[0].retriable():
                 raise
-            log.warning("commit: %s; asking again", exc.args[0].str())
+            log.warning("commit: %s; trying again", exc.args[0].str())
         else:
             return
 
 
-def _why(error: KafkaError) -> str:
+def _reason(error: KafkaError) -> str:
     if error.code() in {KafkaError._FENCED, KafkaError.PRODUCER_FENCED}:  # noqa: SLF001 - its name
         return "another mitigator writes now"
     return f"the transaction failed: {error.str()}"

@@ -6,6 +6,7 @@ that an event whose processing fails leaves nothing behind.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_cause
 from datetime import timedelta
 from typing import Final
 
@@ -25,6 +26,7 @@ from consumers.policy import guardrails
 from consumers.policy.facts import AttackFacts
 from consumers.policy.guardrails import HOLD, PASS
 from consumers.policy.model import Policy
+from consumers.policy.rules import customer_of
 from fnm_bus import __version__
 from fnm_bus.event import Audit, Check, Mitigation, Reason, ReasonSummary
 
@@ -117,20 +119,24 @@ class Transition:
         if write:
             self.reasons[key] = reason
 
-    def set_fallback(self, key: ReasonKey) -> Sequence[str]:
+    def set_fallback(self, key: ReasonKey, cause: Cause) -> None:
         """Let a reason's fallback wants hold while a limit holds its other ones.
 
-        Returns:
-            The mitigations whose demand changed.
+        Args:
+            key: of the reason.
+            cause: why the hostgroup's mitigation is computed again, if it is.
         """
         entry = self.state.reasons[key]
-        wants = entry.reason.wants
-        own = [k for k, w in zip(entry.keys, wants, strict=True) if not w.fallback]
-        active = entry.holds and any(self._is_held(name) for name in own)
+        pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
+        active = entry.holds and any(
+            name in self.state.waiting for name, want in pairs if not want.fallback
+        )
         if active == entry.fallback:
-            return ()
+            return
         self._replace_reason(key, entry._replace(fallback=active))
-        return [k for k, w in zip(entry.keys, wants, strict=True) if w.fallback]
+        for name, want in pairs:
+            if want.fallback:
+                self.recompute(name, cause)
 
     def forget_reason(self, key: ReasonKey) -> None:
         """Forget a reason, with a tombstone."""
@@ -169,6 +175,8 @@ class Transition:
         """
         before = self.state.mitigations.get(key)
         demand = self.state.demands.get(key)
+        if demand is not None:
+            cause = replace_cause(cause, customer=self._customer_of(demand.measure))
         limits = self._limits_of(demand, cause)
         after = next_record(before, demand, cause, self.moment, limits)
         record = after.record
@@ -180,7 +188,12 @@ class Transition:
         if full and self.state.proposals >= MAX_PROPOSALS:
             self._refuse_proposal(key, before, facts, checks)
             return ""
-        return self._take(key, before, demand, after, facts, checks)
+        waited = key in self.state.waiting
+        state = self._take(key, before, demand, after, facts, checks)
+        if demand is not None and waited != (key in self.state.waiting):
+            for reason in tuple(demand):
+                self.set_fallback(reason, cause)
+        return state
 
     def put_mitigation(self, key: str, record: Mitigation, ends: float) -> None:
         """Replace a mitigation with a record that a person's decision made."""
@@ -282,8 +295,11 @@ class Transition:
         self.state.put_mitigation(key, entry)
         self._undo.append(lambda: self.state.put_mitigation(key, before))
 
-    def _is_held(self, key: str) -> bool:
-        return key in self.state.waiting
+    def _customer_of(self, measure: Measure) -> str | None:
+        policy = self.context.policy
+        network = guardrails.protected_network(measure, policy.limits.own)
+        customer = customer_of(network, policy.customers) if network else None
+        return customer.name if customer else None
 
     def _limits_of(
         self, demand: Demand | None, cause: Cause
@@ -516,4 +532,3 @@ def _suppressed(key: str, record: Mitigation) -> Check:
 def _magnitude(count: int) -> int:
     """Return 0 and 1 for themselves, and the number of digits + 1 of all others."""
     return count if count <= 1 else len(str(count)) + 1
-

@@ -78,7 +78,9 @@ def fits(wants: tuple[Want, ...]) -> bool:
     return len(msgspec.json.encode(wants)) <= MAX_WANTS_BYTES
 
 
-def action_of(policy: Policy, reason: Reason, *, fallback: bool = False) -> Action | None:
+def action_of(
+    policy: Policy, reason: Reason, *, fallback: bool = False
+) -> Action | None:
     """Return the action that a reason's rule has now; None if the rule is gone.
 
     Args:

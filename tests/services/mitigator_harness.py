@@ -1,0 +1,299 @@
+"""A mitigator's decisions without Kafka: events in, records out, clocks set by hand."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import Any
+
+from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigator.decide import apply_event
+from consumers.mitigator.expire import expire, start_waiting
+from consumers.mitigator.next_record import Moment
+from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.state import State
+from consumers.mitigator.takeover import Stored, apply_policy, recompute_all, restore
+from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
+from fnm_bus.event import (
+    AttackDetails,
+    Audit,
+    Command,
+    Event,
+    FlowSpecRule,
+    HostEvent,
+    HostgroupEvent,
+    HostgroupNetwork,
+    Mitigation,
+    Reason,
+    Receipt,
+    StatusEvent,
+)
+
+START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+OWN = (ip_network("203.0.113.0/24"), ip_network("2001:db8:1::/48"))
+HOST = "203.0.113.7"
+KEY = f"blackhole|{HOST}/32"
+
+
+def rule(name: str = "any", match: Match | None = None, **action: Any) -> Rule:
+    """Return a rule that blackholes unless told otherwise."""
+    return Rule(
+        name=name,
+        match=match or Match(),
+        action=Action(**{"action": "blackhole", **action}),
+    )
+
+
+def policy(
+    *rules: Rule,
+    hostgroups: dict[str, Action] | None = None,
+    digest: str = "p1",
+    **limits: Any,
+) -> Policy:
+    """Return a policy of *rules* for our own networks."""
+    customers: tuple[Customer, ...] = limits.pop("customers", ())
+    return Policy(
+        rules=rules or (rule(),),
+        limits=Limits(**{"own_networks": OWN, "max_affected_share": 1.0, **limits}),
+        hostgroups=hostgroups or {},
+        customers=customers,
+        digest=digest,
+    )
+
+
+class MitigatorHarness:
+    """Events in, records out.
+
+    Attributes:
+        now: the broker's time. What a mitigator's own clocks show is `clock` alone.
+        clock: seconds since the mitigator's machine started.
+        reasons: latest record of each key of the reason topic, with its time.
+        mitigations: likewise of the mitigation topic.
+        written: number of records written so far, reasons and mitigations.
+        audits: everything that was reported.
+    """
+
+    def __init__(self, chosen: Policy | None = None, **context: Any) -> None:
+        self.policy = chosen or policy()
+        self.context = DecisionContext(self.policy, **{"dry_run": False, **context})
+        self.state = State(OWN, dry_run=self.context.dry_run)
+        self.now = START
+        self.clock = 1000.0
+        self.reasons: dict[ReasonKey, Stored] = {}
+        self.mitigations: dict[str, Stored] = {}
+        self.written = 0
+        self.audits: list[Audit] = []
+        self._sequence = 0
+        self._offset = 0
+
+    # -- time ------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass at once, and leases expire at its end."""
+        self.now += timedelta(seconds=seconds)
+        self.clock += seconds
+        self.tick()
+
+    def run(self, seconds: int) -> None:
+        """Let time pass second by second, as the mitigator's loop sees it."""
+        for _ in range(seconds):
+            self.wait(1)
+
+    def tick(self) -> None:
+        """Do what the mitigator does once a second."""
+        while True:
+            changes = list(self._noted(expire(self.state, self.begin)))
+            if not changes:
+                break
+        list(self._noted(start_waiting(self.state, self.begin)))
+
+    # -- events and commands ---------------------------------------------------
+
+    def event(self, action: str, target: str = HOST, **about: Any) -> Event:
+        """Return an event; without a `sequence` it is the latest."""
+        sequence = about.pop("sequence", self._sequence + 1)
+        self._sequence = max(sequence, self._sequence)
+        receipt = Receipt(
+            event_id=f"event-{sequence}",
+            received_at=self.now - timedelta(seconds=about.pop("age", 0)),
+            sequence=sequence,
+            sensor=about.pop("sensor", "fnm1"),
+        )
+        rules: tuple[FlowSpecRule, ...] = about.pop("rules", ())
+        extra = about.pop("extra", {})
+        networks = tuple(
+            HostgroupNetwork(sent=text, network=text)
+            for text in about.pop("networks", ())
+        )
+        details = AttackDetails(
+            **{
+                "attack_uuid": "a1",
+                "attack_direction": "incoming",
+                "attack_protocol": "udp",
+                **about,
+            }
+        )
+        if action == "attack_status":
+            return StatusEvent(
+                receipt=receipt,
+                action=action,
+                ip=None if networks else target,
+                hostgroup_name=target if networks else None,
+                hostgroup_networks=networks,
+                attack_details=details,
+                flow_spec_rules=rules,
+            )
+        if networks:
+            return HostgroupEvent(
+                receipt=receipt,
+                action=action,
+                hostgroup_name=target,
+                hostgroup_networks=networks,
+                attack_details=details,
+            )
+        return HostEvent(
+            receipt=receipt,
+            action=action,
+            ip=target,
+            attack_details=details,
+            flow_spec_rules=rules,
+            extra=extra,
+        )
+
+    def send(self, action: str, target: str = HOST, **about: Any) -> Event:
+        """Make an event and let it count; return it."""
+        event = self.event(action, target, **about)
+        self.apply(event)
+        return event
+
+    def apply(self, event: Event, *, behind: bool = False) -> None:
+        """Let *event* count."""
+        change = self.begin()
+        apply_event(change, event, behind=behind)
+        self.note(change)
+
+    def command(
+        self, verb: str, key: str | None = None, *, age: float = 0, **about: Any
+    ) -> Audit:
+        """Let a person's command count; return the answer."""
+        self._offset += 1
+        if verb == "approve" and "revision" not in about and key in self.mitigations:
+            about["revision"] = self.mitigation(key).revision
+        command = Command(
+            **{
+                "command_id": f"command-{self._offset}",
+                "verb": verb,
+                "by": "alice",
+                "why": "a test",
+                "asked_at": self.now,
+                "key": key,
+                **about,
+            }
+        )
+        change = self.begin()
+        sent = Sent(command, self.now - timedelta(seconds=age), self._offset)
+        apply_command(change, sent)
+        self.note(change)
+        answers = [a for a in self.audits if a.event_id == command.command_id]
+        return answers[-1]
+
+    def restart(
+        self,
+        chosen: Policy | None = None,
+        *,
+        clock: float | None = None,
+        **context: Any,
+    ) -> None:
+        """Take over as another mitigator would, from the topics alone.
+
+        Args:
+            chosen: the new one's policy.
+            clock: seconds since the new one's machine started.
+            context: what else differs.
+        """
+        self.policy = chosen or self.policy
+        context = {"dry_run": self.context.dry_run, **context}
+        self.context = DecisionContext(self.policy, **context)
+        self.clock = self.clock if clock is None else clock
+        self.state = restore(
+            self.context,
+            self.reasons.values(),
+            self.mitigations.values(),
+            Moment(self.clock, self.now),
+        )
+        for step in (apply_policy, recompute_all):
+            change = self.begin()
+            step(change)
+            self.note(change)
+
+    # -- what came of it -------------------------------------------------------
+
+    def wanted(self) -> list[str]:
+        """Return the keys that an enforcer applies, by the records alone."""
+        pause = self.mitigations.get("pause")
+        if pause is not None and self._record(pause).state == "wanted":
+            return []
+        return sorted(
+            key
+            for key, stored in self.mitigations.items()
+            if self._record(stored).state == "wanted"
+            and not self._record(stored).dry_run
+            and self._record(stored).kind != "pause"
+            and self.lease_left(key) > 0
+        )
+
+    def lease_left(self, key: str) -> float:
+        """Return how long an enforcer would still apply a mitigation, in seconds."""
+        stored = self.mitigations[key]
+        age = (self.now - stored.at).total_seconds()
+        return self._record(stored).lease_ms / 1000 - age
+
+    def mitigation(self, key: str = KEY) -> Mitigation:
+        """Return the latest record of a mitigation."""
+        return self._record(self.mitigations[key])
+
+    def reason(self, target: str = HOST, sensor: str = "fnm1", **key: str) -> Reason:
+        """Return the latest record of a reason."""
+        name = ReasonKey(
+            sensor, key.get("scope", "host"), target, key.get("part", "attack")
+        )
+        record = self.reasons[name].record
+        assert isinstance(record, Reason)
+        return record
+
+    def reported(self, what: str) -> list[str]:
+        """Return the texts of the audit records of one kind."""
+        return [audit.text for audit in self.audits if audit.what == what]
+
+    def codes(self, what: str) -> list[str]:
+        """Return the codes of the audit records of one kind."""
+        return [audit.code for audit in self.audits if audit.what == what]
+
+    # -- inside ----------------------------------------------------------------
+
+    def begin(self) -> Transition:
+        """Return a new transition at this moment."""
+        return Transition(self.context, self.state, Moment(self.clock, self.now))
+
+    def note(self, change: Transition) -> None:
+        """Write what a transition changed, as one transaction would."""
+        for name, reason in change.reasons.items():
+            self.written += 1
+            self.reasons.pop(name, None)
+            if reason is not None:
+                self.reasons[name] = Stored(reason, self.now)
+        for key, record in change.mitigations.items():
+            self.written += 1
+            self.mitigations.pop(key, None)
+            if record is not None:
+                self.mitigations[key] = Stored(record, self.now)
+        self.audits += change.audits
+
+    def _noted(self, changes: Any) -> Any:
+        for change in changes:
+            self.note(change)
+            yield change
+
+    @staticmethod
+    def _record(stored: Stored) -> Mitigation:
+        assert isinstance(stored.record, Mitigation)
+        return stored.record
