@@ -223,6 +223,14 @@ def test_what_avro_cannot_hold_is_refused_when_written(
         Codec().encode(event, TOPIC)
 
 
+def test_a_sequence_that_javascript_cannot_hold_is_invalid() -> None:
+    largest = ban_with(receipt=Receipt(sequence=2**53 - 1))
+    assert Codec().decode(Codec().encode(largest, TOPIC)) == largest
+    value = Codec().encode(ban_with(receipt=Receipt(sequence=2**53)), TOPIC)
+    with pytest.raises(InvalidRecord, match="sequence"):
+        Codec().decode(value)
+
+
 @pytest.mark.parametrize("event", EXAMPLES)
 def test_hints_change_no_byte(event: AnyRecord) -> None:
     full_name = f"fastnetmon.{type(event).__name__}"
