@@ -28,6 +28,7 @@ from fnm_bus.event import AnyRecord, DeadLetter
 from fnm_bus.handling import GiveUp, Hold, TryLater
 from fnm_bus.progress import Progress
 from fnm_bus.reader import Read
+from fnm_bus.route import derived_id
 
 
 @pytest.fixture
@@ -129,6 +130,10 @@ def test_a_record_that_fails_again_and_again_becomes_a_dead_letter(
     assert "ValueError: no such host" in letter.reason
     assert letter.origin_topic == bench.topic
     assert letter.origin_offset == 1
+    headers = dict(record.headers)
+    place = (letter.origin_topic, letter.origin_partition or 0, letter.origin_offset)
+    assert headers["ce_id"] == derived_id("deadletter", *place).encode()
+    assert headers["ce_type"] == b"fastnetmon.deadletter"
 
 
 def test_a_failure_that_passes_is_no_dead_letter(bench: Bench) -> None:
