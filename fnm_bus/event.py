@@ -434,9 +434,9 @@ class TextMode(Struct, frozen=True, kw_only=True):
         power_pps: Power when the attack was found, by the call's third argument, in
             packets/s; null when it is not a number.
         report: The labelled report from standard input, as it came; empty for unban.
-            Its figures in packets/s and flows/s are in attack_details too; those in
-            mbps, rounded, are only here. Its address line is 0.0.0.0 for IPv6: trust
-            the event's ip.
+            Its figures are in attack_details too: those in mbps as bits/s, where 1 mbps
+            is 1,000,000 bits/s. FastNetMon cuts them to whole mbps. Its address line is
+            0.0.0.0 for IPv6: trust the event's ip.
     """
 
     direction: str = ""
