@@ -161,6 +161,31 @@ def test_what_cannot_be_decoded_becomes_a_dead_letter_at_once(bench: Bench) -> N
     assert letter.head == b"not avro"
 
 
+@pytest.mark.parametrize("ip", ["garbage", "", "192.0.2.1/32", "192.0.2.01"])
+def test_an_event_that_no_parser_makes_becomes_a_dead_letter(
+    bench: Bench, ip: str
+) -> None:
+    seen = Seen()
+    bench.put(msgspec.structs.replace(event(1), ip=ip))
+    bench.put(event(2))
+    bench.start(seen)
+    seen.until("2")
+    assert seen.ids == ["2"]
+    [record] = bench.letters.records
+    letter = CODEC.decode(record.value)
+    assert isinstance(letter, DeadLetter)
+    assert letter.reason.startswith("HostEvent: /ip: wanted ")
+
+
+@pytest.mark.parametrize("timestamp", [2**62, 2**63 - 1])
+def test_a_record_of_a_mad_time_is_read(bench: Bench, timestamp: int) -> None:
+    seen = Seen()
+    bench.put(event(1), timestamp=timestamp)
+    bench.put(event(2))
+    bench.start(seen)
+    seen.until("1", "2")
+
+
 def test_without_the_dead_letter_the_record_is_not_done(bench: Bench) -> None:
     seen, again = Seen(), Seen()
     bench.letters.refuse = lambda _record: PublishError("nobody takes it")
