@@ -26,6 +26,11 @@ class MitigatorSettings(Table):
         1900.0,
         description="FastNetMon's ban time. A sensor that was never seen to send"
         " status updates cannot renew: its mitigations last at least so long.",
+        json_schema_extra={
+            "remedy": "FastNetMon never unbans where its ban_time is 0, and every block"
+            " of fnm-bus ends: set the seconds after which it may, such as 3600; status"
+            " updates renew it"
+        },
     )
     memory: Seconds = Field(
         86_400.0,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -198,13 +198,18 @@ def raw_of(message: Message) -> Read:
         message.topic() or "",
         _number(message),
         message.offset() or 0,
-        datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        _time(message.timestamp()[1]),
         message.key(),
         tuple(headers),
         message.value(),
         None,
         "",
     )
+
+
+def _time(milliseconds: int) -> datetime:
+    """Return a record's time; its writer may have set any, so it is bounded."""
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST))
 
 
 def decoded(it: Read, codec: Codec) -> Read:
@@ -218,6 +223,10 @@ def decoded(it: Read, codec: Codec) -> Read:
     except InvalidRecord as exc:
         return it._replace(error=str(exc))
 
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, after which Python has no time."""
 
 REFUSED: Final = frozenset(
     {
