@@ -43,7 +43,7 @@ def demo(*, file: ConfigFile = None) -> None:
         fnm-bus-consumer demo --config /tmp/fnm-bus-demo-x/fnm-bus.toml
     """
     from consumers import wiring
-    from consumers.demo import rehearse
+    from consumers.demo.policy_preview import rehearse
 
     for line in rehearse(wiring.settings(file)):
         typer.echo(line)
@@ -58,7 +58,7 @@ def demo_bgp() -> None:
     Example:
         fnm-bus-consumer demo-bgp
     """
-    from consumers.demo_bgp import show
+    from consumers.demo.bgp import show
 
     for line in show():
         typer.echo(line)

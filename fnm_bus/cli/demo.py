@@ -15,9 +15,9 @@ import typer
 from fnm_bus.cli.options import colored, end, say
 
 if TYPE_CHECKING:
-    from fnm_bus.demo import Stage
+    from fnm_bus.demo.attack import Call
+    from fnm_bus.demo.environment import Stage
     from fnm_bus.settings import Settings
-    from fnm_bus.simulate import Call
 
 FAILED = 1
 _PATIENCE = 20.0
@@ -45,8 +45,8 @@ def demo(
         fnm-bus demo --hosts 200 --keep
     """
     from fnm_bus import config, schema
-    from fnm_bus.demo import stage
-    from fnm_bus.simulate import Call, Plan, attack
+    from fnm_bus.demo.attack import Call, Plan, attack
+    from fnm_bus.demo.environment import stage
 
     examples = [Call(it.arguments, it.document) for it in schema.notifications()]
     made_up = list(attack(Plan(hosts)))
@@ -75,9 +75,9 @@ def demo(
 def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
     from fnm_bus import wiring
     from fnm_bus.cli import render
-    from fnm_bus.demo import Arrival
+    from fnm_bus.demo.environment import Arrival
+    from fnm_bus.demo.replay import play
     from fnm_bus.event import DeadLetter, Event
-    from fnm_bus.play import play
     from fnm_bus.reader import Reader
 
     names = wiring.topics(settings)

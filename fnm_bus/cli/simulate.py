@@ -50,8 +50,8 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
 
         fnm-bus simulate --hosts 1 --print | head -1 | fnm-bus parse
     """
-    from fnm_bus.play import play
-    from fnm_bus.simulate import Plan, attack, count
+    from fnm_bus.demo.attack import Plan, attack, count
+    from fnm_bus.demo.replay import play
 
     plan = Plan(hosts, updates, seed)
     if print_:

@@ -11,8 +11,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
+from fnm_bus.demo.attack import Call
 from fnm_bus.errors import SpoolError
-from fnm_bus.simulate import Call
 
 _AT_ONCE: Final = 16
 """Calls that may run at a time."""

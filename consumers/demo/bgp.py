@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from consumers.demo import POLICY
-from fnm_bus.demo import Stage, stage
+from consumers.demo.policy_preview import POLICY
+from fnm_bus.demo.environment import Stage, stage
 from fnm_bus.errors import FnmBusError
 
 _BIRD: Final = """\

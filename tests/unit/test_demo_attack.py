@@ -7,10 +7,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from fnm_bus.demo.attack import Call, Plan, attack
 from fnm_bus.event import HostgroupEvent, Receipt
 from fnm_bus.parse import Parsed, parse
 from fnm_bus.route import subject_of
-from fnm_bus.simulate import Call, Plan, attack
 
 RECEIPT = Receipt(
     event_id="00000000-0000-5000-8000-000000000000",

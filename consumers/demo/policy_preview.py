@@ -11,7 +11,7 @@ from consumers.settings import AllSettings
 from fnm_bus import wiring as publishing
 from fnm_bus.event import Audit
 
-POLICY: Final = Path(__file__).with_name("demo.policy.toml")
+POLICY: Final = Path(__file__).with_name("policy.toml")
 _SHOWN: Final = 12
 
 

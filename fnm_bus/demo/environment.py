@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.demo.attack import Call
 from fnm_bus.errors import FnmBusError
 from fnm_bus.event import DeadLetter, Event
 from fnm_bus.pipeline import digest
 from fnm_bus.route import Topics
-from fnm_bus.simulate import Call
 from fnm_bus.systemd import READY
 
 SENSOR: Final = "demo"
