@@ -1,11 +1,10 @@
-"""The BGP demo: a route appears in a neighbor's table, and goes.
+"""The BGP demo: a route appears in a neighbor's table, and is withdrawn.
 
-Real parts: the installed hook, a relay, the mitigator, ExaBGP with its enforcer, and
-BIRD as the neighbor. Only the broker is librdkafka's mock cluster. Everything listens
-on loopback, needs no root, and ends with this program.
+Hook, relay, mitigator, ExaBGP with its enforcer, and BIRD as the neighbor are real.
+Only the broker is librdkafka's mock cluster. Everything listens on loopback, needs no
+root, and ends with this program. No child process gets the caller's configuration.
 """
 
-import os
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from consumers.demo.policy_preview import POLICY
-from fnm_bus.demo.environment import Stage, stage
+from consumers.settings import AllSettings
+from fnm_bus import config
+from fnm_bus.demo import environment, marker
+from fnm_bus.demo.environment import DemoEnvironment, child_environment
 from fnm_bus.errors import FnmBusError
 
 _BIRD: Final = """\
@@ -37,67 +39,90 @@ _HOST: Final = "203.0.113.25"
 _DETAILS: Final = (
     '"attack_details": {"attack_uuid": "demo", "total_incoming_pps": 3000000}'
 )
-_WITHIN: Final = 60.0
+_STEP_TIMEOUT: Final = 60.0
 
 
 def show() -> Iterator[str]:
     """Start everything, attack a host, end the attack; yield lines for a terminal.
 
     Raises:
-        FnmBusError: BIRD or ExaBGP is missing, or a route did not come or go in time.
+        FnmBusError: BIRD or ExaBGP is missing, or a step did not happen in time.
     """
     if shutil.which("bird") is None or shutil.which("birdc") is None:
         raise FnmBusError("BIRD 2 is missing: apt-get install bird2")
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fnm-")))
-        it = stack.enter_context(stage(root))
+        demo = stack.enter_context(environment.start(root))
         port = _free_port()
         (root / "bird.conf").write_text(_BIRD.format(port=port))
         control = root / "bird.ctl"
         bird = ["bird", "-f", "-c", str(root / "bird.conf"), "-s", str(control)]
-        stack.enter_context(_running(bird, root / "bird.log", {}))
-        environment = {
-            "FNM_BUS_CONFIG": str(it.config),
-            "FNM_BUS_DRY_RUN": "false",
-            "FNM_BUS_CONSUMERS__MITIGATOR__POLICY": str(POLICY),
-            "FNM_BUS_CONSUMERS__EXABGP__PORT": str(port),
-            "FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT": str(root / "exabgp.json"),
-        }
+        variables = _variables(demo, port)
+        stack.enter_context(_running(bird, root / "bird.log", variables))
         for name, ready in (("mitigator", "active:"), ("exabgp", "session")):
             command = [sys.executable, "-m", "consumers", name]
             log = root / f"{name}.log"
-            stack.enter_context(_running(command, log, environment))
-            _await(partial(_says, log, ready), name, log)
-            yield f"{name:<10} runs"
-        yield from _attack(it, control)
+            stack.enter_context(_running(command, log, variables))
+            _wait_until(partial(_has_logged, log, ready), name, log)
+            yield f"{name:<10} is running"
+        yield from _attack(demo, control)
 
 
-def _attack(it: Stage, control: Path) -> Iterator[str]:
-    log = it.directory / "mitigator.log"
-    for action, stands in (("ban", True), ("unban", False)):
+def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
+    """Return the environment of the consumers.
+
+    Raises:
+        ConfigError: with it they would use another broker than the demo's.
+    """
+    variables = child_environment(
+        {
+            "FNM_BUS_CONFIG": str(demo.config),
+            "FNM_BUS_DRY_RUN": "false",
+            "FNM_BUS_CONSUMERS__MITIGATOR__POLICY": str(POLICY),
+            "FNM_BUS_CONSUMERS__EXABGP__PORT": str(port),
+            "FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT": str(demo.directory / "exabgp.json"),
+        }
+    )
+    settings = config.load_as(AllSettings, demo.config, variables).settings
+    bootstrap = settings.kafka.get("bootstrap.servers")
+    marker.require_broker(settings.spool.directory, bootstrap)
+    return variables
+
+
+def _attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
+    log = demo.directory / "mitigator.log"
+    for action, expected, text in (
+        ("ban", True, "BIRD has the route"),
+        ("unban", False, "BIRD has no route"),
+    ):
         yield ""
-        yield f"FastNetMon says: {action} {_HOST}"
-        began = time.monotonic()
+        yield f"FastNetMon calls the hook: {action} {_HOST}"
         document = f'{{"ip": "{_HOST}", "action": "{action}", {_DETAILS}}}'
-        command = [str(it.hook), action, _HOST]
-        subprocess.run(command, input=document.encode(), check=True)  # noqa: S603 - ours
-        stored = time.monotonic()
-        _await(partial(_stands, control, stands), "BIRD", log)
-        ended = time.monotonic()
-        yield f"  stored by the hook after  {(stored - began) * 1000:6.0f} ms"
-        word = "stands" if stands else "is gone"
-        yield f"  the route {word:<8} after  {(ended - began) * 1000:6.0f} ms"
-        shown = _routes(control)
+        command = [str(demo.hook), action, _HOST]
+        called_at = time.monotonic()
+        subprocess.run(  # noqa: S603 - ours
+            command, input=document.encode(), env={}, cwd="/", check=True
+        )
+        stored_at = time.monotonic()
+        _wait_until(partial(_route_is, control, expected), "BIRD", log)
+        changed_at = time.monotonic()
+        yield f"  {'the spool has the event':<24} {_ms(stored_at - called_at)}"
+        yield f"  {text:<24} {_ms(changed_at - called_at)}"
         yield "  birdc show route:"
-        yield from (f"    {line}" for line in shown.splitlines()[1:8] or ["(none)"])
+        lines = _routes(control).splitlines()[1:8]
+        yield from (f"    {line}" for line in lines)
 
 
-def _says(log: Path, text: str) -> bool:
+def _ms(seconds: float) -> str:
+    return f"after {seconds * 1000:6.0f} ms"
+
+
+def _has_logged(log: Path, text: str) -> bool:
     return text in log.read_text(errors="replace")
 
 
-def _stands(control: Path, wanted: bool) -> bool:  # noqa: FBT001 - used by `partial`
-    return (_HOST in _routes(control)) is wanted
+def _route_is(control: Path, expected: bool) -> bool:  # noqa: FBT001 - used by `partial`
+    return (_HOST in _routes(control)) is expected
 
 
 def _routes(control: Path) -> str:
@@ -110,16 +135,16 @@ def _routes(control: Path) -> str:
 
 @contextmanager
 def _running(
-    command: list[str], log: Path, environment: Mapping[str, str]
+    command: list[str], log: Path, variables: Mapping[str, str]
 ) -> Iterator[None]:
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - ours, and BIRD
             command,
             cwd=log.parent,
-            env={**os.environ, **environment},
+            env=dict(variables),
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
     try:
         yield
@@ -132,12 +157,14 @@ def _running(
             process.wait()
 
 
-def _await(true: Callable[[], bool], what: str, log: Path) -> None:
-    end = time.monotonic() + _WITHIN
-    while not true():
+def _wait_until(condition: Callable[[], bool], program: str, log: Path) -> None:
+    end = time.monotonic() + _STEP_TIMEOUT
+    while not condition():
         if time.monotonic() > end:
             tail = log.read_text(errors="replace")[-2000:]
-            raise FnmBusError(f"{what}: nothing within {_WITHIN:.0f} s\n{tail}")
+            raise FnmBusError(
+                f"{program}: nothing happened within {_STEP_TIMEOUT:.0f} s\n{tail}"
+            )
         time.sleep(0.01)
 
 

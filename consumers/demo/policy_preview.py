@@ -1,66 +1,122 @@
-"""The mitigator's part of the demo: what it would do about what was just published."""
+"""The demo's preview: what its policy would decide about the events on the topics.
 
-import logging
-from collections.abc import Iterator
+It only reads: no consumer group, no producer, no mitigator. The decisions come from the
+same pure functions as a mitigator's.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from consumers import asking, wiring
-from consumers.metrics import MitigatorMetrics
+from consumers.mitigator.explain import replay
 from consumers.settings import AllSettings
 from fnm_bus import wiring as publishing
-from fnm_bus.event import Audit
+from fnm_bus.demo import marker
+from fnm_bus.event import Audit, Event, HostEvent, HostgroupEvent, StatusEvent
 
 POLICY: Final = Path(__file__).with_name("policy.toml")
-_SHOWN: Final = 12
+_LISTED: Final = 12
+_INFORMING: Final = "notify"
+"""The kind of a measure that informs people and blocks nothing."""
+_WORDS: Final = {
+    "wanted": "start",
+    "proposed": "propose",
+    "refused": "refuse",
+    "ended": "end",
+}
 
 
-def rehearse(settings: AllSettings) -> Iterator[str]:
-    """Run a mitigator over what stands on the topics; yield lines for a terminal.
+class Decision(NamedTuple):
+    """One decision that the policy would take.
 
-    The policy is the demo's, and it is a dry run.
+    Attributes:
+        word: start, propose, inform, refuse or end.
+        audit: the audit record that would be published.
+    """
+
+    word: str
+    audit: Audit
+
+
+def preview(settings: AllSettings) -> Iterator[str]:
+    """Yield the decisions of the demo's policy as lines for a terminal.
+
+    Args:
+        settings: the configuration of a running `fnm-bus demo`.
 
     Raises:
-        BrokerUnavailable, TopicRefused, ConfigError: the topics cannot be read.
+        ConfigError: this is not the configuration of a demo.
+        BrokerUnavailable, TopicRefused: the topics cannot be read.
     """
-    logging.getLogger("consumers").setLevel(logging.WARNING)
-    of = settings.consumers
-    known = settings.model_copy(
+    spool, bootstrap = settings.spool.directory, settings.kafka.get("bootstrap.servers")
+    marker.require_broker(spool, bootstrap)
+    decisions = list(_decide(_read_events(settings), settings))
+    yield "What the demo's policy would decide about these events:"
+    yield ""
+    yield from _list(decisions)
+    yield from _explain_first(decisions, "start")
+    yield from _explain_first(decisions, "refuse")
+    yield ""
+    yield from _sum_up(Counter(decision.word for decision in decisions))
+
+
+def _read_events(settings: AllSettings) -> Iterator[Event]:
+    names = publishing.topics(settings)
+    topics = [names.host, names.hostgroup, names.status]
+    for record in asking.records(settings, topics):
+        if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):
+            yield record.event
+
+
+def _decide(events: Iterable[Event], settings: AllSettings) -> Iterator[Decision]:
+    consumers = settings.consumers
+    mitigator = consumers.mitigator.model_copy(update={"policy": POLICY})
+    with_policy = settings.model_copy(
         update={
             "dry_run": True,
-            "consumers": of.model_copy(
-                update={"mitigator": of.mitigator.model_copy(update={"policy": POLICY})}
-            ),
+            "consumers": consumers.model_copy(update={"mitigator": mitigator}),
         }
     )
-    it = wiring.mitigator(known, MitigatorMetrics())
-    it.once = True
-    it.run()
-    topic = publishing.topics(known).audit
-    found = [it.event for it in asking.records(known, [topic])]
-    audits = [it for it in found if isinstance(it, Audit)]
-    yield from _told(audits)
+    kinds: dict[str, str] = {}
+    for explained in replay(events, wiring.terms(with_policy)):
+        kinds |= {change.key: change.kind for change in explained.changes}
+        for audit in explained.audits:
+            word = _WORDS.get(audit.what)
+            if kinds.get(audit.key or "") == _INFORMING:
+                word = "inform" if audit.what == "wanted" else None
+            if word is not None:
+                yield Decision(word, audit)
 
 
-def _told(audits: list[Audit]) -> Iterator[str]:
-    shown = sorted((it for it in audits if it.what != "ignored"), key=lambda it: it.at)
-    for it in shown[:_SHOWN]:
-        yield f"  {it.what:<9} {it.key or it.target or ''}"
-        yield f"            {it.text}"
-    if len(shown) > _SHOWN:
-        yield f"  … and {len(shown) - _SHOWN} more"
-    refused = next((it for it in shown if it.what == "refused"), None)
-    started = next((it for it in shown if _touches(it)), None)
-    for it in filter(None, (started, refused)):
-        yield ""
-        yield f"Why {it.key} was {it.what}:"
-        for check in it.checks:
-            yield f"  {check.verdict:<9} {check.stage} {check.name:<12} {check.text}"
-    ended = sum(it.what == "ended" for it in audits)
-    began = sum(it.what == "wanted" for it in audits)
+def _list(decisions: list[Decision]) -> Iterator[str]:
+    for word, audit in decisions[:_LISTED]:
+        yield f"  {word:<8} {audit.key or audit.target or ''}"
+        yield f"           {audit.text}"
+    if len(decisions) > _LISTED:
+        yield f"  … and {len(decisions) - _LISTED} more"
+
+
+def _explain_first(decisions: list[Decision], word: str) -> Iterator[str]:
+    """Yield every check of the first decision of one kind."""
+    audit = next((d.audit for d in decisions if d.word == word), None)
+    if audit is None:
+        return
     yield ""
-    yield f"{began} mitigations would have begun, {ended} ended. Dry run: none did."
+    yield f"The checks behind “{word} {audit.key}”:"
+    for check in audit.checks:
+        yield f"  {check.verdict:<9} {check.stage:<9} {check.name:<12} {check.text}"
 
 
-def _touches(audit: Audit) -> bool:
-    return audit.what == "wanted" and not (audit.key or "").startswith("notify")
+def _sum_up(count: Counter[str]) -> Iterator[str]:
+    yield (
+        f"{_plural(count['start'], 'mitigation')} would start,"
+        f" {count['end']} would end, {count['refuse']} would be refused;"
+        f" {_plural(count['inform'], 'decision')} would only inform people."
+    )
+    yield "This is a preview: nothing was blocked, and nothing was published."
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
