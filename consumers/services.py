@@ -35,31 +35,38 @@ def mitigator(
 
 
 def demo(*, file: ConfigFile = None) -> None:
-    """Show what the mitigator would do about what stands on the topics, and why.
+    """Show what the demo's policy would decide about the events of `fnm-bus demo`.
 
-    A dry run with a policy that comes with it; `fnm-bus demo` ends with it.
+    `fnm-bus demo` ends with it. It only reads the topics, and refuses every
+    configuration that no demo wrote. For your own policy and topics use `explain`.
 
     Example:
         fnm-bus-consumer demo --config /tmp/fnm-bus-demo-x/fnm-bus.toml
     """
     from consumers import wiring
-    from consumers.demo import rehearse
+    from consumers.demo.policy_preview import preview
 
-    for line in rehearse(wiring.settings(file)):
+    for line in preview(wiring.settings(file)):
         typer.echo(line)
 
 
 def demo_bgp() -> None:
-    """Show a real route appear in a real neighbor's table, and go.
+    """Show how a route appears in a BGP neighbor's table, and is withdrawn.
 
-    Starts everything on loopback, and stops it: a broker, a relay, the mitigator,
-    ExaBGP, and BIRD 2 as the neighbor, which has to be installed. Needs no root.
+    Starts a broker, a relay, the mitigator, ExaBGP and BIRD 2 (install it first) on
+    loopback, and stops them at the end. Needs no root. Uses no configured spool,
+    broker or neighbor, whatever the environment sets.
 
     Example:
         fnm-bus-consumer demo-bgp
     """
-    from consumers.demo_bgp import show
+    import signal
+    import sys
 
+    from consumers.demo.bgp import show
+
+    # Without this, SIGTERM would leave the child processes behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     for line in show():
         typer.echo(line)
 

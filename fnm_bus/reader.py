@@ -31,6 +31,16 @@ log = logging.getLogger(__name__)
 _ANSWER: Final = 10.0
 """Seconds for questions to the broker."""
 
+_LOOKING: Final = {
+    # librdkafka wants a group's name; nobody joins it, and nothing is committed.
+    "group.id": "fnm-bus-tail",
+    "enable.auto.commit": "false",
+    "allow.auto.create.topics": "false",
+    "enable.partition.eof": "true",
+}
+"""Settings that [kafka] cannot change: with others a reader would create topics, or
+commit offsets for a group of somebody else."""
+
 
 class Read(NamedTuple):
     """One record, as it was found.
@@ -59,10 +69,10 @@ class Read(NamedTuple):
 
 
 class Reader:
-    """Reads whole topics, all partitions, and commits nothing.
+    """Reads whole topics, all partitions; creates and commits nothing.
 
     Args:
-        settings: librdkafka's settings.
+        settings: librdkafka's settings; what would change something is not obeyed.
         topics: names of the topics.
         codec: decodes the values.
         from_beginning: whether to read what is there already.
@@ -154,14 +164,11 @@ class Reader:
 
     def _open(self) -> Consumer:
         settings = {
-            # A group is only needed by name: nothing is committed, nobody joins.
-            "group.id": "fnm-bus-tail",
-            "enable.auto.commit": "false",
-            "enable.partition.eof": "true",
             "auto.offset.reset": "earliest",
             # What fails is raised or said here; each attempt to connect is no news.
             "log_level": "2",
             **self._settings,
+            **_LOOKING,
             "error_cb": self._error,
         }
         try:

@@ -1,4 +1,4 @@
-"""Play calls of FastNetMon through the hook, as FastNetMon makes them.
+"""Call the hook with a list of calls, as FastNetMon would.
 
 Every call is a process of its own, started in the order of the calls: a notification's
 place in the order is the start of its process.
@@ -11,24 +11,24 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
+from fnm_bus.demo.attack import NotifyCall
 from fnm_bus.errors import SpoolError
-from fnm_bus.simulate import Call
 
 _AT_ONCE: Final = 16
 """Calls that may run at a time."""
-_WITHIN: Final = 30.0
+_CALL_TIMEOUT: Final = 30.0
 """Seconds for a call."""
 _TICK: Final = 0.01
-"""Seconds between the starts of two calls, for Linux counts starts in such ticks."""
+"""Seconds between the starts of two calls: Linux counts starts in such ticks."""
 
 
-def play(hook: Path, calls: Iterable[Call], rate: float = 0.0) -> Iterator[int]:
+def replay(hook: Path, calls: Iterable[NotifyCall], rate: float = 0.0) -> Iterator[int]:
     """Start *hook* for every call; yield each exit status, in the order of the calls.
 
     Args:
         hook: what `fnm_bus.install.install` wrote.
-        calls: what FastNetMon would say.
-        rate: calls in a second, at most 100; 0 for as many as there may be.
+        calls: FastNetMon's calls.
+        rate: calls per second, at most 100; 0 means as fast as possible.
 
     Raises:
         SpoolError: the hook cannot be started, or does not end.
@@ -39,19 +39,19 @@ def play(hook: Path, calls: Iterable[Call], rate: float = 0.0) -> Iterator[int]:
     try:
         for call in calls:
             if len(running) >= _AT_ONCE:
-                yield _end(running.popleft())
+                yield _wait_for(running.popleft())
             sleep(max(0.0, due - monotonic()))
             due = max(due, monotonic() - step) + step
-            running.append(_start(hook, call))
+            running.append(_start_hook(hook, call))
         while running:
-            yield _end(running.popleft())
+            yield _wait_for(running.popleft())
     finally:
         for process in running:
             process.kill()
             process.wait()
 
 
-def _start(hook: Path, call: Call) -> subprocess.Popen[bytes]:
+def _start_hook(hook: Path, call: NotifyCall) -> subprocess.Popen[bytes]:
     try:
         process = subprocess.Popen(  # noqa: S603 - the hook that was given
             [hook, *call.arguments],
@@ -72,10 +72,10 @@ def _start(hook: Path, call: Call) -> subprocess.Popen[bytes]:
     return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
+def _wait_for(process: subprocess.Popen[bytes]) -> int:
     try:
-        return process.wait(_WITHIN)
+        return process.wait(_CALL_TIMEOUT)
     except subprocess.TimeoutExpired as exc:
         process.kill()
         process.wait()
-        raise SpoolError(f"the hook did not end within {_WITHIN:.0f} s") from exc
+        raise SpoolError(f"the hook did not end within {_CALL_TIMEOUT:.0f} s") from exc

@@ -1,7 +1,8 @@
-"""A made-up attack, as FastNetMon Advanced would tell of it.
+"""A simulated attack: the calls that FastNetMon Advanced would make.
 
-Pure: the same plan always gives the same calls. Addresses are those set aside for
-documentation (RFC 5737, RFC 3849); no traffic is made.
+Pure: the same plan always gives the same calls. All addresses are from the ranges for
+documentation (RFC 5737, RFC 3849), and no traffic is sent. The names of the hostgroups
+say that they are simulated, so that no rule of a policy is meant for them.
 """
 
 import json
@@ -12,8 +13,8 @@ from random import Random
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-GROUP: Final = "customers"
-PARENT: Final = "backbone"
+GROUP: Final = "simulated-hostgroup"
+PARENT: Final = "simulated-parent-hostgroup"
 _NETWORKS: Final = ("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
 _SOURCES: Final = int(IPv4Address("203.0.113.0"))
 _SIXTH: Final = int(IPv6Address("2001:db8::"))
@@ -34,21 +35,21 @@ _KINDS: Final = (
 _IPV4_HOSTS: Final = 508
 
 
-class Call(NamedTuple):
-    """One call by FastNetMon: the arguments, and what is on stdin."""
+class NotifyCall(NamedTuple):
+    """One call by FastNetMon: the arguments, and the document on stdin."""
 
     arguments: tuple[str, ...]
     document: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be made up.
+class AttackPlan:
+    """The size of a simulated attack.
 
     Attributes:
-        hosts: how many are attacked; at least 1.
-        updates: rounds of status updates while the attack lasts.
-        seed: decides everything that is left to chance.
+        hosts: number of attacked hosts; at least 1.
+        updates: rounds of status updates during the attack.
+        seed: seed of all random values.
     """
 
     hosts: int = 10
@@ -63,11 +64,11 @@ class _Victim(NamedTuple):
     rule: dict[str, Any] | None
 
 
-def attack(plan: Plan) -> Iterator[Call]:
+def attack(plan: AttackPlan) -> Iterator[NotifyCall]:
     """Yield the calls of one attack in their order.
 
-    First every host is banned (and, for some, a Flow Spec rule announced), halfway the
-    hostgroup; then come the rounds of status updates; then everything is taken back.
+    First every host is banned, some with a Flow Spec rule, and halfway the hostgroup.
+    Then come the rounds of status updates. At the end everything is unbanned.
     """
     chance = Random(plan.seed)  # noqa: S311 - made-up figures, no secrets
     victims = [_victim(chance, number) for number in range(plan.hosts)]
@@ -88,17 +89,17 @@ def attack(plan: Plan) -> Iterator[Call]:
     yield _call("unban", group)
 
 
-def count(plan: Plan) -> int:
+def count(plan: AttackPlan) -> int:
     """Return how many calls `attack` yields."""
     return sum(1 for _ in attack(plan))
 
 
-def _call(action: str, document: dict[str, Any], ip: str = "") -> Call:
+def _call(action: str, document: dict[str, Any], ip: str = "") -> NotifyCall:
     # The form since 2024: compact, keys sorted, a line's end.
     text = json.dumps(
         {**document, "action": action}, sort_keys=True, separators=(",", ":")
     )
-    return Call((action, ip) if ip else (), f"{text}\n".encode())
+    return NotifyCall((action, ip) if ip else (), f"{text}\n".encode())
 
 
 def _victim(chance: Random, number: int) -> _Victim:
