@@ -5,8 +5,7 @@ from datetime import datetime
 from math import inf
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from consumers.policy.facts import CLOSES
-from consumers.mitigator.state import SUPPRESSED
+from consumers.mitigation.states import SUPPRESSED
 from fnm_bus.event import EPOCH, Mitigation
 
 T = TypeVar("T")
@@ -97,8 +96,8 @@ class Bulletin(NamedTuple, Generic[T]):
 
 def group_of(mitigation: Mitigation) -> Group:
     """Return the hostgroup, else the customer, else the group of all others."""
-    if mitigation.group:
-        return Group("hostgroup", mitigation.group)
+    if mitigation.hostgroup:
+        return Group("hostgroup", mitigation.hostgroup)
     if mitigation.customer:
         return Group("customer", mitigation.customer)
     return Group("all", "")
@@ -109,7 +108,7 @@ def why_over(before: Mitigation, after: Mitigation) -> str:
     word, _, rest = after.cause.partition(" ")
     if after.state == SUPPRESSED or after.cause.startswith(_BY_PEOPLE):
         return PERSON
-    if word in CLOSES and rest.startswith("by "):
+    if word in {"unban", "partial_unblock"} and rest.startswith("by "):
         return UNBAN
     ran_out = EPOCH < before.expires_at <= after.changed_at
     return LEASE if ran_out or "lease ran out" in after.cause else OTHER

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.mitigator.state import PROPOSED
+from consumers.mitigation.states import PROPOSED
 from consumers.webhook.bulletin import (
     CONTINUES,
     OVER,
@@ -177,7 +177,7 @@ def _attacks(member: Member) -> list[Attack]:
         Attack(
             target=it.target,
             sensor=it.sensor,
-            attack_uuid=it.attack_uuid,
+            attack_uuid=it.attack,
             pps=it.pps,
             bits=it.bits,
         )

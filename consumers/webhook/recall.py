@@ -19,7 +19,7 @@ from confluent_kafka import (
 from msgspec.structs import replace
 
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.state import PAUSE, PROPOSED, WANTED
+from consumers.mitigation.states import PAUSE, PROPOSED, WANTED
 from consumers.webhook.bulletin import Member, why_over
 from fnm_bus.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused

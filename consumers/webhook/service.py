@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, TypeAlias
 
-from consumers import wiring
+from consumers import serving
 from consumers.mitigation.clock import now as boottime
 from consumers.settings import AllSettings, WebhookSettings
 from consumers.webhook import notice, post
@@ -229,4 +229,4 @@ def main(settings: AllSettings) -> None:
     storms: Storms[Place] = Storms(of.group_wait, of.group_interval)
     metrics = ConsumeMetrics()
     service = Service(settings, Webhook(storms, sending, of.template), metrics)
-    wiring.serve(settings, service, metrics.registry())
+    serving.serve(settings, service, metrics.registry())

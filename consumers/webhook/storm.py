@@ -12,7 +12,7 @@ from datetime import timedelta
 from math import inf
 from typing import Final, Generic, TypeVar
 
-from consumers.mitigator.state import NONE, PAUSE, PROPOSED, WANTED
+from consumers.mitigation.states import PAUSE, PROPOSED, WANTED
 from consumers.webhook.bulletin import (
     OVER,
     PAUSED,
@@ -63,7 +63,7 @@ class Storms(Generic[T]):
         for it in told:
             if it.mitigation.kind == PAUSE:
                 self._paused = not it.over
-            elif it.mitigation.kind != NONE:
+            else:
                 groups.setdefault(group_of(it.mitigation), []).append(it)
         for group, members in groups.items():
             found = chain(members, timedelta(seconds=self._wait))
@@ -88,7 +88,7 @@ class Storms(Generic[T]):
         if it.kind == PAUSE:
             return self._button(it, token)
         storm = self._of.get(it.key)
-        if it.kind == NONE or (storm is None and it.state not in _LIVE):
+        if storm is None and it.state not in _LIVE:
             return False
         if storm is None:
             group = group_of(it)

@@ -18,7 +18,7 @@ from services.process import Server, wait_until
 from services.receiver import Receiver
 
 from fnm_bus.codec import Codec
-from fnm_bus.event import Mitigation, Reason
+from fnm_bus.event import Mitigation, ReasonSummary
 from fnm_bus.topics import Admin, Topic
 
 PARTITIONS = 4
@@ -33,13 +33,13 @@ def mitigation(number: int, state: str = "wanted", **other: Any) -> Mitigation:
         "kind": "blackhole",
         "state": state,
         "prefix": prefix,
-        "group": "web",
+        "hostgroup": "web",
         "started_at": datetime(2026, 5, 1, tzinfo=UTC),
         "changed_at": now,
         "lease_ms": 900_000,
         "expires_at": now + timedelta(minutes=15),
         "cause": "unban by fra1" if state == "ended" else "ban by fra1: rule big",
-        "reasons": (Reason(sensor="fra1", rule="big", holds=True, pps=number),),
+        "reasons": (ReasonSummary(sensor="fra1", rule="big", pps=number),),
     }
     return Mitigation(**{**facts, **other})
 
@@ -285,7 +285,7 @@ def test_a_server_that_is_away_does_not_keep_a_webhook_from_reading(
     house.start_anew()
     house.put([mitigation(1)])
     house.notices(1)
-    house.put([mitigation(2, group="mail"), mitigation(3, group="dns")])
+    house.put([mitigation(2, hostgroup="mail"), mitigation(3, hostgroup="dns")])
     wait_until(
         lambda: house.log.read_text().count("mitigation started (hostgroup") == 3,
         30,

@@ -13,7 +13,7 @@ from consumers.webhook.bulletin import Bulletin
 from consumers.webhook.notice import body, escaped, notice_of, slack
 from consumers.webhook.notice_fields import Attack, Cause, Item, Notice, Whose
 from consumers.webhook.storm import Storms
-from fnm_bus.event import FlowMatch, Mitigation, Reason
+from fnm_bus.event import FlowMatch, Mitigation, ReasonSummary
 
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 NOW = START + timedelta(minutes=31)
@@ -22,12 +22,11 @@ DOCS = Path(__file__).parents[2] / "docs/reference/notice.md"
 
 def mitigation(number: int = 1, **other: Any) -> Mitigation:
     address = f"198.51.{number // 256}.{number % 256}"
-    reason = Reason(
+    reason = ReasonSummary(
         sensor="fra1",
         target=address,
-        attack_uuid=f"uuid-{number}",
+        attack=f"uuid-{number}",
         rule="big",
-        holds=True,
         pps=number * 1000,
         bits=number * 10**7,
     )
@@ -36,7 +35,7 @@ def mitigation(number: int = 1, **other: Any) -> Mitigation:
         "kind": "blackhole",
         "state": "wanted",
         "prefix": f"{address}/32",
-        "group": "web",
+        "hostgroup": "web",
         "started_at": START,
         "changed_at": START,
         "expires_at": START + timedelta(minutes=15),
@@ -147,7 +146,7 @@ def test_a_lease_that_ran_out_while_the_storm_goes_on_is_said_at_once() -> None:
 
 
 def test_the_red_button_has_its_own_words() -> None:
-    button = {"key": "pause", "kind": "pause", "reasons": (), "group": None}
+    button = {"key": "pause", "kind": "pause", "reasons": (), "hostgroup": None}
     pressed = mitigation(**button, cause="paused by ann: maintenance")
     released = over(**button, cause="resumed by ann: done")
     paused, resumed = told((pressed,), (released,))
@@ -182,7 +181,7 @@ def test_the_order_of_partitions_does_not_change_a_key() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"group": "mail"}, {"started_at": START + timedelta(seconds=1)}, {"key": "x"}],
+    [{"hostgroup": "mail"}, {"started_at": START + timedelta(seconds=1)}, {"key": "x"}],
 )
 def test_another_storm_has_another_key(other: dict[str, Any]) -> None:
     (one,), (another,) = told((mitigation(),)), told((mitigation(**other),))
@@ -204,7 +203,7 @@ def test_the_list_is_cut_and_says_by_how_much() -> None:
 
 
 def test_a_name_cannot_break_a_line() -> None:
-    (notice,) = told((mitigation(group="a\nIt is over\x1b[2J"),))
+    (notice,) = told((mitigation(hostgroup="a\nIt is over\x1b[2J"),))
     assert notice.title == "1 mitigation started (hostgroup a It is over [2J)"
 
 
@@ -234,7 +233,7 @@ def test_slack_gets_text_and_blocks() -> None:
 
 
 def test_slack_gets_no_mention_out_of_a_name() -> None:
-    (notice,) = told((mitigation(group="<!channel> & <@U1>"),))
+    (notice,) = told((mitigation(hostgroup="<!channel> & <@U1>"),))
     header = slack(notice)["blocks"][0]["text"]["text"]  # type: ignore[index]
     assert "hostgroup &lt;!channel&gt; &amp; &lt;@U1&gt;" in header
     assert "<" not in json.dumps(slack(notice))
@@ -242,7 +241,7 @@ def test_slack_gets_no_mention_out_of_a_name() -> None:
 
 def test_slacks_limits_are_kept() -> None:
     name = "<&>" * 2000
-    records = tuple(mitigation(n, prefix=name, group=name) for n in range(20))
+    records = tuple(mitigation(n, prefix=name, hostgroup=name) for n in range(20))
     found: Any = slack(told(records)[0])
     header, section = found["blocks"][0]["text"], found["blocks"][1]["text"]
     assert len(header["text"]) <= 150

@@ -38,7 +38,7 @@ def mitigation(number: int = 1, state: str = "wanted", **other: object) -> Mitig
         "kind": "blackhole",
         "state": state,
         "prefix": prefix,
-        "group": "web",
+        "hostgroup": "web",
         "started_at": START,
         "changed_at": START,
         "cause": "ban by fra1: rule any",
@@ -150,7 +150,7 @@ def test_what_started_and_ended_within_the_wait_is_told_twice(desk: Desk) -> Non
 
 
 def test_hostgroups_are_told_of_apart(desk: Desk) -> None:
-    desk.take(mitigation(1), mitigation(2, group="mail"))
+    desk.take(mitigation(1), mitigation(2, hostgroup="mail"))
     assert desk.wait(WAIT) == [STARTED, STARTED]
 
 
@@ -165,15 +165,15 @@ def test_hostgroups_are_told_of_apart(desk: Desk) -> None:
 def test_a_storm_belongs_to_the_hostgroup_else_the_customer_else_all(
     group: str | None, customer: str | None, wanted: tuple[str, str]
 ) -> None:
-    assert group_of(mitigation(group=group, customer=customer)) == wanted
+    assert group_of(mitigation(hostgroup=group, customer=customer)) == wanted
 
 
 def test_a_mitigation_stays_in_its_storm_when_its_hostgroup_is_learnt_later(
     desk: Desk,
 ) -> None:
-    desk.take(mitigation(group=None))
+    desk.take(mitigation(hostgroup=None))
     desk.wait(WAIT)
-    desk.take(mitigation(group="web"), ended(group="web"))
+    desk.take(mitigation(hostgroup="web"), ended(hostgroup="web"))
     assert desk.wait(3600) == [OVER]
 
 
@@ -324,7 +324,7 @@ def _played(steps: list[tuple[int, str, float, float]]) -> Desk:
     desk = Desk()
     for number, state, pause, ends in steps:
         group = ("web", "mail")[number % 2]
-        it = mitigation(number, state, group=group)
+        it = mitigation(number, state, hostgroup=group)
         desk.take(replace(it, cause="unban by fra1"), ends=ends)
         desk.wait(pause)
     for number in range(1, 7):
