@@ -113,7 +113,12 @@ def test_a_notice_of_one_speaks_of_one() -> None:
 
 def test_the_end_says_how_many_how_long_and_why() -> None:
     records = tuple(mitigation(number) for number in range(4))
-    ends = (over(0), over(1), over(2, "operator", cause="withdrawn by ann: false alarm", by="ann"), over(3))
+    ends = (
+        over(0),
+        over(1),
+        over(2, "operator", cause="withdrawn by ann: false alarm", by="ann"),
+        over(3),
+    )
     _, notice = told(records, ends)
     assert notice.ends == {"unban": 3, "operator": 1}
     assert notice.text.splitlines()[:2] == [
@@ -212,8 +217,8 @@ def test_decisions_that_only_inform_block_nothing() -> None:
     assert "until" not in started.text
     assert started.until is None
     assert (started.informing, started.live) == (1, {})
-    assert ended.title == "It is over: 1 attack ended, nothing was blocked" + (
-        " (hostgroup web)"
+    assert ended.title == (
+        "It is over: 1 attack ended, nothing was blocked (hostgroup web)"
     )
 
 

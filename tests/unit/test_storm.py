@@ -307,7 +307,7 @@ def test_a_change_that_waits_for_approval_is_news(desk: Desk) -> None:
     assert desk.take(waiting, waiting, mitigation()) == [True, False, False]
 
 
-def test_the_default_hostgroup_is_not_a_group(desk: Desk) -> None:
+def test_the_default_hostgroup_is_not_a_group() -> None:
     one = mitigation(hostgroup="global", customer="acme")
     assert group_of(one) == ("customer", "acme")
     assert group_of(replace(one, customer=None)) == ("all", "")
