@@ -128,11 +128,8 @@ def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
         mitigation = read.event
         if not isinstance(mitigation, Mitigation):
             continue
-        is_pause = mitigation.kind == PAUSE
         cause = mitigation.cause
-        if mitigation.state == WANTED or (
-            mitigation.state == PROPOSED and not is_pause
-        ):
+        if mitigation.state in (PROPOSED, WANTED):
             expired = read.at.timestamp() + mitigation.lease_ms / 1000
             if not mitigation.lease_ms or expired > broker_time - _OLD:
                 ends = ends_of(mitigation, read.at, broker_time)
