@@ -136,10 +136,10 @@ def webhook(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer webhook
     """
-    from consumers import wiring
-    from consumers.webhook import service as it
+    from consumers import serving
+    from consumers.webhook import service
 
-    it.main(wiring.settings(file))
+    service.main(serving.settings(file))
 
 
 def jsonlines(*, file: ConfigFile = None) -> None:
@@ -148,10 +148,10 @@ def jsonlines(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer jsonlines | jq .event.action
     """
-    from consumers import jsonlines as it
-    from consumers import wiring
+    from consumers import jsonlines as program
+    from consumers import serving
 
-    it.main(wiring.settings(file))
+    program.main(serving.settings(file))
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:
