@@ -83,10 +83,10 @@ def exabgp(
         fnm-bus-consumer exabgp --config /etc/fnm-bus/fnm-bus.toml
     """
     from consumers import wiring
-    from consumers.enforcers import exabgp_config
-    from consumers.enforcers import watchdog as dog
-    from consumers.enforcers.exabgp import ExabgpBackend
-    from consumers.enforcers.exabgp_session import pipes
+    from consumers.enforcers.exabgp import config
+    from consumers.enforcers.exabgp import watchdog as dog
+    from consumers.enforcers.exabgp.backend import ExabgpBackend
+    from consumers.enforcers.exabgp.session import pipes
     from consumers.metrics import EnforcerMetrics
 
     known = wiring.settings(file)
@@ -101,7 +101,7 @@ def exabgp(
         backend.open(when_gone=it.stop)
         wiring.serve(known, it, metrics.registry())
     else:
-        exabgp_config.run(of, file)
+        config.run(of, file)
 
 
 def nftables(*, file: ConfigFile = None) -> None:
@@ -113,7 +113,7 @@ def nftables(*, file: ConfigFile = None) -> None:
         fnm-bus-consumer nftables
     """
     from consumers import wiring
-    from consumers.enforcers.nftables import NftablesBackend
+    from consumers.enforcers.nftables.backend import NftablesBackend
     from consumers.metrics import EnforcerMetrics
 
     known = wiring.settings(file)

@@ -41,13 +41,13 @@ class EnforcerSettings(Table):
         _STATE / "enforcer.json",
         description="What stands and until when, for a restart without Kafka.",
     )
-    interval: Seconds = Field(
+    reconcile_interval: Seconds = Field(
         3.0, description="Seconds between two comparisons of wanted and actual."
     )
-    max_skew: Seconds = Field(
+    max_clock_skew: Seconds = Field(
         30.0,
-        description="Difference between the broker's clock and this machine's from"
-        " which on it is told as a fault. Leases are corrected by it in any case.",
+        description="Diff between the broker's clock and this machine's from"
+        " which on it is told as a fault. LeaseTable are corrected by it in any case.",
     )
 
 
@@ -69,10 +69,10 @@ class ExabgpSettings(EnforcerSettings):
         description="Seconds after which the neighbor withdraws everything when ExaBGP"
         " says nothing any more.",
     )
-    next_hop4: Text = Field(
+    ipv4_next_hop: Text = Field(
         "192.0.2.1", description="Next hop of IPv4 blackholes, routed to nowhere."
     )
-    next_hop6: Text = Field(
+    ipv6_next_hop: Text = Field(
         "100::1", description="Next hop of IPv6 blackholes (RFC 6666)."
     )
     communities: tuple[Text, ...] = Field(
@@ -83,7 +83,7 @@ class ExabgpSettings(EnforcerSettings):
     user: Text | None = Field(
         None, description="User that ExaBGP becomes. Without it, it stays who it is."
     )
-    grace: Seconds = Field(
+    watchdog_grace: Seconds = Field(
         5.0,
         description="Seconds after the end of a lease from which on the watchdog"
         " withdraws what the enforcer left standing.",

@@ -9,10 +9,10 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
+from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend
-from consumers.enforcers.enforce import Enforcement
-from consumers.enforcers.report import Report
-from consumers.enforcers.watching import Watching
+from consumers.enforcers.enforcer import Enforcer
+from consumers.enforcers.wanted_reader import WantedStateReader
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.turn import Terms
@@ -89,7 +89,7 @@ def mitigator(it: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
 
 def enforcement(
     it: AllSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
-) -> Enforcement:
+) -> Enforcer:
     """Return an enforcer for *backend*.
 
     Raises:
@@ -98,13 +98,13 @@ def enforcement(
     kafka, names = wiring.kafka(it), wiring.topics(it)
     # What ends a block depends on no registry.
     codec = Codec()
-    return Enforcement(
+    return Enforcer(
         backend=backend,
-        watching=Watching(kafka, names.mitigation, codec),
-        report=Report(kafka, names.audit, codec, backend.name),
+        watching=WantedStateReader(kafka, names.mitigation, codec),
+        report=AuditPublisher(kafka, names.audit, codec, backend.name),
         path=of.snapshot,
-        interval=of.interval,
-        max_skew=of.max_skew,
+        interval=of.reconcile_interval,
+        max_clock_skew=of.max_clock_skew,
         dry_run=it.dry_run,
         metrics=metrics,
     )

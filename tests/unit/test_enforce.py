@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from consumers.mitigation import clock
 from consumers.enforcers import snapshot
 from consumers.enforcers.backend import BackendError, MemoryBackend
-from consumers.enforcers.enforce import Enforcement
+from consumers.enforcers.enforcer import Enforcer
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.watching import End
-from consumers.mitigation.measure import Measure
+from consumers.enforcers.wanted_reader import End
 from consumers.metrics import EnforcerMetrics
+from consumers.mitigation import clock
+from consumers.mitigation.measure import Measure
 from fnm_bus.event import Mitigation
 from fnm_bus.reader import Read
 
@@ -23,7 +23,7 @@ ONE, TWO = "blackhole|203.0.113.1/32", "blackhole|203.0.113.2/32"
 
 
 class Topic:
-    """Stands in for `Watching`: gives what a test puts."""
+    """Stands in for `WantedStateReader`: gives what a test puts."""
 
     def __init__(self) -> None:
         self.found: list[Any] = []
@@ -34,7 +34,7 @@ class Topic:
 
 
 class Told:
-    """Stands in for `Report`: remembers what was told."""
+    """Stands in for `AuditPublisher`: remembers what was told."""
 
     def __init__(self) -> None:
         self.skew: float | None = None
@@ -63,13 +63,13 @@ class Post:
         self.topic, self.told = Topic(), Told()
         self.path = path
         self.metrics = EnforcerMetrics()
-        self.it = Enforcement(
+        self.it = Enforcer(
             backend=self.backend,
             watching=self.topic,  # type: ignore[arg-type]  # all of it that is used
             report=self.told,  # type: ignore[arg-type]  # as above
             path=path,
             interval=0.0,
-            max_skew=30.0,
+            max_clock_skew=30.0,
             dry_run=dry_run,
             metrics=self.metrics,
         )

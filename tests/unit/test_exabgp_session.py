@@ -8,7 +8,7 @@ import pytest
 from services.process import wait_until
 
 from consumers.enforcers.backend import BackendError
-from consumers.enforcers.exabgp_session import ExabgpGone, Session
+from consumers.enforcers.exabgp.session import ExabgpExited, Session
 
 HELLO = b"reset\nshow neighbor json\n"
 UP = b'[{"fsm": "ESTABLISHED", "messages": {"sent": {"update": 7}}}]\ndone\n'
@@ -178,7 +178,7 @@ def test_an_exabgp_that_ended_is_told_for_good(other: Other, session: Session) -
     other.end(other.to_us)
     assert session.gone.wait(5)
     for _ in range(2):
-        with pytest.raises(ExabgpGone) as caught:
+        with pytest.raises(ExabgpExited) as caught:
             session.ask(["show"])
         assert not caught.value.retryable
 
@@ -194,7 +194,7 @@ def test_who_wants_to_end_with_exabgp_is_told(other: Other, session: Session) ->
 
 def test_a_broken_pipe_is_an_exabgp_that_ended(other: Other, session: Session) -> None:
     other.end(other.from_us)
-    with pytest.raises(ExabgpGone):
+    with pytest.raises(ExabgpExited):
         session.ask(["show"])
 
 

@@ -1,4 +1,4 @@
-"""Watching: the mitigation topic, read in a thread of its own.
+"""WantedStateReader: the mitigation topic, read in a thread of its own.
 
 An enforcer counts leases whatever Kafka does, so nothing of Kafka's may make it wait.
 """
@@ -29,7 +29,7 @@ class Failed(NamedTuple):
     error: ConfigError
 
 
-class Watching:
+class WantedStateReader:
     """Reads a whole topic, and all that comes after.
 
     Args:

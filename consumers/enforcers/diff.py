@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from consumers.enforcers.backend import BackendError, Standing, Wanted
+from consumers.enforcers.backend import ActiveMeasure, BackendError, DesiredMeasure
 from consumers.enforcers.snapshot import Lease
 from consumers.mitigation.measure import Measure
 
@@ -11,7 +11,7 @@ _COARSE: Final = 2.0
 """Seconds by which a system's own count may differ: some list whole seconds."""
 
 
-class Difference(NamedTuple):
+class Diff(NamedTuple):
     """What has to be done so that the system matches.
 
     Attributes:
@@ -20,19 +20,19 @@ class Difference(NamedTuple):
         impossible: key → why the system cannot do it.
     """
 
-    announce: list[Wanted]
+    announce: list[DesiredMeasure]
     withdraw: list[Measure]
     impossible: Mapping[str, str]
 
 
-def difference(
+def compare(
     wanted: Mapping[str, Lease],
-    active: Mapping[Measure, Standing],
+    active: Mapping[Measure, ActiveMeasure],
     form: Callable[[Measure], str],
     now: float,
     *,
     complete: bool,
-) -> Difference:
+) -> Diff:
     """Return what differs.
 
     Args:
@@ -55,11 +55,11 @@ def difference(
             continue
         there = standing.get(key)
         if there is None or there.form != as_wanted or _early(there, left):
-            announce.append(Wanted(lease.measure, left))
+            announce.append(DesiredMeasure(lease.measure, left))
     withdraw = [it for it in active if it.key not in wanted] if complete else []
-    return Difference(announce, withdraw, impossible)
+    return Diff(announce, withdraw, impossible)
 
 
-def _early(there: Standing, left: float) -> bool:
+def _early(there: ActiveMeasure, left: float) -> bool:
     """Return whether the system would end a measure at another time than its lease."""
     return there.left is not None and abs(there.left - left) > _COARSE

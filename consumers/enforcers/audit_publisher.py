@@ -1,4 +1,4 @@
-"""Report: tell the audit topic what an enforcer did, and learn the broker's time."""
+"""Publish to the audit topic what an enforcer did, and learn the broker's time."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _MOST: Final = "20000"
 
 
-class Report:
+class AuditPublisher:
     """An enforcer's voice. Nothing it says is waited for.
 
     Args:

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-from consumers.enforcers import exabgp_words as words
-from consumers.enforcers.exabgp_words import CannotSay
+from consumers.enforcers.backend import UnsupportedMeasure
+from consumers.enforcers.exabgp import vocabulary as words
 from consumers.settings import ExabgpSettings
 from fnm_bus import durable
 from fnm_bus.errors import ConfigError
@@ -72,9 +72,15 @@ neighbor {neighbor} {{
 }}
 """
 
-_ADDRESSES: Final = ("neighbor", "local_address", "router_id", "next_hop4", "next_hop6")
-_V4: Final = {"router_id", "next_hop4"}
-_V6: Final = {"next_hop6"}
+_ADDRESSES: Final = (
+    "neighbor",
+    "local_address",
+    "router_id",
+    "ipv4_next_hop",
+    "ipv6_next_hop",
+)
+_V4: Final = {"router_id", "ipv4_next_hop"}
+_V6: Final = {"ipv6_next_hop"}
 _QUOTABLE: Final = re.compile(r"[^\"\\\n]+")
 
 
@@ -106,7 +112,7 @@ def check(settings: ExabgpSettings) -> None:
     found = [it for name in _ADDRESSES for it in _address(settings, name)]
     try:
         words.communities(settings.communities)
-    except CannotSay as exc:
+    except UnsupportedMeasure as exc:
         found.append(f"consumers.exabgp.{exc}")
     if not settings.port:
         found.append("consumers.exabgp.port: wanted the neighbor's port, got 0")

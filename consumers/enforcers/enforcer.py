@@ -3,7 +3,7 @@
     mitigation topic ▶ leases ─┐
     snapshot ▶ leases ─────────┴▶ compare with the system's listing ▶ correct ▶ report
 
-Leases are counted here, on a clock that nobody can set, with Kafka gone as well.
+LeaseTable are counted here, on a clock that nobody can set, with Kafka gone as well.
 Nothing is withdrawn on the word of a topic that was not read to its end.
 """
 
@@ -16,16 +16,16 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Final
 
-from consumers.mitigation import clock
 from consumers.enforcers import snapshot
+from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend, BackendError
-from consumers.enforcers.leases import Leases
-from consumers.enforcers.reconcile import Difference, difference
-from consumers.enforcers.report import Report
+from consumers.enforcers.diff import Diff, compare
+from consumers.enforcers.lease_table import LeaseTable
 from consumers.enforcers.snapshot import Lease, Snapshot, SnapshotError
-from consumers.enforcers.watching import End, Watching
-from consumers.mitigation.measure import Measure
+from consumers.enforcers.wanted_reader import End, WantedStateReader
 from consumers.metrics import EnforcerMetrics
+from consumers.mitigation import clock
+from consumers.mitigation.measure import Measure
 from fnm_bus.event import Mitigation
 from fnm_bus.reader import Read
 
@@ -38,7 +38,7 @@ _FIRST_WORD: Final = 3.0
 
 
 @dataclass
-class Enforcement:
+class Enforcer:
     """One enforcer at work.
 
     Attributes:
@@ -47,22 +47,22 @@ class Enforcement:
         report: tells the audit topic.
         path: of the snapshot.
         interval: seconds between two comparisons.
-        max_skew: seconds of difference between clocks that are told as a fault.
+        max_clock_skew: seconds of difference between clocks that are told as a fault.
         dry_run: whether the system is left alone.
         metrics: its figures.
         turned_at: when its loop turned last, on the monotonic clock.
     """
 
     backend: Backend
-    watching: Watching
-    report: Report
+    watching: WantedStateReader
+    report: AuditPublisher
     path: Path
     interval: float
-    max_skew: float
+    max_clock_skew: float
     dry_run: bool
     metrics: EnforcerMetrics
     turned_at: float = field(default_factory=monotonic)
-    leases: Leases = field(init=False)
+    leases: LeaseTable = field(init=False)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _saved: Mapping[str, Lease] = field(default_factory=dict)
     _in_force: dict[str, Measure] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Enforcement:
     _due: float = 0.0
 
     def __post_init__(self) -> None:
-        self.leases = Leases(self.backend.name, self.backend.kinds)
+        self.leases = LeaseTable(self.backend.name, self.backend.kinds)
 
     def run(self) -> None:
         """Enforce until `stop`; what stands then stays until its leases end.
@@ -155,7 +155,7 @@ class Enforcement:
             certain = self._save(wanted)
             self._at_once(wanted if certain else {}, wanted, now)
             active = self.backend.active()
-            found = difference(
+            found = compare(
                 wanted, active, self.backend.form, now, complete=self.leases.complete
             )
             # What is known to have ended goes, also before the topic is read.
@@ -176,7 +176,7 @@ class Enforcement:
         if certain and self._fault:
             self._fault = ""
             self.report.tell("started", "all is well again")
-        self.metrics.compared.labels(name).set(time())
+        self.metrics.last_reconcile.labels(name).set(time())
         self._tell(wanted, {it.key: it for it in active}, found.impossible)
 
     def _fail(self, text: str) -> None:
@@ -195,10 +195,10 @@ class Enforcement:
             over &= self._ours.keys()  # of anything else nobody knows yet
         gone = [self._in_force[key] for key in sorted(over)]
         if new or gone:
-            first = difference(new, {}, self.backend.form, now, complete=False)
+            first = compare(new, {}, self.backend.form, now, complete=False)
             self._correct(first._replace(withdraw=gone))
 
-    def _correct(self, found: Difference) -> None:
+    def _correct(self, found: Diff) -> None:
         # Taking back comes first: a limit of the system must not keep it from that.
         if found.withdraw:
             self.backend.withdraw(found.withdraw)
@@ -254,12 +254,12 @@ class Enforcement:
     def _show(self, wanted: Mapping[str, Lease]) -> None:
         name = self.backend.name
         self.metrics.wanted.labels(name).set(len(wanted))
-        self.metrics.standing.labels(name).set(len(self._in_force))
-        self.metrics.complete.labels(name).set(self.leases.complete)
+        self.metrics.active.labels(name).set(len(self._in_force))
+        self.metrics.synced.labels(name).set(self.leases.complete)
         skew = self.report.skew
         if skew is not None:
             self.metrics.skew.labels(name).set(skew)
-            skewed = abs(skew) > self.max_skew
+            skewed = abs(skew) > self.max_clock_skew
             if skewed and not self._skewed:
                 text = f"clocks differ by {skew:.0f} s: set ours or the broker's"
                 self.report.tell("failed", text)

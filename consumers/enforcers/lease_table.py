@@ -1,4 +1,4 @@
-"""Leases: what an enforcer is to keep standing, and until when.
+"""LeaseTable: what an enforcer is to keep standing, and until when.
 
 Two views. The snapshot's holds from the first moment. The topic's counts once all of
 it was read: before that an old record may still be followed by the one that ends it.
@@ -16,7 +16,7 @@ from fnm_bus.event import Mitigation
 
 
 @dataclass(slots=True)
-class Leases:
+class LeaseTable:
     """What is to stand, as the enforcer *name* sees it.
 
     Attributes:
