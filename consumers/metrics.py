@@ -112,6 +112,36 @@ class EnforcerMetrics(Figures):
             "enforcer",
         )
     )
+    refused: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_refused_records",
+            "Records of the wanted state that the enforcer's own checks refused, by"
+            " code",
+            "enforcer",
+            "code",
+        )
+    )
+    broken_commands: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_broken_commands",
+            "Records of the command topic that could not be decoded",
+            "enforcer",
+        )
+    )
+    lost_audit: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_lost_audit_records",
+            "Audit records that Kafka did not take; only the log has them",
+            "enforcer",
+        )
+    )
+    paused: Gauge = field(
+        default_factory=lambda: gauge(
+            "enforcer_paused",
+            "1 while everything is withdrawn because a person paused",
+            "enforcer",
+        )
+    )
     skew: Gauge = field(
         default_factory=lambda: gauge(
             "enforcer_clock_skew_seconds",

@@ -99,7 +99,7 @@ def exabgp(
         it = wiring.enforcement(known, of, backend, metrics)
         # ExaBGP waits for whoever does not read; without ExaBGP there is nothing to do.
         backend.open(when_gone=it.stop)
-        wiring.serve(known, it, metrics.registry())
+        wiring.serve(known, it, metrics.registry(), it.facts, it.healthy)
     else:
         config.run(of, file)
 
@@ -120,7 +120,7 @@ def nftables(*, file: ConfigFile = None) -> None:
     of = known.consumers.nftables
     metrics = EnforcerMetrics()
     it = wiring.enforcement(known, of, NftablesBackend(of), metrics)
-    wiring.serve(known, it, metrics.registry())
+    wiring.serve(known, it, metrics.registry(), it.facts, it.healthy)
 
 
 def webhook(*, file: ConfigFile = None) -> None:

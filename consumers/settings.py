@@ -1,14 +1,25 @@
 """What can be configured of the consumers: the tables below `[consumers]`."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fnm_bus.settings import Count, Port, Seconds, Settings, Table, Text
 
 _STATE = Path("/var/lib/fnm-bus")
 Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]
+
+
+def _own_network(text: str) -> str:
+    network = ip_network(text)
+    if str(network) != text or "%" in text or network.prefixlen == 0:
+        raise ValueError(f"wanted a network such as 203.0.113.0/24, got {text}")
+    return text
+
+
+OwnNetwork = Annotated[str, AfterValidator(_own_network)]
 
 
 class MitigatorSettings(Table):
@@ -39,10 +50,10 @@ class EnforcerSettings(Table):
 
     snapshot: Path = Field(
         _STATE / "enforcer.json",
-        description="What stands and until when, for a restart without Kafka.",
+        description="What is in force and until when, for a restart without Kafka.",
     )
     reconcile_interval: Seconds = Field(
-        3.0, description="Seconds between two comparisons of wanted and actual."
+        3.0, description="Seconds between two comparisons of wanted and in force."
     )
     max_clock_skew: Seconds = Field(
         30.0,
@@ -51,12 +62,22 @@ class EnforcerSettings(Table):
     )
 
 
+class GuardSettings(Table):
+    """What every enforcer checks by itself."""
+
+    own_networks: tuple[OwnNetwork, ...] = Field(
+        (),
+        description="Networks in which measures are allowed; required unless `dry_run`"
+        " is set. A FlowSpec rule needs its destination or its source within them.",
+    )
+
+
 class ExabgpSettings(EnforcerSettings):
     """BGP blackholes and FlowSpec by ExaBGP."""
 
     snapshot: Path = Field(
         _STATE / "exabgp.json",
-        description="What stands and until when, for a restart without Kafka.",
+        description="What is in force and until when, for a restart without Kafka.",
     )
     neighbor: Text = Field("127.0.0.2", description="Address of the neighbor.")
     port: Port = Field(179, description="The neighbor's port.")
@@ -85,8 +106,8 @@ class ExabgpSettings(EnforcerSettings):
     )
     watchdog_grace: Seconds = Field(
         5.0,
-        description="Seconds after the end of a lease from which on the watchdog"
-        " withdraws what the enforcer left standing.",
+        description="Seconds after the end of a lease until the watchdog withdraws what"
+        " the enforcer did not withdraw.",
     )
 
 
@@ -95,7 +116,7 @@ class NftablesSettings(EnforcerSettings):
 
     snapshot: Path = Field(
         _STATE / "nftables.json",
-        description="What stands and until when, for a restart without Kafka.",
+        description="What is in force and until when, for a restart without Kafka.",
     )
     table: Text = Field(
         "fnm_bus", description="Name of the table of family inet; it is ours alone."
@@ -164,6 +185,7 @@ class ConsumerTables(Table):
         5, description="Failures of a handler after which a record is a dead letter."
     )
     mitigator: MitigatorSettings = MitigatorSettings()
+    enforcer: GuardSettings = GuardSettings()
     exabgp: ExabgpSettings = ExabgpSettings()
     nftables: NftablesSettings = NftablesSettings()
     webhook: WebhookSettings = WebhookSettings()

@@ -1,8 +1,10 @@
 """Everything put together from the settings; the only place that knows all of it."""
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
@@ -12,15 +14,21 @@ from prometheus_client import CollectorRegistry
 from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend
 from consumers.enforcers.enforcer import Enforcer
-from consumers.enforcers.wanted_reader import WantedStateReader
+from consumers.enforcers.wanted_reader import (
+    CommandReader,
+    TolerantCodec,
+    WantedStateReader,
+)
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
+from consumers.mitigation.clock import BrokerClock
+from consumers.mitigation.measure import Network
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.turn import Terms
 from consumers.policy.file import load as policy_file
 from consumers.settings import AllSettings, EnforcerSettings
 from fnm_bus import config, wiring
 from fnm_bus import log as logs
-from fnm_bus.codec import Codec
+from fnm_bus.errors import ConfigError
 from fnm_bus.health import HealthServer
 
 log = logging.getLogger(__name__)
@@ -93,21 +101,57 @@ def enforcement(
     """Return an enforcer for *backend*.
 
     Raises:
-        ConfigError: a secret cannot be read.
+        ConfigError: a secret cannot be read, or it may not go live.
     """
     kafka, names = wiring.kafka(it), wiring.topics(it)
     # What ends a block depends on no registry.
-    codec = Codec()
+    codec = TolerantCodec()
+    broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
-        watching=WantedStateReader(kafka, names.mitigation, codec),
-        report=AuditPublisher(kafka, names.audit, codec, backend.name),
+        wanted_reader=WantedStateReader(kafka, names.mitigation, codec),
+        command_reader=CommandReader(kafka, names.command, codec),
+        audit=AuditPublisher(kafka, names.audit, codec, backend.name, broker_clock),
+        broker_clock=broker_clock,
         path=of.snapshot,
         interval=of.reconcile_interval,
         max_clock_skew=of.max_clock_skew,
+        own_networks=own_networks(it),
         dry_run=it.dry_run,
         metrics=metrics,
     )
+
+
+def own_networks(it: AllSettings) -> tuple[Network, ...] | None:
+    """Return the networks in which enforcers allow measures; None: all, in a dry run.
+
+    Raises:
+        ConfigError: none are configured and this is not a dry run.
+    """
+    texts = it.consumers.enforcer.own_networks
+    if texts:
+        return tuple(map(ip_network, texts))
+    need = "consumers.enforcer.own_networks: wanted your own networks, got none"
+    if not it.dry_run:
+        raise ConfigError(f"{need}; an enforcer does not go live without them")
+    log.warning("%s; needed before dry_run = false", need)
+    return None
+
+
+def check_enforcer(it: AllSettings, of: EnforcerSettings) -> None:
+    """Make sure that an enforcer with these settings can start.
+
+    Raises:
+        ConfigError: librdkafka refuses `[kafka]`, a secret cannot be read, the snapshot
+            cannot be written, or it may not go live.
+    """
+    own_networks(it)
+    AuditPublisher(
+        wiring.kafka(it), it.topics.audit, TolerantCodec(), "", BrokerClock()
+    ).open()
+    directory = of.snapshot.absolute().parent
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(f"snapshot: {directory} is missing or cannot be written")
 
 
 def serve(
@@ -115,6 +159,7 @@ def serve(
     service: Service,
     registry: CollectorRegistry,
     facts: Callable[[], Mapping[str, object]] = dict,
+    healthy: Callable[[], bool] = lambda: True,
 ) -> None:
     """Run *service* until a signal comes, with its figures and its health on a port.
 
@@ -124,7 +169,8 @@ def serve(
 
     def state() -> tuple[bool, Mapping[str, object]]:
         silent = monotonic() - service.turned_at
-        return silent < HUNG, {"seconds_since_turn": round(silent, 3), **facts()}
+        well = silent < HUNG and healthy()
+        return well, {"seconds_since_turn": round(silent, 3), **facts()}
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: service.stop())

@@ -1,57 +1,63 @@
 """Publish to the audit topic what an enforcer did, and learn the broker's time."""
 
 import logging
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message, Producer
 
-from consumers.mitigation.clock import now as boottime
+from consumers.mitigation import clock
+from consumers.mitigation.clock import BrokerClock
 from fnm_bus import __version__
 from fnm_bus.codec import Codec
-from fnm_bus.errors import ConfigError
+from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.event import Audit
 
 log = logging.getLogger(__name__)
 
-_MOST: Final = "20000"
+_MAX_QUEUED: Final = "20000"
+_MAX_TEXT: Final = 1000
+_LOG_LOSS_EVERY: Final = 60.0
 
 
 class AuditPublisher:
-    """An enforcer's voice. Nothing it says is waited for.
+    """Publishes audit records; nothing waits for them.
 
     Args:
         settings: librdkafka's settings.
         topic: the audit topic.
         codec: encodes records.
         name: of the enforcer.
+        broker_clock: learns from the broker's answers.
 
     Attributes:
-        skew: seconds by which this clock was ahead of the broker's; None: not known.
-        lost: reports that Kafka did not take.
+        lost: how many records Kafka did not take; they are in the log only.
     """
 
     def __init__(
-        self, settings: Mapping[str, str], topic: str, codec: Codec, name: str
+        self,
+        settings: Mapping[str, str],
+        topic: str,
+        codec: Codec,
+        name: str,
+        broker_clock: BrokerClock,
     ) -> None:
         self._settings: dict[str, Any] = {
             "log_level": "2",
             "acks": "all",
             "enable.idempotence": "true",
             "linger.ms": "5",
-            # What is said late is of use, too; what is said hours late is in the log.
+            # A record that is an hour late is still useful; later, the log has it.
             "message.timeout.ms": "3600000",
-            "queue.buffering.max.messages": _MOST,
+            "queue.buffering.max.messages": _MAX_QUEUED,
             **settings,
         }
         self._topic = topic
         self._codec = codec
         self._name = name
+        self._broker_clock = broker_clock
         self._producer: Producer | None = None
-        self.skew: float | None = None
-        self._broker_began: float | None = None
+        self._loss_logged_at: float | None = None
         self.lost = 0
 
     def open(self) -> None:
@@ -65,28 +71,43 @@ class AuditPublisher:
         except Exception as exc:
             raise ConfigError(f"[kafka]: {exc}") from exc
 
-    def tell(
-        self, what: str, text: str, *, key: str | None = None, dry_run: bool = False
+    def publish(
+        self,
+        what: str,
+        text: str,
+        *,
+        code: str = "",
+        key: str | None = None,
+        dry_run: bool = False,
     ) -> None:
-        """Say something, in the log and to Kafka."""
+        """Log and publish an audit record.
+
+        Args:
+            what: in-force, withdrawn, failed, started or held.
+            text: what happened, for people; cut to 1,000 characters.
+            code: why, as a stable word, or empty.
+            key: the mitigation, or None.
+            dry_run: whether the system was left alone.
+        """
         level = logging.WARNING if what == "failed" else logging.INFO
         log.log(level, "%s: %s %s", what, key or self._name, text)
+        if self._producer is None:
+            return
         audit = Audit(
-            at=datetime.now(UTC),
+            at=self._broker_clock.datetime(),
             by=self._name,
             what=what,
+            code=code,
             key=key,
-            text=text,
+            text=text[:_MAX_TEXT],
             dry_run=dry_run,
             producer_version=__version__,
         )
-        if self._producer is None:
-            return
-        asked = boottime()
+        asked = clock.now()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self.lost += 1
+                self._lose(error.str())
             else:
                 self._learn(asked, message)
 
@@ -94,26 +115,22 @@ class AuditPublisher:
             self._producer.produce(
                 self._topic,
                 value=self._codec.encode(audit, self._topic),
-                key=(key or self._name).encode(),
+                key=(key or self._name).encode(errors="replace"),
                 on_delivery=delivered,
             )
         except BufferError:
-            self.lost += 1
+            self._lose("more records wait for Kafka than fit in memory")
+        except FnmBusError as exc:
+            self._lose(str(exc))
         self._producer.poll(0)
 
-    def broker_time(self) -> datetime | None:
-        """Return what time it is at the broker, however our clock was set; or None."""
-        if self._broker_began is None:
-            return None
-        return datetime.fromtimestamp(self._broker_began + boottime(), UTC)
-
     def poll(self) -> None:
-        """Learn what became of what was said."""
+        """Take the broker's answers."""
         if self._producer is not None:
             self._producer.poll(0)
 
     def flush(self, seconds: float) -> None:
-        """Wait until all is said, for up to *seconds*."""
+        """Wait until everything is delivered, for up to *seconds*."""
         if self._producer is not None:
             self._producer.flush(seconds)
 
@@ -122,11 +139,19 @@ class AuditPublisher:
         self.flush(2)
         self._producer = None
 
+    def _lose(self, reason: str) -> None:
+        self.lost += 1
+        moment = clock.now()
+        before = self._loss_logged_at
+        if before is None or moment - before >= _LOG_LOSS_EVERY:
+            self._loss_logged_at = moment
+            log.error(
+                "%d audit records lost since the start, the last: %s",
+                self.lost,
+                reason,
+            )
+
     def _learn(self, asked: float, message: Message) -> None:
         kind, stamp = message.timestamp()
-        if kind != TIMESTAMP_LOG_APPEND_TIME:
-            return  # the writer's own time says nothing
-        answered = boottime()
-        if answered - asked < 1:  # the broker's time lies between the two
-            self._broker_began = stamp / 1000 - (asked + answered) / 2
-            self.skew = time.time() - answered - self._broker_began
+        if kind == TIMESTAMP_LOG_APPEND_TIME:  # else it is this machine's own time
+            self._broker_clock.learn(asked, clock.now(), stamp / 1000)

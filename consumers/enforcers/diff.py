@@ -1,11 +1,14 @@
-"""Reconcile: compare what is wanted with what stands."""
+"""The difference between what is wanted and what is in force."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from consumers.enforcers.backend import ActiveMeasure, BackendError, DesiredMeasure
 from consumers.enforcers.snapshot import Lease
 from consumers.mitigation.measure import Measure
+
+log = logging.getLogger(__name__)
 
 _COARSE: Final = 2.0
 """Seconds by which a system's own count may differ: some list whole seconds."""
@@ -15,14 +18,14 @@ class Diff(NamedTuple):
     """What has to be done so that the system matches.
 
     Attributes:
-        announce: what is missing, is done in another way, or would end early.
-        withdraw: what stands and is not wanted.
-        impossible: key → why the system cannot do it.
+        announce: what is missing, has another form, or would end at another time.
+        withdraw: what is in force and not wanted.
+        unsupported: key → why the system cannot do it.
     """
 
     announce: list[DesiredMeasure]
     withdraw: list[Measure]
-    impossible: Mapping[str, str]
+    unsupported: Mapping[str, str]
 
 
 def compare(
@@ -31,35 +34,38 @@ def compare(
     form: Callable[[Measure], str],
     now: float,
     *,
-    complete: bool,
+    synced: bool,
 ) -> Diff:
     """Return what differs.
 
     Args:
-        wanted: key → what is to stand.
-        active: what stands.
+        wanted: key → what is to be in force.
+        active: what is in force.
         form: what the system does with a measure's match.
         now: the clock of the leases.
-        complete: whether all that is wanted is known; if not, nothing is withdrawn
-            that could be wanted. What is known to have ended is no longer in
-            *wanted*, so the caller withdraws that by name.
+        synced: whether everything that is wanted is known. If not, nothing is withdrawn
+            that could be wanted; the caller withdraws what is known to have ended.
     """
-    standing = {measure.key: it for measure, it in active.items()}
-    announce, impossible = [], {}
+    listed = {measure.key: it for measure, it in active.items()}
+    announce, unsupported = [], {}
     for key, lease in wanted.items():
         left = lease.ends - now
         try:
-            as_wanted = form(lease.measure)
+            wanted_form = form(lease.measure)
         except BackendError as exc:
-            impossible[key] = str(exc)
+            unsupported[key] = str(exc)
             continue
-        there = standing.get(key)
-        if there is None or there.form != as_wanted or _early(there, left):
+        except Exception as exc:  # one measure must never stop the others
+            log.exception("%.200s: the backend failed", key)
+            unsupported[key] = f"the backend failed: {type(exc).__name__}: {exc!s:.200}"
+            continue
+        other = listed.get(key)
+        if other is None or other.form != wanted_form or _ends_apart(other, left):
             announce.append(DesiredMeasure(lease.measure, left))
-    withdraw = [it for it in active if it.key not in wanted] if complete else []
-    return Diff(announce, withdraw, impossible)
+    withdraw = [it for it in active if it.key not in wanted] if synced else []
+    return Diff(announce, withdraw, unsupported)
 
 
-def _early(there: ActiveMeasure, left: float) -> bool:
+def _ends_apart(active: ActiveMeasure, left: float) -> bool:
     """Return whether the system would end a measure at another time than its lease."""
-    return there.left is not None and abs(there.left - left) > _COARSE
+    return active.left is not None and abs(active.left - left) > _COARSE
