@@ -14,7 +14,6 @@ from consumers.mitigation.measure import (
     FLOWSPEC,
     Measure,
     Network,
-    canonical,
     measure_of,
 )
 from fnm_bus.event import Mitigation
@@ -100,8 +99,7 @@ def _sides(measure: Measure) -> list[Network]:
     if measure.kind != FLOWSPEC or flow is None or measure.prefix is not None:
         return []
     named = (flow.destination_prefix, flow.source_prefix)
-    sides = [_network(it) for it in named if it is not None]
-    return sides if canonical(flow) == flow else []
+    return [_network(it) for it in named if it is not None]
 
 
 def _network(text: str) -> Network:

@@ -652,9 +652,8 @@ def test_a_clock_that_is_corrected_brings_a_measure_back(post: Post) -> None:
     post.put(ONE, lease=60)
     post.turn()
     now = clock.now()
-    post.clock.learn(
-        now, now, post.broker_time() + 3 * DAY
-    )  # a broker with a wrong clock
+    wrong = post.broker_time() + 3 * DAY  # another broker, with a wrong clock
+    post.clock.learn(now, now, wrong)
     post.turn()
     assert post.standing() == []
     post.learn()
@@ -773,7 +772,7 @@ def test_a_measure_that_the_system_refuses_keeps_no_other_from_its_report(
 def test_a_withdrawal_that_fails_prevents_no_announcement(post: Post) -> None:
     class Stuck(MemoryBackend):
         def withdraw(self, measures: Sequence[Measure]) -> None:
-            raise BackendError("no")
+            raise BackendError(f"{len(measures)} stay")
 
     post.it.backend = post.backend = Stuck()
     stray = Measure(kind="blackhole", prefix="203.0.113.9/32")

@@ -8,6 +8,7 @@ import pytest
 from services.process import wait_until
 
 from consumers.enforcers.backend import BackendError
+from consumers.enforcers.exabgp import session as session_module
 from consumers.enforcers.exabgp.session import ExabgpExited, Session
 
 HELLO = b"reset\nshow neighbor json\n"
@@ -94,6 +95,21 @@ def test_a_late_answer_is_not_taken_for_the_next_one(
         session.ask(["slow"])
     other.say(b'{"peer": "slow"}\nerror\n{"peer": "quick"}\ndone\n')
     assert session.ask(["quick"]) == [b'{"peer": "quick"}']
+
+
+def test_commands_do_not_pile_up_while_exabgp_is_silent(
+    other: Other, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_MAX_UNANSWERED", 3)
+    session._patience = 0.01
+    other.say(UP)
+    for _ in range(20):
+        with pytest.raises(BackendError, match="says nothing"):
+            session.ask(["show"])
+    assert len(session._asked) <= 4
+    other.say(b"done\n" * 4 + b'{"peer": 1}\ndone\n')
+    wait_until(lambda: session._lines.qsize() == 6, 10, "the answers")
+    assert session.ask(["show"]) == [b'{"peer": 1}']
 
 
 def test_a_silent_exabgp_is_told(session: Session) -> None:

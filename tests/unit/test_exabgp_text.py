@@ -352,3 +352,69 @@ def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
 def test_a_line_that_is_not_ours_is_told(bad: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each has its own reason
         listed(bad)
+
+
+WORDS = st.lists(
+    st.one_of(st.sampled_from(["udp", "17", "UDP", "syn", "ack|syn", "syn|ack", "٣"])),
+    max_size=3,
+).map(tuple)
+NUMBERS = st.lists(st.sampled_from([0, 53, 80, 8008, 8080, 65536]), max_size=3)
+PREFIXES = st.sampled_from(
+    [None, "198.51.100.1/32", "198.51.100.0/24", "2001:db8::/48"]
+)
+FLOWS = st.builds(
+    FlowMatch,
+    destination_prefix=PREFIXES,
+    source_prefix=PREFIXES,
+    protocols=WORDS,
+    source_ports=NUMBERS.map(tuple),
+    destination_ports=NUMBERS.map(tuple),
+    tcp_flags=WORDS,
+    fragmentation_flags=st.lists(
+        st.sampled_from(["is-fragment", "not-a-fragment", "IS-FRAGMENT"]), max_size=2
+    ).map(tuple),
+)
+
+
+@given(FLOWS, FLOWS)
+def test_two_mitigations_never_share_a_match(one: FlowMatch, other: FlowMatch) -> None:
+    said = []
+    for flow in (one, other):
+        measure = Measure(kind=FLOWSPEC, flow=flow, then=FlowThen(action="discard"))
+        try:
+            said.append((measure.key, *announce([measure], CARRIED)))
+        except UnsupportedMeasure:
+            return
+    assert (said[0][0] == said[1][0]) is (said[0][1] == said[1][1])
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        Measure(kind=BLACKHOLE, prefix="192.0.2.1/32", communities=("9" * 5000,)),
+        Measure(kind=BLACKHOLE, prefix="192.0.2.1/32", communities=("1:" + "9" * 99,)),
+        Measure(
+            kind=BLACKHOLE,
+            prefix="192.0.2.1/32",
+            flow=FlowMatch(destination_prefix="192.0.2.2/32"),
+        ),
+        Measure(
+            kind=FLOWSPEC,
+            flow=FlowMatch(destination_prefix="192.0.2.1/32", protocols=("9" * 5000,)),
+            then=FlowThen(action="discard"),
+        ),
+        Measure(
+            kind=FLOWSPEC,
+            flow=FlowMatch(destination_prefix="192.0.2.1/32"),
+            then=FlowThen(action="redirect", redirect_as=-1, redirect_value=1),
+        ),
+        Measure(
+            kind=FLOWSPEC,
+            flow=FlowMatch(destination_prefix="192.0.2.1/32"),
+            then=FlowThen(action="redirect", redirect_as=1, redirect_value=2**40),
+        ),
+    ],
+)
+def test_values_without_bounds_are_refused(measure: Measure) -> None:
+    with pytest.raises(UnsupportedMeasure):
+        form(measure, CARRIED)

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from consumers.enforcers.backend import ActiveMeasure, BackendError
+from consumers.enforcers.backend import ActiveMeasure, BackendError, UnsupportedMeasure
 from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.enforcers.nftables.script import (
-    UnsupportedMeasure,
     faults,
     network_of,
     removal,

@@ -34,6 +34,7 @@ _V6: Final = 6
 _MOST_BYTES: Final = 1_000_000_000_000
 """Bytes/s to which ExaBGP silently lowers a limit."""
 _U16: Final = 0xFFFF
+_U32: Final = 0xFFFF_FFFF
 
 
 class BlackholeAttributes(NamedTuple):
@@ -151,6 +152,8 @@ def _told(measure: Measure, carried: BlackholeAttributes) -> _Route:
 
 def _match(measure: Measure) -> str:
     if measure.kind == BLACKHOLE:
+        if measure.flow is not None:  # its key would be that of another match
+            raise UnsupportedMeasure("flow: a blackhole has none")
         return str(_network("prefix", measure.prefix))
     if measure.kind != FLOWSPEC or measure.flow is None:
         raise UnsupportedMeasure(
@@ -238,6 +241,10 @@ def _action(then: FlowThen | None) -> str:
     number, value = then.redirect_as, then.redirect_value
     if number is None or value is None:
         raise UnsupportedMeasure("then.redirect_as, then.redirect_value: wanted both")
+    if not (0 <= number <= _U32 and 0 <= value <= _U32):
+        raise UnsupportedMeasure(
+            f"then.redirect_as, then.redirect_value: wanted 0 to {_U32}"
+        )
     if number > _U16 and value > _U16:
         raise UnsupportedMeasure(
             f"then.redirect_value: wanted up to {_U16} with a 32 bit AS"

@@ -33,6 +33,8 @@ _STEP: Final = 0.02
 _SLICE: Final = select.PIPE_BUF
 """Bytes that a pipe which is ready takes without waiting."""
 _READ: Final = 1 << 16
+_MAX_UNANSWERED: Final = 1000
+"""With more commands without an answer, no further ones are given."""
 _BUSY: Final = 60.0
 """Seconds for sending; 10,000 routes take up to 15."""
 _CALM: Final = 3
@@ -101,6 +103,9 @@ class Session:
         """
         self.open()
         earlier = len(self._asked)
+        if earlier > _MAX_UNANSWERED:
+            self._await_answers()
+            earlier = 0
         self._asked.extend(commands)
         self._unsent += "".join(f"{it}\n" for it in commands).encode("ascii")
         self._send()
@@ -122,6 +127,16 @@ class Session:
                 f" {refused[0]:.200}"
             )
         return listed
+
+    def _await_answers(self) -> None:
+        """Wait for the answers to all earlier commands.
+
+        ExaBGP may be silent for days: what it is given then must not pile up.
+        """
+        self._send()
+        while self._asked:
+            if self._next() in {b"done", b"error"}:
+                self._asked.popleft()
 
     def look(self) -> None:
         """Ask whether the session is up; `up` says what came of it.

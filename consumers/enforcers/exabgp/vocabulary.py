@@ -4,6 +4,7 @@ A measure is named by what it matches. So a value is said only when ExaBGP will 
 in a way that leads back to the same words; else it is refused.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -67,6 +68,8 @@ _COMMUNITIES: Final = {
 
 _U8, _U16, _U32 = 0xFF, 0xFFFF, 0xFFFF_FFFF
 _STANDARD, _LARGE = 2, 3
+_DIGITS: Final = re.compile(r"[0-9]{1,10}")
+"""int() raises on more than 4,300 digits, and takes those of every script."""
 
 
 def protocols(words: Sequence[str], version: int) -> list[str]:
@@ -204,7 +207,7 @@ def after(operator: str, term: str) -> str:
 
 
 def _protocol(word: str, version: int) -> int:
-    number = PROTOCOLS.get(word, int(word) if word.isdecimal() else None)
+    number = PROTOCOLS.get(word, int(word) if _DIGITS.fullmatch(word) else None)
     if number is None or number > _U8:
         raise UnsupportedMeasure(f"protocols: {word} is not known; write its number")
     (name,) = protocol_words([f"={number}"])
@@ -231,7 +234,7 @@ def _codes() -> Mapping[str, int]:
 def _community(text: str) -> tuple[int, ...]:
     parts = text.split(":")
     most = {_STANDARD: _U16, _LARGE: _U32}.get(len(parts), -1)
-    if not all(it.isascii() and it.isdecimal() and int(it) <= most for it in parts):
+    if not all(_DIGITS.fullmatch(it) and int(it) <= most for it in parts):
         raise UnsupportedMeasure(
             f"communities: {text} is none; write 64500:666 or, large, 64500:1:2"
         )

@@ -46,6 +46,8 @@ def network_of(measure: Measure) -> Network:
         raise UnsupportedMeasure(
             f"{measure.key}: nftables does {FIREWALL} measures only"
         )
+    if measure.flow is not None:  # its key would be that of another match
+        raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure has no flow")
     if not measure.prefix:
         raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure needs a prefix")
     try:
