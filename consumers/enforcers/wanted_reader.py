@@ -57,6 +57,14 @@ class _ResumingReader(Reader):
     positions: dict[tuple[str, int], int]
     from_end: bool
 
+    def check_settings(self) -> None:
+        """Make sure that librdkafka takes the settings.
+
+        Raises:
+            ConfigError: it does not; the text names the setting.
+        """
+        self._open().close()
+
     def _of(self, consumer: Any, topic: str) -> list[Any]:
         assigned = super()._of(consumer, topic)
         for it in assigned:
@@ -104,6 +112,14 @@ class TopicFollower:
         """Whether the thread, once started, runs and has read since it ended last."""
         thread = self._thread
         return thread is None or (thread.is_alive() and not self._crashed)
+
+    def check_settings(self) -> None:
+        """Make sure that librdkafka takes the settings.
+
+        Raises:
+            ConfigError: it does not; the text names the setting.
+        """
+        self._open().check_settings()
 
     def start(self) -> None:
         """Begin to read."""
@@ -178,7 +194,7 @@ class TopicFollower:
                     self._put(End())
                     self._ended = True
 
-    def _open(self) -> Reader:
+    def _open(self) -> _ResumingReader:
         """Return a reader that begins where the last one ended."""
         reader = _ResumingReader(
             self._settings,
