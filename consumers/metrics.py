@@ -69,9 +69,11 @@ class EnforcerMetrics(Figures):
             "enforcer_wanted", "Measures that are to stand", "enforcer"
         )
     )
-    standing: Gauge = field(
+    active: Gauge = field(
         default_factory=lambda: gauge(
-            "enforcer_standing", "Measures that stand, as the system lists", "enforcer"
+            "enforcer_active_measures",
+            "Measures that stand, as the system lists",
+            "enforcer",
         )
     )
     announced: Counter = field(
@@ -98,15 +100,45 @@ class EnforcerMetrics(Figures):
             "enforcer",
         )
     )
-    complete: Gauge = field(
+    synced: Gauge = field(
         default_factory=lambda: gauge(
-            "enforcer_complete", "1 once the whole wanted state was read", "enforcer"
+            "enforcer_synced", "1 once the whole wanted state was read", "enforcer"
         )
     )
-    compared: Gauge = field(
+    last_reconcile: Gauge = field(
         default_factory=lambda: gauge(
-            "enforcer_compared_timestamp_seconds",
+            "enforcer_last_reconcile_timestamp_seconds",
             "When wanted and actual were compared last, seconds since 1970",
+            "enforcer",
+        )
+    )
+    refused: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_refused_records",
+            "Records of the wanted state that the enforcer's own checks refused, by"
+            " code",
+            "enforcer",
+            "code",
+        )
+    )
+    broken_commands: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_broken_commands",
+            "Records of the command topic that could not be decoded",
+            "enforcer",
+        )
+    )
+    lost_audit: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_lost_audit_records",
+            "Audit records that Kafka did not take; only the log has them",
+            "enforcer",
+        )
+    )
+    paused: Gauge = field(
+        default_factory=lambda: gauge(
+            "enforcer_paused",
+            "1 while everything is withdrawn because a person paused",
             "enforcer",
         )
     )

@@ -1,5 +1,6 @@
 """The commands that run: the mitigator, the enforcers, and what tells people."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -89,26 +90,33 @@ def exabgp(
     Example:
         fnm-bus-consumer exabgp --config /etc/fnm-bus/fnm-bus.toml
     """
-    from consumers import wiring
-    from consumers.enforcers import exabgp_config
-    from consumers.enforcers import watchdog as dog
-    from consumers.enforcers.exabgp import ExabgpBackend
-    from consumers.enforcers.exabgp_session import pipes
+    from consumers import serving
+    from consumers.enforcers import build
+    from consumers.enforcers.exabgp import config
+    from consumers.enforcers.exabgp import watchdog as dog
+    from consumers.enforcers.exabgp.backend import ExabgpBackend
+    from consumers.enforcers.exabgp.session import pipes
     from consumers.metrics import EnforcerMetrics
 
-    known = wiring.settings(file)
-    of = known.consumers.exabgp
+    if not (api or watchdog):
+        known = serving.settings(file)
+        of = known.consumers.exabgp
+        ready = partial(build.check_enforcer, known, of)
+        config.run(of, file, check_enforcer=ready)
+    with config.recorded_failure():
+        known = serving.settings(file)
+        of = known.consumers.exabgp
+        if api:
+            metrics = EnforcerMetrics()
+            backend = ExabgpBackend(*pipes(), of)
+            it = build.build_enforcer(known, of, backend, metrics)
     if watchdog:
         dog.run(of)
-    elif api:
-        metrics = EnforcerMetrics()
-        backend = ExabgpBackend(*pipes(), of)
-        it = wiring.enforcement(known, of, backend, metrics)
-        # ExaBGP waits for whoever does not read; without ExaBGP there is nothing to do.
-        backend.open(when_gone=it.stop)
-        wiring.serve(known, it, metrics.registry())
-    else:
-        exabgp_config.run(of, file)
+        return
+    # ExaBGP waits for a process that does not read.
+    backend.open(when_gone=it.stop)
+    with config.recorded_failure():
+        serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
 
 
 def nftables(*, file: ConfigFile = None) -> None:
@@ -119,15 +127,16 @@ def nftables(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer nftables
     """
-    from consumers import wiring
-    from consumers.enforcers.nftables import NftablesBackend
+    from consumers import serving
+    from consumers.enforcers import build
+    from consumers.enforcers.nftables.backend import NftablesBackend
     from consumers.metrics import EnforcerMetrics
 
-    known = wiring.settings(file)
+    known = serving.settings(file)
     of = known.consumers.nftables
     metrics = EnforcerMetrics()
-    it = wiring.enforcement(known, of, NftablesBackend(of), metrics)
-    wiring.serve(known, it, metrics.registry())
+    it = build.build_enforcer(known, of, NftablesBackend(of), metrics)
+    serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
 
 
 def webhook(*, file: ConfigFile = None) -> None:

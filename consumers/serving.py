@@ -56,6 +56,7 @@ def serve(
     service: Service,
     registry: CollectorRegistry,
     facts: Callable[[], Mapping[str, object]] = dict,
+    healthy: Callable[[], bool] = lambda: True,
 ) -> None:
     """Run *service* until a signal arrives, with its metrics and health on a port.
 
@@ -65,7 +66,8 @@ def serve(
 
     def state() -> tuple[bool, Mapping[str, object]]:
         silent = monotonic() - service.turned_at
-        return silent < HUNG, {"seconds_since_turn": round(silent, 3), **facts()}
+        well = silent < HUNG and healthy()
+        return well, {"seconds_since_turn": round(silent, 3), **facts()}
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: service.stop())

@@ -1,74 +1,42 @@
-"""Everything put together from the settings; the only place that knows all of it."""
+"""The mitigator and what it decides by, built from the settings."""
 
-from typing import Final
-
-from consumers import serving
-from consumers.enforcers.backend import Backend
-from consumers.enforcers.enforce import Enforcement
-from consumers.enforcers.report import Report
-from consumers.enforcers.watching import Watching
-from consumers.metrics import EnforcerMetrics, MitigatorMetrics
+from consumers.metrics import MitigatorMetrics
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.turn import Terms
+from consumers.mitigator.transition import DecisionContext
 from consumers.policy.file import load as policy_file
-from consumers.settings import AllSettings, EnforcerSettings
+from consumers.serving import serve, settings
+from consumers.settings import AllSettings
 from fnm_bus import wiring
-from fnm_bus.codec import Codec
 
-HUNG: Final = serving.HUNG
-settings = serving.settings
-serve = serving.serve
+__all__ = ["context", "mitigator", "serve", "settings"]
 
 
-def terms(it: AllSettings) -> Terms:
+def context(loaded: AllSettings) -> DecisionContext:
     """Return what the mitigator decides by.
 
     Raises:
         ConfigError: the policy is wrong; all problems at once.
     """
-    of = it.consumers.mitigator
-    return Terms(
-        policy_file.load(of.policy),
-        dry_run=it.dry_run,
-        ban_time=of.ban_time,
-        memory=of.memory,
+    table = loaded.consumers.mitigator
+    return DecisionContext(
+        policy_file.load(table.policy),
+        dry_run=loaded.dry_run,
+        fastnetmon_ban_time=table.fastnetmon_ban_time,
+        ended_retention=table.ended_retention,
     )
 
 
-def mitigator(it: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
+def mitigator(loaded: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
     """Return the mitigator.
 
     Raises:
         ConfigError: the policy is wrong, or a secret cannot be read.
     """
     return Mitigator(
-        settings=wiring.kafka(it),
-        name=it.consumers.mitigator.transactional_id,
-        topics=wiring.topics(it),
-        codec=wiring.reading_codec(it),
-        terms=terms(it),
-        metrics=metrics,
-    )
-
-
-def enforcement(
-    it: AllSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
-) -> Enforcement:
-    """Return an enforcer for *backend*.
-
-    Raises:
-        ConfigError: a secret cannot be read.
-    """
-    kafka, names = wiring.kafka(it), wiring.topics(it)
-    # What ends a block depends on no registry.
-    codec = Codec()
-    return Enforcement(
-        backend=backend,
-        watching=Watching(kafka, names.mitigation, codec),
-        report=Report(kafka, names.audit, codec, backend.name),
-        path=of.snapshot,
-        interval=of.interval,
-        max_skew=of.max_skew,
-        dry_run=it.dry_run,
+        settings=wiring.kafka(loaded),
+        name=loaded.consumers.mitigator.transactional_id,
+        topics=wiring.topics(loaded),
+        codec=wiring.reading_codec(loaded),
+        context=context(loaded),
         metrics=metrics,
     )

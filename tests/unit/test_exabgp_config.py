@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from consumers.enforcers import exabgp_config
-from consumers.enforcers.exabgp_config import Commands, commands, conf, env, run
+from consumers.enforcers.exabgp import config
+from consumers.enforcers.exabgp.config import Commands, commands, conf, env, run
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
 
@@ -53,9 +53,9 @@ def test_the_settings_stand_in_it() -> None:
         ("neighbor", "2001:db8::1"),
         ("local_address", ""),
         ("router_id", "2001:db8::1"),
-        ("next_hop4", "100::1"),
-        ("next_hop6", "192.0.2.1"),
-        ("next_hop6", "fe80::1%eth0"),
+        ("ipv4_next_hop", "100::1"),
+        ("ipv6_next_hop", "192.0.2.1"),
+        ("ipv6_next_hop", "fe80::1%eth0"),
         ("port", 0),
         ("communities", ("blackhole me",)),
     ],
@@ -65,7 +65,7 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
         **{**dict(ExabgpSettings()), field: value}
     )
     with pytest.raises(ConfigError) as caught:
-        exabgp_config.check(settings)
+        config.check(settings)
     named = "local_address" if value == "2001:db8::1" and field == "neighbor" else field
     assert f"consumers.exabgp.{named}" in str(caught.value).replace(
         "consumers.exabgp.communities", f"consumers.exabgp.{field}"
@@ -73,9 +73,9 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:
-    settings = ExabgpSettings(neighbor="a", router_id="b", next_hop4="c")
+    settings = ExabgpSettings(neighbor="a", router_id="b", ipv4_next_hop="c")
     with pytest.raises(ConfigError) as caught:
-        exabgp_config.check(settings)
+        config.check(settings)
     assert len(str(caught.value).splitlines()) == 3
 
 

@@ -16,7 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.enforcers.backend import BackendError, Standing
+from consumers.enforcers.backend import (
+    ActiveMeasure,
+    BackendError,
+    UnsupportedMeasure,
+)
 from consumers.mitigation.measure import FIREWALL, Measure, Network
 
 FORM: Final = "drop"
@@ -32,31 +36,29 @@ _NO_LISTING: Final = (AttributeError, LookupError, TypeError, ValueError)
 _FAULT: Final = re.compile(r"^/dev/stdin:(\d+):[^\n]*?Error: ([^\n]+)", re.MULTILINE)
 
 
-class Unsuitable(BackendError):
-    """This firewall can never do this measure; the text names it."""
-
-    retryable = False
-
-
 def network_of(measure: Measure) -> Network:
     """Return the network that *measure* drops.
 
     Raises:
-        Unsuitable: it is no firewall measure of one network in canonical text.
+        UnsupportedMeasure: it is no firewall measure of one network in canonical text.
     """
     if measure.kind != FIREWALL:
-        raise Unsuitable(f"{measure.key}: nftables does {FIREWALL} measures only")
+        raise UnsupportedMeasure(
+            f"{measure.key}: nftables does {FIREWALL} measures only"
+        )
+    if measure.flow is not None:  # its key would be that of another match
+        raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure has no flow")
     if not measure.prefix:
-        raise Unsuitable(f"{measure.key}: a {FIREWALL} measure needs a prefix")
+        raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure needs a prefix")
     try:
         network = ip_network(measure.prefix)
     except ValueError as exc:
-        raise Unsuitable(f"{measure.key}: {exc}") from exc
+        raise UnsupportedMeasure(f"{measure.key}: {exc}") from exc
     # Also keeps out what Python takes for a part of an address: "fe80::1%anything".
     if _prefix(network.version, int(network.network_address), network.prefixlen) != (
         measure.prefix
     ):
-        raise Unsuitable(f"{measure.key}: the prefix is not in canonical text")
+        raise UnsupportedMeasure(f"{measure.key}: the prefix is not in canonical text")
     return network
 
 
@@ -126,7 +128,7 @@ def faults(said: str) -> Mapping[int, str]:
     return found
 
 
-def standing(listing: bytes) -> Mapping[Measure, Standing]:
+def standing(listing: bytes) -> Mapping[Measure, ActiveMeasure]:
     """Return what drops, from `nft -j list table`.
 
     A set without its rules drops nothing, so nothing of it stands. The seconds are
@@ -196,8 +198,8 @@ def _measure(name: str, element: Any) -> Measure:
     return Measure(kind=FIREWALL, prefix=prefix)
 
 
-def _standing(element: Any) -> Standing:
+def _standing(element: Any) -> ActiveMeasure:
     # Without a timeout an element is bare text: somebody put it in by hand.
     if isinstance(element, str) or "expires" not in element["elem"]:
-        return Standing(FORM, None)
-    return Standing(FORM, float(element["elem"]["expires"]))
+        return ActiveMeasure(FORM, None)
+    return ActiveMeasure(FORM, float(element["elem"]["expires"]))

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 
-from consumers.enforcers.exabgp_words import CannotSay, after, known, numbers
+from consumers.enforcers.backend import UnsupportedMeasure
+from consumers.enforcers.exabgp.vocabulary import after, known, numbers
 
 
 def ports(field: str, numbers_: Sequence[int]) -> list[str]:
     """Return ports as terms.
 
     Raises:
-        CannotSay: one is no port, or even so looks like another one in the listing.
+        UnsupportedMeasure: one is no port, or is listed like another port.
     """
     found = []
     for it in numbers(field, numbers_):
@@ -25,7 +26,7 @@ def ports(field: str, numbers_: Sequence[int]) -> list[str]:
         if name and len(_named()[name]) > 1:
             term = f">{it - 1}&<{it + 1}"
             if len(_between(_maybe(it - 1), _maybe(it + 1))) != 1:
-                raise CannotSay(
+                raise UnsupportedMeasure(
                     f"{field}: ExaBGP cannot tell port {it} from another of its name"
                 )
         found.append(term)

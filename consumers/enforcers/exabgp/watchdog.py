@@ -10,12 +10,13 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from consumers.mitigation import clock
-from consumers.enforcers import exabgp_session, snapshot
+from consumers.enforcers import snapshot
 from consumers.enforcers.backend import BackendError
-from consumers.enforcers.exabgp import ExabgpBackend
-from consumers.enforcers.exabgp_session import ExabgpGone
+from consumers.enforcers.exabgp import session
+from consumers.enforcers.exabgp.backend import ExabgpBackend
+from consumers.enforcers.exabgp.session import ExabgpExited
 from consumers.enforcers.snapshot import SnapshotError
+from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
 
@@ -112,7 +113,7 @@ class Watchdog:
     def __init__(self, backend: ExabgpBackend, settings: ExabgpSettings) -> None:
         self._backend = backend
         self._path = settings.snapshot
-        self._grace = settings.grace
+        self._grace = settings.watchdog_grace
         self._standing: Mapping[str, Measure] = {}
         self._seen: dict[str, Seen] = {}
         self._listed = -_LIST
@@ -124,7 +125,7 @@ class Watchdog:
         """Look once, and withdraw.
 
         Raises:
-            ExabgpGone: ExaBGP has ended.
+            ExabgpExited: ExaBGP has ended.
             BackendError: it does not answer.
         """
         now = clock.now()
@@ -176,13 +177,13 @@ class Watchdog:
 def run(settings: ExabgpSettings) -> None:
     """Be the watchdog until ExaBGP ends; what it withdraws is told on stderr."""
     logging.basicConfig(stream=sys.stderr, format="watchdog: %(message)s", level="INFO")
-    reading, writing = exabgp_session.pipes()
+    reading, writing = session.pipes()
     backend = ExabgpBackend(reading, writing, settings)
     watchdog = Watchdog(backend, settings)
     while True:
         try:
             watchdog.turn()
-        except ExabgpGone:
+        except ExabgpExited:
             break
         except BackendError as exc:
             log.warning("%s", exc)

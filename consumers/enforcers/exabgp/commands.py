@@ -12,10 +12,16 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
-from consumers.enforcers import exabgp_ports as ports
-from consumers.enforcers import exabgp_words as words
-from consumers.enforcers.exabgp_words import CannotSay
-from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, Network, canonical
+from consumers.enforcers.backend import UnsupportedMeasure
+from consumers.enforcers.exabgp import ports
+from consumers.enforcers.exabgp import vocabulary as words
+from consumers.mitigation.measure import (
+    BLACKHOLE,
+    FLOWSPEC,
+    Measure,
+    Network,
+    canonical,
+)
 from fnm_bus.event import FlowMatch, FlowThen
 
 _ROUTES: Final = 1000
@@ -28,42 +34,43 @@ _V6: Final = 6
 _MOST_BYTES: Final = 1_000_000_000_000
 """Bytes/s to which ExaBGP silently lowers a limit."""
 _U16: Final = 0xFFFF
+_U32: Final = 0xFFFF_FFFF
 
 
-class Carried(NamedTuple):
+class BlackholeAttributes(NamedTuple):
     """What the routes of all blackholes carry.
 
     Attributes:
-        next_hop4: of IPv4 prefixes.
-        next_hop6: of IPv6 prefixes.
+        ipv4_next_hop: of IPv4 prefixes.
+        ipv6_next_hop: of IPv6 prefixes.
         communities: those that are added to the measure's own.
     """
 
-    next_hop4: str
-    next_hop6: str
+    ipv4_next_hop: str
+    ipv6_next_hop: str
     communities: tuple[str, ...]
 
 
-def form(measure: Measure, carried: Carried) -> str:
+def form(measure: Measure, carried: BlackholeAttributes) -> str:
     """Return the attributes of the route that makes *measure*, as ExaBGP takes them.
 
     Raises:
-        CannotSay: there is no such route; the text begins with the measure's key.
+        UnsupportedMeasure: there is no such route; the text begins with the key.
     """
     return _told(measure, carried).form
 
 
-def announce(measures: Iterable[Measure], carried: Carried) -> list[str]:
+def announce(measures: Iterable[Measure], carried: BlackholeAttributes) -> list[str]:
     """Return the commands that announce *measures*.
 
     Raises:
-        CannotSay: as `form`.
+        UnsupportedMeasure: as `form`.
     """
     return _commands("announce", (_told(it, carried) for it in measures))
 
 
 def withdraw(
-    measures: Iterable[Measure], carried: Carried, forms: Mapping[str, str]
+    measures: Iterable[Measure], carried: BlackholeAttributes, forms: Mapping[str, str]
 ) -> list[str]:
     """Return the commands that withdraw *measures*; impossible ones are left out.
 
@@ -79,7 +86,7 @@ def withdraw(
             routes.append(
                 _told(it, carried) if known is None else _Route(_match(it), known)
             )
-        except CannotSay:  # what cannot be announced does not stand
+        except UnsupportedMeasure:  # what cannot be announced does not stand
             continue
     return _commands("withdraw", routes)
 
@@ -88,12 +95,12 @@ def name(measure: Measure) -> str:
     """Return the measure's key.
 
     Raises:
-        CannotSay: a prefix of its match is no network.
+        UnsupportedMeasure: a prefix of its match is no network.
     """
     try:
         return measure.key
     except ValueError as exc:
-        raise CannotSay(f"{measure.kind}: {exc}") from exc
+        raise UnsupportedMeasure(f"{measure.kind}: {exc}") from exc
 
 
 class _Route(NamedTuple):
@@ -122,28 +129,36 @@ def _commands(verb: str, routes: Iterable[_Route]) -> list[str]:
 
 # An enforcer compares all measures every few seconds, and most are those of last time.
 @lru_cache(_REMEMBERED)
-def _told(measure: Measure, carried: Carried) -> _Route:
+def _told(measure: Measure, carried: BlackholeAttributes) -> _Route:
     key = name(measure)
     try:
         match = _match(measure)
         own = words.communities(measure.communities)
         if measure.kind == BLACKHOLE:
             network = _network("prefix", measure.prefix)
-            hop = carried.next_hop6 if network.version == _V6 else carried.next_hop4
+            hop = (
+                carried.ipv6_next_hop
+                if network.version == _V6
+                else carried.ipv4_next_hop
+            )
             all_ = words.communities((*carried.communities, *own))
             return _Route(
                 match, f"next-hop {_hop(hop, network)}" + words.attributes(all_)
             )
         return _Route(match, f"{_action(measure.then)};" + words.attributes(own, ";"))
-    except CannotSay as exc:
-        raise CannotSay(f"{key}: {exc}") from exc
+    except UnsupportedMeasure as exc:
+        raise UnsupportedMeasure(f"{key}: {exc}") from exc
 
 
 def _match(measure: Measure) -> str:
     if measure.kind == BLACKHOLE:
+        if measure.flow is not None:  # its key would be that of another match
+            raise UnsupportedMeasure("flow: a blackhole has none")
         return str(_network("prefix", measure.prefix))
     if measure.kind != FLOWSPEC or measure.flow is None:
-        raise CannotSay(f"kind: ExaBGP does {BLACKHOLE} and {FLOWSPEC}, with its parts")
+        raise UnsupportedMeasure(
+            f"kind: ExaBGP does {BLACKHOLE} and {FLOWSPEC}, with its parts"
+        )
     flow = canonical(measure.flow)
     version = _version(flow)
     parts = {
@@ -161,7 +176,7 @@ def _match(measure: Measure) -> str:
         "tcp-flags": words.tcp_flags(flow.tcp_flags),
     }
     if sum(map(len, parts.values())) > _VALUES:
-        raise CannotSay(f"flow: more than {_VALUES} values")
+        raise UnsupportedMeasure(f"flow: more than {_VALUES} values")
     said = " ".join(f"{part} {_list(it)};" for part, it in parts.items() if it)
     return f"{{ {said} }}"
 
@@ -178,9 +193,9 @@ def _version(flow: FlowMatch) -> int:
         if getattr(flow, field)
     ]
     if not networks:
-        raise CannotSay("flow: wanted a destination_prefix or a source_prefix")
+        raise UnsupportedMeasure("flow: wanted a destination_prefix or a source_prefix")
     if len({it.version for it in networks}) > 1:
-        raise CannotSay("flow: one prefix is IPv4, the other IPv6")
+        raise UnsupportedMeasure("flow: one prefix is IPv4, the other IPv6")
     return networks[0].version
 
 
@@ -188,10 +203,10 @@ def _network(field: str, text: str | None) -> Network:
     try:
         found = ip_network(text or "")
     except ValueError as exc:
-        raise CannotSay(f"{field}: {exc}") from exc
+        raise UnsupportedMeasure(f"{field}: {exc}") from exc
     # Also keeps out what Python takes for a part of an address: "fe80::1%anything".
     if str(found) != text or "%" in str(found):
-        raise CannotSay(f"{field}: {text} is not in canonical text")
+        raise UnsupportedMeasure(f"{field}: {text} is not in canonical text")
     return found
 
 
@@ -199,11 +214,13 @@ def _hop(text: str, network: Network) -> str:
     try:
         hop = ip_address(text)
     except ValueError as exc:
-        raise CannotSay(f"consumers.exabgp.next_hop{network.version}: {exc}") from exc
+        raise UnsupportedMeasure(
+            f"consumers.exabgp.ipv{network.version}_next_hop: {exc}"
+        ) from exc
     if hop.version != network.version:
         # ExaBGP says done; the neighbor throws it away.
-        raise CannotSay(
-            f"consumers.exabgp.next_hop{network.version}: {hop} is not"
+        raise UnsupportedMeasure(
+            f"consumers.exabgp.ipv{network.version}_next_hop: {hop} is not"
             f" IPv{network.version}"
         )
     return str(hop)
@@ -211,17 +228,25 @@ def _hop(text: str, network: Network) -> str:
 
 def _action(then: FlowThen | None) -> str:
     if then is None or then.action not in {"discard", "rate-limit", "redirect"}:
-        raise CannotSay("then.action: wanted discard, rate-limit or redirect")
+        raise UnsupportedMeasure("then.action: wanted discard, rate-limit or redirect")
     if then.action == "discard":
         return "discard"
     if then.action == "rate-limit":
         if then.rate is None or not 0 <= then.rate <= _MOST_BYTES:
-            raise CannotSay(f"then.rate: wanted bytes/s from 0 to {_MOST_BYTES}")
+            raise UnsupportedMeasure(
+                f"then.rate: wanted bytes/s from 0 to {_MOST_BYTES}"
+            )
         # Both travel as a rate of 0, and are listed alike.
         return f"rate-limit {then.rate}" if then.rate else "discard"
     number, value = then.redirect_as, then.redirect_value
     if number is None or value is None:
-        raise CannotSay("then.redirect_as, then.redirect_value: wanted both")
+        raise UnsupportedMeasure("then.redirect_as, then.redirect_value: wanted both")
+    if not (0 <= number <= _U32 and 0 <= value <= _U32):
+        raise UnsupportedMeasure(
+            f"then.redirect_as, then.redirect_value: wanted 0 to {_U32}"
+        )
     if number > _U16 and value > _U16:
-        raise CannotSay(f"then.redirect_value: wanted up to {_U16} with a 32 bit AS")
+        raise UnsupportedMeasure(
+            f"then.redirect_value: wanted up to {_U16} with a 32 bit AS"
+        )
     return f"redirect {number}:{value}"

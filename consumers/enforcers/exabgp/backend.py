@@ -1,6 +1,6 @@
 """ExaBGP: blackholes and FlowSpec rules for a BGP neighbor.
 
-This is one side of it, and runs in a process that ExaBGP starts; `exabgp_config` starts
+This is one side of it, and runs in a process that ExaBGP starts; `config` starts
 ExaBGP. A route stands until it is withdrawn or ExaBGP ends, whoever has died; the
 watchdog withdraws what this process leaves standing.
 """
@@ -9,12 +9,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
-from consumers.enforcers import exabgp_listing, exabgp_text
-from consumers.enforcers.backend import BackendError, Standing, Wanted
-from consumers.enforcers.exabgp_news import Neighbor
-from consumers.enforcers.exabgp_session import Session
-from consumers.enforcers.exabgp_text import Carried
-from consumers.enforcers.exabgp_words import CannotSay
+from consumers.enforcers.backend import (
+    ActiveMeasure,
+    BackendError,
+    DesiredMeasure,
+    UnsupportedMeasure,
+)
+from consumers.enforcers.exabgp import commands, listing
+from consumers.enforcers.exabgp.commands import BlackholeAttributes
+from consumers.enforcers.exabgp.neighbor import Neighbor
+from consumers.enforcers.exabgp.session import Session
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from consumers.settings import ExabgpSettings
 
@@ -48,8 +52,8 @@ class ExabgpBackend:
         self.name = "exabgp"
         self.kinds = frozenset({BLACKHOLE, FLOWSPEC})
         self._session = Session(reading, writing, patience)
-        self._carried = Carried(
-            settings.next_hop4, settings.next_hop6, settings.communities
+        self._attributes = BlackholeAttributes(
+            settings.ipv4_next_hop, settings.ipv6_next_hop, settings.communities
         )
         self._neighbor = settings.neighbor
         self._forms: dict[str, str] = {}
@@ -80,11 +84,11 @@ class ExabgpBackend:
         """Return the attributes of the measure's route, as ExaBGP takes them.
 
         Raises:
-            CannotSay: there is no such route.
+            UnsupportedMeasure: there is no such route.
         """
-        return exabgp_text.form(measure, self._carried)
+        return commands.form(measure, self._attributes)
 
-    def announce(self, wanted: Sequence[Wanted]) -> None:
+    def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
         """Announce routes; one with other attributes replaces the one that stands.
 
         When some cannot be said the rest are announced. While the session is down
@@ -92,7 +96,7 @@ class ExabgpBackend:
         up may reach the neighbor nevertheless, and stay.
 
         Raises:
-            CannotSay: some can never be announced; all the others are.
+            UnsupportedMeasure: some can never be announced; all the others are.
             BackendError: the session is down, ExaBGP refused some, or does not answer.
         """
         forms: dict[str, str] = {}
@@ -101,16 +105,18 @@ class ExabgpBackend:
             try:
                 forms[measure.key] = self.form(measure)
                 measures.append(measure)
-            except CannotSay as exc:
+            except UnsupportedMeasure as exc:
                 unfit.append(str(exc))
         if measures:
             self._session.look()
             self._must_be_up()
             self._forms |= forms
-            self._do(exabgp_text.announce(measures, self._carried))
+            self._do(commands.announce(measures, self._attributes))
         if unfit:
             more = f" (and {len(unfit) - _SHOWN} more)" if len(unfit) > _SHOWN else ""
-            raise CannotSay(f"not for ExaBGP: {'; '.join(unfit[:_SHOWN])}{more}")
+            raise UnsupportedMeasure(
+                f"not for ExaBGP: {'; '.join(unfit[:_SHOWN])}{more}"
+            )
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
         """Withdraw routes, with the session up or down.
@@ -118,20 +124,20 @@ class ExabgpBackend:
         Raises:
             BackendError: ExaBGP refused some, or does not answer.
         """
-        commands = exabgp_text.withdraw(measures, self._carried, self._forms)
-        if commands:
-            self._do(commands)
+        texts = commands.withdraw(measures, self._attributes, self._forms)
+        if texts:
+            self._do(texts)
 
-    def active(self) -> Mapping[Measure, Standing]:
+    def active(self) -> Mapping[Measure, ActiveMeasure]:
         """Return what is announced, or will be when the session is up.
 
         Raises:
             BackendError: ExaBGP does not answer.
         """
-        found: dict[Measure, Standing] = {}
-        for line in self._session.ask([exabgp_listing.COMMAND]):
+        found: dict[Measure, ActiveMeasure] = {}
+        for line in self._session.ask([listing.COMMAND]):
             try:
-                measure, standing = exabgp_listing.listed(line)
+                measure, standing = listing.listed(line)
             except ValueError as exc:
                 log.warning("a route that is not ours stands: %s: %.300r", exc, line)
                 continue
@@ -143,12 +149,12 @@ class ExabgpBackend:
         """Stop reading; what stands stays, and ExaBGP starts this process again."""
         self._session.close()
 
-    def _do(self, commands: Sequence[str]) -> None:
+    def _do(self, texts: Sequence[str]) -> None:
         """Give commands and wait until they are sent, so that the next come after."""
         if self._unsettled:
             self._session.settle()
         self._unsettled = True
-        self._session.ask(commands)
+        self._session.ask(texts)
         self._session.settle()
         # While the session is down nothing is sent, and it waits for the next.
         self._unsettled = not self._session.up

@@ -9,13 +9,16 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-from consumers.enforcers import exabgp_words as words
-from consumers.enforcers.exabgp_words import CannotSay
+from consumers.enforcers.backend import UnsupportedMeasure
+from consumers.enforcers.exabgp import server
+from consumers.enforcers.exabgp import vocabulary as words
+from consumers.enforcers.exabgp.server import FAILURE_FILE
 from consumers.settings import ExabgpSettings
 from fnm_bus import durable
 from fnm_bus.errors import ConfigError
@@ -72,9 +75,15 @@ neighbor {neighbor} {{
 }}
 """
 
-_ADDRESSES: Final = ("neighbor", "local_address", "router_id", "next_hop4", "next_hop6")
-_V4: Final = {"router_id", "next_hop4"}
-_V6: Final = {"next_hop6"}
+_ADDRESSES: Final = (
+    "neighbor",
+    "local_address",
+    "router_id",
+    "ipv4_next_hop",
+    "ipv6_next_hop",
+)
+_V4: Final = {"router_id", "ipv4_next_hop"}
+_V6: Final = {"ipv6_next_hop"}
 _QUOTABLE: Final = re.compile(r"[^\"\\\n]+")
 
 
@@ -92,7 +101,8 @@ class Commands(NamedTuple):
 
 def commands(config_file: Path | None) -> Commands:
     """Return the commands of this installation, with its configuration file."""
-    ours = (sys.executable, "-m", "consumers", "exabgp")
+    # -P: a folder named consumers in the current directory is not ours.
+    ours = (sys.executable, "-P", "-m", "consumers", "exabgp")
     file = () if config_file is None else ("--config", str(config_file.absolute()))
     return Commands((*ours, "--api", *file), (*ours, "--watchdog", *file))
 
@@ -106,7 +116,7 @@ def check(settings: ExabgpSettings) -> None:
     found = [it for name in _ADDRESSES for it in _address(settings, name)]
     try:
         words.communities(settings.communities)
-    except CannotSay as exc:
+    except UnsupportedMeasure as exc:
         found.append(f"consumers.exabgp.{exc}")
     if not settings.port:
         found.append("consumers.exabgp.port: wanted the neighbor's port, got 0")
@@ -145,19 +155,22 @@ def run(
     settings: ExabgpSettings,
     config_file: Path | None,
     started: Commands | None = None,
+    check_enforcer: Callable[[], None] = lambda: None,
 ) -> NoReturn:
-    """Become ExaBGP; its files lie in $RUNTIME_DIRECTORY, else beside the snapshot.
+    """Become ExaBGP; its files are in $RUNTIME_DIRECTORY, else beside the snapshot.
 
     Args:
         settings: the session, and the user to become.
         config_file: of fnm-bus, for the API processes; None: where they look for it.
         started: the API processes; else those of this installation.
+        check_enforcer: raises ConfigError if the enforcer could not start; called as
+            the user. ExaBGP would start it again and again.
 
     Raises:
         ConfigError: the settings are wrong, ExaBGP is not installed, the user cannot
             be taken, or the files cannot be written.
     """
-    program = Path(sys.executable).with_name("exabgp")
+    program = Path(sys.executable).with_name("exabgp")  # comes with the package
     text = conf(settings, started or commands(config_file))
     if not program.exists():
         raise ConfigError(f"{program} is missing; install fnm-bus[exabgp]")
@@ -166,20 +179,37 @@ def run(
     place = Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or beside)
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_enforcer()
+        (place / "failure").unlink(missing_ok=True)
         durable.replace(place / "exabgp.conf", text.encode(), 0o600)
         durable.replace(place / "exabgp.env", env(user).encode(), 0o600)
     except OSError as exc:
         raise ConfigError(f"{place}: {exc.strerror}") from exc
     # Variables of this kind would win over the file.
     kept = {k: v for k, v in os.environ.items() if not k.lower().startswith("exabgp")}
+    kept[FAILURE_FILE] = str(place / "failure")
     arguments = (
-        *(str(program), "--env-file", str(place / "exabgp.env")),
+        *(sys.executable, "-P", "-m", server.__name__),
+        *("--env-file", str(place / "exabgp.env")),
         *("server", str(place / "exabgp.conf")),
     )
     try:
-        os.execve(program, arguments, kept)  # noqa: S606 - no shell is wanted
+        os.execve(sys.executable, arguments, kept)  # noqa: S606 - no shell is wanted
     except OSError as exc:
-        raise ConfigError(f"{program}: {user} cannot start it: {exc.strerror}") from exc
+        text = f"{sys.executable}: {user} cannot start it: {exc.strerror}"
+        raise ConfigError(text) from exc
+
+
+@contextmanager
+def recorded_failure() -> Iterator[None]:
+    """In a process of ExaBGP: leave the reason of a ConfigError for ExaBGP's end."""
+    try:
+        yield
+    except ConfigError as exc:
+        if name := os.environ.get(FAILURE_FILE):
+            with suppress(OSError):
+                durable.replace(Path(name), str(exc).encode(), 0o600)
+        raise
 
 
 def _become(user: str | None) -> str:

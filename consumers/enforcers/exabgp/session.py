@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from consumers.mitigation.clock import now
-from consumers.enforcers import exabgp_news
 from consumers.enforcers.backend import BackendError
-from consumers.enforcers.exabgp_news import Neighbor
+from consumers.enforcers.exabgp import neighbor
+from consumers.enforcers.exabgp.neighbor import Neighbor
+from consumers.mitigation.clock import now
 
 log = logging.getLogger(__name__)
 
-_HELLO: Final = f"reset\n{exabgp_news.ASK}\n".encode("ascii")
+_HELLO: Final = f"reset\n{neighbor.ASK}\n".encode("ascii")
 """Drops what a predecessor had asked for, and asks for what nobody else asks for."""
 _F_SETPIPE_SZ: Final = 1031
 _PIPE: Final = 1 << 20
@@ -33,6 +33,8 @@ _STEP: Final = 0.02
 _SLICE: Final = select.PIPE_BUF
 """Bytes that a pipe which is ready takes without waiting."""
 _READ: Final = 1 << 16
+_MAX_UNANSWERED: Final = 1000
+"""With more commands without an answer, no further ones are given."""
 _BUSY: Final = 60.0
 """Seconds for sending; 10,000 routes take up to 15."""
 _CALM: Final = 3
@@ -40,7 +42,7 @@ _CALM: Final = 3
 anything to send."""
 
 
-class ExabgpGone(BackendError):
+class ExabgpExited(BackendError):
     """ExaBGP has ended, and its routes with it; this process has nothing to do."""
 
     retryable = False
@@ -69,7 +71,7 @@ class Session:
         self._wake: tuple[int, int] | None = None
         # An answer that came too late belongs to its own command: all are counted.
         self._unsent = bytearray(_HELLO)
-        self._asked: deque[str] = deque([exabgp_news.ASK])
+        self._asked: deque[str] = deque([neighbor.ASK])
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def open(self, when_gone: Callable[[], None] | None = None) -> None:
@@ -95,12 +97,15 @@ class Session:
         """Give commands; return the lines that they list, once all are answered.
 
         Raises:
-            ExabgpGone: ExaBGP has ended.
+            ExabgpExited: ExaBGP has ended.
             BackendError: it refused a command, or says nothing. What it was given may
                 still be done.
         """
         self.open()
         earlier = len(self._asked)
+        if earlier > _MAX_UNANSWERED:
+            self._await_answers()
+            earlier = 0
         self._asked.extend(commands)
         self._unsent += "".join(f"{it}\n" for it in commands).encode("ascii")
         self._send()
@@ -123,13 +128,23 @@ class Session:
             )
         return listed
 
+    def _await_answers(self) -> None:
+        """Wait for the answers to all earlier commands.
+
+        ExaBGP may be silent for days: what it is given then must not pile up.
+        """
+        self._send()
+        while self._asked:
+            if self._next() in {b"done", b"error"}:
+                self._asked.popleft()
+
     def look(self) -> None:
         """Ask whether the session is up; `up` says what came of it.
 
         Raises:
             BackendError: as `ask`.
         """
-        self.ask([exabgp_news.ASK])
+        self.ask([neighbor.ASK])
 
     def settle(self) -> None:
         """Wait until all is sent, or there is nobody to send it to.
@@ -143,9 +158,9 @@ class Session:
         """
         end, last, calm = now() + _BUSY, -1, 0
         while calm < _CALM:
-            lines = self.ask([exabgp_news.ASK])
+            lines = self.ask([neighbor.ASK])
             try:
-                found = exabgp_news.figures(b"".join(lines))
+                found = neighbor.figures(b"".join(lines))
             except ValueError as exc:
                 raise BackendError(f"ExaBGP's answer is not understood: {exc}") from exc
             if not found.up:
@@ -218,11 +233,11 @@ class Session:
                 # Before the first answer to us come those to a predecessor.
                 met = met or line.startswith(b"[")
                 if line.startswith(b'{ "exabgp"'):
-                    self._is(exabgp_news.change(line))
+                    self._is(neighbor.change(line))
                 elif met and line:
                     if line.startswith(b"["):
                         with suppress(ValueError):
-                            self._is((exabgp_news.figures(line).up, ""))
+                            self._is((neighbor.figures(line).up, ""))
                     self._lines.put(line)
 
     def _is(self, told: tuple[bool, str] | None) -> None:
@@ -249,5 +264,5 @@ def pipes() -> tuple[int, int]:
     return reading, writing
 
 
-def _gone() -> ExabgpGone:
-    return ExabgpGone("ExaBGP has ended; what starts it has to start it again")
+def _gone() -> ExabgpExited:
+    return ExabgpExited("ExaBGP has ended; what starts it has to start it again")

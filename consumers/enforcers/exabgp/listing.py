@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
-from consumers.enforcers import exabgp_ports as ports
-from consumers.enforcers import exabgp_words as words
-from consumers.enforcers.backend import Standing
+from consumers.enforcers.backend import ActiveMeasure, UnsupportedMeasure
+from consumers.enforcers.exabgp import ports
+from consumers.enforcers.exabgp import vocabulary as words
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
 from fnm_bus.event import FlowMatch
 
@@ -23,7 +23,7 @@ COMMAND: Final = "show adj-rib out extensive json"
 
 # Most lines are those of the last listing.
 @lru_cache(1 << 16)
-def listed(line: str | bytes) -> tuple[Measure, Standing]:
+def listed(line: str | bytes) -> tuple[Measure, ActiveMeasure]:
     """Return one line of the listing as a measure and its form.
 
     The measure has the match alone: it is enough to withdraw it by.
@@ -35,7 +35,7 @@ def listed(line: str | bytes) -> tuple[Measure, Standing]:
         route = msgspec.json.decode(line, type=_Line).route
         nlri, carried = route.nlri, route.attributes
         own = words.communities((*carried.community, *carried.large))
-    except (msgspec.MsgspecError, words.CannotSay) as exc:
+    except (msgspec.MsgspecError, UnsupportedMeasure) as exc:
         raise ValueError(str(exc)) from exc
     said = words.attributes(own, ";" if nlri.rules else "")
     if not nlri.rules:
@@ -43,10 +43,12 @@ def listed(line: str | bytes) -> tuple[Measure, Standing]:
             raise ValueError("a route without a prefix or a next hop")
         prefix = str(ip_network(nlri.prefix))
         measure = Measure(kind=BLACKHOLE, prefix=prefix)
-        return measure, Standing(f"next-hop {ip_address(nlri.nexthop)}{said}", None)
+        return measure, ActiveMeasure(
+            f"next-hop {ip_address(nlri.nexthop)}{said}", None
+        )
     (action,) = carried.extended
     measure = Measure(kind=FLOWSPEC, flow=_flow(nlri.rules))
-    return measure, Standing(f"{_listed_action(action)};{said}", None)
+    return measure, ActiveMeasure(f"{_listed_action(action)};{said}", None)
 
 
 class _Nlri(msgspec.Struct):

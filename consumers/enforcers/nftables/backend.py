@@ -18,9 +18,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from consumers.enforcers import nft_text
-from consumers.enforcers.backend import BackendError, Standing, Wanted
-from consumers.enforcers.nft_text import Unsuitable
+from consumers.enforcers.backend import (
+    ActiveMeasure,
+    BackendError,
+    DesiredMeasure,
+    UnsupportedMeasure,
+)
+from consumers.enforcers.nftables import script
 from consumers.mitigation.measure import FIREWALL, Measure, Network
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
@@ -58,18 +62,18 @@ class NftablesBackend:
         """Return "drop".
 
         Raises:
-            Unsuitable: it is no firewall measure of one network in canonical text.
+            UnsupportedMeasure: it is no firewall measure of one network.
         """
-        nft_text.network_of(measure)
-        return nft_text.FORM
+        script.network_of(measure)
+        return script.FORM
 
-    def announce(self, wanted: Sequence[Wanted]) -> None:
+    def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
         """Drop the networks until their leases end; all in one transaction.
 
         What has no time left is withdrawn. When some are refused the rest get in.
 
         Raises:
-            Unsuitable: some can never be dropped; all the others are.
+            UnsupportedMeasure: some can never be dropped; all the others are.
             BackendError: nft refused some, or all, or does not answer; the text names
                 them and the remedy.
         """
@@ -77,13 +81,13 @@ class NftablesBackend:
         unfit: list[str] = []
         for measure, left in wanted:
             try:
-                network = nft_text.network_of(measure)
+                network = script.network_of(measure)
                 lines[network] = (
-                    nft_text.removal(self._table, network)
+                    script.removal(self._table, network)
                     if left <= 0
-                    else nft_text.renewal(self._table, network, left)
+                    else script.renewal(self._table, network, left)
                 )
-            except Unsuitable as exc:
+            except UnsupportedMeasure as exc:
                 unfit.append(str(exc))
             except ValueError as exc:
                 unfit.append(f"{measure.key}: left: {exc}")
@@ -91,7 +95,7 @@ class NftablesBackend:
         if refused:
             raise BackendError(_told("nftables refused", [*refused, *unfit]))
         if unfit:
-            raise Unsuitable(_told("not for nftables", unfit))
+            raise UnsupportedMeasure(_told("not for nftables", unfit))
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
         """Drop no more, in one transaction; what this firewall cannot do is no error.
@@ -102,15 +106,15 @@ class NftablesBackend:
         networks: list[Network] = []
         for it in measures:
             try:
-                networks.append(nft_text.network_of(it))
-            except Unsuitable:  # cannot stand, so it is gone
+                networks.append(script.network_of(it))
+            except UnsupportedMeasure:  # cannot stand, so it is gone
                 continue
-        lines = {it: nft_text.removal(self._table, it) for it in networks}
+        lines = {it: script.removal(self._table, it) for it in networks}
         refused = self._put(lines, None)
         if refused:
             raise BackendError(_told("nftables did not take back", refused))
 
-    def active(self) -> Mapping[Measure, Standing]:
+    def active(self) -> Mapping[Measure, ActiveMeasure]:
         """Return what is dropped, with the kernel's whole seconds, rounded down.
 
         Raises:
@@ -118,7 +122,7 @@ class NftablesBackend:
         """
         ended = self._nft("-j", "list", "table", "inet", self._table)
         if ended.returncode == 0:
-            return nft_text.standing(ended.stdout)
+            return script.standing(ended.stdout)
         said = _said(ended)
         # Only nft's own words: "ip netns" says something alike of a missing namespace.
         if said.startswith(_NO_TABLE):
@@ -144,8 +148,8 @@ class NftablesBackend:
             said = self._say(part, lines, priority)
             if said is None:
                 continue
-            head = len(nft_text.setup(self._table, part, priority))
-            found = nft_text.faults(said)
+            head = len(script.setup(self._table, part, priority))
+            found = script.faults(said)
             if found and min(found) <= head:
                 raise self._failed(said)
             named = {part[at - head - 1]: why for at, why in found.items()}
@@ -168,7 +172,7 @@ class NftablesBackend:
         priority: int | None,
     ) -> str | None:
         """Run the lines of *part*; return what nft says when it refuses."""
-        head = nft_text.setup(self._table, part or lines, priority)
+        head = script.setup(self._table, part or lines, priority)
         text = "\n".join((*head, *(lines[it] for it in part), ""))
         ended = self._nft("-f", "-", text=text)
         return _said(ended) if ended.returncode else None
@@ -199,7 +203,7 @@ class NftablesBackend:
         why = _first(said)
         if "Operation not permitted" in said:
             why += "; nftables needs root or CAP_NET_ADMIN"
-        elif nft_text.faults(said):
+        elif script.faults(said):
             why += (
                 f"; table inet {self._table} was made by another program or with other"
                 f" settings: `nft delete table inet {self._table}` removes it and all"

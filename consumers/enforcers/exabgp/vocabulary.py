@@ -4,12 +4,13 @@ A measure is named by what it matches. So a value is said only when ExaBGP will 
 in a way that leads back to the same words; else it is refused.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
-from consumers.enforcers.backend import BackendError
+from consumers.enforcers.backend import UnsupportedMeasure
 
 PROTOCOLS: Final[Mapping[str, int]] = {
     "hopopt": 0,
@@ -67,20 +68,16 @@ _COMMUNITIES: Final = {
 
 _U8, _U16, _U32 = 0xFF, 0xFFFF, 0xFFFF_FFFF
 _STANDARD, _LARGE = 2, 3
-
-
-class CannotSay(BackendError):
-    """ExaBGP cannot do this measure, ever; the text names the part and the remedy."""
-
-    retryable = False
+_DIGITS: Final = re.compile(r"[0-9]{1,10}")
+"""int() raises on more than 4,300 digits, and takes those of every script."""
 
 
 def protocols(words: Sequence[str], version: int) -> list[str]:
     """Return protocols as terms, for IPv4 (4) or IPv6 (6).
 
     Raises:
-        CannotSay: a name is not known, is not the one that is used here, or belongs to
-            the other family.
+        UnsupportedMeasure: a name is unknown, is not the one that is used here, or
+            belongs to the other family.
     """
     return [f"={_protocol(it, version)}" for it in words]
 
@@ -99,11 +96,11 @@ def numbers(field: str, values: Sequence[int]) -> Sequence[int]:
     """Return *values*.
 
     Raises:
-        CannotSay: one does not fit 16 bits.
+        UnsupportedMeasure: one does not fit 16 bits.
     """
     for it in values:
         if not 0 <= it <= _U16:
-            raise CannotSay(f"{field}: {it} is not between 0 and {_U16}")
+            raise UnsupportedMeasure(f"{field}: {it} is not between 0 and {_U16}")
     return values
 
 
@@ -111,13 +108,13 @@ def tcp_flags(words: Sequence[str]) -> list[str]:
     """Return TCP flags as terms; of those that are joined by | all have to be set.
 
     Raises:
-        CannotSay: a flag is not known, or stands twice in one term.
+        UnsupportedMeasure: a flag is not known, or stands twice in one term.
     """
     found = []
     for word in words:
         flags = word.split("|")
         if len(set(flags)) < len(flags):
-            raise CannotSay(f"tcp_flags: a flag stands twice in {word}")
+            raise UnsupportedMeasure(f"tcp_flags: a flag stands twice in {word}")
         found.append("=" + "+".join(_word("tcp_flags", _TCP_FLAGS, it) for it in flags))
     return found
 
@@ -139,10 +136,12 @@ def fragments(words: Sequence[str], version: int) -> list[str]:
     """Return fragmentation flags as terms, for IPv4 (4) or IPv6 (6).
 
     Raises:
-        CannotSay: a flag is not known, or unknown to the family.
+        UnsupportedMeasure: a flag is not known, or unknown to the family.
     """
     if version == _IPV6 and "dont-fragment" in words:
-        raise CannotSay("fragmentation_flags: IPv6 has no dont-fragment (RFC 8956)")
+        raise UnsupportedMeasure(
+            "fragmentation_flags: IPv6 has no dont-fragment (RFC 8956)"
+        )
     return [_word("fragmentation_flags", _FRAGMENTS, it) for it in words]
 
 
@@ -164,7 +163,7 @@ def communities(texts: Iterable[str]) -> tuple[str, ...]:
             gives to well-known ones.
 
     Raises:
-        CannotSay: one is none.
+        UnsupportedMeasure: one is none.
     """
     found = {_community(_COMMUNITIES.get(it, it)) for it in texts}
     return tuple(":".join(map(str, it)) for it in sorted(found, key=_order))
@@ -208,15 +207,17 @@ def after(operator: str, term: str) -> str:
 
 
 def _protocol(word: str, version: int) -> int:
-    number = PROTOCOLS.get(word, int(word) if word.isdecimal() else None)
+    number = PROTOCOLS.get(word, int(word) if _DIGITS.fullmatch(word) else None)
     if number is None or number > _U8:
-        raise CannotSay(f"protocols: {word} is not known; write its number")
+        raise UnsupportedMeasure(f"protocols: {word} is not known; write its number")
     (name,) = protocol_words([f"={number}"])
     if name != word:
-        raise CannotSay(f"protocols: write {name} instead of {word}")
+        raise UnsupportedMeasure(f"protocols: write {name} instead of {word}")
     if number == (_ICMP if version == _IPV6 else _ICMP6):
         other = "ipv6-icmp" if version == _IPV6 else "icmp"
-        raise CannotSay(f"protocols: {word} is of the other family; write {other}")
+        raise UnsupportedMeasure(
+            f"protocols: {word} is of the other family; write {other}"
+        )
     return number
 
 
@@ -233,8 +234,8 @@ def _codes() -> Mapping[str, int]:
 def _community(text: str) -> tuple[int, ...]:
     parts = text.split(":")
     most = {_STANDARD: _U16, _LARGE: _U32}.get(len(parts), -1)
-    if not all(it.isascii() and it.isdecimal() and int(it) <= most for it in parts):
-        raise CannotSay(
+    if not all(_DIGITS.fullmatch(it) and int(it) <= most for it in parts):
+        raise UnsupportedMeasure(
             f"communities: {text} is none; write 64500:666 or, large, 64500:1:2"
         )
     return tuple(map(int, parts))
@@ -246,5 +247,7 @@ def _order(community: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 
 def _word(field: str, table: Mapping[str, str], word: str) -> str:
     if word not in table:
-        raise CannotSay(f"{field}: {word} is not known; known: {', '.join(table)}")
+        raise UnsupportedMeasure(
+            f"{field}: {word} is not known; known: {', '.join(table)}"
+        )
     return table[word]
