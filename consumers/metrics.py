@@ -35,19 +35,42 @@ class MitigatorMetrics(Figures):
             "what",
         )
     )
-    standing: Gauge = field(
+    mitigations: Gauge = field(
         default_factory=lambda: gauge(
-            "mitigations", "Mitigations that are not ended", "kind", "state"
+            "mitigations", "Mitigations that have not ended", "kind", "state"
+        )
+    )
+    reasons: Gauge = field(
+        default_factory=lambda: gauge(
+            "mitigator_reasons", "Reasons in memory, closed and expired ones included"
         )
     )
     dead_letters: Counter = field(
         default_factory=lambda: counter(
-            "mitigator_dead_letters", "Records that could not be decoded"
+            "mitigator_dead_letters", "Messages that became dead letters"
         )
     )
-    begun_anew: Counter = field(
+    unexpected_errors: Counter = field(
         default_factory=lambda: counter(
-            "mitigator_begun_anew", "Times the state was read anew after a failure"
+            "mitigator_unexpected_errors",
+            "Unexpected exceptions about one message, which became a dead letter",
+        )
+    )
+    held_partitions: Gauge = field(
+        default_factory=lambda: gauge(
+            "mitigator_held_partitions",
+            "Partitions that are not read for a minute: too many unexpected errors",
+        )
+    )
+    unreadable_records: Counter = field(
+        default_factory=lambda: counter(
+            "mitigator_unreadable_records",
+            "Reasons and mitigations that were left out at a takeover",
+        )
+    )
+    state_reloads: Counter = field(
+        default_factory=lambda: counter(
+            "mitigator_state_reloads", "Times the state was read again after a failure"
         )
     )
     delay: Histogram = field(

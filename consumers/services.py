@@ -12,13 +12,13 @@ def mitigator(
     *,
     file: ConfigFile = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Deal with what is there, then end.")
+        bool, typer.Option("--once", help="Process what is on the topics, then end.")
     ] = False,
 ) -> None:
-    """Turn events into the wanted state, by the policy.
+    """Decide about events by the policy, and write the wanted state.
 
-    One mitigator is active; start a second one to stand by. SIGTERM ends it; what is
-    mitigated goes on until its leases end.
+    One mitigator is active; start a second one to stand by. SIGTERM ends it; active
+    mitigations continue until their leases expire.
 
     Examples:
         python -m consumers mitigator
@@ -28,11 +28,12 @@ def mitigator(
     from consumers import wiring
     from consumers.metrics import MitigatorMetrics
 
-    known = wiring.settings(file)
+    settings = wiring.settings(file)
     metrics = MitigatorMetrics()
-    it = wiring.mitigator(known, metrics)
-    it.once = once
-    wiring.serve(known, it, metrics.registry(), lambda: {"active": it.leading})
+    service = wiring.mitigator(settings, metrics)
+    service.once = once
+    registry = metrics.registry()
+    wiring.serve(settings, service, registry, service.facts, service.healthy)
 
 
 def demo(*, file: ConfigFile = None) -> None:

@@ -31,22 +31,23 @@ class MitigatorSettings(Table):
     transactional_id: Text = Field(
         "fnm-bus-mitigator",
         description="Kafka fences mitigators with one id: the one that starts last is"
-        " the only one that writes. Also the group that keeps its offsets.",
+        " the only one that writes. Also the group that keeps its offsets. Mitigators"
+        " with other topics need another one.",
     )
-    ban_time: Seconds = Field(
+    fastnetmon_ban_time: Seconds = Field(
         1900.0,
-        description="FastNetMon's ban time. A sensor that was never seen to send"
-        " status updates cannot renew: its mitigations last at least so long.",
+        description="FastNetMon's ban time. Until the first status update of an attack"
+        " arrives, its mitigations last at least this long.",
         json_schema_extra={
             "remedy": "FastNetMon never unbans where its ban_time is 0, and every block"
             " of fnm-bus ends: set the seconds after which it may, such as 3600; status"
             " updates renew it"
         },
     )
-    memory: Seconds = Field(
+    ended_retention: Seconds = Field(
         86_400.0,
-        description="Seconds for which the end of a mitigation is remembered, so that"
-        " what comes late does not bring it back.",
+        description="Seconds for which ended mitigations and expired reasons are"
+        " remembered, so that a late status update renews what its ban wanted.",
     )
 
 

@@ -15,10 +15,12 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
+from fnm_bus.hook import TICKS_PER_SECOND
 from fnm_bus.errors import SpoolError
 
 PID_BITS: Final = 14
@@ -215,3 +217,8 @@ def _placed(
     if now is not None:
         base = max(min(base, now.base - 1 - ticks), 0)
     return Boot(base, base + ticks + (_AHEAD if now is None else 0))
+
+
+def sequence_at(moment: datetime) -> int:
+    """Return the sequence of a call that starts at *moment* on a clock that is right."""
+    return max(round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN, 0) << PID_BITS

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from consumers import asking, wiring
+from consumers import reading, wiring
 from consumers.mitigator.explain import replay
 from consumers.settings import AllSettings
 from fnm_bus import wiring as publishing
@@ -65,7 +65,7 @@ def preview(settings: AllSettings) -> Iterator[str]:
 def _read_events(settings: AllSettings) -> Iterator[Event]:
     names = publishing.topics(settings)
     topics = [names.host, names.hostgroup, names.status]
-    for record in asking.records(settings, topics):
+    for record in reading.read_records(settings, topics):
         if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):
             yield record.event
 
@@ -80,8 +80,8 @@ def _decide(events: Iterable[Event], settings: AllSettings) -> Iterator[Decision
         }
     )
     kinds: dict[str, str] = {}
-    for explained in replay(events, wiring.terms(with_policy)):
-        kinds |= {change.key: change.kind for change in explained.changes}
+    for explained in replay(events, wiring.context(with_policy)):
+        kinds |= {change.key: change.kind for change in explained.mitigations}
         for audit in explained.audits:
             word = _WORDS.get(audit.what)
             if kinds.get(audit.key or "") == _INFORMING:

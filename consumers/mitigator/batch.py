@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
 from typing import Final
+from uuid import uuid4
 
 from consumers.mitigator.transition import Transition
 from fnm_bus.codec import Codec
@@ -12,6 +15,9 @@ from fnm_bus.route import Topics, headers_for
 
 MAX_BYTES: Final = 4_000_000
 """Bytes of records in one transaction."""
+_RUN: Final = uuid4().hex
+_NUMBERS: Final = count(1)
+"""Together they name a record: `ce_id`."""
 
 
 @dataclass(slots=True)
@@ -78,10 +84,13 @@ class Batch:
         yield from self._others
 
     def _record(
-        self, topic: str, key: bytes, content: AnyRecord | None, at: "datetime"
+        self, topic: str, key: bytes, content: AnyRecord | None, at: datetime
     ) -> Record:
-        value = None if content is None else self.codec.encode(content, topic)
-        return Record(topic, key, value)
+        if content is None:
+            return Record(topic, key, None)
+        number = next(_NUMBERS)
+        headers = headers_for(content, self.source, f"{_RUN}-{number}", at)
+        return Record(topic, key, self.codec.encode(content, topic), headers)
 
 
 def _size(record: Record | None) -> int:

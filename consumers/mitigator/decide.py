@@ -7,6 +7,7 @@ An unban is never checked for whether it may end something, only for whether it 
 about the attack that is open.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from consumers.mitigation.states import UNBAN
@@ -27,13 +28,16 @@ _MAX_PARTS: Final = 256
 """Flow Spec rules of one document."""
 
 
-def apply_event(change: Transition, event: Event, *, behind: bool = False) -> None:
+def apply_event(
+    change: Transition, event: Event, *, behind: Callable[[], bool] = lambda: False
+) -> None:
     """Let one event change the state.
 
     Args:
         change: collects what changes.
         event: of the host, hostgroup or status topic.
-        behind: whether bans may be unread that were sent before this event.
+        behind: returns whether bans may be unread that were sent before this event;
+            called only where the answer decides.
 
     Raises:
         InvalidRecord: the event is one that the relay would never publish.
@@ -47,7 +51,7 @@ def apply_event(change: Transition, event: Event, *, behind: bool = False) -> No
         _apply(change, facts, behind=behind)
 
 
-def _apply(change: Transition, facts: AttackFacts, *, behind: bool) -> None:
+def _apply(change: Transition, facts: AttackFacts, *, behind: Callable[[], bool]) -> None:
     if facts.action not in OPENS | CLOSES:
         if facts.action != "attack_details":
             text = f'the action "{facts.action}" is not known'
@@ -107,7 +111,7 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
 
 
 def _open(
-    change: Transition, facts: AttackFacts, entry: ReasonEntry | None, *, behind: bool
+    change: Transition, facts: AttackFacts, entry: ReasonEntry | None, *, behind: Callable[[], bool]
 ) -> None:
     limits = change.context.policy.limits
     age = guardrails.check_age(facts, change.moment.now, limits)
@@ -139,7 +143,7 @@ def _open(
         and same_attack(entry.reason, facts)
     ):
         renew(change, facts, facts.reason_key)
-    elif behind:
+    elif behind():
         text = "its ban may be unread yet; the next status update counts"
         change.ignore(facts, _check("attack", "ban_unread", text))
     else:
