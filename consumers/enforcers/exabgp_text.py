@@ -15,7 +15,13 @@ from typing import Final, NamedTuple
 from consumers.enforcers import exabgp_ports as ports
 from consumers.enforcers import exabgp_words as words
 from consumers.enforcers.exabgp_words import CannotSay
-from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, Network, canonical
+from consumers.mitigation.measure import (
+    BLACKHOLE,
+    FLOWSPEC,
+    Measure,
+    Network,
+    canonical,
+)
 from fnm_bus.event import FlowMatch, FlowThen
 
 _ROUTES: Final = 1000

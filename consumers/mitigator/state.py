@@ -14,9 +14,6 @@ from consumers.policy.guardrails import Tally, meant
 from fnm_bus.event import Mitigation, Reason
 
 
-
-
-
 NONE: Final = "none"
 """Kind of a record that only remembers sequences."""
 PAUSE: Final = "pause"
