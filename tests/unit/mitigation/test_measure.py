@@ -110,7 +110,7 @@ INVALID = [
     (plain(kind=7), "kind"),
     (plain(kind=[]), "kind"),
     (plain(7), "prefix"),
-    (plain(True), "prefix"),
+    (plain(True), "prefix"),  # noqa: FBT003 - a value
     (plain(None), "prefix"),
     (plain(""), "prefix"),
     (plain("web"), "prefix"),
@@ -216,7 +216,7 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
 
 @pytest.mark.parametrize("key", ["blackhole|203.0.113.8/32", "", 7, "x" * 10**5])
 def test_the_key_of_the_record_is_the_measures(key: Any) -> None:
-    with pytest.raises(InvalidRecord, match="^key: wanted blackhole"):
+    with pytest.raises(InvalidRecord, match=r"^key: wanted blackhole"):
         validate_measure(plain(), key)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import consumers
-from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from consumers.policy.file.load import load, loads
+from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import FlowThen
 
@@ -385,8 +385,10 @@ def test_a_wrong_action_is_reported_with_its_key(pair: str, expected: str) -> No
             'policy.toml: customer "acme": networks: is missing',
         ),
         (
-            f'{SMALLEST}[[customer]]\nname = "acme"\nnetworks = "203.0.113.0"\n'
-            "max_active = 0",
+            (
+                f'{SMALLEST}[[customer]]\nname = "acme"\nnetworks = "203.0.113.0"\n'
+                "max_active = 0"
+            ),
             'policy.toml: customer "acme": max_active: wanted at least 1, got 0',
         ),
         (
