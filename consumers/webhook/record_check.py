@@ -18,7 +18,7 @@ MAX_BYTES: Final = 16 * 1024
 _STATES: Final = frozenset({PROPOSED, WANTED, SUPPRESSED, ENDED})
 _PAUSE_STATES: Final = frozenset({WANTED, ENDED})
 _TIMES: Final = ("expires_at", "created_at", "started_at", "changed_at")
-_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """Later times leave no room to compute with."""
 _MAX_LEASE_MS: Final = 366 * 86_400_000
 
@@ -84,7 +84,7 @@ def _check_flow(flow: FlowMatch) -> None:
 def _problem_of_times(mitigation: Mitigation) -> Problem | None:
     for name in _TIMES:
         time = getattr(mitigation, name)
-        if not EPOCH <= time < _LATEST:
+        if not EPOCH <= time < LATEST:
             return Problem("time", f"{name} {time} is before 1970 or after 8999")
     if not 0 <= mitigation.lease_ms <= _MAX_LEASE_MS:
         return Problem("time", f"lease_ms {mitigation.lease_ms} is not 0 to a year")

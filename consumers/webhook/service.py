@@ -27,13 +27,13 @@ from consumers.webhook.left_out import LeftOut, WebhookMetrics
 from consumers.webhook.outbox import Logged, Outbox, Sending
 from consumers.webhook.post import Letter, Post
 from consumers.webhook.recall import ends_of, members_of, position, recalled
-from consumers.webhook.record_check import problem_of
+from consumers.webhook.record_check import LATEST, problem_of
 from consumers.webhook.storm import Storms
 from fnm_bus import wiring as bus
 from fnm_bus.codec import Codec
 from fnm_bus.consume import Loop
 from fnm_bus.errors import BrokerUnavailable, ConfigError
-from fnm_bus.event import Mitigation
+from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.handling import Hold, TryLater
 from fnm_bus.publish import LASTING, KafkaPublisher
 from fnm_bus.reader import Read
@@ -80,7 +80,7 @@ class Webhook:
         """
         usable = []
         for read in told:
-            self.clock.witness(read.at.timestamp())
+            self._witness(read)
             if self._is_usable(read):
                 usable.append(read)
         self.storms.remember(members_of(usable, self._broker_time()), boottime())
@@ -91,7 +91,7 @@ class Webhook:
         Raises:
             TryLater: too many changes wait; the record was not taken.
         """
-        self.clock.witness(read.at.timestamp())
+        self._witness(read)
         if not isinstance(read.event, Mitigation):
             return None
         held = self._held.setdefault(read.partition, {})
@@ -170,6 +170,11 @@ class Webhook:
         if behind >= _MAX_BEHIND:
             text = f"{behind} records wait behind a change that was not reported"
             raise TryLater(text, _RETRY)
+
+    def _witness(self, read: Read) -> None:
+        # A time that no clock shows would stay the broker's time for ever.
+        if EPOCH <= read.at < LATEST:
+            self.clock.witness(read.at.timestamp())
 
     def _broker_time(self) -> float:
         return self.clock.datetime().timestamp()

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumers.mitigation.clock import now as boottime
 from consumers.settings import WebhookSettings
@@ -13,10 +15,19 @@ from consumers.webhook.post import Letter
 from consumers.webhook.recall import ends_of, members_of
 from consumers.webhook.service import Place, Webhook, sending_of
 from consumers.webhook.storm import Storms
+from fnm_bus.codec import Codec
 from fnm_bus.errors import ConfigError
-from fnm_bus.event import FlowMatch, HostEvent, Mitigation, Receipt
+from fnm_bus.event import (
+    EPOCH,
+    Effect,
+    FlowMatch,
+    HostEvent,
+    Mitigation,
+    ReasonSummary,
+    Receipt,
+)
 from fnm_bus.handling import Hold, TryLater
-from fnm_bus.reader import Read
+from fnm_bus.reader import Read, decoded
 
 NOW = datetime.now(UTC)
 
@@ -170,6 +181,13 @@ def test_after_a_restart_leases_are_counted_on_the_brokers_clock(
     assert kept.statuses == ["ended"]
 
 
+def test_a_timestamp_that_no_clock_shows_is_not_believed() -> None:
+    webhook = Webhook(Storms(0, 0), Kept())
+    webhook.handle(read(0, mitigation(), NOW))
+    webhook.handle(read(1, mitigation(), FAR))
+    assert abs(webhook.clock.datetime() - NOW) < timedelta(minutes=5)
+
+
 @pytest.mark.parametrize("broker", SKEWS)
 def test_a_notice_is_dated_by_the_broker(broker: timedelta) -> None:
     webhook = Webhook(Storms(0, 0), Kept())
@@ -253,6 +271,69 @@ def test_a_record_that_is_nonsense_does_not_keep_a_webhook_from_starting(
     good = mitigation("ended", key="blackhole|192.0.2.9/32", prefix="192.0.2.9/32")
     webhook.remember([read(0, mitigation(**fault)), read(1, good)])
     assert left_out(webhook, code) == 1
+
+
+_TIMES = st.sampled_from([datetime.min.replace(tzinfo=UTC), EPOCH, NOW, FAR])
+_WORDS = st.text(max_size=5)
+_REASONS = st.builds(
+    ReasonSummary,
+    target=_WORDS,
+    direction=_WORDS,
+    bits=st.none() | st.integers(0, 2**63 - 1),
+    pps=st.none() | st.integers(0, 2**63 - 1),
+)
+_FLOWS = st.builds(
+    FlowMatch, destination_prefix=st.sampled_from([None, "", "x", "192.0.2.0/24"])
+)
+_RECORDS = st.builds(
+    Mitigation,
+    key=st.sampled_from(["", "a", "b", "pause"]),
+    kind=st.sampled_from(["blackhole", "flowspec", "notify", "pause", ""]) | _WORDS,
+    state=st.sampled_from(["wanted", "proposed", "ended", "suppressed"]) | _WORDS,
+    ended_because=_WORDS,
+    prefix=st.sampled_from([None, "192.0.2.1/32", "192.0.2.1/24"]) | _WORDS,
+    flow=st.none() | _FLOWS,
+    pending=st.none() | st.just(Effect()),
+    dry_run=st.booleans(),
+    lease_ms=st.sampled_from([0, 1, 900_000, -(2**63), 2**63 - 1]),
+    created_at=_TIMES,
+    started_at=_TIMES,
+    changed_at=_TIMES,
+    expires_at=_TIMES,
+    hostgroup=st.none() | _WORDS,
+    customer=st.none() | _WORDS,
+    cause=_WORDS,
+    live_reasons=st.sampled_from([0, -1, 2**63 - 1]),
+    reasons=st.lists(_REASONS, max_size=2).map(tuple),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(_RECORDS, _TIMES), max_size=8))
+def test_no_record_that_can_be_decoded_stops_a_webhook(
+    records: list[tuple[Mitigation, datetime]],
+) -> None:
+    kept = Kept()
+    webhook, again = Webhook(Storms(0, 0), kept), Webhook(Storms(10, 0), Kept())
+    reads = []
+    for offset, (record, at) in enumerate(records):
+        raw = read(offset, None, max(at, EPOCH))._replace(value=encoded(record))
+        reads.append(decoded(raw, Codec()))
+        webhook.handle(reads[-1])
+        webhook.turn()
+    again.remember(reads)
+    again.turn()
+    sound = {"key": "blackhole|203.0.113.1/32", "prefix": "203.0.113.1/32"}
+    last = mitigation(hostgroup="sound", **sound)
+    webhook.handle(read(len(reads), last, FAR))
+    before = len(kept.statuses)
+    webhook.turn()
+    assert len(kept.statuses) > before
+    assert left_out(webhook, "notice") == 0
+
+
+def encoded(record: Mitigation) -> bytes:
+    return Codec().encode(record, "m")
 
 
 def test_a_record_that_is_too_large_is_left_out() -> None:
