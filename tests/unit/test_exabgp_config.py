@@ -1,10 +1,11 @@
 """ExaBGP's own configuration; tests/integration starts it with it."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from consumers.enforcers.exabgp import config
+from consumers.enforcers.exabgp import config, server
 from consumers.enforcers.exabgp.config import Commands, commands, conf, env, run
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
@@ -97,3 +98,67 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     settings = ExabgpSettings(snapshot=tmp_path / "file" / "s.json")
     with pytest.raises(ConfigError, match="file"):
         run(settings, None)
+
+
+def test_helpers_never_import_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap = tmp_path / "consumers"
+    trap.mkdir()
+    (trap / "__init__.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    for command in commands(None):
+        helped = subprocess.run(
+            [*command, "--help"], capture_output=True, text=True, check=False
+        )
+        assert helped.returncode == 0, helped.stderr
+        assert "--watchdog" in helped.stdout
+
+
+def test_the_enforcer_is_checked_before_exabgp_is_started(tmp_path: Path) -> None:
+    settings = ExabgpSettings(snapshot=tmp_path / "s.json")
+
+    def check() -> None:
+        raise ConfigError("[kafka]: no such property")
+
+    with pytest.raises(ConfigError, match="no such property"):
+        run(settings, None, STARTED, check)
+    assert not list(tmp_path.rglob("exabgp.conf"))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "stopped", "status"),
+    [
+        (0, "", True, 0),
+        (None, "an old reason", True, 0),
+        (0, "", False, 70),
+        (None, "", False, 70),
+        (0, "[kafka]: no", False, 78),
+        (5, "[kafka]: no", False, 78),
+        (5, "", False, 5),
+        (5, "", True, 5),
+        ("a text", "", False, 70),
+    ],
+)
+def test_the_end_of_exabgp_has_a_status_and_a_line(
+    code: object,
+    reason: str,
+    stopped: bool,  # noqa: FBT001 - a parameter of the test
+    status: int,
+) -> None:
+    found, line = server.verdict(code, reason, stopped=stopped)
+    assert found == status
+    assert reason in line or stopped
+    assert bool(line) is (status in {70, 78} and code != "a text")
+
+
+def test_a_helper_leaves_the_reason_for_the_end_of_exabgp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(server.FAILURE_FILE, str(tmp_path / "failure"))
+    with config.recorded_failure():
+        pass
+    assert server.failure() == ""
+    with pytest.raises(ConfigError), config.recorded_failure():
+        raise ConfigError("[kafka]: no such property")
+    assert server.failure() == "[kafka]: no such property"
