@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
-from fnm_bus.hook import TICKS_PER_SECOND
 from fnm_bus.errors import SpoolError
+from fnm_bus.hook import TICKS_PER_SECOND
 
 PID_BITS: Final = 14
 """Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
@@ -221,4 +221,5 @@ def _placed(
 
 def sequence_at(moment: datetime) -> int:
     """Return the sequence of a call that starts at *moment* on a clock that is right."""
-    return max(round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN, 0) << PID_BITS
+    ticks = round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN
+    return max(ticks, 0) << PID_BITS

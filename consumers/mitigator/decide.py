@@ -51,7 +51,9 @@ def apply_event(
         _apply(change, facts, behind=behind)
 
 
-def _apply(change: Transition, facts: AttackFacts, *, behind: Callable[[], bool]) -> None:
+def _apply(
+    change: Transition, facts: AttackFacts, *, behind: Callable[[], bool]
+) -> None:
     if facts.action not in OPENS | CLOSES:
         if facts.action != "attack_details":
             text = f'the action "{facts.action}" is not known'
@@ -111,7 +113,11 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
 
 
 def _open(
-    change: Transition, facts: AttackFacts, entry: ReasonEntry | None, *, behind: Callable[[], bool]
+    change: Transition,
+    facts: AttackFacts,
+    entry: ReasonEntry | None,
+    *,
+    behind: Callable[[], bool],
 ) -> None:
     limits = change.context.policy.limits
     age = guardrails.check_age(facts, change.moment.now, limits)
