@@ -33,15 +33,14 @@ from services.process import Server, wait_until
 _NUMBERS = count(1)
 
 POLICY = """
-[own]
-networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+own_networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
 [guardrails]
-share = 1.0
-total = 100000
-per_minute = 100000
+max_affected_share = 1.0
+max_active = 100000
+max_new_per_minute = 400000
 [[rule]]
 name = "all"
-then = {{ outcome = "{outcome}", lease = "{lease}" }}
+then = {{ action = "{action}", lease = "{lease}" }}
 """
 
 
@@ -62,7 +61,9 @@ class Crew:
             "[consumers.mitigator]",
             f'policy = "{self.policy}"',
             f'transactional_id = "{plant.prefix}mitigator"',
-            "ban_time = 1",
+            "fastnetmon_ban_time = 5",
+            "[consumers.enforcer]",
+            'own_networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8"]',
             *tables,
         )
         self._codec = Codec()
@@ -232,6 +233,6 @@ class Crew:
         }
 
 
-def policy(outcome: str = "blackhole", lease: str = "60s") -> str:
+def policy(action: str = "blackhole", lease: str = "60s") -> str:
     """Return a policy of one rule."""
-    return POLICY.format(outcome=outcome, lease=lease)
+    return POLICY.format(action=action, lease=lease)

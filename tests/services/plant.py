@@ -69,7 +69,7 @@ class Plant:
 
     def configure(self, *lines: str, **kafka: str) -> None:
         """Write the configuration; *lines* are added as they are."""
-        kinds = ("host", "hostgroup", "status", "mitigation", "command", "audit")
+        kinds = ("host", "hostgroup", "status", "reason", "mitigation", "command", "audit")
         names = [f'{kind} = "{self.topic(kind)}"' for kind in (*kinds, "deadletter")]
         settings = {"bootstrap.servers": self.bootstrap, **kafka}
         self.config.write_text(
