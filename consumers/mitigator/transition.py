@@ -443,7 +443,8 @@ class Transition:
                 live += count
             if terms in after.chosen and terms.effect.then != record.then:
                 conflicts.append(f"{describe(terms.effect.then)} ({count})")
-        shown = demand.first((*after.chosen, *after.pending), _EXAMPLES)
+        terms_shown = dict.fromkeys((*after.chosen, *after.pending))
+        shown = demand.first(terms_shown, _EXAMPLES)
         return replace(
             record,
             live_reasons=live,
