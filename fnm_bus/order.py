@@ -131,7 +131,10 @@ class Epochs:
 
     def _place(self, name: str) -> int:
         """Return when a call started, in ticks."""
-        return min(max(self._base(name[_BOOT]) + ticks_of(name), 0), _LAST)
+        place = self._base(name[_BOOT]) + ticks_of(name)
+        if place < 0:  # without /proc, by a clock that begins at 1970
+            place = (place + _ORIGIN) % _EARLIEST
+        return min(place, _LAST)
 
     def _base(self, boot: str) -> int:
         if _HIDDEN.fullmatch(boot):
