@@ -147,8 +147,8 @@ def _call(path: Path, spool: Spool, fallback: Spool, *, drains: bool) -> list[Fi
     try:
         relay = _relay(spool, mine=lock >= 0, drains=drains)
         try:
-            took = _notify(path, spool, fallback, relay=relay.ok and lock < 0)
-            return [relay, took]
+            taken = relay.ok and lock < 0
+            return [relay, _notify(path, spool, fallback, relay=taken)]
         except (FnmBusError, OSError) as exc:
             return [relay, Finding(ok=False, what=str(exc), remedy="see above")]
     finally:
