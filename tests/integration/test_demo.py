@@ -1,7 +1,9 @@
 """Demos use their own broker and spool, whatever their caller has configured."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +107,38 @@ def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
     assert topics_of(plant.bootstrap) == topics
     assert file_state(plant.root) == files
     assert b"BIRD has the route" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sign", ["relay ", "Everything runs until"])
+def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
+    tmp_path: Path, sign: str, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fnm_bus", "demo", "--keep", "--hosts", "1"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stderr is not None
+        while not (line := demo.stderr.readline()).startswith(sign):
+            assert line, "the demo ended"
+        [directory] = tmp_path.iterdir()
+        relays = processes(str(directory / "fnm-bus.toml"))
+        assert relays
+        demo.send_signal(number)
+        demo.stderr.read()
+        demo.wait(30)
+    assert not relays & processes("relay")
+    assert list(tmp_path.iterdir()) == []
+
+
+def processes(word: str) -> set[int]:
+    """Return the processes whose command line has *word* in it."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes():
+                found.add(int(path.parent.name))
+    return found
