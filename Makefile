@@ -16,17 +16,17 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 
-demo: $(READY) ## show real notifications arriving as events, on this machine
+demo: $(READY) ## show how notifications become events, with a broker of its own
 	$(BIN)/fnm-bus demo
 
-demo-bgp: $(READY) ## show a real route appear in BIRD, and go (needs Debian's bird2)
+demo-bgp: $(READY) ## show a route in BIRD and its withdrawal (needs Debian's bird2)
 	$(BIN)/fnm-bus-consumer demo-bgp
 
 up: ## start the whole chain in containers, and say what to look at
 	docker compose up --detach --build --wait
 	@cat docker/look.txt
 
-stack-demo: ## show an attack on its way through the containers, with times
+stack-demo: ## show how an attack becomes a route in the containers, with times
 	$(PYTHON) docker/demo.py $(if $(DETECTOR),--detector)
 
 down: ## remove the containers and all that they keep
