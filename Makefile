@@ -11,7 +11,7 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 	--no-emit-index-url --no-emit-find-links
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test lint format bench lock clean
+.PHONY: help demo demo-bgp up stack-demo down test-stack test lint format mutation bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
@@ -54,6 +54,17 @@ format: $(READY) ## rewrite the code as `lint` wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# mutmut stays out of the environment, whose versions are locked.
+MUTMUT := $(shell sed -n 's/^mutation = \["\(.*\)"\]/\1/p' pyproject.toml)
+mutation: $(READY) ## change the policy's code, and list changes that no unit test notices
+ifneq ($(UV),)
+	uv pip install --quiet --python $(BIN)/python --target .mutation "$(MUTMUT)"
+else
+	$(BIN)/python -m pip install --quiet --upgrade --target .mutation "$(MUTMUT)"
+endif
+	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut run
+	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut results
+
 bench: $(READY) ## measure against the rivals; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
@@ -64,7 +75,8 @@ lock: ## resolve the dependencies again (needs uv)
 	$(COMPILE_GROUP) --group build -c requirements/dev.txt -o requirements/build.txt >/dev/null
 
 clean: ## remove what these targets made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
+	  .mutation mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.

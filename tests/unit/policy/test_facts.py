@@ -425,3 +425,14 @@ def test_status_updates_of_hosts_have_the_hosts_network() -> None:
 def test_an_empty_rule_has_a_name_of_its_own() -> None:
     event = host_event("partial_block", flow_spec_rules=(FlowSpecRule(),))
     assert facts_of(event)[0].part not in {"", ATTACK}
+
+
+def test_texts_of_refusals_are_printable_and_short() -> None:
+    pointer = "/flow_spec_rules/0/a\x1b[2J\n"
+    extra = {pointer: '"' + "x" * 10**5 + '"', f"{pointer}x": "1"}
+    event = host_event(flow_spec_rules=(flow_rule(),), extra=extra)
+    ((check,),) = (facts_of(event)[0].refused_rules,)
+    assert check.text.isprintable()
+    assert check.text.startswith(r"not understood: a\x1b[2J\n = ")
+    assert check.text.endswith("…, and 1 more")
+    assert len(check.text) < 250

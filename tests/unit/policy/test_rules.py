@@ -288,3 +288,10 @@ def test_texts_of_checks_are_short() -> None:
     many = words(*(f"group-{number}" for number in range(1000)))
     (check,) = decided(BAN, rule("a", hostgroups=many)).checks
     assert check.text.endswith("or 995 more")
+
+
+def test_texts_of_checks_are_printable() -> None:
+    subject = BAN._replace(threshold="a\x1b[2J\n")
+    (check,) = decided(subject, rule("a", thresholds=words("x"))).checks
+    assert check.text == r"threshold is a\x1b[2J\n, wanted x"
+    assert check.text.isprintable()
