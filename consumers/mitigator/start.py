@@ -58,13 +58,13 @@ def start(change: Transition, facts: AttackFacts, checks: tuple[Check, ...]) -> 
     if plan is None:
         _want_nothing(change, facts, before)
         return
-    for name, check in plan.refused:
-        change.refuse(facts, check, plan.checks, key=name, rule=plan.rule.name)
+    _report_refused(change, facts, plan)
     rule, wants = plan.rule.name, plan.wants
     if not wants and plan.refused and before is not None and before.holds:
         # What cannot be used does not end what can.
         rule, wants = before.reason.rule, before.reason.wants
-    if not wants and before is None:
+    # A status update has no rules: it must not block more than a ban that was refused.
+    if not wants and before is None and not facts.has_rules:
         change.ignore_attack(key, event_of(facts))
         return
     if not _has_room(change, facts, before):
@@ -72,6 +72,18 @@ def start(change: Transition, facts: AttackFacts, checks: tuple[Check, ...]) -> 
     reason = _reason(change.context, facts, rule, wants, before)
     change.put_reason(key, reason, holds=True)
     _recompute(change, facts, plan, before, reason)
+
+
+def _report_refused(change: Transition, facts: AttackFacts, plan: Plan) -> None:
+    """Report what was refused, in one record."""
+    if not plan.refused:
+        return
+    name, check = plan.refused[0]
+    others = len(plan.refused) - 1
+    if others:
+        check = replace(check, text=f"{check.text}; {others} more were refused")
+    checks = tuple(dict.fromkeys((*plan.checks, *(c for _name, c in plan.refused))))
+    change.refuse(facts, check, checks, key=name, rule=plan.rule.name)
 
 
 def start_expired(
@@ -164,8 +176,10 @@ def _add(
             refused.append((measure.key, worst))
             continue
         for want in wants_of(measure, action, fallback=fallback):
-            wants.append(want)
-            of_measure[key_of_want(want)] = checks
+            name = key_of_want(want)
+            if name not in plan.of_measure:  # a fallback equal to the own measure
+                wants.append(want)
+                of_measure[name] = checks
     together = (*plan.wants, *wants)
     if len(together) > MAX_WANTS or not fits(together):
         text = f"{len(together)} measures, at most {MAX_WANTS} of 128 kB are taken"
@@ -294,6 +308,9 @@ def _recompute(
             change.recompute(name, cause, facts=facts, checks=(*checks, *own))
             checks = checks[-1:]  # the first report has all of them
     change.set_fallback(key, cause)
+    for want, name in zip(reason.wants, keys, strict=True):
+        if want.fallback:
+            change.recompute(name, cause)
     for name in before.keys if before is not None and before.holds else ():
         if name not in keys:
             gone = Cause(
