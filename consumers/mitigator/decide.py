@@ -125,7 +125,7 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
     cause = Cause(
         text=f"{facts.action} by {facts.sensor}",
         ended_because=UNBAN,
-        lease=entry.reason.lease_ms / 1000,
+        closed_lease=entry.reason.lease_ms / 1000,
     )
     for name in entry.keys:
         change.recompute(name, cause, facts=facts)

@@ -325,7 +325,6 @@ def cause_of(reason: Reason, because: str = SUPERSEDED) -> Cause:
     return Cause(
         text=f"{reason.action} by {reason.sensor or reason.by}: rule {reason.rule}",
         ended_because=because,
-        lease=reason.lease_ms / 1000,
         hostgroup=reason.hostgroup,
     )
 
