@@ -8,13 +8,19 @@ about the attack that is open.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from consumers.mitigation.states import UNBAN
-from consumers.mitigator.call_order import event_of, swapped
+from consumers.mitigator.call_order import STATUS, event_of, overtaken, swapped
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.renew import renew, same_attack
-from consumers.mitigator.start import previous_attack, start, start_expired
+from consumers.mitigator.start import (
+    make_room,
+    previous_attack,
+    start,
+    start_expired,
+)
 from consumers.mitigator.state import ReasonEntry
 from consumers.mitigator.transition import Transition
 from consumers.policy import guardrails
@@ -22,10 +28,13 @@ from consumers.policy.facts import CLOSES, OPENS, AttackFacts, facts_of
 from consumers.policy.guardrails import REFUSE
 from fnm_bus import __version__
 from fnm_bus.event import Check, Event, Reason
+from fnm_bus.order import sequence_at
 
-STATUS: Final = "attack_status"
 _MAX_PARTS: Final = 256
 """Flow Spec rules of one document."""
+_MAX_AHEAD: Final = timedelta(days=1)
+"""How far the time in a sequence may be ahead. Sequences keep the clock that a sensor
+had at its boot: with local time instead of UTC that is up to 14 hours ahead."""
 
 
 def apply_event(
@@ -43,10 +52,9 @@ def apply_event(
         InvalidRecord: the event is one that the relay would never publish.
     """
     parts = facts_of(event)
-    if len(parts) > _MAX_PARTS:
-        text = f"{len(parts)} Flow Spec rules, at most {_MAX_PARTS} are taken"
-        change.ignore(parts[0], _check("rules", "too_many_measures", text))
-        return
+    if len(parts) > _MAX_PARTS:  # it closes; more than that never open
+        known = change.state.reasons
+        parts = tuple(facts for facts in parts if facts.reason_key in known)
     for facts in parts:
         _apply(change, facts, behind=behind)
 
@@ -61,7 +69,17 @@ def _apply(
         return
     key = facts.reason_key
     last, this = change.state.last_event(key), event_of(facts)
-    if this.sequence <= last.sequence and not swapped(this, last):
+    if this.sequence > sequence_at(change.moment.now + _MAX_AHEAD):
+        text = (
+            f"its sequence {this.sequence} is for a time more than {_MAX_AHEAD} ahead;"
+            f" if all events of {facts.sensor} are, set its clock, stop its relay and"
+            " remove state/epochs.json of its spool"
+        )
+        change.ignore(facts, _check("sequence", "sequence_ahead", text))
+        return
+    if this.sequence <= last.sequence and not (
+        swapped(this, last) or overtaken(this, last)
+    ):
         text = f"its sequence is {this.sequence}, {last.sequence} came before"
         change.ignore(facts, _check("sequence", "late", text))
         return
@@ -78,7 +96,8 @@ def _apply(
 def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> None:
     """Close the reason that an unban is about; remember it where there is none."""
     key = facts.reason_key
-    if entry is None and key in change.state.ignored:
+    ignored = key in change.state.ignored
+    if entry is None and (ignored or not make_room(change)):
         change.ignore_attack(key, event_of(facts))
         return
     before = entry.reason if entry else None
@@ -106,7 +125,7 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
     cause = Cause(
         text=f"{facts.action} by {facts.sensor}",
         ended_because=UNBAN,
-        lease=entry.reason.lease_ms / 1000,
+        closed_lease=entry.reason.lease_ms / 1000,
     )
     for name in entry.keys:
         change.recompute(name, cause, facts=facts)
@@ -129,8 +148,10 @@ def _open(
         change.ignore(facts, refused, age)
         start_expired(change, facts, entry)
         return
-    for part in change.state.parts(facts.reason_key):
-        renew(change, facts, part)
+    if not _is_over(change, facts, entry):
+        for part in change.state.parts(facts.reason_key):
+            if same_attack(change.state.reasons[part].reason, facts):
+                renew(change, facts, part)
     if entry is not None and entry.holds:
         if not same_attack(entry.reason, facts):
             text = f"attack {entry.reason.attack} of this target is open"

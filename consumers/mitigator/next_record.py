@@ -47,7 +47,8 @@ class Cause:
     Attributes:
         text: a sentence for people.
         ended_because: why it ends, if it does.
-        lease: of the reason that changed, in seconds; a suppression outlasts it.
+        closed_lease: lease of the reason that an unban closed, in seconds; a
+            suppression outlasts the last reason by it.
         by: the person who decided, or "".
         hostgroup: of the event, or None.
         customer: whose network is affected, or None; filled in by the transition.
@@ -55,7 +56,7 @@ class Cause:
 
     text: str
     ended_because: str
-    lease: float = 900.0
+    closed_lease: float | None = None
     by: str = ""
     hostgroup: str | None = None
     customer: str | None = None
@@ -113,8 +114,6 @@ def next_record(
     chosen = dry if is_dry else live or pending
     shown = (*live, *pending) if state == PROPOSED and not is_dry else chosen
     united = unite(terms.effect for terms in shown)
-    if approved is not None and any(terms.approval for terms in live):
-        united = unite((united, replace(united, communities=approved.communities)))
     ends, due = _lease(demand, chosen, united, moment.clock)
     waiting = unite(t.effect for t in (*live, *pending)) if pending else None
     fresh = old is None or old.state == ENDED
@@ -226,7 +225,10 @@ def _suppressed(before: MitigationEntry, demand: Demand | None, moment: Moment) 
     if demand is None:
         if moment.clock >= before.ends:
             return Next(_end(old, OPERATOR, "its suppression is over"))
-        return Next(old, before.ends, before.ends)
+        ends = before.ends
+        if cause.closed_lease is not None:
+            ends = min(ends, moment.clock + cause.closed_lease)
+        return Next(old, ends, ends)
     latest = max(
         (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends
     )

@@ -16,7 +16,7 @@ from fnm_bus import __version__
 from fnm_bus.event import Reason, Want
 
 _RENEW_AFTER: Final = 1 / 3
-"""Share of a lease after which a renewal is written; earlier ones only count."""
+"""Share of a lease after which a status update renews; an earlier one changes nothing."""
 
 
 def same_attack(reason: Reason, facts: AttackFacts) -> bool:
@@ -30,13 +30,14 @@ def same_attack(reason: Reason, facts: AttackFacts) -> bool:
 def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
     """Let a status update renew one reason of its target.
 
-    Where the policy changed and left the reason without measures, it decides anew.
+    The policy decides anew where it ignored the attack, and where it changed and left
+    the reason without measures.
     """
     entry = change.state.reasons[key]
     before = entry.reason
     is_attack = key.part == ATTACK
     if is_attack and not before.wants:
-        if before.policy_digest != change.context.policy.digest:
+        if not before.rule or before.policy_digest != change.context.policy.digest:
             start(change, facts, ())
         return
     lease = lease_of(change.context, before, renewed=is_attack)

@@ -13,7 +13,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from consumers.mitigation.measure import NOTIFY, Network, measure_of
 from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, WANTED
-from consumers.mitigator.call_order import NEVER, LastEvent
+from consumers.mitigator.call_order import NEVER, STATUS, LastEvent
 from consumers.mitigator.counts import Counts
 from consumers.mitigator.demand import Demand, Hold
 from consumers.mitigator.wants import measure_of_want, terms_of_want
@@ -158,7 +158,12 @@ class State:
         entry = self.reasons.get(key)
         if entry is not None:
             reason = entry.reason
-            return LastEvent(reason.sequence, reason.attack, closes=reason.closed)
+            return LastEvent(
+                reason.sequence,
+                reason.attack,
+                closes=reason.closed,
+                is_status=reason.action == STATUS,
+            )
         return self.ignored.get(key, NEVER)
 
     def ignore(self, key: ReasonKey, event: LastEvent) -> None:
