@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.enforcers import exabgp_words
+from consumers.enforcers.exabgp import vocabulary as exabgp_words
 from consumers.mitigation import flow_words
 from consumers.mitigation.flow_match import MAX_VALUES
 from consumers.mitigation.measure import (
