@@ -4,9 +4,10 @@ Pure. The first condition that is met (docs/decisions/reasons-and-mitigations.md
 
     withdrawn or rejected by a person, its reasons hold or held  suppressed
     live, approved reasons; live before, or limits allow it      wanted
-    live, approved reasons                                       proposed, held by limits
+    live, approved reasons                                       proposed
     reasons that wait for approval                               proposed
     dry runs; limits allow it                                    wanted, dry run
+    dry runs                                                     proposed, dry run
     nothing                                                      ended
 """
 
@@ -106,7 +107,7 @@ def next_record(
     if before is not None and before.record.state == SUPPRESSED:
         return _suppressed(before, demand, cause, moment)
     if demand is None:
-        return _without_reasons(before, cause, moment)
+        return _without_reasons(before, cause)
     approved = old.approved if old is not None and old.state != ENDED else None
     live, pending, dry = _sort_terms(demand, approved, moment.clock)
     state, held_by, checks = _decide(live, pending, dry, old, approved, check_start)
@@ -167,7 +168,7 @@ def _lasting(demand: Demand, terms: list[Terms], clock: float) -> tuple[Terms, .
     return tuple(lasting or terms)
 
 
-def _decide(  # noqa: PLR0913 - the columns of the table
+def _decide(  # noqa: PLR0913, PLR0917 - the columns of the table
     live: tuple[Terms, ...],
     pending: tuple[Terms, ...],
     dry: tuple[Terms, ...],
@@ -235,9 +236,7 @@ def _suppressed(
     return Next(old, ends, ends, demand.terms())
 
 
-def _without_reasons(
-    before: MitigationEntry | None, cause: Cause, moment: Moment
-) -> Next:
+def _without_reasons(before: MitigationEntry | None, cause: Cause) -> Next:
     if before is None or before.record.state == ENDED:
         return Next(None)
     return Next(_end(before.record, cause.ended_because, cause.text, by=cause.by))
