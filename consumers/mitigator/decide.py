@@ -84,8 +84,10 @@ def _apply(
         change.ignore(facts, _check("sequence", "late", text))
         return
     entry = change.state.reasons.get(key)
-    if not this.closes:
-        _open(change, facts, entry, behind=behind)
+    if facts.action == STATUS:
+        _update(change, facts, entry, behind)
+    elif not this.closes:
+        _open(change, facts, entry)
     elif swapped(last, this) and entry is not None and entry.holds:
         text = "it is about the attack before the one that is open"
         change.ignore(facts, _check("attack", "earlier_attack", text))
@@ -131,50 +133,58 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
         change.recompute(name, cause, facts=facts)
 
 
-def _open(
+def _open(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> None:
+    """Let a ban or a partial block count."""
+    age, refused = _check_age(change, facts)
+    if refused is None:
+        start(change, facts, age)
+    else:
+        change.ignore(facts, refused, age)
+        start_expired(change, facts, entry)
+
+
+def _update(
     change: Transition,
     facts: AttackFacts,
     entry: ReasonEntry | None,
-    *,
     behind: Callable[[], bool],
 ) -> None:
-    limits = change.context.policy.limits
-    age = guardrails.check_age(facts, change.moment.now, limits)
-    refused = next((check for check in age if check.verdict == REFUSE), None)
-    if facts.action != STATUS:
-        if refused is None:
-            start(change, facts, age)
-            return
-        change.ignore(facts, refused, age)
-        start_expired(change, facts, entry)
-        return
-    if not _is_over(change, facts, entry):
-        for part in change.state.parts(facts.reason_key):
-            if same_attack(change.state.reasons[part].reason, facts):
-                renew(change, facts, part)
+    """Let a status update count."""
+    key = facts.reason_key
+    is_over = _is_over(change, facts, entry)
+    for part in () if is_over else change.state.parts(key):
+        if same_attack(change.state.reasons[part].reason, facts):
+            renew(change, facts, part)
+    is_same = entry is not None and same_attack(entry.reason, facts)
     if entry is not None and entry.holds:
-        if not same_attack(entry.reason, facts):
+        if is_same:
+            renew(change, facts, key)
+        else:
             text = f"attack {entry.reason.attack} of this target is open"
             change.ignore(facts, _check("attack", "other_attack", text))
-        else:
-            renew(change, facts, facts.reason_key)
         return
+    age, refused = _check_age(change, facts)
     if refused is not None:
         change.ignore(facts, refused, age)
-    elif _is_over(change, facts, entry):
+    elif is_over:
         text = f"its attack {facts.attack} was closed by an unban"
         change.ignore(facts, _check("attack", "attack_closed", text))
-    elif (
-        entry is not None
-        and not entry.reason.closed
-        and same_attack(entry.reason, facts)
-    ):
-        renew(change, facts, facts.reason_key)
+    elif entry is not None and not entry.reason.closed and is_same:
+        renew(change, facts, key)
     elif behind():
         text = "its ban may be unread yet; the next status update counts"
         change.ignore(facts, _check("attack", "ban_unread", text))
     else:
         start(change, facts, age)
+
+
+def _check_age(
+    change: Transition, facts: AttackFacts
+) -> tuple[tuple[Check, ...], Check | None]:
+    """Return the checks of an event's age, and the one that refuses it, if any."""
+    limits = change.context.policy.limits
+    checks = guardrails.check_age(facts, change.moment.now, limits)
+    return checks, next((check for check in checks if check.verdict == REFUSE), None)
 
 
 def _is_over(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> bool:

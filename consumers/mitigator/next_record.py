@@ -7,6 +7,7 @@ Pure. The first condition that is met (docs/decisions/reasons-and-mitigations.md
     live, approved reasons                                       proposed
     reasons that wait for approval                               proposed
     dry runs; limits allow it                                    wanted, dry run
+    dry runs                                                     proposed, dry run
     nothing                                                      ended
 """
 

@@ -16,7 +16,7 @@ from fnm_bus import __version__
 from fnm_bus.event import Reason, Want
 
 _RENEW_AFTER: Final = 1 / 3
-"""Share of a lease after which a status update renews; an earlier one changes nothing."""
+"""Share of a lease; a status update before that changes nothing."""
 
 
 def same_attack(reason: Reason, facts: AttackFacts) -> bool:

@@ -405,6 +405,7 @@ class Transition:
             (old.dry_reasons, record.dry_reasons),
         )
         same = all(_magnitude(one) == _magnitude(other) for one, other in counts)
+        same = same and old.held_by == record.held_by
         if not same or not -1.0 < gained < old.lease_ms / 1000 * _RENEW_AFTER:
             return None
         if gained <= 0:

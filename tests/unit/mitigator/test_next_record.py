@@ -1,4 +1,6 @@
-"""Which mitigation follows from reasons of several kinds, and from people's decisions."""
+"""Which mitigation follows from reasons of several kinds and people's decisions."""
+
+from ipaddress import ip_network
 
 import pytest
 from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
@@ -255,8 +257,6 @@ def test_withdrawn_measure_stays_so_for_the_second_sensor() -> None:
 
 
 def test_withdrawn_group_measure_stays_so_for_the_next_host() -> None:
-    from ipaddress import ip_network  # noqa: PLC0415 - used here only
-
     group = ip_network("203.0.113.0/24")
     harness = mitigator(rule(prefixes=(group,)))
     key = f"blackhole|{group}"
