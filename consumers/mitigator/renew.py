@@ -41,8 +41,9 @@ def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
             start(change, facts, ())
         return
     lease = lease_of(change.context, before, renewed=is_attack)
-    used = change.moment.clock - (entry.ends - before.lease_ms / 1000)
-    if entry.holds and before.renewals and used < lease * _RENEW_AFTER:
+    held = before.lease_ms / 1000
+    used = change.moment.clock - (entry.ends - held)
+    if entry.holds and before.renewals and used < min(lease, held) * _RENEW_AFTER:
         return
     kept = tuple(want for want in before.wants if is_allowed(change, before, want))
     renewed = replace(

@@ -194,12 +194,20 @@ class State:
         """Take up to *most* mitigations that have to be looked at."""
         return self._mitigations_due.take(clock, most)
 
+    def sort_waiting(self) -> None:
+        """Put the proposals that only limits hold in order, the oldest in front."""
+        for name in sorted(self.waiting, key=self._age_of):
+            self.waiting.move_to_end(name)
+
     def should_report(self, key: ReasonKey, text: str) -> bool:
         """Return whether *text* differs from the last one reported about a target."""
         if self._reported.get(key) == text:
             return False
         _remember(self._reported, key, text)
         return True
+
+    def _age_of(self, name: str) -> tuple[datetime, str]:
+        return self.mitigations[name].record.created_at, name
 
     def _remove_reason(self, key: ReasonKey) -> None:
         before = self.reasons.pop(key, None)
