@@ -243,7 +243,7 @@ class Transition:
         self, facts: AttackFacts, check: Check, checks: tuple[Check, ...] = ()
     ) -> None:
         """Report that an event changes nothing, once in a row for each target."""
-        if self.state.should_report(facts.reason_key, check.code + check.text):
+        if self._should_report(facts.reason_key, check.code + check.text):
             self.report(
                 "ignored",
                 check.text,
@@ -263,7 +263,7 @@ class Transition:
     ) -> None:
         """Report that a measure was refused, once in a row for each target."""
         text = f"refused by {refused.name}: {refused.text}"
-        if self.state.should_report(facts.reason_key, text):
+        if self._should_report(facts.reason_key, text):
             self.report(
                 "refused",
                 text,
@@ -284,6 +284,15 @@ class Transition:
         self.audits.clear()
 
     # -- inside ----------------------------------------------------------------
+
+    def _should_report(self, key: ReasonKey, text: str) -> bool:
+        """Return whether *text* differs from the last one reported about a target."""
+        before = self.state.last_report(key)
+        if before == text:
+            return False
+        self.state.put_report(key, text)
+        self._undo.append(lambda: self.state.put_report(key, before))
+        return True
 
     def _replace_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
         before = self.state.reasons.get(key)
