@@ -247,7 +247,7 @@ class Decisions(RuleBasedStateMachine):
                 destination_prefix=f"{host}/32",
                 source_ports=tuple(range(number, number + ports)),
                 protocols=("udp",),
-                action="discard",
+                action_type="discard",
             )
             for number in numbers
         )
