@@ -22,14 +22,13 @@ from consumers.mitigation.states import (
     WANTED,
 )
 from consumers.mitigator.next_record import Cause, Moment
-from consumers.mitigator.renew import is_allowed
+from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
 from consumers.mitigator.transition import DecisionContext, Transition
 from consumers.mitigator.wants import action_of, key_of_want
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
-from consumers.policy.model import Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
 _LOST: Final = {
@@ -135,22 +134,14 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     lease = entry.ends - change.moment.clock
     lost: dict[str, str] = {}
     for want, name in zip(reason.wants, entry.keys, strict=True):
+        kept, because = narrow(change, reason, want)
+        if kept is None:
+            lost[name] = because
+            continue
         action = action_of(context.policy, reason, fallback=want.fallback)
-        if by_rule and not _is_wanted(want, action):
-            lost[name] = POLICY
-        elif not is_allowed(change, reason, want):
-            lost[name] = GUARDRAIL
-        elif by_rule and action is not None:
+        if by_rule and action is not None:
             lease = min(lease, max(action.lease, context.fastnetmon_ban_time))
-            wants.append(
-                replace(
-                    want,
-                    dry_run=want.dry_run or action.dry_run,
-                    approval=want.approval or action.approval,
-                )
-            )
-        else:
-            wants.append(want)
+        wants.append(kept)
     if tuple(wants) == reason.wants and lease == entry.ends - change.moment.clock:
         return
     narrowed = replace(
@@ -167,13 +158,6 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
             name, _LOST[because] if because else cause_of(narrowed, POLICY)
         )
     change.set_fallback(key, cause_of(narrowed, POLICY))
-
-
-def _is_wanted(want: Want, action: Action | None) -> bool:
-    """Return whether an action may still touch traffic in the way of a want."""
-    if action is None:
-        return False
-    return want.kind == NOTIFY or action.action not in {NOTIFY, "ignore"}
 
 
 def _apply_limits(change: Transition) -> None:

@@ -384,9 +384,11 @@ class Model:
 
     def _renew(self, facts: AttackFacts, key: ReasonKey, wish: Wish) -> None:
         attack = key.part == ATTACK
+        desires = self._left_of(key, wish)
+        if attack and not desires and wish.digest != self.policy.digest:
+            self._start(facts, wish)
+            return
         if attack and not wish.desires:
-            if wish.digest != self.policy.digest:
-                self._start(facts, wish)
             return
         lease = self._lease(wish, updates=attack)
         if wish.holds and wish.updates and self.now - wish.begun < lease / 3:
@@ -396,45 +398,50 @@ class Model:
             holds=True,
             sequence=facts.sequence if attack else wish.sequence,
             attack=wish.attack or facts.attack,
-            desires=tuple(
-                desire
-                for desire in wish.desires
-                if self._is_allowed(
-                    desire.measure, self._action(wish, fallback=desire.fallback)
-                )
-            ),
+            desires=desires,
             lease=lease,
             begun=self.now,
             updates=True,
         )
 
     def _narrowed(self, key: ReasonKey, wish: Wish) -> Wish:
-        changed = key.scope != OPERATOR and wish.digest != self.policy.digest
         left = lease = wish.ends - self.now
-        desires = []
-        for desire in wish.desires:
-            action = self._action(wish, fallback=desire.fallback)
-            if not self._is_allowed(desire.measure, action):
-                continue
-            if changed:
-                informs = action is None or action.action in {NOTIFY, IGNORE}
-                if action is None or (informs and desire.measure.kind != NOTIFY):
-                    continue
-                lease = min(lease, max(action.lease, self.ban_time))
-                desire = desire._replace(  # noqa: PLW2901 - the narrower one
-                    dry_run=desire.dry_run or action.dry_run,
-                    approval=desire.approval or action.approval,
-                )
-            desires.append(desire)
-        if tuple(desires) == wish.desires and lease == left:
+        desires = self._left_of(key, wish)
+        if key.scope != OPERATOR and wish.digest != self.policy.digest:
+            for desire in desires:
+                action = self._action(wish, fallback=desire.fallback)
+                if action is not None:
+                    lease = min(lease, max(action.lease, self.ban_time))
+        if desires == wish.desires and lease == left:
             return wish
         return replace(
             wish,
-            desires=tuple(desires),
+            desires=desires,
             lease=lease,
             begun=self.now,
             digest=self.policy.digest if desires else "",
         )
+
+    def _left_of(self, key: ReasonKey, wish: Wish) -> tuple[Desire, ...]:
+        """Return what today's policy leaves of a wish."""
+        changed = key.scope != OPERATOR and wish.digest != self.policy.digest
+        desires = []
+        for desire in wish.desires:
+            action = self._action(wish, fallback=desire.fallback)
+            informs = action is None or action.action in {NOTIFY, IGNORE}
+            lost = action is None or (informs and desire.measure.kind != NOTIFY)
+            if not self._is_allowed(desire.measure, action) or (changed and lost):
+                continue
+            if changed and action is not None:
+                desires.append(
+                    desire._replace(
+                        dry_run=desire.dry_run or action.dry_run,
+                        approval=desire.approval or action.approval,
+                    )
+                )
+            else:
+                desires.append(desire)
+        return tuple(desires)
 
 
 def own_key(name: str) -> ReasonKey:
