@@ -425,9 +425,8 @@ class Transition:
         before = self.state.mitigations.get(key)
         self._replace_mitigation(key, MitigationEntry(record, clock + left, due))
         self.mitigations[key] = record
-        known = before.record.started_at if before else None
         touches = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
-        if touches and record.started_at != known:
+        if touches and _starts(before.record if before else None, record):
             self._count_start(record)
 
     def _count_start(self, record: Mitigation) -> None:
@@ -513,6 +512,13 @@ class Transition:
             checks=(*checks, *after.checks),
             by=record.by if record.state in {SUPPRESSED, ENDED} else "",
         )
+
+
+def _starts(old: Mitigation | None, record: Mitigation) -> bool:
+    """Return whether a wanted mitigation starts: anew, or live after a dry run."""
+    if old is None or old.started_at != record.started_at:
+        return True
+    return old.dry_run and not record.dry_run
 
 
 def _content(record: Mitigation) -> tuple[object, ...]:
