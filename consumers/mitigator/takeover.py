@@ -31,6 +31,8 @@ from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
+_PRECISION: Final = 0.001
+"""Seconds; records have leases in milliseconds."""
 _LOST: Final = {
     POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
     GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
@@ -90,10 +92,12 @@ def apply_policy(change: Transition) -> None:
 
     It never starts or widens anything.
     """
-    for key, entry in tuple(change.state.reasons.items()):
-        if entry.holds:
-            _narrow(change, key, entry)
-    _apply_limits(change)
+    digest = change.context.policy.digest
+    holding = [(k, entry) for k, entry in change.state.reasons.items() if entry.holds]
+    for key, entry in holding:
+        _narrow(change, key, entry)
+    if any(entry.reason.policy_digest != digest for _key, entry in holding):
+        _apply_limits(change)
 
 
 def _restore_reason(
@@ -131,7 +135,7 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     context, reason = change.context, entry.reason
     by_rule = key.scope != OPERATOR and reason.policy_digest != context.policy.digest
     wants: list[Want] = []
-    lease = entry.ends - change.moment.clock
+    left = lease = entry.ends - change.moment.clock
     lost: dict[str, str] = {}
     for want, name in zip(reason.wants, entry.keys, strict=True):
         kept, because = narrow(change, reason, want)
@@ -142,7 +146,7 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
         if by_rule and action is not None:
             lease = min(lease, max(action.lease, context.fastnetmon_ban_time))
         wants.append(kept)
-    if tuple(wants) == reason.wants and lease == entry.ends - change.moment.clock:
+    if tuple(wants) == reason.wants and left - lease < _PRECISION:
         return
     narrowed = replace(
         reason,
@@ -162,13 +166,7 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
 
 def _apply_limits(change: Transition) -> None:
     """Let the mitigations that started last become proposals where a limit is lower."""
-    state, digest = change.state, change.context.policy.digest
-    if all(
-        entry.reason.policy_digest == digest
-        for entry in state.reasons.values()
-        if entry.holds
-    ):
-        return
+    state = change.state
     active = [
         record
         for record in state.active()

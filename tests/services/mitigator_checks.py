@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network, collapse_addresses
 from typing import Any, Final
 
@@ -12,7 +12,6 @@ from services.mitigator_model import LIMITS, Claim, Model, includes, rank
 
 from consumers.mitigation.effects import unite
 from consumers.mitigation.measure import measure_of
-from consumers.mitigator.state import State
 from consumers.mitigator.transition import Transition
 from fnm_bus.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
@@ -314,8 +313,9 @@ class Ledger:
         assert affected <= allowed, f"limit: share, {affected} of {own} addresses"
 
 
-def picture(state: State) -> object:
+def picture(harness: MitigatorHarness) -> object:
     """Return all that a state holds, in a form that can be compared."""
+    state, minute = harness.state, harness.now - timedelta(seconds=MINUTE)
     return (
         dict(state.reasons),
         dict(state.mitigations),
@@ -337,7 +337,7 @@ def picture(state: State) -> object:
                 dict(counts._by_customer),  # noqa: SLF001
                 counts._affected.covered(4),  # noqa: SLF001
                 counts._affected.covered(6),  # noqa: SLF001
-                sorted(counts._starts),  # noqa: SLF001
+                sorted(at for at in counts._starts if at > minute),  # noqa: SLF001
             )
             for counts in state.counts.values()
         ],

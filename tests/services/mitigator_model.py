@@ -412,7 +412,7 @@ class Model:
                 action = self._action(wish, fallback=desire.fallback)
                 if action is not None:
                     lease = min(lease, max(action.lease, self.ban_time))
-        if desires == wish.desires and lease == left:
+        if desires == wish.desires and left - lease < 0.001:
             return wish
         return replace(
             wish,

@@ -369,14 +369,14 @@ class Decisions(RuleBasedStateMachine):
         harness = self.harness
         harness.now = self.moved(seconds)
         harness.clock += seconds
-        before = picture(harness.state)
+        before = picture(harness)
         changes = [
             *expire(harness.state, harness.begin),
             *start_waiting(harness.state, harness.begin),
         ]
         for change in reversed(changes):
             change.rollback()
-        assert picture(harness.state) == before, "rollback of a moment"
+        assert picture(harness) == before, "rollback of a moment"
         self.model.pass_time(self.time())
         self.take_over(None)
 
@@ -481,11 +481,11 @@ class Decisions(RuleBasedStateMachine):
         """Let an event count: undone at first, then for good; bounded work."""
         harness = self.harness
         self.sent.append(event)
-        before = picture(harness.state)
+        before = picture(harness)
         change = harness.begin()
         apply_event(change, event, behind=behind)
         change.rollback()
-        assert picture(harness.state) == before, "rollback of an event"
+        assert picture(harness) == before, "rollback of an event"
         age = (harness.now - event.receipt.received_at).total_seconds()
         reasons = len(harness.reasons)
         touched = self.model.event(event, age, behind=behind)
@@ -508,13 +508,13 @@ class Decisions(RuleBasedStateMachine):
 
     def command(self, verb: str, key: str | None = None, **about: Any) -> Audit:
         harness = self.harness
-        before = picture(harness.state)
+        before = picture(harness)
         change = harness.begin()
         asked = {name: value for name, value in about.items() if name != "age"}
         command = Command(verb=verb, by="bob", key=key, command_id="undone", **asked)
         apply_command(change, Sent(command, harness.now, 0))
         change.rollback()
-        assert picture(harness.state) == before, f"rollback of {verb}"
+        assert picture(harness) == before, f"rollback of {verb}"
         return harness.command(verb, key, **about)
 
     def take_over(
