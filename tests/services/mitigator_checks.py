@@ -242,8 +242,14 @@ class Ledger:
         assert begun <= most, f"limit: one event started {begun} of {most}"
         self._check(model, records)
 
-    def take_over(self, model: Model, harness: MitigatorHarness) -> None:
-        """Forget the starts that no record holds."""
+    def take_over(self, model: Model, harness: MitigatorHarness, most: int) -> None:
+        """Forget the starts that no record holds.
+
+        Args:
+            model: with the new mitigator's policy.
+            harness: before its restart.
+            most: `max_new_per_minute` of the policy before.
+        """
         records = mitigations(harness)
         self.starts = [
             (at, key, kind)
@@ -256,7 +262,6 @@ class Ledger:
         for key in self.kinds:
             if self._kind(model, key, records) == "fallback":
                 self.kinds[key] = "fallback"
-        most = model.policy.limits.max_new_per_minute
         self.most_starts.append((model.now + MINUTE, most))
 
     def _kind(self, model: Model, key: str, records: Mapping[str, Mitigation]) -> str:

@@ -522,8 +522,9 @@ class Decisions(RuleBasedStateMachine):
     ) -> None:
         model, harness = self.model, self.harness
         dry_run = context.get("dry_run", model.dry_run)
+        most = model.policy.limits.max_new_per_minute
         model.take_over(chosen or model.policy, dry_run=dry_run)
-        harness.ledger.take_over(model, harness)
+        harness.ledger.take_over(model, harness, most)
         harness.restart(
             chosen, clock=clock, fastnetmon_ban_time=BAN_TIME, dry_run=dry_run
         )
