@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from plant import HERE
 from report import Row
 
-from consumers.enforcers.backend import Wanted
+from consumers.enforcers.backend import DesiredMeasure
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
-from consumers.policy.facts import facts_of
 from consumers.mitigator.judge import judge
 from consumers.mitigator.lapse import lapse
-from consumers.policy.model import Action, Limits, Match, Policy, Rule
 from consumers.mitigator.state import State, rebuilt
 from consumers.mitigator.turn import Terms, Turn
+from consumers.policy.facts import facts_of
+from consumers.policy.model import Action, Limits, Match, Policy, Rule
 from fnm_bus.codec import Codec
 from fnm_bus.event import (
     AttackDetails,
@@ -82,7 +82,7 @@ def _chain(bootstrap: str, *, quick: bool) -> list[Row]:
             subprocess.run([hook, "ban", host], input=document, check=True)
             first = _until(bird, one) - began
             began = time.monotonic()
-            floor.announce([Wanted(one, 900.0)])
+            floor.announce([DesiredMeasure(one, 900.0)])
             second = _until(floor_bird, one) - began
             if number:  # the first is for the caches
                 ours.append(first)
@@ -239,10 +239,12 @@ def _storm(crew: "Crew", bird: "Bird", hosts: list[str]) -> float:
 
 
 def _announced(
-    announce: Callable[[list[Wanted]], None], bird: "Bird", measures: list[Measure]
+    announce: Callable[[list[DesiredMeasure]], None],
+    bird: "Bird",
+    measures: list[Measure],
 ) -> float:
     wanted, began = bird.count() + len(measures), time.monotonic()
-    announce([Wanted(it, 900.0) for it in measures])
+    announce([DesiredMeasure(it, 900.0) for it in measures])
     return _all_there(bird, wanted) - began
 
 

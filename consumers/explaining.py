@@ -1,4 +1,4 @@
-"""The command that says why: what the policy makes of an event."""
+"""`explain`: what the policy decides about an event, and why."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -10,33 +10,41 @@ from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumers.mitigator.explain import Explained
-    from consumers.mitigator.turn import Terms
+    from consumers.mitigator.explain import Explanation
+    from consumers.mitigator.transition import DecisionContext
     from consumers.settings import AllSettings
     from fnm_bus.event import Event
 
 
-def explain(
+def explain(  # noqa: PLR0913 - one parameter for each option
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="FastNetMon's arguments of the call; the text mode needs them."
+        ),
+    ] = None,
     *,
     file: ConfigFile = None,
     event_id: Annotated[
         str, typer.Option("--event-id", help="Explain this event of the topics.")
     ] = "",
     since: Annotated[
-        str, typer.Option(help="Replay so much of the topics: 30m, 12h, 7d.")
+        str, typer.Option(help="Replay this much of the topics: 30m, 12h, 7d.")
     ] = "",
     offline: Annotated[
-        bool, typer.Option("--offline", help="Do not look at what stands in Kafka.")
+        bool, typer.Option("--offline", help="Do not read the wanted state from Kafka.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say what the policy makes of a notification, and why. Nothing is published.
+    """Show what the policy decides about a notification, and why; publish nothing.
 
-    Reads a notification from stdin unless told otherwise. Every rule and guardrail
-    that was asked is shown with its answer.
+    Reads a notification from stdin unless an option names another event. Lists every
+    rule, guardrail and limit that was checked.
 
     Examples:
         fnm-bus-consumer explain < ban.json
+
+        fnm-bus-consumer explain 203.0.113.7 incoming 90000 ban < report.txt
 
         fnm-bus-consumer explain --event-id 1c1b7e66-6d4b-5f04-8d4c-0b8d3b3c5a4e
 
@@ -44,92 +52,100 @@ def explain(
     """
     from consumers import wiring
 
-    known = wiring.settings(file)
-    terms = wiring.terms(known)
+    settings = wiring.settings(file)
+    context = wiring.context(settings)
     if since:
-        found = _replayed(known, terms, _duration(since))
+        explanations = _replay(settings, context, _duration(since))
     else:
-        found = iter([_explained(known, terms, event_id, offline=offline)])
-    _print(found, json=json)
+        event = _event(settings, event_id, arguments or [])
+        explanations = iter([_explain(settings, context, event, offline=offline)])
+    _print(explanations, json=json)
 
 
-def _explained(
-    known: "AllSettings", terms: "Terms", event_id: str, *, offline: bool
-) -> "Explained":
-    from consumers import asking
+def _explain(
+    settings: "AllSettings", context: "DecisionContext", event: "Event", *, offline: bool
+) -> "Explanation":
+    from consumers import reading
     from consumers.mitigator.explain import explain as explained
-    from consumers.mitigator.state import State, rebuilt
+    from consumers.mitigator.stored_state import StoredState
 
-    event, own = _event(known, event_id), terms.policy.limits.own
-    state = State(own) if offline else rebuilt(asking.wanted_state(known), own)
-    return explained(event, state, terms, datetime.now(UTC))
+    stored = StoredState() if offline else reading.read_wanted_state(settings)
+    moment = reading.moment_of(stored)
+    return explained(event, stored.restore(context, moment), context, moment)
 
 
-def _replayed(
-    known: "AllSettings", terms: "Terms", back: timedelta
-) -> "Iterator[Explained]":
+def _replay(
+    settings: "AllSettings", context: "DecisionContext", back: timedelta
+) -> "Iterator[Explanation]":
+    from consumers import reading
     from consumers.mitigator.explain import replay
 
     first = datetime.now(UTC) - back
-    events = (it for it in _events(known) if it.receipt.received_at >= first)
-    return replay(events, terms)
+    events = (
+        event
+        for event in reading.read_events(settings)
+        if event.receipt.received_at >= first
+    )
+    return replay(events, context)
 
 
-def _print(found: "Iterator[Explained]", *, json: bool) -> None:
-    from consumers import asking
-    from consumers.mitigator.explain import shown
+def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
+    from consumers import reading
+    from consumers.mitigator.explain import describe
 
-    started = 0
-    for it in found:
-        started += sum(one.what in {"wanted", "proposed"} for one in it.audits)
+    started = reported = 0
+    for explanation in explanations:
+        started += explanation.started
+        reported += explanation.reported
         if json:
             dump(
                 {
-                    "event_id": it.event.receipt.event_id,
-                    "decisions": [asking.as_json(one) for one in it.audits],
-                    "changes": [asking.as_json(one) for one in it.changes],
+                    "event_id": explanation.event.receipt.event_id,
+                    "error": explanation.error,
+                    "decisions": [reading.to_json(a) for a in explanation.audits],
+                    "mitigations": [
+                        reading.to_json(m) for m in explanation.mitigations
+                    ],
                 }
             )
             continue
-        for line in shown(it):
+        for line in describe(explanation):
             typer.echo(line)
-    say(f"mitigations that would start: {started}. Nothing was published.")
+    say(
+        f"Mitigations that would start: {started}; attacks that would only be"
+        f" reported: {reported}. Nothing was published."
+    )
 
 
-def _event(known: "AllSettings", event_id: str) -> "Event":
+def _event(
+    settings: "AllSettings", event_id: str, arguments: list[str]
+) -> "Event":
+    from consumers import reading
     from fnm_bus import hook
     from fnm_bus.event import Receipt
+    from fnm_bus.order import sequence_at
     from fnm_bus.parse import parse
 
     if event_id:
-        for it in _events(known):
-            if it.receipt.event_id == event_id:
-                return it
+        for event in reading.read_events(settings):
+            if event.receipt.event_id == event_id:
+                return event
         complain(f"no event {event_id} on the topics")
         end(1)
     now = datetime.now(UTC)
     receipt = Receipt(
         event_id="explained",
         received_at=now,
-        sequence=round(now.timestamp() * 1e6) << 10,
-        sensor=known.sensor,
+        sequence=sequence_at(now),
+        sensor=settings.sensor,
     )
-    return parse(hook.read_stdin([]), (), receipt)[0]
-
-
-def _events(known: "AllSettings") -> "Iterator[Event]":
-    from consumers import asking
-    from fnm_bus import wiring
-    from fnm_bus.event import HostEvent, HostgroupEvent, StatusEvent
-
-    names = wiring.topics(known)
-    for it in asking.records(known, [names.host, names.hostgroup, names.status]):
-        if isinstance(it.event, HostEvent | HostgroupEvent | StatusEvent):
-            yield it.event
+    document = hook.read_stdin(arguments)
+    return parse(document, tuple(arguments), receipt)[0]
 
 
 def _duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    if text[:-1].isdigit() and text[-1] in units:
-        return timedelta(**{units[text[-1]]: int(text[:-1])})
-    raise typer.BadParameter(f"{text}: wanted 30m, 12h or 7d", param_hint="--since")
+    number, unit = text[:-1], text[-1:]
+    if number.isascii() and number.isdigit() and len(number) < 6 and unit in units:  # noqa: PLR2004 - a bound
+        return timedelta(**{units[unit]: int(number)})
+    raise typer.BadParameter(f"{text}: expected 30m, 12h or 7d", param_hint="--since")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from consumers import wiring
+from consumers import serving
 from consumers.lines import Lines
 from consumers.settings import AllSettings
 from fnm_bus import wiring as bus
@@ -69,7 +69,7 @@ def main(settings: AllSettings) -> None:
     # Lines are no action that a dry run would have to hold back.
     known = settings.model_copy(update={"dry_run": False})
     try:
-        wiring.serve(known, loop, metrics.registry())
+        serving.serve(known, loop, metrics.registry())
     finally:
         lines.close()
         publisher.close()

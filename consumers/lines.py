@@ -20,7 +20,8 @@ from fnm_bus.errors import ConfigError
 from fnm_bus.handling import GiveUp, TryLater
 
 _MOST: Final = 10_000
-"""Lines that may wait to be written."""
+_MOST_BYTES: Final = 64 << 20
+"""Lines, and their bytes, that may wait to be written."""
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -38,6 +39,7 @@ class Lines:
         self._fsync = fsync
         self._fd: int | None = None
         self._waiting: deque[bytes] = deque()
+        self._bytes = 0
 
     def open(self) -> None:
         """Open the file; `settle` would do it, too.
@@ -60,9 +62,10 @@ class Lines:
             TryLater: too many wait, because they cannot be written; not taken.
             GiveUp: nobody reads stdout any more.
         """
-        if len(self._waiting) >= _MOST:
+        if len(self._waiting) >= _MOST or self._bytes >= _MOST_BYTES:
             self.settle()
         self._waiting.append(line)
+        self._bytes += len(line)
 
     def settle(self) -> None:
         """Write what waits.
@@ -82,7 +85,7 @@ class Lines:
             raise GiveUp(f"{self._name}: nobody reads it any more") from exc
         except OSError as exc:
             raise TryLater(f"{self._name}: {exc.strerror}") from exc
-        self._waiting.clear()
+        self._clear()
 
     def close(self) -> None:
         """Let go of the file; lines that wait are lost, as nothing says they are done.
@@ -92,7 +95,11 @@ class Lines:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+        self._clear()
+
+    def _clear(self) -> None:
         self._waiting.clear()
+        self._bytes = 0
 
     def _print(self) -> None:
         # What is out cannot be taken back: the next try goes on within the line.

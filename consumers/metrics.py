@@ -35,19 +35,42 @@ class MitigatorMetrics(Figures):
             "what",
         )
     )
-    standing: Gauge = field(
+    mitigations: Gauge = field(
         default_factory=lambda: gauge(
-            "mitigations", "Mitigations that are not ended", "kind", "state"
+            "mitigations", "Mitigations that have not ended", "kind", "state"
+        )
+    )
+    reasons: Gauge = field(
+        default_factory=lambda: gauge(
+            "mitigator_reasons", "Reasons in memory, closed and expired ones included"
         )
     )
     dead_letters: Counter = field(
         default_factory=lambda: counter(
-            "mitigator_dead_letters", "Records that could not be decoded"
+            "mitigator_dead_letters", "Messages that became dead letters"
         )
     )
-    begun_anew: Counter = field(
+    unexpected_errors: Counter = field(
         default_factory=lambda: counter(
-            "mitigator_begun_anew", "Times the state was read anew after a failure"
+            "mitigator_unexpected_errors",
+            "Unexpected exceptions about one message, which became a dead letter",
+        )
+    )
+    held_partitions: Gauge = field(
+        default_factory=lambda: gauge(
+            "mitigator_held_partitions",
+            "Partitions that are not read for a minute: too many unexpected errors",
+        )
+    )
+    unreadable_records: Counter = field(
+        default_factory=lambda: counter(
+            "mitigator_unreadable_records",
+            "Reasons and mitigations that were left out at a takeover",
+        )
+    )
+    state_reloads: Counter = field(
+        default_factory=lambda: counter(
+            "mitigator_state_reloads", "Times the state was read again after a failure"
         )
     )
     delay: Histogram = field(
@@ -69,9 +92,11 @@ class EnforcerMetrics(Figures):
             "enforcer_wanted", "Measures that are to stand", "enforcer"
         )
     )
-    standing: Gauge = field(
+    active: Gauge = field(
         default_factory=lambda: gauge(
-            "enforcer_standing", "Measures that stand, as the system lists", "enforcer"
+            "enforcer_active_measures",
+            "Measures that stand, as the system lists",
+            "enforcer",
         )
     )
     announced: Counter = field(
@@ -98,15 +123,45 @@ class EnforcerMetrics(Figures):
             "enforcer",
         )
     )
-    complete: Gauge = field(
+    synced: Gauge = field(
         default_factory=lambda: gauge(
-            "enforcer_complete", "1 once the whole wanted state was read", "enforcer"
+            "enforcer_synced", "1 once the whole wanted state was read", "enforcer"
         )
     )
-    compared: Gauge = field(
+    last_reconcile: Gauge = field(
         default_factory=lambda: gauge(
-            "enforcer_compared_timestamp_seconds",
+            "enforcer_last_reconcile_timestamp_seconds",
             "When wanted and actual were compared last, seconds since 1970",
+            "enforcer",
+        )
+    )
+    refused: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_refused_records",
+            "Records of the wanted state that the enforcer's own checks refused, by"
+            " code",
+            "enforcer",
+            "code",
+        )
+    )
+    broken_commands: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_broken_commands",
+            "Records of the command topic that could not be decoded",
+            "enforcer",
+        )
+    )
+    lost_audit: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_lost_audit_records",
+            "Audit records that Kafka did not take; only the log has them",
+            "enforcer",
+        )
+    )
+    paused: Gauge = field(
+        default_factory=lambda: gauge(
+            "enforcer_paused",
+            "1 while everything is withdrawn because a person paused",
             "enforcer",
         )
     )

@@ -1,4 +1,4 @@
-"""The commands for people: look at mitigations, and ask for changes."""
+"""`mitigations`: list mitigations, and send commands to the mitigator."""
 
 import sys
 from datetime import UTC, datetime
@@ -9,17 +9,19 @@ import typer
 from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say
 
 if TYPE_CHECKING:
-    from fnm_bus.event import Command, Mitigation
+    from consumers.settings import AllSettings
+    from fnm_bus.event import Mitigation
 
 app = typer.Typer(
-    help="Look at mitigations, and ask the mitigator to change them.",
+    help="List mitigations, and ask the mitigator to change them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-By = Annotated[str | None, typer.Option("--by", help="Who asks. Else your login.")]
-Why = Annotated[str, typer.Option("--why", help="Why; it stands in the audit topic.")]
+By = Annotated[str | None, typer.Option("--by", help="Your name. Default: your login.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit topic.")]
 Key = Annotated[str, typer.Argument(help="The mitigation, as `list` shows it.")]
+Keys = Annotated[list[str], typer.Argument(help="Mitigations, as `list` shows them.")]
 
 
 @app.command("list")
@@ -27,86 +29,124 @@ def list_(
     *,
     file: ConfigFile = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Show also what has ended.")
+        bool, typer.Option("--all", help="Include ended mitigations.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show what stands: state, how long still, why.
+    """List active mitigations: state, time left, reasons, cause.
 
     Examples:
         fnm-bus-consumer mitigations list
 
         fnm-bus-consumer mitigations list --all --json | jq .key
     """
-    from consumers import asking, wiring
-    from consumers.mitigator.state import ENDED, NONE
+    from consumers import reading, wiring
+    from consumers.mitigation.states import ENDED, PAUSE
 
-    latest = dict(asking.wanted_state(wiring.settings(file)))
-    found = [it for it in latest.values() if it is not None and it.kind != NONE]
-    found = [it for it in found if everything or it.state != ENDED]
-    found.sort(key=lambda it: it.started_at)
+    stored = reading.read_wanted_state(wiring.settings(file))
+    for key, error in stored.unreadable:
+        complain(f"left out: {key}: {error}")
+    records = sorted(stored.records(), key=lambda record: record.created_at)
+    shown = [
+        record
+        for record in records
+        if everything or record.state != ENDED or record.kind == PAUSE
+    ]
     if json:
-        for it in found:
-            dump(asking.as_json(it))
+        for record in shown:
+            dump(reading.to_json(record))
         return
-    if not found:
-        say("nothing stands")
+    pause = next((r for r in shown if r.kind == PAUSE and r.state != ENDED), None)
+    if pause is not None:
+        say(f"PAUSED, nothing is in force. {pause.cause}")
+    rows = [record for record in shown if record.kind != PAUSE]
+    if not rows:
+        say("No active mitigations.")
         return
-    typer.echo(_columns("STATE", "LEFT", "MITIGATION", "CAUSE"))
-    for it in found:
-        typer.echo(_columns(_state(it), _left(it), it.key, it.cause))
-
-
-@app.command()
-def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
-    """Show one mitigation with all its reasons. Status 1 when there is none.
-
-    Example:
-        fnm-bus-consumer mitigations show 'blackhole|203.0.113.7/32'
-    """
-    from consumers import asking, wiring
-
-    it = dict(asking.wanted_state(wiring.settings(file))).get(key)
-    if it is None:
-        complain(f"there is no mitigation {key}; `mitigations list --all` shows all")
-        end(1)
-    if json:
-        dump(asking.as_json(it))
-        return
-    for name, value in asking.as_json(it).items():
-        if name != "reasons" and value not in (None, "", [], ()):
-            typer.echo(f"{name:<16} {value}")
-    for number, reason in enumerate(it.reasons):
-        kept = "holds" if reason.holds else "does not hold any more"
+    typer.echo(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
+    for record in rows:
+        count = record.live_reasons + record.pending_reasons + record.dry_reasons
         typer.echo(
-            f"reason {number}: {kept}; {reason.action} of {reason.target} by"
-            f" {reason.sensor or 'a person'}, rule {reason.rule or '-'}, attack"
-            f" {reason.attack_uuid or '-'}, renewed {reason.renewals} times, last"
-            f" {reason.renewed_at:%F %T} UTC"
+            _columns(
+                _state(record), _left(record), str(count), record.key, record.cause
+            )
         )
 
 
 @app.command()
-def approve(key: Key, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
-    """Let a proposed mitigation begin."""
-    _ask(file, "approve", by, why, key=key)
+def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
+    """Show one mitigation with up to five of its reasons. Status 1 if there is none.
+
+    Example:
+        fnm-bus-consumer mitigations show 'blackhole|203.0.113.7/32'
+    """
+    from consumers import reading, wiring
+
+    record = _find(wiring.settings(file), key)
+    if json:
+        dump(reading.to_json(record))
+        return
+    for name, value in reading.to_json(record).items():
+        if name != "reasons" and value not in (None, "", [], ()):
+            typer.echo(f"{name:<16} {value}")
+    for number, reason in enumerate(record.reasons, start=1):
+        who = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
+        size = f", {reason.pps} packets/s" if reason.pps is not None else ""
+        size += f", {reason.bits} bit/s" if reason.bits is not None else ""
+        dry = ", dry run" if reason.dry_run else ""
+        typer.echo(
+            f"reason {number:<9} {reason.action} of {reason.target}, {who}, rule"
+            f" {reason.rule or '-'}, attack {reason.attack or '-'}"
+            f" {reason.direction}{size}{dry}"
+        )
+    count = record.live_reasons + record.pending_reasons + record.dry_reasons
+    if count > len(record.reasons):
+        typer.echo(f"… and {count - len(record.reasons)} further reasons")
 
 
 @app.command()
-def deny(key: Key, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
-    """Keep a proposed mitigation from beginning while its attack goes on."""
-    _ask(file, "deny", by, why, key=key)
+def approve(keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """Start proposed mitigations, or lift suppressed ones.
+
+    The approval names the revision that is stored now: if something changes before it
+    arrives, the mitigator refuses it.
+
+    Example:
+        fnm-bus-consumer mitigations approve 'blackhole|203.0.113.7/32' --why 4711
+    """
+    from consumers import wiring
+
+    settings = wiring.settings(file)
+    records = [_find(settings, key) for key in keys]
+    for record in records:
+        effect = record.pending
+        then = effect.then.action if effect and effect.then else record.kind
+        say(f"{record.key}: {then}, revision {record.revision}: {record.cause}")
+    why = _prompt(why)
+    codes = [
+        _send(settings, "approve", by, why, key=record.key, revision=record.revision)
+        for record in records
+    ]
+    end(max(codes))
 
 
-@app.command("end")
-def end_(key: Key, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
-    """End a mitigation; it does not come back while its attack goes on."""
-    _ask(file, "end", by, why, key=key)
+@app.command()
+def reject(keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+    """Keep proposed mitigations from starting while their attacks continue."""
+    _send_all(file, "reject", keys, by, why)
+
+
+@app.command()
+def withdraw(
+    keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
+) -> None:
+    """End mitigations; they stay suppressed while their attacks continue."""
+    _send_all(file, "withdraw", keys, by, why)
 
 
 @app.command()
 def add(  # noqa: PLR0913 - one parameter for each option
-    prefix: Annotated[str, typer.Argument(help="A network of ours, such as a /32.")],
+    prefix: Annotated[str, typer.Argument(help="A network of yours, such as a /32.")],
     *,
     kind: Annotated[
         str, typer.Option(help="blackhole, firewall, flowspec or notify.")
@@ -121,19 +161,21 @@ def add(  # noqa: PLR0913 - one parameter for each option
         list[int] | None, typer.Option(min=0, max=65_535, help="With flowspec.")
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(min=1, help="With flowspec: bytes/s; else discard.")
+        int | None,
+        typer.Option(min=1, help="With flowspec: limit in bytes/s. Default: discard."),
     ] = None,
     lease: Annotated[
-        float, typer.Option(min=1, help="Seconds until it ends by itself.")
+        float, typer.Option(min=5, max=86_400, help="Seconds until it ends by itself.")
     ] = 900.0,
     enforcer: Annotated[
-        list[str] | None, typer.Option(help="Who is to act; else all that can.")
+        str | None,
+        typer.Option(help="The enforcer that applies it. Default: all that can."),
     ] = None,
     file: ConfigFile = None,
     why: Why = "",
     by: By = None,
 ) -> None:
-    """Start a measure by hand. The guardrails are asked as for any other.
+    """Start a measure by hand. The guardrails check it like any other.
 
     Examples:
         fnm-bus-consumer mitigations add 203.0.113.7/32 --lease 600 --why 'ticket 4711'
@@ -141,7 +183,9 @@ def add(  # noqa: PLR0913 - one parameter for each option
         fnm-bus-consumer mitigations add 203.0.113.7/32 --kind flowspec --protocol udp
         --source-port 123
     """
-    measure: dict[str, Any] = {"prefix": prefix}
+    from consumers import wiring
+
+    about: dict[str, Any] = {"prefix": prefix}
     if kind == "flowspec":
         from fnm_bus.event import FlowMatch, FlowThen
 
@@ -152,53 +196,101 @@ def add(  # noqa: PLR0913 - one parameter for each option
             source_ports=tuple(source_port or ()),
             destination_ports=tuple(destination_port or ()),
         )
-        measure = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
-    _ask(
-        file,
-        "add",
-        by,
-        why,
-        kind=kind,
-        **measure,
-        lease_ms=round(lease * 1000),
-        enforcers=tuple(enforcer or ()),
-    )
+        about = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
+    elif protocol or source_port or destination_port or rate is not None:
+        raise typer.BadParameter(
+            "protocols, ports and rates need --kind flowspec", param_hint="--kind"
+        )
+    _check_enforcer(enforcer)
+    milliseconds = round(lease * 1000)
+    about |= {"kind": kind, "lease_ms": milliseconds, "place": enforcer}
+    end(_send(wiring.settings(file), "add", by, _prompt(why), **about))
 
 
 @app.command()
 def pause(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
-    """The red button: withdraw everything at once, start nothing until `resume`."""
-    _ask(file, "pause", by, why)
+    """Withdraw every mitigation at once, and start none until `resume`.
+
+    Leases run on; enforcers obey without waiting for the mitigator.
+    """
+    from consumers import wiring
+
+    end(_send(wiring.settings(file), "pause", by, _prompt(why)))
 
 
 @app.command()
 def resume(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
-    """Let mitigations start again; attacks that go on count with their next status."""
-    _ask(file, "resume", by, why)
+    """End a pause: every mitigation that still has a reason is in force again."""
+    from consumers import wiring
+
+    end(_send(wiring.settings(file), "resume", by, _prompt(why)))
 
 
-def _ask(file: Any, verb: str, by: str | None, why: str, **about: Any) -> None:
-    from consumers import asking, wiring
+def _send_all(
+    file: Any, verb: str, keys: list[str], by: str | None, why: str
+) -> None:
+    from consumers import wiring
 
-    if not why and sys.stdin.isatty():
-        why = typer.prompt("Why", default="", show_default=False)
-    it: Command = asking.command(verb, by, why, **about)
-    answer = asking.ask(wiring.settings(file), it)
+    settings, text = wiring.settings(file), _prompt(why)
+    end(max(_send(settings, verb, by, text, key=key) for key in keys))
+
+
+def _send(
+    settings: "AllSettings", verb: str, by: str | None, why: str, **about: Any
+) -> int:
+    """Send a command and print the answer; return the exit status."""
+    from consumers.mitigation.command_client import new_command, send_command
+    from fnm_bus import wiring
+
+    command = new_command(verb, by, why, **about)
+    answer = send_command(
+        wiring.kafka(settings),
+        wiring.topics(settings),
+        wiring.reading_codec(settings),
+        command,
+    )
     say(f"{answer.what}: {answer.key or ''} {answer.text}")
-    end(1 if answer.what == "refused" else 0)
+    return 1 if answer.what == "refused" else 0
 
 
-def _state(it: "Mitigation") -> str:
-    return f"{it.state} (dry)" if it.dry_run else it.state
+def _prompt(why: str) -> str:
+    if not why and sys.stdin.isatty():
+        text: str = typer.prompt("Why", default="", show_default=False)
+        return text
+    return why
 
 
-def _left(it: "Mitigation") -> str:
-    seconds = (it.expires_at - datetime.now(UTC)).total_seconds()
+def _find(settings: "AllSettings", key: str) -> "Mitigation":
+    from consumers import reading
+
+    stored = reading.read_wanted_state(settings)
+    record = next((r for r in stored.records() if r.key == key), None)
+    if record is None:
+        complain(f"there is no mitigation {key}; `mitigations list --all` lists them")
+        end(1)
+    return record
+
+
+def _check_enforcer(name: str | None) -> None:
+    from consumers.mitigation.enforcer_names import known_enforcers
+
+    if name is not None and name not in known_enforcers():
+        raise typer.BadParameter(
+            f"{name} is unknown; expected {', '.join(known_enforcers())}",
+            param_hint="--enforcer",
+        )
+
+
+def _state(record: "Mitigation") -> str:
+    return f"{record.state} (dry)" if record.dry_run else record.state
+
+
+def _left(record: "Mitigation") -> str:
+    seconds = (record.expires_at - datetime.now(UTC)).total_seconds()
     return f"{seconds:.0f} s" if seconds > 0 else "-"
 
 
 def _columns(*cells: str) -> str:
-    widths = (16, 8, 34)
-    return "  ".join(
-        [*(f"{it:<{w}}" for it, w in zip(cells, widths, strict=False)), cells[-1]]
-    )
+    widths = (16, 8, 7, 34)
+    padded = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False))
+    return "  ".join([*padded, cells[-1]])

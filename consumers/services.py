@@ -1,5 +1,6 @@
 """The commands that run: the mitigator, the enforcers, and what tells people."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,13 +12,13 @@ def mitigator(
     *,
     file: ConfigFile = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Deal with what is there, then end.")
+        bool, typer.Option("--once", help="Process what is on the topics, then end.")
     ] = False,
 ) -> None:
-    """Turn events into the wanted state, by the policy.
+    """Decide about events by the policy, and write the wanted state.
 
-    One mitigator is active; start a second one to stand by. SIGTERM ends it; what is
-    mitigated goes on until its leases end.
+    One mitigator is active; start a second one to stand by. SIGTERM ends it; active
+    mitigations continue until their leases expire.
 
     Examples:
         python -m consumers mitigator
@@ -27,39 +28,47 @@ def mitigator(
     from consumers import wiring
     from consumers.metrics import MitigatorMetrics
 
-    known = wiring.settings(file)
+    settings = wiring.settings(file)
     metrics = MitigatorMetrics()
-    it = wiring.mitigator(known, metrics)
-    it.once = once
-    wiring.serve(known, it, metrics.registry(), lambda: {"active": it.leading})
+    service = wiring.mitigator(settings, metrics)
+    service.once = once
+    registry = metrics.registry()
+    wiring.serve(settings, service, registry, service.facts, service.healthy)
 
 
 def demo(*, file: ConfigFile = None) -> None:
-    """Show what the mitigator would do about what stands on the topics, and why.
+    """Show what the demo's policy would decide about the events of `fnm-bus demo`.
 
-    A dry run with a policy that comes with it; `fnm-bus demo` ends with it.
+    `fnm-bus demo` ends with it. It only reads the topics, and refuses every
+    configuration that no demo wrote. For your own policy and topics use `explain`.
 
     Example:
         fnm-bus-consumer demo --config /tmp/fnm-bus-demo-x/fnm-bus.toml
     """
     from consumers import wiring
-    from consumers.demo import rehearse
+    from consumers.demo.policy_preview import preview
 
-    for line in rehearse(wiring.settings(file)):
+    for line in preview(wiring.settings(file)):
         typer.echo(line)
 
 
 def demo_bgp() -> None:
-    """Show a real route appear in a real neighbor's table, and go.
+    """Show how a route appears in a BGP neighbor's table, and is withdrawn.
 
-    Starts everything on loopback, and stops it: a broker, a relay, the mitigator,
-    ExaBGP, and BIRD 2 as the neighbor, which has to be installed. Needs no root.
+    Starts a broker, a relay, the mitigator, ExaBGP and BIRD 2 (install it first) on
+    loopback, and stops them at the end. Needs no root. Uses no configured spool,
+    broker or neighbor, whatever the environment sets.
 
     Example:
         fnm-bus-consumer demo-bgp
     """
-    from consumers.demo_bgp import show
+    import signal
+    import sys
 
+    from consumers.demo.bgp import show
+
+    # Without this, SIGTERM would leave the child processes behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     for line in show():
         typer.echo(line)
 
@@ -82,26 +91,33 @@ def exabgp(
     Example:
         fnm-bus-consumer exabgp --config /etc/fnm-bus/fnm-bus.toml
     """
-    from consumers import wiring
-    from consumers.enforcers import exabgp_config
-    from consumers.enforcers import watchdog as dog
-    from consumers.enforcers.exabgp import ExabgpBackend
-    from consumers.enforcers.exabgp_session import pipes
+    from consumers import serving
+    from consumers.enforcers import build
+    from consumers.enforcers.exabgp import config
+    from consumers.enforcers.exabgp import watchdog as dog
+    from consumers.enforcers.exabgp.backend import ExabgpBackend
+    from consumers.enforcers.exabgp.session import pipes
     from consumers.metrics import EnforcerMetrics
 
-    known = wiring.settings(file)
-    of = known.consumers.exabgp
+    if not (api or watchdog):
+        known = serving.settings(file)
+        of = known.consumers.exabgp
+        ready = partial(build.check_enforcer, known, of)
+        config.run(of, file, check_enforcer=ready)
+    with config.recorded_failure():
+        known = serving.settings(file)
+        of = known.consumers.exabgp
+        if api:
+            metrics = EnforcerMetrics()
+            backend = ExabgpBackend(*pipes(), of)
+            it = build.build_enforcer(known, of, backend, metrics)
     if watchdog:
         dog.run(of)
-    elif api:
-        metrics = EnforcerMetrics()
-        backend = ExabgpBackend(*pipes(), of)
-        it = wiring.enforcement(known, of, backend, metrics)
-        # ExaBGP waits for whoever does not read; without ExaBGP there is nothing to do.
-        backend.open(when_gone=it.stop)
-        wiring.serve(known, it, metrics.registry())
-    else:
-        exabgp_config.run(of, file)
+        return
+    # ExaBGP waits for a process that does not read.
+    backend.open(when_gone=it.stop)
+    with config.recorded_failure():
+        serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
 
 
 def nftables(*, file: ConfigFile = None) -> None:
@@ -112,15 +128,16 @@ def nftables(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer nftables
     """
-    from consumers import wiring
-    from consumers.enforcers.nftables import NftablesBackend
+    from consumers import serving
+    from consumers.enforcers import build
+    from consumers.enforcers.nftables.backend import NftablesBackend
     from consumers.metrics import EnforcerMetrics
 
-    known = wiring.settings(file)
+    known = serving.settings(file)
     of = known.consumers.nftables
     metrics = EnforcerMetrics()
-    it = wiring.enforcement(known, of, NftablesBackend(of), metrics)
-    wiring.serve(known, it, metrics.registry())
+    it = build.build_enforcer(known, of, NftablesBackend(of), metrics)
+    serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
 
 
 def webhook(*, file: ConfigFile = None) -> None:
@@ -129,10 +146,10 @@ def webhook(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer webhook
     """
-    from consumers import wiring
-    from consumers.webhook import service as it
+    from consumers import serving
+    from consumers.webhook import service
 
-    it.main(wiring.settings(file))
+    service.main(serving.settings(file))
 
 
 def jsonlines(*, file: ConfigFile = None) -> None:
@@ -141,10 +158,10 @@ def jsonlines(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus-consumer jsonlines | jq .event.action
     """
-    from consumers import jsonlines as it
-    from consumers import wiring
+    from consumers import jsonlines as program
+    from consumers import serving
 
-    it.main(wiring.settings(file))
+    program.main(serving.settings(file))
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:

@@ -1,14 +1,25 @@
 """What can be configured of the consumers: the tables below `[consumers]`."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fnm_bus.settings import Count, Port, Seconds, Settings, Table, Text
 
 _STATE = Path("/var/lib/fnm-bus")
 Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]
+
+
+def _own_network(text: str) -> str:
+    network = ip_network(text)
+    if str(network) != text or "%" in text or network.prefixlen == 0:
+        raise ValueError(f"wanted a network such as 203.0.113.0/24, got {text}")
+    return text
+
+
+OwnNetwork = Annotated[str, AfterValidator(_own_network)]
 
 
 class MitigatorSettings(Table):
@@ -20,17 +31,23 @@ class MitigatorSettings(Table):
     transactional_id: Text = Field(
         "fnm-bus-mitigator",
         description="Kafka fences mitigators with one id: the one that starts last is"
-        " the only one that writes. Also the group that keeps its offsets.",
+        " the only one that writes. Also the group that keeps its offsets. Mitigators"
+        " with other topics need another one.",
     )
-    ban_time: Seconds = Field(
+    fastnetmon_ban_time: Seconds = Field(
         1900.0,
-        description="FastNetMon's ban time. A sensor that was never seen to send"
-        " status updates cannot renew: its mitigations last at least so long.",
+        description="FastNetMon's ban time. Until the first status update of an attack"
+        " arrives, its mitigations last at least this long.",
+        json_schema_extra={
+            "remedy": "FastNetMon never unbans where its ban_time is 0, and every block"
+            " of fnm-bus ends: set the seconds after which it may, such as 3600; status"
+            " updates renew it"
+        },
     )
-    memory: Seconds = Field(
+    ended_retention: Seconds = Field(
         86_400.0,
-        description="Seconds for which the end of a mitigation is remembered, so that"
-        " what comes late does not bring it back.",
+        description="Seconds for which ended mitigations and expired reasons are"
+        " remembered, so that a late status update renews what its ban wanted.",
     )
 
 
@@ -39,15 +56,25 @@ class EnforcerSettings(Table):
 
     snapshot: Path = Field(
         _STATE / "enforcer.json",
-        description="What stands and until when, for a restart without Kafka.",
+        description="What is in force and until when, for a restart without Kafka.",
     )
-    interval: Seconds = Field(
-        3.0, description="Seconds between two comparisons of wanted and actual."
+    reconcile_interval: Seconds = Field(
+        3.0, description="Seconds between two comparisons of wanted and in force."
     )
-    max_skew: Seconds = Field(
+    max_clock_skew: Seconds = Field(
         30.0,
-        description="Difference between the broker's clock and this machine's from"
-        " which on it is told as a fault. Leases are corrected by it in any case.",
+        description="Diff between the broker's clock and this machine's from"
+        " which on it is told as a fault. LeaseTable are corrected by it in any case.",
+    )
+
+
+class GuardSettings(Table):
+    """What every enforcer checks by itself."""
+
+    own_networks: tuple[OwnNetwork, ...] = Field(
+        (),
+        description="Networks in which measures are allowed; required unless `dry_run`"
+        " is set. A FlowSpec rule needs its destination or its source within them.",
     )
 
 
@@ -56,7 +83,7 @@ class ExabgpSettings(EnforcerSettings):
 
     snapshot: Path = Field(
         _STATE / "exabgp.json",
-        description="What stands and until when, for a restart without Kafka.",
+        description="What is in force and until when, for a restart without Kafka.",
     )
     neighbor: Text = Field("127.0.0.2", description="Address of the neighbor.")
     port: Port = Field(179, description="The neighbor's port.")
@@ -69,10 +96,10 @@ class ExabgpSettings(EnforcerSettings):
         description="Seconds after which the neighbor withdraws everything when ExaBGP"
         " says nothing any more.",
     )
-    next_hop4: Text = Field(
+    ipv4_next_hop: Text = Field(
         "192.0.2.1", description="Next hop of IPv4 blackholes, routed to nowhere."
     )
-    next_hop6: Text = Field(
+    ipv6_next_hop: Text = Field(
         "100::1", description="Next hop of IPv6 blackholes (RFC 6666)."
     )
     communities: tuple[Text, ...] = Field(
@@ -83,10 +110,10 @@ class ExabgpSettings(EnforcerSettings):
     user: Text | None = Field(
         None, description="User that ExaBGP becomes. Without it, it stays who it is."
     )
-    grace: Seconds = Field(
+    watchdog_grace: Seconds = Field(
         5.0,
-        description="Seconds after the end of a lease from which on the watchdog"
-        " withdraws what the enforcer left standing.",
+        description="Seconds after the end of a lease until the watchdog withdraws what"
+        " the enforcer did not withdraw.",
     )
 
 
@@ -95,7 +122,7 @@ class NftablesSettings(EnforcerSettings):
 
     snapshot: Path = Field(
         _STATE / "nftables.json",
-        description="What stands and until when, for a restart without Kafka.",
+        description="What is in force and until when, for a restart without Kafka.",
     )
     table: Text = Field(
         "fnm_bus", description="Name of the table of family inet; it is ours alone."
@@ -164,6 +191,7 @@ class ConsumerTables(Table):
         5, description="Failures of a handler after which a record is a dead letter."
     )
     mitigator: MitigatorSettings = MitigatorSettings()
+    enforcer: GuardSettings = GuardSettings()
     exabgp: ExabgpSettings = ExabgpSettings()
     nftables: NftablesSettings = NftablesSettings()
     webhook: WebhookSettings = WebhookSettings()

@@ -1,141 +1,42 @@
-"""Everything put together from the settings; the only place that knows all of it."""
+"""The mitigator and what it decides by, built from the settings."""
 
-import logging
-import signal
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from time import monotonic
-from typing import Final, Protocol
-
-from prometheus_client import CollectorRegistry
-
-from consumers.enforcers.backend import Backend
-from consumers.enforcers.enforce import Enforcement
-from consumers.enforcers.report import Report
-from consumers.enforcers.watching import Watching
-from consumers.metrics import EnforcerMetrics, MitigatorMetrics
+from consumers.metrics import MitigatorMetrics
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.turn import Terms
+from consumers.mitigator.transition import DecisionContext
 from consumers.policy.file import load as policy_file
-from consumers.settings import AllSettings, EnforcerSettings
-from fnm_bus import config, wiring
-from fnm_bus import log as logs
-from fnm_bus.codec import Codec
-from fnm_bus.health import HealthServer
+from consumers.serving import serve, settings
+from consumers.settings import AllSettings
+from fnm_bus import wiring
 
-log = logging.getLogger(__name__)
-
-HUNG: Final = 30.0
-"""Seconds without a turn of a consumer's loop after which /healthz says so."""
+__all__ = ["context", "mitigator", "serve", "settings"]
 
 
-class Service(Protocol):
-    """What runs until it is asked to stop.
-
-    Attributes:
-        turned_at: when its loop turned last, on the monotonic clock.
-    """
-
-    turned_at: float
-
-    def run(self) -> None:
-        """Work until `stop`."""
-
-    def stop(self) -> None:
-        """Ask `run` to end; may be called from a signal handler."""
-
-
-def settings(file: Path | None) -> AllSettings:
-    """Return the settings; from here on logging is as they say.
-
-    Raises:
-        ConfigError: they are wrong.
-    """
-    found = config.load_as(AllSettings, file).settings
-    logs.configure(found.log.level, found.log.format)
-    return found
-
-
-def terms(it: AllSettings) -> Terms:
+def context(loaded: AllSettings) -> DecisionContext:
     """Return what the mitigator decides by.
 
     Raises:
         ConfigError: the policy is wrong; all problems at once.
     """
-    of = it.consumers.mitigator
-    return Terms(
-        policy_file.load(of.policy),
-        dry_run=it.dry_run,
-        ban_time=of.ban_time,
-        memory=of.memory,
+    table = loaded.consumers.mitigator
+    return DecisionContext(
+        policy_file.load(table.policy),
+        dry_run=loaded.dry_run,
+        fastnetmon_ban_time=table.fastnetmon_ban_time,
+        ended_retention=table.ended_retention,
     )
 
 
-def mitigator(it: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
+def mitigator(loaded: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
     """Return the mitigator.
 
     Raises:
         ConfigError: the policy is wrong, or a secret cannot be read.
     """
     return Mitigator(
-        settings=wiring.kafka(it),
-        name=it.consumers.mitigator.transactional_id,
-        topics=wiring.topics(it),
-        codec=wiring.reading_codec(it),
-        terms=terms(it),
+        settings=wiring.kafka(loaded),
+        name=loaded.consumers.mitigator.transactional_id,
+        topics=wiring.topics(loaded),
+        codec=wiring.reading_codec(loaded),
+        context=context(loaded),
         metrics=metrics,
     )
-
-
-def enforcement(
-    it: AllSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
-) -> Enforcement:
-    """Return an enforcer for *backend*.
-
-    Raises:
-        ConfigError: a secret cannot be read.
-    """
-    kafka, names = wiring.kafka(it), wiring.topics(it)
-    # What ends a block depends on no registry.
-    codec = Codec()
-    return Enforcement(
-        backend=backend,
-        watching=Watching(kafka, names.mitigation, codec),
-        report=Report(kafka, names.audit, codec, backend.name),
-        path=of.snapshot,
-        interval=of.interval,
-        max_skew=of.max_skew,
-        dry_run=it.dry_run,
-        metrics=metrics,
-    )
-
-
-def serve(
-    it: AllSettings,
-    service: Service,
-    registry: CollectorRegistry,
-    facts: Callable[[], Mapping[str, object]] = dict,
-) -> None:
-    """Run *service* until a signal comes, with its figures and its health on a port.
-
-    Raises:
-        ConfigError: the port cannot be listened on, or what the service raises.
-    """
-
-    def state() -> tuple[bool, Mapping[str, object]]:
-        silent = monotonic() - service.turned_at
-        return silent < HUNG, {"seconds_since_turn": round(silent, 3), **facts()}
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: service.stop())
-    of = it.consumers
-    address = of.metrics_host, of.metrics_port
-    server = HealthServer(*address, registry, state, "consumers")
-    port = server.start()
-    log.info("metrics and health on %s:%d", of.metrics_host, port)
-    if it.dry_run:
-        log.info("dry run: nothing is touched until dry_run = false")
-    try:
-        service.run()
-    finally:
-        server.stop()

@@ -27,11 +27,22 @@ class Drift(NamedTuple):
             names when they are a map's keys, so a log must escape it.
         wanted: what would have been right, in words.
         got: what came, shortened; printable.
+        kept: field of the event that holds what was sent, such as `extra` (there under
+            *path*) or `text_mode.report`.
     """
 
     path: str
     wanted: str
     got: str
+    kept: str = "extra"
+
+    def __str__(self) -> str:
+        """Return the mismatch as one line; *path* is escaped."""
+        path = shorten(self.path, 200)
+        return (
+            f"mismatch: {path}: wanted {self.wanted}, got {self.got};"
+            f" kept in {self.kept}"
+        )
 
 
 class Aside:
@@ -39,8 +50,8 @@ class Aside:
 
     Attributes:
         extra: JSON text by JSON Pointer.
-        drift: what did not fit; a drifted value's text is in `extra` unless the event
-            keeps it in a field of its own.
+        drift: what did not fit; a drifted value's text is in `extra` unless its `kept`
+            names another field of the event.
     """
 
     def __init__(self) -> None:
@@ -59,10 +70,10 @@ class Aside:
         self.unknown(path, value)
         self.note(path, wanted, describe(value))
 
-    def note(self, path: str, wanted: str, got: str) -> None:
-        """Note a drift whose value is kept elsewhere in the event."""
-        self._use(len(wanted) + len(got))
-        self.drift.append(Drift(path, wanted, got))
+    def note(self, path: str, wanted: str, got: str, kept: str = "extra") -> None:
+        """Note a drift whose value the event holds already, in the field *kept*."""
+        self._use(len(wanted) + len(got) + len(kept))
+        self.drift.append(Drift(path, wanted, got, kept))
 
     def _use(self, size: int) -> None:
         # A path repeats the names above a value: a few long names over many small

@@ -1,10 +1,15 @@
-"""Events to bytes and back: Avro with Confluent's framing, or as single objects.
+"""Records to bytes and back: Avro with Confluent's framing, or as single objects.
+
+With pinned ids, events, audit records and dead letters get Confluent's framing, which
+connectors and stream processors expect. What ends a block (mitigations, reasons,
+commands) is always a single object: it must not depend on a registry.
 
 Confluent's framing is a zero byte and four bytes of schema id (big-endian); a single
 object begins with C3 01 and eight bytes of fingerprint (Avro specification, "Single
 object encoding"). Readers accept both.
 """
 
+import logging
 import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,9 +23,11 @@ from fastavro.read import SchemaResolutionError
 
 from fnm_bus import schema
 from fnm_bus.errors import InvalidRecord, SchemaError
-from fnm_bus.event import AnyRecord, Event
+from fnm_bus.event import AnyRecord, Audit, DeadLetter, Event
 from fnm_bus.hints import hints
 from fnm_bus.pins import Pins, subject_of
+
+log = logging.getLogger(__name__)
 
 Lookup = Callable[[int], str]
 
@@ -43,10 +50,11 @@ _TEXT: Final = tuple(b'{[<" \r\n\t\xef')
 
 
 class Codec:
-    """Encodes and decodes events.
+    """Encodes and decodes records.
 
     Args:
-        pins: schema ids; with them events get Confluent's framing.
+        pins: schema ids; with them events, audit records and dead letters get
+            Confluent's framing.
         lookup: returns the schema of an id that is not pinned, as JSON text. It may
             raise RegistryError, which `decode` lets through, or SchemaError when there
             is none. Without it such ids are refused.
@@ -56,12 +64,13 @@ class Codec:
         self._pins = pins
         self._lookup = lookup
         self._by_id: dict[int, dict[str, Any]] = {}
+        self._optional: dict[str, int | None] = {}
 
     def encode(self, event: AnyRecord, topic: str) -> bytes:
         """Return the value of *event*'s record on *topic*.
 
         Raises:
-            SchemaError: no id is pinned for the topic.
+            SchemaError: no id is pinned for an event's topic.
             InvalidRecord: a value does not fit its schema.
         """
         full_name = f"{schema.NAMESPACE}.{type(event).__name__}"
@@ -97,17 +106,35 @@ class Codec:
             )
         return _read(value, start, writer)
 
-    def _prefix(self, event: AnyRecord, full_name: str, topic: str) -> bytes:
-        # What ends a block, and what tells of a fault, must not depend on a registry.
-        if self._pins is None or not isinstance(event, Event):
-            return _SINGLE + schema.fingerprint(full_name)
-        number = self._pins.ids.get(subject_of(topic))
+    def _prefix(self, record: AnyRecord, full_name: str, topic: str) -> bytes:
+        number = None
+        if self._pins is not None:
+            if isinstance(record, Event):
+                number = self._pins.ids.get(subject_of(topic))
+                if number is None:
+                    raise SchemaError(
+                        f"no schema id is pinned for {subject_of(topic)}:"
+                        " run `fnm-bus schemas register`"
+                    )
+            elif isinstance(record, Audit | DeadLetter):
+                number = self._optional_number(self._pins, full_name, topic)
         if number is None:
-            raise SchemaError(
-                f"no schema id is pinned for {subject_of(topic)}:"
-                " run `fnm-bus schemas register`"
-            )
+            return _SINGLE + schema.fingerprint(full_name)
         return _CONFLUENT.pack(0, number)
+
+    def _optional_number(self, pins: Pins, full_name: str, topic: str) -> int | None:
+        """Return the pinned id; None, with one warning, where there is none that fits.
+
+        An audit record or a dead letter is never held back because of its framing.
+        """
+        if topic not in self._optional:
+            try:
+                pins.check({topic: full_name})
+                self._optional[topic] = pins.ids[subject_of(topic)]
+            except SchemaError as exc:
+                log.warning("records of %s are Avro single objects: %s", topic, exc)
+                self._optional[topic] = None
+        return self._optional[topic]
 
     def _by_number(self, number: int) -> dict[str, Any]:
         writer = self._by_id.get(number)

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from fnm_bus import mistakes
 from fnm_bus.errors import ConfigError
 from fnm_bus.location import CONFIG, FILE, PREFIX
 from fnm_bus.settings import Settings
@@ -84,15 +85,20 @@ def load_as(
     if file is not None or FILE.exists():
         _read(file or FILE, values, sources)
     for name, key in _variables(environ):
-        if _known(key, model):
-            _put(values, key, environ[name])
-            sources[key] = name
-        else:
-            problems.append(f"{name}: there is no such setting")
+        kind = _kind(key, model)
+        if kind is None:
+            slip = name.removeprefix(PREFIX)
+            text = mistakes.unknown(slip, _settable(model), PREFIX)
+            problems.append(f"{name}: {text}")
+            continue
+        text = environ[name]
+        listed = [it.strip() for it in text.split(",") if it.strip()]
+        _put(values, key, listed if mistakes.is_list(kind) else text)
+        sources[key] = name
     try:
         settings = model.model_validate(values)
     except ValidationError as exc:
-        problems += [_problem(error, sources) for error in exc.errors()]
+        problems += [_problem(error, sources, model) for error in exc.errors()]
     if problems:
         raise ConfigError("\n".join(problems))
     return Loaded(settings, {".".join(key): it for key, it in sources.items()})
@@ -136,23 +142,35 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key]]:
             yield name, key
 
 
-def _known(key: Key, model: Any) -> bool:
-    """Return whether *key* leads to a value, and not to a table or nowhere."""
+def _kind(key: Key, model: Any) -> Any:
+    """Return the type of the value *key* leads to; None: to a table, or nowhere."""
     for number, part in enumerate(key):
         field = model.model_fields.get(part)
         if field is None:
-            return False
+            return None
         kind = field.annotation
+        last = len(key) == number + 1
         if kind is Any:  # tables that only their consumers know
-            return len(key) > number + 1
+            return None if last else Any
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            free = getattr(kind, "__origin__", None) is dict
-            return len(key) == number + (2 if free else 1)
+            if getattr(kind, "__origin__", None) is dict:
+                return str if len(key) == number + 2 else None
+            return kind if last else None
         model = kind
-    return False
+    return None
 
 
-def _put(values: dict[str, Any], key: Key, value: str) -> None:
+def _settable(model: Any, above: str = "") -> Iterator[str]:
+    """Yield the variables of all settings whose names are fixed, without PREFIX."""
+    for name, field in model.model_fields.items():
+        kind, variable = field.annotation, f"{above}{name.upper()}"
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _settable(kind, f"{variable}__")
+        elif kind is not Any and getattr(kind, "__origin__", None) is not dict:
+            yield variable
+
+
+def _put(values: dict[str, Any], key: Key, value: str | list[str]) -> None:
     table: Any = values
     for part in key[:-1]:
         table = table.setdefault(part, {})
@@ -169,13 +187,11 @@ def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, A
             yield (*above, key), value
 
 
-def _problem(error: Any, sources: Mapping[Key, str]) -> str:
+def _problem(error: Any, sources: Mapping[Key, str], model: Any) -> str:
     key = tuple(str(part) for part in error["loc"])
     name = ".".join(key)
-    source = sources.get(key) or next(
-        (it for at, it in sources.items() if at[: len(key)] == key), DEFAULT
-    )
-    if error["type"] == "extra_forbidden":
-        return f"{source}: {name}: there is no such setting"
-    got = masked(name, error["input"])
-    return f"{source}: {name}: {error['msg'].lower()}, got {got!r:.60}"
+    within = (it for at, it in sources.items() if at[: len(key)] == key)
+    above = (it for at, it in sources.items() if key[: len(at)] == at)
+    source = next(within, None) or next(above, None) or DEFAULT
+    text = mistakes.describe(error, masked(name, error["input"]), model)
+    return f"{source}: {name}: {text}"

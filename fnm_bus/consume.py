@@ -1,8 +1,8 @@
 """Consume: the loop of every consumer that only reacts.
 
-    Kafka ▶ decode ▶ handler ▶ settle ▶ commit
-              │         ├─ "later": the partition pauses, others go on
-              └─────────┴─ cannot be decoded, or fails again and again: dead letter
+    Kafka ▶ decode and check ▶ handler ▶ settle ▶ commit
+                │                ├─ "later": the partition pauses, others go on
+                └────────────────┴─ not valid, or fails again and again: dead letter
 
 Offsets are committed by hand, after the handler is done. A consumer that is killed in
 between sees the record again: whatever it does, it must be able to do twice.
@@ -19,12 +19,14 @@ from typing import Final
 from fnm_bus.codec import Codec
 from fnm_bus.consume_metrics import ConsumeMetrics
 from fnm_bus.deadletter import Letters
-from fnm_bus.errors import FnmBusError
+from fnm_bus.errors import FnmBusError, InvalidRecord
+from fnm_bus.event import Event
 from fnm_bus.handling import GiveUp, Handler, Hold, TryLater
 from fnm_bus.member import Member
 from fnm_bus.part import Part
 from fnm_bus.publish import Publisher
 from fnm_bus.reader import Read, decoded
+from fnm_bus.subject import check_event
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +174,7 @@ class Loop:
             self._member.resume(part)
 
     def _handle(self, part: Part, raw: Read) -> None:
-        read = decoded(raw, self._codec)
+        read = _checked(decoded(raw, self._codec))
         finish = partial(part.progress.finish, read.offset)
         if read.value and read.error:
             self._bury(part, read, read.error)
@@ -247,6 +249,16 @@ class Loop:
             self._metrics.held.labels(*about).set(part.progress.waiting)
             if lag is not None:
                 self._metrics.lag.labels(*about).set(lag)
+
+
+def _checked(read: Read) -> Read:
+    """Return *read*; without its event, and with the reason, if that is not valid."""
+    if isinstance(read.event, Event):
+        try:
+            check_event(read.event)
+        except InvalidRecord as exc:
+            return read._replace(event=None, error=str(exc))
+    return read
 
 
 def _name(read: Read) -> str:

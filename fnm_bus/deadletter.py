@@ -17,6 +17,7 @@ from fnm_bus.event import DeadLetter
 from fnm_bus.publish import Publisher
 from fnm_bus.reader import Read, raw_of
 from fnm_bus.record import Record
+from fnm_bus.route import derived_id, headers_for
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,10 @@ class Letters:
         """Publish the dead letter of a record; call *done* when Kafka has it."""
         letter = letter_of(read, why, attempts, self._program)
         value = self._codec.encode(letter, self._topic)
+        place = derived_id("deadletter", read.topic, read.partition, read.offset)
+        headers = headers_for(letter, self._program, place, letter.failed_at)
         self._open += 1
-        self._publish(Record(self._topic, read.key, value), done)
+        self._publish(Record(self._topic, read.key, value, headers), done)
 
     def turn(self) -> None:
         """Take answers, and send again what was refused a while ago."""

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from fnm_bus import tree, wiring
-from fnm_bus.errors import FnmBusError
+from fnm_bus import pins, tree, wiring
+from fnm_bus.errors import FnmBusError, SchemaError
 from fnm_bus.finding import Finding
 from fnm_bus.settings import Settings
 from fnm_bus.spool import Spool
@@ -107,8 +107,19 @@ def _registry(settings: Settings) -> Iterator[Finding]:
         return
     wiring.codec(settings)
     yield Finding(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
+    framed = wiring.topics(settings).of_framed()
+    pinned = pins.read(settings.registry.pins)
+    for topic in framed.keys() - wiring.topics(settings).of_events().keys():
+        try:
+            pinned.check({topic: framed[topic]})
+        except SchemaError as exc:
+            yield Finding(
+                ok=False,
+                what=f"{exc}; until then records of {topic} are Avro single objects",
+                remedy="run `fnm-bus schemas register`, then restart the services",
+            )
     registry = wiring.registry(settings)
-    for subject, said in registry.check(wiring.topics(settings).of_events()).items():
+    for subject, said in registry.check(framed).items():
         yield Finding(
             ok=not said,
             what=f"registry {subject}: {'; '.join(said) or 'fits'}",

@@ -20,6 +20,7 @@ UInt12: TypeAlias = Annotated[int, Meta(ge=0, le=4_095)]
 UInt16: TypeAlias = Annotated[int, Meta(ge=0, le=65_535)]
 UInt31: TypeAlias = Annotated[int, Meta(ge=0, le=2_147_483_647)]
 UInt32: TypeAlias = Annotated[int, Meta(ge=0, le=4_294_967_295)]
+UInt53: TypeAlias = Annotated[int, Meta(ge=0, le=9_007_199_254_740_991)]
 UInt63: TypeAlias = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
 
 
@@ -37,7 +38,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
             since 1970.
         sequence: Order in which FastNetMon started the calls on this sensor; greater is
             later. Compare it only within one sensor and one target. Not a counter:
-            values have gaps.
+            values have gaps. Below 2^53, so that JavaScript and jq read it exactly.
         sensor: Configured, stable name of the FastNetMon instance that sent the
             notification.
         producer_name: Program that made this record: fnm-bus.
@@ -52,7 +53,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
     event_id: str = ""
     received_at: datetime = EPOCH
-    sequence: UInt63 = 0
+    sequence: UInt53 = 0
     sensor: str = ""
     producer_name: str = ""
     producer_version: str = ""
@@ -433,9 +434,9 @@ class TextMode(Struct, frozen=True, kw_only=True):
         power_pps: Power when the attack was found, by the call's third argument, in
             packets/s; null when it is not a number.
         report: The labelled report from standard input, as it came; empty for unban.
-            Its figures in packets/s and flows/s are in attack_details too; those in
-            mbps, rounded, are only here. Its address line is 0.0.0.0 for IPv6: trust
-            the event's ip.
+            Its figures are in attack_details too: those in mbps as bits/s, where 1 mbps
+            is 1,000,000 bits/s. FastNetMon cuts them to whole mbps. Its address line is
+            0.0.0.0 for IPv6: trust the event's ip.
     """
 
     direction: str = ""

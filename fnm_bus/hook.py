@@ -136,6 +136,8 @@ def read_stdin(arguments: "Sequence[str]") -> bytes:
     """
     if len(arguments) == 4 and arguments[3] == "unban":  # noqa: PLR2004 - IP direction pps action
         return b""
+    # A parent with a loop of events may have left it so that reading does not wait.
+    posix.set_blocking(0, True)
     chunks: list[bytes] = []
     size = 0
     while chunk := posix.read(0, _CHUNK):

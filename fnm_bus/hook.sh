@@ -18,6 +18,7 @@
 #   relay removes both.
 # - Where not all of /proc can be read, names tell when it ran, not when it was forked.
 # - Where no further process can be started, it reads stdin and says so.
+# - A stdin that does not block (O_NONBLOCK) cannot be read to its end; it says so.
 
 # -- settings, filled in by `fnm-bus hook install` --
 SPOOL=/var/spool/fnm-bus
@@ -116,11 +117,13 @@ commit() {
     # shellcheck disable=SC2059 # the format is ours
     { printf "$end" >&4; } 2>/dev/null || return
     end=''
+    # By its name only before there is an entry, which the relay may take at once.
+    [ "$itself" ] || sync "./$name" 2>/dev/null || return
     enter "$1" "incoming/new/${name#"${name%?}"}" || return
     why="$bucket/$name: cannot be linked"
     link "$file" "./$name" 2>/dev/null || return
     why="$bucket/$name: cannot be synced"
-    sync "${itself:-./$name}" . 4>&4 2>/dev/null
+    sync ${itself:+"$itself"} . 4>&4 2>/dev/null
 }
 
 started() { ticks=${20}; } # FIELD...: field 22, where the first is the third
@@ -147,7 +150,7 @@ ulimit -v 524288 2>/dev/null # KiB: an endless document ends the shell, not the 
 # The name. $$ is the process that FastNetMon forked.
 if { IFS=- read -r a b c d e </proc/sys/kernel/random/boot_id &&
     IFS=- read -r random _ </proc/sys/kernel/random/uuid &&
-    read -r stat </proc/$$/stat; } 2>/dev/null; then
+    read -r stat </proc/self/stat; } 2>/dev/null; then
     boot=$a$b$c$d$e
     # shellcheck disable=SC2086 # the fields behind the program's name
     started ${stat##*)}
@@ -165,9 +168,12 @@ name=$boot-${ticks#"${ticks%????????????}"}-${pid#"${pid%???????}"}-${random# }
 itself=/dev/fd/4
 [ -e /dev/fd/0 ] || itself=''
 
-if [ -f "$SPOOL/full" ]; then
+if [ -h "$SPOOL/full" ]; then
+    trouble="$SPOOL/full: is a link"
+elif [ -f "$SPOOL/full" ]; then
     refused=all
     { read -r refused <"$SPOOL/full"; } 2>/dev/null
+    [ "$refused" = all ] || refused=status # whatever it says, never to be repeated
     [ "$refused" = all ] && trouble="$SPOOL: at its limit: all"
 fi
 

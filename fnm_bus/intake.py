@@ -18,7 +18,7 @@ from fnm_bus.spool import Spool
 log = logging.getLogger(__name__)
 
 _SHOWN: Final = 5
-"""Fields of one document whose drift is logged one by one."""
+"""Mismatches of one document that are logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,7 @@ class Intake:
 
 def _log(entry: str, drift: Sequence[Drift]) -> None:
     """Log the first few of *drift*: one document may hold thousands."""
-    for path, wanted, got in drift[:_SHOWN]:
-        log.warning(
-            "drift: entry=%s field=%.200r wanted %s, got %s", entry, path, wanted, got
-        )
+    for mismatch in drift[:_SHOWN]:
+        log.warning("entry=%s %s", entry, mismatch)
     if len(drift) > _SHOWN:
-        log.warning("drift: entry=%s and %d more", entry, len(drift) - _SHOWN)
+        log.warning("entry=%s and %d more mismatches", entry, len(drift) - _SHOWN)

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from fnm_bus.drain import Drain
+from fnm_bus.errors import SpoolError
 from fnm_bus.limits import Depth, Limits, Refusal
 from fnm_bus.metrics import RelayMetrics
 from fnm_bus.quarantine import Quarantine
@@ -40,6 +42,7 @@ class Keeper:
     metrics: RelayMetrics
     _care_at: float = 0.0
     _clean_at: float = 0.0
+    _immovable: frozenset[Path] = field(default=frozenset())
 
     def found(self, files: int) -> None:
         """Note at once that there are too many *files*; `turn` says when no longer."""
@@ -94,7 +97,6 @@ class Keeper:
         self.metrics.refusing.set(list(Refusal).index(refusal))
 
     def _clean(self) -> None:
-        odd_files = 0
         for spool in self.spools:
             for left in spool.clean():
                 if any(it.path(left.name).exists() for it in self.spools):
@@ -103,8 +105,24 @@ class Keeper:
                 log.warning(
                     "a hook died before it had stored: entry=%s size=%d", *left[:2]
                 )
+        self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Move foreign files to the quarantine; report one that cannot be moved once.
+
+        Such a file is a directory of another user or a mount point, for example.
+        """
+        immovable = set()
+        for spool in self.spools:
             for odd in spool.odd():
+                if odd.path in self._immovable:
+                    immovable.add(odd.path)
+                    continue
+                self.metrics.odd_files.inc()
                 log.warning("not an entry: path=%s %s", *odd)
-                odd_files += 1
-                log.warning("moved to %s", spool.set_aside(odd))
-        self.metrics.odd_files.inc(odd_files)
+                try:
+                    log.warning("moved to %s", spool.set_aside(odd))
+                except SpoolError as exc:
+                    immovable.add(odd.path)
+                    log.warning("not moved, remove it by hand: %s", exc)
+        self._immovable = frozenset(immovable)

@@ -37,7 +37,8 @@ class RelayMetrics(Figures):
     )
     drifted: Counter = field(
         default_factory=lambda: counter(
-            "drifted", "Secondary fields of a wrong type or range, kept in extra"
+            "drifted",
+            "Secondary fields of a wrong type or range; events keep what was sent",
         )
     )
     quarantined: Counter = field(

@@ -3,45 +3,52 @@
 Ticks count from the boot, so an entry's place is that of its boot plus its ticks. A
 boot is given its place, the *base*, when its first entry is seen, and keeps it for
 good: the same entry has the same `sequence` whenever it is published. Bases are about
-the Unix time of the boot, but always above everything that was given out before, so
-clocks may jump as they like.
+the time of the boot, in ticks since 2025 began, but always above everything that was
+given out before, so clocks may jump as they like.
 
-    sequence = (base + ticks) << 23 | pid
+    sequence = (base + ticks) << 14 | pid modulo 2^14
 
-Within one tick (10 ms) pids grow, until the kernel starts again with small ones. Where
-both kinds are in one tick, the small ones are lifted by 2^22, the largest pid there is.
+This is below 2^53, the largest integer that JavaScript and jq read exactly.
 """
 
 import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
+from fnm_bus.hook import TICKS_PER_SECOND
 from fnm_bus.errors import SpoolError
 
-PID_BITS: Final = 23
-"""Bits below the ticks: pids are at most 2^22 (proc(5)), and may be lifted by 2^22."""
-_LIFT: Final = 1 << 22
-_GAP: Final = 1 << 14
-"""Pids of one tick further apart than this were not handed out in one go."""
-_LATEST: Final = 1 << 39
-"""A base that leaves room for 170 years: the year 2144, for clocks that are mad."""
+PID_BITS: Final = 14
+"""Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
+that these order them, but where they pass a multiple of 2^14."""
+_PIDS: Final = (1 << PID_BITS) - 1
+_ORIGIN: Final = 1_735_689_600 * 100
+"""2025-01-01 00:00:00 UTC, as Unix time in ticks."""
+_LAST: Final = (1 << 39) - 1
+"""The largest place of a call: the year 2199."""
+_LATEST: Final = 1 << 38
+"""The largest base from a clock, the year 2112: it leaves room for all that follows."""
+_EARLIEST: Final = 1 << 32
+"""The smallest base from a clock, May 2026: it leaves room for boots that were before,
+where a machine starts with a clock of long ago."""
 _AHEAD: Final = 6_000
 """Ticks (a minute) that are reserved on disk at a time, before they are used."""
-_TICKS_KEPT: Final = 8_192
-_WRAPS_KEPT: Final = 1_000
 
-_NAME: Final = re.compile(r"[0-9a-f]{32}-[0-9]{12}-[0-9]{7}-[0-9a-f]{8}")
+_NAME: Final = re.compile(
+    # No machine is up for more than 31 years: such a name was made by hand, and would
+    # use up the room above it.
+    r"(?:0{20}[0-9]{12}-[0-9]{12}|[0-9a-f]{32}-0[0-9]{11})-[0-9]{7}-[0-9a-f]{8}"
+)
+_HIDDEN: Final = re.compile("0{20}[0-9]{12}")
+"""A boot id that was made without /proc: it ends with the boot's Unix time in ticks."""
 _BOOT: Final = slice(0, 32)
-_TICK: Final = slice(0, 45)  # boot id and ticks
 _TICKS: Final = slice(33, 45)
 _PID: Final = slice(46, 53)
-_NO_BOOT_ID: Final = "0" * 20
-"""Such a boot id was made without /proc and ends with the boot's Unix time in ticks."""
 
 
 class Boot(NamedTuple):
@@ -54,19 +61,6 @@ class Boot(NamedTuple):
 
     base: int
     high: int
-
-
-class Wrap(NamedTuple):
-    """One tick in which the pids started again from small ones.
-
-    Attributes:
-        split: pids below it were handed out later than the others.
-        lifted: whether those below are lifted; else those above are lowered, because
-            some below had been published before the others came.
-    """
-
-    split: int
-    lifted: bool
 
 
 def is_name(text: str) -> bool:
@@ -107,8 +101,6 @@ class Epochs:
         self._path = path
         self._boot = boot
         self._boots: dict[str, Boot] | None = None
-        self._wraps: dict[str, Wrap] = {}
-        self._pids: dict[str, tuple[int, int]] = {}
         self._unsaved = False
 
     def sort(self, names: list[str], stored_at: Callable[[str], float]) -> None:
@@ -123,15 +115,11 @@ class Epochs:
         """
         names.sort()
         several = self._learn(names, stored_at)
-        wrapped = self._find_wraps(names)
         if self._unsaved:
             self._save()
         if several:
-            names.sort(key=self.order)
-            return
-        for tick in wrapped:
-            part = slice(bisect_left(names, tick), bisect_left(names, tick + "~"))
-            names[part] = sorted(names[part], key=self.order)
+            # Of one boot, names are in the order of ticks and whole pids.
+            names.sort(key=lambda name: (self._place(name), name))
 
     def order(self, name: str) -> int:
         """Return the place of an entry among all, its `sequence`.
@@ -139,17 +127,15 @@ class Epochs:
         Raises:
             SpoolError: its boot was never seen by `sort`.
         """
-        boot, ticks, pid = name[_BOOT], int(name[_TICKS]), int(name[_PID])
-        if wrap := self._wraps.get(name[_TICK]):
-            if wrap.lifted and pid < wrap.split:
-                pid += _LIFT
-            elif not wrap.lifted and pid >= wrap.split:
-                pid -= _LIFT
-        return ((self._base(boot) + ticks) << PID_BITS) + pid
+        return self._place(name) << PID_BITS | pid_of(name) & _PIDS
+
+    def _place(self, name: str) -> int:
+        """Return when a call started, in ticks."""
+        return min(max(self._base(name[_BOOT]) + ticks_of(name), 0), _LAST)
 
     def _base(self, boot: str) -> int:
-        if boot.startswith(_NO_BOOT_ID) and boot[20:].isdecimal():
-            return min(int(boot[20:]), _LATEST)
+        if _HIDDEN.fullmatch(boot):
+            return int(boot[20:]) - _ORIGIN
         known = self._load().get(boot)
         if known is None:
             raise SpoolError(f"boot {boot} has no place yet: scan the spool first")
@@ -168,11 +154,10 @@ class Epochs:
             start = bisect_left(names, boot + "~", start)
             last = names[start - 1]
             ticks = int(last[_TICKS])
-            if boot.startswith(_NO_BOOT_ID):
+            if _HIDDEN.fullmatch(boot):
                 continue
             if boot not in boots:
-                estimate = int(stored_at(last) * 100) - ticks
-                estimate = min(max(estimate, 0), _LATEST)
+                estimate = int(stored_at(last) * 100) - ticks - _ORIGIN
                 new.append((boot == self._boot, estimate, boot, ticks))
             elif boots[boot].base + ticks > boots[boot].high:
                 base = boots[boot].base
@@ -184,69 +169,23 @@ class Epochs:
             self._unsaved = True
         return count > 1
 
-    def _find_wraps(self, names: Sequence[str]) -> set[str]:
-        """Find ticks in which pids began again; return those that *names* are in."""
-        ticks = [name[_TICK] for name in names]
-        pids = [int(name[_PID]) for name in names]
-        wrapped = {
-            tick
-            for (tick, pid), (other, after) in pairwise(zip(ticks, pids, strict=True))
-            if after - pid > _GAP and tick == other
-        }
-        recent = names[-_TICKS_KEPT:]
-        for name in recent:
-            low, high = self._pids.get(name[_TICK], (0, 1 << PID_BITS))
-            if not low - _GAP <= int(name[_PID]) <= high + _GAP:
-                wrapped.add(name[_TICK])
-        for tick in wrapped.difference(self._wraps):
-            start, end = bisect_left(names, tick), bisect_left(names, tick + "~")
-            self._decide(tick, [int(name[_PID]) for name in names[start:end]])
-        for name in recent:
-            tick, pid = name[_TICK], int(name[_PID])
-            low, high = self._pids.pop(tick, (pid, pid))
-            self._pids[tick] = (min(low, pid), max(high, pid))
-        while len(self._pids) > _TICKS_KEPT:
-            del self._pids[next(iter(self._pids))]
-        return self._wraps.keys() & ticks if self._wraps else set()
-
-    def _decide(self, tick: str, pids: Sequence[int]) -> None:
-        """Note how the calls of *tick* are told apart, for good."""
-        # What was given out keeps its sequence, so the split is not among those.
-        low, high = self._pids.get(tick, (1 << PID_BITS, 0))
-        gaps = [
-            (other - one, other)
-            for one, other in pairwise(sorted({*self._pids.get(tick, ()), *pids}))
-            if other - one > _GAP and (other <= low or one >= high)
-        ]
-        if not gaps:
-            return
-        split = max(gaps)[1]
-        self._wraps[tick] = Wrap(split, lifted=high == 0 or high >= split)
-        if len(self._wraps) > _WRAPS_KEPT:
-            del self._wraps[next(iter(self._wraps))]
-        self._unsaved = True
-
     def _load(self) -> dict[str, Boot]:
         if self._boots is None:
             try:
                 state = json.loads(self._path.read_bytes())
                 boots = {key: Boot(*map(int, it)) for key, it in state["boots"].items()}
-                wraps = {
-                    key: Wrap(int(split), bool(lifted))
-                    for key, (split, lifted) in state["wraps"].items()
-                }
             except FileNotFoundError:
-                boots, wraps = {}, {}
+                boots = {}
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
                 raise SpoolError(
                     f"{self._path}: {exc}; without it events may seem older than they"
                     " are: bring it back from a backup, or remove it to start anew"
                 ) from exc
-            self._boots, self._wraps = boots, wraps
+            self._boots = boots
         return self._boots
 
     def _save(self) -> None:
-        state = {"boots": self._load(), "wraps": self._wraps}
+        state = {"boots": self._load()}
         try:
             durable.replace(self._path, json.dumps(state).encode(), mode=0o600)
         except OSError as exc:
@@ -273,7 +212,13 @@ def _placed(
     of it may seem newer than what happens now.
     """
     others = [boot.high for boot in boots.values() if boot is not now]
+    estimate = min(max(estimate, _EARLIEST), _LATEST)
     base = max([estimate, *(high + 1 for high in others)])
     if now is not None:
-        base = min(base, now.base - 1 - ticks)
+        base = max(min(base, now.base - 1 - ticks), 0)
     return Boot(base, base + ticks + (_AHEAD if now is None else 0))
+
+
+def sequence_at(moment: datetime) -> int:
+    """Return the sequence of a call that starts at *moment* on a clock that is right."""
+    return max(round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN, 0) << PID_BITS

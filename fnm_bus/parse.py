@@ -174,15 +174,15 @@ def _networks(value: Any, aside: Aside) -> tuple[HostgroupNetwork, ...]:
     if type(value) is not list or len(value) > MAX_MEMBERS:
         aside.drifted(path, f"a list of at most {MAX_MEMBERS} networks", value)
         return ()
-    found = []
+    found: list[HostgroupNetwork] = []
     for index, sent in enumerate(value):
         if type(sent) is not str:
             aside.drifted(step(path, index), "a network as text", sent)
             continue
         canonical = network(sent)
         if canonical is None:
-            # Nothing goes into extra: the event keeps what was sent.
-            aside.note(step(path, index), "a network", describe(sent))
+            kept = f"hostgroup_networks[{len(found)}].sent"
+            aside.note(step(path, index), "a network", describe(sent), kept)
         found.append(HostgroupNetwork(sent=sent, network=canonical))
     return tuple(found)
 

@@ -18,7 +18,15 @@ from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.parse import Drift, parse
 from fnm_bus.record import Record
-from fnm_bus.route import Topics, event_id, headers_of, key_of, topic_of
+from fnm_bus.route import (
+    Topics,
+    derived_id,
+    event_id,
+    headers_for,
+    headers_of,
+    key_of,
+    topic_of,
+)
 from fnm_bus.spool import Entry
 
 _CUT: Final = "the begin of one: power was lost while it was stored"
@@ -112,7 +120,17 @@ class Pipeline:
             producer_version=__version__,
         )
         topic = self.topics.deadletter
-        return Record(topic, entry.name.encode(), self.codec.encode(letter, topic), ())
+        return Record(
+            topic,
+            entry.name.encode(),
+            self.codec.encode(letter, topic),
+            headers_for(
+                letter,
+                "relay",
+                derived_id("deadletter", self.sensor, entry.name),
+                failed_at,
+            ),
+        )
 
 
 def digest(document: bytes) -> str:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -30,6 +30,16 @@ log = logging.getLogger(__name__)
 
 _ANSWER: Final = 10.0
 """Seconds for questions to the broker."""
+
+_LOOKING: Final = {
+    # librdkafka wants a group's name; nobody joins it, and nothing is committed.
+    "group.id": "fnm-bus-tail",
+    "enable.auto.commit": "false",
+    "allow.auto.create.topics": "false",
+    "enable.partition.eof": "true",
+}
+"""Settings that [kafka] cannot change: with others a reader would create topics, or
+commit offsets for a group of somebody else."""
 
 
 class Read(NamedTuple):
@@ -59,10 +69,10 @@ class Read(NamedTuple):
 
 
 class Reader:
-    """Reads whole topics, all partitions, and commits nothing.
+    """Reads whole topics, all partitions; creates and commits nothing.
 
     Args:
-        settings: librdkafka's settings.
+        settings: librdkafka's settings; what would change something is not obeyed.
         topics: names of the topics.
         codec: decodes the values.
         from_beginning: whether to read what is there already.
@@ -154,14 +164,11 @@ class Reader:
 
     def _open(self) -> Consumer:
         settings = {
-            # A group is only needed by name: nothing is committed, nobody joins.
-            "group.id": "fnm-bus-tail",
-            "enable.auto.commit": "false",
-            "enable.partition.eof": "true",
             "auto.offset.reset": "earliest",
             # What fails is raised or said here; each attempt to connect is no news.
             "log_level": "2",
             **self._settings,
+            **_LOOKING,
             "error_cb": self._error,
         }
         try:
@@ -198,13 +205,18 @@ def raw_of(message: Message) -> Read:
         message.topic() or "",
         _number(message),
         message.offset() or 0,
-        datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        _time(message.timestamp()[1]),
         message.key(),
         tuple(headers),
         message.value(),
         None,
         "",
     )
+
+
+def _time(milliseconds: int) -> datetime:
+    """Return a record's time; its writer may have set any, so it is bounded."""
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST))
 
 
 def decoded(it: Read, codec: Codec) -> Read:
@@ -218,6 +230,10 @@ def decoded(it: Read, codec: Codec) -> Read:
     except InvalidRecord as exc:
         return it._replace(error=str(exc))
 
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, after which Python has no time."""
 
 REFUSED: Final = frozenset(
     {

@@ -1,16 +1,24 @@
-"""Where an event goes: its topic, its key, its headers and its id."""
+"""Where a record goes: its topic, its key, its headers and its id."""
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
-from fnm_bus.event import Event, FlowSpecRule, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.event import (
+    AnyRecord,
+    Event,
+    FlowSpecRule,
+    HostEvent,
+    HostgroupEvent,
+    StatusEvent,
+)
 
 _NAMESPACE: Final = UUID("6f9d3f0a-3f0c-5c55-9b0a-6a1d2f7b8c4e")
 """Namespace of our ids (RFC 9562, section 5.5). Never to be changed."""
@@ -54,6 +62,17 @@ class Topics:
             self.status: "fastnetmon.StatusEvent",
         }
 
+    def of_framed(self) -> Mapping[str, str]:
+        """Return topic → full name for every topic whose records a registry describes.
+
+        These are registered, and have Confluent's framing where their id is pinned.
+        """
+        return {
+            **self.of_events(),
+            self.audit: "fastnetmon.Audit",
+            self.deadletter: "fastnetmon.DeadLetter",
+        }
+
 
 def event_id(sensor: str, entry: str) -> str:
     """Return the UUIDv5 of a notification: of its sensor and its file in the spool.
@@ -61,6 +80,16 @@ def event_id(sensor: str, entry: str) -> str:
     The same file published twice has the same id; two bans of one host never do.
     """
     return str(uuid5(_NAMESPACE, f"{sensor}/{entry}"))
+
+
+def derived_id(*parts: str | int) -> str:
+    """Return the UUIDv5 of what identifies a record, for `headers_for`.
+
+    Args:
+        parts: for example topic, partition and offset of what the record is about. The
+            same parts have the same id; parts in another order have another.
+    """
+    return str(uuid5(_NAMESPACE, json.dumps(parts)))
 
 
 def topic_of(event: Event, topics: Topics) -> str:
@@ -107,12 +136,48 @@ def headers_of(event: Event) -> tuple[tuple[str, bytes], ...]:
     (CloudEvents 1.0.2, Kafka protocol binding, section 3.2.)
     """
     receipt = event.receipt
+    return _headers(
+        receipt.event_id,
+        _source(receipt.sensor),
+        _type(scope_of(event), event.action),
+        receipt.received_at,
+    )
+
+
+def headers_for(
+    record: AnyRecord, source: str, record_id: str, at: datetime
+) -> tuple[tuple[str, bytes], ...]:
+    """Return the CloudEvents attributes of any record, in Kafka's binary mode.
+
+    An event has those of `headers_of`, whatever the other arguments are.
+
+    Args:
+        record: what the headers are for; its kind gives `ce_type`, such as
+            `fastnetmon.mitigation` or `fastnetmon.deadletter`.
+        source: name of the program that wrote the record.
+        record_id: unique among the records of *source*; the same when the same record
+            is published again.
+        at: when the record was made; a time without a zone counts as UTC.
+    """
+    if isinstance(record, Event):
+        return headers_of(record)
+    return _headers(
+        record_id,
+        f"/fnm-bus/{quote(source, safe='')}".encode(),
+        f"fastnetmon.{type(record).__name__.lower()}".encode(),
+        at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC),
+    )
+
+
+def _headers(
+    id_: str, source: bytes, kind: bytes, at: datetime
+) -> tuple[tuple[str, bytes], ...]:
     return (
         ("ce_specversion", b"1.0"),
-        ("ce_id", receipt.event_id.encode()),
-        ("ce_source", _source(receipt.sensor)),
-        ("ce_type", _type(scope_of(event), event.action)),
-        ("ce_time", receipt.received_at.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_id", id_.encode()),
+        ("ce_source", source),
+        ("ce_type", kind),
+        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
         ("content-type", b"application/avro"),
     )
 

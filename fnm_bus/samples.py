@@ -55,7 +55,7 @@ def _sample(row: Any, path: str, aside: Aside) -> PacketSample | None:
         return None
     misfit = _misfit(row)
     if misfit is not None:
-        name, wanted, got = misfit
+        name, wanted, got, _ = misfit
         aside.unknown(path, row)
         aside.note(path, f"a packet sample with {name}: {wanted}", got)
         return None

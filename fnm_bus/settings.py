@@ -7,7 +7,14 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from fnm_bus import hook
 
@@ -20,18 +27,42 @@ _KAFKA_MUST = {
 """Settings of librdkafka that are for us to choose, with what they may be set to: with
 others a notification would leave the disk before Kafka has it, or out of its order."""
 
+MAX_LEASE = 86_400
+"""Seconds: the longest lease of a mitigation, and the longest time of any setting."""
+
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_LEASE)]
 Nice = Annotated[int, Field(ge=0, le=19)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+_Partitions = Annotated[int, Field(ge=1, le=10_000)]
+_Replicas = Annotated[int, Field(ge=1, le=32_767)]
+
+
+def _as_librdkafka_writes(value: object) -> object:
+    """Return a whole number or a flag as the text that librdkafka takes for it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+Option = Annotated[str, BeforeValidator(_as_librdkafka_writes)]
+"""A value of another program's settings: text, a whole number, true or false."""
 
 
 class Table(BaseModel):
     """A table of the configuration file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_number_is_no_flag(cls, value: object, info: ValidationInfo) -> object:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in {int, float}:
+            raise ValueError(f"wanted a number, got {str(value).lower()}")
+        return value
 
 
 class SpoolSettings(Table):
@@ -86,12 +117,12 @@ class TopicSettings(Table):
     deadletter: Text = Field(
         "fastnetmon.deadletter.v1", description="What could not be understood."
     )
-    partitions: Count = Field(
+    partitions: _Partitions = Field(
         12,
         description="Partitions of a new topic. Not to be changed later: the order"
         " of a target's events depends on it.",
     )
-    replication: Count = Field(
+    replication: _Replicas = Field(
         3,
         description="Replicas of a new topic; with 3 or more, two must have a record"
         " before it counts as taken.",
@@ -111,7 +142,7 @@ class RegistrySettings(Table):
         description="File with the ids, written by `fnm-bus schemas register`.",
     )
     timeout: Seconds = Field(5.0, description="Seconds for each request.")
-    settings: dict[str, str] = Field(
+    settings: dict[str, Option] = Field(
         default_factory=dict,
         description="Further settings of Confluent's client, under their own names"
         " (`basic.auth.user.info`, `ssl.ca.location`, …).",
@@ -171,9 +202,10 @@ class Settings(Table):
         description="Whether consumers that act only say what they would do.",
     )
     spool: SpoolSettings = SpoolSettings()
-    kafka: dict[str, str] = Field(
+    kafka: dict[str, Option] = Field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
-        description="librdkafka's settings under their own names. Ours, unless set:"
+        description="librdkafka's settings under their own names, in quotes. Values are"
+        " text; whole numbers, true and false need no quotes. Ours, unless set:"
         ' `"reconnect.backoff.max.ms" = "1000"`, so that a broker which is back is'
         " found at once.",
     )

@@ -5,8 +5,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from fnm_bus.aside import describe, shorten
-from fnm_bus.errors import InvalidNotification
+from fnm_bus.aside import describe, shorten, step
+from fnm_bus.errors import InvalidNotification, InvalidRecord
+from fnm_bus.event import Event, HostEvent, HostgroupEvent, StatusEvent
 
 MAX_NAME = 1024
 """Greatest length of an action or of a hostgroup's name, in characters."""
@@ -40,6 +41,55 @@ def address(value: Any, field: str) -> str:
         raise InvalidNotification(field, _ADDRESS, describe(value)) from error
 
 
+def check_event(event: Event) -> None:
+    """Refuse an event that the parser would never make.
+
+    A decoded record has the types of its schema, and nothing more is known of it when
+    another program wrote it. Consumers apply this before they act, so that a target is
+    an address, a network or a name in canonical text.
+
+    Raises:
+        InvalidRecord: the text names the field, as a JSON Pointer, and what is wrong.
+    """
+    try:
+        word(event.action, "/action", "an action")
+        match event:
+            case HostEvent(ip=ip):
+                _check_address(ip)
+            case HostgroupEvent(hostgroup_name=name):
+                word(name, "/hostgroup_name", "the name of a hostgroup")
+            case StatusEvent(ip=str(ip), hostgroup_name=None):
+                _check_address(ip)
+            case StatusEvent(ip=ip, hostgroup_name=name):
+                _no_address(ip)
+                word(name, "/hostgroup_name", "the name of a hostgroup")
+        if isinstance(event, HostgroupEvent | StatusEvent):
+            _check_networks(event)
+    except InvalidNotification as exc:
+        raise InvalidRecord(f"{type(event).__name__}: {exc.reason}") from exc
+
+
+def _check_address(ip: str) -> None:
+    if address(ip, "/ip") != ip:
+        raise InvalidNotification("/ip", "an address in canonical text", describe(ip))
+
+
+def _no_address(ip: str | None) -> None:
+    if ip is not None:
+        raise InvalidNotification("/ip", "no address beside a hostgroup", describe(ip))
+
+
+def _check_networks(event: HostgroupEvent | StatusEvent) -> None:
+    for index, member in enumerate(event.hostgroup_networks):
+        if member.network is not None and network(member.network) != member.network:
+            raise InvalidNotification(
+                step(step("/hostgroup_networks", index), "network"),
+                "a network in canonical text, or null",
+                describe(member.network),
+            )
+
+
+@lru_cache(maxsize=32_768)  # the networks of a hostgroup come again with every event
 def network(sent: str) -> str | None:
     """Return the canonical text of a network, or None when it is not one.
 

@@ -10,7 +10,7 @@ from fnm_bus import hook, pins
 from fnm_bus.backoff import Backoff
 from fnm_bus.codec import Codec
 from fnm_bus.drain import Drain, Flight
-from fnm_bus.errors import ConfigError, SpoolError
+from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.health import HealthServer
 from fnm_bus.intake import Intake
 from fnm_bus.keeper import Keeper
@@ -104,6 +104,22 @@ def reading_codec(settings: Settings) -> Codec:
         pins.read(settings.registry.pins) if there else None,
         None if settings.registry.url is None else registry(settings).schema_of,
     )
+
+
+def independent_codec(settings: Settings) -> Codec:
+    """Return the codec of a program that must run whatever the registry's state is.
+
+    It is for programs that end a block, and for what people ask of them: it never asks
+    the registry, and pins that must not be used are a warning. Audit records have
+    Confluent's framing where their id is pinned.
+    """
+    if not settings.registry.pins.exists():
+        return Codec()
+    try:
+        return Codec(pins.read(settings.registry.pins))
+    except SchemaError as exc:
+        log.warning("audit records are Avro single objects: %s", exc)
+        return Codec()
 
 
 def epochs(settings: Settings) -> Epochs:

@@ -17,6 +17,7 @@ from typing import Any, cast, get_args
 import msgspec
 import pytest
 from fastavro import schemaless_reader, schemaless_writer
+from fastavro.schema import to_parsing_canonical_form
 
 from fnm_bus import __version__, schema
 from fnm_bus.errors import InvalidNotification
@@ -505,6 +506,61 @@ def test_a_schema_with_a_flaw_is_refused(
     new: Schema, flaw: str, compatibility: ModuleType
 ) -> None:
     assert any(flaw in line for line in compatibility.flaws(new))
+
+
+PART = {
+    "type": "record",
+    "name": "Part",
+    "doc": "A part.",
+    "fields": [
+        {"name": "a", "type": "string", "default": "", "doc": "a"},
+        {"name": "b", "type": "long", "default": 0, "doc": "b"},
+    ],
+}
+WHOLE_PART = {"name": "part", "type": PART, "default": {"a": "", "b": 0}, "doc": "x"}
+OUTER = {**PART, "name": "Outer", "fields": [WHOLE_PART]}
+
+
+@pytest.mark.parametrize(
+    ("avro", "default", "lacking"),
+    [
+        (PART, {}, ["a", "b"]),
+        (PART, {"b": 0}, ["a"]),
+        (PART, {"a": "", "b": 0}, []),
+        (OUTER, {"part": {"a": ""}}, ["part.b"]),
+        ({"type": "array", "items": PART}, [{"a": ""}], ["b"]),
+        ({"type": "map", "values": PART}, {"x": {"a": ""}}, ["b"]),
+        ({"type": "array", "items": PART}, [], []),
+        ([PART, "null"], {"a": ""}, ["b"]),
+        (["null", PART], None, []),
+        ("Part", {"a": ""}, ["b"]),  # by its name, declared in another field
+    ],
+)
+def test_a_records_default_names_all_of_its_fields(
+    avro: Any, default: Any, lacking: list[str], compatibility: ModuleType
+) -> None:
+    """Avro's C++ library, so ClickHouse, reads no schema with another default."""
+    field = {"name": "new", "type": avro, "default": default, "doc": "x"}
+    whole = {**BASE, "fields": [WHOLE_PART, field]}
+    found = [line for line in compatibility.flaws(whole) if "lacks" in line]
+    assert found == (
+        [f"fastnetmon.Base.new: its default lacks {', '.join(lacking)}"]
+        if lacking
+        else []
+    )
+
+
+@pytest.mark.parametrize("name", schema.RECORDS)
+def test_defaults_in_full_change_neither_canonical_form_nor_fingerprint(
+    name: str,
+) -> None:
+    whole = json.loads(schema.text(name))
+    short = copy.deepcopy(whole)
+    for field in short["fields"]:
+        if isinstance(field["default"], dict):
+            field["default"] = {}
+    assert to_parsing_canonical_form(short) == to_parsing_canonical_form(whole)
+    assert schema.fingerprint_of(short) == schema.fingerprint(name)
 
 
 def test_the_check_ends_with_1_and_names_the_release(

@@ -19,7 +19,13 @@ class BackendError(FnmBusError):
     retryable = True
 
 
-class Wanted(NamedTuple):
+class UnsupportedMeasure(BackendError):
+    """The system can never do this measure; the text names it and the remedy."""
+
+    retryable = False
+
+
+class DesiredMeasure(NamedTuple):
     """One measure that is to stand.
 
     Attributes:
@@ -31,7 +37,7 @@ class Wanted(NamedTuple):
     left: float
 
 
-class Standing(NamedTuple):
+class ActiveMeasure(NamedTuple):
     """One measure that stands, as the system lists it.
 
     Attributes:
@@ -61,7 +67,7 @@ class Backend(Protocol):
             BackendError: the system cannot do this measure at all (not retryable).
         """
 
-    def announce(self, wanted: Sequence[Wanted]) -> None:
+    def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
         """Ask for measures; one that stands already is renewed or replaced.
 
         Raises:
@@ -76,7 +82,7 @@ class Backend(Protocol):
             BackendError: as `announce`.
         """
 
-    def active(self) -> Mapping[Measure, Standing]:
+    def active(self) -> Mapping[Measure, ActiveMeasure]:
         """Return what stands. A key's measure is enough to withdraw it by.
 
         Raises:
@@ -113,7 +119,7 @@ class MemoryBackend:
         done = (then.action, then.rate) if then else ()
         return f"{done}{measure.communities}"
 
-    def announce(self, wanted: Sequence[Wanted]) -> None:
+    def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
         """Keep the measures."""
         self._ask("announce", [it.measure for it in wanted])
         self.standing.update({it.measure.key: it.measure for it in wanted})
@@ -124,11 +130,11 @@ class MemoryBackend:
         for it in measures:
             self.standing.pop(it.key, None)
 
-    def active(self) -> Mapping[Measure, Standing]:
+    def active(self) -> Mapping[Measure, ActiveMeasure]:
         """Return what is kept."""
         if self.fail is not None:
             raise self.fail
-        return {it: Standing(self.form(it), None) for it in self.standing.values()}
+        return {it: ActiveMeasure(self.form(it), None) for it in self.standing.values()}
 
     def close(self) -> None:
         """Do nothing."""

@@ -1,24 +1,23 @@
-"""Snapshot: what an enforcer looks after and until when, in a file on its machine.
+"""What an enforcer keeps in force and until when, in a file on its machine.
 
-It is written before the system is touched, so that whoever reads it later (the enforcer
-after a restart, without Kafka; the watchdog while the enforcer hangs) knows at least
-everything that may stand. Ends are counted on `clock.now`; after a reboot the wall
-clock has to do.
+It is written before the system is touched. So its readers (the enforcer after a restart
+without Kafka; the watchdog while the enforcer hangs) know at least everything that may
+be in force. Ends are counted on `clock.now`, which begins again with each boot. Nothing
+of an earlier boot is in force any more, so its leases are left out: no wall clock is
+trusted to tell how long the machine was off.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from consumers.mitigation.clock import now
 from consumers.mitigation.measure import Measure
 from fnm_bus import durable, hook
 from fnm_bus.errors import FnmBusError
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 class SnapshotError(FnmBusError):
@@ -28,11 +27,11 @@ class SnapshotError(FnmBusError):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """One measure that stands or may stand.
+    """One measure that is or may be in force.
 
     Attributes:
         measure: what is done.
-        ends: when it is to be gone, in seconds of `clock.now`.
+        ends: when it ends, in seconds of `clock.now`.
     """
 
     measure: Measure
@@ -43,10 +42,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     """What an enforcer knew.
 
     Attributes:
-        leases: key → what stands or may stand.
+        leases: key → what is or may be in force.
+        pause_command: offset of the pause command that was not answered yet, or None.
     """
 
     leases: Mapping[str, Lease]
+    pause_command: int | None = None
 
 
 def save(path: Path, snapshot: Snapshot) -> None:
@@ -55,13 +56,7 @@ def save(path: Path, snapshot: Snapshot) -> None:
     Raises:
         SnapshotError: it is not certain to survive a loss of power.
     """
-    data = {
-        "version": _VERSION,
-        "boot": hook.boot_id(),
-        "boottime": now(),
-        "saved_at": datetime.now(UTC),
-        "snapshot": snapshot,
-    }
+    data = {"version": _VERSION, "boot": hook.boot_id(), "snapshot": snapshot}
     try:
         durable.replace(path, msgspec.json.encode(data))
     except OSError as exc:
@@ -69,29 +64,24 @@ def save(path: Path, snapshot: Snapshot) -> None:
 
 
 def load(path: Path) -> Snapshot | None:
-    """Return the snapshot in *path* with ends of this boot, or None when there is none.
+    """Return the snapshot in *path*, without the leases of an earlier boot.
+
+    None: there is no such file.
 
     Raises:
-        SnapshotError: the file cannot be read, or is no snapshot.
+        SnapshotError: the file cannot be read, or is not a snapshot.
     """
     try:
-        found: Any = msgspec.json.decode(path.read_bytes())
-        if found["version"] != _VERSION:
-            raise SnapshotError(f"{path}: version {found['version']} is not known")
-        snapshot = msgspec.convert(found["snapshot"], type=Snapshot)
-        if found["boot"] == hook.boot_id():
-            return snapshot
-        saved = datetime.fromisoformat(found["saved_at"])
-        # A clock that went back must not lengthen a lease.
-        slept = max((datetime.now(UTC) - saved).total_seconds(), 0.0)
-        shift = now() - float(found["boottime"]) - slept
+        document: Any = msgspec.json.decode(path.read_bytes())
+        if document["version"] != _VERSION:
+            raise SnapshotError(f"{path}: version {document['version']} is unknown")
+        snapshot = msgspec.convert(document["snapshot"], type=Snapshot)
+        if document["boot"] != hook.boot_id():
+            return Snapshot({}, snapshot.pause_command)
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise SnapshotError(f"{path}: {exc.strerror}") from exc
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as exc:
-        raise SnapshotError(f"{path}: no snapshot of an enforcer: {exc}") from exc
-    leases = {
-        key: Lease(it.measure, it.ends + shift) for key, it in snapshot.leases.items()
-    }
-    return Snapshot(leases)
+        raise SnapshotError(f"{path}: not a snapshot of an enforcer: {exc}") from exc
+    return snapshot

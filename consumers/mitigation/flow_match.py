@@ -162,7 +162,7 @@ def _validate_list(field: str, values: Sequence[int | str], kind: type) -> None:
         raise invalid(field, f"{len(values)} values, allowed are {MAX_VALUES}")
     for value in values:
         if isinstance(value, int) and not 0 <= value <= _U16:
-            raise invalid(field, f"{value:.40} is not between 0 and {_U16}")
+            raise invalid(field, f"{value!r:.40} is not between 0 and {_U16}")
 
 
 def _network(text: str | None) -> str | None:

@@ -12,6 +12,7 @@ from consumers.policy.facts import CLOSES, AttackFacts
 from fnm_bus.hook import TICKS_PER_SECOND
 from fnm_bus.order import PID_BITS
 
+STATUS: Final = "attack_status"
 _WITHIN: Final = 5 * TICKS_PER_SECOND << PID_BITS
 """Sequences further apart settle the order by themselves: five seconds."""
 
@@ -23,11 +24,13 @@ class LastEvent(NamedTuple):
         sequence: the event's.
         attack: what names its attack; "" when nothing did.
         closes: whether it was an unban.
+        is_status: whether it was a status update.
     """
 
     sequence: int
     attack: str = ""
     closes: bool = False
+    is_status: bool = False
 
 
 NEVER: Final = LastEvent(-1)
@@ -35,7 +38,12 @@ NEVER: Final = LastEvent(-1)
 
 def event_of(facts: AttackFacts) -> LastEvent:
     """Return what is remembered of an event."""
-    return LastEvent(facts.sequence, facts.attack, facts.action in CLOSES)
+    return LastEvent(
+        facts.sequence,
+        facts.attack,
+        closes=facts.action in CLOSES,
+        is_status=facts.action == STATUS,
+    )
 
 
 def swapped(opening: LastEvent, closing: LastEvent) -> bool:
@@ -50,4 +58,18 @@ def swapped(opening: LastEvent, closing: LastEvent) -> bool:
         and "" not in {opening.attack, closing.attack}
         and opening.attack != closing.attack
         and 0 <= closing.sequence - opening.sequence < _WITHIN
+    )
+
+
+def overtaken(closing: LastEvent, last: LastEvent) -> bool:
+    """Return whether a status update of the attack that *closing* ends came before.
+
+    They are on two topics, and a thread with a status update may fork later than the
+    one with the unban.
+    """
+    return (
+        closing.closes
+        and last.is_status
+        and closing.attack == last.attack != ""
+        and 0 <= last.sequence - closing.sequence < _WITHIN
     )

@@ -7,13 +7,20 @@ An unban is never checked for whether it may end something, only for whether it 
 about the attack that is open.
 """
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 from consumers.mitigation.states import UNBAN
-from consumers.mitigator.call_order import event_of, swapped
+from consumers.mitigator.call_order import STATUS, event_of, overtaken, swapped
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.renew import renew, same_attack
-from consumers.mitigator.start import previous_attack, start, start_expired
+from consumers.mitigator.start import (
+    make_room,
+    previous_attack,
+    start,
+    start_expired,
+)
 from consumers.mitigator.state import ReasonEntry
 from consumers.mitigator.transition import Transition
 from consumers.policy import guardrails
@@ -21,33 +28,40 @@ from consumers.policy.facts import CLOSES, OPENS, AttackFacts, facts_of
 from consumers.policy.guardrails import REFUSE
 from fnm_bus import __version__
 from fnm_bus.event import Check, Event, Reason
+from fnm_bus.order import sequence_at
 
-STATUS: Final = "attack_status"
 _MAX_PARTS: Final = 256
 """Flow Spec rules of one document."""
+_MAX_AHEAD: Final = timedelta(days=1)
+"""How far the time in a sequence may be ahead. Sequences keep the clock that a sensor
+had at its boot: with local time instead of UTC that is up to 14 hours ahead."""
 
 
-def apply_event(change: Transition, event: Event, *, behind: bool = False) -> None:
+def apply_event(
+    change: Transition, event: Event, *, behind: Callable[[], bool] = lambda: False
+) -> None:
     """Let one event change the state.
 
     Args:
         change: collects what changes.
         event: of the host, hostgroup or status topic.
-        behind: whether bans may be unread that were sent before this event.
+        behind: returns whether bans may be unread that were sent before this event;
+            called only where the answer decides.
 
     Raises:
         InvalidRecord: the event is one that the relay would never publish.
     """
     parts = facts_of(event)
-    if len(parts) > _MAX_PARTS:
-        text = f"{len(parts)} Flow Spec rules, at most {_MAX_PARTS} are taken"
-        change.ignore(parts[0], _check("rules", "too_many_measures", text))
-        return
+    if len(parts) > _MAX_PARTS:  # it closes; more than that never open
+        known = change.state.reasons
+        parts = tuple(facts for facts in parts if facts.reason_key in known)
     for facts in parts:
         _apply(change, facts, behind=behind)
 
 
-def _apply(change: Transition, facts: AttackFacts, *, behind: bool) -> None:
+def _apply(
+    change: Transition, facts: AttackFacts, *, behind: Callable[[], bool]
+) -> None:
     if facts.action not in OPENS | CLOSES:
         if facts.action != "attack_details":
             text = f'the action "{facts.action}" is not known'
@@ -55,13 +69,25 @@ def _apply(change: Transition, facts: AttackFacts, *, behind: bool) -> None:
         return
     key = facts.reason_key
     last, this = change.state.last_event(key), event_of(facts)
-    if this.sequence <= last.sequence and not swapped(this, last):
+    if this.sequence > sequence_at(change.moment.now + _MAX_AHEAD):
+        text = (
+            f"its sequence {this.sequence} is for a time more than {_MAX_AHEAD} ahead;"
+            f" if all events of {facts.sensor} are, set its clock, stop its relay and"
+            " remove state/epochs.json of its spool"
+        )
+        change.ignore(facts, _check("sequence", "sequence_ahead", text))
+        return
+    if this.sequence <= last.sequence and not (
+        swapped(this, last) or overtaken(this, last)
+    ):
         text = f"its sequence is {this.sequence}, {last.sequence} came before"
         change.ignore(facts, _check("sequence", "late", text))
         return
     entry = change.state.reasons.get(key)
-    if not this.closes:
-        _open(change, facts, entry, behind=behind)
+    if facts.action == STATUS:
+        _update(change, facts, entry, behind)
+    elif not this.closes:
+        _open(change, facts, entry)
     elif swapped(last, this) and entry is not None and entry.holds:
         text = "it is about the attack before the one that is open"
         change.ignore(facts, _check("attack", "earlier_attack", text))
@@ -72,7 +98,8 @@ def _apply(change: Transition, facts: AttackFacts, *, behind: bool) -> None:
 def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> None:
     """Close the reason that an unban is about; remember it where there is none."""
     key = facts.reason_key
-    if entry is None and key in change.state.ignored:
+    ignored = key in change.state.ignored
+    if entry is None and (ignored or not make_room(change)):
         change.ignore_attack(key, event_of(facts))
         return
     before = entry.reason if entry else None
@@ -100,50 +127,64 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
     cause = Cause(
         text=f"{facts.action} by {facts.sensor}",
         ended_because=UNBAN,
-        lease=entry.reason.lease_ms / 1000,
+        closed_lease=entry.reason.lease_ms / 1000,
     )
     for name in entry.keys:
         change.recompute(name, cause, facts=facts)
 
 
-def _open(
-    change: Transition, facts: AttackFacts, entry: ReasonEntry | None, *, behind: bool
-) -> None:
-    limits = change.context.policy.limits
-    age = guardrails.check_age(facts, change.moment.now, limits)
-    refused = next((check for check in age if check.verdict == REFUSE), None)
-    if facts.action != STATUS:
-        if refused is None:
-            start(change, facts, age)
-            return
+def _open(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> None:
+    """Let a ban or a partial block count."""
+    age, refused = _check_age(change, facts)
+    if refused is None:
+        start(change, facts, age)
+    else:
         change.ignore(facts, refused, age)
         start_expired(change, facts, entry)
-        return
-    for part in change.state.parts(facts.reason_key):
-        renew(change, facts, part)
+
+
+def _update(
+    change: Transition,
+    facts: AttackFacts,
+    entry: ReasonEntry | None,
+    behind: Callable[[], bool],
+) -> None:
+    """Let a status update count."""
+    key = facts.reason_key
+    is_over = _is_over(change, facts, entry)
+    for part in () if is_over else change.state.parts(key):
+        if same_attack(change.state.reasons[part].reason, facts):
+            renew(change, facts, part)
+    is_same = entry is not None and same_attack(entry.reason, facts)
     if entry is not None and entry.holds:
-        if not same_attack(entry.reason, facts):
+        if is_same:
+            renew(change, facts, key)
+        else:
             text = f"attack {entry.reason.attack} of this target is open"
             change.ignore(facts, _check("attack", "other_attack", text))
-        else:
-            renew(change, facts, facts.reason_key)
         return
+    age, refused = _check_age(change, facts)
     if refused is not None:
         change.ignore(facts, refused, age)
-    elif _is_over(change, facts, entry):
+    elif is_over:
         text = f"its attack {facts.attack} was closed by an unban"
         change.ignore(facts, _check("attack", "attack_closed", text))
-    elif (
-        entry is not None
-        and not entry.reason.closed
-        and same_attack(entry.reason, facts)
-    ):
-        renew(change, facts, facts.reason_key)
-    elif behind:
+    elif entry is not None and not entry.reason.closed and is_same:
+        renew(change, facts, key)
+    elif behind():
         text = "its ban may be unread yet; the next status update counts"
         change.ignore(facts, _check("attack", "ban_unread", text))
     else:
         start(change, facts, age)
+
+
+def _check_age(
+    change: Transition, facts: AttackFacts
+) -> tuple[tuple[Check, ...], Check | None]:
+    """Return the checks of an event's age, and the one that refuses it, if any."""
+    limits = change.context.policy.limits
+    checks = guardrails.check_age(facts, change.moment.now, limits)
+    return checks, next((check for check in checks if check.verdict == REFUSE), None)
 
 
 def _is_over(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigation.states import ENDED, LEASE, PAUSE, WANTED
+from consumers.mitigation.states import ENDED, LEASE, PAUSE
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import State
@@ -21,6 +21,8 @@ MAX_ENDED: Final = 10_000
 _AT_ONCE: Final = 200
 """Reasons and mitigations, each, in one call; the next call continues."""
 _SECONDS_PER_MINUTE: Final = 60
+_FOR_ALL: Final = frozenset({"max_active", "max_new_per_minute"})
+"""Limits of all live mitigations together, and of all dry runs."""
 _EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
 
 Begin = Callable[[], Transition]
@@ -69,19 +71,31 @@ def start_waiting(state: State, begin: Begin) -> Iterator[Transition]:
     """
     limits = begin().context.policy.limits
     left = max(limits.max_new_per_minute // _SECONDS_PER_MINUTE, 1)
-    for name in list(state.waiting)[:_AT_ONCE]:
-        if not left:
+    checked = 0
+    full: set[bool] = set()
+    for name in list(state.waiting):
+        if not left or checked >= _AT_ONCE or len(full) == len(state.counts):
             return
+        record = state.mitigations[name].record
+        if record.dry_run in full and not _FOR_ALL.isdisjoint(record.held_by):
+            continue
+        checked += 1
         change = begin()
         try:
-            started = _start(change, name)
+            _start(change, name)
         except Exception:
             log.exception("proposal %s", name)
             change.rollback()
             state.waiting.move_to_end(name)
             continue
-        left -= started
         yield change
+        entry = state.mitigations.get(name)
+        if name not in state.waiting or entry is None:
+            left -= 1
+        elif _FOR_ALL.isdisjoint(entry.record.held_by):
+            state.waiting.move_to_end(name)  # others may start where this one cannot
+        else:
+            full.add(entry.record.dry_run)
 
 
 def _expire_reason(change: Transition, key: ReasonKey) -> None:
@@ -104,14 +118,9 @@ def _expire_mitigation(change: Transition, name: str) -> None:
         change.recompute(name, _EXPIRED)
 
 
-def _start(change: Transition, name: str) -> bool:
-    """Start one proposal if limits allow it; return whether it is wanted now."""
-    state = change.state
-    demand = state.demands.get(name)
-    if demand is None:
-        return False
-    reason = state.reasons[next(iter(demand))].reason
-    if change.recompute(name, cause_of(reason)) == WANTED:
-        return True
-    state.waiting.move_to_end(name)
-    return False
+def _start(change: Transition, name: str) -> None:
+    """Start one proposal if limits allow it."""
+    demand = change.state.demands.get(name)
+    if demand is not None:
+        reason = change.state.reasons[next(iter(demand))].reason
+        change.recompute(name, cause_of(reason))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
@@ -31,8 +32,17 @@ class Explanation(NamedTuple):
 
     @property
     def started(self) -> int:
-        """How many mitigations would become wanted or proposed."""
-        return sum(audit.what in {WANTED, PROPOSED} for audit in self.audits)
+        """How many mitigations would be wanted or proposed."""
+        return sum(kind != NOTIFY for kind in self._new_kinds())
+
+    @property
+    def reported(self) -> int:
+        """How many attacks people would only be informed about."""
+        return sum(kind == NOTIFY for kind in self._new_kinds())
+
+    def _new_kinds(self) -> Iterator[str]:
+        new = {audit.key for audit in self.audits if audit.what in {WANTED, PROPOSED}}
+        return (record.kind for record in self.mitigations if record.key in new)
 
 
 def explain(
@@ -61,6 +71,35 @@ def replay(events: Iterable[Event], context: DecisionContext) -> Iterator[Explan
         moment = Moment(clock=at.timestamp(), now=at)
         _advance(context, state, moment)
         yield explain(event, state, context, moment)
+
+
+def describe(explanation: Explanation) -> Iterator[str]:
+    """Yield an explanation as lines for a terminal."""
+    event = explanation.event
+    receipt = event.receipt
+    target = getattr(event, "ip", None) or getattr(event, "hostgroup_name", "")
+    yield (
+        f"{event.action} {target}  sensor {receipt.sensor}"
+        f"  received {receipt.received_at:%F %T} UTC  event {receipt.event_id}"
+    )
+    if explanation.error:
+        yield f"  dead letter: {explanation.error}"
+    elif not explanation.audits:
+        yield "  nothing: it renews what is active, or no rule acts on its action"
+    for audit in explanation.audits:
+        for check in audit.checks:
+            name = f"{check.stage} {check.name}"
+            yield f"  {check.verdict:<9} {name:<32} {check.text}"
+        if audit.checks_omitted:
+            yield f"  … and {audit.checks_omitted} further checks"
+        dry = " (dry run)" if audit.dry_run else ""
+        yield f"  ⇒ {audit.what}{dry}: {audit.key or ''} {audit.text}".rstrip()
+    for record in explanation.mitigations:
+        if record.state in {WANTED, PROPOSED}:
+            lease = record.lease_ms / 1000
+            until = f"until {record.expires_at:%T} UTC ({lease:.0f} s)"
+            informs = ", which blocks nothing" if record.kind == NOTIFY else ""
+            yield f"  {record.state}: {record.key} {until}{informs}"
 
 
 def _advance(context: DecisionContext, state: State, moment: Moment) -> None:

@@ -27,7 +27,7 @@ _LEAVING = 1.0
 """Seconds to give the place back in; who has none yet just goes."""
 
 
-class Election:
+class LeaderElection:
     """One member.
 
     Args:

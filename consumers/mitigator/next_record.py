@@ -4,9 +4,10 @@ Pure. The first condition that is met (docs/decisions/reasons-and-mitigations.md
 
     withdrawn or rejected by a person, its reasons hold or held  suppressed
     live, approved reasons; live before, or limits allow it      wanted
-    live, approved reasons                                       proposed, held by limits
+    live, approved reasons                                       proposed
     reasons that wait for approval                               proposed
     dry runs; limits allow it                                    wanted, dry run
+    dry runs                                                     proposed, dry run
     nothing                                                      ended
 """
 
@@ -47,7 +48,8 @@ class Cause:
     Attributes:
         text: a sentence for people.
         ended_because: why it ends, if it does.
-        lease: of the reason that changed, in seconds; a suppression outlasts it.
+        closed_lease: lease of the reason that an unban closed, in seconds; a
+            suppression outlasts the last reason by it.
         by: the person who decided, or "".
         hostgroup: of the event, or None.
         customer: whose network is affected, or None; filled in by the transition.
@@ -55,7 +57,7 @@ class Cause:
 
     text: str
     ended_because: str
-    lease: float = 900.0
+    closed_lease: float | None = None
     by: str = ""
     hostgroup: str | None = None
     customer: str | None = None
@@ -105,7 +107,7 @@ def next_record(
     if before is not None and before.record.state == SUPPRESSED:
         return _suppressed(before, demand, cause, moment)
     if demand is None:
-        return _without_reasons(before, cause, moment)
+        return _without_reasons(before, cause)
     approved = old.approved if old is not None and old.state != ENDED else None
     live, pending, dry = _sort_terms(demand, approved, moment.clock)
     state, held_by, checks = _decide(live, pending, dry, old, approved, check_start)
@@ -113,8 +115,6 @@ def next_record(
     chosen = dry if is_dry else live or pending
     shown = (*live, *pending) if state == PROPOSED and not is_dry else chosen
     united = unite(terms.effect for terms in shown)
-    if approved is not None and any(terms.approval for terms in live):
-        united = unite((united, replace(united, communities=approved.communities)))
     ends, due = _lease(demand, chosen, united, moment.clock)
     waiting = unite(t.effect for t in (*live, *pending)) if pending else None
     fresh = old is None or old.state == ENDED
@@ -168,7 +168,7 @@ def _lasting(demand: Demand, terms: list[Terms], clock: float) -> tuple[Terms, .
     return tuple(lasting or terms)
 
 
-def _decide(  # noqa: PLR0913 - the columns of the table
+def _decide(  # noqa: PLR0913, PLR0917 - the columns of the table
     live: tuple[Terms, ...],
     pending: tuple[Terms, ...],
     dry: tuple[Terms, ...],
@@ -225,7 +225,10 @@ def _suppressed(
     if demand is None:
         if moment.clock >= before.ends:
             return Next(_end(old, OPERATOR, "its suppression is over"))
-        return Next(old, before.ends, before.ends)
+        ends = before.ends
+        if cause.closed_lease is not None:
+            ends = min(ends, moment.clock + cause.closed_lease)
+        return Next(old, ends, ends)
     latest = max(
         (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends
     )
@@ -233,9 +236,7 @@ def _suppressed(
     return Next(old, ends, ends, demand.terms())
 
 
-def _without_reasons(
-    before: MitigationEntry | None, cause: Cause, moment: Moment
-) -> Next:
+def _without_reasons(before: MitigationEntry | None, cause: Cause) -> Next:
     if before is None or before.record.state == ENDED:
         return Next(None)
     return Next(_end(before.record, cause.ended_because, cause.text, by=cause.by))

@@ -18,7 +18,7 @@ from fnm_bus import __version__
 from fnm_bus.event import Reason, Want
 
 _RENEW_AFTER: Final = 1 / 3
-"""Share of a lease after which a renewal is written; earlier ones only count."""
+"""Share of a lease; a status update before that changes nothing."""
 
 
 def same_attack(reason: Reason, facts: AttackFacts) -> bool:
@@ -32,13 +32,14 @@ def same_attack(reason: Reason, facts: AttackFacts) -> bool:
 def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
     """Let a status update renew one reason of its target.
 
-    Where the policy changed and left the reason without measures, it decides anew.
+    The policy decides anew where it ignored the attack, and where it changed and left
+    the reason without measures.
     """
     entry = change.state.reasons[key]
     before = entry.reason
     is_attack = key.part == ATTACK
     if is_attack and not before.wants:
-        if before.policy_digest != change.context.policy.digest:
+        if not before.rule or before.policy_digest != change.context.policy.digest:
             start(change, facts, ())
         return
     narrower = (narrow(change, before, want)[0] for want in before.wants)
@@ -47,8 +48,9 @@ def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
         start(change, facts, ())
         return
     lease = lease_of(change.context, before, renewed=is_attack)
-    used = change.moment.clock - (entry.ends - before.lease_ms / 1000)
-    if entry.holds and before.renewals and used < lease * _RENEW_AFTER:
+    held = before.lease_ms / 1000
+    used = change.moment.clock - (entry.ends - held)
+    if entry.holds and before.renewals and used < min(lease, held) * _RENEW_AFTER:
         return
     renewed = replace(
         before,

@@ -1,11 +1,11 @@
 """Mitigator: events and commands in, the wanted state out.
 
-    stand by ▶ elected ▶ fence ▶ read the wanted state ▶ events ▶ judge ▶ commit
-        ▲                                                                   │
-        └──────────── overtaken, or the transaction failed ◀────────────────┘
+    stand by ▶ elected ▶ fence ▶ take over ▶ events ▶ decide ▶ commit
+        ▲                                                        │
+        └─────── overtaken, or the transaction failed ◀──────────┘
 
-Whatever fails, nothing is half done: the state is thrown away and read anew from what
-was committed. Mitigations that stand meanwhile go on until their leases end.
+After any failure nothing is half done: the state is discarded and read again from what
+was committed. Active mitigations continue meanwhile until their leases expire.
 """
 
 import logging
@@ -17,36 +17,42 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Final
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 
+from consumers.errors import RecordsRefused
 from consumers.metrics import MitigatorMetrics
+from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.election import Election
-from consumers.mitigator.journal import Fenced, Journal
-from consumers.mitigator.judge import judge, review
-from consumers.mitigator.lapse import lapse
-from consumers.mitigator.orders import obey
-from consumers.mitigator.state import State, rebuilt
-from consumers.mitigator.turn import Terms, Turn
-from consumers.policy.facts import facts_of
+from consumers.mitigator.batch import Batch
+from consumers.mitigator.breaker import Breaker
+from consumers.mitigator.decide import apply_event
+from consumers.mitigator.expire import expire, start_waiting
+from consumers.mitigator.leader_election import LeaderElection
+from consumers.mitigator.next_record import Moment
+from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.stored_state import read_state
+from consumers.mitigator.state import State
+from consumers.mitigator.takeover import apply_policy, recompute_all
+from consumers.mitigator.transaction import (
+    MAX_EVENTS,
+    Place,
+    TransactionalJournal,
+    place_of,
+)
+from consumers.mitigator.transition import DecisionContext, Transition
 from fnm_bus.codec import Codec
 from fnm_bus.deadletter import letter_of
 from fnm_bus.errors import (
     BrokerUnavailable,
+    ConfigError,
     InvalidRecord,
     RegistryError,
+    SchemaError,
     TopicRefused,
 )
-from fnm_bus.event import (
-    Command,
-    HostEvent,
-    HostgroupEvent,
-    Mitigation,
-    StatusEvent,
-)
-from fnm_bus.reader import Reader
+from fnm_bus.event import Command, HostEvent, HostgroupEvent, StatusEvent
 from fnm_bus.record import Record
-from fnm_bus.route import Topics
+from fnm_bus.route import Topics, headers_for
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +62,14 @@ _TICK: Final = 1.0
 _COMMIT: Final = 5.0
 """Seconds after which offsets are committed although nothing changed."""
 _PAUSE: Final = 1.0
-"""Seconds before beginning anew after a failure."""
+"""Seconds before the next attempt after a failure."""
 _BACK: Final = timedelta(minutes=10)
-"""How far back the first mitigator ever looks; older events start nothing anyway."""
+"""How far back the first mitigator ever reads; older events start nothing anyway."""
+_MAX_KEY: Final = 1_000
+_ONE_BY_ONE: Final = 2 * MAX_EVENTS
+"""Events that are committed one by one after Kafka refused a record."""
+_NOT_OF_AN_EVENT: Final = (KafkaException, MemoryError, OSError, BrokerUnavailable)
+"""Errors that belong to no event: nothing is committed."""
 
 
 @dataclass
@@ -70,32 +81,41 @@ class Mitigator:
         name: transactional id; mitigators with one name fence each other.
         topics: names of the topics.
         codec: reads and writes records.
-        terms: what is decided by.
-        metrics: its figures.
-        once: whether to end when all that stands on the topics is dealt with.
+        context: what is decided by.
+        metrics: its metrics.
+        once: whether to end when everything on the topics is dealt with.
         leading: whether it is the active one and has read the whole state.
-        turned_at: when its loop turned last, on the monotonic clock.
+        problem: why it cannot work now, or "".
+        turned_at: when its loop ran last, on the monotonic clock.
     """
 
     settings: Mapping[str, str]
     name: str
     topics: Topics
     codec: Codec
-    terms: Terms
+    context: DecisionContext
     metrics: MitigatorMetrics
     once: bool = False
     leading: bool = False
+    problem: str = ""
     turned_at: float = field(default_factory=monotonic)
+    _broker: BrokerClock = field(default_factory=BrokerClock)
+    _breaker: Breaker = field(default_factory=Breaker)
+    _single: int = 0
+    _current: Message | None = None
+    _refused: set[tuple[Place, int]] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Stand by, and lead while elected, until `stop`.
 
         Raises:
-            ConfigError: librdkafka refuses the settings.
+            ConfigError: the settings or the transactional id cannot be used.
         """
-        election = Election(self.settings, f"{self.name}-election", self.topics.command)
-        if not self.once:  # the fence is enough for who does not stay
+        election = LeaderElection(
+            self.settings, f"{self.name}-election", self.topics.command
+        )
+        if not self.once:  # the fence is enough for one that does not stay
             election.open()
             log.info("standing by")
         try:
@@ -105,11 +125,17 @@ class Mitigator:
                     continue
                 try:
                     self._lead(election)
-                except (BrokerUnavailable, TopicRefused) as exc:
-                    self.metrics.begun_anew.inc()
-                    log.warning("beginning anew: %s", exc)
-                    self._stopping.wait(_PAUSE)
-                self._leads(on=False)
+                except ConfigError:
+                    raise
+                except RecordsRefused as exc:
+                    self._look_for_refused()
+                    self._fail(exc)
+                except (*_NOT_OF_AN_EVENT, TopicRefused) as exc:
+                    self._fail(exc)
+                except Exception as exc:
+                    log.exception("unexpected error outside of an event")
+                    self._fail(exc)
+                self._set_leading(active=False)
         finally:
             election.close()
 
@@ -117,130 +143,245 @@ class Mitigator:
         """Ask `run` to end; may be called from a signal handler."""
         self._stopping.set()
 
-    def _lead(self, election: Election) -> None:
-        it = self.topics
-        inputs = (it.host, it.hostgroup, it.status, it.command)
-        journal = Journal(self.settings, self.name, inputs)
+    def healthy(self) -> bool:
+        """Return whether it can do its work now, as the active one or standing by."""
+        return not self.problem
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what /healthz shows."""
+        return {"active": self.leading, "problem": self.problem}
+
+    def _fail(self, error: Exception) -> None:
+        self.metrics.state_reloads.inc()
+        self.problem = f"{type(error).__name__}: {error}"[:500]
+        log.warning("starting over: %s", self.problem)
+        self._stopping.wait(_PAUSE)
+
+    # -- leading ---------------------------------------------------------------
+
+    def _lead(self, election: LeaderElection) -> None:
+        names = self.topics
+        inputs = (names.command, names.host, names.hostgroup, names.status)
+        journal = TransactionalJournal(self.settings, self.name, inputs, self._broker)
         try:
-            journal.fence()
-            state = rebuilt(self._records(), self.terms.policy.limits.own)
             journal.open(None if self.once else datetime.now(UTC) - _BACK)
-            clock = _Clock()
-            self._leads(on=True)
-            log.info("active: mitigations=%d", len(state.standing()))
-            turn = self._turn(state, clock)
-            review(turn)
-            if turn.changes:
-                self._commit(journal, turn, [])
-            self._decide(journal, state, clock, election)
+            journal.fence()
+            self._learn_time(journal)
+            state = self._take_over(journal)
+            self.problem = ""
+            self._set_leading(active=True)
+            log.info("active: mitigations=%d", len(state.active()))
+            self._decide(journal, state, election)
         finally:
             journal.close()
 
+    def _learn_time(self, journal: TransactionalJournal) -> None:
+        """Write a record whose answer holds the broker's time."""
+        batch, change = self._batch(), self._begin(self._empty())
+        change.report("started", "reading the reasons and mitigations")
+        batch.add(change)
+        journal.commit(batch.records())
+
+    def _take_over(self, journal: TransactionalJournal) -> State:
+        """Read the state, and write what differs from what follows from it."""
+        stored = read_state(
+            self.settings, self.topics, self.codec, is_stopping=self._is_stopping
+        )
+        latest = stored.latest()
+        if latest is not None:
+            self._broker.witness(latest.timestamp())
+        for key, error in stored.unreadable:
+            self.metrics.unreadable_records.inc()
+            log.error("left out: %s: %s", key, error)
+        state = stored.restore(self.context, self._moment())
+        for step in (apply_policy, recompute_all):
+            change = self._begin(state)
+            step(change)
+            for part in _parts(change):
+                batch = self._batch()
+                batch.add(part)
+                self._commit(journal, batch)
+        return state
+
+    def _is_stopping(self) -> bool:
+        self.turned_at = monotonic()
+        return self._stopping.is_set()
+
     def _decide(
-        self, journal: Journal, state: State, clock: "_Clock", election: Election
+        self, journal: TransactionalJournal, state: State, election: LeaderElection
     ) -> None:
-        tick = commit = monotonic()
+        tick = committed = monotonic()
+        due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
             self.turned_at = monotonic()
-            messages = journal.read(_POLL)
-            turn = self._turn(state, clock)
-            letters = [it for one in messages for it in self._take(journal, turn, one)]
-            if monotonic() - tick >= _TICK:
+            most = 1 if self._single else MAX_EVENTS
+            messages = journal.read(0 if due else _POLL, most)
+            batch = self._batch()
+            for message in messages:
+                self._take(journal, state, batch, message)
+                if batch.is_full:
+                    self._commit(journal, batch)
+                    batch = self._batch()
+            if due or monotonic() - tick >= _TICK:
+                due = self._pass_time(journal, state, batch, second=not due)
                 tick = monotonic()
-                lapse(turn)
-                self._show(state)
-                journal.resume()
-            old = journal.pending and monotonic() - commit >= _COMMIT
-            if turn.changes or turn.audits or letters or old:
-                commit = monotonic()
-                self._commit(journal, turn, letters)
-            if self.once and not messages and journal.caught_up():
+            old = journal.pending and monotonic() - committed >= _COMMIT
+            if batch or old:
+                committed = monotonic()
+                self._commit(journal, batch)
+            self._single = max(self._single - len(messages), 0)
+            if self.once and not messages and not due and journal.caught_up():
                 self.stop()
 
-    def _take(self, journal: Journal, turn: Turn, message: Message) -> Iterator[Record]:
-        """Let one message count; yield a dead letter if nobody can read it."""
-        if journal.held(message):
+    def _take(
+        self,
+        journal: TransactionalJournal,
+        state: State,
+        batch: Batch,
+        message: Message,
+    ) -> None:
+        """Let one message count; one that cannot becomes a dead letter."""
+        if journal.is_held(message):
             return
+        place = place_of(message)
+        if self._breaker.is_open(place, boottime()):
+            journal.hold(message)
+            return
+        self._current = message
+        change = self._begin(state)
         try:
-            event = self.codec.decode(message.value())
+            if (place, message.offset() or 0) in self._refused:
+                raise InvalidRecord("Kafka refuses the records that follow from it")
+            self._apply(change, journal, message)
+            batch.add(change)
         except RegistryError as exc:
+            change.rollback()
             log.warning("%s: cannot be read now: %s", message.topic(), exc)
-            journal.again(message)
+            journal.hold(message)
             return
-        except InvalidRecord as exc:
-            self.metrics.dead_letters.inc()
-            log.warning("%s: dead letter: %s", message.topic(), exc)
-            yield self._dead_letter(message, str(exc))
-        else:
-            self.metrics.events.labels(message.topic()).inc()
-            match event:
-                case HostEvent() | HostgroupEvent() | StatusEvent():
-                    for facts in facts_of(event):
-                        judge(turn, facts)
-                    age = (turn.wall - event.receipt.received_at).total_seconds()
-                    self.metrics.delay.observe(max(age, 0))
-                case Command():
-                    obey(turn, event)
+        except _NOT_OF_AN_EVENT:
+            raise
+        except (InvalidRecord, SchemaError) as exc:
+            change.rollback()
+            self._bury(batch, message, str(exc))
+        except Exception as exc:
+            change.rollback()
+            log.exception("%s@%s", message.topic(), message.offset())
+            self.metrics.unexpected_errors.inc()
+            self._breaker.count(place, boottime())
+            self._bury(batch, message, f"unexpected {type(exc).__name__}: {exc}")
         journal.done(message)
 
-    def _commit(self, journal: Journal, turn: Turn, letters: list[Record]) -> None:
-        journal.commit([*self._of(turn), *letters])
-        for it in turn.audits:
-            self.metrics.decisions.labels(it.what).inc()
-            log.info("%s: %s %s", it.what, it.key or it.target or "", it.text)
+    def _apply(
+        self, change: Transition, journal: TransactionalJournal, message: Message
+    ) -> None:
+        event = self.codec.decode(message.value())
+        self.metrics.events.labels(message.topic()).inc()
+        match event:
+            case HostEvent() | HostgroupEvent():
+                apply_event(change, event)
+            case StatusEvent():
+                names = (self.topics.host, self.topics.hostgroup)
+                apply_event(change, event, behind=lambda: journal.is_behind(names))
+            case Command():
+                at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+                apply_command(change, Sent(event, at, message.offset() or 0))
+            case _:
+                raise InvalidRecord(f"a {type(event).__name__} is no event or command")
+        if not isinstance(event, Command):
+            age = change.moment.now - event.receipt.received_at
+            self.metrics.delay.observe(max(age.total_seconds(), 0))
 
-    def _of(self, turn: Turn) -> Iterator[Record]:
-        at = self.topics.mitigation
-        for key, it in turn.changes.items():
-            value = None if it is None else self.codec.encode(it, at)
-            yield Record(at, key.encode(), value)
-        at = self.topics.audit
-        for audit in turn.audits:
-            about = audit.key or audit.target or ""
-            yield Record(at, about.encode(), self.codec.encode(audit, at))
+    def _pass_time(
+        self, journal: TransactionalJournal, state: State, batch: Batch, *, second: bool
+    ) -> bool:
+        """Expire leases, start what waits; return whether more is due already."""
 
-    def _records(self) -> Iterator[tuple[str, Mitigation | None]]:
-        topic = self.topics.mitigation
-        with Reader(self.settings, [topic], self.codec, from_beginning=True) as reader:
-            while not reader.at_end:
-                self.turned_at = monotonic()
-                if self._stopping.is_set():
-                    raise Fenced("stopping")
-                for it in reader.read(1.0):
-                    key = (it.key or b"").decode(errors="replace")
-                    if not it.value:
-                        yield key, None
-                    elif isinstance(it.event, Mitigation):
-                        yield key, it.event
-                    else:
-                        # The record before it counts on, until its lease ends.
-                        log.error("%s@%d: left out: %s", topic, it.offset, it.error)
+        def begin() -> Transition:
+            return self._begin(state)
 
-    def _dead_letter(self, message: Message, reason: str) -> Record:
+        count = 0
+        for change in expire(state, begin):
+            batch.add(change)
+            count += 1
+        if second:
+            for change in start_waiting(state, begin):
+                batch.add(change)
+            journal.release()
+            self._show(state)
+        return count > 0
+
+    def _look_for_refused(self) -> None:
+        """Find the event whose records Kafka refuses: alone in a transaction."""
+        if self._single and self._current is not None:
+            place, offset = place_of(self._current), self._current.offset() or 0
+            self._refused.add((place, offset))
+        self._single = _ONE_BY_ONE
+        self._current = None
+
+    def _commit(self, journal: TransactionalJournal, batch: Batch) -> None:
+        journal.commit(batch.records())
+        self._current = None
+        for audit in batch.audits:
+            self.metrics.decisions.labels(audit.what).inc()
+            log.info("%s: %s %s", audit.what, audit.key or audit.target, audit.text)
+
+    def _bury(self, batch: Batch, message: Message, reason: str) -> None:
+        """Add a dead letter for a message that cannot be processed."""
+        self.metrics.dead_letters.inc()
+        log.warning("%s@%s: dead letter: %s", message.topic(), message.offset(), reason)
+        place, offset = place_of(message), message.offset() or 0
+        self._refused.discard((place, offset))
         letter = letter_of(message, reason, 1, self.name)
         topic = self.topics.deadletter
-        return Record(topic, message.key(), self.codec.encode(letter, topic))
+        name = f"{place[0]}/{place[1]}@{offset}"
+        headers = headers_for(letter, self.name, name, letter.failed_at)
+        value = self.codec.encode(letter, topic)
+        batch.append(Record(topic, (message.key() or b"")[:_MAX_KEY], value, headers))
 
-    def _turn(self, state: State, clock: "_Clock") -> Turn:
-        return Turn(self.terms, state, clock.now(), datetime.now(UTC))
+    # -- helpers ---------------------------------------------------------------
 
-    def _leads(self, *, on: bool) -> None:
-        self.leading = on
-        self.metrics.active.set(on)
+    def _begin(self, state: State) -> Transition:
+        return Transition(self.context, state, self._moment())
+
+    def _moment(self) -> Moment:
+        return Moment(boottime(), self._broker.datetime())
+
+    def _batch(self) -> Batch:
+        return Batch(self.topics, self.codec, self.name)
+
+    def _empty(self) -> State:
+        networks = self.context.policy.limits.own_networks
+        return State(networks, dry_run=self.context.dry_run)
+
+    def _set_leading(self, *, active: bool) -> None:
+        self.leading = active
+        self.metrics.active.set(active)
 
     def _show(self, state: State) -> None:
-        found = Counter((it.kind, it.state) for it in state.standing())
-        self.metrics.standing.clear()
-        for (kind, name), count in found.items():
-            self.metrics.standing.labels(kind, name).set(count)
+        counts = Counter((record.kind, record.state) for record in state.active())
+        self.metrics.mitigations.clear()
+        for (kind, name), number in counts.items():
+            self.metrics.mitigations.labels(kind, name).set(number)
         self.metrics.paused.set(state.paused)
+        self.metrics.reasons.set(len(state.reasons))
+        held = self._breaker.open_places(boottime())
+        self.metrics.held_partitions.set(len(held))
+        names = ", ".join(f"{topic}/{number}" for topic, number in held)
+        self.problem = f"too many unexpected errors: {names}" if held else ""
 
 
-class _Clock:
-    """Time that goes on evenly from the wall clock at the start."""
-
-    def __init__(self) -> None:
-        self._start = datetime.now(UTC) - timedelta(seconds=boottime())
-
-    def now(self) -> datetime:
-        return self._start + timedelta(seconds=boottime())
+def _parts(change: Transition) -> Iterator[Transition]:
+    """Yield what a transition changed in parts that fit into a transaction."""
+    reasons, mitigations = [*change.reasons.items()], [*change.mitigations.items()]
+    audits = change.audits
+    for at in range(0, max(len(reasons), len(mitigations), len(audits)), MAX_EVENTS):
+        part = slice(at, at + MAX_EVENTS)
+        yield Transition(
+            change.context,
+            change.state,
+            change.moment,
+            dict(reasons[part]),
+            dict(mitigations[part]),
+            audits[part],
+        )

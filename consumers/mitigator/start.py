@@ -56,21 +56,34 @@ def start(change: Transition, facts: AttackFacts, checks: tuple[Check, ...]) -> 
     key = facts.reason_key
     before = change.state.reasons.get(key)
     if plan is None:
-        _drop(change, facts, before)
+        _want_nothing(change, facts, before)
         return
-    for name, check in plan.refused:
-        change.refuse(facts, check, plan.checks, key=name, rule=plan.rule.name)
-    wants = plan.wants
+    _report_refused(change, facts, plan)
+    rule, wants = plan.rule.name, plan.wants
     if not wants and plan.refused and before is not None and before.holds:
-        wants = before.reason.wants  # what cannot be used does not end what can
-    if not wants and before is None:
+        # What cannot be used does not end what can.
+        rule, wants = before.reason.rule, before.reason.wants
+    # A status update has no rules: it must not block more than a ban that was refused.
+    if not wants and before is None and not facts.has_rules:
         change.ignore_attack(key, event_of(facts))
         return
-    if before is None and not _make_room(change, facts):
+    if not _has_room(change, facts, before):
         return
-    reason = _reason(change.context, facts, plan.rule, wants, before)
+    reason = _reason(change.context, facts, rule, wants, before)
     change.put_reason(key, reason, holds=True)
     _recompute(change, facts, plan, before, reason)
+
+
+def _report_refused(change: Transition, facts: AttackFacts, plan: Plan) -> None:
+    """Report what was refused, in one record."""
+    if not plan.refused:
+        return
+    name, check = plan.refused[0]
+    others = len(plan.refused) - 1
+    if others:
+        check = replace(check, text=f"{check.text}; {others} more were refused")
+    checks = tuple(dict.fromkeys((*plan.checks, *(c for _name, c in plan.refused))))
+    change.refuse(facts, check, checks, key=name, rule=plan.rule.name)
 
 
 def start_expired(
@@ -83,9 +96,9 @@ def start_expired(
     if before is not None and before.holds:
         return
     plan = _plan(change, facts, (), quiet=True)
-    if plan is None or not plan.wants or not _make_room(change, facts):
+    if plan is None or not plan.wants or not _has_room(change, facts, before):
         return
-    reason = _reason(change.context, facts, plan.rule, plan.wants, before)
+    reason = _reason(change.context, facts, plan.rule.name, plan.wants, before)
     # Without a lease: a mitigator that takes over must not take it for one that holds.
     change.put_reason(facts.reason_key, replace(reason, lease_ms=0), holds=False)
 
@@ -164,8 +177,10 @@ def _add(
             refused.append((measure.key, worst))
             continue
         for want in wants_of(measure, action, fallback=fallback):
-            wants.append(want)
-            of_measure[key_of_want(want)] = checks
+            name = key_of_want(want)
+            if name not in plan.of_measure:  # a fallback equal to the own measure
+                wants.append(want)
+                of_measure[name] = checks
     together = (*plan.wants, *wants)
     if len(together) > MAX_WANTS or not fits(together):
         text = f"{len(together)} measures, at most {MAX_WANTS} of 128 kB are taken"
@@ -190,36 +205,51 @@ def _extended(
     )
 
 
-def _drop(change: Transition, facts: AttackFacts, before: ReasonEntry | None) -> None:
-    """Let an attack that the policy ignores want nothing."""
+def _want_nothing(
+    change: Transition, facts: AttackFacts, before: ReasonEntry | None
+) -> None:
+    """Let an attack that the policy ignores want nothing.
+
+    A reason's record stays: it knows which attack was closed before.
+    """
     key = facts.reason_key
-    if before is not None:
-        change.forget_reason(key)
-        cause = Cause(text="the policy ignores its attack now", ended_because=POLICY)
-        for name in before.keys if before.holds else ():
-            change.recompute(name, cause, facts=facts)
-    change.ignore_attack(key, event_of(facts))
+    if before is None:
+        change.ignore_attack(key, event_of(facts))
+        return
+    reason = _reason(change.context, facts, "", (), before)
+    change.put_reason(key, replace(reason, lease_ms=0), holds=False)
+    cause = Cause(text="the policy ignores its attack now", ended_because=POLICY)
+    for name in before.keys if before.holds else ():
+        change.recompute(name, cause, facts=facts)
 
 
-def _make_room(change: Transition, facts: AttackFacts) -> bool:
+def make_room(change: Transition) -> bool:
     """Forget the oldest reason that does not hold; return whether there is room."""
     state = change.state
     if len(state.reasons) < MAX_REASONS:
         return True
     oldest = next(iter(state.idle), None)
     if oldest is None:
-        text = f"{MAX_REASONS} reasons hold already"
-        check = Check(
-            stage="limit",
-            name="reasons",
-            code="too_many_reasons",
-            verdict=REFUSE,
-            text=text,
-        )
-        change.refuse(facts, check, (check,))
         return False
     change.forget_reason(oldest)
     return True
+
+
+def _has_room(
+    change: Transition, facts: AttackFacts, before: ReasonEntry | None
+) -> bool:
+    """Return whether an attack's reason can be stored; report where it cannot."""
+    if before is not None or make_room(change):
+        return True
+    check = Check(
+        stage="limit",
+        name="reasons",
+        code="too_many_reasons",
+        verdict=REFUSE,
+        text=f"{MAX_REASONS} reasons hold already",
+    )
+    change.refuse(facts, check, (check,))
+    return False
 
 
 def previous_attack(old: Reason | None, attack: str) -> str:
@@ -232,7 +262,7 @@ def previous_attack(old: Reason | None, attack: str) -> str:
 def _reason(
     context: DecisionContext,
     facts: AttackFacts,
-    rule: Rule,
+    rule: str,
     wants: tuple[Want, ...],
     before: ReasonEntry | None,
 ) -> Reason:
@@ -248,7 +278,7 @@ def _reason(
         action=facts.action,
         event_id=facts.event_id,
         received_at=facts.received_at,
-        rule=rule.name,
+        rule=rule,
         policy_digest=context.policy.digest,
         hostgroup=facts.hostgroup,
         direction=facts.direction,
@@ -279,6 +309,9 @@ def _recompute(
             change.recompute(name, cause, facts=facts, checks=(*checks, *own))
             checks = checks[-1:]  # the first report has all of them
     change.set_fallback(key, cause)
+    for want, name in zip(reason.wants, keys, strict=True):
+        if want.fallback:
+            change.recompute(name, cause)
     for name in before.keys if before is not None and before.holds else ():
         if name not in keys:
             gone = Cause(
@@ -293,7 +326,6 @@ def cause_of(reason: Reason, because: str = SUPERSEDED) -> Cause:
     return Cause(
         text=f"{reason.action} by {reason.sensor or reason.by}: rule {reason.rule}",
         ended_because=because,
-        lease=reason.lease_ms / 1000,
         hostgroup=reason.hostgroup,
     )
 

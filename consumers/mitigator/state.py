@@ -6,14 +6,13 @@ entry, so that an earlier entry put back undoes it.
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from consumers.mitigation.measure import NOTIFY, Network, measure_of
 from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, WANTED
-from consumers.mitigator.call_order import NEVER, LastEvent
+from consumers.mitigator.call_order import NEVER, STATUS, LastEvent
 from consumers.mitigator.counts import Counts
 from consumers.mitigator.demand import Demand, Hold
 from consumers.mitigator.wants import measure_of_want, terms_of_want
@@ -112,10 +111,10 @@ class State:
     def put_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
         """Replace a reason; None forgets it."""
         self._remove_reason(key)
+        self._reasons_due.set(key, entry.due if entry else None)
         if entry is None:
             return
         self.reasons[key] = entry
-        self._reasons_due.set(entry.due, key)
         if not entry.holds:
             self.idle[key] = None
             return
@@ -142,12 +141,12 @@ class State:
         waits = entry is not None and _waits(entry.record)
         if not waits:
             self.waiting.pop(key, None)
+        self._mitigations_due.set(key, entry.due if entry else None)
         if entry is None:
             return
         self.mitigations[key] = entry
         self._states[entry.record.state] += 1
         self._count(entry.record, active=True)
-        self._mitigations_due.set(entry.due, key)
         if entry.record.state == ENDED and entry.record.kind != PAUSE:
             self.ended[key] = None
         if waits:
@@ -158,7 +157,12 @@ class State:
         entry = self.reasons.get(key)
         if entry is not None:
             reason = entry.reason
-            return LastEvent(reason.sequence, reason.attack, closes=reason.closed)
+            return LastEvent(
+                reason.sequence,
+                reason.attack,
+                closes=reason.closed,
+                is_status=reason.action == STATUS,
+            )
         return self.ignored.get(key, NEVER)
 
     def ignore(self, key: ReasonKey, event: LastEvent) -> None:
@@ -184,15 +188,16 @@ class State:
 
     def due_reasons(self, clock: float, most: int) -> list[ReasonKey]:
         """Take up to *most* reasons that have to be looked at."""
-        return self._reasons_due.take(
-            clock, most, lambda key, due: _due(self.reasons.get(key)) == due
-        )
+        return self._reasons_due.take(clock, most)
 
     def due_mitigations(self, clock: float, most: int) -> list[str]:
         """Take up to *most* mitigations that have to be looked at."""
-        return self._mitigations_due.take(
-            clock, most, lambda key, due: _due(self.mitigations.get(key)) == due
-        )
+        return self._mitigations_due.take(clock, most)
+
+    def sort_waiting(self) -> None:
+        """Put the proposals that only limits hold in order, the oldest in front."""
+        for name in sorted(self.waiting, key=self._age_of):
+            self.waiting.move_to_end(name)
 
     def last_report(self, key: ReasonKey) -> str | None:
         """Return the last text reported about a target, or None."""
@@ -204,6 +209,9 @@ class State:
             self._reported.pop(key, None)
         else:
             _remember(self._reported, key, text)
+
+    def _age_of(self, name: str) -> tuple[datetime, str]:
+        return self.mitigations[name].record.created_at, name
 
     def _remove_reason(self, key: ReasonKey) -> None:
         before = self.reasons.pop(key, None)
@@ -233,27 +241,31 @@ class State:
 
 
 class _Timers(Generic[K]):
-    """Moments at which entries are due; those that were moved are skipped."""
+    """The moment at which each key is due; the last one that was set counts."""
 
     def __init__(self) -> None:
+        self._due: dict[K, float] = {}
         self._heap: list[tuple[float, K]] = []
 
-    def set(self, due: float, key: K) -> None:
+    def set(self, key: K, due: float | None) -> None:
+        """Set when a key is due; None: never."""
+        if due is None:
+            self._due.pop(key, None)
+            return
+        self._due[key] = due
         heapq.heappush(self._heap, (due, key))
+        if len(self._heap) > 4 * len(self._due) + 8:  # mostly moments that moved
+            self._heap = [(moment, name) for name, moment in self._due.items()]
+            heapq.heapify(self._heap)
 
-    def take(
-        self, clock: float, most: int, is_valid: Callable[[K, float], bool]
-    ) -> list[K]:
-        taken: dict[K, None] = {}  # an entry may have been set twice
+    def take(self, clock: float, most: int) -> list[K]:
+        """Take up to *most* keys that are due; they are due again when set again."""
+        taken: dict[K, None] = {}  # a moment may have been set twice
         while self._heap and self._heap[0][0] <= clock and len(taken) < most:
             due, key = heapq.heappop(self._heap)
-            if is_valid(key, due):
+            if self._due.get(key) == due:
                 taken[key] = None
         return list(taken)
-
-
-def _due(entry: ReasonEntry | MitigationEntry | None) -> float | None:
-    return entry.due if entry is not None else None
 
 
 def _waits(record: Mitigation) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from consumers.mitigation.measure import NOTIFY, measure_of
-from consumers.mitigation.reason_key import OPERATOR, ReasonKey, key_of_reason
+from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey, key_of_reason
 from consumers.mitigation.states import (
     ENDED,
     GUARDRAIL,
@@ -21,6 +21,7 @@ from consumers.mitigation.states import (
     PROPOSED,
     WANTED,
 )
+from consumers.mitigator.counts import Counts
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
@@ -65,6 +66,7 @@ def restore(
         record = stored.record
         if isinstance(record, Mitigation):
             _restore_mitigation(context, state, record, stored.at, moment)
+    state.sort_waiting()
     for stored in sorted(reasons, key=lambda stored: stored.at):
         if isinstance(stored.record, Reason):
             _restore_reason(context, state, stored.record, stored.at, moment)
@@ -92,11 +94,12 @@ def apply_policy(change: Transition) -> None:
 
     It never starts or widens anything.
     """
+    holding = [pair for pair in change.state.reasons.items() if pair[1].holds]
     digest = change.context.policy.digest
-    holding = [(k, entry) for k, entry in change.state.reasons.items() if entry.holds]
+    changed = any(entry.reason.policy_digest != digest for _key, entry in holding)
     for key, entry in holding:
         _narrow(change, key, entry)
-    if any(entry.reason.policy_digest != digest for _key, entry in holding):
+    if changed:
         _apply_limits(change)
 
 
@@ -109,7 +112,12 @@ def _restore_reason(
     retention = context.closed_retention if reason.closed else context.ended_retention
     due = ends if holds else max(ends, clock - age) + retention
     keys = tuple(key_of_want(want) for want in reason.wants)
-    entry = ReasonEntry(reason, keys, ends, due, holds)
+    fallback = holds and any(
+        name in state.waiting
+        for name, want in zip(keys, reason.wants, strict=True)
+        if not want.fallback
+    )
+    entry = ReasonEntry(reason, keys, ends, due, holds, fallback)
     state.put_reason(key_of_reason(reason), entry)
 
 
@@ -144,7 +152,7 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
             continue
         action = action_of(context.policy, reason, fallback=want.fallback)
         if by_rule and action is not None:
-            lease = min(lease, max(action.lease, context.fastnetmon_ban_time))
+            lease = min(lease, _longest(context, reason, action))
         wants.append(kept)
     if tuple(wants) == reason.wants and left - lease < _PRECISION:
         return
@@ -164,17 +172,30 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 
+def _longest(context: DecisionContext, reason: Reason, action: Action) -> float:
+    """Return the longest lease that an action allows a reason, in seconds."""
+    if reason.renewals and reason.part == ATTACK:
+        return action.lease
+    return max(action.lease, context.fastnetmon_ban_time)
+
+
 def _apply_limits(change: Transition) -> None:
-    """Let the mitigations that started last become proposals where a limit is lower."""
+    """Let the mitigations that started last become proposals where a limit is lower.
+
+    What a person approved stays, and a hostgroup's measure that relieves a limit;
+    neither uses up the others' limits here.
+    """
     state = change.state
-    active = [
-        record
-        for record in state.active()
-        if record.state == WANTED and record.kind != NOTIFY and record.approved is None
-    ]
-    for record in sorted(active, key=lambda record: record.started_at, reverse=True):
-        held = _exceeded(change, record)
+    kept = {dry_run: Counts() for dry_run in state.counts}
+    subject = [record for record in state.active() if _is_subject(state, record)]
+    for record in sorted(subject, key=lambda record: record.started_at):
+        counts = kept[record.dry_run]
+        held = _exceeded(change, record, counts)
         if not held:
+            network = guardrails.protected_network(
+                measure_of(record), change.context.policy.limits.own
+            )
+            counts.add(network, record.customer)
             continue
         entry = state.mitigations[record.key]
         cause = f"lower limits: {', '.join(check.text for check in held)}"
@@ -187,25 +208,24 @@ def _apply_limits(change: Transition) -> None:
         )
         change.put_mitigation(record.key, lower, entry.ends)
         change.report(PROPOSED, cause, code=held[0].code, key=record.key, checks=held)
+    state.sort_waiting()
 
 
-def _exceeded(change: Transition, record: Mitigation) -> tuple[Check, ...]:
-    """Return the limits that would hold a mitigation if it were not counted yet."""
-    state, policy = change.state, change.context.policy
+def _is_subject(state: State, record: Mitigation) -> bool:
+    """Return whether a lower limit can end a mitigation."""
+    if record.state != WANTED or record.kind == NOTIFY or record.approved is not None:
+        return False
     demand = state.demands.get(record.key)
-    if demand is not None and all(terms.fallback for terms in demand.terms()):
-        return ()
-    measure = measure_of(record)
-    network = guardrails.protected_network(measure, policy.limits.own)
+    return demand is None or any(not terms.fallback for terms in demand.terms())
+
+
+def _exceeded(
+    change: Transition, record: Mitigation, counts: Counts
+) -> tuple[Check, ...]:
+    """Return the limits that hold a mitigation, whatever started before it."""
+    policy = change.context.policy
     customer = next((c for c in policy.customers if c.name == record.customer), None)
-    counts = state.counts[record.dry_run]
-    counts.remove(network, record.customer)
     checks = guardrails.check_limits(
-        measure, counts.view(change.moment.now), policy.limits, customer
+        measure_of(record), counts.view(change.moment.now), policy.limits, customer
     )
-    counts.add(network, record.customer)
-    return tuple(
-        check
-        for check in checks
-        if check.verdict == HOLD and check.code != "max_new_per_minute"
-    )
+    return tuple(check for check in checks if check.verdict == HOLD)

@@ -233,7 +233,9 @@ class TransactionalJournal:
                     offsets, consumer.consumer_group_metadata(), _TIMEOUT
                 )
             _commit(producer)
+            producer.poll(0)  # answers that came with the commit
         except KafkaException as exc:
+            producer.poll(0)
             error = self._refused or exc.args[0]
             if error.code() in _REFUSED:
                 raise RecordsRefused(f"a record was refused: {error.str()}") from exc

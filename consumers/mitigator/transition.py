@@ -16,7 +16,14 @@ from msgspec.structs import replace
 from consumers.mitigation.effects import describe
 from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, SUPPRESSED, WANTED
+from consumers.mitigation.states import (
+    ENDED,
+    PAUSE,
+    PROPOSED,
+    SUPERSEDED,
+    SUPPRESSED,
+    WANTED,
+)
 from consumers.mitigator.call_order import LastEvent
 from consumers.mitigator.demand import Demand
 from consumers.mitigator.next_record import Cause, Moment, Next, next_record
@@ -115,7 +122,9 @@ class Transition:
             else self.context.ended_retention
         )
         due = ends if holds else clock + retention
-        self._replace_reason(key, ReasonEntry(reason, keys, ends, due, holds))
+        before = self.state.reasons.get(key)
+        fallback = holds and before is not None and before.holds and before.fallback
+        self._replace_reason(key, ReasonEntry(reason, keys, ends, due, holds, fallback))
         if write:
             self.reasons[key] = reason
 
@@ -190,14 +199,15 @@ class Transition:
             return ""
         waited = key in self.state.waiting
         state = self._take(key, before, demand, after, facts, checks)
-        if demand is not None and waited != (key in self.state.waiting):
-            for reason in tuple(demand):
-                self.set_fallback(reason, cause)
+        self._switch_fallbacks(key, cause, waited=waited)
         return state
 
     def put_mitigation(self, key: str, record: Mitigation, ends: float) -> None:
         """Replace a mitigation with a record that a person's decision made."""
+        waited = key in self.state.waiting
         self._write(key, record, ends, ends)
+        cause = Cause(text=record.cause, ended_because=SUPERSEDED)
+        self._switch_fallbacks(key, cause, waited=waited)
 
     def forget_mitigation(self, key: str) -> None:
         """Forget a mitigation, with a tombstone."""
@@ -304,6 +314,12 @@ class Transition:
         self.state.put_mitigation(key, entry)
         self._undo.append(lambda: self.state.put_mitigation(key, before))
 
+    def _switch_fallbacks(self, key: str, cause: Cause, *, waited: bool) -> None:
+        """Switch fallbacks where a mitigation began or ceased to wait for a limit."""
+        if waited != (key in self.state.waiting):
+            for reason in tuple(self.state.demands.get(key, ())):
+                self.set_fallback(reason, cause)
+
     def _customer_of(self, measure: Measure) -> str | None:
         policy = self.context.policy
         network = guardrails.protected_network(measure, policy.limits.own)
@@ -398,6 +414,7 @@ class Transition:
             (old.dry_reasons, record.dry_reasons),
         )
         same = all(_magnitude(one) == _magnitude(other) for one, other in counts)
+        same = same and old.held_by == record.held_by
         if not same or not -1.0 < gained < old.lease_ms / 1000 * _RENEW_AFTER:
             return None
         if gained <= 0:

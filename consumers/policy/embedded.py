@@ -1,11 +1,13 @@
 """IPv4 addresses inside IPv6 addresses: NAT64, 6to4 and IPv4-mapped forms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from consumers.mitigation.measure import Network
 from consumers.policy.networks import within
 
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _FORMS: Final[tuple[tuple[IPv6Network, tuple[range, ...]], ...]] = (
     (IPv6Network("64:ff9b::/96"), (range(96, 128),)),  # RFC 6052
     # RFC 8215; RFC 6052, section 2.2, has these places of the IPv4 address, which
@@ -15,7 +17,7 @@ _FORMS: Final[tuple[tuple[IPv6Network, tuple[range, ...]], ...]] = (
     (IPv6Network("64:ff9b:1::/48"), (range(72, 104),)),
     (IPv6Network("64:ff9b:1::/48"), (range(96, 128),)),
     (IPv6Network("2002::/16"), (range(16, 48),)),  # 6to4, RFC 3056
-    (IPv6Network("::ffff:0:0/96"), (range(96, 128),)),  # mapped, RFC 4291
+    (_MAPPED, (range(96, 128),)),  # RFC 4291
 )
 
 
@@ -34,3 +36,11 @@ def embedded_networks(network: IPv6Network) -> Iterator[IPv4Network]:
             )
             start = int(known.ljust(32, "0"), 2)
             yield IPv4Network((start, len(known)))
+
+
+def with_mapped(networks: Iterable[Network]) -> Iterator[Network]:
+    """Yield networks, and the IPv4 networks of those that are IPv4-mapped."""
+    for network in networks:
+        yield network
+        if isinstance(network, IPv6Network) and within(network, _MAPPED):
+            yield from embedded_networks(network)

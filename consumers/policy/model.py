@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, NOTIFY, Network
+from consumers.policy.embedded import with_mapped
 from consumers.policy.networks import NetworkSet
 from fnm_bus.event import FlowThen
 
@@ -166,8 +167,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name, networks in (
             ("own", self.own_networks),
-            ("infrastructure_set", self.infrastructure),
-            ("protected_set", self.protected_prefixes),
+            ("infrastructure_set", with_mapped(self.infrastructure)),
+            ("protected_set", with_mapped(self.protected_prefixes)),
         ):
             object.__setattr__(self, name, NetworkSet(networks))
 

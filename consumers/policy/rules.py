@@ -13,7 +13,7 @@ from consumers.policy.model import BLOCKING, Customer, Match, Policy, Rule
 from consumers.policy.networks import NetworkSet, within
 from fnm_bus.event import Check
 
-__all__ = ["Decision", "customer_of", "decide", "mismatch", "within"]
+__all__ = ["Decision", "customer_of", "decide", "mismatch", "mismatch_code", "within"]
 
 _LISTED = 5
 """Networks or words in a text."""
@@ -65,6 +65,16 @@ def mismatch(facts: AttackFacts, match: Match) -> str:
     """
     fault = _first_mismatch(facts, match, NetworkSet(facts.networks))
     return fault.text if fault else ""
+
+
+def mismatch_code(facts: AttackFacts, match: Match) -> str:
+    """Return the code of the first condition that *facts* do not meet, or "".
+
+    It is the condition's key in the policy file; `pps` or `bits` when the event has no
+    size.
+    """
+    fault = _first_mismatch(facts, match, NetworkSet(facts.networks))
+    return fault.code if fault else ""
 
 
 def customer_of(network: Network, customers: tuple[Customer, ...]) -> Customer | None:

@@ -5,8 +5,15 @@ from datetime import datetime
 from math import inf
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from consumers.policy.facts import CLOSES
-from consumers.mitigator.state import SUPPRESSED
+from consumers.mitigation.states import (
+    GUARDRAIL,
+    LEASE,
+    OPERATOR,
+    POLICY,
+    SUPERSEDED,
+    SUPPRESSED,
+    UNBAN,
+)
 from fnm_bus.event import EPOCH, Mitigation
 
 T = TypeVar("T")
@@ -17,15 +24,15 @@ OVER: Final = "ended"
 PAUSED: Final = "paused"
 RESUMED: Final = "resumed"
 
-UNBAN: Final = "unban"
-LEASE: Final = "lease"
 SILENT: Final = "silent"
-PERSON: Final = "person"
 OTHER: Final = "other"
-WHY: Final = (UNBAN, LEASE, SILENT, PERSON, OTHER)
-"""Why mitigations end; SILENT: the lease ran out and the mitigator did not say so."""
+_CODES: Final = (UNBAN, LEASE, OPERATOR, POLICY, GUARDRAIL, SUPERSEDED)
+WHY: Final = (*_CODES, SILENT, OTHER)
+"""Why mitigations end: `ended_because` of their records; SILENT when the lease expired
+and the mitigator wrote no record; OTHER for a code that this version does not know."""
 
-_BY_PEOPLE: Final = ("ended by ", "denied by ", "paused by ")
+_DEFAULT_HOSTGROUP: Final = "global"
+"""FastNetMon's hostgroup of every host that has no other."""
 
 
 class Group(NamedTuple):
@@ -43,7 +50,7 @@ class Group(NamedTuple):
 class Change(NamedTuple):
     """One change, named so that it has the same name when it is read again."""
 
-    started_at: datetime
+    created_at: datetime
     key: str
     state: str
 
@@ -75,12 +82,15 @@ class Bulletin(NamedTuple, Generic[T]):
         first: the storm's first mitigation.
         again: how many storms with the same first mitigation were over before.
         mark: the first of the changes that are told.
-        members: the storm's mitigations, those that started first in front.
+        members: the storm's mitigations, those that started first in front; of PAUSED
+            and RESUMED the active ones of all storms.
         fresh: keys of those that started since the last bulletin.
         changed: keys of those that changed since then.
         gone: (kind, why) → mitigations that ended so long ago that only their number
             is known; they are not among *members*.
         tokens: what came with the changes.
+        paused: whether everything is paused.
+        pause: the record that paused or resumed; None for a storm.
     """
 
     status: str
@@ -93,23 +103,22 @@ class Bulletin(NamedTuple, Generic[T]):
     changed: frozenset[str]
     gone: Mapping[tuple[str, str], int]
     tokens: tuple[T, ...]
+    paused: bool = False
+    pause: Mitigation | None = None
 
 
 def group_of(mitigation: Mitigation) -> Group:
     """Return the hostgroup, else the customer, else the group of all others."""
-    if mitigation.group:
-        return Group("hostgroup", mitigation.group)
+    if mitigation.hostgroup and mitigation.hostgroup != _DEFAULT_HOSTGROUP:
+        return Group("hostgroup", mitigation.hostgroup)
     if mitigation.customer:
         return Group("customer", mitigation.customer)
     return Group("all", "")
 
 
-def why_over(before: Mitigation, after: Mitigation) -> str:
-    """Return why *after* says that *before* does not stand any more."""
-    word, _, rest = after.cause.partition(" ")
-    if after.state == SUPPRESSED or after.cause.startswith(_BY_PEOPLE):
-        return PERSON
-    if word in CLOSES and rest.startswith("by "):
-        return UNBAN
-    ran_out = EPOCH < before.expires_at <= after.changed_at
-    return LEASE if ran_out or "lease ran out" in after.cause else OTHER
+def why_over(mitigation: Mitigation) -> str:
+    """Return why a record reports that its mitigation is not active: one of WHY."""
+    if mitigation.state == SUPPRESSED:
+        return OPERATOR
+    code = mitigation.ended_because
+    return code if code in _CODES else OTHER

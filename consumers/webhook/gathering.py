@@ -61,7 +61,7 @@ class Gathering(Generic[T]):
         self.members[member.mitigation.key] = member
         if not self.told:
             it = member.mitigation
-            found = Change(it.started_at, it.key, "")
+            found = Change(it.created_at, it.key, "")
             self.first = min(self.first or found, found)
 
     def stir(self, member: Member, state: str, now: float) -> None:
@@ -71,7 +71,7 @@ class Gathering(Generic[T]):
         if not self.changed or not self.standing:
             self.stirred = now
         self.changed.add(it.key)
-        mark = Change(it.started_at, it.key, state)
+        mark = Change(it.created_at, it.key, state)
         self.mark = min(self.mark or mark, mark)
 
     def due_at(self, wait: float, interval: float) -> float:
@@ -84,8 +84,8 @@ class Gathering(Generic[T]):
             return inf
         return max(self.last + interval, self.stirred + wait)
 
-    def tell(self, now: float, again: int) -> Bulletin[T]:
-        """Return what changed and begin to gather anew."""
+    def tell(self, now: float, again: int, *, paused: bool = False) -> Bulletin[T]:
+        """Return what changed since the last bulletin, and gather for the next one."""
         status = STARTED if not self.told else CONTINUES if self.standing else OVER
         nothing = Change(EPOCH, "", "")
         bulletin = Bulletin(
@@ -94,23 +94,25 @@ class Gathering(Generic[T]):
             first=self.first or nothing,
             again=again,
             mark=self.mark or nothing,
-            members=tuple(sorted(self.members.values(), key=_started)),
+            members=tuple(sorted(self.members.values(), key=creation)),
             fresh=frozenset(self.fresh),
             changed=frozenset(self.changed),
             gone=dict(self.gone),
             tokens=tuple(self.tokens),
+            paused=paused,
         )
         self.told, self.last, self.mark = True, now, None
         self.fresh, self.changed, self.tokens = set(), set(), []
         return bulletin
 
-    def fold(self) -> list[str]:
-        """Only count what ended long ago; return the keys that are forgotten so."""
-        over = [key for key, it in self.members.items() if it.over]
-        old = over[: max(0, len(over) - _KEPT)]
+    def fold(self, most: int | None = None) -> list[str]:
+        """Count ended members that exceed *most*; return the keys that are dropped."""
+        most = _KEPT if most is None else most
+        over = [key for key, member in self.members.items() if member.over]
+        old = over[: max(0, len(over) - most)]
         for key in old:
-            it = self.members.pop(key)
-            self.gone[it.mitigation.kind, it.over] += 1
+            member = self.members.pop(key)
+            self.gone[member.mitigation.kind, member.over] += 1
         return old
 
 
@@ -119,18 +121,18 @@ def chain(members: list[Member], wait: timedelta) -> list[Member]:
     found = [it for it in members if not it.over]
     if not found:
         return []
-    since = min(it.mitigation.started_at for it in found)
+    since = min(it.mitigation.created_at for it in found)
     for it in sorted((it for it in members if it.over), key=_ended, reverse=True):
         if it.over_at < since - wait:
             break
         found.append(it)
-        since = min(since, it.mitigation.started_at)
+        since = min(since, it.mitigation.created_at)
     return found
 
 
-def _started(member: Member) -> Change:
-    it = member.mitigation
-    return Change(it.started_at, it.key, "")
+def creation(member: Member) -> Change:
+    """Return what sorts members: time of creation, then key."""
+    return Change(member.mitigation.created_at, member.mitigation.key, "")
 
 
 def _ended(member: Member) -> datetime:

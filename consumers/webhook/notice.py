@@ -29,7 +29,7 @@ def notice_of(bulletin: Bulletin[Any], at: datetime) -> Notice:
     """
     notice = counted(bulletin, at)
     first = bulletin.first
-    storm = (*bulletin.group, first.key, first.started_at, bulletin.again)
+    storm = (*bulletin.group, first.key, first.created_at, bulletin.again)
     mark = bulletin.mark if bulletin.status == CONTINUES else ()
     return replace(
         notice,

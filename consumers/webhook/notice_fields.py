@@ -7,12 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.mitigator.state import PROPOSED
+from consumers.mitigation.measure import NOTIFY
+from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.webhook.bulletin import (
     CONTINUES,
     OVER,
-    PAUSED,
-    RESUMED,
     WHY,
     Bulletin,
     Member,
@@ -35,11 +34,12 @@ class Whose(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attack(msgspec.Struct, frozen=True, kw_only=True):
-    """One attack, in packets/s and bit/s."""
+    """One attack: its size in its direction, in packets/s and bit/s."""
 
     target: str
     sensor: str
-    attack_uuid: str | None
+    attack: str | None
+    direction: str | None
     pps: int | None
     bits: int | None
 
@@ -60,7 +60,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     customer: str | None
     dry_run: bool
-    started_at: datetime
+    reasons: int
+    by: str | None
+    created_at: datetime
+    started_at: datetime | None
     expires_at: datetime | None
     ended_at: datetime | None
     why: str | None
@@ -74,6 +77,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     storm: str = ""
     status: str
+    paused: bool
     group: Whose
     at: datetime
     title: str = ""
@@ -89,7 +93,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     ended: int
     changed: int
     dry_run: int
+    pending: int
+    informing: int
+    informing_now: int
     kinds: Mapping[str, int]
+    live: Mapping[str, int]
     ends: Mapping[str, int]
     causes: tuple[Cause, ...]
     largest: tuple[Attack, ...]
@@ -104,42 +112,50 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 def counted(bulletin: Bulletin[Any], at: datetime) -> Notice:
     """Return the notice of a bulletin made at *at*, without keys and texts."""
     status, members = bulletin.status, bulletin.members
-    button = status in {PAUSED, RESUMED}
-    standing = [it for it in members if not it.over]
+    standing = [member for member in members if not member.over]
+    live = [member for member in standing if _is_live(member.mitigation)]
     news = [it for it in members if it.mitigation.key in bulletin.changed]
     told = news if status == CONTINUES else members
+    if bulletin.pause is not None:
+        told = live
     gone = sum(bulletin.gone.values())
-    over_at = max((it.over_at for it in members), default=EPOCH)
+    over_at = max((member.over_at for member in members), default=EPOCH)
     ended_at = over_at if status == OVER else None
-    since = bulletin.first.started_at
+    since = bulletin.first.created_at
     prefixes = _prefixes(told)
     over_before = 0 if status == CONTINUES else gone
+    kinds = _kinds(bulletin)
     return Notice(
         status=status,
+        paused=bulletin.paused,
         group=Whose(kind=bulletin.group.kind, name=bulletin.group.name or None),
         at=at,
         since=since,
-        until=_time(max((it.mitigation.expires_at for it in standing), default=EPOCH)),
+        until=_time(max(map(_expiry, standing), default=EPOCH)),
         ended_at=ended_at,
         seconds=max(0, round(((ended_at or at) - since).total_seconds())),
-        total=0 if button else len(members) + gone,
-        standing=0 if button else len(standing),
+        total=len(members) + gone,
+        standing=len(standing),
         proposed=sum(it.mitigation.state == PROPOSED for it in standing),
         started=len(bulletin.fresh),
         ended=sum(bool(it.over) for it in news),
         changed=sum(
             not it.over and it.mitigation.key not in bulletin.fresh for it in news
         ),
-        dry_run=sum(it.mitigation.dry_run for it in members),
-        kinds={} if button else _kinds(bulletin),
+        dry_run=sum(it.mitigation.dry_run for it in members if not _informs(it)),
+        pending=sum(_has_pending(it.mitigation) for it in standing),
+        informing=kinds.get(NOTIFY, 0),
+        informing_now=sum(map(_informs, standing)),
+        kinds=kinds,
+        live=_count_kinds(live),
         ends=_ends(bulletin, news),
-        causes=_causes(news),
+        causes=_causes(bulletin, news),
         largest=_largest(told),
         prefixes=prefixes[:_PREFIXES],
         more_prefixes=max(0, len(prefixes) - _PREFIXES) + over_before,
         rules=_names(one.rule for it in told for one in it.mitigation.reasons),
         sensors=_names(one.sensor for it in told for one in it.mitigation.reasons),
-        mitigations=() if button else tuple(_item(it) for it in told[:_LISTED]),
+        mitigations=tuple(_item(member) for member in told[:_LISTED]),
         more_mitigations=max(0, len(told) - _LISTED) + over_before,
     )
 
@@ -151,11 +167,36 @@ def prefix_of(mitigation: Mitigation) -> str:
     return mitigation.flow.destination_prefix or mitigation.flow.source_prefix or "any"
 
 
+def _informs(member: Member) -> bool:
+    """Return whether a mitigation only informs: nothing is blocked."""
+    return member.mitigation.kind == NOTIFY
+
+
+def _is_live(mitigation: Mitigation) -> bool:
+    """Return whether enforcers put it in force while nothing is paused."""
+    touches = mitigation.kind != NOTIFY and not mitigation.dry_run
+    return touches and mitigation.state == WANTED
+
+
+def _has_pending(mitigation: Mitigation) -> bool:
+    return mitigation.state == WANTED and mitigation.pending is not None
+
+
+def _expiry(member: Member) -> datetime:
+    """Return when a mitigation expires; EPOCH for one that only informs."""
+    return EPOCH if _informs(member) else member.mitigation.expires_at
+
+
+def _count_kinds(members: Iterable[Member]) -> Mapping[str, int]:
+    counts = Counter(member.mitigation.kind for member in members)
+    return dict(sorted(counts.items()))
+
+
 def _kinds(bulletin: Bulletin[Any]) -> Mapping[str, int]:
-    found = Counter(it.mitigation.kind for it in bulletin.members)
+    counts = Counter(_count_kinds(bulletin.members))
     for (kind, _why), count in bulletin.gone.items():
-        found[kind] += count
-    return dict(sorted(found.items()))
+        counts[kind] += count
+    return dict(sorted(counts.items()))
 
 
 def _ends(bulletin: Bulletin[Any], news: Iterable[Member]) -> Mapping[str, int]:
@@ -167,22 +208,26 @@ def _ends(bulletin: Bulletin[Any], news: Iterable[Member]) -> Mapping[str, int]:
     return {why: found[why] for why in WHY if found[why]}
 
 
-def _causes(news: Iterable[Member]) -> tuple[Cause, ...]:
-    found = Counter(it.cause for it in news if it.cause).most_common(_CAUSES)
-    return tuple(Cause(cause=cause, count=count) for cause, count in found)
+def _causes(bulletin: Bulletin[Any], news: Iterable[Member]) -> tuple[Cause, ...]:
+    sentences = [member.cause for member in news]
+    if bulletin.pause is not None:
+        sentences = [bulletin.pause.cause]
+    counts = Counter(cause for cause in sentences if cause).most_common(_CAUSES)
+    return tuple(Cause(cause=cause, count=count) for cause, count in counts)
 
 
 def _attacks(member: Member) -> list[Attack]:
     return [
         Attack(
-            target=it.target,
-            sensor=it.sensor,
-            attack_uuid=it.attack_uuid,
-            pps=it.pps,
-            bits=it.bits,
+            target=reason.target,
+            sensor=reason.sensor,
+            attack=reason.attack or None,
+            direction=reason.direction or None,
+            pps=reason.pps,
+            bits=reason.bits,
         )
-        for it in member.mitigation.reasons
-        if it.pps or it.bits
+        for reason in member.mitigation.reasons
+        if reason.pps or reason.bits
     ]
 
 
@@ -191,9 +236,9 @@ def _size(attack: Attack) -> tuple[int, int]:
 
 
 def _largest(members: Iterable[Member]) -> tuple[Attack, ...]:
-    found: dict[tuple[str, str], Attack] = {}
+    found: dict[tuple[str, str, str | None], Attack] = {}
     for it in (one for member in members for one in _attacks(member)):
-        place = it.target, it.sensor
+        place = it.target, it.sensor, it.direction
         if place not in found or _size(found[place]) < _size(it):
             found[place] = it
     return tuple(sorted(found.values(), key=_size, reverse=True)[:_LARGEST])
@@ -222,7 +267,10 @@ def _item(member: Member) -> Item:
         prefix=prefix_of(it),
         customer=it.customer,
         dry_run=it.dry_run,
-        started_at=it.started_at,
+        reasons=it.live_reasons + it.pending_reasons + it.dry_reasons,
+        by=it.by or None,
+        created_at=it.created_at,
+        started_at=_time(it.started_at),
         expires_at=_time(it.expires_at),
         ended_at=member.over_at if member.over else None,
         why=member.over or None,

@@ -4,17 +4,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
+from consumers.mitigation.measure import NOTIFY
+from consumers.mitigation.states import (
+    GUARDRAIL,
+    LEASE,
+    OPERATOR,
+    POLICY,
+    SUPERSEDED,
+    UNBAN,
+)
 from consumers.webhook.bulletin import (
     CONTINUES,
-    LEASE,
     OTHER,
     OVER,
     PAUSED,
-    PERSON,
     RESUMED,
     SILENT,
     STARTED,
-    UNBAN,
 )
 from consumers.webhook.notice_fields import Attack, Notice
 
@@ -22,7 +28,10 @@ _CAUSE: Final = 200
 _NAMES: Final = 10
 _WHY: Final[Mapping[str, str]] = {
     UNBAN: "by an unban",
-    PERSON: "by a person",
+    OPERATOR: "by a person",
+    POLICY: "because the policy changed",
+    GUARDRAIL: "because a guardrail refuses it",
+    SUPERSEDED: "because another measure replaces it",
     LEASE: "because the LEASE RAN OUT",
     SILENT: "because the LEASE RAN OUT, without a word from the mitigator",
     OTHER: "for another reason",
@@ -39,16 +48,19 @@ def title(notice: Notice) -> str:
     """Return one line that says what happened, and whose storm it is."""
     match notice.status:
         case "paused":
-            return "Paused: no mitigations until somebody resumes"
+            return "Paused: everything is withdrawn until somebody resumes"
+        case "resumed" if notice.live:
+            return "Resumed: mitigations that still have a reason are back"
         case "resumed":
-            return "Resumed: mitigations start again"
+            return "Resumed: no mitigation is wanted"
         case "started":
-            what = f"{_many(notice.total)} started"
+            headline = _started_title(notice)
         case "continues":
-            what = f"Going on: {_news(notice)}; {notice.standing} stand"
+            headline = _continues_title(notice)
         case _:
-            what = f"It is over: {_many(notice.total)} ended"
-    return f"{what} ({_whose(notice)})"
+            headline = f"It is over: {_over_title(notice)}"
+    masked = ", paused: nothing is in force" if _is_masked(notice) else ""
+    return f"{headline}{masked} ({_whose(notice)})"
 
 
 def text(notice: Notice) -> str:
@@ -56,20 +68,65 @@ def text(notice: Notice) -> str:
     return "\n".join(_clean(it) for it in _LINES[notice.status](notice))
 
 
+def _started_title(notice: Notice) -> str:
+    blocking, informing = notice.total - notice.informing, notice.informing
+    if not blocking:
+        return f"{_count(informing, 'attack')}, nothing blocked"
+    also = f"; nothing blocked for {_count(informing, 'attack')}" if informing else ""
+    return f"{_count(blocking, 'mitigation')} started{also}"
+
+
+def _continues_title(notice: Notice) -> str:
+    blocking = notice.standing - notice.informing_now
+    attacks = _count(notice.informing_now, "attack")
+    parts = [f"Going on: {_news(notice)}"]
+    if blocking or not notice.informing:
+        parts.append(f"{blocking} active")
+    if notice.informing_now:
+        only = f"{attacks}, nothing blocked"
+        parts.append(f"nothing blocked for {attacks}" if blocking else only)
+    return "; ".join(parts)
+
+
+def _over_title(notice: Notice) -> str:
+    blocking, informing = notice.total - notice.informing, notice.informing
+    attacks = _count(informing, "attack")
+    if not blocking:
+        return f"{attacks} ended, nothing was blocked"
+    also = f"; nothing was blocked for {attacks}" if informing else ""
+    return f"{_count(blocking, 'mitigation')} ended{also}"
+
+
 def _started(notice: Notice) -> Iterator[str]:
-    yield f"{_many(notice.total)} started: {_counts(notice.kinds)}{_marks(notice)}."
+    blocking = notice.total - notice.informing
+    if blocking:
+        counts = f"{_blocking_kinds(notice.kinds)}{_marks(notice)}"
+        yield f"{_count(blocking, 'mitigation')} started: {counts}."
+    if notice.informing:
+        attacks = _count(notice.informing, "attack")
+        yield f"{attacks}, nothing blocked: the policy only informs."
     if notice.ended:
         yield f"{notice.ended} of them ended already: {_why(notice)}."
+    yield from _masked(notice)
     yield from _alarms(notice)
     yield from _details(notice)
     yield f"Since {_time(notice.since)}{_until(notice)}."
 
 
 def _continues(notice: Notice) -> Iterator[str]:
+    blocking = notice.total - notice.informing
     yield f"Since the last notice: {_news(notice)}."
-    yield f"{notice.standing} of {notice.total} stand{_marks(notice)}."
+    if blocking:
+        active = notice.standing - notice.informing_now
+        total = _count(blocking, "mitigation")
+        yield f"{active} of {total} active{_marks(notice)}."
+    if notice.informing:
+        attacks = _count(notice.informing, "attack")
+        active = notice.informing_now
+        yield f"{active} of {attacks} active, nothing blocked: the policy only informs."
     if notice.ended:
         yield f"Ended {_why(notice)}."
+    yield from _masked(notice)
     yield from _alarms(notice)
     yield from _said(notice)
     yield from _details(notice)
@@ -78,8 +135,13 @@ def _continues(notice: Notice) -> Iterator[str]:
 
 def _over(notice: Notice) -> Iterator[str]:
     lasted = _duration(notice.seconds)
-    counts = _counts(notice.kinds)
-    yield f"{_many(notice.total)} ended, none stands: {counts}{_marks(notice)}."
+    blocking = notice.total - notice.informing
+    if blocking:
+        counts = f"{_blocking_kinds(notice.kinds)}{_marks(notice)}"
+        yield f"{_count(blocking, 'mitigation')} ended, none is active: {counts}."
+    if notice.informing:
+        attacks = _count(notice.informing, "attack")
+        yield f"{attacks} ended, nothing was blocked: the policy only informs."
     yield f"Ended {_why(notice)}."
     yield from _alarms(notice)
     yield from _said(notice)
@@ -89,14 +151,17 @@ def _over(notice: Notice) -> Iterator[str]:
 
 
 def _paused(notice: Notice) -> Iterator[str]:
-    yield "The red button: what stood is ended, and no new mitigation starts."
+    yield f"Withdrawn by all enforcers: {_counts(notice.live) or 'none'}."
+    yield "Decisions and leases continue; nothing is in force until somebody resumes."
     yield from _said(notice)
+    yield from _details(notice)
     yield f"Since {_time(notice.since)}."
 
 
 def _resumed(notice: Notice) -> Iterator[str]:
-    yield "Mitigations start again."
+    yield f"Back in force: {_counts(notice.live) or 'none'}."
     yield from _said(notice)
+    yield from _details(notice)
     yield f"Since {_time(notice.since)}."
 
 
@@ -144,6 +209,9 @@ def _marks(notice: Notice) -> str:
     if notice.proposed:
         verb = "waits" if notice.proposed == 1 else "wait"
         found += f"; {notice.proposed} {verb} for approval"
+    if notice.pending:
+        waits = "has a change that waits", "have changes that wait"
+        found += f"; {notice.pending} {waits[notice.pending > 1]} for approval"
     if notice.dry_run:
         found += f"; {notice.dry_run} only as a dry run"
     return found
@@ -165,8 +233,22 @@ def _until(notice: Notice) -> str:
     return f"; until {_time(notice.until)} unless renewed"
 
 
-def _many(count: int) -> str:
-    return f"{count} mitigation" if count == 1 else f"{count} mitigations"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _is_masked(notice: Notice) -> bool:
+    """Return whether a pause keeps mitigations of the storm from being in force."""
+    return notice.paused and bool(notice.live)
+
+
+def _masked(notice: Notice) -> Iterator[str]:
+    if _is_masked(notice):
+        yield "Paused: nothing is in force until somebody resumes."
+
+
+def _blocking_kinds(kinds: Mapping[str, int]) -> str:
+    return _counts({kind: count for kind, count in kinds.items() if kind != NOTIFY})
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -185,7 +267,8 @@ def _attack(attack: Attack) -> str:
     sizes = ((attack.bits, "bit/s"), (attack.pps, "pps"))
     parts = [_scaled(value, unit) for value, unit in sizes if value is not None]
     sensor = f" ({attack.sensor})" if attack.sensor else ""
-    return f"{attack.target} {', '.join(parts)}{sensor}"
+    direction = f"{attack.direction} " if attack.direction else ""
+    return f"{attack.target} {direction}{', '.join(parts)}{sensor}"
 
 
 def _scaled(value: float, unit: str) -> str:

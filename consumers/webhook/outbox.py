@@ -22,6 +22,9 @@ _LONGEST: Final = 60.0
 """Seconds between attempts, at first and at most; each is shortened by chance."""
 _LONGEST_ASKED: Final = 300.0
 """Seconds for which a server may ask us to wait."""
+_MAX_WAITING: Final = 1000
+_MAX_BYTES: Final = 64 << 20
+"""Notices that wait, and the bytes of their bodies; from then on it is full."""
 
 
 class Sending(Protocol[T]):
@@ -36,6 +39,10 @@ class Sending(Protocol[T]):
     @property
     def idle(self) -> bool:
         """Whether nothing waits."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no further notice should be made now."""
 
     def close(self, seconds: float) -> None:
         """End within *seconds*."""
@@ -62,6 +69,11 @@ class Logged(Generic[T]):
         """Whether nothing waits."""
         return not self._done
 
+    @property
+    def full(self) -> bool:
+        """Never: nothing waits long."""
+        return False
+
     def close(self, seconds: float) -> None:
         """Do nothing."""
 
@@ -78,7 +90,8 @@ class Outbox(Generic[T]):
         self._post = post
         self._give_up = give_up
         self._waiting: deque[tuple[Letter, T, float]] = deque()
-        self._done: deque[T] = deque()
+        self._done: deque[tuple[T, int]] = deque()
+        self._bytes = 0
         self._news = threading.Semaphore(0)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -89,6 +102,7 @@ class Outbox(Generic[T]):
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="post", daemon=True)
             self._thread.start()
+        self._bytes += len(letter.body)
         self._waiting.append((letter, token, time.monotonic()))
         self._news.release()
 
@@ -100,12 +114,23 @@ class Outbox(Generic[T]):
         """
         if self._broken is not None:
             raise self._broken
-        return [self._done.popleft() for _ in range(len(self._done))]
+        tokens = []
+        for _ in range(len(self._done)):
+            token, size = self._done.popleft()
+            # Only the caller's thread touches the sum.
+            self._bytes -= size
+            tokens.append(token)
+        return tokens
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits, neither to be sent nor to be asked for by `done`."""
         return not self._waiting and not self._done
+
+    @property
+    def full(self) -> bool:
+        """Whether too many notices, or too many bytes, wait."""
+        return len(self._waiting) >= _MAX_WAITING or self._bytes >= _MAX_BYTES
 
     def close(self, seconds: float) -> None:
         """Let the attempt that goes on end, for up to *seconds*; begin no other."""
@@ -126,7 +151,7 @@ class Outbox(Generic[T]):
             if self._waiting and not self._stopping.is_set():
                 letter, token, since = self._waiting[0]
                 if self._sent(letter, since):
-                    self._done.append(token)
+                    self._done.append((token, len(letter.body)))
                     self._waiting.popleft()
 
     def _sent(self, letter: Letter, since: float) -> bool:

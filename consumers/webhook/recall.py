@@ -6,9 +6,9 @@ before a restart, so the program needs no file of its own.
 
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -16,28 +16,41 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from msgspec.structs import replace
 
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.state import PAUSE, PROPOSED, WANTED
+from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.webhook.bulletin import Member, why_over
 from fnm_bus.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
-from fnm_bus.event import EPOCH, Mitigation
+from fnm_bus.event import Mitigation
 from fnm_bus.reader import Read, Reader
 
 log = logging.getLogger(__name__)
 
 _ANSWER: Final = 10.0
-_OLD: Final = timedelta(days=1)
-"""A lease that ran out longer ago is not told after a restart."""
+_OLD: Final = 86_400.0
+"""Seconds; a lease that expired longer ago is not reported after a restart."""
+_MAX_RECORDS: Final = 50_000
+"""Keys that are recalled; those written longest ago are dropped beyond that."""
 
 
-def offsets(settings: Mapping[str, str], group: str, topic: str) -> Mapping[int, int]:
-    """Return partition → the group's offset; nothing for a group that is new.
+class Position(NamedTuple):
+    """Where a consumer group is.
 
-    A new group is put to the end, for good: a partition without an offset would be
-    begun at its end after every restart, and what came meanwhile would be lost.
+    Attributes:
+        offsets: partition → the group's offset.
+        is_new: whether the group had no offset before.
+    """
+
+    offsets: Mapping[int, int]
+    is_new: bool
+
+
+def position(settings: Mapping[str, str], group: str, topic: str) -> Position:
+    """Return where the group is; a group that is new is put to the end, for good.
+
+    A partition without an offset would be begun at its end after every restart, and
+    what came meanwhile would be lost.
 
     Raises:
         ConfigError: librdkafka refuses the settings.
@@ -50,7 +63,7 @@ def offsets(settings: Mapping[str, str], group: str, topic: str) -> Mapping[int,
     except KafkaException as exc:
         raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
     try:
-        return _offsets(consumer, topic)
+        return _position(consumer, topic)
     except KafkaException as exc:
         raise BrokerUnavailable(f"{topic}: {exc.args[0].str()}") from exc
     finally:
@@ -62,8 +75,10 @@ def recalled(
 ) -> list[Read]:
     """Return the latest record of each key below the offsets; no tombstones.
 
+    Records come in the order in which they were written to their partition.
+
     Raises:
-        BrokerUnavailable, ConfigError, TopicRefused: as `offsets`.
+        BrokerUnavailable, ConfigError, TopicRefused: as `position`.
     """
     found: dict[bytes | None, Read] = {}
     if not any(below.values()):
@@ -73,44 +88,59 @@ def recalled(
             for it in reader.read(1.0):
                 if it.offset >= below.get(it.partition, 0):
                     continue
+                found.pop(it.key, None)
                 if it.value:
                     found[it.key] = it
-                else:
-                    found.pop(it.key, None)
+                if len(found) > _MAX_RECORDS:
+                    del found[next(iter(found))]
             reader.check()
     return list(found.values())
 
 
-def ends_of(mitigation: Mitigation, at: datetime) -> float:
-    """Return when a lease runs out on the clock of `snapshot.now`; `inf` without one.
+def ends_of(mitigation: Mitigation, at: datetime, broker_time: float) -> float:
+    """Return when a lease expires on the clock of `boottime`; `inf` without one.
 
-    It runs from the broker's time of the record. What ran out before it was read ends
-    now at the earliest: its renewal may be the next record.
+    What is left of a lease is counted on the broker's clock alone, and is never more
+    than the lease. A lease that expired before its record was read ends now at the
+    earliest: its renewal may be the next record.
+
+    Args:
+        mitigation: its `lease_ms` counts from *at*.
+        at: the broker's time of the record.
+        broker_time: the broker's time now, seconds since 1970.
     """
     if not mitigation.lease_ms:
         return inf
-    gone = (datetime.now(UTC) - at).total_seconds()
-    return boottime() + max(mitigation.lease_ms / 1000 - gone, 0.0)
+    lease = mitigation.lease_ms / 1000
+    left = lease - (broker_time - at.timestamp())
+    return boottime() + min(max(left, 0.0), lease)
 
 
-def members_of(told: Iterable[Read]) -> list[Member]:
-    """Return what the records of a topic say that was told of before a restart."""
-    found = []
+def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
+    """Return the mitigations in records that were reported before a restart.
+
+    Args:
+        told: records that can be used.
+        broker_time: the broker's time now, seconds since 1970.
+    """
+    members = []
     for read in told:
-        it = read.event
-        if not isinstance(it, Mitigation):
+        mitigation = read.event
+        if not isinstance(mitigation, Mitigation):
             continue
-        if it.state == WANTED or (it.state == PROPOSED and it.kind != PAUSE):
-            lease = timedelta(milliseconds=it.lease_ms)
-            if not it.lease_ms or read.at + lease > datetime.now(UTC) - _OLD:
-                found.append(Member(it, ends_of(it, read.at), cause=it.cause))
+        cause = mitigation.cause
+        if mitigation.state in (PROPOSED, WANTED):
+            expired = read.at.timestamp() + mitigation.lease_ms / 1000
+            if not mitigation.lease_ms or expired > broker_time - _OLD:
+                ends = ends_of(mitigation, read.at, broker_time)
+                members.append(Member(mitigation, ends, cause=cause))
             continue
-        why = why_over(replace(it, expires_at=EPOCH), it)
-        found.append(Member(it, inf, why, it.changed_at, it.cause))
-    return found
+        why = why_over(mitigation)
+        members.append(Member(mitigation, inf, why, mitigation.changed_at, cause))
+    return members
 
 
-def _offsets(consumer: Consumer, topic: str) -> Mapping[int, int]:
+def _position(consumer: Consumer, topic: str) -> Position:
     known = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
     if known.error is not None:
         raise TopicRefused(
@@ -123,9 +153,10 @@ def _offsets(consumer: Consumer, topic: str) -> Mapping[int, int]:
             TopicPartition(topic, it.partition, _end(consumer, it)) for it in all_
         ]
         consumer.commit(offsets=committed, asynchronous=False)
-        log.info("%s: new here: what was before is not told", topic)
-        return {}
-    return {it.partition: max(it.offset, 0) for it in committed}
+        log.info("%s: new consumer group: starting at the end of the topic", topic)
+        return Position({it.partition: it.offset for it in committed}, is_new=True)
+    known_offsets = {it.partition: max(it.offset, 0) for it in committed}
+    return Position(known_offsets, is_new=False)
 
 
 def _end(consumer: Consumer, partition: TopicPartition) -> int:

@@ -10,27 +10,31 @@ members of the group would each see, and tell, only a part of a storm.
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from consumers import wiring
+from consumers import serving
+from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
+from consumers.mitigation.states import PAUSE
 from consumers.settings import AllSettings, WebhookSettings
 from consumers.webhook import notice, post
+from consumers.webhook.bulletin import Bulletin
+from consumers.webhook.left_out import LeftOut, WebhookMetrics
 from consumers.webhook.outbox import Logged, Outbox, Sending
 from consumers.webhook.post import Letter, Post
-from consumers.webhook.recall import ends_of, members_of, offsets, recalled
+from consumers.webhook.recall import ends_of, members_of, position, recalled
+from consumers.webhook.record_check import LATEST, problem_of
 from consumers.webhook.storm import Storms
 from fnm_bus import wiring as bus
 from fnm_bus.codec import Codec
 from fnm_bus.consume import Loop
-from fnm_bus.consume_metrics import ConsumeMetrics
 from fnm_bus.errors import BrokerUnavailable, ConfigError
-from fnm_bus.event import Mitigation
-from fnm_bus.handling import Hold
+from fnm_bus.event import EPOCH, Mitigation
+from fnm_bus.handling import Hold, TryLater
 from fnm_bus.publish import LASTING, KafkaPublisher
 from fnm_bus.reader import Read
 
@@ -39,6 +43,11 @@ log = logging.getLogger(__name__)
 _LONGEST: Final = 1.0
 _PROMPT: Final = 0.1
 """Seconds until the next look, at most, and while notices are on their way."""
+_MAX_HELD: Final = 100_000
+_MAX_BEHIND: Final = 500_000
+"""Changes that wait to be reported; records of a partition since the oldest one."""
+_RETRY: Final = 1.0
+"""Seconds until a record is taken again that exceeded these bounds."""
 
 Place: TypeAlias = tuple[int, int]
 """Partition and offset of a record."""
@@ -52,47 +61,123 @@ class Webhook:
         storms: groups the changes.
         sending: takes the notices.
         template: json or slack.
+        clock: the broker's time, learned from the records.
+        left_out: counts what cannot be used.
     """
 
     storms: Storms[Place]
     sending: Sending[tuple[Place, ...]]
     template: str = "json"
-    _held: dict[Place, list[Hold]] = field(default_factory=dict)
+    clock: BrokerClock = field(default_factory=BrokerClock)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    _held: dict[int, dict[int, list[Hold]]] = field(default_factory=dict)
     _seen: dict[int, tuple[int, datetime]] = field(default_factory=dict)
 
+    def remember(self, told: Iterable[Read]) -> None:
+        """Take over what was reported before a restart: the latest record of each key.
+
+        Records that cannot be used are left out.
+        """
+        usable = []
+        for read in told:
+            self._witness(read)
+            if self._is_usable(read):
+                usable.append(read)
+        self.storms.remember(members_of(usable, self._broker_time()), boottime())
+
     def handle(self, read: Read) -> Hold | None:
-        """Take one record; a change is held until it was told of."""
-        it, place = read.event, (read.partition, read.offset)
-        if not isinstance(it, Mitigation):
+        """Take one record; a change is held until it was reported.
+
+        Raises:
+            TryLater: too many changes wait; the record was not taken.
+        """
+        self._witness(read)
+        if not isinstance(read.event, Mitigation):
             return None
+        held = self._held.setdefault(read.partition, {})
         if not self._is_replay(read):
+            self._check_room(read, held)
             self._seen[read.partition] = read.offset, read.at
-            ends = ends_of(it, read.at)
-            if self.storms.take(it, boottime(), ends, place):
-                self._held[place] = []
-        if place not in self._held:
+            if self._is_usable(read) and self._take(read, read.event):
+                held[read.offset] = []
+        if read.offset not in held:
             return None
         hold = Hold()
-        self._held[place].append(hold)
+        held[read.offset].append(hold)
         return hold
 
     def turn(self) -> float:
         """Hand over the notices that are due; return when to call again, in seconds."""
         self.release()
-        for it in self.storms.due(boottime()):
-            told = notice.notice_of(it, datetime.now(UTC))
-            log.info("notice %s: %s", told.key, told.title)
-            letter = Letter(told.key, told.title, notice.body(told, self.template))
-            self.sending.put(letter, it.tokens)
+        if self.sending.full:
+            return _PROMPT
+        for bulletin in self.storms.due(boottime()):
+            try:
+                self._send(bulletin)
+            except MemoryError:
+                raise
+            except Exception as exc:
+                # One storm that cannot be put into words must not silence the others.
+                log.exception("a notice of %s cannot be made", bulletin.group)
+                self.left_out.add("notice", f"notice of {bulletin.group}", repr(exc))
+                self._release(bulletin.tokens)
         longest = _LONGEST if self.sending.idle else _PROMPT
         return min(max(self.storms.next() - boottime(), 0.0), longest)
 
     def release(self) -> None:
-        """Let the offsets go of what was told of."""
+        """Release the offsets of what was reported."""
         for places in self.sending.done():
-            for place in places:
-                for hold in self._held.pop(place, ()):
-                    hold.release()
+            self._release(places)
+
+    def _release(self, places: Iterable[Place]) -> None:
+        for partition, offset in places:
+            for hold in self._held.get(partition, {}).pop(offset, ()):
+                hold.release()
+
+    def _send(self, bulletin: Bulletin[Place]) -> None:
+        document = notice.notice_of(bulletin, self.clock.datetime())
+        body = notice.body(document, self.template)
+        log.info("notice %s: %s", document.key, document.title)
+        letter = Letter(document.key, document.title, body)
+        self.sending.put(letter, bulletin.tokens)
+
+    def _take(self, read: Read, mitigation: Mitigation) -> bool:
+        """Return whether a record is news."""
+        ends = ends_of(mitigation, read.at, self._broker_time())
+        before = self.storms.left_out
+        place = read.partition, read.offset
+        news = self.storms.take(mitigation, boottime(), ends, place)
+        if self.storms.left_out > before:
+            text = "more mitigations than are remembered"
+            self.left_out.add("bound", _name(read), text)
+        return news
+
+    def _is_usable(self, read: Read) -> bool:
+        if read.error:
+            self.left_out.add("decode", _name(read), f"{read.error:.200}")
+        if not isinstance(read.event, Mitigation):
+            return False
+        problem = problem_of(read.event, len(read.value or b""))
+        if problem is not None:
+            self.left_out.add(problem.code, _name(read), problem.text)
+        return problem is None
+
+    def _check_room(self, read: Read, held: Mapping[int, Any]) -> None:
+        count = sum(map(len, self._held.values()))
+        if count >= _MAX_HELD:
+            raise TryLater(f"{count} changes wait to be reported", _RETRY)
+        behind = read.offset - next(iter(held), read.offset)
+        if behind >= _MAX_BEHIND:
+            text = f"{behind} records wait behind a change that was not reported"
+            raise TryLater(text, _RETRY)
+
+    def _witness(self, read: Read) -> None:
+        # A time that no clock shows would stay the broker's time for ever.
+        if EPOCH <= read.at < LATEST:
+            self.clock.witness(read.at.timestamp())
+
+    def _broker_time(self) -> float:
+        return self.clock.datetime().timestamp()
 
     def _is_replay(self, read: Read) -> bool:
         """Return whether a record is read again: its partition was away meanwhile.
@@ -137,13 +222,13 @@ class Service:
     Attributes:
         settings: everything that is configured.
         webhook: makes the notices.
-        metrics: the loop's figures.
+        metrics: of the loop, and of what is left out.
         turned_at: when it turned last, on the monotonic clock.
     """
 
     settings: AllSettings
     webhook: Webhook
-    metrics: ConsumeMetrics
+    metrics: WebhookMetrics
     turned_at: float = field(default_factory=monotonic)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _loop: Loop | None = None
@@ -208,12 +293,14 @@ class Service:
     def _recalled(self, kafka: Mapping[str, str], codec: Codec) -> bool:
         topic = self.settings.topics.mitigation
         try:
-            below = offsets(kafka, self.settings.consumers.webhook.group, topic)
-            told = recalled(kafka, topic, codec, below)
+            group = position(kafka, self.settings.consumers.webhook.group, topic)
+            told = recalled(kafka, topic, codec, group.offsets)
         except BrokerUnavailable as exc:
-            log.warning("what was told before cannot be read now: %s", exc)
+            log.warning("what was reported before cannot be read now: %s", exc)
             return False
-        self.webhook.storms.remember(members_of(told), boottime())
+        if group.is_new:
+            told = [read for read in told if _is_pause(read)]
+        self.webhook.remember(told)
         return True
 
 
@@ -227,6 +314,16 @@ def main(settings: AllSettings) -> None:
     of = settings.consumers.webhook
     sending = sending_of(of, dry_run=settings.dry_run)
     storms: Storms[Place] = Storms(of.group_wait, of.group_interval)
-    metrics = ConsumeMetrics()
-    service = Service(settings, Webhook(storms, sending, of.template), metrics)
-    wiring.serve(settings, service, metrics.registry())
+    metrics = WebhookMetrics()
+    left_out = LeftOut(metrics.left_out)
+    webhook = Webhook(storms, sending, of.template, left_out=left_out)
+    service = Service(settings, webhook, metrics)
+    serving.serve(settings, service, metrics.registry())
+
+
+def _is_pause(read: Read) -> bool:
+    return isinstance(read.event, Mitigation) and read.event.kind == PAUSE
+
+
+def _name(read: Read) -> str:
+    return f"{read.topic}[{read.partition}]@{read.offset}"

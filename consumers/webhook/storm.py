@@ -6,13 +6,13 @@ over when nothing has stood for `wait`. No clock is read and nothing is sent her
 times are seconds of the caller's clock, which should be one that does not jump.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from datetime import timedelta
 from math import inf
 from typing import Final, Generic, TypeVar
 
-from consumers.mitigator.state import NONE, PAUSE, PROPOSED, WANTED
+from consumers.mitigation.states import PAUSE, PROPOSED, WANTED
 from consumers.webhook.bulletin import (
     OVER,
     PAUSED,
@@ -25,13 +25,19 @@ from consumers.webhook.bulletin import (
     group_of,
     why_over,
 )
-from consumers.webhook.gathering import Gathering, chain
+from consumers.webhook.gathering import Gathering, chain, creation
 from fnm_bus.event import EPOCH, Mitigation
 
 T = TypeVar("T")
 
 _LIVE: Final = frozenset({PROPOSED, WANTED})
 _AGAIN: Final = 1000
+_MAX_MITIGATIONS: Final = 50_000
+"""Mitigations of all storms; further ones are left out and counted."""
+_KEPT_WHEN_FULL: Final = 10
+"""Ended mitigations of one storm that are kept by name when that many are reached."""
+_MAX_BULLETINS: Final = 100
+"""Bulletins that one call of `due` returns."""
 
 
 class Storms(Generic[T]):
@@ -41,6 +47,11 @@ class Storms(Generic[T]):
         wait: seconds in which changes gather, and of quiet after which it is over.
         interval: seconds between two bulletins of a storm that goes on.
         grace: seconds after a lease in which the mitigator may still tell of its end.
+
+    Attributes:
+        left_out: records of mitigations that exceeded the bound.
+
+    A pause masks: mitigations stay in their storms, and no storm ends because of it.
     """
 
     def __init__(self, wait: float, interval: float, grace: float = 30.0) -> None:
@@ -51,7 +62,8 @@ class Storms(Generic[T]):
         self._of: dict[str, Gathering[T]] = {}
         self._again: Counter[Change] = Counter()
         self._paused = False
-        self._ready: list[Bulletin[T]] = []
+        self._ready: deque[tuple[Mitigation, T]] = deque()
+        self.left_out = 0
         self._lease_at = inf
 
     def remember(self, told: Iterable[Member], now: float) -> None:
@@ -63,7 +75,7 @@ class Storms(Generic[T]):
         for it in told:
             if it.mitigation.kind == PAUSE:
                 self._paused = not it.over
-            elif it.mitigation.kind != NONE:
+            else:
                 groups.setdefault(group_of(it.mitigation), []).append(it)
         for group, members in groups.items():
             found = chain(members, timedelta(seconds=self._wait))
@@ -88,29 +100,44 @@ class Storms(Generic[T]):
         if it.kind == PAUSE:
             return self._button(it, token)
         storm = self._of.get(it.key)
-        if it.kind == NONE or (storm is None and it.state not in _LIVE):
+        if storm is None and it.state not in _LIVE:
             return False
         if storm is None:
+            if len(self._of) >= _MAX_MITIGATIONS:
+                self.left_out += 1
+                return False
             group = group_of(it)
             storm = self._storms.setdefault(group, Gathering[T](group, now))
             self._of[it.key] = storm
         return self._put(storm, it, now, ends, token)
 
     def due(self, now: float) -> list[Bulletin[T]]:
-        """Return what is to be told by *now*, in order."""
+        """Return what is to be reported by *now*, in order, in portions.
+
+        `next` returns a time that has passed while more is due.
+        """
         if now >= self._lease_at + self._grace:
             self._run_out(now)
-        found, self._ready = self._ready, []
+        bulletins: list[Bulletin[T]] = []
+        while self._ready and len(bulletins) < _MAX_BULLETINS:
+            bulletins.append(self._report_pause(*self._ready.popleft()))
         for storm in tuple(self._storms.values()):
-            while storm.due_at(self._wait, self._interval) <= now:
+            # A storm whose end is due after its start needs two.
+            while (
+                len(bulletins) < _MAX_BULLETINS
+                and storm.due_at(self._wait, self._interval) <= now
+            ):
                 first = storm.first or Change(EPOCH, "", "")
-                found.append(storm.tell(now, self._again[first]))
-                if found[-1].status == OVER:
+                again = self._again[first]
+                bulletins.append(storm.tell(now, again, paused=self._paused))
+                if bulletins[-1].status == OVER:
                     self._forget(storm, first)
                     break
-                for key in storm.fold():
-                    self._of.pop(key, None)
-        return found
+                self._drop(storm.fold())
+        if len(self._of) >= _MAX_MITIGATIONS:
+            for storm in self._storms.values():
+                self._drop(storm.fold(_KEPT_WHEN_FULL))
+        return bulletins
 
     def next(self) -> float:
         """Return when `due` has something to do next; `inf` when nothing waits."""
@@ -132,7 +159,7 @@ class Storms(Generic[T]):
         elif before is None or before.over:
             return False
         else:
-            why = why_over(before.mitigation, it)
+            why = why_over(it)
             member = before._replace(over=why, over_at=it.changed_at, cause=it.cause)
         storm.stir(member, it.state, now)
         storm.tokens.append(token)
@@ -155,23 +182,37 @@ class Storms(Generic[T]):
         if paused == self._paused:
             return False
         self._paused = paused
-        first = Change(it.changed_at, it.key, it.state)
-        status = PAUSED if paused else RESUMED
-        self._ready.append(
-            Bulletin(
-                status=status,
-                group=Group("all", ""),
-                first=first,
-                again=0,
-                mark=first,
-                members=(Member(it, cause=it.cause),),
-                fresh=frozenset(),
-                changed=frozenset({it.key}),
-                gone={},
-                tokens=(token,),
-            )
-        )
+        self._ready.append((it, token))
         return True
+
+    def _report_pause(self, pause: Mitigation, token: T) -> Bulletin[T]:
+        """Return the bulletin of a pause or resume, with what it concerns."""
+        paused = pause.state == WANTED
+        first = Change(pause.changed_at, pause.key, pause.state)
+        active = (
+            member
+            for storm in self._storms.values()
+            for member in storm.members.values()
+            if not member.over
+        )
+        return Bulletin(
+            status=PAUSED if paused else RESUMED,
+            group=Group("all", ""),
+            first=first,
+            again=0,
+            mark=first,
+            members=tuple(sorted(active, key=creation)),
+            fresh=frozenset(),
+            changed=frozenset(),
+            gone={},
+            tokens=(token,),
+            paused=paused,
+            pause=pause,
+        )
+
+    def _drop(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._of.pop(key, None)
 
     def _forget(self, storm: Gathering[T], first: Change) -> None:
         del self._storms[storm.group]
@@ -184,4 +225,5 @@ class Storms(Generic[T]):
 
 def _same(before: Mitigation, after: Mitigation) -> bool:
     """Return whether a record only renews."""
-    return (before.state, before.dry_run) == (after.state, after.dry_run)
+    waits = after.pending is not None and after.pending != before.pending
+    return not waits and (before.state, before.dry_run) == (after.state, after.dry_run)

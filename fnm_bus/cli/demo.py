@@ -1,5 +1,6 @@
-"""`fnm-bus demo`: the whole line at work, on this machine, in half a minute."""
+"""`fnm-bus demo`: hook, relay and broker at work on this machine, in half a minute."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,29 +17,30 @@ import typer
 from fnm_bus.cli.options import colored, end, say
 
 if TYPE_CHECKING:
-    from fnm_bus.demo import Stage
+    from fnm_bus.demo.attack import NotifyCall
+    from fnm_bus.demo.environment import DemoEnvironment
     from fnm_bus.settings import Settings
-    from fnm_bus.simulate import Call
 
 FAILED = 1
-_PATIENCE = 20.0
+_ARRIVAL_TIMEOUT = 20.0
 _RATE = 25.0
-"""Calls in a second: slow enough to watch."""
-_BROKEN = b'{"action": "ban", "ip": 7}'
+"""Calls per second: slow enough to watch."""
+_INVALID = b'{"action": "ban", "ip": 7}'
 
 
 def demo(
     *,
-    hosts: Annotated[int, typer.Option(min=1, help="Hosts under attack.")] = 8,
+    hosts: Annotated[int, typer.Option(min=1, max=10_000, help="Attacked hosts.")] = 8,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Go on afterwards, until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep everything running until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show events on their way from FastNetMon's documents to Kafka's topics.
+    """Show how FastNetMon's documents become events on Kafka's topics.
 
-    Starts a small Kafka inside this process, a relay and the installed hook, plays the
-    example documents and a made-up attack, and shows what arrives. No Docker, no Java,
-    no root. Ends with status 1 when what arrived is not what was sent.
+    Starts a small Kafka inside this process, a relay and an installed hook, and calls
+    the hook with example documents and a simulated attack. Needs no Docker, Java or
+    root. Uses no configured spool or broker, whatever the environment sets. Exits
+    with status 1 when the events that arrived differ from the calls.
 
     Examples:
         fnm-bus demo
@@ -45,103 +48,128 @@ def demo(
         fnm-bus demo --hosts 200 --keep
     """
     from fnm_bus import config, schema
-    from fnm_bus.demo import stage
-    from fnm_bus.simulate import Call, Plan, attack
+    from fnm_bus.demo import environment
+    from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack
 
-    examples = [Call(it.arguments, it.document) for it in schema.notifications()]
-    made_up = list(attack(Plan(hosts)))
-    broken = Call(("ban", "0.0.0.7"), _BROKEN)
+    examples = [NotifyCall(n.arguments, n.document) for n in schema.notifications()]
+    simulated = list(attack(AttackPlan(hosts)))
+    invalid = NotifyCall(("ban", "0.0.0.7"), _INVALID)
+    # Without this, SIGTERM would leave the relay behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="fnm-bus-demo-") as directory:
-        began = time.monotonic()
-        with stage(Path(directory)) as it:
-            say(f"broker  {it.bootstrap}, in this process (librdkafka's mock cluster)")
-            say(f"hook    {it.hook}")
-            say(f"relay   ready after {time.monotonic() - began:.1f} s")
+        started_at = time.monotonic()
+        with environment.start(Path(directory)) as running:
+            seconds = time.monotonic() - started_at
+            say(f"broker  {running.bootstrap}, in this process (librdkafka's mock)")
+            say(f"hook    {running.hook}")
+            say(f"relay   ready after {seconds:.1f} s")
             say("")
             say(
-                f"{len(examples)} example calls, {len(made_up)} of a made-up attack on"
-                f" {hosts} hosts, and one document that is broken:"
+                f"Calls of the hook: {len(examples)} example documents,"
+                f" {len(simulated)} of a simulated attack on {hosts} hosts, and 1"
+                " invalid document."
             )
             say("")
-            settings = config.load(it.config, {}).settings
-            ok = _play(it, settings, [*examples, *made_up, broken])
-            ok = _mitigate(it) and ok
-            _tell_more(it, keep=keep)
+            settings = config.load(running.config, {}).settings
+            ok = _replay(running, settings, [*examples, *simulated, invalid])
+            ok = _preview_policy(running) and ok
+            _print_next_steps(running, keep=keep)
             if keep:
-                signal.sigwait({signal.SIGINT, signal.SIGTERM})
+                with suppress(KeyboardInterrupt):
+                    signal.pause()
     end(0 if ok else FAILED)
 
 
-def _play(it: "Stage", settings: "Settings", calls: "list[Call]") -> bool:
+def _replay(
+    running: "DemoEnvironment", settings: "Settings", calls: "list[NotifyCall]"
+) -> bool:
     from fnm_bus import wiring
     from fnm_bus.cli import render
-    from fnm_bus.demo import Arrival
+    from fnm_bus.demo.delivery_check import DeliveryCheck
+    from fnm_bus.demo.replay import replay
     from fnm_bus.event import DeadLetter, Event
-    from fnm_bus.play import play
     from fnm_bus.reader import Reader
 
     names = wiring.topics(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
-    arrival, by_topic = Arrival(calls), Counter[str]()
+    check, by_topic = DeliveryCheck(calls), Counter[str]()
     reader = Reader(
         wiring.kafka(settings), topics, wiring.codec(settings), from_beginning=True
     )
     say(render.heading())
-    began = time.monotonic()
+    started_at = time.monotonic()
     with reader, ThreadPoolExecutor(1) as thread:
-        playing = thread.submit(lambda: Counter(play(it.hook, calls, _RATE)))
-        until = time.monotonic() + len(calls) / _RATE + _PATIENCE
-        while arrival.missing and time.monotonic() < until:
+        replaying = thread.submit(lambda: Counter(replay(running.hook, calls, _RATE)))
+        until = time.monotonic() + len(calls) / _RATE + _ARRIVAL_TIMEOUT
+        while check.missing and time.monotonic() < until:
             for read in reader.read(0.05):
                 if read.event is None:
                     say(f"cannot be decoded: {read.error}")
                     continue
                 if isinstance(read.event, Event | DeadLetter):
-                    arrival.note(read.event)
+                    check.record(read.event)
                 by_topic[read.topic] += 1
                 typer.echo(render.line(read.topic, read.event, color=colored()))
-        statuses = playing.result()
+        statuses = replaying.result()
+    seconds = time.monotonic() - started_at
+    failed = statuses.total() - statuses[0]
+    ok = not (check.missing or check.unexpected or failed)
     say("")
     for topic in topics:
         say(f"{by_topic[topic]:5}  {topic}")
     say("")
-    ok = not (arrival.missing or arrival.surplus or statuses.total() - statuses[0])
     say(
-        f"{len(calls)} calls, exit status "
-        + ", ".join(f"{code}: {count}" for code, count in sorted(statuses.items()))
-        + f"; {arrival.events} arrived once, {arrival.missing} missing,"
-        f" {arrival.surplus} that nobody sent, {arrival.duplicates} repeated,"
-        f" in {time.monotonic() - began:.1f} s"
+        f"{len(calls)} calls of the hook, {failed} failed; {check.events} events:"
+        f" {check.missing} missing, {check.unexpected} unexpected,"
+        f" {check.duplicates} duplicates; {seconds:.1f} s"
     )
-    say("All that was sent has arrived." if ok else "NOT all is as it was sent.")
+    say(
+        "Every call of the hook arrived on Kafka."
+        if ok
+        else "FAILED: the events on Kafka differ from the calls of the hook."
+    )
     return ok
 
 
-def _mitigate(it: "Stage") -> bool:
-    """Let a mitigator look at what arrived: a process of its own, as all consumers."""
+def _preview_policy(running: "DemoEnvironment") -> bool:
+    """Print the decisions of the demo's policy, in a process of its own."""
+    from fnm_bus.demo.environment import child_environment
+
     say("")
-    say("What a mitigator would do about it, by the demo's policy:")
-    say("")
-    command = [sys.executable, "-m", "consumers", "demo", "--config", str(it.config)]
-    return subprocess.run(command, check=False).returncode == 0  # noqa: S603 - ours
+    command = [sys.executable, "-m", "consumers", "demo"]
+    return (
+        subprocess.run(  # noqa: S603 - this very program
+            [*command, "--config", str(running.config)],
+            env=child_environment({}),
+            cwd=running.directory,
+            check=False,
+        ).returncode
+        == 0
+    )
 
 
-def _tell_more(it: "Stage", *, keep: bool) -> None:
+def _print_next_steps(running: "DemoEnvironment", *, keep: bool) -> None:
+    from fnm_bus.location import CONFIG, PREFIX
+
     say("")
     if not keep:
-        say("Next: `fnm-bus demo --keep` leaves everything running, to try things on.")
-        say("README.md says how to point a FastNetMon at it.")
+        say("Next: `fnm-bus demo --keep` keeps everything running for your own tries.")
+        say("README.md explains how to connect a FastNetMon.")
         return
-    say("Everything goes on until Ctrl-C. In another terminal:")
+    say("Everything runs until Ctrl-C. In another terminal:")
     say("")
-    say(f"  export FNM_BUS_CONFIG={it.config}")
+    if overriding := sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name != CONFIG
+    ):
+        say(f"  unset {' '.join(overriding)}")
+    say(f"  export {CONFIG}={running.config}")
     for command in (
         "fnm-bus tail",
         "fnm-bus simulate --hosts 20",
         "fnm-bus spool list",
-        f"fnm-bus hook check {it.hook}",
-        f"fnm-bus simulate --hosts 1 --print | head -1 | {it.hook} ban 192.0.2.1",
+        f"fnm-bus hook check {running.hook}",
+        f"fnm-bus simulate --hosts 1 --print | head -1 | {running.hook} ban 192.0.2.1",
     ):
         say(f"  {command}")
     say("")
-    say(f"Any other Kafka client finds the topics at {it.bootstrap}.")
+    say(f"The topics are at {running.bootstrap} for every other Kafka client.")

@@ -59,8 +59,8 @@ def parse(
         else:
             complain(exc.reason)
         end(exc.exit_code)
-    for path, wanted, got in drift:
-        complain(f"drift: {path}: wanted {wanted}, got {got}; kept in extra")
+    for mismatch in drift:
+        complain(str(mismatch))
     if json:
         dump(
             {

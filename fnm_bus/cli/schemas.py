@@ -24,7 +24,7 @@ def register(*, file: ConfigFile = None) -> None:
     from fnm_bus import wiring
 
     known = settings(file)
-    pins = wiring.registry(known).register(wiring.topics(known).of_events())
+    pins = wiring.registry(known).register(wiring.topics(known).of_framed())
     pins.write(known.registry.pins)
     for subject, number in pins.ids.items():
         say(f"{number:>8}  {subject}")
@@ -41,7 +41,7 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
     from fnm_bus import wiring
 
     known = settings(file)
-    found = wiring.registry(known).check(wiring.topics(known).of_events())
+    found = wiring.registry(known).check(wiring.topics(known).of_framed())
     if json:
         dump(found)
     else:
@@ -62,7 +62,7 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
     known = settings(file)
     there = known.registry.url is not None and known.registry.pins.exists()
     ids = pins.read(known.registry.pins).ids if there else {}
-    topics = {name: topic for topic, name in wiring.topics(known).of_events().items()}
+    topics = {name: topic for topic, name in wiring.topics(known).of_framed().items()}
     rows = [
         {
             "schema": name,

@@ -1,93 +1,151 @@
-"""`fnm-bus simulate`: a made-up attack through the real path."""
+"""`fnm-bus simulate`: a simulated attack through the real hook."""
 
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
+
+if TYPE_CHECKING:
+    from fnm_bus.settings import Settings
 
 UNSTORED = 75
 
 
 def simulate(  # noqa: PLR0913 - one parameter for each option
     *,
-    hosts: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Hosts that are attacked.")
-    ] = 10,
+    hosts: Annotated[int, typer.Option(min=1, max=10_000, help="Attacked hosts.")] = 10,
     updates: Annotated[
         int, typer.Option(min=0, max=1_000, help="Rounds of status updates.")
     ] = 2,
     rate: Annotated[
-        float, typer.Option(min=0, max=100, help="Calls in a second; 0: quickly.")
+        float,
+        typer.Option(
+            min=0, max=100, help="Calls per second; 0 means as fast as possible."
+        ),
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same attack.")] = 1,
     hook: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="An installed hook. Else one for [spool], for now."
+            metavar="FILE",
+            help="An installed hook. Without it, a temporary one for [spool].",
         ),
     ] = None,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the documents; store nothing.")
     ] = False,
+    yes_publish: Annotated[
+        bool,
+        typer.Option(
+            "--yes-publish",
+            help="Use a spool that no demo made: the events reach the real topics.",
+        ),
+    ] = False,
     file: ConfigFile = None,
 ) -> None:
-    """Play an attack that is made up, as FastNetMon would tell of it.
+    """Call the hook with a simulated attack, as FastNetMon would.
 
-    Bans of hosts and of a hostgroup, Flow Spec rules, status updates, and then all of
-    it taken back. Each call is a process of the real hook. Addresses are those set
-    aside for documentation: but whoever acts on events will act on these.
+    Bans hosts and a hostgroup, announces Flow Spec rules, updates the status, and
+    unbans everything. All addresses are from the ranges for documentation. Programs
+    that act on events act on simulated ones too. So this command needs the spool of
+    a running `fnm-bus demo --keep`, or --yes-publish.
 
     Examples:
+        fnm-bus simulate --hosts 1 --print | head -1 | fnm-bus parse
+
         fnm-bus simulate --hosts 20
 
-        fnm-bus simulate --hosts 500 --rate 0 --seed 7
-
-        fnm-bus simulate --hosts 1 --print | head -1 | fnm-bus parse
+        fnm-bus simulate --hosts 500 --rate 0 --seed 7 --yes-publish
     """
-    from fnm_bus.play import play
-    from fnm_bus.simulate import Plan, attack, count
+    from fnm_bus.demo.attack import AttackPlan, attack, count
+    from fnm_bus.demo.replay import replay
 
-    plan = Plan(hosts, updates, seed)
+    plan = AttackPlan(hosts, updates, seed)
     if print_:
         for call in attack(plan):
             typer.echo(call.document, nl=False)
         return
-    known = settings(file)
+    configured = settings(file)
     from fnm_bus.spool import Spool
 
-    directory, fallback = known.spool.directory, known.spool.fallback
-    with tempfile.TemporaryDirectory(prefix="fnm-bus-") as here:
-        path = hook or _hook(Path(here), directory, fallback)
-        ended = Counter(_watched(play(path, attack(plan), rate), count(plan)))
-    say(f"fnm-bus: {ended[0]} notifications are in the spool")
-    if failed := ended.total() - ended[0]:
-        complain(f"{failed} of {ended.total()} calls failed")
+    spools = _spools(configured, hook)
+    if not yes_publish:
+        _require_demo(spools)
+    with tempfile.TemporaryDirectory(prefix="fnm-bus-") as directory:
+        path = hook or _install_hook(Path(directory), *spools)
+        statuses = Counter(
+            _with_progress(replay(path, attack(plan), rate), count(plan))
+        )
+    say(f"fnm-bus: {statuses[0]} notifications are in the spool")
+    if failed := statuses.total() - statuses[0]:
+        complain(f"{failed} of {statuses.total()} calls failed")
         end(UNSTORED)
-    if not Spool(directory).locked():
-        say("fnm-bus: no relay runs; `fnm-bus relay --once` publishes them")
+    if not Spool(spools[0]).locked():
+        say("fnm-bus: no relay is running; `fnm-bus relay --once` publishes them")
 
 
-def _hook(here: Path, spool: Path, fallback: Path) -> Path:
+def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
+    """Return the spool and the fallback spool that the hook stores to.
+
+    Raises:
+        ConfigError: the file is not a hook of fnm-bus.
+    """
+    if hook is None:
+        return configured.spool.directory, configured.spool.fallback
+    from fnm_bus import install
+    from fnm_bus.errors import ConfigError
+
+    try:
+        text = hook.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        raise ConfigError(f"--hook: {hook}: {exc.strerror}") from exc
+    try:
+        _interpreter, values = install.read_settings(text)
+    except ConfigError as exc:
+        raise ConfigError(f"--hook: {hook}: {exc}") from exc
+    return Path(str(values["SPOOL"])), Path(str(values["FALLBACK"]))
+
+
+def _require_demo(spools: Iterable[Path]) -> None:
+    """Refuse spools that no demo made.
+
+    Raises:
+        ConfigError: one of them was not made by a demo.
+    """
+    from fnm_bus.demo import marker
+    from fnm_bus.errors import ConfigError
+
+    for spool in spools:
+        if marker.read(spool) is None:
+            raise ConfigError(
+                f"{spool}: this spool was not made by a demo, so the simulated attack"
+                " would reach the real topics and the programs that act on them.\n"
+                "--print prints the documents only; `fnm-bus demo --keep` starts a"
+                " spool for trying; --yes-publish publishes to the real topics"
+            )
+
+
+def _install_hook(directory: Path, spool: Path, fallback: Path) -> Path:
     from fnm_bus import install
 
-    path = here / "hook"
+    path = directory / "hook"
     install.install(path, spool, fallback, install.best_python())
     return path
 
 
-def _watched(statuses: Iterable[int], total: int) -> Iterator[int]:
-    """Yield *statuses*, and show how far it is on a terminal."""
-    shown = sys.stderr.isatty()
+def _with_progress(statuses: Iterable[int], total: int) -> Iterator[int]:
+    """Yield *statuses*, and show the progress on a terminal."""
+    on_terminal = sys.stderr.isatty()
     for number, status in enumerate(statuses, 1):
-        if shown:
+        if on_terminal:
             sys.stderr.write(f"\r{number}/{total}")
             sys.stderr.flush()
         yield status
-    if shown:
+    if on_terminal:
         sys.stderr.write("\r\x1b[K")

@@ -20,7 +20,7 @@ from services.fetch import Unavailable
 from services.netns import Network
 
 from consumers.enforcers.backend import Backend, MemoryBackend
-from consumers.enforcers.nftables import NftablesBackend
+from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from consumers.settings import NftablesSettings
 from fnm_bus.event import FlowMatch, FlowThen

@@ -5,25 +5,32 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from services.process import wait_until
 
-from consumers.enforcers.backend import Backend, BackendError, Standing, Wanted
+from consumers.enforcers.backend import (
+    ActiveMeasure,
+    Backend,
+    BackendError,
+    DesiredMeasure,
+)
 from consumers.mitigation.measure import KINDS, Measure
 
 LEFT = 300.0
 
 
-def listed(backend: Backend) -> Mapping[str, Standing]:
+def listed(backend: Backend) -> Mapping[str, ActiveMeasure]:
     return {measure.key: it for measure, it in backend.active().items()}
 
 
-def settled(backend: Backend, measures: Sequence[Measure]) -> Mapping[str, Standing]:
+def settled(
+    backend: Backend, measures: Sequence[Measure]
+) -> Mapping[str, ActiveMeasure]:
     """Wait until exactly *measures* stand; a system may take a moment."""
     keys = {it.key for it in measures}
     wait_until(lambda: listed(backend).keys() == keys, 30, f"{len(keys)} measures")
     return listed(backend)
 
 
-def wanted(measures: Sequence[Measure]) -> Sequence[Wanted]:
-    return [Wanted(it, LEFT) for it in measures]
+def wanted(measures: Sequence[Measure]) -> Sequence[DesiredMeasure]:
+    return [DesiredMeasure(it, LEFT) for it in measures]
 
 
 def test_it_has_a_name_and_known_kinds(

@@ -74,8 +74,8 @@ class Town:
             "[consumers.exabgp]",
             f'snapshot = "{root}/exabgp.json"',
             f"port = {self.bgp.port}",
-            f"grace = {GRACE}",
-            "interval = 1",
+            f"watchdog_grace = {GRACE}",
+            "reconcile_interval = 1",
         )
         self.mitigator: Server = self.crew.start("mitigator")
         self.exabgp: Server = self.crew.start("exabgp")

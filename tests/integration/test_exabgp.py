@@ -13,9 +13,9 @@ from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.process import wait_until
 
-from consumers.enforcers.backend import BackendError, Wanted
-from consumers.enforcers.exabgp import ExabgpBackend
-from consumers.enforcers.exabgp_session import ExabgpGone
+from consumers.enforcers.backend import BackendError, DesiredMeasure
+from consumers.enforcers.exabgp.backend import ExabgpBackend
+from consumers.enforcers.exabgp.session import ExabgpExited
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
@@ -76,8 +76,8 @@ def backend(exabgp: Exabgp) -> ExabgpBackend:
     return exabgp.connect()
 
 
-def wanted(*measures: Measure) -> list[Wanted]:
-    return [Wanted(it, 300.0) for it in measures]
+def wanted(*measures: Measure) -> list[DesiredMeasure]:
+    return [DesiredMeasure(it, 300.0) for it in measures]
 
 
 def blackhole(prefix: str, *communities: str) -> Measure:
@@ -300,7 +300,7 @@ def test_a_killed_process_comes_back_and_sees_what_stands(
     before = exabgp.enforcer
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: exabgp.enforcer != before, 20, "another process")
-    with pytest.raises(ExabgpGone):
+    with pytest.raises(ExabgpExited):
         backend.active()
     found = exabgp.connect().active()
     assert {it.key for it in found} == {blackhole(HOST).key, rule().key}
@@ -321,7 +321,7 @@ def test_when_exabgp_is_killed_the_neighbor_has_nothing(
     enforcer = exabgp.enforcer
     os.kill(exabgp.pid, signal.SIGKILL)
     bird.wait_routes(seconds=10)
-    with pytest.raises(ExabgpGone):
+    with pytest.raises(ExabgpExited):
         backend.active()
     assert backend.gone.is_set()
     exabgp.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from services.front import SAMPLE, STATUS, Installed
+from services.process import wait_until
 
 from fnm_bus import hook, install
 from fnm_bus.limits import Refusal
@@ -100,6 +101,22 @@ def test_nothing_beside_the_hook_is_imported(
         capture_output=True,
     )
     assert done.stderr.count(b"\n") <= bare.stderr.count(b"\n")
+
+
+def test_a_stdin_that_does_not_block_is_read_to_its_end(installed: Installed) -> None:
+    """As a parent with an event loop may leave it."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    with subprocess.Popen([installed.path], stdin=reading) as call:
+        try:
+            os.write(writing, SAMPLE[:10])
+            wait_until(lambda: os.get_blocking(reading), 30, "the hook reads")
+            os.set_blocking(writing, True)
+            os.write(writing, SAMPLE[10:])
+        finally:
+            os.close(writing)
+            os.close(reading)
+        assert call.wait(30) == 0
+    assert [it.document for it in installed.entries()] == [SAMPLE]
 
 
 def test_unban_in_text_mode_does_not_wait_for_a_terminal(installed: Installed) -> None:

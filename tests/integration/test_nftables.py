@@ -14,8 +14,8 @@ import pytest
 from services.netns import OUTSIDE, ROUTER, Network
 from services.process import wait_until
 
-from consumers.enforcers.backend import BackendError, Wanted
-from consumers.enforcers.nftables import NftablesBackend
+from consumers.enforcers.backend import BackendError, DesiredMeasure
+from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.mitigation.measure import Measure
 from consumers.settings import NftablesSettings
 
@@ -48,8 +48,8 @@ def firewall(*prefixes: str) -> Sequence[Measure]:
     return [Measure(kind="firewall", prefix=it) for it in prefixes]
 
 
-def wanted(*prefixes: str, left: float = LONG) -> Sequence[Wanted]:
-    return [Wanted(it, left) for it in firewall(*prefixes)]
+def wanted(*prefixes: str, left: float = LONG) -> Sequence[DesiredMeasure]:
+    return [DesiredMeasure(it, left) for it in firewall(*prefixes)]
 
 
 def stands(backend: NftablesBackend) -> set[str | None]:
@@ -150,7 +150,7 @@ def test_each_ends_at_its_own_time(network: Network, backend: NftablesBackend) -
 def test_a_renewal_counts_from_now_and_may_shorten(backend: NftablesBackend) -> None:
     (measure,) = firewall("10.1.2.3/32")
     for left in (100.0, 1000.0, 50.0):
-        backend.announce([Wanted(measure, left)])
+        backend.announce([DesiredMeasure(measure, left)])
         seconds = backend.active()[measure].left
         assert seconds is not None
         assert left - 30 < seconds <= left
@@ -245,7 +245,7 @@ def test_what_somebody_put_in_for_ever_is_listed_without_an_end(
     assert nft(settings, "add", "element", *element).returncode == 0
     (measure,) = firewall("10.9.9.9/32")
     assert backend.active()[measure].left is None
-    backend.announce([Wanted(measure, LONG)])
+    backend.announce([DesiredMeasure(measure, LONG)])
     assert backend.active()[measure].left is not None
 
 

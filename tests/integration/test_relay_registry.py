@@ -62,7 +62,7 @@ def test_a_registry_that_never_answers_holds_up_nobody(plant: Plant) -> None:
         assert len(plant.events("host", 1, within=20)) == 1
 
 
-def test_dead_letters_are_single_objects_with_a_registry_too(plant: Plant) -> None:
+def test_without_a_pinned_id_dead_letters_are_single_objects(plant: Plant) -> None:
     pins(plant).write(plant.root / "schema-ids.json")
     use(plant, "http://127.0.0.1:1")
     plant.start()

@@ -340,7 +340,8 @@ def test_a_failing_step_is_noticed_and_the_fallback_spool_has_it(
     (tools / tool).write_text("\n".join(lines))
     (tools / tool).chmod(0o755)
     # By its path: busybox would rather run its own.
-    installed.change(f'    {tool} "$', f'    {tools}/{tool} "$')
+    line = {"link": 'link "$', "sync": "sync ${"}[tool]
+    installed.change(f"    {line}", f"    {tools}/{line}")
     done = installed(SAMPLE)
     assert done.returncode == 75
     assert done.stderr.count(b"\n") == 1
@@ -561,6 +562,42 @@ def test_a_pipe_in_place_of_the_marker_is_not_waited_for(installed: Installed) -
     assert installed(SAMPLE).returncode == 0
 
 
+@pytest.mark.parametrize("document", [SAMPLE, STATUS])
+def test_a_link_in_place_of_the_marker_is_not_followed(
+    installed: Installed, place: Path, document: bytes
+) -> None:
+    (place / "shadow").write_text("root:secret\n")
+    (installed.spool.root / "full").symlink_to(place / "shadow")
+    done = installed(document)
+    assert done.returncode == 75
+    assert b"full: is a link" in done.stderr
+    assert b"secret" not in done.stderr
+    (entry,) = installed.entries(installed.fallback)
+    assert entry.document == document
+
+
+def test_unexpected_words_in_the_marker_are_not_repeated(installed: Installed) -> None:
+    (installed.spool.root / "full").write_text("secret\n")
+    done = installed(STATUS)
+    assert done.returncode == 75
+    assert b"at its limit: status" in done.stderr
+    assert installed(SAMPLE).returncode == 0
+
+
+def test_an_entry_that_the_relay_takes_before_the_sync_is_stored_once(
+    installed: Installed,
+) -> None:
+    """Where there is no /dev/fd, the file is synced by its name, so before the link."""
+    installed.change("/dev/fd/0", "/nowhere/0")
+    taken = installed.spool.root / "taken"
+    installed.change(
+        'why="$bucket/$name: cannot be synced"', f'mv "./$name" "{taken}"; why=""'
+    )
+    assert installed(SAMPLE).returncode == 0
+    assert SAMPLE.rstrip() in taken.read_bytes()
+    assert installed.entries(installed.fallback) == []
+
+
 def test_calls_come_in_the_order_in_which_they_were_started(
     installed: Installed,
 ) -> None:
@@ -589,7 +626,8 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     assert {it.document for it in installed.entries()} == {SAMPLE.rstrip()}
     for name in names:
         assert order.boot_of(name).startswith(hook.NO_BOOT_ID)
-        assert before <= sequence(name, epochs) >> order.PID_BITS <= after
+        place = sequence(name, epochs) >> order.PID_BITS
+        assert before <= place + 1_735_689_600 * 100 <= after
 
 
 @pytest.mark.parametrize("how", ["gone", "no bucket"])

@@ -61,7 +61,7 @@ def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
 
 def test_a_simulated_attack_arrives_whole(plant: Plant) -> None:
     options = ("--hosts", "6", "--updates", "1")
-    ended = plant.run("simulate", *options, "--rate", "0")
+    ended = plant.run("simulate", *options, "--rate", "0", "--yes-publish")
     assert ended.returncode == 0, ended.stderr.decode()
     printed = plant.run("simulate", *options, "--print").stdout.splitlines()
     assert plant.run("relay", "--once").returncode == 0

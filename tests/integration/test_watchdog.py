@@ -12,12 +12,12 @@ from services.exabgp import Exabgp
 from services.fetch import Unavailable
 from services.process import wait_until
 
-from consumers.mitigation import clock
 from consumers.enforcers import snapshot
-from consumers.enforcers.backend import Wanted
-from consumers.enforcers.exabgp import ExabgpBackend
+from consumers.enforcers.backend import DesiredMeasure
+from consumers.enforcers.exabgp.backend import ExabgpBackend
+from consumers.enforcers.exabgp.watchdog import Watchdog
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.watchdog import Watchdog
+from consumers.mitigation import clock
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
@@ -85,7 +85,7 @@ def write(exabgp: Exabgp, **left: float) -> None:
 
 
 def announce(backend: ExabgpBackend, bird: Bird, *measures: Measure) -> None:
-    backend.announce([Wanted(it, 300.0) for it in measures])
+    backend.announce([DesiredMeasure(it, 300.0) for it in measures])
     bird.wait_routes(*(NETS[it.key] for it in measures))
 
 

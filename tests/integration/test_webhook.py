@@ -18,11 +18,11 @@ from services.process import Server, wait_until
 from services.receiver import Receiver
 
 from fnm_bus.codec import Codec
-from fnm_bus.event import Mitigation, Reason
+from fnm_bus.event import Mitigation, ReasonSummary
 from fnm_bus.topics import Admin, Topic
 
 PARTITIONS = 4
-NEW = "what was before is not told"
+NEW = "new consumer group: starting at the end of the topic"
 
 
 def mitigation(number: int, state: str = "wanted", **other: Any) -> Mitigation:
@@ -33,13 +33,14 @@ def mitigation(number: int, state: str = "wanted", **other: Any) -> Mitigation:
         "kind": "blackhole",
         "state": state,
         "prefix": prefix,
-        "group": "web",
+        "hostgroup": "web",
+        "created_at": datetime(2026, 5, 1, tzinfo=UTC),
         "started_at": datetime(2026, 5, 1, tzinfo=UTC),
         "changed_at": now,
         "lease_ms": 900_000,
         "expires_at": now + timedelta(minutes=15),
-        "cause": "unban by fra1" if state == "ended" else "ban by fra1: rule big",
-        "reasons": (Reason(sensor="fra1", rule="big", holds=True, pps=number),),
+        "ended_because": "unban" if state == "ended" else "",
+        "reasons": (ReasonSummary(sensor="fra1", rule="big", pps=number),),
     }
     return Mitigation(**{**facts, **other})
 
@@ -93,12 +94,30 @@ class House:
         it.wait(lambda: NEW in self.log.read_text())
         return it
 
-    def put(self, records: Iterable[Mitigation]) -> None:
+    def put(
+        self, records: Iterable[Mitigation], broker: timedelta = timedelta(0)
+    ) -> None:
+        """Produce records; *broker* is how far the broker's clock is ahead."""
         # Encoded first, so that they come as close together as a storm does.
         made = [(it.key, self._codec.encode(it, self.topic)) for it in records]
+        self.put_raw(made, broker)
+
+    def put_raw(
+        self, made: Iterable[tuple[str, bytes]], broker: timedelta = timedelta(0)
+    ) -> None:
+        at = round((datetime.now(UTC) + broker).timestamp() * 1000)
+        failed: list[Any] = []
+
+        def delivered(error: Any, _message: Any) -> None:
+            if error is not None:
+                failed.append(error)
+
         for key, value in made:
-            self._producer.produce(self.topic, value, key=key)
+            self._producer.produce(
+                self.topic, value, key=key, timestamp=at, on_delivery=delivered
+            )
         assert self._producer.flush(30) == 0
+        assert failed == []
 
     def wait_committed(self) -> None:
         """Wait until the group is done with everything."""
@@ -152,7 +171,9 @@ def house(make_house: Callable[..., House], embedded_broker: str) -> House:
 def real_house(make_house: Callable[..., House], kafka: str) -> House:
     it = make_house(kafka)
     admin = Admin({"bootstrap.servers": kafka})
-    compact = {"cleanup.policy": "compact"}
+    # The producer's timestamps stand for a broker whose clock differs.
+    any_time = {"message.timestamp.after.max.ms": str(2**62)}
+    compact = {"cleanup.policy": "compact", **any_time}
     admin.create(
         [
             Topic(it.topic, PARTITIONS, 1, compact),
@@ -270,12 +291,98 @@ def test_a_new_webhook_says_nothing_of_what_was_before(house: House) -> None:
     assert len(house.receiver.got) == 1
 
 
-def test_the_red_button_does_not_wait(house: House) -> None:
+PAUSE = {"key": "pause", "kind": "pause", "prefix": None, "lease_ms": 0}
+
+
+def test_a_pause_does_not_wait(house: House) -> None:
     house.configure(url_file=str(house.root / "url"), group_wait="3600")
     house.start_anew()
-    house.put([mitigation(1), mitigation(0, key="pause", kind="pause", lease_ms=0)])
+    house.put([mitigation(1), mitigation(0, **PAUSE)])
     (notice,) = house.notices(1)
     assert notice["status"] == "paused"
+
+
+def test_a_pause_ends_no_storm_and_resume_reports_what_is_back(
+    real_house: House,
+) -> None:
+    house = real_house
+    first = house.start_anew()
+    house.put([mitigation(1), mitigation(2)])
+    house.notices(1)
+    house.put([mitigation(0, **PAUSE)])
+    _, paused = house.notices(2)
+    house.wait_committed()
+    assert (paused["status"], paused["live"]) == ("paused", {"blackhole": 2})
+    first.kill()
+    house.put([mitigation(1, "ended")])
+    house.start()
+    house.put([mitigation(0, "ended", **PAUSE)])
+    # The end of one mitigation waits for the interval; resume does not.
+    *_, resumed = house.notices(3)
+    assert resumed["status"] == "resumed"
+    house.put([mitigation(2, "ended")])
+    *_, ended = house.notices(4)
+    house.wait_committed()
+    assert (ended["status"], ended["total"]) == ("ended", 2)
+    assert [json.loads(got.body)["status"] for got in house.receiver.got] == [
+        "started",
+        "paused",
+        "resumed",
+        "ended",
+    ]
+
+
+def test_a_new_webhook_learns_that_everything_is_paused(house: House) -> None:
+    house.put([mitigation(0, **PAUSE)])
+    house.start_anew()
+    house.put([mitigation(1)])
+    (notice,) = house.notices(1)
+    assert (notice["status"], notice["paused"]) == ("started", True)
+
+
+@pytest.mark.parametrize("days", [3, -3])
+def test_a_clock_that_is_wrong_by_days_changes_no_storm(
+    real_house: House, days: int
+) -> None:
+    house, broker = real_house, timedelta(days=days)
+    first = house.start_anew()
+    house.put([mitigation(number) for number in range(20)], broker)
+    (started,) = house.notices(1)
+    house.wait_committed()
+    first.kill()
+    house.start()
+    house.put([mitigation(number, "ended") for number in range(20)], broker)
+    _, ended = house.notices(2)
+    house.wait_committed()
+    assert (ended["status"], ended["ends"]) == ("ended", {"unban": 20})
+    assert ended["storm"] == started["storm"]
+    wrong = datetime.fromisoformat(ended["at"]) - datetime.now(UTC) - broker
+    assert abs(wrong) < timedelta(minutes=1)
+
+
+def test_records_that_are_nonsense_stop_nothing(real_house: House) -> None:
+    house = real_house
+    first = house.start_anew()
+    nonsense = [
+        mitigation(1, prefix="192.0.2.7/24"),
+        mitigation(2, state="melted"),
+        mitigation(3, created_at=datetime(1, 1, 2, tzinfo=UTC)),
+    ]
+    house.put(nonsense)
+    house.put_raw([("k", b"\xc3\x01no Avro"), ("l", b"x")])
+    house.put(mitigation(number) for number in range(100, 120))
+    (started,) = house.notices(1)
+    house.wait_committed()
+    first.kill()
+    house.start()
+    house.put(mitigation(number, "ended") for number in range(100, 120))
+    _, ended = house.notices(2)
+    house.wait_committed()
+    assert (started["total"], ended["total"]) == (20, 20)
+    log = house.log.read_text()
+    assert all(f"left out: {code}: " in log for code in ("prefix", "state", "time"))
+    assert log.count("dead letter: ") == 2
+    assert "Traceback" not in log
 
 
 def test_a_server_that_is_away_does_not_keep_a_webhook_from_reading(
@@ -285,7 +392,7 @@ def test_a_server_that_is_away_does_not_keep_a_webhook_from_reading(
     house.start_anew()
     house.put([mitigation(1)])
     house.notices(1)
-    house.put([mitigation(2, group="mail"), mitigation(3, group="dns")])
+    house.put([mitigation(2, hostgroup="mail"), mitigation(3, hostgroup="dns")])
     wait_until(
         lambda: house.log.read_text().count("mitigation started (hostgroup") == 3,
         30,

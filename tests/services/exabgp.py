@@ -7,22 +7,22 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from consumers.enforcers.exabgp import ExabgpBackend
-from consumers.enforcers.exabgp_config import Commands
+from consumers.enforcers.exabgp.backend import ExabgpBackend
+from consumers.enforcers.exabgp.config import Commands
 from consumers.settings import ExabgpSettings
 from services import exabgp_bridge
 from services.bird import Bird
 from services.process import Server, wait_until
 
-# Becomes ExaBGP as `consumers.exabgp_config.run` does it, with other API processes.
+# Becomes ExaBGP as `consumers.config.run` does it, with other API processes.
 _RUN = """
 import sys
 from pathlib import Path
-from consumers.enforcers import exabgp_config
+from consumers.enforcers.exabgp import config
 from consumers.settings import ExabgpSettings
 settings = ExabgpSettings.model_validate_json(Path(sys.argv[1]).read_bytes())
 enforcer, watchdog = (it.split(chr(31)) for it in sys.argv[2:])
-exabgp_config.run(settings, None, exabgp_config.Commands(enforcer, watchdog))
+config.run(settings, None, config.Commands(enforcer, watchdog))
 """
 
 
@@ -44,7 +44,7 @@ class Exabgp:
             neighbor=bird.address,
             port=bird.port,
             snapshot=root / "exabgp.json",
-            grace=grace,
+            watchdog_grace=grace,
         )
         self._root = root
         self._socket = root / "api"

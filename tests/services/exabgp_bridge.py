@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from consumers.enforcers import watchdog
+from consumers.enforcers.exabgp import watchdog
 from consumers.settings import ExabgpSettings
 
 

@@ -20,7 +20,8 @@ CODEC = Codec()
 
 def event(number: int) -> HostEvent:
     """Return an event whose id is *number*."""
-    return HostEvent(receipt=Receipt(event_id=str(number)), ip="192.0.2.1")
+    receipt = Receipt(event_id=str(number))
+    return HostEvent(receipt=receipt, action="ban", ip="192.0.2.1")
 
 
 class Bench:
@@ -46,13 +47,17 @@ class Bench:
         self._running: list[tuple[Loop, threading.Thread]] = []
         self.failed: list[BaseException] = []
 
-    def put(self, value: AnyRecord | bytes | None, partition: int = 0) -> None:
+    def put(
+        self, value: AnyRecord | bytes | None, partition: int = 0, timestamp: int = 0
+    ) -> None:
         """Publish one record; bytes and None as they are."""
         data = (
             CODEC.encode(value, self.topic) if isinstance(value, HostEvent) else value
         )
         assert data is None or isinstance(data, bytes)
-        self._producer.produce(self.topic, value=data, partition=partition)
+        self._producer.produce(
+            self.topic, value=data, partition=partition, timestamp=timestamp
+        )
         assert self._producer.flush(10) == 0
 
     def start(self, handler: Handler, **how: Any) -> Loop:

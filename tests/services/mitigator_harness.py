@@ -168,7 +168,7 @@ class MitigatorHarness:
     def apply(self, event: Event, *, behind: bool = False) -> None:
         """Let *event* count."""
         change = self.begin()
-        apply_event(change, event, behind=behind)
+        apply_event(change, event, behind=lambda: behind)
         self.note(change)
 
     def command(

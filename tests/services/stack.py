@@ -202,8 +202,13 @@ class Stack:
             RuntimeError: a call of the hook failed.
         """
         words = ("--profile", "demo", "run", "--rm", "--no-deps", "-T", "simulate")
-        command = ("fnm-bus", "simulate", "--hook", HOOK, "--seed", str(seed))
-        plan = (f"--hosts={hosts}", f"--updates={updates}", f"--rate={rate}")
+        command = ("fnm-bus", "simulate", "--yes-publish", "--hook", HOOK)
+        plan = (
+            f"--seed={seed}",
+            f"--hosts={hosts}",
+            f"--updates={updates}",
+            f"--rate={rate}",
+        )
         with subprocess.Popen(
             ["docker", "compose", *words, *command, *plan],
             cwd=ROOT,

@@ -264,24 +264,6 @@ def test_a_hook_is_not_installed_over_another_program(run: Run, tmp_path: Path) 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_simulated_attack_is_in_the_spool_in_the_order_of_the_calls(
-    run: Run, spool: Spool, tmp_path: Path
-) -> None:
-    Spool(tmp_path / "fallback").make(os.getuid(), os.getgid())
-    options = ("--hosts", "2", "--updates", "1", "--seed", "3")
-    ended = run("simulate", *options, "--rate", "100")
-    assert ended.returncode == 0, ended.stderr
-    stored = [spool.read(name).document for name in spool.scan()]
-    printed = run("simulate", *options, "--print").stdout
-    assert stored == printed.splitlines(keepends=True)
-
-
-def test_a_simulation_without_a_spool_ends_with_75(run: Run) -> None:
-    ended = run("simulate", "--hosts", "1", "--rate", "100")
-    assert ended.returncode == 75
-    assert b"calls failed" in ended.stderr
-
-
 def test_a_reader_that_goes_away_is_no_error_to_complain_of(
     run: Run, tmp_path: Path
 ) -> None:

@@ -58,9 +58,67 @@ def test_both_framings_are_read_by_one_reader() -> None:
     assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
 
 
-def test_a_dead_letter_depends_on_no_registry() -> None:
-    (letter, *_) = schema.examples("fastnetmon.DeadLetter").values()
-    assert Codec(pinned()).encode(letter, "any").startswith(b"\xc3\x01")
+def framed() -> Pins:
+    """As `fnm-bus schemas register` pins them."""
+    wanted = Topics().of_framed()
+    ids = {f"{topic}-value": 100 + n for n, topic in enumerate(wanted)}
+    texts = {100 + n: schema.text(name) for n, name in enumerate(wanted.values())}
+    return Pins("http://registry", ids, {}, texts)
+
+
+def example(name: str) -> AnyRecord:
+    return next(iter(schema.examples(f"fastnetmon.{name}").values()))
+
+
+OPTIONAL = [("Audit", Topics().audit), ("DeadLetter", Topics().deadletter)]
+
+
+@pytest.mark.parametrize(("name", "topic"), OPTIONAL)
+def test_a_record_whose_id_is_pinned_has_confluents_framing(
+    name: str, topic: str
+) -> None:
+    codec = Codec(framed())
+    value = codec.encode(example(name), topic)
+    assert value[:4] == bytes(4)
+    assert value[4] == framed().ids[f"{topic}-value"]
+    assert codec.decode(value) == example(name)
+
+
+def without_an_id() -> Pins:
+    return pinned()
+
+
+def with_an_id_of_another_version() -> Pins:
+    texts = {number: schema.text("fastnetmon.Command") for number in framed().schemas}
+    return Pins("http://registry", framed().ids, {}, texts)
+
+
+@pytest.mark.parametrize("pins", [without_an_id(), with_an_id_of_another_version()])
+@pytest.mark.parametrize(("name", "topic"), OPTIONAL)
+def test_without_an_id_that_fits_it_is_a_single_object_and_there_is_one_warning(
+    name: str, topic: str, pins: Pins, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = Codec(pins)
+    values = [codec.encode(example(name), topic) for _ in range(3)]
+    assert {value[:2] for value in values} == {b"\xc3\x01"}
+    (warning,) = caplog.records
+    assert f"records of {topic} are Avro single objects" in warning.getMessage()
+    assert "fnm-bus schemas register" in warning.getMessage()
+
+
+def test_without_a_registry_nothing_is_missed(caplog: pytest.LogCaptureFixture) -> None:
+    for name, topic in OPTIONAL:
+        assert Codec().encode(example(name), topic)[:2] == b"\xc3\x01"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["Mitigation", "Command"])
+def test_what_ends_a_block_depends_on_no_registry(name: str) -> None:
+    topic = f"fastnetmon.{name.lower()}.v1"
+    ids = {**framed().ids, f"{topic}-value": 999}
+    texts = {**framed().schemas, 999: schema.text(f"fastnetmon.{name}")}
+    codec = Codec(Pins("http://registry", ids, {}, texts))
+    assert codec.encode(example(name), topic).startswith(b"\xc3\x01")
 
 
 def test_a_topic_without_a_pin_is_refused() -> None:
@@ -221,6 +279,14 @@ def test_what_avro_cannot_hold_is_refused_when_written(
 ) -> None:
     with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{why}"):
         Codec().encode(event, TOPIC)
+
+
+def test_a_sequence_that_javascript_cannot_hold_is_invalid() -> None:
+    largest = ban_with(receipt=Receipt(sequence=2**53 - 1))
+    assert Codec().decode(Codec().encode(largest, TOPIC)) == largest
+    value = Codec().encode(ban_with(receipt=Receipt(sequence=2**53)), TOPIC)
+    with pytest.raises(InvalidRecord, match="sequence"):
+        Codec().decode(value)
 
 
 @pytest.mark.parametrize("event", EXAMPLES)

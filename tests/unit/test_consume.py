@@ -28,6 +28,7 @@ from fnm_bus.event import AnyRecord, DeadLetter
 from fnm_bus.handling import GiveUp, Hold, TryLater
 from fnm_bus.progress import Progress
 from fnm_bus.reader import Read
+from fnm_bus.route import derived_id
 
 
 @pytest.fixture
@@ -129,6 +130,10 @@ def test_a_record_that_fails_again_and_again_becomes_a_dead_letter(
     assert "ValueError: no such host" in letter.reason
     assert letter.origin_topic == bench.topic
     assert letter.origin_offset == 1
+    headers = dict(record.headers)
+    place = (letter.origin_topic, letter.origin_partition or 0, letter.origin_offset)
+    assert headers["ce_id"] == derived_id("deadletter", *place).encode()
+    assert headers["ce_type"] == b"fastnetmon.deadletter"
 
 
 def test_a_failure_that_passes_is_no_dead_letter(bench: Bench) -> None:
@@ -154,6 +159,31 @@ def test_what_cannot_be_decoded_becomes_a_dead_letter_at_once(bench: Bench) -> N
     letter = CODEC.decode(record.value)
     assert isinstance(letter, DeadLetter)
     assert letter.head == b"not avro"
+
+
+@pytest.mark.parametrize("ip", ["garbage", "", "192.0.2.1/32", "192.0.2.01"])
+def test_an_event_that_no_parser_makes_becomes_a_dead_letter(
+    bench: Bench, ip: str
+) -> None:
+    seen = Seen()
+    bench.put(msgspec.structs.replace(event(1), ip=ip))
+    bench.put(event(2))
+    bench.start(seen)
+    seen.until("2")
+    assert seen.ids == ["2"]
+    [record] = bench.letters.records
+    letter = CODEC.decode(record.value)
+    assert isinstance(letter, DeadLetter)
+    assert letter.reason.startswith("HostEvent: /ip: wanted ")
+
+
+@pytest.mark.parametrize("timestamp", [2**62, 2**63 - 1])
+def test_a_record_of_a_mad_time_is_read(bench: Bench, timestamp: int) -> None:
+    seen = Seen()
+    bench.put(event(1), timestamp=timestamp)
+    bench.put(event(2))
+    bench.start(seen)
+    seen.until("1", "2")
 
 
 def test_without_the_dead_letter_the_record_is_not_done(bench: Bench) -> None:

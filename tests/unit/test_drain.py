@@ -28,7 +28,7 @@ from fnm_bus.pipeline import Pipeline
 from fnm_bus.publish import MemoryPublisher
 from fnm_bus.quarantine import Quarantine
 from fnm_bus.record import Record
-from fnm_bus.route import Topics
+from fnm_bus.route import Topics, derived_id
 from fnm_bus.spool import Entry, Spool
 
 TOPICS = Topics()
@@ -256,6 +256,11 @@ def test_an_invalid_document_is_kept_and_told_with_the_reason(house: House) -> N
     assert letter.arguments == ("ban", "192.0.2.1")
     assert letter.field == "/ip"
     assert letter.entry == name
+    (record,) = (it for it in house.publisher.records if it.topic == TOPICS.deadletter)
+    headers = dict(record.headers)
+    assert headers["ce_source"] == b"/fnm-bus/relay"
+    assert headers["ce_type"] == b"fastnetmon.deadletter"
+    assert headers["ce_id"] == derived_id("deadletter", "fra1", name).encode()
 
 
 def test_an_event_that_does_not_fit_its_schema_is_set_aside(

@@ -1,11 +1,12 @@
 """ExaBGP's own configuration; tests/integration starts it with it."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from consumers.enforcers import exabgp_config
-from consumers.enforcers.exabgp_config import Commands, commands, conf, env, run
+from consumers.enforcers.exabgp import config, server
+from consumers.enforcers.exabgp.config import Commands, commands, conf, env, run
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
 
@@ -53,9 +54,9 @@ def test_the_settings_stand_in_it() -> None:
         ("neighbor", "2001:db8::1"),
         ("local_address", ""),
         ("router_id", "2001:db8::1"),
-        ("next_hop4", "100::1"),
-        ("next_hop6", "192.0.2.1"),
-        ("next_hop6", "fe80::1%eth0"),
+        ("ipv4_next_hop", "100::1"),
+        ("ipv6_next_hop", "192.0.2.1"),
+        ("ipv6_next_hop", "fe80::1%eth0"),
         ("port", 0),
         ("communities", ("blackhole me",)),
     ],
@@ -65,7 +66,7 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
         **{**dict(ExabgpSettings()), field: value}
     )
     with pytest.raises(ConfigError) as caught:
-        exabgp_config.check(settings)
+        config.check(settings)
     named = "local_address" if value == "2001:db8::1" and field == "neighbor" else field
     assert f"consumers.exabgp.{named}" in str(caught.value).replace(
         "consumers.exabgp.communities", f"consumers.exabgp.{field}"
@@ -73,9 +74,9 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:
-    settings = ExabgpSettings(neighbor="a", router_id="b", next_hop4="c")
+    settings = ExabgpSettings(neighbor="a", router_id="b", ipv4_next_hop="c")
     with pytest.raises(ConfigError) as caught:
-        exabgp_config.check(settings)
+        config.check(settings)
     assert len(str(caught.value).splitlines()) == 3
 
 
@@ -97,3 +98,67 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     settings = ExabgpSettings(snapshot=tmp_path / "file" / "s.json")
     with pytest.raises(ConfigError, match="file"):
         run(settings, None)
+
+
+def test_helpers_never_import_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap = tmp_path / "consumers"
+    trap.mkdir()
+    (trap / "__init__.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    for command in commands(None):
+        helped = subprocess.run(
+            [*command, "--help"], capture_output=True, text=True, check=False
+        )
+        assert helped.returncode == 0, helped.stderr
+        assert "--watchdog" in helped.stdout
+
+
+def test_the_enforcer_is_checked_before_exabgp_is_started(tmp_path: Path) -> None:
+    settings = ExabgpSettings(snapshot=tmp_path / "s.json")
+
+    def check() -> None:
+        raise ConfigError("[kafka]: no such property")
+
+    with pytest.raises(ConfigError, match="no such property"):
+        run(settings, None, STARTED, check)
+    assert not list(tmp_path.rglob("exabgp.conf"))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "stopped", "status"),
+    [
+        (0, "", True, 0),
+        (None, "an old reason", True, 0),
+        (0, "", False, 70),
+        (None, "", False, 70),
+        (0, "[kafka]: no", False, 78),
+        (5, "[kafka]: no", False, 78),
+        (5, "", False, 5),
+        (5, "", True, 5),
+        ("a text", "", False, 70),
+    ],
+)
+def test_the_end_of_exabgp_has_a_status_and_a_line(
+    code: object,
+    reason: str,
+    stopped: bool,  # noqa: FBT001 - a parameter of the test
+    status: int,
+) -> None:
+    found, line = server.verdict(code, reason, stopped=stopped)
+    assert found == status
+    assert reason in line or stopped
+    assert bool(line) is (status in {70, 78} and code != "a text")
+
+
+def test_a_helper_leaves_the_reason_for_the_end_of_exabgp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(server.FAILURE_FILE, str(tmp_path / "failure"))
+    with config.recorded_failure():
+        pass
+    assert server.failure() == ""
+    with pytest.raises(ConfigError), config.recorded_failure():
+        raise ConfigError("[kafka]: no such property")
+    assert server.failure() == "[kafka]: no such property"

@@ -8,7 +8,8 @@ import pytest
 from services.process import wait_until
 
 from consumers.enforcers.backend import BackendError
-from consumers.enforcers.exabgp_session import ExabgpGone, Session
+from consumers.enforcers.exabgp import session as session_module
+from consumers.enforcers.exabgp.session import ExabgpExited, Session
 
 HELLO = b"reset\nshow neighbor json\n"
 UP = b'[{"fsm": "ESTABLISHED", "messages": {"sent": {"update": 7}}}]\ndone\n'
@@ -96,6 +97,21 @@ def test_a_late_answer_is_not_taken_for_the_next_one(
     assert session.ask(["quick"]) == [b'{"peer": "quick"}']
 
 
+def test_commands_do_not_pile_up_while_exabgp_is_silent(
+    other: Other, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_MAX_UNANSWERED", 3)
+    session._patience = 0.01
+    other.say(UP)
+    for _ in range(20):
+        with pytest.raises(BackendError, match="says nothing"):
+            session.ask(["show"])
+    assert len(session._asked) <= 4
+    other.say(b"done\n" * 4 + b'{"peer": 1}\ndone\n')
+    wait_until(lambda: session._lines.qsize() == 6, 10, "the answers")
+    assert session.ask(["show"]) == [b'{"peer": 1}']
+
+
 def test_a_silent_exabgp_is_told(session: Session) -> None:
     with pytest.raises(BackendError, match=r"says nothing for 0\.2 s"):
         session.ask(["show"])
@@ -178,7 +194,7 @@ def test_an_exabgp_that_ended_is_told_for_good(other: Other, session: Session) -
     other.end(other.to_us)
     assert session.gone.wait(5)
     for _ in range(2):
-        with pytest.raises(ExabgpGone) as caught:
+        with pytest.raises(ExabgpExited) as caught:
             session.ask(["show"])
         assert not caught.value.retryable
 
@@ -194,7 +210,7 @@ def test_who_wants_to_end_with_exabgp_is_told(other: Other, session: Session) ->
 
 def test_a_broken_pipe_is_an_exabgp_that_ended(other: Other, session: Session) -> None:
     other.end(other.from_us)
-    with pytest.raises(ExabgpGone):
+    with pytest.raises(ExabgpExited):
         session.ask(["show"])
 
 

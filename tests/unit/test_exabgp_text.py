@@ -7,13 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.enforcers import exabgp_ports, exabgp_words
-from consumers.enforcers.exabgp_listing import listed
-from consumers.enforcers.exabgp_text import CannotSay, Carried, announce, form, withdraw
+from consumers.enforcers.backend import UnsupportedMeasure
+from consumers.enforcers.exabgp import ports, vocabulary
+from consumers.enforcers.exabgp.commands import (
+    BlackholeAttributes,
+    announce,
+    form,
+    withdraw,
+)
+from consumers.enforcers.exabgp.listing import listed
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
-CARRIED = Carried("192.0.2.1", "100::1", ("65535:666", "65535:65281"))
+CARRIED = BlackholeAttributes("192.0.2.1", "100::1", ("65535:666", "65535:65281"))
 DISCARD = FlowThen(action="discard")
 HOST = "198.51.100.1/32"
 HOST6 = "2001:db8::1/128"
@@ -209,21 +215,21 @@ def test_a_discard_is_a_rate_limit_of_nothing() -> None:
 
 def test_ports_that_exabgp_gives_one_name_are_told_apart() -> None:
     names = {
-        it: [other for other, name in exabgp_ports._names().items() if name == it]
-        for it in exabgp_ports._names().values()
+        it: [other for other, name in ports._names().items() if name == it]
+        for it in ports._names().values()
     }
     shared = [port for ports in names.values() if len(ports) > 1 for port in ports]
     assert {7, 8008, 8080} <= set(shared)
     refused = set()
     for port in shared:
         try:
-            (term,) = exabgp_ports.ports("source_ports", [port])
-        except CannotSay:
+            (term,) = ports.ports("source_ports", [port])
+        except UnsupportedMeasure:
             refused.add(port)
             continue
         below, above = term[1:].split("&<")
-        in_words = [exabgp_ports._names().get(int(it), it) for it in (below, above)]
-        assert exabgp_ports.port_numbers([f">{in_words[0]}&<{in_words[1]}"]) == (port,)
+        in_words = [ports._names().get(int(it), it) for it in (below, above)]
+        assert ports.port_numbers([f">{in_words[0]}&<{in_words[1]}"]) == (port,)
     assert refused == {454, 3365}
 
 
@@ -231,17 +237,17 @@ def test_ports_that_exabgp_gives_one_name_are_told_apart() -> None:
 def test_every_port_comes_back_as_it_went(port: int) -> None:
     if port in {454, 3365}:
         return
-    (term,) = exabgp_ports.ports("source_ports", [port])
-    name = exabgp_ports._names().get(port)
+    (term,) = ports.ports("source_ports", [port])
+    name = ports._names().get(port)
     as_listed = f"={name}" if name and term.startswith("=") else term
-    assert exabgp_ports.port_numbers([as_listed]) == (port,)
+    assert ports.port_numbers([as_listed]) == (port,)
 
 
-@given(st.sampled_from(sorted(exabgp_words.PROTOCOLS)))
+@given(st.sampled_from(sorted(vocabulary.PROTOCOLS)))
 def test_every_protocol_comes_back_as_it_went(word: str) -> None:
     version = 6 if word == "ipv6-icmp" else 4
-    terms = exabgp_words.protocols([word], version)
-    assert exabgp_words.protocol_words(terms) == (word,)
+    terms = vocabulary.protocols([word], version)
+    assert vocabulary.protocol_words(terms) == (word,)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +297,7 @@ def test_every_protocol_comes_back_as_it_went(word: str) -> None:
 def test_what_cannot_be_said_is_refused_for_good_by_its_part(
     measure: Measure, named: str
 ) -> None:
-    with pytest.raises(CannotSay) as caught:
+    with pytest.raises(UnsupportedMeasure) as caught:
         form(measure, CARRIED)
     assert named in str(caught.value)
     assert str(caught.value).startswith(measure.key)
@@ -299,15 +305,15 @@ def test_what_cannot_be_said_is_refused_for_good_by_its_part(
 
 
 def test_a_rule_of_no_network_is_refused_though_it_has_no_key() -> None:
-    with pytest.raises(CannotSay, match="flowspec"):
+    with pytest.raises(UnsupportedMeasure, match="flowspec"):
         form(rule(to="nowhere"), CARRIED)
 
 
 @pytest.mark.parametrize("prefix", [HOST, HOST6])
 def test_a_next_hop_that_does_not_fit_is_refused(prefix: str) -> None:
     for hops in (("100::1", "192.0.2.1"), ("nowhere", "")):
-        with pytest.raises(CannotSay, match="next_hop"):
-            form(blackhole(prefix), Carried(*hops, ()))
+        with pytest.raises(UnsupportedMeasure, match="next_hop"):
+            form(blackhole(prefix), BlackholeAttributes(*hops, ()))
 
 
 def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
@@ -346,3 +352,69 @@ def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
 def test_a_line_that_is_not_ours_is_told(bad: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each has its own reason
         listed(bad)
+
+
+WORDS = st.lists(
+    st.one_of(st.sampled_from(["udp", "17", "UDP", "syn", "ack|syn", "syn|ack", "٣"])),
+    max_size=3,
+).map(tuple)
+NUMBERS = st.lists(st.sampled_from([0, 53, 80, 8008, 8080, 65536]), max_size=3)
+PREFIXES = st.sampled_from(
+    [None, "198.51.100.1/32", "198.51.100.0/24", "2001:db8::/48"]
+)
+FLOWS = st.builds(
+    FlowMatch,
+    destination_prefix=PREFIXES,
+    source_prefix=PREFIXES,
+    protocols=WORDS,
+    source_ports=NUMBERS.map(tuple),
+    destination_ports=NUMBERS.map(tuple),
+    tcp_flags=WORDS,
+    fragmentation_flags=st.lists(
+        st.sampled_from(["is-fragment", "not-a-fragment", "IS-FRAGMENT"]), max_size=2
+    ).map(tuple),
+)
+
+
+@given(FLOWS, FLOWS)
+def test_two_mitigations_never_share_a_match(one: FlowMatch, other: FlowMatch) -> None:
+    said = []
+    for flow in (one, other):
+        measure = Measure(kind=FLOWSPEC, flow=flow, then=FlowThen(action="discard"))
+        try:
+            said.append((measure.key, *announce([measure], CARRIED)))
+        except UnsupportedMeasure:
+            return
+    assert (said[0][0] == said[1][0]) is (said[0][1] == said[1][1])
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        Measure(kind=BLACKHOLE, prefix="192.0.2.1/32", communities=("9" * 5000,)),
+        Measure(kind=BLACKHOLE, prefix="192.0.2.1/32", communities=("1:" + "9" * 99,)),
+        Measure(
+            kind=BLACKHOLE,
+            prefix="192.0.2.1/32",
+            flow=FlowMatch(destination_prefix="192.0.2.2/32"),
+        ),
+        Measure(
+            kind=FLOWSPEC,
+            flow=FlowMatch(destination_prefix="192.0.2.1/32", protocols=("9" * 5000,)),
+            then=FlowThen(action="discard"),
+        ),
+        Measure(
+            kind=FLOWSPEC,
+            flow=FlowMatch(destination_prefix="192.0.2.1/32"),
+            then=FlowThen(action="redirect", redirect_as=-1, redirect_value=1),
+        ),
+        Measure(
+            kind=FLOWSPEC,
+            flow=FlowMatch(destination_prefix="192.0.2.1/32"),
+            then=FlowThen(action="redirect", redirect_as=1, redirect_value=2**40),
+        ),
+    ],
+)
+def test_values_without_bounds_are_refused(measure: Measure) -> None:
+    with pytest.raises(UnsupportedMeasure):
+        form(measure, CARRIED)

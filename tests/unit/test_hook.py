@@ -235,6 +235,18 @@ def test_a_pipe_in_place_of_the_marker_is_not_waited_for(root: Path) -> None:
     hook.check_room(str(root), b"document")
 
 
+def test_a_link_in_place_of_the_marker_is_not_followed(
+    root: Path, fallback: Path
+) -> None:
+    secret = root.parent / "shadow"
+    secret.write_text("root:secret")
+    (root / "full").symlink_to(secret)
+    document = b'{"action":"attack_status"}'
+    path, trouble = hook.keep(str(root), str(fallback), [], document)
+    assert fallback in Path(path).parents
+    assert "secret" not in trouble
+
+
 @pytest.mark.parametrize(
     ("marker", "document", "refused"),
     [

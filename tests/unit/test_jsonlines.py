@@ -15,7 +15,7 @@ import pytest
 from consumers.jsonlines import line_of
 from consumers.lines import Lines
 from fnm_bus.errors import ConfigError
-from fnm_bus.event import HostEvent, Receipt
+from fnm_bus.event import Audit, Check, HostEvent, Receipt
 from fnm_bus.handling import GiveUp, TryLater
 from fnm_bus.reader import Read
 
@@ -80,6 +80,14 @@ def test_each_event_is_one_line_of_json(lines: Lines, path: Path) -> None:
 def test_a_tombstone_is_a_line_without_an_event() -> None:
     tombstone = Read("mitigation", 0, 1, AT, b"k", (), None, None, "empty")
     assert json.loads(line_of(tombstone))["event"] is None
+
+
+def test_an_audit_record_is_a_line_with_code_and_checks() -> None:
+    check = Check(name="own", verdict="refused", code="not_own")
+    audit = Audit(by="mitigator", what="refused", code="not_own", checks=(check,))
+    document = json.loads(line_of(Read("audit", 0, 1, AT, b"k", (), b"x", audit, "")))
+    assert document["event"]["code"] == "not_own"
+    assert document["event"]["checks"][0]["code"] == "not_own"
 
 
 def test_whatever_an_event_holds_it_is_one_line() -> None:
@@ -171,6 +179,23 @@ def test_while_nothing_can_be_written_memory_has_a_bound(path: Path) -> None:
     for _ in range(2):
         with pytest.raises(TryLater, match="No such file or directory"):
             it.add(line(10_000))
+
+
+def test_while_nothing_can_be_written_the_bytes_have_a_bound(path: Path) -> None:
+    it = Lines(path / "missing" / "file", fsync=False)
+    large = bytes(1 << 20)
+    for _ in range(64):
+        it.add(large)
+    for _ in range(2):
+        with pytest.raises(TryLater, match="No such file or directory"):
+            it.add(large)
+
+
+def test_one_large_line_is_written(lines: Lines, path: Path) -> None:
+    for _ in range(2):
+        lines.add(bytes(65 << 20) + b"\n")
+        lines.settle()
+    assert path.stat().st_size == 2 * ((65 << 20) + 1)
 
 
 def test_more_lines_than_may_wait_are_written_at_once(lines: Lines, path: Path) -> None:

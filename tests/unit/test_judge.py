@@ -61,7 +61,7 @@ def test_a_ban_right_after_an_unban_stands_whichever_comes_first() -> None:
     assert [it.attack_uuid for it in court.of().reasons] == ["a2"]
 
 
-SECOND = 100 << 23
+SECOND = 100 << 14
 """Of sequences."""
 
 

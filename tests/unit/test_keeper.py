@@ -71,3 +71,26 @@ def test_a_call_that_died_when_it_had_stored_is_not_lost(
     box.keeper.turn()
     assert not path.exists()
     assert box.lost() == 0
+
+
+def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = box.spools[0].root / "incoming/new/0/lost+found"
+    foreign.mkdir()
+    (box.spools[0].root / "quarantine/odd").rmdir()  # so that nothing can be moved
+    for _ in range(3):
+        box.keeper._care_at = box.keeper._clean_at = 0.0
+        box.keeper.turn()
+    assert foreign.is_dir()
+    assert caplog.text.count("not an entry:") == 1
+    assert "remove it by hand" in caplog.text
+    assert box.metrics.registry().get_sample_value("fnm_bus_odd_files_total") == 1
+    (box.spools[0].root / "quarantine/odd").mkdir()
+    foreign.rmdir()
+    box.keeper._care_at = box.keeper._clean_at = 0.0
+    box.keeper.turn()
+    foreign.mkdir()
+    box.keeper._care_at = box.keeper._clean_at = 0.0
+    box.keeper.turn()
+    assert not foreign.exists()

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 from services.court import OWN, Court, policy
 from services.court import rule as rule_of
 
-from consumers.enforcers.leases import Leases
+from consumers.enforcers.lease_table import LeaseTable
 from consumers.mitigation.measure import KINDS, measure_of
 from consumers.policy.model import Action, Customer, Match
 from consumers.policy.model import Policy as _Policy
@@ -251,7 +251,7 @@ def test_an_enforcer_keeps_nothing_longer_than_its_longest_lease(
     records: list[tuple[str, str, int, float, bool]],
     finished: bool,  # noqa: FBT001 - hypothesis gives it
 ) -> None:
-    leases = Leases("memory", frozenset({"blackhole"}))
+    leases = LeaseTable("memory", frozenset({"blackhole"}))
     now = 1000.0
     for state, prefix, lease, age, dry in records:
         key = f"blackhole|{prefix}"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from consumers.enforcers.backend import BackendError, Standing
-from consumers.enforcers.nft_text import (
-    Unsuitable,
+from consumers.enforcers.backend import ActiveMeasure, BackendError, UnsupportedMeasure
+from consumers.enforcers.nftables.backend import NftablesBackend
+from consumers.enforcers.nftables.script import (
     faults,
     network_of,
     removal,
@@ -18,7 +18,6 @@ from consumers.enforcers.nft_text import (
     standing,
     timeout,
 )
-from consumers.enforcers.nftables import NftablesBackend
 from consumers.mitigation.measure import Measure
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
@@ -63,14 +62,14 @@ def test_a_prefix_is_the_network_to_drop(prefix: str) -> None:
     ],
 )
 def test_what_is_no_canonical_prefix_never_gets_to_nft(prefix: str | None) -> None:
-    with pytest.raises(Unsuitable) as caught:
+    with pytest.raises(UnsupportedMeasure) as caught:
         network_of(firewall(prefix))
     assert str(caught.value).startswith("firewall|")
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "flowspec", "notify", ""])
 def test_other_kinds_are_refused(kind: str) -> None:
-    with pytest.raises(Unsuitable, match="firewall measures only"):
+    with pytest.raises(UnsupportedMeasure, match="firewall measures only"):
         network_of(Measure(kind=kind, prefix="192.0.2.1/32"))
 
 
@@ -144,15 +143,15 @@ def test_a_listing_says_what_stands_and_for_how_long() -> None:
     element = {"elem": {"val": "192.0.2.1", "timeout": 10, "expires": 9}}
     by_hand = "192.0.2.2"
     assert standing(listing(element, by_hand)) == {
-        firewall("192.0.2.1/32"): Standing("drop", 9.0),
-        firewall("192.0.2.2/32"): Standing("drop", None),
+        firewall("192.0.2.1/32"): ActiveMeasure("drop", 9.0),
+        firewall("192.0.2.2/32"): ActiveMeasure("drop", None),
     }
 
 
 def test_a_listing_knows_networks_by_the_name_of_their_set() -> None:
     element = {"elem": {"val": "2001:db8::", "timeout": 0, "expires": 0}}
     assert standing(listing(element, name="net6_32")) == {
-        firewall("2001:db8::/32"): Standing("drop", 0.0)
+        firewall("2001:db8::/32"): ActiveMeasure("drop", 0.0)
     }
 
 

@@ -205,13 +205,19 @@ def test_nothing_of_a_published_document_is_lost(path: Path) -> None:
 
 
 @given(documents)
-def test_every_drift_has_its_value_in_extra_or_as_sent(
+def test_every_drift_names_the_place_that_holds_its_value(
     document: dict[str, Any],
 ) -> None:
     parsed = read(document)
     for drift in parsed.drift:
-        kept_as_sent = drift.path.startswith("/hostgroup_networks/")
-        assert drift.path in parsed.event.extra or kept_as_sent
+        if drift.kept == "extra":
+            assert drift.path in parsed.event.extra
+        else:
+            place = int(drift.kept.removeprefix("hostgroup_networks[").split("]")[0])
+            index = int(drift.path.removeprefix("/hostgroup_networks/"))
+            assert drift.kept.endswith("].sent")
+            sent = parsed.event.hostgroup_networks[place].sent  # type: ignore[union-attr]
+            assert sent == document["hostgroup_networks"][index]
         assert drift.got.isprintable()
         assert len(drift.got) < 300
 

@@ -350,6 +350,9 @@ def test_members_of_a_rule_that_do_not_fit_are_left_out() -> None:
     assert [drift.path for drift in parsed.drift] == sorted(parsed.event.extra)
 
 
+RANGE = "203.0.113.0-203.0.113.63"
+
+
 def test_a_hostgroup_network_that_is_none_is_kept_as_sent() -> None:
     sent = ["10.0.0.0/33", "fe80::1%eth0/64", "10.0.0.0/255.0.0.0", "servers", ""]
     parsed = group(str(sent).replace("'", '"'))
@@ -385,3 +388,25 @@ def test_a_parent_hostgroup_that_is_no_text_is_set_aside() -> None:
     assert parsed.event.parent_hostgroup_name is None
     assert parsed.event.extra == {"/parent_hostgroup_name": '{"a":1}'}
     assert len(parsed.drift) == 1
+
+
+def test_a_network_that_is_a_range_is_reported_with_the_place_of_its_text() -> None:
+    parsed = group(f'[7, "{RANGE}", "203.0.113.64/26"]')
+    assert parsed.event.extra == {"/hostgroup_networks/0": "7"}
+    number, text = map(str, parsed.drift)
+    assert number == (
+        "mismatch: /hostgroup_networks/0: wanted a network as text,"
+        " got the number 7; kept in extra"
+    )
+    assert text == (
+        f"mismatch: /hostgroup_networks/1: wanted a network, got the text '{RANGE}';"
+        " kept in hostgroup_networks[0].sent"
+    )
+    first, second = parsed.event.hostgroup_networks
+    assert (first.sent, first.network) == (RANGE, None)
+    assert second.network == "203.0.113.64/26"
+
+
+def test_a_path_in_a_mismatch_line_is_printable_and_short() -> None:
+    assert "\n" not in str(Drift("/a\nb" * 300, "text", "null"))
+    assert len(str(Drift("/a\nb" * 300, "text", "null"))) < 600

@@ -289,3 +289,24 @@ def test_a_thread_that_broke_is_not_silent(
     with pytest.raises(RuntimeError, match="a fault of ours"):
         wait_done(sent)
     assert receiver.got == []
+
+
+def test_notices_that_wait_have_a_bound_in_number_and_size(
+    receiver: Receiver, sent: Outbox[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.held.set()
+    monkeypatch.setattr(outbox, "_MAX_WAITING", 3)
+    for number in range(3):
+        assert not sent.full
+        sent.put(LETTER, str(number))
+    assert sent.full
+    monkeypatch.setattr(outbox, "_MAX_WAITING", 1000)
+    assert not sent.full
+    monkeypatch.setattr(outbox, "_MAX_BYTES", 3 * len(LETTER.body))
+    assert sent.full
+    receiver.held.clear()
+    wait_done(sent, 3)
+    assert not sent.full
+    sent.put(LETTER, "three")
+    assert not sent.full
+    wait_done(sent)

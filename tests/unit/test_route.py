@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 from uuid import UUID, uuid5
 
@@ -17,7 +17,9 @@ from fnm_bus.event import (
 )
 from fnm_bus.route import (
     Topics,
+    derived_id,
     event_id,
+    headers_for,
     headers_of,
     key_of,
     rule_identity,
@@ -156,6 +158,50 @@ def test_the_same_match_in_another_spelling_names_the_same_rule(
 )
 def test_another_match_names_another_rule(change: dict[str, object]) -> None:
     assert rule_identity(msgspec.structs.replace(RULE, **change)) != rule_identity(RULE)
+
+
+AT = datetime(2026, 11, 29, 3, 14, 7, 118204, tzinfo=UTC)
+OTHERS = [
+    name
+    for name in schema.RECORDS
+    if name not in {f"fastnetmon.{kind.__name__}" for kind in get_args(Event)}
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_record_has_the_headers_of_a_cloud_event(name: str) -> None:
+    record = next(iter(schema.examples(name).values()))
+    assert dict(headers_for(record, "mitigator", "7", AT)) == {
+        "ce_specversion": b"1.0",
+        "ce_id": b"7",
+        "ce_source": b"/fnm-bus/mitigator",
+        "ce_type": name.lower().encode(),
+        "ce_time": b"2026-11-29T03:14:07.118204Z",
+        "content-type": b"application/avro",
+    }
+
+
+def test_an_event_has_its_own_headers_whoever_asks() -> None:
+    event = next(iter(schema.examples("fastnetmon.HostEvent").values()))
+    assert isinstance(event, HostEvent)
+    assert headers_for(event, "relay", "7", AT) == headers_of(event)
+
+
+def test_the_source_is_a_uri_and_the_time_is_utc() -> None:
+    record = next(iter(schema.examples("fastnetmon.Command").values()))
+    zone = timezone(timedelta(hours=2))
+    there = dict(headers_for(record, "a b/ä", "7", AT.astimezone(zone)))
+    assert there["ce_source"] == b"/fnm-bus/a%20b%2F%C3%A4"
+    assert there["ce_time"] == b"2026-11-29T03:14:07.118204Z"
+    without_zone = headers_for(record, "x", "7", AT.replace(tzinfo=None))
+    assert dict(without_zone)["ce_time"] == there["ce_time"]
+
+
+def test_an_id_is_that_of_its_parts_in_their_order() -> None:
+    assert derived_id("a", "b", 1) == derived_id("a", "b", 1)
+    assert derived_id("a", "b") != derived_id("b", "a")
+    assert derived_id("a/b") != derived_id("a", "b")
+    assert derived_id("a", "1") != derived_id("a", 1)
 
 
 def test_every_event_topic_has_a_schema() -> None:

@@ -1,86 +1,125 @@
-"""A made-up attack is what FastNetMon could have said."""
+"""`fnm-bus simulate` stores nothing in a real spool unless a person asks for it."""
 
-import json
-from collections import Counter
-from datetime import UTC, datetime
-from ipaddress import ip_address
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from fnm_bus.event import HostgroupEvent, Receipt
-from fnm_bus.parse import Parsed, parse
-from fnm_bus.route import subject_of
-from fnm_bus.simulate import Call, Plan, attack
+from fnm_bus import install
+from fnm_bus.demo import marker
+from fnm_bus.spool import Spool
 
-RECEIPT = Receipt(
-    event_id="00000000-0000-5000-8000-000000000000",
-    received_at=datetime(2026, 1, 1, tzinfo=UTC),
-    sequence=1,
-    sensor="test",
-    producer_name="fnm-bus",
-    producer_version="0",
-    raw_digest="sha256:",
-    raw_size=0,
-    arguments=(),
-)
+Simulate = Callable[..., subprocess.CompletedProcess[bytes]]
+OPTIONS = ("--hosts", "2", "--updates", "1", "--seed", "3", "--rate", "100")
 
 
-def parsed(call: Call) -> Parsed:
-    return parse(call.document, call.arguments, RECEIPT)
+@pytest.fixture
+def spools(tmp_path: Path) -> tuple[Spool, Spool]:
+    """The configured spool and fallback spool."""
+    made = Spool(tmp_path / "spool"), Spool(tmp_path / "fallback")
+    for spool in made:
+        spool.make(os.getuid(), os.getgid())
+    return made
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_document_is_understood_to_the_last_field(seed: int) -> None:
-    for call in attack(Plan(hosts=40, seed=seed)):
-        event, drift = parsed(call)
-        assert drift == ()
-        assert event.extra == {}
+@pytest.fixture
+def simulate(tmp_path: Path) -> Simulate:
+    """Run `simulate` with a configuration of its own."""
+    file = tmp_path / "fnm-bus.toml"
+    file.write_text(
+        f'[spool]\ndirectory = "{tmp_path}/spool"\nfallback = "{tmp_path}/fallback"\n'
+        '[kafka]\n"bootstrap.servers" = "127.0.0.1:1"\n'
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "fnm_bus", "simulate", *OPTIONS, *arguments],
+            env={**os.environ, "FNM_BUS_CONFIG": str(file)},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
 
 
-def test_the_same_seed_makes_the_same_attack_and_another_another() -> None:
-    first = list(attack(Plan(seed=7)))
-    assert first == list(attack(Plan(seed=7)))
-    assert first != list(attack(Plan(seed=8)))
+def documents(spool: Spool) -> list[bytes]:
+    return [spool.read(name).document for name in spool.scan()]
 
 
-@pytest.mark.parametrize(("hosts", "updates"), [(1, 0), (3, 2), (20, 1)])
-def test_it_is_as_large_as_asked_for(hosts: int, updates: int) -> None:
-    calls = list(attack(Plan(hosts, updates)))
-    actions = Counter(json.loads(call.document)["action"] for call in calls)
-    assert actions["ban"] == actions["unban"] == hosts + 1  # and the hostgroup
-    assert actions["attack_status"] == hosts * updates
+def test_a_spool_that_no_demo_made_is_refused(
+    simulate: Simulate, spools: tuple[Spool, Spool]
+) -> None:
+    done = simulate()
+    assert done.returncode == 78
+    assert b"--yes-publish" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert [documents(spool) for spool in spools] == [[], []]
 
 
-def test_everything_that_is_blocked_is_taken_back_later() -> None:
-    opposite = {"ban": "unban", "partial_block": "partial_unblock"}
-    open_blocks: set[tuple[str, str]] = set()
-    for call in attack(Plan(hosts=5)):
-        event, _ = parsed(call)
-        if event.action in opposite:
-            open_blocks.add((subject_of(event), opposite[event.action]))
-        elif event.action in opposite.values():
-            open_blocks.remove((subject_of(event), event.action))
-    assert open_blocks == set()
+def test_a_hook_whose_spool_no_demo_made_is_refused(
+    simulate: Simulate, spools: tuple[Spool, Spool], tmp_path: Path
+) -> None:
+    hook, roots = tmp_path / "hook", [spool.root for spool in spools]
+    install.install(hook, *roots, install.best_python())
+    done = simulate("--hook", str(hook))
+    assert done.returncode == 78
+    assert b"--yes-publish" in done.stderr
+    assert [documents(spool) for spool in spools] == [[], []]
 
 
-def test_one_attack_has_one_uuid_from_ban_to_unban() -> None:
-    uuids: dict[str, set[str | None]] = {}
-    for call in attack(Plan(hosts=4)):
-        event, _ = parsed(call)
-        assert event.attack_details is not None
-        uuids.setdefault(subject_of(event), set()).add(event.attack_details.attack_uuid)
-    assert all(len(it) == 1 for it in uuids.values())
-    assert len(set.union(*uuids.values())) == len(uuids)
+def test_a_demos_spool_with_another_fallback_spool_is_refused(
+    simulate: Simulate, spools: tuple[Spool, Spool]
+) -> None:
+    marker.write(spools[0].root, "127.0.0.1:1")
+    assert simulate().returncode == 78
+    assert [documents(spool) for spool in spools] == [[], []]
 
 
-def test_hosts_of_both_families_are_attacked_each_once() -> None:
-    calls = attack(Plan(hosts=600))
-    bans = [it.arguments[1] for it in calls if it.arguments[:1] == ("ban",)]
-    assert len(bans) == len(set(bans)) == 600
-    assert {ip_address(ip).version for ip in bans} == {4, 6}
+def test_a_file_that_is_not_a_hook_is_not_started(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    done = simulate("--hook", str(program), "--yes-publish")
+    assert done.returncode == 78
+    assert b"--hook" in done.stderr
+    assert not (tmp_path / "started").exists()
 
 
-def test_some_hosts_are_met_with_flow_spec_and_a_hostgroup_with_a_ban() -> None:
-    events = [parsed(call)[0] for call in attack(Plan(hosts=12))]
-    assert any(event.flow_spec_rules for event in events)
-    assert any(isinstance(event, HostgroupEvent) for event in events)
+@pytest.mark.parametrize("with_hook", [False, True])
+def test_a_demos_spool_takes_the_attack_in_the_order_of_the_calls(
+    simulate: Simulate, spools: tuple[Spool, Spool], tmp_path: Path, *, with_hook: bool
+) -> None:
+    for spool in spools:
+        marker.write(spool.root, "127.0.0.1:1")
+    hook, roots = tmp_path / "hook", [spool.root for spool in spools]
+    install.install(hook, *roots, install.best_python())
+    done = simulate(*(("--hook", str(hook)) if with_hook else ()))
+    assert done.returncode == 0, done.stderr
+    printed = simulate("--print").stdout.splitlines(keepends=True)
+    assert documents(spools[0]) == printed
+
+
+def test_yes_publish_uses_any_spool(
+    simulate: Simulate, spools: tuple[Spool, Spool]
+) -> None:
+    done = simulate("--yes-publish")
+    assert done.returncode == 0, done.stderr
+    assert len(documents(spools[0])) == len(simulate("--print").stdout.splitlines())
+
+
+def test_print_stores_nothing(simulate: Simulate, spools: tuple[Spool, Spool]) -> None:
+    done = simulate("--print")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [documents(spool) for spool in spools] == [[], []]
+
+
+def test_a_missing_spool_ends_with_75(simulate: Simulate) -> None:
+    done = simulate("--yes-publish")
+    assert done.returncode == 75
+    assert b"calls failed" in done.stderr

@@ -8,24 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from consumers.mitigation.states import (
+    GUARDRAIL,
+    LEASE,
+    OPERATOR,
+    POLICY,
+    SUPERSEDED,
+    UNBAN,
+)
 from consumers.webhook.bulletin import (
     CONTINUES,
-    LEASE,
     OTHER,
     OVER,
     PAUSED,
-    PERSON,
     RESUMED,
     SILENT,
     STARTED,
-    UNBAN,
     Bulletin,
     Member,
     group_of,
     why_over,
 )
 from consumers.webhook.storm import Storms
-from fnm_bus.event import Mitigation
+from fnm_bus.event import Effect, Mitigation
 
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 WAIT, INTERVAL, GRACE = 10.0, 300.0, 30.0
@@ -38,7 +43,8 @@ def mitigation(number: int = 1, state: str = "wanted", **other: object) -> Mitig
         "kind": "blackhole",
         "state": state,
         "prefix": prefix,
-        "group": "web",
+        "hostgroup": "web",
+        "created_at": START,
         "started_at": START,
         "changed_at": START,
         "cause": "ban by fra1: rule any",
@@ -46,8 +52,8 @@ def mitigation(number: int = 1, state: str = "wanted", **other: object) -> Mitig
     return Mitigation(**{**facts, **other})  # type: ignore[arg-type]
 
 
-def ended(number: int = 1, cause: str = "unban by fra1", **other: object) -> Mitigation:
-    return mitigation(number, "ended", cause=cause, **other)
+def ended(number: int = 1, because: str = "unban", **other: object) -> Mitigation:
+    return mitigation(number, "ended", ended_because=because, **other)
 
 
 class Desk:
@@ -150,7 +156,7 @@ def test_what_started_and_ended_within_the_wait_is_told_twice(desk: Desk) -> Non
 
 
 def test_hostgroups_are_told_of_apart(desk: Desk) -> None:
-    desk.take(mitigation(1), mitigation(2, group="mail"))
+    desk.take(mitigation(1), mitigation(2, hostgroup="mail"))
     assert desk.wait(WAIT) == [STARTED, STARTED]
 
 
@@ -165,15 +171,15 @@ def test_hostgroups_are_told_of_apart(desk: Desk) -> None:
 def test_a_storm_belongs_to_the_hostgroup_else_the_customer_else_all(
     group: str | None, customer: str | None, wanted: tuple[str, str]
 ) -> None:
-    assert group_of(mitigation(group=group, customer=customer)) == wanted
+    assert group_of(mitigation(hostgroup=group, customer=customer)) == wanted
 
 
 def test_a_mitigation_stays_in_its_storm_when_its_hostgroup_is_learnt_later(
     desk: Desk,
 ) -> None:
-    desk.take(mitigation(group=None))
+    desk.take(mitigation(hostgroup=None))
     desk.wait(WAIT)
-    desk.take(mitigation(group="web"), ended(group="web"))
+    desk.take(mitigation(hostgroup="web"), ended(hostgroup="web"))
     assert desk.wait(3600) == [OVER]
 
 
@@ -183,12 +189,7 @@ def test_an_end_of_what_was_never_seen_says_nothing(desk: Desk, state: str) -> N
     assert desk.wait(3600) == []
 
 
-def test_remembered_sequences_say_nothing(desk: Desk) -> None:
-    assert desk.take(mitigation(kind="none"), ended(kind="none")) == [False, False]
-    assert desk.wait(3600) == []
-
-
-def test_the_red_button_is_told_at_once(desk: Desk) -> None:
+def test_a_pause_is_reported_at_once(desk: Desk) -> None:
     desk.take(mitigation(key="pause", kind="pause"))
     assert desk.wait(0) == [PAUSED]
     assert desk.take(mitigation(key="pause", kind="pause")) == [False]
@@ -198,6 +199,37 @@ def test_the_red_button_is_told_at_once(desk: Desk) -> None:
 
 def test_a_button_that_was_never_pressed_says_nothing(desk: Desk) -> None:
     assert desk.take(ended(key="pause", kind="pause")) == [False]
+
+
+def test_a_pause_masks_and_ends_no_storm(desk: Desk) -> None:
+    desk.take(mitigation(1), mitigation(2))
+    desk.wait(WAIT)
+    desk.take(mitigation(key="pause", kind="pause"))
+    assert desk.wait(3600) == [PAUSED]
+    assert [one.mitigation.key for one in desk.last.members] == [
+        mitigation(1).key,
+        mitigation(2).key,
+    ]
+    desk.take(ended(1))
+    assert desk.wait(INTERVAL) == [CONTINUES]
+    desk.take(ended(key="pause", kind="pause", because="operator"))
+    assert desk.wait(3600) == [RESUMED]
+    assert [one.mitigation.key for one in desk.last.members] == [mitigation(2).key]
+
+
+def test_notices_made_during_a_pause_are_marked(desk: Desk) -> None:
+    desk.take(mitigation(key="pause", kind="pause"), mitigation(1))
+    desk.wait(WAIT)
+    assert [(it.status, it.paused) for _, it in desk.told] == [
+        (PAUSED, True),
+        (STARTED, True),
+    ]
+    desk.take(ended(key="pause", kind="pause"), mitigation(2))
+    desk.wait(INTERVAL)
+    assert [(it.status, it.paused) for _, it in desk.told[2:]] == [
+        (RESUMED, False),
+        (CONTINUES, False),
+    ]
 
 
 def test_a_lease_that_ran_out_without_a_word_ends_a_storm(desk: Desk) -> None:
@@ -228,20 +260,81 @@ def test_a_renewal_after_its_end_begins_anew(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("after", "why"),
     [
-        (ended(cause="unban by fra1"), UNBAN),
-        (ended(cause="partial_unblock by fra1"), UNBAN),
-        (ended(cause="its lease ran out: nobody renewed it"), LEASE),
-        (ended(cause="gone", changed_at=START + timedelta(seconds=900)), LEASE),
-        (ended(cause="ended by ann: false alarm"), PERSON),
-        (ended(cause="paused by ann: maintenance"), PERSON),
-        (mitigation(state="suppressed", cause="denied by ann: no"), PERSON),
-        (ended(cause="decided anew: no rule"), OTHER),
-        (ended(cause="unban"), OTHER),
+        *(
+            (ended(because=code), code)
+            for code in (UNBAN, LEASE, OPERATOR, POLICY, GUARDRAIL, SUPERSEDED)
+        ),
+        (mitigation(state="suppressed"), OPERATOR),
+        (mitigation(state="suppressed", ended_because="policy"), OPERATOR),
+        (ended(because="a new word"), OTHER),
+        (ended(because=""), OTHER),
     ],
 )
-def test_why_a_mitigation_ended_is_understood(after: Mitigation, why: str) -> None:
-    before = mitigation(expires_at=START + timedelta(seconds=900))
-    assert why_over(before, after) == why
+@pytest.mark.parametrize("cause", ["ended by ann: x", "its lease ran out", "unban by"])
+def test_codes_decide_why_a_mitigation_ended_and_sentences_do_not(
+    after: Mitigation, why: str, cause: str
+) -> None:
+    assert why_over(replace(after, cause=cause)) == why
+
+
+def test_a_lease_that_ran_out_is_no_reason_when_the_record_names_another(
+    desk: Desk,
+) -> None:
+    desk.take(mitigation(expires_at=START + timedelta(seconds=900)))
+    desk.take(ended(because=POLICY, changed_at=START + timedelta(seconds=900)))
+    desk.wait(3600)
+    assert [one.over for one in desk.last.members] == [POLICY]
+
+
+def test_a_storm_keeps_its_name_when_a_proposal_is_approved(desk: Desk) -> None:
+    never = datetime(1970, 1, 1, tzinfo=UTC)
+    desk.take(mitigation(state="proposed", started_at=never))
+    desk.wait(WAIT)
+    first = desk.last.first
+    assert first.created_at == START
+    again = Desk()
+    later = START + timedelta(minutes=5)
+    again.storms.remember([Member(mitigation(started_at=later))], again.now)
+    again.take(ended())
+    again.wait(WAIT)
+    assert again.last.first == first
+
+
+def test_a_change_that_waits_for_approval_is_news(desk: Desk) -> None:
+    desk.take(mitigation())
+    desk.wait(INTERVAL)
+    waiting = mitigation(pending=Effect(communities=("64500:1",)))
+    assert desk.take(waiting, waiting, mitigation()) == [True, False, False]
+
+
+def test_the_default_hostgroup_is_not_a_group() -> None:
+    one = mitigation(hostgroup="global", customer="acme")
+    assert group_of(one) == ("customer", "acme")
+    assert group_of(replace(one, customer=None)) == ("all", "")
+
+
+def test_more_mitigations_than_the_bound_are_left_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.webhook.storm._MAX_MITIGATIONS", 20)
+    assert sum(desk.take(*(mitigation(n) for n in range(30)))) == 20
+    assert desk.storms.left_out == 10
+    desk.wait(WAIT)
+    # The ones that ended make room for new ones.
+    desk.take(*(ended(n) for n in range(15)))
+    desk.wait(INTERVAL)
+    assert desk.take(mitigation(30)) == [True]
+    desk.take(*(ended(n) for n in range(15, 31)))
+    desk.wait(INTERVAL + WAIT)
+    assert desk.last.status == OVER
+    assert len(desk.last.members) + sum(desk.last.gone.values()) == 21
+
+
+def test_many_notices_are_made_in_portions(desk: Desk) -> None:
+    desk.take(*(mitigation(n, hostgroup=f"group {n}") for n in range(250)))
+    desk.now += WAIT
+    sizes = [len(desk.storms.due(desk.now)) for _ in range(4)]
+    assert (sum(sizes), max(sizes)) == (250, 100)
 
 
 def test_what_comes_with_changes_comes_back_with_the_bulletin(desk: Desk) -> None:
@@ -257,13 +350,13 @@ def test_after_a_restart_a_storm_that_was_told_ends_with_the_same_name(
     desk: Desk,
 ) -> None:
     records = [
-        mitigation(n, started_at=START + timedelta(seconds=n)) for n in (1, 2, 3)
+        mitigation(n, created_at=START + timedelta(seconds=n)) for n in (1, 2, 3)
     ]
     desk.take(*records)
     desk.wait(WAIT)
     first = desk.last.first
     ended_at = START + timedelta(seconds=60)
-    over = Member(ended(1, started_at=records[0].started_at), inf, UNBAN, ended_at)
+    over = Member(ended(1, created_at=records[0].created_at), inf, UNBAN, ended_at)
     again = Desk()
     again.storms.remember([over, *(Member(it) for it in records[1:])], again.now)
     assert again.wait(60) == []
@@ -280,7 +373,7 @@ def test_what_was_over_before_a_restart_is_not_told_again(desk: Desk) -> None:
 
 
 def test_an_old_storm_is_not_joined_to_the_one_that_stands(desk: Desk) -> None:
-    standing = mitigation(2, started_at=START + timedelta(hours=2))
+    standing = mitigation(2, created_at=START + timedelta(hours=2))
     old = Member(ended(1), inf, UNBAN, START + timedelta(hours=1))
     desk.storms.remember([old, Member(standing)], desk.now)
     desk.take(ended(2))
@@ -324,8 +417,8 @@ def _played(steps: list[tuple[int, str, float, float]]) -> Desk:
     desk = Desk()
     for number, state, pause, ends in steps:
         group = ("web", "mail")[number % 2]
-        it = mitigation(number, state, group=group)
-        desk.take(replace(it, cause="unban by fra1"), ends=ends)
+        it = mitigation(number, state, hostgroup=group)
+        desk.take(replace(it, ended_because="unban"), ends=ends)
         desk.wait(pause)
     for number in range(1, 7):
         desk.take(ended(number))

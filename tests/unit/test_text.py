@@ -55,10 +55,15 @@ DETAILS = AttackDetails(
     attack_protocol="udp",
     initial_attack_power=44_244,
     peak_attack_power=44_250,
+    total_incoming_traffic_bits=162_000_000,
+    total_outgoing_traffic_bits=0,
     total_incoming_pps=44_244,
     total_outgoing_pps=0,
     total_incoming_flows=37,
     total_outgoing_flows=0,
+    incoming_dropped_traffic_bits=0,
+    incoming_ip_fragmented_traffic_bits=0,
+    incoming_udp_traffic_bits=353_000_000,
     incoming_dropped_pps=3,
     incoming_ip_fragmented_pps=1,
     incoming_syn_tcp_pps=2,
@@ -191,13 +196,81 @@ def test_a_figure_that_does_not_fit_stays_in_the_report(line: str, got: str) -> 
     assert drift.path == "/attack_details/total_incoming_pps"
     assert drift.wanted == "0 to 9223372036854775807 packets per second"
     assert drift.got.startswith(f"the text {got}")
+    assert drift.kept == "text_mode.report"
 
 
-def test_traffic_in_whole_megabits_stays_in_the_report() -> None:
-    parsed = read("Total incoming traffic: 162 mbps\n")
+@pytest.mark.parametrize(
+    ("mbps", "bits"),
+    [
+        ("0", 0),
+        ("162", 162_000_000),
+        ("12000", 12_000_000_000),
+        ("9223372036854", 9_223_372_036_854_000_000),  # the largest that fits
+    ],
+)
+def test_traffic_in_whole_megabits_becomes_bits(mbps: str, bits: int) -> None:
+    parsed = read(f"Total incoming traffic: {mbps} mbps\n")
+    assert isinstance(parsed.event, HostEvent)
+    assert parsed.event.attack_details == AttackDetails(
+        total_incoming_traffic_bits=bits
+    )
+    assert parsed.drift == ()
+
+
+@pytest.mark.parametrize(
+    "figure",
+    ["9223372036855 mbps", "-1 mbps", "1.5 mbps", "5 mb", "5 packets per second", ""],
+)
+def test_traffic_that_is_no_whole_megabits_stays_in_the_report(figure: str) -> None:
+    parsed = read(f"Total incoming traffic: {figure}\n")
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.attack_details is None
-    assert parsed.drift == ()
+    (mismatch,) = parsed.drift
+    assert mismatch.path == "/attack_details/total_incoming_traffic_bits"
+    assert mismatch.wanted == "0 to 9223372036854 mbps"
+    assert mismatch.kept == "text_mode.report"
+
+
+def test_a_report_of_12_gbit_has_12_gbit_in_its_event() -> None:
+    report = (
+        "IP: 203.0.113.243\nAttack type: udp_flood\n"
+        "Initial attack power: 1063900 packets per second\n"
+        "Peak attack power: 1063900 packets per second\n"
+        "Attack direction: incoming\nAttack protocol: udp\n"
+        "Total incoming traffic: 12000 mbps\nTotal outgoing traffic: 3 mbps\n"
+        "Total incoming pps: 1063900 packets per second\n"
+        "Total outgoing pps: 1200 packets per second\n"
+    )
+    event = read(report, ("203.0.113.243", "incoming", "1063900", "ban")).event
+    assert isinstance(event, HostEvent)
+    assert event.attack_details is not None
+    assert event.attack_details.total_incoming_traffic_bits == 12_000_000_000
+    assert event.attack_details.total_outgoing_traffic_bits == 3_000_000
+
+
+def test_a_report_that_is_cut_within_a_line_is_an_event() -> None:
+    report = (
+        "IP: 203.0.113.106\nAttack type: syn_flood\n"
+        "Total incoming traffic: 62 mbps\nTotal incoming pps: 37753 packet"
+    )
+    parsed = read(report, ("203.0.113.106", "incoming", "37753", "ban"))
+    assert isinstance(parsed.event, HostEvent)
+    assert parsed.event.extra == {}
+    (mismatch,) = parsed.drift
+    assert str(mismatch) == (
+        "mismatch: /attack_details/total_incoming_pps: wanted 0 to"
+        " 9223372036854775807 packets per second, got the text '37753 packet';"
+        " kept in text_mode.report"
+    )
+
+
+def test_a_mismatch_in_the_arguments_names_the_argument() -> None:
+    parsed = read("", ("198.51.100.7", "\n", "many", "ban"))
+    kept = {it.path: it.kept for it in parsed.drift}
+    assert kept == {
+        "/text_mode/direction": "receipt.arguments[1]",
+        "/text_mode/power_pps": "receipt.arguments[2]",
+    }
 
 
 def test_lines_that_only_some_versions_print_do_no_harm() -> None:
@@ -230,6 +303,12 @@ def test_a_report_that_is_not_utf8_is_kept_byte_for_byte() -> None:
     assert parsed.drift == (Drift("", "UTF-8", "byte 0xff at byte 40"),)
     text = parsed.event.extra[""].encode()
     assert msgspec.json.decode(text).encode("latin-1") == report
+
+
+def test_a_mismatch_in_a_report_that_is_not_utf8_names_extra() -> None:
+    parsed = parse(b"Total incoming pps: \xff\n", BAN, RECEIPT)
+    assert {it.kept for it in parsed.drift} == {"extra"}
+    assert "" in parsed.event.extra
 
 
 def test_further_arguments_do_not_matter() -> None:

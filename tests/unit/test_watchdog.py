@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from consumers.enforcers.watchdog import Seen, due, look
+from consumers.enforcers.exabgp.watchdog import Seen, due, look
 from consumers.mitigation.measure import Measure
 
 GRACE = 5.0

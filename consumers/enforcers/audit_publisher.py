@@ -1,0 +1,157 @@
+"""Publish to the audit topic what an enforcer did, and learn the broker's time."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message, Producer
+
+from consumers.mitigation import clock
+from consumers.mitigation.clock import BrokerClock
+from fnm_bus import __version__
+from fnm_bus.codec import Codec
+from fnm_bus.errors import ConfigError, FnmBusError
+from fnm_bus.event import Audit
+
+log = logging.getLogger(__name__)
+
+_MAX_QUEUED: Final = "20000"
+_MAX_TEXT: Final = 1000
+_LOG_LOSS_EVERY: Final = 60.0
+
+
+class AuditPublisher:
+    """Publishes audit records; nothing waits for them.
+
+    Args:
+        settings: librdkafka's settings.
+        topic: the audit topic.
+        codec: encodes records.
+        name: of the enforcer.
+        broker_clock: learns from the broker's answers.
+
+    Attributes:
+        lost: how many records Kafka did not take; they are in the log only.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        topic: str,
+        codec: Codec,
+        name: str,
+        broker_clock: BrokerClock,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "log_level": "2",
+            "acks": "all",
+            "enable.idempotence": "true",
+            "linger.ms": "5",
+            # A record that is an hour late is still useful; later, the log has it.
+            "message.timeout.ms": "3600000",
+            "queue.buffering.max.messages": _MAX_QUEUED,
+            **settings,
+        }
+        self._topic = topic
+        self._codec = codec
+        self._name = name
+        self._broker_clock = broker_clock
+        self._producer: Producer | None = None
+        self._loss_logged_at: float | None = None
+        self.lost = 0
+
+    def open(self) -> None:
+        """Begin to connect.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings.
+        """
+        try:
+            self._producer = Producer(self._settings, logger=log)
+        except Exception as exc:
+            raise ConfigError(f"[kafka]: {exc}") from exc
+
+    def publish(
+        self,
+        what: str,
+        text: str,
+        *,
+        code: str = "",
+        key: str | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Log and publish an audit record.
+
+        Args:
+            what: in-force, withdrawn, failed, started or held.
+            text: what happened, for people; cut to 1,000 characters.
+            code: why, as a stable word, or empty.
+            key: the mitigation, or None.
+            dry_run: whether the system was left alone.
+        """
+        level = logging.WARNING if what == "failed" else logging.INFO
+        log.log(level, "%s: %s %s", what, key or self._name, text)
+        if self._producer is None:
+            return
+        audit = Audit(
+            at=self._broker_clock.datetime(),
+            by=self._name,
+            what=what,
+            code=code,
+            key=key,
+            text=text[:_MAX_TEXT],
+            dry_run=dry_run,
+            producer_version=__version__,
+        )
+        asked = clock.now()
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._lose(error.str())
+            else:
+                self._learn(asked, message)
+
+        try:
+            self._producer.produce(
+                self._topic,
+                value=self._codec.encode(audit, self._topic),
+                key=(key or self._name).encode(errors="replace"),
+                on_delivery=delivered,
+            )
+        except BufferError:
+            self._lose("more records wait for Kafka than fit in memory")
+        except FnmBusError as exc:
+            self._lose(str(exc))
+        self._producer.poll(0)
+
+    def poll(self) -> None:
+        """Take the broker's answers."""
+        if self._producer is not None:
+            self._producer.poll(0)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until everything is delivered, for up to *seconds*."""
+        if self._producer is not None:
+            self._producer.flush(seconds)
+
+    def close(self) -> None:
+        """Wait shortly for what is in flight."""
+        self.flush(2)
+        self._producer = None
+
+    def _lose(self, reason: str) -> None:
+        self.lost += 1
+        moment = clock.now()
+        before = self._loss_logged_at
+        if before is None or moment - before >= _LOG_LOSS_EVERY:
+            self._loss_logged_at = moment
+            log.error(
+                "%d audit records lost since the start, the last: %s",
+                self.lost,
+                reason,
+            )
+
+    def _learn(self, asked: float, message: Message) -> None:
+        kind, stamp = message.timestamp()
+        if kind == TIMESTAMP_LOG_APPEND_TIME:  # else it is this machine's own time
+            self._broker_clock.learn(asked, clock.now(), stamp / 1000)

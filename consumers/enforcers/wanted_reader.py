@@ -1,0 +1,232 @@
+"""The mitigation and command topics, each read in a thread of its own.
+
+An enforcer counts leases whatever Kafka does, so nothing of Kafka may make it wait. A
+thread that ends is started again after a pause, and goes on where it had been.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from fnm_bus.codec import Codec
+from fnm_bus.errors import BrokerUnavailable, ConfigError, InvalidRecord, TopicRefused
+from fnm_bus.event import AnyRecord
+from fnm_bus.reader import Read, Reader
+
+log = logging.getLogger(__name__)
+
+_MAX_QUEUED: Final = 5000
+_RESTART_PAUSE: Final = 1.0
+"""Seconds between the end of a thread, or of a connection, and the next one."""
+_TIMEOUT: Final = 10.0
+
+
+class End(NamedTuple):
+    """The end of every partition was reached."""
+
+
+class _Failed(NamedTuple):
+    """Reading is impossible with this configuration."""
+
+    error: ConfigError
+
+
+class TolerantCodec(Codec):
+    """Decodes records; whatever a broken one raises becomes InvalidRecord."""
+
+    def decode(self, value: bytes | None) -> AnyRecord:
+        """Return what a record holds.
+
+        Raises:
+            InvalidRecord: it cannot be decoded.
+        """
+        try:
+            return super().decode(value)
+        except (InvalidRecord, MemoryError):
+            raise
+        except Exception as exc:
+            raise InvalidRecord(f"{type(exc).__name__}: {exc!s:.200}") from exc
+
+
+class _ResumingReader(Reader):
+    """Reads on from *positions*: (topic, partition) → next offset."""
+
+    positions: dict[tuple[str, int], int]
+    from_end: bool
+
+    def check_settings(self) -> None:
+        """Make sure that librdkafka takes the settings.
+
+        Raises:
+            ConfigError: it does not; the text names the setting.
+        """
+        self._open().close()
+
+    def _of(self, consumer: Any, topic: str) -> list[Any]:
+        assigned = super()._of(consumer, topic)
+        for it in assigned:
+            place = it.topic, it.partition
+            if self.from_end and place not in self.positions:
+                # As a number, so that a lost connection skips nothing.
+                ends = consumer.get_watermark_offsets(it, timeout=_TIMEOUT)
+                self.positions[place] = ends[1]
+            it.offset = self.positions.get(place, it.offset)
+        return assigned
+
+
+class TopicFollower:
+    """Reads one topic, and everything that is appended to it.
+
+    Args:
+        settings: librdkafka's settings.
+        topic: its name.
+        codec: decodes the values.
+        from_beginning: whether to read what it holds already.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        topic: str,
+        codec: Codec,
+        *,
+        from_beginning: bool,
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._codec = codec
+        self._from_beginning = from_beginning
+        self._queue: queue.Queue[Read | End | _Failed] = queue.Queue(_MAX_QUEUED)
+        self._positions: dict[tuple[str, int], int] = {}
+        self._ended = False
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._died_at: float | None = None
+        self._crashed = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the thread, once started, runs and has read since it ended last."""
+        thread = self._thread
+        return thread is None or (thread.is_alive() and not self._crashed)
+
+    def check_settings(self) -> None:
+        """Make sure that librdkafka takes the settings.
+
+        Raises:
+            ConfigError: it does not; the text names the setting.
+        """
+        self._open().check_settings()
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._died_at = None
+        self._thread = threading.Thread(
+            target=self._run, name=f"read {self._topic}", daemon=True
+        )
+        self._thread.start()
+
+    def take(self, timeout: float) -> list[Read | End]:
+        """Return what was read, after up to *timeout* seconds when there is nothing.
+
+        Raises:
+            ConfigError: librdkafka refuses the settings.
+        """
+        self._supervise()
+        taken: list[Read | End] = []
+        try:
+            item = self._queue.get(timeout=timeout) if timeout else self._next()
+            while True:
+                if isinstance(item, _Failed):
+                    raise item.error
+                taken.append(item)
+                if len(taken) >= _MAX_QUEUED:
+                    break
+                item = self._next()
+        except queue.Empty:
+            pass
+        return taken
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+
+    def _next(self) -> Read | End | _Failed:
+        return self._queue.get_nowait()
+
+    def _supervise(self) -> None:
+        if self._thread is None or self._thread.is_alive() or self._stopping.is_set():
+            return
+        self._crashed = True
+        if self._died_at is None:
+            self._died_at = monotonic()
+            log.error("the thread that reads %s has ended", self._topic)
+        elif monotonic() - self._died_at >= _RESTART_PAUSE:
+            log.warning("starting the thread that reads %s again", self._topic)
+            self.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._read()
+                except (BrokerUnavailable, TopicRefused) as exc:
+                    log.warning("%s cannot be read now: %s", self._topic, exc)
+                    self._stopping.wait(_RESTART_PAUSE)
+        except ConfigError as exc:
+            self._put(_Failed(exc))
+        except Exception:
+            self._crashed = True
+            log.exception("reading %s failed", self._topic)
+
+    def _read(self) -> None:
+        with self._open() as reader:
+            while not self._stopping.is_set():
+                for record in reader.read(0.5):
+                    self._put(record)
+                    place = record.topic, record.partition
+                    self._positions[place] = record.offset + 1
+                self._crashed = False
+                if reader.at_end and not self._ended:
+                    self._put(End())
+                    self._ended = True
+
+    def _open(self) -> _ResumingReader:
+        """Return a reader that begins where the last one ended."""
+        reader = _ResumingReader(
+            self._settings,
+            [self._topic],
+            self._codec,
+            from_beginning=self._from_beginning,
+        )
+        reader.positions = self._positions
+        reader.from_end = not self._from_beginning
+        return reader
+
+    def _put(self, item: Read | End | _Failed) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._queue.put(item, timeout=0.5)
+            except queue.Full:
+                continue  # the enforcer is busy; Kafka keeps the rest
+            return
+
+
+class WantedStateReader(TopicFollower):
+    """Reads the whole mitigation topic, and everything that is appended to it."""
+
+    def __init__(self, settings: Mapping[str, str], topic: str, codec: Codec) -> None:
+        super().__init__(settings, topic, codec, from_beginning=True)
+
+
+class CommandReader(TopicFollower):
+    """Reads the commands that are published after its start.
+
+    Nobody who starts without offsets obeys an old command.
+    """
+
+    def __init__(self, settings: Mapping[str, str], topic: str, codec: Codec) -> None:
+        super().__init__(settings, topic, codec, from_beginning=False)

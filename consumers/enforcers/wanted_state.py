@@ -1,0 +1,192 @@
+"""What is wanted of one enforcer: records and commands, checked, as leases and a pause.
+
+One record never stops the others: what cannot be decoded changes nothing, what the
+guard refuses is left out. Both are counted.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from consumers.enforcers import guard
+from consumers.enforcers.audit_publisher import AuditPublisher
+from consumers.enforcers.backend import Backend
+from consumers.enforcers.guard import Refusal
+from consumers.enforcers.lease_table import MAX_RECORDS, LeaseTable
+from consumers.enforcers.pause import PauseState
+from consumers.enforcers.snapshot import Lease, Snapshot
+from consumers.enforcers.wanted_reader import End
+from consumers.metrics import EnforcerMetrics
+from consumers.mitigation import clock
+from consumers.mitigation.clock import BrokerClock
+from consumers.mitigation.measure import Network
+from consumers.mitigation.states import PAUSE
+from fnm_bus.event import Command, Mitigation
+from fnm_bus.reader import Read
+
+log = logging.getLogger(__name__)
+
+_MAX_REFUSED: Final = 10_000
+"""Keys whose refusal is remembered, so that it is logged once."""
+_MAX_KEY: Final = 2000
+"""Characters of a key in an audit record."""
+
+
+class WantedState:
+    """What is wanted of one enforcer.
+
+    Args:
+        backend: its name and the kinds of measures that it supports count.
+        own_networks: where measures are allowed; None: not checked, in a dry run.
+        broker_clock: what time it is at the broker.
+        audit: publishes what was refused.
+        metrics: counts it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        own_networks: Sequence[Network] | None,
+        broker_clock: BrokerClock,
+        audit: AuditPublisher,
+        metrics: EnforcerMetrics,
+    ) -> None:
+        self._name = backend.name
+        self._own_networks = own_networks
+        self._broker_clock = broker_clock
+        self._audit = audit
+        self._metrics = metrics
+        self._leases = LeaseTable(backend.name, backend.kinds, broker_clock)
+        self._pause = PauseState()
+        self._refused: OrderedDict[str, str] = OrderedDict()
+
+    @property
+    def synced(self) -> bool:
+        """Whether the mitigation topic was read to its end once."""
+        return self._leases.synced
+
+    @property
+    def paused(self) -> bool:
+        """Whether everything is to be withdrawn."""
+        return self._pause.in_effect(synced=self.synced)
+
+    @property
+    def pause_command(self) -> int | None:
+        """Offset of the pause command that was not answered yet."""
+        return self._pause.command_offset
+
+    def active_at(self, now: float) -> dict[str, Lease]:
+        """Return what is to be in force at *now*: nothing while paused."""
+        leases = self._leases.active_at(now)
+        return {} if self.paused else leases
+
+    def restore(self, saved: Snapshot, *, leases: bool) -> None:
+        """Begin with a snapshot.
+
+        Args:
+            saved: the snapshot.
+            leases: whether to take its leases, or its pause only.
+        """
+        self._pause.command_offset = saved.pause_command
+        kept = {}
+        for key, lease in saved.leases.items() if leases else ():
+            # own_networks may have become narrower since.
+            refusal = guard.check_measure(lease.measure, self._own_networks)
+            if refusal is None:
+                kept[key] = lease
+            else:
+                self._refuse(key, refusal)
+        self._leases.restore(kept)
+
+    def obey(self, records: Iterable[Read | End]) -> bool:
+        """Obey pause commands; return whether one pauses."""
+        paused = False
+        for record in records:
+            if isinstance(record, End):
+                continue
+            stamp = self._witness(record)
+            command = record.event
+            if not isinstance(command, Command):
+                self._metrics.broken_commands.labels(self._name).inc()
+                reason = record.error or "the record is not a command"
+                log.error(
+                    "%s@%d: command ignored: %.300s",
+                    record.topic,
+                    record.offset,
+                    reason,
+                )
+            elif command.verb == PAUSE and self._pause.apply_command(
+                record.offset, stamp
+            ):
+                paused = True
+                text = f"paused by {command.by:.100}: {command.why:.500}"
+                self._audit.publish("held", text, code=PAUSE)
+        return paused
+
+    def apply(self, items: Iterable[Read | End]) -> bool:
+        """Take records of the mitigation topic; return whether one concerns us."""
+        changed = False
+        for item in items:
+            if isinstance(item, End):
+                changed = True
+                self._finish()
+                continue
+            try:
+                changed = self._apply(item) or changed
+            except Exception as exc:  # one record must never stop the others
+                log.exception("%s@%d: record left out", item.topic, item.offset)
+                text = f"{type(exc).__name__}: {exc!s:.200}"
+                self._refuse(_key_of(item), Refusal("unexpected", text))
+        return changed
+
+    def _finish(self) -> None:
+        alone = self._leases.finish()
+        if alone:
+            text = f"{len(alone)} are not in the topic; kept until they end"
+            self._audit.publish("held", text, code="not_in_topic")
+
+    def _apply(self, record: Read) -> bool:
+        stamp = self._witness(record)
+        key = _key_of(record)
+        event = record.event if isinstance(record.event, Mitigation) else None
+        if record.value and (event is None or event.key != key):
+            self._metrics.broken.labels(self._name).inc()
+            reason = record.error or f"not a mitigation with the key {key:.200}"
+            log.error("%s@%d: left out: %.300s", record.topic, record.offset, reason)
+            return False
+        if key == PAUSE:
+            self._pause.apply_record(event, stamp)
+            return True
+        if event is None or not self._leases.concerns(event):
+            return self._leases.end(key)
+        now = clock.now()
+        refusal = guard.check_record(key, event, self._own_networks)
+        if refusal is None and not self._leases.has_room(key, now):
+            refusal = Refusal("too_many", f"{MAX_RECORDS} measures are wanted already")
+        if refusal is not None:
+            self._refuse(key, refusal)
+            return self._leases.end(key)
+        self._refused.pop(key, None)
+        self._leases.want(key, event, stamp, now)
+        return True
+
+    def _witness(self, record: Read) -> float:
+        stamp = record.at.timestamp()
+        self._broker_clock.witness(stamp)
+        return stamp
+
+    def _refuse(self, key: str, refusal: Refusal) -> None:
+        self._metrics.refused.labels(self._name, refusal.code).inc()
+        if self._refused.get(key) == refusal.code:
+            return
+        self._refused[key] = refusal.code
+        self._refused.move_to_end(key)
+        if len(self._refused) > _MAX_REFUSED:
+            self._refused.popitem(last=False)
+        text = f"left out: {refusal.text}"
+        self._audit.publish("failed", text, code=refusal.code, key=key[:_MAX_KEY])
+
+
+def _key_of(record: Read) -> str:
+    return (record.key or b"").decode(errors="replace")

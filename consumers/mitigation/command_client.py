@@ -1,0 +1,100 @@
+"""Command client: send a command to the mitigator, and wait for its answer."""
+
+import getpass
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+from consumers.errors import MitigatorTimeout
+from fnm_bus.codec import Codec
+from fnm_bus.errors import PublishError
+from fnm_bus.event import AnyRecord, Audit, Command
+from fnm_bus.publish import BRIEF, KafkaPublisher
+from fnm_bus.reader import Reader
+from fnm_bus.record import Record
+from fnm_bus.route import Topics, headers_for
+
+_TIMEOUT: Final = 10.0
+"""Seconds that the mitigator gets for an answer."""
+_PROGRAM: Final = "mitigations"
+
+
+def new_command(verb: str, by: str | None, why: str, **about: Any) -> Command:
+    """Return a command of this user's.
+
+    Args:
+        verb: approve, reject, withdraw, add, pause or resume.
+        by: who asks; else the user who is logged in.
+        why: in that person's words.
+        about: further fields of the command.
+    """
+    return Command(
+        command_id=str(uuid4()),
+        verb=verb,
+        by=by or os.environ.get("SUDO_USER") or getpass.getuser(),
+        why=why,
+        asked_at=datetime.now(UTC),
+        **about,
+    )
+
+
+def send_command(
+    settings: Mapping[str, str], topics: Topics, codec: Codec, command: Command
+) -> Audit:
+    """Send a command and return the mitigator's answer.
+
+    Args:
+        settings: librdkafka's settings.
+        topics: names of the topics.
+        codec: reads audit records.
+        command: what is asked.
+
+    Raises:
+        MitigatorTimeout: no answer; the command counts once a mitigator is active.
+        PublishError, ConfigError: the command could not be sent.
+    """
+    with Reader(settings, [topics.audit], codec) as reader:
+        while not reader.at_end:  # nothing is missed from now on
+            for _record in reader.read(1.0):
+                pass
+            reader.check()
+        _publish(settings, _record(topics, command))
+        end = time.monotonic() + _TIMEOUT
+        while time.monotonic() < end:
+            for read in reader.read(0.2):
+                if _answers(read.event, command):
+                    assert isinstance(read.event, Audit)  # noqa: S101 - _answers checked
+                    return read.event
+    raise MitigatorTimeout(
+        f"no mitigator answered within {_TIMEOUT:.0f} s. The command is stored and"
+        " counts once one is active (approve, add and resume only for a few minutes)."
+    )
+
+
+def _answers(event: AnyRecord | None, command: Command) -> bool:
+    return isinstance(event, Audit) and event.event_id == command.command_id
+
+
+def _record(topics: Topics, command: Command) -> Record:
+    key = None if command.key is None else command.key.encode()
+    headers = headers_for(command, _PROGRAM, command.command_id, command.asked_at)
+    return Record(topics.command, key, Codec().encode(command, topics.command), headers)
+
+
+def _publish(settings: Mapping[str, str], record: Record) -> None:
+    publisher = KafkaPublisher(
+        {"message.timeout.ms": f"{_TIMEOUT * 1000:.0f}", **settings}, BRIEF
+    )
+    answers: list[PublishError | None] = []
+    try:
+        publisher.publish(record, answers.append)
+        publisher.flush(_TIMEOUT + 1)
+    finally:
+        publisher.close()
+    if not answers:
+        raise PublishError(f"{record.topic}: no answer within {_TIMEOUT:.0f} s")
+    if answers[0] is not None:
+        raise answers[0]

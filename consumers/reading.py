@@ -1,0 +1,64 @@
+"""Reading: what commands for people look at; nothing is written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from consumers.mitigation.clock import now as boottime
+from consumers.mitigator.next_record import Moment
+from consumers.mitigator.stored_state import StoredState, read_state
+from consumers.settings import AllSettings
+from fnm_bus import wiring
+from fnm_bus.codec import Codec
+from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.reader import Read, Reader
+
+
+def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]:
+    """Yield all records of *topics*.
+
+    Raises:
+        BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
+    """
+    codec = wiring.reading_codec(settings)
+    kafka = wiring.kafka(settings)
+    with Reader(kafka, topics, codec, from_beginning=True) as reader:
+        while not reader.at_end:
+            yield from reader.read(1.0)
+            reader.check()
+
+
+def read_events(settings: AllSettings) -> Iterator[Event]:
+    """Yield all events of the host, hostgroup and status topics.
+
+    Raises:
+        BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
+    """
+    names = wiring.topics(settings)
+    for read in read_records(settings, [names.host, names.hostgroup, names.status]):
+        if isinstance(read.event, HostEvent | HostgroupEvent | StatusEvent):
+            yield read.event
+
+
+def read_wanted_state(settings: AllSettings) -> StoredState:
+    """Return the latest reasons and mitigations.
+
+    Raises:
+        BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
+    """
+    # What ends a mitigation depends on no registry.
+    return read_state(wiring.kafka(settings), wiring.topics(settings), Codec())
+
+
+def moment_of(stored: StoredState) -> Moment:
+    """Return now by this machine's clock, and at least the latest record's time."""
+    now = datetime.now(UTC)
+    return Moment(boottime(), max(now, stored.latest() or now))
+
+
+def to_json(record: AnyRecord) -> Mapping[str, Any]:
+    """Return a record as JSON values."""
+    values: Mapping[str, Any] = msgspec.to_builtins(record)
+    return values

@@ -1,0 +1,84 @@
+"""Run one consumer as a service: settings, signals, metrics and health.
+
+Imports neither the mitigator nor an enforcer, so that a consumer which only reports
+depends on nothing that decides.
+"""
+
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from consumers.settings import AllSettings
+from fnm_bus import config
+from fnm_bus import log as logs
+from fnm_bus.health import HealthServer
+
+log = logging.getLogger(__name__)
+
+HUNG: Final = 30.0
+"""Seconds without a turn of a consumer's loop after which /healthz reports it."""
+
+
+class Service(Protocol):
+    """A program that runs until it is asked to stop.
+
+    Attributes:
+        turned_at: when its loop turned last, on the monotonic clock.
+    """
+
+    turned_at: float
+
+    def run(self) -> None:
+        """Work until `stop`."""
+
+    def stop(self) -> None:
+        """Ask `run` to end; may be called from a signal handler."""
+
+
+def settings(file: Path | None) -> AllSettings:
+    """Return the settings, and log from here on as they request.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    loaded = config.load_as(AllSettings, file).settings
+    logs.configure(loaded.log.level, loaded.log.format)
+    return loaded
+
+
+def serve(
+    settings: AllSettings,
+    service: Service,
+    registry: CollectorRegistry,
+    facts: Callable[[], Mapping[str, object]] = dict,
+    healthy: Callable[[], bool] = lambda: True,
+) -> None:
+    """Run *service* until a signal arrives, with its metrics and health on a port.
+
+    Raises:
+        ConfigError: the port cannot be used, or whatever the service raises.
+    """
+
+    def state() -> tuple[bool, Mapping[str, object]]:
+        silent = monotonic() - service.turned_at
+        well = silent < HUNG and healthy()
+        return well, {"seconds_since_turn": round(silent, 3), **facts()}
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: service.stop())
+    tables = settings.consumers
+    address = tables.metrics_host, tables.metrics_port
+    server = HealthServer(*address, registry, state, "consumers")
+    port = server.start()
+    log.info("metrics and health on %s:%d", tables.metrics_host, port)
+    if settings.dry_run:
+        log.info("dry run: nothing is touched until dry_run = false")
+    try:
+        service.run()
+    finally:
+        server.stop()

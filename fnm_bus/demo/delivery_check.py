@@ -1,0 +1,54 @@
+"""Compare the events that arrived with the calls that were made."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from fnm_bus.demo.attack import NotifyCall
+from fnm_bus.event import DeadLetter, Event
+from fnm_bus.pipeline import digest
+
+
+class DeliveryCheck:
+    """Compares arrived records with the calls.
+
+    Args:
+        calls: the calls of the hook.
+
+    Attributes:
+        events: events that arrived, each counted once by its `event_id`.
+        duplicates: records that repeated one of them.
+    """
+
+    def __init__(self, calls: Iterable[NotifyCall]) -> None:
+        self._missing = Counter((digest(c.document), c.arguments) for c in calls)
+        self._names: set[str] = set()
+        self._unexpected = 0
+        self.events = 0
+        self.duplicates = 0
+
+    def record(self, event: Event | DeadLetter) -> None:
+        """Count *event* as arrived."""
+        if isinstance(event, DeadLetter):
+            name, call = event.entry or "", (event.digest, event.arguments)
+        else:
+            receipt = event.receipt
+            name, call = receipt.event_id, (receipt.raw_digest, receipt.arguments)
+        if name in self._names:
+            self.duplicates += 1
+            return
+        self._names.add(name)
+        self.events += 1
+        if self._missing[call] > 0:
+            self._missing[call] -= 1
+        else:
+            self._unexpected += 1
+
+    @property
+    def missing(self) -> int:
+        """Calls without an event so far."""
+        return sum(self._missing.values())
+
+    @property
+    def unexpected(self) -> int:
+        """Events without a call."""
+        return self._unexpected

@@ -1,0 +1,61 @@
+"""The marker of a demo's spool: only what a demo made may take a simulated attack.
+
+The marker is a file in the spool's directory. It names the demo's broker.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from fnm_bus.errors import ConfigError, SpoolError
+
+NAME: Final = "made-by-fnm-bus-demo.json"
+_LARGEST: Final = 4096
+"""Bytes of a marker; a longer file is not one."""
+
+
+def write(spool: Path, bootstrap: str) -> None:
+    """Mark *spool* as made by a demo whose broker is at *bootstrap*.
+
+    Raises:
+        SpoolError: the marker cannot be written.
+    """
+    path = spool / NAME
+    try:
+        path.write_text(json.dumps({"bootstrap": bootstrap}) + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc.strerror}") from exc
+
+
+def read(spool: Path) -> str | None:
+    """Return the broker of the demo that made *spool*; None when no demo made it."""
+    try:
+        with (spool / NAME).open("rb") as file:
+            value = json.loads(file.read(_LARGEST + 1)[:_LARGEST])
+    except (OSError, ValueError):
+        return None
+    bootstrap = value.get("bootstrap") if isinstance(value, dict) else None
+    return bootstrap if isinstance(bootstrap, str) and bootstrap else None
+
+
+def require_broker(spool: Path, bootstrap: str | None) -> None:
+    """Refuse a configuration that does not use the broker of the demo's own spool.
+
+    Args:
+        spool: [spool] directory as configured.
+        bootstrap: [kafka] "bootstrap.servers" as configured.
+
+    Raises:
+        ConfigError: no demo made the spool, or the broker is not that demo's.
+    """
+    wanted = read(spool)
+    if wanted is None:
+        raise ConfigError(
+            f"[spool] directory: {spool} was not made by a demo."
+            " A demo uses its own spool and its own broker only: run `fnm-bus demo`"
+        )
+    if bootstrap != wanted:
+        raise ConfigError(
+            f'[kafka] "bootstrap.servers": got {bootstrap}, wanted the demo\'s broker'
+            f" {wanted}. Remove FNM_BUS_KAFKA__BOOTSTRAP_SERVERS from the environment"
+        )

@@ -1,0 +1,152 @@
+"""Mistakes in the configuration, in words: what was wanted, what came, what to do."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, get_args
+
+_WANTED: Final[Mapping[str, str]] = {
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "path_type": "a path",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "dict_type": "a table",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+"""What was wanted, by pydantic's type of the error."""
+_BOUNDS: Final[Mapping[str, str]] = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+}
+_QUOTED: Final = frozenset({"string_type", "path_type"})
+_SCALARS: Final = (bool, int, float)
+_SHOWN: Final = 60
+_NAMES: Final = 12
+"""How many names of settings a message lists, at most."""
+
+
+def describe(error: Mapping[str, Any], got: object, model: Any) -> str:
+    """Return what is wrong with one setting, and what to do.
+
+    Args:
+        error: the error as pydantic describes it.
+        got: the value to show; a secret's is masked.
+        model: the settings, a pydantic model.
+    """
+    kind, path = error["type"], error["loc"]
+    if kind == "extra_forbidden":
+        return unknown(str(path[-1]), names(model, path[:-1]))
+    if kind == "value_error":
+        text = str(error["ctx"]["error"])
+    else:
+        text = f"wanted {_wanted(error)}, got {_shown(got)}"
+    remedy = _remedy(error, model)
+    return f"{text}; {remedy}" if remedy else text
+
+
+def unknown(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return that there is no setting *name*, with the nearest or all others.
+
+    Args:
+        name: what was written, without *prefix*.
+        known: names that there are, without *prefix*.
+        prefix: of all these names.
+    """
+    all_names = list(known)
+    near = difflib.get_close_matches(name, all_names, n=1)
+    if near:
+        return f"there is no such setting; did you mean {prefix}{near[0]}?"
+    if 0 < len(all_names) <= _NAMES:
+        return f"there is no such setting; there are {', '.join(all_names)}"
+    return "there is no such setting"
+
+
+def names(model: Any, path: Iterable[str | int]) -> list[str]:
+    """Return the names of the settings of the table to which *path* leads."""
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        model = field.annotation
+    return list(getattr(model, "model_fields", {}))
+
+
+def _wanted(error: Mapping[str, Any]) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _BOUNDS:
+        numbers = {name: _number(value) for name, value in context.items()}
+        return _BOUNDS[kind].format(**numbers)
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "")
+    if kind == "string_pattern_mismatch":
+        return str(context["pattern"]).strip("^()$").replace("|", " or ")
+    return _WANTED.get(kind) or str(error["msg"])
+
+
+def _number(value: object) -> str:
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value)  # type: ignore[call-overload]
+
+
+def _shown(got: object) -> str:
+    text = json.dumps(got, default=str, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _remedy(error: Mapping[str, Any], model: Any) -> str:
+    kind, path, got = error["type"], error["loc"], error["input"]
+    own = _own_remedy(model, path)
+    if own and kind in _BOUNDS:
+        return own
+    if kind in _QUOTED and isinstance(got, dict):
+        dotted = ".".join([str(path[-1]), *_first_path(got)])
+        return f'a name with dots is written in quotes: "{dotted}" = …'
+    if kind in _QUOTED and isinstance(got, _SCALARS):
+        return "write it in quotes"
+    if kind in {"tuple_type", "list_type"}:
+        return 'write ["a", "b"], or a,b in the environment'
+    if kind == "model_type":
+        return f"write a line [{'.'.join(map(str, path))}], and its settings below"
+    return ""
+
+
+def _own_remedy(model: Any, path: Iterable[str | int]) -> str:
+    """Return what the setting itself has as its remedy (`json_schema_extra`)."""
+    extra: Any = None
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return ""
+        model, extra = field.annotation, field.json_schema_extra
+    return str(extra.get("remedy", "")) if isinstance(extra, dict) else ""
+
+
+def _first_path(table: Mapping[str, Any]) -> list[str]:
+    """Return the names that lead to the first value of a table in a table."""
+    path: list[str] = []
+    inner: Any = table
+    while isinstance(inner, dict) and inner:
+        name, inner = next(iter(inner.items()))
+        path.append(str(name))
+    return path
+
+
+def is_list(kind: Any) -> bool:
+    """Return whether a setting's annotation is a list's, or None."""
+    origin = getattr(kind, "__origin__", None)
+    if origin in {list, tuple}:
+        return True
+    return any(is_list(it) for it in get_args(kind)) if origin is None else False

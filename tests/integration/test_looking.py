@@ -1,0 +1,233 @@
+"""Commands that look change nothing: no topic, no offset, no file, no producer."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from services.crew import Crew, policy
+from services.fetch import Unavailable
+from services.kafka import Cluster
+from services.plant import Plant, ban
+from services.process import Server, wait_until
+from services.untouched import file_state, kafka_state
+from typer.main import get_command
+
+from consumers.__main__ import app as consumer_app
+from fnm_bus.cli import app
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+HOST = "203.0.113.7"
+KEY = f"blackhole|{HOST}/32"
+BAN = ban(HOST, total_incoming_pps=5_000_000)
+INVALID = b'{"action":"ban","ip":7}'
+
+LOOKING = {
+    "fnm-bus parse": ["parse"],
+    "fnm-bus tail": ["tail", "--from-beginning", "--exit"],
+    "fnm-bus topics list": ["topics", "list"],
+    "fnm-bus schemas check": ["schemas", "check"],
+    "fnm-bus schemas list": ["schemas", "list"],
+    "fnm-bus schemas show": ["schemas", "show", "HostEvent"],
+    "fnm-bus spool list": ["spool", "list", "--waiting"],
+    "fnm-bus spool show": ["spool", "show", "NAME"],
+    "fnm-bus config show": ["config", "show"],
+    "fnm-bus check": ["check"],
+    "fnm-bus-consumer mitigations list": ["mitigations", "list", "--all"],
+    "fnm-bus-consumer mitigations show": [
+        "mitigations",
+        "show",
+        KEY,
+    ],
+    "fnm-bus-consumer explain": ["explain"],
+    "fnm-bus-consumer check": ["check"],
+    "fnm-bus-consumer demo": ["demo"],
+}
+"""Commands that are described as looking, with arguments."""
+
+FURTHER = {
+    "fnm-bus simulate": ["simulate", "--print"],
+    "fnm-bus tail": ["tail", "no-such-topic", "--exit"],
+    "fnm-bus-consumer explain": ["explain", "--since", "1h"],
+}
+"""Other ways to look with these commands."""
+
+OWN_BROKER = {"fnm-bus demo", "fnm-bus-consumer demo-bgp"}
+"""Commands that act on a broker and a spool of their own (`test_demo.py`)."""
+
+ACTING = {
+    "fnm-bus hook check",
+    "fnm-bus hook install",
+    "fnm-bus notify",
+    "fnm-bus relay",
+    "fnm-bus schemas register",
+    "fnm-bus simulate",
+    "fnm-bus spool release",
+    "fnm-bus topics create",
+    "fnm-bus-consumer exabgp",
+    "fnm-bus-consumer jsonlines",
+    "fnm-bus-consumer mitigations add",
+    "fnm-bus-consumer mitigations approve",
+    "fnm-bus-consumer mitigations deny",
+    "fnm-bus-consumer mitigations end",
+    "fnm-bus-consumer mitigations pause",
+    "fnm-bus-consumer mitigations resume",
+    "fnm-bus-consumer mitigator",
+    "fnm-bus-consumer nftables",
+    "fnm-bus-consumer webhook",
+}
+
+HOSTILE = {
+    "allow.auto.create.topics": "true",
+    "enable.auto.commit": "true",
+    "auto.commit.interval.ms": "50",
+    "group.id": "somebody-elses-group",
+    "transactional.id": "somebody-elses-id",
+}
+"""Settings of [kafka] with which librdkafka would change something by itself."""
+
+
+class Creating(Cluster):
+    """A Kafka that makes a topic when a client asks for it, as is its default."""
+
+    def _properties(self, number: int) -> str:
+        return super()._properties(number) + "auto.create.topics.enable=true\n"
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Kafka of our own, so that nobody else changes something."""
+    cluster = Creating(tmp_path_factory.mktemp("untouched"), nodes=1)
+    try:
+        cluster.open()
+        yield cluster.bootstrap
+    except Unavailable as exc:
+        (pytest.fail if CI else pytest.skip)(str(exc))
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def looked_at(
+    tmp_path_factory: pytest.TempPathFactory, untouched: str
+) -> tuple[Plant, str]:
+    """A plant with events, a mitigation and a quarantined document; its name."""
+    plant = Plant(tmp_path_factory.mktemp("looked-at"), untouched)
+    crew = Crew(plant, policy())
+    assert plant.run("topics", "create").returncode == 0
+    mitigator = crew.start("mitigator")
+    crew.tell("ban", HOST)
+    plant.until(lambda: KEY in crew.state())
+    leave(mitigator)
+    name = plant.call(INVALID)
+    assert plant.run("relay", "--once").returncode == 0
+    plant.call(BAN)
+    table = f'[consumers.mitigator]\npolicy = "{crew.policy}"'
+    plant.configure(table, **HOSTILE)
+    return plant, name
+
+
+def leave(server: Server) -> None:
+    """End a consumer so that it leaves its group: nothing changes later."""
+    os.kill(server.pid, signal.SIGTERM)
+    wait_until(lambda: not server.alive, 30, "the consumer's end")
+
+
+def leaves(name: str, command: Any) -> Iterator[str]:
+    """Yield the full names of all commands below one."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name
+        return
+    for word, inner in below.items():
+        yield from leaves(f"{name} {word}", inner)
+
+
+def run(
+    plant: Plant, program: str, *arguments: str, stdin: bytes = BAN
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command; everything that it could write to is in the plant's directory."""
+    module = {"fnm-bus": "fnm_bus", "fnm-bus-consumer": "consumers"}[program]
+    places = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+    environment = {
+        **os.environ,
+        **dict.fromkeys(places, str(plant.root)),
+        "FNM_BUS_CONFIG": str(plant.config),
+        "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        input=stdin,
+        env=environment,
+        cwd=plant.root,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_command_either_looks_or_acts() -> None:
+    names = {
+        *leaves("fnm-bus", get_command(app)),
+        *leaves("fnm-bus-consumer", get_command(consumer_app)),
+    }
+    assert names == {*LOOKING, *OWN_BROKER, *ACTING}
+    assert not {*LOOKING, *OWN_BROKER} & ACTING
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*LOOKING.items(), *FURTHER.items()],
+    ids=lambda it: "" if isinstance(it, list) else it,
+)
+def test_a_looking_command_changes_nothing(
+    looked_at: tuple[Plant, str], name: str, arguments: list[str]
+) -> None:
+    plant, entry = looked_at
+    words = [entry if word == "NAME" else word for word in arguments]
+    kafka, files = kafka_state(plant.bootstrap), file_state(plant.root)
+    done = run(plant, name.split(maxsplit=1)[0], *words)
+    assert b"Traceback" not in done.stderr
+    assert kafka_state(plant.bootstrap) == kafka
+    assert file_state(plant.root) == files
+
+
+@pytest.mark.kafka
+def test_looking_commands_make_no_topic(tmp_path: Path, untouched: str) -> None:
+    plant = Plant(tmp_path, untouched)
+    plant.configure(**HOSTILE)
+    kafka, files = kafka_state(untouched), file_state(tmp_path)
+    for name, arguments in (*LOOKING.items(), *FURTHER.items()):
+        done = run(plant, name.split()[0], *arguments)
+        assert b"Traceback" not in done.stderr, name
+        assert kafka_state(untouched) == kafka, name
+    assert file_state(tmp_path) == files
+
+
+@pytest.mark.kafka
+def test_the_demo_does_not_replace_the_active_mitigator(
+    tmp_path: Path, untouched: str
+) -> None:
+    plant = Plant(tmp_path, untouched)
+    crew = Crew(plant, policy())
+    assert plant.run("topics", "create").returncode == 0
+    try:
+        mitigator = crew.start("mitigator")
+        crew.tell("ban", HOST)
+        plant.until(lambda: KEY in crew.state())
+        done = run(plant, "fnm-bus-consumer", "demo")
+        assert done.returncode == 78, done.stdout
+        assert b"not made by a demo" in done.stderr
+        [mitigation] = crew.state().values()
+        assert mitigation.state == "wanted"
+        crew.tell("ban", "203.0.113.8")  # still the one that decides
+        plant.until(lambda: "blackhole|203.0.113.8/32" in crew.state())
+        leave(mitigator)
+    finally:
+        crew.stop()

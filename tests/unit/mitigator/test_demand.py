@@ -1,0 +1,129 @@
+"""What reasons together want of one measure."""
+
+import random
+from time import perf_counter
+
+import pytest
+
+from consumers.mitigation.measure import Measure
+from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigator.demand import Demand, Hold, Terms
+from fnm_bus.event import Effect, FlowThen
+
+LIVE = Terms(Effect())
+DRY = Terms(Effect(), dry_run=True)
+
+
+def key(number: int) -> ReasonKey:
+    return ReasonKey("fnm1", "host", f"203.0.113.{number}", "attack")
+
+
+def demand() -> Demand:
+    return Demand(Measure(kind="blackhole", prefix="203.0.113.0/24"))
+
+
+def test_equal_terms_are_counted_together() -> None:
+    wanted = demand()
+    for number in range(3):
+        wanted.put(key(number), LIVE, Hold(10.0, 5.0))
+    wanted.put(key(3), DRY, Hold(10.0, 5.0))
+    assert wanted.terms() == (LIVE, DRY)
+    assert (wanted.count(LIVE), wanted.count(DRY), len(wanted)) == (3, 1, 4)
+
+
+def test_reason_that_changes_its_terms_moves() -> None:
+    wanted = demand()
+    wanted.put(key(1), LIVE, Hold(10.0, 5.0))
+    wanted.put(key(1), DRY, Hold(10.0, 5.0))
+    assert wanted.terms() == (DRY,)
+    assert wanted.terms_of(key(1)) == DRY
+
+
+def test_removing_the_last_reason_leaves_no_terms() -> None:
+    wanted = demand()
+    wanted.put(key(1), LIVE, Hold(10.0, 5.0))
+    wanted.remove(key(1))
+    wanted.remove(key(2))  # one that never was there
+    assert not wanted
+    assert wanted.terms() == ()
+    assert key(1) not in wanted
+
+
+def test_latest_is_the_reason_that_expires_last() -> None:
+    wanted = demand()
+    wanted.put(key(1), LIVE, Hold(10.0, 5.0))
+    wanted.put(key(2), LIVE, Hold(30.0, 6.0))
+    wanted.put(key(3), LIVE, Hold(20.0, 7.0))
+    assert wanted.latest(LIVE) == Hold(30.0, 6.0)
+    wanted.remove(key(2))
+    assert wanted.latest(LIVE) == Hold(20.0, 7.0)
+    wanted.put(key(3), LIVE, Hold(5.0, 7.0))  # a shorter lease
+    assert wanted.latest(LIVE) == Hold(10.0, 5.0)
+
+
+def test_latest_follows_random_changes() -> None:
+    wanted, chosen = demand(), random.Random(7)  # noqa: S311 - a test's
+    holds: dict[ReasonKey, float] = {}
+    for _ in range(3_000):
+        name = key(chosen.randrange(20))
+        if chosen.random() < 0.3:
+            wanted.remove(name)
+            holds.pop(name, None)
+        else:
+            ends = float(chosen.randrange(1000))
+            wanted.put(name, LIVE, Hold(ends, 1.0))
+            holds[name] = ends
+        if holds:
+            assert wanted.latest(LIVE).ends == max(holds.values())
+            assert wanted.count(LIVE) == len(holds)
+        else:
+            assert not wanted
+
+
+def test_first_reasons_are_the_oldest_of_the_chosen_terms() -> None:
+    wanted = demand()
+    wanted.put(key(1), DRY, Hold(10.0, 5.0))
+    for number in (2, 3, 4):
+        wanted.put(key(number), LIVE, Hold(10.0, 5.0))
+    assert wanted.first([LIVE], 2) == [key(2), key(3)]
+    assert wanted.first([LIVE, DRY], 9) == [key(2), key(3), key(4), key(1)]
+
+
+def test_renewals_of_one_reason_use_no_memory() -> None:
+    wanted = demand()
+    for number in range(10_000):
+        wanted.put(key(1), LIVE, Hold(float(number), 5.0))
+    [group] = wanted._groups.values()
+    assert len(group._by_end) <= 12
+
+
+@pytest.mark.parametrize("count", [65_000])
+def test_65_000_reasons_cost_no_more_each_than_few(count: int) -> None:
+    """Twenty times the time per change is far from linear in the number."""
+
+    def seconds(number: int) -> float:
+        wanted = demand()
+        names = [
+            ReasonKey("s", "host", str(index), "attack") for index in range(number)
+        ]
+        began = perf_counter()
+        for index, name in enumerate(names):
+            wanted.put(name, LIVE, Hold(float(index), 5.0))
+            wanted.latest(LIVE)
+            wanted.first([LIVE], 5)
+        for name in names:
+            wanted.remove(name)
+            if wanted:
+                wanted.latest(LIVE)
+                wanted.first([LIVE], 5)
+        return (perf_counter() - began) / number
+
+    assert seconds(count) < 20 * seconds(1_000)
+
+
+def test_stronger_terms_are_terms_of_their_own() -> None:
+    wanted = demand()
+    slow = Terms(Effect(then=FlowThen(action="rate-limit", rate=1)))
+    wanted.put(key(1), LIVE, Hold(1.0, 1.0))
+    wanted.put(key(2), slow, Hold(1.0, 1.0))
+    assert wanted.terms() == (LIVE, slow)

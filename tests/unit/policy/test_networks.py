@@ -1,0 +1,74 @@
+"""Sets of networks give the answers of plain comparisons."""
+
+from ipaddress import ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.mitigation.measure import Network
+from consumers.policy.networks import NetworkSet, within
+
+TREE = [
+    *(
+        network
+        for length in range(28, 33)
+        for network in ip_network("203.0.113.0/28").subnets(new_prefix=length)
+    ),
+    *(
+        network
+        for length in range(124, 129)
+        for network in ip_network("::cb00:7100/124").subnets(new_prefix=length)
+    ),
+    ip_network("0.0.0.0/0"),
+    ip_network("::/0"),
+]
+NETWORKS = st.lists(st.sampled_from(TREE), max_size=8)
+
+
+def inside(inner: Network, outer: Network) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
+@given(st.sampled_from(TREE), st.sampled_from(TREE))
+def test_within_is_a_part_of_one_family(inner: Network, outer: Network) -> None:
+    assert within(inner, outer) == inside(inner, outer)
+
+
+@given(NETWORKS, st.sampled_from(TREE))
+def test_a_containing_network_is_found(networks: list[Network], asked: Network) -> None:
+    outer = NetworkSet(networks).containing(asked)
+    assert (outer is not None) == any(inside(asked, n) for n in networks)
+    assert outer is None or (inside(asked, outer) and outer in networks)
+
+
+@given(NETWORKS, st.sampled_from(TREE))
+def test_an_overlapping_network_is_found(
+    networks: list[Network], asked: Network
+) -> None:
+    other = NetworkSet(networks).overlapping(asked)
+    expected = any(inside(asked, n) or inside(n, asked) for n in networks)
+    assert (other is not None) == expected
+    assert other is None or inside(asked, other) or inside(other, asked)
+
+
+@given(NETWORKS, NETWORKS)
+def test_all_networks_are_contained_if_each_is(
+    outer: list[Network], inner: list[Network]
+) -> None:
+    expected = bool(inner) and all(any(inside(i, o) for o in outer) for i in inner)
+    assert NetworkSet(outer).contains_all(NetworkSet(inner)) == expected
+
+
+@given(st.lists(st.sampled_from([n for n in TREE if n.prefixlen]), max_size=8))
+def test_addresses_are_counted_once(networks: list[Network]) -> None:
+    for version in (4, 6):
+        addresses = {int(a) for n in networks if n.version == version for a in n}
+        assert NetworkSet(networks).addresses(version) == len(addresses)
+
+
+def test_sets_of_equal_networks_are_equal() -> None:
+    one, other = NetworkSet(TREE), NetworkSet(TREE)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != NetworkSet([])
+    assert one != TREE

@@ -1,0 +1,101 @@
+"""Codecs from the settings: what each needs of the registry."""
+
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import schema, wiring
+from fnm_bus.codec import Codec
+from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
+from fnm_bus.event import AnyRecord
+from fnm_bus.pins import Pins
+from fnm_bus.route import Topics
+from fnm_bus.settings import Settings
+
+TOPICS = Topics()
+
+
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a registry at a port on which nobody listens."""
+    return Settings.model_validate(
+        {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
+    )
+
+
+def pinned(wanted: dict[str, str], first: int = 70) -> Pins:
+    return Pins(
+        "http://registry",
+        {f"{topic}-value": first + n for n, topic in enumerate(wanted)},
+        {},
+        {first + n: schema.text(name) for n, name in enumerate(wanted.values())},
+    )
+
+
+def example(name: str) -> AnyRecord:
+    return next(iter(schema.examples(f"fastnetmon.{name}").values()))
+
+
+ALL = [
+    ("HostEvent", TOPICS.host),
+    ("HostgroupEvent", TOPICS.hostgroup),
+    ("StatusEvent", TOPICS.status),
+    ("Mitigation", TOPICS.mitigation),
+    ("Command", TOPICS.command),
+    ("Audit", TOPICS.audit),
+    ("DeadLetter", TOPICS.deadletter),
+]
+
+
+@pytest.mark.parametrize(("name", "topic"), ALL)
+def test_with_the_registry_down_a_reader_with_pins_reads_every_record(
+    tmp_path: Path, name: str, topic: str
+) -> None:
+    """So a person's command gets its answer, which is an audit record."""
+    pins = pinned(dict(TOPICS.of_framed()))
+    pins.write(tmp_path / "ids.json")
+    value = Codec(pins).encode(example(name), topic)
+    reader = wiring.reading_codec(settings(tmp_path))
+    assert reader.decode(value) == example(name)
+    assert wiring.independent_codec(settings(tmp_path)).decode(value) == example(name)
+
+
+@pytest.mark.parametrize(("name", "topic"), ALL)
+def test_with_the_registry_down_a_reader_without_pins_reads_single_objects(
+    tmp_path: Path, name: str, topic: str
+) -> None:
+    value = Codec().encode(example(name), topic)
+    reader = wiring.reading_codec(settings(tmp_path))
+    assert reader.decode(value) == example(name)
+
+
+def test_an_id_that_is_not_pinned_needs_the_registry(tmp_path: Path) -> None:
+    value = Codec(pinned(dict(TOPICS.of_framed()))).encode(
+        example("Audit"), TOPICS.audit
+    )
+    with pytest.raises(RegistryError):
+        wiring.reading_codec(settings(tmp_path)).decode(value)
+    with pytest.raises(InvalidRecord, match="not pinned"):
+        wiring.independent_codec(settings(tmp_path)).decode(value)
+
+
+def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As they were pinned before audit records and dead letters had ids."""
+    pinned(dict(TOPICS.of_events())).write(tmp_path / "ids.json")
+    codec = wiring.codec(settings(tmp_path))
+    assert codec.encode(example("HostEvent"), TOPICS.host)[0] == 0
+    assert codec.encode(example("DeadLetter"), TOPICS.deadletter)[:2] == b"\xc3\x01"
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"version": 2}'])
+def test_pins_that_cannot_be_used_stop_only_who_depends_on_them(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ids.json").write_text(text)
+    with pytest.raises(SchemaError):
+        wiring.reading_codec(settings(tmp_path))
+    codec = wiring.independent_codec(settings(tmp_path))
+    assert codec.encode(example("Audit"), TOPICS.audit)[:2] == b"\xc3\x01"
+    assert "ids.json" in caplog.text
