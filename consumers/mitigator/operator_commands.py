@@ -111,7 +111,9 @@ def _approve(change: Transition, sent: Sent) -> None:
         return
     effect = old.pending or Effect(then=old.then, communities=old.communities)
     state = old.state if old.state == WANTED else PROPOSED
-    lifted = replace(old, state=state, approved=effect, by=command.by, pending=effect)
+    # Who approves what touches no traffic approves no effect on traffic.
+    approved = old.approved if old.dry_run else effect
+    lifted = replace(old, state=state, approved=approved, by=command.by, pending=effect)
     change.put_mitigation(old.key, lifted, entry.ends)
     _decide(change, sent, old.key, "approved")
 

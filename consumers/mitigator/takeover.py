@@ -23,16 +23,17 @@ from consumers.mitigation.states import (
 )
 from consumers.mitigator.counts import Counts
 from consumers.mitigator.next_record import Cause, Moment
-from consumers.mitigator.renew import is_allowed
+from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
 from consumers.mitigator.transition import DecisionContext, Transition
 from consumers.mitigator.wants import action_of, key_of_want
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
-from consumers.policy.model import Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
+_PRECISION: Final = 0.001
+"""Seconds; records have leases in milliseconds."""
 _LOST: Final = {
     POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
     GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
@@ -142,26 +143,18 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     context, reason = change.context, entry.reason
     by_rule = key.scope != OPERATOR and reason.policy_digest != context.policy.digest
     wants: list[Want] = []
-    lease = entry.ends - change.moment.clock
+    left = lease = entry.ends - change.moment.clock
     lost: dict[str, str] = {}
     for want, name in zip(reason.wants, entry.keys, strict=True):
+        kept, because = narrow(change, reason, want)
+        if kept is None:
+            lost[name] = because
+            continue
         action = action_of(context.policy, reason, fallback=want.fallback)
-        if by_rule and not _is_wanted(want, action):
-            lost[name] = POLICY
-        elif not is_allowed(change, reason, want):
-            lost[name] = GUARDRAIL
-        elif by_rule and action is not None:
+        if by_rule and action is not None:
             lease = min(lease, _longest(context, reason, action))
-            wants.append(
-                replace(
-                    want,
-                    dry_run=want.dry_run or action.dry_run,
-                    approval=want.approval or action.approval,
-                )
-            )
-        else:
-            wants.append(want)
-    if tuple(wants) == reason.wants and lease == entry.ends - change.moment.clock:
+        wants.append(kept)
+    if tuple(wants) == reason.wants and left - lease < _PRECISION:
         return
     narrowed = replace(
         reason,
@@ -184,13 +177,6 @@ def _longest(context: DecisionContext, reason: Reason, action: Action) -> float:
     if reason.renewals and reason.part == ATTACK:
         return action.lease
     return max(action.lease, context.fastnetmon_ban_time)
-
-
-def _is_wanted(want: Want, action: Action | None) -> bool:
-    """Return whether an action may still touch traffic in the way of a want."""
-    if action is None:
-        return False
-    return want.kind == NOTIFY or action.action not in {NOTIFY, "ignore"}
 
 
 def _apply_limits(change: Transition) -> None:
