@@ -376,6 +376,10 @@ def test_a_prefix_of_length_0_is_the_absent_field(
         ({"destination_prefix": "web"}, "prefix_not_understood"),
         ({"destination_prefix": "203.0.113.7/33"}, "prefix_not_understood"),
         ({"source_prefix": "fe80::1%eth0"}, "prefix_not_understood"),
+        # A mask of zeros is /0 to some and /32 to others.
+        ({"source_prefix": "198.51.100.1/0.0.0.0"}, "prefix_not_understood"),
+        ({"destination_prefix": f"{HOST}/0.0.0.0"}, "prefix_not_understood"),
+        ({"destination_prefix": f"{HOST}/255.255.255.255"}, "prefix_not_understood"),
     ],
 )
 def test_a_part_that_cannot_be_matched_refuses_the_rule(
