@@ -585,6 +585,8 @@ def test_refusals_of_a_whole_document_have_texts() -> None:
     assert refusals(unknown) == [
         ("protocol", f"the attack's protocol is not in the event{allow}")
     ]
+    assert refusals(BAN._replace(protocol="")) == refusals(unknown)
+    assert refusals(BAN._replace(protocol="hopopt")) == refusals(unknown)
     assert refusals(BAN._replace(protocol="quic")) == [
         ("protocol", f'protocol "quic" {UNSUPPORTED}{allow}')
     ]
@@ -618,6 +620,11 @@ def test_an_action_of_the_policy_leaves_no_conflict() -> None:
     subject = with_rules(flow_rule(), flow_rule(action_type="redirect"))
     plan = planned(subject, flowspec_action=DISCARD)
     assert (len(plan.measures), plan.checks) == (1, ())
+
+
+def test_a_redirect_without_a_route_target_has_a_text() -> None:
+    (check,) = planned(acting("redirect"), document_redirect=True).checks
+    assert check.text == "redirect: not a route target"
 
 
 def test_a_rule_that_conflicts_has_a_text() -> None:

@@ -325,3 +325,22 @@ def test_the_reason_of_an_outgoing_attack_names_the_remedy() -> None:
     assert check.text == (
         'the attack is outgoing; a rule that blocks needs direction = "outgoing"'
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("hostgroup", "hostgroups"),
+        ("direction", "directions"),
+        ("protocol", "protocols"),
+        ("threshold", "thresholds"),
+        ("severity", "severities"),
+    ],
+)
+def test_none_matches_an_event_without_the_value(field: str, key: str) -> None:
+    empty: Any = BAN._replace(**{field: None if field == "hostgroup" else ""})
+    assert mismatch(empty, Match(**{key: words("none")})) == ""
+    present: Any = BAN._replace(**{field: "x"})
+    assert mismatch(present, Match(**{key: words("none")})) == (
+        f"{field} is x, wanted none"
+    )
