@@ -330,6 +330,30 @@ def test_a_topic_that_was_made_anew_withdraws_nothing(
     assert again.standing() == []
 
 
+def test_what_only_the_snapshot_knows_ends_with_a_record(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    again = Post(post.path, post.backend)
+    again.end()
+    again.turn()
+    again.put(ONE, "ended")
+    again.turn()
+    assert again.standing() == []
+
+
+def test_what_ended_and_is_wanted_again_is_kept_by_the_snapshot(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    again = Post(post.path, post.backend, clock_known=False)
+    again.put(ONE, "ended", age=2)
+    again.put(ONE, age=1)
+    again.end()
+    again.turn()
+    assert again.standing() == [ONE]
+
+
 def test_what_ended_while_the_enforcer_was_away_is_withdrawn(post: Post) -> None:
     post.end()
     post.put(ONE)
@@ -703,6 +727,34 @@ def test_a_record_that_the_guard_refuses_stops_no_other(
     assert post.told.codes.count(code) == 1
     assert post.count("refused", code) == 2
     assert post.count("failures") == 0
+
+
+def test_a_refused_record_ends_what_an_earlier_one_wanted(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    post.put(ONE, lease=DAY + 1)
+    post.turn()
+    assert post.standing() == []
+
+
+def test_a_record_that_fails_unexpectedly_stops_no_other(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = wanted_state.guard.check_record
+
+    def broken(key: str, *rest: Any) -> Any:
+        if key == TWO:
+            raise RuntimeError("a bug")
+        return check(key, *rest)
+
+    monkeypatch.setattr("consumers.enforcers.guard.check_record", broken)
+    post.end()
+    post.put(TWO)
+    post.put(ONE)
+    post.turn()
+    assert post.standing() == [ONE]
+    assert post.count("refused", "unexpected") == 1
 
 
 def test_ending_is_never_refused(post: Post) -> None:
