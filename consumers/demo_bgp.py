@@ -60,6 +60,7 @@ def show() -> Iterator[str]:
             "FNM_BUS_CONFIG": str(it.config),
             "FNM_BUS_DRY_RUN": "false",
             "FNM_BUS_CONSUMERS__MITIGATOR__POLICY": str(POLICY),
+            "FNM_BUS_CONSUMERS__ENFORCER__OWN_NETWORKS": _HOST,
             "FNM_BUS_CONSUMERS__EXABGP__PORT": str(port),
             "FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT": str(root / "exabgp.json"),
         }
