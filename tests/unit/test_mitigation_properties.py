@@ -15,7 +15,6 @@ from hypothesis.stateful import (
 from services.court import OWN, Court, policy
 from services.court import rule as rule_of
 
-from consumers.enforcers.lease_table import LeaseTable
 from consumers.mitigation.measure import KINDS, measure_of
 from consumers.policy.model import Action, Customer, Match
 from consumers.policy.model import Policy as _Policy
@@ -231,48 +230,6 @@ def test_after_the_unbans_of_all_sensors_nothing_stands(
     for target, sensor in {(target, sensor) for _action, target, sensor in calls}:
         court.tell("unban", target, sensor=sensor)
     assert court.wanted() == []
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["wanted", "ended", "proposed", "tombstone"]),
-            st.sampled_from(["203.0.113.1/32", "203.0.113.2/32"]),
-            st.integers(0, 100_000),
-            st.floats(0, 200),
-            st.booleans(),
-        ),
-        max_size=20,
-    ),
-    st.booleans(),
-)
-def test_an_enforcer_keeps_nothing_longer_than_its_longest_lease(
-    records: list[tuple[str, str, int, float, bool]],
-    finished: bool,  # noqa: FBT001 - hypothesis gives it
-) -> None:
-    leases = LeaseTable("memory", frozenset({"blackhole"}))
-    now = 1000.0
-    for state, prefix, lease, age, dry in records:
-        key = f"blackhole|{prefix}"
-        it = Mitigation(
-            key=key,
-            kind="blackhole",
-            state=state,
-            prefix=prefix,
-            lease_ms=lease,
-            dry_run=dry,
-        )
-        leases.apply(key, None if state == "tombstone" else it, age, now)
-    if finished:
-        leases.finish()
-    for key, lease_of in leases.wanted(now).items():
-        assert finished
-        last = [it for it in records if f"blackhole|{it[1]}" == key][-1]
-        assert last[0] == "wanted"
-        assert not last[4]
-        assert now < lease_of.ends <= now + last[2] / 1000 - last[3]
-    assert leases.wanted(now + 100.1) == {}
 
 
 def _in(inner: Any, outer: Any) -> bool:

@@ -85,7 +85,10 @@ def test_it_is_said_why() -> None:
         A.key: "its lease ended 10 s ago",
         B.key: "no lease for 60 s",
     }
-    assert "no readable snapshot" in due(known(None, 0.0), 999.0, GRACE, readable=False)[A.key]
+    assert (
+        "no readable snapshot"
+        in due(known(None, 0.0), 999.0, GRACE, readable=False)[A.key]
+    )
 
 
 def test_what_does_not_stand_is_forgotten() -> None:
