@@ -32,6 +32,7 @@ from services.process import Server, wait_until
 
 _NUMBERS = count(1)
 
+OWN_NETWORKS = '["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]'
 POLICY = """
 own_networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
 [guardrails]
@@ -63,7 +64,7 @@ class Crew:
             f'transactional_id = "{plant.prefix}mitigator"',
             "fastnetmon_ban_time = 5",
             "[consumers.enforcer]",
-            'own_networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8"]',
+            f"own_networks = {OWN_NETWORKS}",
             *tables,
         )
         self._codec = Codec()
