@@ -105,7 +105,7 @@ def next_record(
     """
     old = before.record if before else None
     if before is not None and before.record.state == SUPPRESSED:
-        return _suppressed(before, demand, moment)
+        return _suppressed(before, demand, cause, moment)
     if demand is None:
         return _without_reasons(before, cause)
     approved = old.approved if old is not None and old.state != ENDED else None
@@ -220,7 +220,9 @@ def _lease(
     return first, early if first < last and early > clock else first
 
 
-def _suppressed(before: MitigationEntry, demand: Demand | None, moment: Moment) -> Next:
+def _suppressed(
+    before: MitigationEntry, demand: Demand | None, cause: Cause, moment: Moment
+) -> Next:
     """Keep a person's decision until its reasons are gone for one lease."""
     old = before.record
     if demand is None:

@@ -256,7 +256,7 @@ def test_a_renewal_lengthens_a_lease(
 
 @pytest.mark.parametrize(
     "how",
-    [{"dry_run": True}, {"enforcers": ("nftables",)}],
+    [{"dry_run": True}, {"place": "nftables"}],
     ids=["dry run", "another enforcer's"],
 )
 def test_what_is_not_ours_is_left_alone(post: Post, how: dict[str, Any]) -> None:
