@@ -75,6 +75,7 @@ class Enforcer:
     _skewed: bool = False
     _crashed: bool = False
     _lost: int = 0
+    _restarts: int = 0
     _due: float = 0.0
     _time_requests: TimeRequests = field(init=False)
 
@@ -190,6 +191,9 @@ class Enforcer:
         self.metrics.paused.labels(name).set(self.state.paused)
         lost, self._lost = self.audit.lost - self._lost, self.audit.lost
         self.metrics.lost_audit.labels(name).inc(lost)
+        restarts = self.wanted_reader.restarts + self.command_reader.restarts
+        self.metrics.reader_restarts.labels(name).inc(restarts - self._restarts)
+        self._restarts = restarts
         skew = self.broker_clock.skew()
         if skew is not None:
             self.metrics.skew.labels(name).set(skew)

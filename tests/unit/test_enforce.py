@@ -38,6 +38,7 @@ class Topic:
     def __init__(self) -> None:
         self.found: list[Any] = []
         self.healthy = True
+        self.restarts = 0
 
     def take(self, _timeout: float) -> list[Any]:
         found, self.found = self.found, []
@@ -868,6 +869,14 @@ def test_lost_audit_records_are_counted(post: Post) -> None:
     post.told.lost = 5
     post.turn(2)
     assert post.count("lost_audit") == 5
+
+
+def test_restarts_of_both_readers_are_counted(post: Post) -> None:
+    post.topic.restarts = 1
+    post.turn()
+    post.commands.restarts = 2
+    post.turn(2)
+    assert post.count("reader_restarts") == 3
 
 
 # Memory: growth, then flat.
