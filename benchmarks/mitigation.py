@@ -15,15 +15,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from consumers.mitigator.judge import judge
+from consumers.mitigator.lapse import lapse
+from consumers.mitigator.turn import Terms, Turn
 from plant import HERE
 from report import Row
 
 from consumers.enforcers.backend import DesiredMeasure
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
-from consumers.mitigator.judge import judge
-from consumers.mitigator.lapse import lapse
 from consumers.mitigator.state import State, rebuilt
-from consumers.mitigator.turn import Terms, Turn
 from consumers.policy.facts import facts_of
 from consumers.policy.model import Action, Limits, Match, Policy, Rule
 from fnm_bus.codec import Codec
