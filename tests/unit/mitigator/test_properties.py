@@ -486,7 +486,7 @@ class Decisions(RuleBasedStateMachine):
         self.sent.append(event)
         before = picture(harness)
         change = harness.begin()
-        apply_event(change, event, behind=behind)
+        apply_event(change, event, behind=lambda: behind)
         change.rollback()
         assert picture(harness) == before, "rollback of an event"
         age = (harness.now - event.receipt.received_at).total_seconds()
