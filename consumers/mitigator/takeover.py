@@ -71,8 +71,6 @@ def restore(
     for stored in sorted(reasons, key=lambda stored: stored.at):
         if isinstance(stored.record, Reason):
             _restore_reason(context, state, stored.record, stored.at, moment)
-    for counts in state.counts.values():
-        counts.sort()
     return state
 
 
