@@ -74,11 +74,8 @@ def check_nothing_unwanted(model: Model, harness: MitigatorHarness) -> None:
         approved = model.approved.get(key)
         for community in record.communities:
             parts = [c.ends for c in claims if community in c.desire.effect.communities]
-            if not parts:
-                by_person = approved is not None and community in approved.communities
-                assert by_person, f"unwanted: {key} has {community}"
-            else:
-                assert left <= max(parts) + PRECISION, f"unwanted: {key} {community}"
+            assert parts, f"unwanted: {key} has {community}"
+            assert left <= max(parts) + PRECISION, f"unwanted: {key} {community}"
         if all(claim.desire.approval for claim in claims):
             assert approved is not None
             shown = Effect(then=record.then, communities=record.communities)
@@ -142,14 +139,14 @@ def check_ended(model: Model, harness: MitigatorHarness) -> None:
         if record.state in {"wanted", "proposed"}:
             assert model.claims(key, records), f"over: {key} is {record.state}"
         elif record.state == "suppressed":
-            _least, most = model.withdrawn[key]
+            _least, most, _lease = model.withdrawn[key]
             assert model.now <= most + PRECISION, f"over: {key} stays suppressed"
 
 
 def check_words(model: Model, harness: MitigatorHarness) -> None:
     """What a person withdrew stays out; a pause masks everything."""
     force = in_force(harness)
-    for key, (least, _most) in model.withdrawn.items():
+    for key, (least, _most, _lease) in model.withdrawn.items():
         assert key not in force, f"word: {key} was withdrawn"
         record = mitigations(harness)[key]
         assert record.state == "suppressed" or model.now >= least, f"word: {key}"

@@ -70,7 +70,7 @@ RULES: Final[dict[str, dict[str, Any]]] = {
         "approval": True,
         "flowspec_action": REDIRECT,
     },
-    "places": {"lease": SHORT, "enforcers": ("r1", "r2")},
+    "places": {"lease": SHORT, "enforcers": ("exabgp", "nftables")},
     "inform": {"lease": SHORT, "action": "notify"},
     "ignore": {"action": "ignore"},
     "group": {"lease": SHORT, "action": "hostgroup"},
@@ -86,13 +86,16 @@ NARROWER: Final[dict[str, dict[str, Any]]] = {
 }
 HOSTS = st.sampled_from(
     [
-        *("203.0.113.1", "203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.70"),
-        *("203.0.113.71", "203.0.113.72", "2001:db8:1::1", "198.51.100.1"),
+        *("203.0.113.1", "203.0.113.1", "203.0.113.1", "203.0.113.70"),
+        *("203.0.113.2", "203.0.113.71", "2001:db8:1::1", "198.51.100.1"),
     ]
 )
 SENSORS = st.sampled_from(["fnm1", "fnm2"])
 ATTACKS = st.sampled_from(["a1", "a1", "a2", None])
-NAMES = st.sampled_from(sorted(RULES))
+NAMES = st.sampled_from(
+    [*sorted(RULES), "block", "ask", "trial", "drop", "rate", "fallback", "fallback"]
+)
+GROUPS = st.sampled_from([None, "web", "web", "lab"])
 CLOCKS = st.sampled_from([None, 7.25, 1000.0, 5e6])
 GAPS = st.sampled_from([1, 2, 3, 5, 19, 30, 61, 130, 250, 500])
 DAY = 90_000
@@ -141,18 +144,25 @@ class Choice(NamedTuple):
         )
 
 
-CHOICES: Final = st.builds(
-    Choice,
-    narrower=st.lists(
-        st.tuples(NAMES, st.sampled_from([*NARROWER, "gone"])), max_size=3
-    ).map(tuple),
-    active=st.sampled_from([500, 1, 2, 3, 6]),
-    minute=st.sampled_from([200, 1, 4, 8]),
-    share=st.sampled_from([1.0, 0.008, 0.3]),
-    customer=st.sampled_from([50, 1, 2]),
-    protected=st.sampled_from([False, False, True]),
-    web=st.sampled_from(["", "", "dry_run", "approval"]),
-    lab=st.sampled_from([True, True, False]),
+NARROW: Final = st.lists(
+    st.tuples(NAMES, st.sampled_from([*NARROWER, "gone"])), min_size=1, max_size=4
+).map(tuple)
+LIMITED: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "active": st.sampled_from([500, 500, 1, 2, 3]),
+    "minute": st.sampled_from([200, 200, 200, 1, 4, 8]),
+    "share": st.sampled_from([1.0, 1.0, 0.008, 0.3]),
+    "customer": st.sampled_from([50, 50, 1, 2]),
+}
+RULED: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "narrower": NARROW,
+    "protected": st.sampled_from([False, False, True]),
+    "web": st.sampled_from(["", "", "dry_run", "approval"]),
+    "lab": st.sampled_from([True, True, False]),
+}
+CHOICES: Final = st.one_of(
+    st.just(Choice()),
+    st.fixed_dictionaries(LIMITED).map(lambda drawn: Choice(**drawn)),
+    st.fixed_dictionaries(RULED).map(lambda drawn: Choice(**drawn)),
 )
 
 
@@ -197,7 +207,7 @@ class Decisions(RuleBasedStateMachine):
         sensor=SENSORS,
         attack=ATTACKS,
         name=NAMES,
-        group=st.sampled_from([None, "web", "lab"]),
+        group=GROUPS,
         age=st.sampled_from([0, 0, 0, 0, 10, 299, 400, -30, -90]),
         behind=st.sampled_from([False, False, True]),
         leap=st.sampled_from([1, 1, 1, WITHIN]),
@@ -209,6 +219,45 @@ class Decisions(RuleBasedStateMachine):
             self.held_back.append(event)
         else:
             self.count(event, behind=about["behind"])
+
+    @rule(hosts=HOSTS, first=NAMES, second=NAMES, group=GROUPS)
+    def two_sensors(
+        self, hosts: str, first: str, second: str, group: str | None
+    ) -> None:
+        """Two sensors report one attack, by rules that differ."""
+        for sensor, name in (("fnm1", first), ("fnm2", second)):
+            about = {"age": 0, "sensor": sensor, "attack": "a1"}
+            about |= {"name": name, "group": group}
+            self.count(self.event("ban", hosts, about, 1))
+
+    @rule(host=HOSTS, names=st.lists(NAMES, min_size=1, max_size=4), group=GROUPS)
+    def many_bans(self, host: str, names: list[str], group: str | None) -> None:
+        """One attack after the other on one target, each by another rule."""
+        for number, name in enumerate(names):
+            about = {"age": 0, "sensor": "fnm1", "attack": f"b{number}"}
+            about |= {"name": name, "group": group}
+            self.count(self.event("ban", host, about, 1))
+
+    @precondition(lambda self: self.model.keys())
+    @rule(
+        index=st.integers(0, 20),
+        action=st.sampled_from(["attack_status", "attack_status", "unban"]),
+        name=NAMES,
+    )
+    def what_follows_a_ban(self, index: int, action: str, name: str) -> None:
+        """A status update or the unban of an attack that is open."""
+        open_ones = [
+            (key, wish)
+            for key, wish in self.model.wishes.items()
+            if wish.holds and key.part == "attack"
+        ]
+        if not open_ones:
+            return
+        key, wish = open_ones[index % len(open_ones)]
+        about = {"age": 0, "sensor": key.sensor, "attack": wish.attack or None}
+        about |= {"name": name, "group": wish.hostgroup}
+        more = {"networks": (str(WEB),)} if key.scope == "hostgroup" else {}
+        self.count(self.event(action, key.target, about, 1, **more))
 
     @rule(
         action=st.sampled_from(["ban", "attack_status", "unban"]),
@@ -319,7 +368,7 @@ class Decisions(RuleBasedStateMachine):
         kind=st.sampled_from(["blackhole", "firewall"]),
         host=HOSTS,
         lease=st.sampled_from([15.3, 300.3]),
-        place=st.sampled_from([None, None, "r1"]),
+        place=st.sampled_from([None, None, "exabgp"]),
     )
     def add(self, kind: str, host: str, lease: float, place: str | None) -> None:
         prefix = f"{host}/{128 if ':' in host else 32}"
@@ -484,7 +533,7 @@ class Decisions(RuleBasedStateMachine):
         self.sent.append(event)
         before = picture(harness)
         change = harness.begin()
-        apply_event(change, event, behind=behind)
+        apply_event(change, event, behind=lambda: behind)
         change.rollback()
         assert picture(harness) == before, "rollback of an event"
         age = (harness.now - event.receipt.received_at).total_seconds()
