@@ -85,7 +85,10 @@ def recompute_all(change: Transition) -> None:
     state = change.state
     for key, entry in tuple(state.reasons.items()):
         change.set_fallback(key, cause_of(entry.reason))
-    for name, demand in tuple(state.demands.items()):
+    for name in tuple(state.demands):
+        demand = state.demands.get(name)
+        if not demand:
+            continue  # it was a fallback, and what it stood for started
         reason = state.reasons[next(iter(demand))].reason
         change.recompute(name, cause_of(reason))
 

@@ -129,9 +129,10 @@ class Model:
         )
         self.withdrawn.pop(name, None)
 
-    def withdraw(self, name: str) -> None:
-        """Let a person end a mitigation."""
-        self.wishes.pop(own_key(name), None)
+    def withdraw(self, name: str, *, with_order: bool) -> None:
+        """Let a person end a mitigation, and take back the order for it."""
+        if with_order:
+            self.wishes.pop(own_key(name), None)
         self.approved.pop(name, None)
         if any(True for _ in self._claims(name)):
             self.withdrawn[name] = (0.0, 0.0, 0.0)

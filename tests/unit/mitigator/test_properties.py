@@ -362,7 +362,7 @@ class Decisions(RuleBasedStateMachine):
             old = (self.harness.now - record.created_at).total_seconds() < age
             assert record.state not in meant or (old and verb == "withdraw")
             return
-        self.model.withdraw(key)
+        self.model.withdraw(key, with_order=verb == "withdraw")
 
     @rule(
         kind=st.sampled_from(["blackhole", "firewall"]),
