@@ -148,7 +148,7 @@ NARROW: Final = st.lists(
     st.tuples(NAMES, st.sampled_from([*NARROWER, "gone"])), min_size=1, max_size=4
 ).map(tuple)
 LIMITED: Final[dict[str, st.SearchStrategy[Any]]] = {
-    "active": st.sampled_from([500, 500, 1, 2, 3]),
+    "active": st.sampled_from([500, 1, 1, 2, 3]),
     "minute": st.sampled_from([200, 200, 200, 1, 4, 8]),
     "share": st.sampled_from([1.0, 1.0, 0.008, 0.3]),
     "customer": st.sampled_from([50, 50, 1, 2]),
@@ -229,6 +229,17 @@ class Decisions(RuleBasedStateMachine):
             about = {"age": 0, "sensor": sensor, "attack": "a1"}
             about |= {"name": name, "group": group}
             self.count(self.event("ban", hosts, about, 1))
+
+    @rule(
+        name=st.sampled_from(["fallback", "fallback", "fallback-ask", "block"]),
+        group=st.sampled_from(["web", "lab"]),
+        sensor=SENSORS,
+    )
+    def several_hosts(self, name: str, group: str, sensor: str) -> None:
+        """One hostgroup's hosts, one after the other, until a limit is reached."""
+        for host in ("203.0.113.1", "203.0.113.70", "203.0.113.71"):
+            about = {"age": 0, "sensor": sensor, "attack": "a1"}
+            self.count(self.event("ban", host, {**about, "name": name, "group": group}, 1))
 
     @rule(host=HOSTS, names=st.lists(NAMES, min_size=1, max_size=4), group=GROUPS)
     def many_bans(self, host: str, names: list[str], group: str | None) -> None:
@@ -550,6 +561,7 @@ class Decisions(RuleBasedStateMachine):
         most = len(touched) + parts + 1
         number = harness.written - written
         assert number <= most, f"work: {number} records for {len(touched)} wants"
+        self.check()
 
     def reason_name(self, event: Event) -> tuple[str, str, str]:
         target = getattr(event, "ip", None) or event.hostgroup_name
