@@ -30,8 +30,8 @@ from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.leader_election import LeaderElection
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.operator_commands import Sent, apply_command
-from consumers.mitigator.stored_state import read_state
 from consumers.mitigator.state import State
+from consumers.mitigator.stored_state import read_state
 from consumers.mitigator.takeover import apply_policy, recompute_all
 from consumers.mitigator.transaction import (
     MAX_EVENTS,

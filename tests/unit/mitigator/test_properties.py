@@ -4,10 +4,12 @@ FUZZ_SECONDS lets it search for that long, with new examples each time: `make fu
 """
 
 import os
+import time
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -34,11 +36,11 @@ from services.mitigator_harness import START, MitigatorHarness, policy
 from services.mitigator_harness import rule as rule_of
 from services.mitigator_model import WITHIN, Desire, Model
 
+from consumers.mitigation.measure import Measure
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.transition import Transition
-from consumers.mitigation.measure import Measure
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import Audit, Command, Effect, Event, FlowSpecRule, FlowThen
 
@@ -134,7 +136,9 @@ class Choice(NamedTuple):
                 for name, action in groups.items()
                 if name == "web" or self.lab
             },
-            customers=(Customer(name="acme", networks=(ACME,), max_active=self.customer),),
+            customers=(
+                Customer(name="acme", networks=(ACME,), max_active=self.customer),
+            ),
             digest=repr(self),
             max_active=self.active,
             max_new_per_minute=self.minute,
@@ -197,7 +201,6 @@ class Decisions(RuleBasedStateMachine):
         self.seen: dict[str, tuple[int, Effect]] = {}
         self.commands = 0
         self.may_stop = False
-        self.due = False
 
     # -- events ------------------------------------------------------------------
 
@@ -239,7 +242,9 @@ class Decisions(RuleBasedStateMachine):
         """One hostgroup's hosts, one after the other, until a limit is reached."""
         for host in ("203.0.113.1", "203.0.113.70", "203.0.113.71"):
             about = {"age": 0, "sensor": sensor, "attack": "a1"}
-            self.count(self.event("ban", host, {**about, "name": name, "group": group}, 1))
+            self.count(
+                self.event("ban", host, {**about, "name": name, "group": group}, 1)
+            )
 
     @rule(host=HOSTS, names=st.lists(NAMES, min_size=1, max_size=4), group=GROUPS)
     def many_bans(self, host: str, names: list[str], group: str | None) -> None:
@@ -405,7 +410,8 @@ class Decisions(RuleBasedStateMachine):
         for _ in range(seconds):
             self.wait(1)
             self.check()
-        self.due = seconds == 30
+        if seconds == 30:
+            self.harness.ledger.check_proposals(self.model, self.harness)
 
     @rule(seconds=GAPS)
     def a_jump(self, seconds: int) -> None:
@@ -483,9 +489,6 @@ class Decisions(RuleBasedStateMachine):
         self.check()
         check_memory(self.harness)
         records = mitigations(self.harness)
-        if self.due:
-            self.check_proposals()
-        self.due = False
         for key, record in records.items():
             effect = Effect(then=record.then, communities=record.communities)
             self.seen.setdefault(key, (record.revision, record.pending or effect))
@@ -508,18 +511,6 @@ class Decisions(RuleBasedStateMachine):
         check_ended(model, harness)
         check_words(model, harness)
 
-    def check_proposals(self) -> None:
-        """What a limit held starts by itself once the limit is free."""
-        harness = self.harness
-        for name in harness.state.waiting:
-            change = harness.begin()
-            limits = change._limits_of  # noqa: SLF001 - what a start would be asked
-            demand = harness.state.demands[name]
-            record = harness.mitigation(name)
-            assert limits is not None
-            assert demand is not None
-            assert record.held_by
-
     # -- inside --------------------------------------------------------------------
 
     def event(
@@ -529,7 +520,7 @@ class Decisions(RuleBasedStateMachine):
         return harness.event(
             action,
             target,
-            sequence=harness._sequence + leap,  # noqa: SLF001 - the next but some
+            sequence=harness._sequence + leap,
             sensor=about["sensor"],
             age=about["age"],
             attack_uuid=about["attack"],
@@ -604,7 +595,7 @@ class Decisions(RuleBasedStateMachine):
 
 
 FUZZ_SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "0"))
-CHOSEN: Final = settings(
+CI: Final = settings(
     max_examples=200,
     stateful_step_count=40,
     deadline=None,
@@ -612,7 +603,21 @@ CHOSEN: Final = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+FUZZ: Final = settings(CI, derandomize=False)
 
 
+@pytest.mark.skipif(FUZZ_SECONDS > 0, reason="FUZZ_SECONDS is set")
 def test_decisions_keep_the_promises() -> None:
-    run_state_machine_as_test(Decisions, settings=CHOSEN)
+    run_state_machine_as_test(Decisions, settings=CI)
+
+
+@pytest.mark.skipif(not FUZZ_SECONDS, reason="make fuzz")
+@pytest.mark.timeout(FUZZ_SECONDS + 3600)  # the last examples, and how one is shortened
+def test_new_decisions_keep_the_promises() -> None:
+    began = time.monotonic()
+    try:
+        while time.monotonic() - began < FUZZ_SECONDS:
+            run_state_machine_as_test(Decisions, settings=FUZZ)
+    finally:
+        seconds = time.monotonic() - began
+        print(f"\n{Decisions.examples} examples in {seconds:.0f} s")  # noqa: T201
