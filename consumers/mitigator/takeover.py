@@ -220,7 +220,7 @@ def _is_subject(state: State, record: Mitigation) -> bool:
     if record.state != WANTED or record.kind == NOTIFY or record.approved is not None:
         return False
     demand = state.demands.get(record.key)
-    return demand is None or any(not terms.fallback for terms in demand.terms())
+    return demand is None or not any(terms.fallback for terms in demand.terms())
 
 
 def _exceeded(

@@ -97,7 +97,7 @@ def check_nothing_lost(
         The keys for the next step.
     """
     records, safe = mitigations(harness), set()
-    for key in model.keys():
+    for key in sorted(model.keys()):
         claims = model.claims(key, records)
         lasting = [c for c in claims if c.ends > model.now + EARLY]
         live = model.live(key, lasting)
@@ -259,7 +259,8 @@ class Ledger:
             and abs((records[key].started_at - START).total_seconds() - at) < 0.01
         ]
         for key in self.kinds:
-            if self._kind(model, key, records) == "fallback":
+            claims = model.live(key, model.claims(key, records))
+            if any(claim.desire.fallback for claim in claims):
                 self.kinds[key] = "fallback"
         self.most_starts.append((model.now + MINUTE, most))
 

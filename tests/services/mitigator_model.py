@@ -499,9 +499,9 @@ def _is_held(wish: Wish, records: Mapping[str, Mitigation]) -> bool:
     """Return whether a limit holds one of a wish's own measures."""
     for desire in wish.desires:
         record = None if desire.fallback else records.get(desire.key)
-        if record is not None and record.state == "proposed":
-            if "approval" not in record.held_by:
-                return True
+        held = record is not None and record.state == "proposed"
+        if held and "approval" not in record.held_by:
+            return True
     return False
 
 
