@@ -149,6 +149,11 @@ def test_special_addresses_are_refused_even_if_called_own(prefix: str) -> None:
             "203.0.113.0/28 covers 203.0.113.5/32, which is protected",
         ),
         ("203.0.113.5/32", "203.0.113.5/32", "203.0.113.5/32 is protected itself"),
+        (
+            "2001:db8:1::5/128",
+            "2001:db8:1::/64",
+            "2001:db8:1::5/128 is within 2001:db8:1::/64, which is protected",
+        ),
     ],
 )
 def test_a_refusal_names_the_relation_to_what_is_protected(
@@ -468,8 +473,8 @@ def test_guardrails_that_pass_report_what_they_compared() -> None:
 
 
 def test_refusals_of_the_attacked_side_have_texts() -> None:
-    def texts(measure: Measure, rails: Limits, *named: str) -> list[str]:
-        checks = check_measure(measure, rails, named=networks(*named))
+    def texts(measure: Measure, rails: Limits) -> list[str]:
+        checks = check_measure(measure, rails)
         return [check.text for check in checks if check.verdict == REFUSE]
 
     assert texts(flow(), limits()) == [
@@ -483,16 +488,54 @@ def test_refusals_of_the_attacked_side_have_texts() -> None:
     assert texts(plain("127.0.0.1/32"), special) == [
         "127.0.0.1/32 is unspecified, multicast, loopback, link-local or reserved"
     ]
-    wide = plain("203.0.113.0/25")
-    (check,) = [
-        check
-        for check in check_measure(wide, limits(), named=networks("203.0.113.0/25"))
-        if check.code == "prefix_length"
-    ]
-    assert check.text == "203.0.113.0/25 is named in the policy"
 
 
 def test_a_sensors_clock_that_is_a_little_ahead_is_age_0() -> None:
     now = BAN.received_at - timedelta(seconds=5)
     (check,) = check_age(BAN, now, Limits())
     assert (check.verdict, check.text) == (PASS, "0 s old, allowed 300 s")
+
+
+@pytest.mark.parametrize(
+    ("measure", "named", "text"),
+    [
+        (plain("203.0.113.0/25"), ("203.0.113.0/25",), "{} is named in the policy"),
+        (plain("203.0.113.7/32"), (), "{} is not wider than /32"),
+    ],
+)
+def test_a_width_that_passes_is_a_check(
+    measure: Measure, named: tuple[str, ...], text: str
+) -> None:
+    assert check_measure(measure, limits(), named=networks(*named))[-1] == Check(
+        stage="guardrail",
+        name="min_prefix_length_ipv4",
+        code="prefix_length",
+        verdict=PASS,
+        text=text.format(measure.prefix),
+    )
+
+
+def test_a_match_without_a_network_is_refused_as_one_check() -> None:
+    assert check_measure(flow(), limits()) == (
+        Check(
+            stage="guardrail",
+            name="own_networks",
+            code="no_network",
+            verdict=REFUSE,
+            text="the match names no network, so it would match any traffic",
+        ),
+    )
+
+
+def test_the_form_of_a_protected_address_is_named() -> None:
+    rails = limits(own_networks=("::/1",), protected_prefixes=("192.0.2.53/32",))
+    checks = check_measure(plain("2002:c000:235::/128"), rails)
+    assert "2002:c000:235::/128 is a form of 192.0.2.53/32, which is protected" in [
+        check.text for check in checks
+    ]
+
+
+def test_an_ipv6_measure_that_is_not_a_form_passes_with_a_text() -> None:
+    rails = limits(protected_prefixes=("192.0.2.53/32",))
+    check = check_measure(plain("2001:db8:1::7/128"), rails)[3]
+    assert (check.verdict, check.text) == (PASS, "none of 1 networks is affected")
