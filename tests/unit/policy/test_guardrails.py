@@ -24,6 +24,7 @@ from consumers.policy.guardrails import (
     worst_verdict,
 )
 from consumers.policy.model import Customer, Limits
+from consumers.policy.networks import within
 from fnm_bus.event import Check, FlowMatch, FlowThen
 
 OWN = ("203.0.113.0/24", "2001:db8:1::/48")
@@ -249,21 +250,39 @@ def test_the_refusal_of_a_form_names_the_ipv4_address() -> None:
     )
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_every_form_has_the_address_that_it_was_made_of(number: int) -> None:
+def forms_of(number: int) -> list[int]:
+    """Return the IPv6 forms of an IPv4 address, one for each format."""
     high, low = number >> 16, number & 0xFFFF
-    forms = [
+    local = 0x64FF9B0001 << 80
+    return [
         (0x64FF9B << 96) | number,
         (0x2002 << 112) | (number << 80),
         (0xFFFF << 32) | number,
-        (0x64FF9B0001 << 80) | (high << 64) | (low << 40),
-        (0x64FF9B0001 << 80) | ((number >> 24) << 64) | ((number & 0xFFFFFF) << 32),
-        (0x64FF9B0001 << 80) | (number << 24),
-        (0x64FF9B0001 << 80) | number,
+        local | (high << 64) | (low << 40),
+        local | ((number >> 24) << 64) | ((number & 0xFFFFFF) << 32),
+        local | (number << 24),
+        local | number,
     ]
-    for form in forms:
-        network = IPv6Network((form, 128))
-        assert ip_network((number, 32)) in list(embedded_networks(network))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 128))
+def test_a_network_of_forms_has_the_addresses_of_all_its_forms(
+    number: int, length: int
+) -> None:
+    address = ip_network((number, 32))
+    for form in forms_of(number):
+        network = IPv6Network((form, length), strict=False)
+        assert any(within(address, n) for n in embedded_networks(network))
+    for form in forms_of(number):
+        assert address in list(embedded_networks(IPv6Network((form, 128))))
+
+
+def test_a_network_of_forms_reaches_no_farther() -> None:
+    found = list(embedded_networks(IPv6Network("64:ff9b::192.0.2.0/120")))
+    assert found == [ip_network("192.0.2.0/24")]
+    found = list(embedded_networks(IPv6Network("2002:c000:200::/40")))
+    assert found == [ip_network("192.0.2.0/24")]
+    assert list(embedded_networks(IPv6Network("2001:db8::/32"))) == []
 
 
 @pytest.mark.parametrize(
@@ -390,8 +409,8 @@ def test_the_affected_share_of_the_own_addresses_has_a_limit() -> None:
 
 
 def test_each_address_counts_once_in_the_share() -> None:
-    within = counts("203.0.113.0/26", "203.0.113.7/32", "203.0.113.8/32")
-    assert held(HOST, within, max_affected_share=0.01) == []
+    nested = counts("203.0.113.0/26", "203.0.113.7/32", "203.0.113.8/32")
+    assert held(HOST, nested, max_affected_share=0.01) == []
 
 
 def test_own_networks_that_overlap_count_once_in_the_share() -> None:
