@@ -257,7 +257,7 @@ class Mitigator:
             log.warning("%s: cannot be read now: %s", message.topic(), exc)
             journal.hold(message)
             return
-        except _NOT_OF_AN_EVENT:
+        except (*_NOT_OF_AN_EVENT, ConfigError):
             raise
         except (InvalidRecord, SchemaError) as exc:
             change.rollback()

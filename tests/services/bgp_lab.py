@@ -153,6 +153,7 @@ class BgpLab:
         """Let a long and a short mitigation be in the neighbor's table."""
         self.ban(LONG)
         self.bird.wait_routes(LONG)
+        self.banned = monotonic()
         self.ban(SHORT)
         self.bird.wait_routes(LONG, SHORT)
         self.at = monotonic()
