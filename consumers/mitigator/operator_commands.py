@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from consumers.mitigation.enforcer_names import known_enforcers
 from consumers.mitigation.measure import (
     FLOWSPEC,
     KINDS,
@@ -110,7 +111,9 @@ def _approve(change: Transition, sent: Sent) -> None:
         return
     effect = old.pending or Effect(then=old.then, communities=old.communities)
     state = old.state if old.state == WANTED else PROPOSED
-    lifted = replace(old, state=state, approved=effect, by=command.by, pending=effect)
+    # Who approves what touches no traffic approves no effect on traffic.
+    approved = old.approved if old.dry_run else effect
+    lifted = replace(old, state=state, approved=approved, by=command.by, pending=effect)
     change.put_mitigation(old.key, lifted, entry.ends)
     _decide(change, sent, old.key, "approved")
 
@@ -251,6 +254,11 @@ def ordered_measure(command: Command) -> tuple[Measure, float]:
         flow = canonical(command.flow)
         measure = Measure(kind=FLOWSPEC, flow=flow, then=command.then)
     validate_measure(measure)
+    places = known_enforcers()
+    if command.place and command.place not in places:
+        raise ValueError(
+            f"place: expected {' or '.join(places)}, got {command.place:.40}"
+        )
     return measure, lease
 
 
@@ -259,14 +267,20 @@ def _own_key(name: str) -> ReasonKey:
 
 
 def _named(change: Transition, name: str) -> tuple[Network, ...]:
-    """Return the prefixes that the action of a mitigation's first reason names."""
+    """Return the prefixes that the actions of a mitigation's reasons name."""
     demand = change.state.demands.get(name)
-    if demand is None:
-        return ()
-    entry = change.state.reasons[next(iter(demand))]
-    want = entry.reason.wants[entry.keys.index(name)]
-    action = action_of(change.context.policy, entry.reason, fallback=want.fallback)
-    return action.prefixes if action else ()
+    prefixes: dict[Network, None] = {}
+    seen = set()
+    for key in demand or ():
+        entry = change.state.reasons[key]
+        want = entry.reason.wants[entry.keys.index(name)]
+        source = entry.reason.rule, entry.reason.hostgroup, want.fallback
+        if source not in seen:
+            seen.add(source)
+            policy = change.context.policy
+            action = action_of(policy, entry.reason, fallback=want.fallback)
+            prefixes |= dict.fromkeys(action.prefixes if action else ())
+    return tuple(prefixes)
 
 
 def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | None:
@@ -309,6 +323,7 @@ def _decide(  # noqa: PLR0913 - what an answer holds
         cause = replace_cause(of_want, text=text, by=command.by)
     state = change.recompute(name, cause)
     if not state:
+        change.rollback()
         refuse(change, sent, "too_many_proposals", "too many mitigations are proposed")
         return
     record = change.state.mitigations[name].record

@@ -4,14 +4,16 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from consumers.mitigation.reason_key import ATTACK, ReasonKey
-from consumers.mitigation.states import GUARDRAIL
+from consumers.mitigation.measure import NOTIFY
+from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
+from consumers.mitigation.states import GUARDRAIL, POLICY
 from consumers.mitigator.start import cause_of, lease_of, start
 from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import action_of, measure_of_want
 from consumers.policy import guardrails
 from consumers.policy.facts import AttackFacts
 from consumers.policy.guardrails import REFUSE
+from consumers.policy.model import IGNORE, Action
 from fnm_bus import __version__
 from fnm_bus.event import Reason, Want
 
@@ -40,11 +42,16 @@ def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
         if not before.rule or before.policy_digest != change.context.policy.digest:
             start(change, facts, ())
         return
-    lease = lease_of(change.context, before, renewed=is_attack)
-    used = change.moment.clock - (entry.ends - before.lease_ms / 1000)
-    if entry.holds and before.renewals and used < lease * _RENEW_AFTER:
+    narrower = (narrow(change, before, want)[0] for want in before.wants)
+    kept = tuple(want for want in narrower if want is not None)
+    if is_attack and not kept and before.policy_digest != change.context.policy.digest:
+        start(change, facts, ())
         return
-    kept = tuple(want for want in before.wants if is_allowed(change, before, want))
+    lease = lease_of(change.context, before, renewed=is_attack)
+    held = before.lease_ms / 1000
+    used = change.moment.clock - (entry.ends - held)
+    if entry.holds and before.renewals and used < min(lease, held) * _RENEW_AFTER:
+        return
     renewed = replace(
         before,
         sequence=facts.sequence if is_attack else before.sequence,
@@ -64,6 +71,24 @@ def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
     change.set_fallback(key, cause)
 
 
+def narrow(change: Transition, reason: Reason, want: Want) -> tuple[Want | None, str]:
+    """Return what today's policy leaves of a want; None, and why, if nothing.
+
+    A policy that changed can only narrow it: to a dry run, to what needs approval.
+    """
+    policy = change.context.policy
+    action = action_of(policy, reason, fallback=want.fallback)
+    changed = reason.scope != OPERATOR and reason.policy_digest != policy.digest
+    if changed and not _is_wanted(want, action):
+        return None, POLICY
+    if not is_allowed(change, reason, want):
+        return None, GUARDRAIL
+    if not changed or action is None:
+        return want, ""
+    dry_run = want.dry_run or action.dry_run
+    return replace(want, dry_run=dry_run, approval=want.approval or action.approval), ""
+
+
 def is_allowed(change: Transition, reason: Reason, want: Want) -> bool:
     """Return whether today's guardrails allow what a reason wants."""
     policy = change.context.policy
@@ -72,3 +97,10 @@ def is_allowed(change: Transition, reason: Reason, want: Want) -> bool:
         measure_of_want(want), policy.limits, named=action.prefixes if action else ()
     )
     return guardrails.worst_verdict(checks) != REFUSE
+
+
+def _is_wanted(want: Want, action: Action | None) -> bool:
+    """Return whether an action may still touch traffic in the way of a want."""
+    if action is None:
+        return False
+    return want.kind == NOTIFY or action.action not in {NOTIFY, IGNORE}

@@ -99,7 +99,8 @@ def start_expired(
     if plan is None or not plan.wants or not _has_room(change, facts, before):
         return
     reason = _reason(change.context, facts, plan.rule.name, plan.wants, before)
-    change.put_reason(facts.reason_key, reason, holds=False)
+    # Without a lease: a mitigator that takes over must not take it for one that holds.
+    change.put_reason(facts.reason_key, replace(reason, lease_ms=0), holds=False)
 
 
 def lease_of(context: DecisionContext, reason: Reason, *, renewed: bool) -> float:

@@ -194,12 +194,24 @@ class State:
         """Take up to *most* mitigations that have to be looked at."""
         return self._mitigations_due.take(clock, most)
 
-    def should_report(self, key: ReasonKey, text: str) -> bool:
-        """Return whether *text* differs from the last one reported about a target."""
-        if self._reported.get(key) == text:
-            return False
-        _remember(self._reported, key, text)
-        return True
+    def sort_waiting(self) -> None:
+        """Put the proposals that only limits hold in order, the oldest in front."""
+        for name in sorted(self.waiting, key=self._age_of):
+            self.waiting.move_to_end(name)
+
+    def last_report(self, key: ReasonKey) -> str | None:
+        """Return the last text reported about a target, or None."""
+        return self._reported.get(key)
+
+    def put_report(self, key: ReasonKey, text: str | None) -> None:
+        """Remember the last text reported about a target; None forgets it."""
+        if text is None:
+            self._reported.pop(key, None)
+        else:
+            _remember(self._reported, key, text)
+
+    def _age_of(self, name: str) -> tuple[datetime, str]:
+        return self.mitigations[name].record.created_at, name
 
     def _remove_reason(self, key: ReasonKey) -> None:
         before = self.reasons.pop(key, None)

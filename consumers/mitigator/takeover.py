@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from consumers.mitigation.measure import NOTIFY, measure_of
-from consumers.mitigation.reason_key import OPERATOR, ReasonKey, key_of_reason
+from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey, key_of_reason
 from consumers.mitigation.states import (
     ENDED,
     GUARDRAIL,
@@ -21,17 +21,19 @@ from consumers.mitigation.states import (
     PROPOSED,
     WANTED,
 )
+from consumers.mitigator.counts import Counts
 from consumers.mitigator.next_record import Cause, Moment
-from consumers.mitigator.renew import is_allowed
+from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
 from consumers.mitigator.transition import DecisionContext, Transition
 from consumers.mitigator.wants import action_of, key_of_want
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
-from consumers.policy.model import Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
+_PRECISION: Final = 0.001
+"""Seconds; records have leases in milliseconds."""
 _LOST: Final = {
     POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
     GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
@@ -64,6 +66,7 @@ def restore(
         record = stored.record
         if isinstance(record, Mitigation):
             _restore_mitigation(context, state, record, stored.at, moment)
+    state.sort_waiting()
     for stored in sorted(reasons, key=lambda stored: stored.at):
         if isinstance(stored.record, Reason):
             _restore_reason(context, state, stored.record, stored.at, moment)
@@ -91,10 +94,13 @@ def apply_policy(change: Transition) -> None:
 
     It never starts or widens anything.
     """
-    for key, entry in tuple(change.state.reasons.items()):
-        if entry.holds:
-            _narrow(change, key, entry)
-    _apply_limits(change)
+    holding = [pair for pair in change.state.reasons.items() if pair[1].holds]
+    digest = change.context.policy.digest
+    changed = any(entry.reason.policy_digest != digest for _key, entry in holding)
+    for key, entry in holding:
+        _narrow(change, key, entry)
+    if changed:
+        _apply_limits(change)
 
 
 def _restore_reason(
@@ -106,7 +112,12 @@ def _restore_reason(
     retention = context.closed_retention if reason.closed else context.ended_retention
     due = ends if holds else max(ends, clock - age) + retention
     keys = tuple(key_of_want(want) for want in reason.wants)
-    entry = ReasonEntry(reason, keys, ends, due, holds)
+    fallback = holds and any(
+        name in state.waiting
+        for name, want in zip(keys, reason.wants, strict=True)
+        if not want.fallback
+    )
+    entry = ReasonEntry(reason, keys, ends, due, holds, fallback)
     state.put_reason(key_of_reason(reason), entry)
 
 
@@ -132,26 +143,18 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     context, reason = change.context, entry.reason
     by_rule = key.scope != OPERATOR and reason.policy_digest != context.policy.digest
     wants: list[Want] = []
-    lease = entry.ends - change.moment.clock
+    left = lease = entry.ends - change.moment.clock
     lost: dict[str, str] = {}
     for want, name in zip(reason.wants, entry.keys, strict=True):
+        kept, because = narrow(change, reason, want)
+        if kept is None:
+            lost[name] = because
+            continue
         action = action_of(context.policy, reason, fallback=want.fallback)
-        if by_rule and not _is_wanted(want, action):
-            lost[name] = POLICY
-        elif not is_allowed(change, reason, want):
-            lost[name] = GUARDRAIL
-        elif by_rule and action is not None:
-            lease = min(lease, max(action.lease, context.fastnetmon_ban_time))
-            wants.append(
-                replace(
-                    want,
-                    dry_run=want.dry_run or action.dry_run,
-                    approval=want.approval or action.approval,
-                )
-            )
-        else:
-            wants.append(want)
-    if tuple(wants) == reason.wants and lease == entry.ends - change.moment.clock:
+        if by_rule and action is not None:
+            lease = min(lease, _longest(context, reason, action))
+        wants.append(kept)
+    if tuple(wants) == reason.wants and left - lease < _PRECISION:
         return
     narrowed = replace(
         reason,
@@ -169,30 +172,30 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 
-def _is_wanted(want: Want, action: Action | None) -> bool:
-    """Return whether an action may still touch traffic in the way of a want."""
-    if action is None:
-        return False
-    return want.kind == NOTIFY or action.action not in {NOTIFY, "ignore"}
+def _longest(context: DecisionContext, reason: Reason, action: Action) -> float:
+    """Return the longest lease that an action allows a reason, in seconds."""
+    if reason.renewals and reason.part == ATTACK:
+        return action.lease
+    return max(action.lease, context.fastnetmon_ban_time)
 
 
 def _apply_limits(change: Transition) -> None:
-    """Let the mitigations that started last become proposals where a limit is lower."""
-    state, digest = change.state, change.context.policy.digest
-    if all(
-        entry.reason.policy_digest == digest
-        for entry in state.reasons.values()
-        if entry.holds
-    ):
-        return
-    active = [
-        record
-        for record in state.active()
-        if record.state == WANTED and record.kind != NOTIFY and record.approved is None
-    ]
-    for record in sorted(active, key=lambda record: record.started_at, reverse=True):
-        held = _exceeded(change, record)
+    """Let the mitigations that started last become proposals where a limit is lower.
+
+    What a person approved stays, and a hostgroup's measure that relieves a limit;
+    neither uses up the others' limits here.
+    """
+    state = change.state
+    kept = {dry_run: Counts() for dry_run in state.counts}
+    subject = [record for record in state.active() if _is_subject(state, record)]
+    for record in sorted(subject, key=lambda record: record.started_at):
+        counts = kept[record.dry_run]
+        held = _exceeded(change, record, counts)
         if not held:
+            network = guardrails.protected_network(
+                measure_of(record), change.context.policy.limits.own
+            )
+            counts.add(network, record.customer)
             continue
         entry = state.mitigations[record.key]
         cause = f"lower limits: {', '.join(check.text for check in held)}"
@@ -205,25 +208,24 @@ def _apply_limits(change: Transition) -> None:
         )
         change.put_mitigation(record.key, lower, entry.ends)
         change.report(PROPOSED, cause, code=held[0].code, key=record.key, checks=held)
+    state.sort_waiting()
 
 
-def _exceeded(change: Transition, record: Mitigation) -> tuple[Check, ...]:
-    """Return the limits that would hold a mitigation if it were not counted yet."""
-    state, policy = change.state, change.context.policy
+def _is_subject(state: State, record: Mitigation) -> bool:
+    """Return whether a lower limit can end a mitigation."""
+    if record.state != WANTED or record.kind == NOTIFY or record.approved is not None:
+        return False
     demand = state.demands.get(record.key)
-    if demand is not None and all(terms.fallback for terms in demand.terms()):
-        return ()
-    measure = measure_of(record)
-    network = guardrails.protected_network(measure, policy.limits.own)
+    return demand is None or any(not terms.fallback for terms in demand.terms())
+
+
+def _exceeded(
+    change: Transition, record: Mitigation, counts: Counts
+) -> tuple[Check, ...]:
+    """Return the limits that hold a mitigation, whatever started before it."""
+    policy = change.context.policy
     customer = next((c for c in policy.customers if c.name == record.customer), None)
-    counts = state.counts[record.dry_run]
-    counts.remove(network, record.customer)
     checks = guardrails.check_limits(
-        measure, counts.view(change.moment.now), policy.limits, customer
+        measure_of(record), counts.view(change.moment.now), policy.limits, customer
     )
-    counts.add(network, record.customer)
-    return tuple(
-        check
-        for check in checks
-        if check.verdict == HOLD and check.code != "max_new_per_minute"
-    )
+    return tuple(check for check in checks if check.verdict == HOLD)

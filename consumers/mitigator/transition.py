@@ -253,7 +253,7 @@ class Transition:
         self, facts: AttackFacts, check: Check, checks: tuple[Check, ...] = ()
     ) -> None:
         """Report that an event changes nothing, once in a row for each target."""
-        if self.state.should_report(facts.reason_key, check.code + check.text):
+        if self._should_report(facts.reason_key, check.code + check.text):
             self.report(
                 "ignored",
                 check.text,
@@ -273,7 +273,7 @@ class Transition:
     ) -> None:
         """Report that a measure was refused, once in a row for each target."""
         text = f"refused by {refused.name}: {refused.text}"
-        if self.state.should_report(facts.reason_key, text):
+        if self._should_report(facts.reason_key, text):
             self.report(
                 "refused",
                 text,
@@ -294,6 +294,15 @@ class Transition:
         self.audits.clear()
 
     # -- inside ----------------------------------------------------------------
+
+    def _should_report(self, key: ReasonKey, text: str) -> bool:
+        """Return whether *text* differs from the last one reported about a target."""
+        before = self.state.last_report(key)
+        if before == text:
+            return False
+        self.state.put_report(key, text)
+        self._undo.append(lambda: self.state.put_report(key, before))
+        return True
 
     def _replace_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
         before = self.state.reasons.get(key)
@@ -433,9 +442,8 @@ class Transition:
         before = self.state.mitigations.get(key)
         self._replace_mitigation(key, MitigationEntry(record, clock + left, due))
         self.mitigations[key] = record
-        known = before.record.started_at if before else None
         touches = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
-        if touches and record.started_at != known:
+        if touches and _starts(before.record if before else None, record):
             self._count_start(record)
 
     def _count_start(self, record: Mitigation) -> None:
@@ -522,6 +530,13 @@ class Transition:
             checks=(*checks, *after.checks),
             by=record.by if record.state in {SUPPRESSED, ENDED} else "",
         )
+
+
+def _starts(old: Mitigation | None, record: Mitigation) -> bool:
+    """Return whether a wanted mitigation starts: anew, or live after a dry run."""
+    if old is None or old.started_at != record.started_at:
+        return True
+    return old.dry_run and not record.dry_run
 
 
 def _content(record: Mitigation) -> tuple[object, ...]:

@@ -81,7 +81,7 @@ def fits(wants: tuple[Want, ...]) -> bool:
 def action_of(
     policy: Policy, reason: Reason, *, fallback: bool = False
 ) -> Action | None:
-    """Return the action that a reason's rule has now; None if the rule is gone.
+    """Return the action that a reason's rule has now; None if there is none any more.
 
     Args:
         policy: today's.
@@ -89,7 +89,7 @@ def action_of(
         fallback: whether the hostgroup's action is meant that relieves a limit.
     """
     rule = policy.rule(reason.rule)
-    if rule is None:
+    if rule is None or (fallback and rule.action.when_limited != HOSTGROUP):
         return None
     if fallback or rule.action.action == HOSTGROUP:
         return policy.hostgroups.get(reason.hostgroup or "")

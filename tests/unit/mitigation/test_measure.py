@@ -69,8 +69,14 @@ def test_the_networks_are_those_of_the_match_destination_first() -> None:
 
 @pytest.mark.parametrize("number", [7, True])
 def test_a_prefix_that_is_not_text_is_not_an_address(number: Any) -> None:
-    with pytest.raises(ValueError, match="is not text"):
+    with pytest.raises(ValueError, match="is not a network"):
         canonical(FlowMatch(destination_prefix=number))
+
+
+@pytest.mark.parametrize("text", [f"{HOST[:-3]}/0.0.0.0", f"{HOST[:-3]}/0.0.0.255"])
+def test_a_prefix_with_a_mask_is_not_a_network(text: str) -> None:
+    with pytest.raises(ValueError, match="mask"):
+        canonical(FlowMatch(destination_prefix=text))
 
 
 VALID = [

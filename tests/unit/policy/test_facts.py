@@ -435,4 +435,18 @@ def test_texts_of_refusals_are_printable_and_short() -> None:
     assert check.text.isprintable()
     assert check.text.startswith(r"not understood: a\x1b[2J\n = ")
     assert check.text.endswith("…, and 1 more")
-    assert len(check.text) < 250
+    assert 200 < len(check.text) < 250
+
+
+@pytest.mark.parametrize("action", ["partial_block", "partial_unblock"])
+def test_a_document_that_is_refused_has_no_rules_name(action: str) -> None:
+    empty = host_event(action, flow_spec_rules=(FlowSpecRule(),))
+    named = facts_of(empty)[0].part
+    for event in (
+        host_event(action),
+        host_event(action, extra={"/flow_spec_rules": "1"}),
+        host_event(action, flow_spec_rules=(FlowSpecRule(),), extra=DSCP),
+    ):
+        part = facts_of(event)[0].part
+        assert part.startswith("sha256:")
+        assert part != named

@@ -1,0 +1,496 @@
+"""What sensors and people want now: a plain list that a mitigator is compared with.
+
+It shares the policy with the mitigator and nothing of its core: no demand, no timers,
+no records. Times are seconds of the broker's clock since the harness began.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from consumers.mitigation.measure import NOTIFY, Measure
+from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
+from consumers.policy import guardrails
+from consumers.policy.facts import CLOSES, OPENS, AttackFacts, facts_of
+from consumers.policy.measures import plan_measures
+from consumers.policy.model import HOSTGROUP, IGNORE, Action, Policy
+from consumers.policy.rules import decide
+from fnm_bus.event import Effect, Event, FlowThen, Mitigation
+
+WITHIN: Final = 5 * 100 << 23
+"""Sequences of five seconds: further apart, they settle the order alone."""
+DAY: Final = 86_400.0
+LIMITS: Final = frozenset(
+    {
+        *("max_active", "max_per_customer", "max_new_per_minute"),
+        *("max_affected_share", "max_new_per_event"),
+    }
+)
+
+
+class Desire(NamedTuple):
+    """One measure that a wish is about."""
+
+    key: str
+    measure: Measure
+    effect: Effect
+    dry_run: bool = False
+    approval: bool = False
+    fallback: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What one sensor reports about one target, or one order of a person."""
+
+    sequence: int = 0
+    attack: str = ""
+    previous: str = ""
+    closed: bool = False
+    holds: bool = False
+    desires: tuple[Desire, ...] = ()
+    rule: str = ""
+    hostgroup: str | None = None
+    digest: str = ""
+    lease: float = 0.0
+    begun: float = 0.0
+    forgotten: float = 0.0
+    updates: bool = False
+
+    @property
+    def ends(self) -> float:
+        """When its lease is over."""
+        return self.begun + self.lease
+
+
+class Last(NamedTuple):
+    """The latest event about a target."""
+
+    sequence: int = -1
+    attack: str = ""
+    closed: bool = False
+
+
+class Claim(NamedTuple):
+    """One holding wish for one measure."""
+
+    ends: float
+    lease: float
+    desire: Desire
+
+
+@dataclass
+class Model:
+    """All wishes, and every decision of a person that lasts.
+
+    Attributes:
+        policy: today's.
+        ban_time: seconds; a ban's lease until its first status update.
+        dry_run: whether nothing is live.
+        now: broker's time.
+        approved: mitigation's key → the effect that a person approved.
+        withdrawn: mitigation's key → until when it must stay out, at least and at most.
+        paused: whether a person paused everything.
+    """
+
+    policy: Policy
+    ban_time: float
+    dry_run: bool = False
+    now: float = 0.0
+    wishes: dict[ReasonKey, Wish] = field(default_factory=dict)
+    ignored: dict[ReasonKey, Last] = field(default_factory=dict)
+    approved: dict[str, Effect] = field(default_factory=dict)
+    withdrawn: dict[str, tuple[float, float]] = field(default_factory=dict)
+    paused: bool = False
+
+    # -- what happens ------------------------------------------------------------
+
+    def event(self, event: Event, age: float, *, behind: bool = False) -> set[str]:
+        """Let an event count; return the mitigations that it may be about."""
+        touched: set[str] = set()
+        for facts in facts_of(event):
+            before = self._desired(facts)
+            self._apply(facts, age, behind=behind)
+            touched |= before | self._desired(facts)
+        return touched
+
+    def add(self, name: str, desire: Desire, lease: float) -> None:
+        """Let a person's order count."""
+        self.wishes[own_key(name)] = Wish(
+            holds=True,
+            desires=(desire,),
+            digest=self.policy.digest,
+            lease=lease,
+            begun=self.now,
+        )
+        self.withdrawn.pop(name, None)
+
+    def withdraw(self, name: str) -> None:
+        """Let a person end a mitigation."""
+        self.wishes.pop(own_key(name), None)
+        self.approved.pop(name, None)
+        if any(True for _ in self._claims(name)):
+            self.withdrawn[name] = (0.0, 0.0)
+
+    def pass_time(self, now: float, *, alive: bool = True) -> None:
+        """Let time pass; leases expire where a mitigator sees that."""
+        self.now = now
+        if not alive:
+            return
+        for key, wish in list(self.wishes.items()):
+            if wish.holds and wish.ends <= now:
+                self.wishes[key] = replace(wish, holds=False, forgotten=now + DAY)
+            elif not wish.holds and wish.forgotten <= now:
+                del self.wishes[key]
+
+    def take_over(self, policy: Policy, *, dry_run: bool) -> None:
+        """Let a new mitigator begin: today's policy can only narrow what holds."""
+        self.policy, self.dry_run = policy, dry_run
+        self.ignored.clear()  # in memory only
+        self.pass_time(self.now)
+        for key, wish in list(self.wishes.items()):
+            if wish.holds:
+                self.wishes[key] = self._narrowed(key, wish)
+
+    # -- what follows ------------------------------------------------------------
+
+    def keys(self) -> set[str]:
+        """Return every mitigation that a holding wish is about."""
+        return {
+            desire.key
+            for wish in self.wishes.values()
+            if wish.holds
+            for desire in wish.desires
+        }
+
+    def claims(self, name: str, records: Mapping[str, Mitigation]) -> list[Claim]:
+        """Return the holding wishes for a measure; fallbacks while a limit holds."""
+        return [
+            claim
+            for wish, claim in self._claims(name)
+            if not claim.desire.fallback or _is_held(wish, records)
+        ]
+
+    def live(self, name: str, claims: Iterable[Claim]) -> list[Claim]:
+        """Return those that may touch traffic: no dry run, approved where asked."""
+        approved = self.approved.get(name)
+        return [
+            claim
+            for claim in claims
+            if not (claim.desire.dry_run or self.dry_run)
+            and (
+                not claim.desire.approval
+                or (approved is not None and includes(approved, claim.desire.effect))
+            )
+        ]
+
+    def keep_words(self, records: Mapping[str, Mitigation]) -> None:
+        """Renew what people decided, and forget what is over."""
+        for name in list(self.withdrawn):
+            record = records.get(name)
+            if record is None or record.state != "suppressed":
+                del self.withdrawn[name]
+                continue
+            least, most = self.withdrawn[name]
+            claims = [claim for _wish, claim in self._claims(name)]
+            if claims:
+                last = max(claims, key=lambda claim: claim.ends)
+                # A suppression is written again when a third of its time is used.
+                least = max(least, last.ends + last.lease / 4)
+                most = max(most, *(claim.ends + claim.lease for claim in claims))
+            self.withdrawn[name] = least, most
+        for name in list(self.approved):
+            record = records.get(name)
+            if record is None or record.state in {"ended", "suppressed"}:
+                del self.approved[name]
+
+    # -- inside ------------------------------------------------------------------
+
+    def _claims(self, name: str) -> Iterator[tuple[Wish, Claim]]:
+        for wish in self.wishes.values():
+            if wish.holds and wish.ends > self.now:
+                for desire in wish.desires:
+                    if desire.key == name:
+                        yield wish, Claim(wish.ends, wish.lease, desire)
+
+    def _desired(self, facts: AttackFacts) -> set[str]:
+        return {
+            desire.key
+            for key, wish in self.wishes.items()
+            if key[:3] == facts.reason_key[:3]
+            for desire in wish.desires
+        }
+
+    def _apply(self, facts: AttackFacts, age: float, *, behind: bool) -> None:
+        if facts.action not in OPENS | CLOSES:
+            return
+        key, wish = facts.reason_key, self.wishes.get(facts.reason_key)
+        this = Last(facts.sequence, facts.attack, facts.action in CLOSES)
+        last = self.ignored.get(key, Last())
+        if wish is not None:
+            last = Last(wish.sequence, wish.attack, wish.closed)
+        if this.sequence <= last.sequence and not _crossed(this, last):
+            return
+        if not this.closed:
+            self._open(facts, wish, age, behind=behind)
+        elif not (_crossed(last, this) and wish is not None and wish.holds):
+            self._close(facts, wish, this)
+
+    def _close(self, facts: AttackFacts, wish: Wish | None, this: Last) -> None:
+        key = facts.reason_key
+        if wish is None and key in self.ignored:
+            self.ignored[key] = this
+            return
+        limits = self.policy.limits
+        attack = facts.attack or (wish.attack if wish else "")
+        self.wishes[key] = Wish(
+            sequence=max(facts.sequence, wish.sequence if wish else 0),
+            attack=attack,
+            previous=_previous(wish, attack),
+            closed=True,
+            forgotten=self.now + limits.max_event_age + limits.max_clock_skew + 60,
+        )
+
+    def _open(
+        self, facts: AttackFacts, wish: Wish | None, age: float, *, behind: bool
+    ) -> None:
+        limits = self.policy.limits
+        stale = age > limits.max_event_age or age < -limits.max_clock_skew
+        holds = wish is not None and wish.holds
+        if facts.action != "attack_status":
+            if not stale:
+                self._start(facts, wish)
+            elif not holds:
+                self._remember(facts, wish)
+            return
+        for key, part in list(self.wishes.items()):
+            about = key[:3] == facts.reason_key[:3] and key.part != ATTACK
+            if about and part.holds:
+                self._renew(facts, key, part)
+        if wish is not None and holds:
+            if _may_be_same(wish, facts):
+                self._renew(facts, facts.reason_key, wish)
+        elif stale or self._is_over(facts, wish):
+            return
+        elif wish is not None and not wish.closed and _may_be_same(wish, facts):
+            self._renew(facts, facts.reason_key, wish)
+        elif not behind:
+            self._start(facts, wish)
+
+    def _is_over(self, facts: AttackFacts, wish: Wish | None) -> bool:
+        if wish is None:
+            last = self.ignored.get(facts.reason_key)
+            return last is not None and last.closed and last.attack in {"", facts.attack}
+        if facts.attack and facts.attack == wish.previous:
+            return True
+        return wish.closed and (
+            "" in {facts.attack, wish.attack} or facts.attack == wish.attack
+        )
+
+    def _start(self, facts: AttackFacts, wish: Wish | None) -> None:
+        key = facts.reason_key
+        made = self._wish_of(facts, wish)
+        if made is None or (not made.desires and wish is None):
+            self.wishes.pop(key, None)
+            self.ignored[key] = Last(
+                facts.sequence, facts.attack, facts.action in CLOSES
+            )
+        else:
+            self.wishes[key] = replace(made, holds=True)
+
+    def _remember(self, facts: AttackFacts, wish: Wish | None) -> None:
+        made = self._wish_of(facts, wish)
+        if made is not None and made.desires:
+            self.wishes[facts.reason_key] = replace(made, forgotten=self.now + DAY)
+
+    def _wish_of(self, facts: AttackFacts, old: Wish | None) -> Wish | None:
+        """Return what the policy makes of an attack; None where it ignores it."""
+        rule, _checks = decide(facts, self.policy)
+        if rule is None or rule.action.action == IGNORE:
+            return None
+        group = self.policy.hostgroups.get(facts.hostgroup or "")
+        actions: list[tuple[Action | None, bool]] = [(rule.action, False)]
+        if rule.action.action == HOSTGROUP:
+            actions = [(group, False)]
+        elif rule.action.when_limited == HOSTGROUP and group is not None:
+            actions.append((group, True))
+        desires: list[Desire] = []
+        refused = False
+        for action, fallback in actions:
+            plain = facts
+            if action is not rule.action:
+                plain = facts._replace(rules=(), refused_rules=(), has_rules=False)
+            got, bad = self._desires(plain, action, fallback=fallback)
+            desires += got
+            refused = refused or bad
+        if not desires and refused and old is not None and old.holds:
+            desires = [*old.desires]
+        updates = facts.action == "attack_status" and facts.part == ATTACK
+        made = Wish(
+            sequence=max(facts.sequence, old.sequence if old else 0),
+            attack=facts.attack,
+            previous=_previous(old, facts.attack),
+            desires=tuple(desires),
+            rule=rule.name,
+            hostgroup=facts.hostgroup,
+            digest=self.policy.digest,
+            begun=self.now,
+            updates=updates,
+        )
+        return replace(made, lease=self._lease(made, updates=updates))
+
+    def _desires(
+        self, facts: AttackFacts, action: Action | None, *, fallback: bool
+    ) -> tuple[list[Desire], bool]:
+        if action is None:
+            return [], True
+        planned = plan_measures(facts, action)
+        desires = []
+        refused = bool(planned.checks)
+        for measure in planned.measures:
+            if not self._is_allowed(measure, action):
+                refused = True
+                continue
+            for place in action.enforcers or ("",):
+                key = f"{measure.key}|{place}" if place else measure.key
+                effect = Effect(
+                    then=measure.then, communities=tuple(sorted(measure.communities))
+                )
+                desires.append(
+                    Desire(
+                        *(key, measure, effect),
+                        *(action.dry_run, action.approval, fallback),
+                    )
+                )
+        return desires, refused
+
+    def _is_allowed(self, measure: Measure, action: Action | None) -> bool:
+        named = action.prefixes if action else ()
+        checks = guardrails.check_measure(measure, self.policy.limits, named=named)
+        return all(check.verdict != "refuse" for check in checks)
+
+    def _action(self, wish: Wish, *, fallback: bool = False) -> Action | None:
+        rule = next((r for r in self.policy.rules if r.name == wish.rule), None)
+        if rule is None:
+            return None
+        if fallback or rule.action.action == HOSTGROUP:
+            return self.policy.hostgroups.get(wish.hostgroup or "")
+        return rule.action
+
+    def _lease(self, wish: Wish, *, updates: bool) -> float:
+        action = self._action(wish)
+        lease = action.lease if action else wish.lease
+        return lease if updates else max(lease, self.ban_time)
+
+    def _renew(self, facts: AttackFacts, key: ReasonKey, wish: Wish) -> None:
+        attack = key.part == ATTACK
+        desires = self._left_of(key, wish)
+        if attack and not desires and wish.digest != self.policy.digest:
+            self._start(facts, wish)
+            return
+        if attack and not wish.desires:
+            return
+        lease = self._lease(wish, updates=attack)
+        if wish.holds and wish.updates and self.now - wish.begun < lease / 3:
+            return
+        self.wishes[key] = replace(
+            wish,
+            holds=True,
+            sequence=facts.sequence if attack else wish.sequence,
+            attack=wish.attack or facts.attack,
+            desires=desires,
+            lease=lease,
+            begun=self.now,
+            updates=True,
+        )
+
+    def _narrowed(self, key: ReasonKey, wish: Wish) -> Wish:
+        left = lease = wish.ends - self.now
+        desires = self._left_of(key, wish)
+        if key.scope != OPERATOR and wish.digest != self.policy.digest:
+            for desire in desires:
+                action = self._action(wish, fallback=desire.fallback)
+                if action is not None:
+                    lease = min(lease, max(action.lease, self.ban_time))
+        if desires == wish.desires and left - lease < 0.001:
+            return wish
+        return replace(
+            wish,
+            desires=desires,
+            lease=lease,
+            begun=self.now,
+            digest=self.policy.digest if desires else "",
+        )
+
+    def _left_of(self, key: ReasonKey, wish: Wish) -> tuple[Desire, ...]:
+        """Return what today's policy leaves of a wish."""
+        changed = key.scope != OPERATOR and wish.digest != self.policy.digest
+        desires = []
+        for desire in wish.desires:
+            action = self._action(wish, fallback=desire.fallback)
+            informs = action is None or action.action in {NOTIFY, IGNORE}
+            lost = action is None or (informs and desire.measure.kind != NOTIFY)
+            if not self._is_allowed(desire.measure, action) or (changed and lost):
+                continue
+            if changed and action is not None:
+                desires.append(
+                    desire._replace(
+                        dry_run=desire.dry_run or action.dry_run,
+                        approval=desire.approval or action.approval,
+                    )
+                )
+            else:
+                desires.append(desire)
+        return tuple(desires)
+
+
+def own_key(name: str) -> ReasonKey:
+    """Return the key of a person's order."""
+    return ReasonKey("", OPERATOR, name, OPERATOR)
+
+
+def rank(then: FlowThen | None) -> tuple[int, int]:
+    """Return a value that is greater for an action that lets less through."""
+    if then is None or then.action == "discard":
+        return (2, 0)
+    return (1, -(then.rate or 0)) if then.action == "rate-limit" else (0, 0)
+
+
+def includes(approved: Effect, wanted: Effect) -> bool:
+    """Return whether who approved one effect approved the other, too."""
+    if not set(wanted.communities) <= set(approved.communities):
+        return False
+    if wanted.then is not None and wanted.then.action == "redirect":
+        return wanted.then == approved.then
+    return rank(wanted.then) <= rank(approved.then)
+
+
+def _is_held(wish: Wish, records: Mapping[str, Mitigation]) -> bool:
+    """Return whether a limit holds one of a wish's own measures."""
+    for desire in wish.desires:
+        record = None if desire.fallback else records.get(desire.key)
+        if record is not None and record.state == "proposed":
+            if "approval" not in record.held_by:
+                return True
+    return False
+
+
+def _crossed(opening: Last, closing: Last) -> bool:
+    """Return whether an unban that forked later is about an earlier attack."""
+    return (
+        closing.closed
+        and not opening.closed
+        and "" not in {opening.attack, closing.attack}
+        and opening.attack != closing.attack
+        and 0 <= closing.sequence - opening.sequence < WITHIN
+    )
+
+
+def _may_be_same(wish: Wish, facts: AttackFacts) -> bool:
+    return "" in {wish.attack, facts.attack} or wish.attack == facts.attack
+
+
+def _previous(old: Wish | None, attack: str) -> str:
+    if old is None:
+        return ""
+    return old.previous if old.attack == attack else old.attack
