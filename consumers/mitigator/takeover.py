@@ -30,6 +30,7 @@ from consumers.mitigator.transition import DecisionContext, Transition
 from consumers.mitigator.wants import action_of, key_of_want
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
+from consumers.policy.model import Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
 _PRECISION: Final = 0.001
