@@ -7,8 +7,6 @@ from ipaddress import IPv4Network, collapse_addresses
 from typing import Any, Final
 
 import msgspec
-from services.mitigator_harness import OWN, START, MitigatorHarness
-from services.mitigator_model import LIMITS, Claim, Model, includes, rank
 
 from consumers.mitigation.effects import unite
 from consumers.mitigation.measure import measure_of
@@ -16,6 +14,8 @@ from consumers.mitigator.transition import Transition
 from fnm_bus.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
 from fnm_bus.route import Topics
+from services.mitigator_harness import OWN, START, MitigatorHarness
+from services.mitigator_model import LIMITS, Claim, Model, includes, rank
 
 MITIGATION_BYTES: Final = 8_000
 REASON_BYTES: Final = 128_000 + 8_000
@@ -175,7 +175,9 @@ def check_memory(harness: MitigatorHarness) -> None:
         view = state.active_counts(harness.now, dry_run=dry)
         assert view.active == len(counted), "counts: active"
         for name, number in view.by_customer.items():
-            assert number == sum(r.customer == name for r in counted), "counts: customer"
+            assert number == sum(r.customer == name for r in counted), (
+                "counts: customer"
+            )
         nets = [_network(record) for record in counted]
         affected = sum(n.num_addresses for n in collapse_addresses(filter(None, nets)))
         assert view.affected.covered(4) == affected, "counts: affected"
@@ -325,9 +327,7 @@ def picture(harness: MitigatorHarness) -> object:
         dict(state.reasons),
         dict(state.mitigations),
         {
-            name: {
-                (key, demand.terms_of(key), _hold(demand, key)) for key in demand
-            }
+            name: {(key, demand.terms_of(key), _hold(demand, key)) for key in demand}
             for name, demand in state.demands.items()
         },
         set(state.idle),
@@ -338,21 +338,21 @@ def picture(harness: MitigatorHarness) -> object:
         state.paused,
         [
             (
-                counts._active,  # noqa: SLF001 - a picture of all of it
-                dict(counts._by_customer),  # noqa: SLF001
-                counts._affected.covered(4),  # noqa: SLF001
-                counts._affected.covered(6),  # noqa: SLF001
-                sorted(at for at in counts._starts if at > minute),  # noqa: SLF001
+                counts._active,
+                dict(counts._by_customer),
+                counts._affected.covered(4),
+                counts._affected.covered(6),
+                sorted(at for at in counts._starts if at > minute),
             )
             for counts in state.counts.values()
         ],
-        {key: frozenset(value) for key, value in state._parts.items()},  # noqa: SLF001
-        dict(state._reported),  # noqa: SLF001
+        {key: frozenset(value) for key, value in state._parts.items()},
+        dict(state._reported),
     )
 
 
 def _hold(demand: Any, key: Any) -> object:
-    return demand._groups[demand.terms_of(key)].holds[key]  # noqa: SLF001
+    return demand._groups[demand.terms_of(key)].holds[key]
 
 
 def _check_effect(key: str, record: Mitigation, live: list[Claim]) -> None:
@@ -379,5 +379,3 @@ def _network(record: Mitigation) -> IPv4Network | None:
 
 def _size(networks: list[IPv4Network]) -> int:
     return sum(net.num_addresses for net in collapse_addresses(networks))
-
-

@@ -280,7 +280,9 @@ class Model:
     def _is_over(self, facts: AttackFacts, wish: Wish | None) -> bool:
         if wish is None:
             last = self.ignored.get(facts.reason_key)
-            return last is not None and last.closed and last.attack in {"", facts.attack}
+            return (
+                last is not None and last.closed and last.attack in {"", facts.attack}
+            )
         if facts.attack and facts.attack == wish.previous:
             return True
         return wish.closed and (

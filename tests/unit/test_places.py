@@ -24,9 +24,7 @@ class Table:
         self.table = LeaseTable("exabgp", frozenset({"flowspec"}), broker)
         self.table.finish()
 
-    def want(
-        self, then: FlowThen, place: str, lease: int, *communities: str
-    ) -> None:
+    def want(self, then: FlowThen, place: str, lease: int, *communities: str) -> None:
         record = Mitigation(
             key=mitigation_key(MATCH, place),
             place=place,

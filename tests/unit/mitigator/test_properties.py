@@ -34,11 +34,11 @@ from services.mitigator_harness import START, MitigatorHarness, policy
 from services.mitigator_harness import rule as rule_of
 from services.mitigator_model import WITHIN, Desire, Model
 
+from consumers.mitigation.measure import Measure
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.transition import Transition
-from consumers.mitigation.measure import Measure
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import Audit, Command, Effect, Event, FlowSpecRule, FlowThen
 
@@ -131,7 +131,9 @@ class Choice(NamedTuple):
                 for name, action in groups.items()
                 if name == "web" or self.lab
             },
-            customers=(Customer(name="acme", networks=(ACME,), max_active=self.customer),),
+            customers=(
+                Customer(name="acme", networks=(ACME,), max_active=self.customer),
+            ),
             digest=repr(self),
             max_active=self.active,
             max_new_per_minute=self.minute,
@@ -453,7 +455,7 @@ class Decisions(RuleBasedStateMachine):
         harness = self.harness
         for name in harness.state.waiting:
             change = harness.begin()
-            limits = change._limits_of  # noqa: SLF001 - what a start would be asked
+            limits = change._limits_of
             demand = harness.state.demands[name]
             record = harness.mitigation(name)
             assert limits is not None
@@ -469,7 +471,7 @@ class Decisions(RuleBasedStateMachine):
         return harness.event(
             action,
             target,
-            sequence=harness._sequence + leap,  # noqa: SLF001 - the next but some
+            sequence=harness._sequence + leap,
             sensor=about["sensor"],
             age=about["age"],
             attack_uuid=about["attack"],
