@@ -41,20 +41,20 @@ def check(
         fnm-bus-consumer policy check ./policy.toml --text-mode fra1
     """
     from consumers import serving
-    from consumers.policy.file import load
+    from consumers.policy.file import load as policy_file
     from consumers.policy.file.sensor_reach import TEXT, format_warnings
     from fnm_bus.cli.findings import show
     from fnm_bus.finding import Finding
 
     if path is None:
         path = serving.settings(file).consumers.mitigator.policy
-    policy = load(path)
-    networks = len(policy.limits.own_networks)
-    text = f"policy {path}: {len(policy.rules)} rules, {networks} own networks"
+    loaded = policy_file.load(path)
+    networks = len(loaded.limits.own_networks)
+    text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"
     sensors = dict.fromkeys(text_mode or (), TEXT)
     results = [Finding(ok=True, what=text)] + [
         Finding(ok=warning.ok, what=warning.what, remedy=warning.remedy)
-        for warning in format_warnings(policy, sensors)
+        for warning in format_warnings(loaded, sensors)
     ]
     if json:
         dump([result._asdict() for result in results])
