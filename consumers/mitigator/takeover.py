@@ -167,8 +167,9 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:
-        kept = cause_of(narrowed, POLICY)
-        change.recompute(name, _LOST[lost[name]] if name in lost else kept)
+        because = lost.get(name, "")
+        cause = _LOST[because] if because else cause_of(narrowed, POLICY)
+        change.recompute(name, cause)
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 
