@@ -169,9 +169,9 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:
-        because = lost.get(name)
+        why = lost.get(name)
         change.recompute(
-            name, _LOST[because] if because else cause_of(narrowed, POLICY)
+            name, _LOST[why] if why else cause_of(narrowed, POLICY)
         )
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
