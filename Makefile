@@ -11,22 +11,23 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 	--no-emit-index-url --no-emit-find-links
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz lint format bench lock clean
+.PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz lint format mutation bench \
+	lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 
-demo: $(READY) ## show real notifications arriving as events, on this machine
+demo: $(READY) ## show how notifications become events, with a broker of its own
 	$(BIN)/fnm-bus demo
 
-demo-bgp: $(READY) ## show a real route appear in BIRD, and go (needs Debian's bird2)
+demo-bgp: $(READY) ## show a route in BIRD and its withdrawal (needs Debian's bird2)
 	$(BIN)/fnm-bus-consumer demo-bgp
 
 up: ## start the whole chain in containers, and say what to look at
 	docker compose up --detach --build --wait
 	@cat docker/look.txt
 
-stack-demo: ## show an attack on its way through the containers, with times
+stack-demo: ## show how an attack becomes a route in the containers, with times
 	$(PYTHON) docker/demo.py $(if $(DETECTOR),--detector)
 
 down: ## remove the containers and all that they keep
@@ -58,6 +59,17 @@ format: $(READY) ## rewrite the code as `lint` wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# mutmut stays out of the environment, whose versions are locked.
+MUTMUT := $(shell sed -n 's/^mutation = \["\(.*\)"\]/\1/p' pyproject.toml)
+mutation: $(READY) ## change the policy's code, and list changes that no unit test notices
+ifneq ($(UV),)
+	uv pip install --quiet --python $(BIN)/python --target .mutation "$(MUTMUT)"
+else
+	$(BIN)/python -m pip install --quiet --upgrade --target .mutation "$(MUTMUT)"
+endif
+	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut run
+	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut results
+
 bench: $(READY) ## measure against the rivals; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
@@ -68,7 +80,8 @@ lock: ## resolve the dependencies again (needs uv)
 	$(COMPILE_GROUP) --group build -c requirements/dev.txt -o requirements/build.txt >/dev/null
 
 clean: ## remove what these targets made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
+	  .mutation mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.

@@ -1,10 +1,10 @@
 """Errors of the consumers.
 
-    FnmBusError                       (fnm_bus.errors)
-    ├── MitigatorTimeout          75  the mitigator did not answer a command
-    └── BrokerUnavailable
-        ├── Fenced                69  another mitigator writes, or a transaction failed
-        └── RecordsRefused        69  Kafka refused a record of a transaction for good
+FnmBusError                       (fnm_bus.errors)
+├── MitigatorTimeout          75  the mitigator did not answer a command
+└── BrokerUnavailable
+├── Fenced                69  another mitigator writes, or a transaction failed
+└── RecordsRefused        69  Kafka refused a record of a transaction for good
 """
 
 from fnm_bus.errors import BrokerUnavailable, FnmBusError

@@ -1,13 +1,15 @@
-"""Examine: look at everything the consumers stand on; change nothing."""
+"""Examine: check everything that the consumers depend on; change nothing."""
 
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from consumers import asking
-from consumers.mitigator.state import rebuilt
+from consumers import reading
+from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigator.stored_state import StoredState
 from consumers.policy.file import load as policy_file
+from consumers.policy.file.sensor_reach import TEXT, format_warnings
 from consumers.settings import AllSettings
 from fnm_bus import wiring
 from fnm_bus.errors import FnmBusError
@@ -16,73 +18,96 @@ from fnm_bus.topics import Admin, differences, wanted
 
 
 def examine(settings: AllSettings) -> Iterator[Finding]:
-    """Yield what was found, one thing after the other."""
-    looks: tuple[tuple[Callable[[AllSettings], Iterator[Finding]], str], ...] = (
-        (_policy, "mend the file; docs/reference/policy.md says what may stand there"),
+    """Yield the result of each check."""
+    checks: tuple[tuple[Callable[[AllSettings], Iterator[Finding]], str], ...] = (
+        (_policy, "correct the file; docs/reference/policy.md lists every key"),
         (_topics, "start Kafka; then run `fnm-bus topics create`"),
         (_state, "start Kafka; then run `fnm-bus topics create`"),
         (_programs, ""),
     )
-    for look, remedy in looks:
+    for check, remedy in checks:
         try:
-            yield from look(settings)
+            yield from check(settings)
         except FnmBusError as exc:
             yield Finding(ok=False, what=str(exc), remedy=remedy)
 
 
 def _policy(settings: AllSettings) -> Iterator[Finding]:
-    path = settings.consumers.policy.model
-    found = policy_file.load(path)
-    what = f"policy {path}: {len(found.rules)} rules, {len(found.limits.own)} networks"
-    yield Finding(ok=True, what=what)
+    path = settings.consumers.mitigator.policy
+    policy = policy_file.load(path)
+    networks = len(policy.limits.own_networks)
+    text = f"policy {path}: {len(policy.rules)} rules, {networks} networks"
+    yield Finding(ok=True, what=text)
     mode = "dry run: nothing is touched" if settings.dry_run else "live"
     yield Finding(ok=True, what=f"mode: {mode}")
 
 
 def _topics(settings: AllSettings) -> Iterator[Finding]:
-    names, it = wiring.topics(settings), settings.topics
-    ours = {names.mitigation, names.command, names.audit}
+    names, table = wiring.topics(settings), settings.topics
+    ours = {names.reason, names.mitigation, names.command, names.audit}
     plan = [
-        one for one in wanted(names, it.partitions, it.replication) if one.name in ours
+        topic
+        for topic in wanted(names, table.partitions, table.replication)
+        if topic.name in ours
     ]
-    found = Admin(wiring.kafka(settings)).find(plan)
-    for one in plan:
-        faults = "; ".join(differences(one, found.get(one.name)))
+    existing = Admin(wiring.kafka(settings)).find(plan)
+    for topic in plan:
+        faults = "; ".join(differences(topic, existing.get(topic.name)))
         yield Finding(
             ok=not faults,
-            what=f"topic {one.name}: {faults or 'as it should be'}",
-            remedy="`fnm-bus topics create` makes it; settings are changed by"
+            what=f"topic {topic.name}: {faults or 'as it should be'}",
+            remedy="`fnm-bus topics create` creates it; change settings with"
             " kafka-configs",
         )
 
 
 def _state(settings: AllSettings) -> Iterator[Finding]:
-    state = rebuilt(asking.wanted_state(settings), ())
-    standing = state.standing()
+    stored = reading.read_wanted_state(settings)
+    for key, error in stored.unreadable:
+        yield Finding(
+            ok=False,
+            what=f"a record cannot be read and is left out: {key}: {error}",
+            remedy="its mitigation expires with its lease; check who may write to"
+            " the reason and mitigation topics",
+        )
+    pause = next((r for r in stored.records() if r.kind == PAUSE), None)
+    active = sum(r.state == WANTED and r.kind != PAUSE for r in stored.records())
+    paused = pause is not None and pause.state == WANTED
     yield Finding(
-        ok=not state.paused,
-        what=f"{len(standing)} mitigations stand{', paused' * state.paused}",
+        ok=not paused,
+        what=f"{active} active mitigations{', all paused' * paused}",
         remedy="`fnm-bus-consumer mitigations resume` ends the pause",
     )
-    sensors = {r.sensor for it in state.mitigations.values() for r in it.reasons}
-    for sensor in sorted(sensors - {""}):
+    yield from _sensors(settings, stored)
+
+
+def _sensors(settings: AllSettings, stored: StoredState) -> Iterator[Finding]:
+    reasons = [reason for reason in stored.all_reasons() if reason.sensor]
+    for sensor in sorted({reason.sensor for reason in reasons}):
+        own = [reason for reason in reasons if reason.sensor == sensor]
+        text_mode = any(" " in reason.attack for reason in own)
+        if text_mode:
+            yield Finding(
+                ok=True, what=f"sensor {sensor}: text mode, no status updates"
+            )
+            policy = policy_file.load(settings.consumers.mitigator.policy)
+            for warning in format_warnings(policy, {sensor: TEXT}):
+                yield Finding(ok=False, what=warning.what, remedy=warning.remedy)
+            continue
+        renews = any(reason.renewals for reason in own)
+        text = "sends status updates" if renews else "no attack_status was received"
         yield Finding(
-            ok=sensor in state.renewing,
-            what=f"sensor {sensor}: "
-            + (
-                "sends status updates"
-                if sensor in state.renewing
-                else "no attack_status was seen; its leases last FastNetMon's ban time"
-            ),
+            ok=renews,
+            what=f"sensor {sensor}: {text}",
             remedy="on that FastNetMon: sudo fcli set main"
-            " notify_script_attack_status_updates enable && sudo fcli commit",
+            " notify_script_attack_status_updates enable && sudo fcli commit; without"
+            " it every lease lasts FastNetMon's ban time",
         )
 
 
 def _programs(settings: AllSettings) -> Iterator[Finding]:
     exabgp = Path(sys.executable).with_name("exabgp")
-    yield Finding(
-        ok=True, what=f"exabgp: {exabgp if exabgp.exists() else 'not installed'}"
-    )
+    where = exabgp if exabgp.exists() else "not installed"
+    yield Finding(ok=True, what=f"exabgp: {where}")
     nft = shutil.which(settings.consumers.nftables.command.split()[0])
     yield Finding(ok=True, what=f"nft: {nft or 'not installed'}")

@@ -63,7 +63,11 @@ def explain(  # noqa: PLR0913 - one parameter for each option
 
 
 def _explain(
-    settings: "AllSettings", context: "DecisionContext", event: "Event", *, offline: bool
+    settings: "AllSettings",
+    context: "DecisionContext",
+    event: "Event",
+    *,
+    offline: bool,
 ) -> "Explanation":
     from consumers import reading
     from consumers.mitigator.explain import explain as explained
@@ -117,9 +121,7 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
     )
 
 
-def _event(
-    settings: "AllSettings", event_id: str, arguments: list[str]
-) -> "Event":
+def _event(settings: "AllSettings", event_id: str, arguments: list[str]) -> "Event":
     from consumers import reading
     from fnm_bus import hook
     from fnm_bus.event import Receipt

@@ -158,6 +158,13 @@ class EnforcerMetrics(Figures):
             "enforcer",
         )
     )
+    reader_restarts: Counter = field(
+        default_factory=lambda: counter(
+            "enforcer_reader_restarts",
+            "Times a thread that reads a topic ended and was started again",
+            "enforcer",
+        )
+    )
     paused: Gauge = field(
         default_factory=lambda: gauge(
             "enforcer_paused",

@@ -105,7 +105,9 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
 
 
 @app.command()
-def approve(keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+def approve(
+    keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
+) -> None:
     """Start proposed mitigations, or lift suppressed ones.
 
     The approval names the revision that is stored now: if something changes before it
@@ -131,7 +133,9 @@ def approve(keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
 
 
 @app.command()
-def reject(keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+def reject(
+    keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
+) -> None:
     """Keep proposed mitigations from starting while their attacks continue."""
     _send_all(file, "reject", keys, by, why)
 
@@ -226,9 +230,7 @@ def resume(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
     end(_send(wiring.settings(file), "resume", by, _prompt(why)))
 
 
-def _send_all(
-    file: Any, verb: str, keys: list[str], by: str | None, why: str
-) -> None:
+def _send_all(file: Any, verb: str, keys: list[str], by: str | None, why: str) -> None:
     from consumers import wiring
 
     settings, text = wiring.settings(file), _prompt(why)

@@ -63,8 +63,8 @@ class EnforcerSettings(Table):
     )
     max_clock_skew: Seconds = Field(
         30.0,
-        description="Diff between the broker's clock and this machine's from"
-        " which on it is told as a fault. LeaseTable are corrected by it in any case.",
+        description="Seconds between the broker's clock and this machine's from which"
+        " on the difference is reported. Leases do not depend on this machine's clock.",
     )
 
 

@@ -3,8 +3,11 @@
 
     notification ▶ record ▶ decision ▶ route in BIRD, and the way back
 
-The times are those that each part wrote down by itself: the spool file's, Kafka's, the
-mitigator's and ExaBGP's audit records, BIRD's log. Needs docker compose, nothing else.
+The times are those that each part recorded itself: the spool file's, Kafka's, the
+mitigator's and ExaBGP's audit records, BIRD's log. Needs docker compose only.
+
+It publishes a ban to the stack's own Kafka and switches dry run off. So it refuses a
+stack whose services use another broker, or whose ExaBGP has another neighbor.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parents[1]
 COMPOSE = ("docker", "compose")
@@ -30,6 +33,10 @@ DETAILS = {
     "total_incoming_pps": 3_000_000,
     "total_incoming_traffic": 4_200_000_000,
 }
+BROKER = "kafka:19092"
+"""The stack's own Kafka."""
+NEIGHBOR = "198.18.53.3"
+"""The stack's own BIRD."""
 PATIENCE = 120.0
 """Seconds without anything new after which the demo gives up."""
 LIVE = {**os.environ, "FNM_BUS_DRY_RUN": "false"}
@@ -49,17 +56,21 @@ class Failed(Exception):
 
 def main() -> int:
     """Run the demo; return the exit status."""
-    it = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    it.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
         "--detector",
         action="store_true",
-        help="a real FastNetMon sees a flood told by IPFIX, instead of a made-up call",
+        help="a real FastNetMon detects a flood by IPFIX; else a simulated call",
     )
-    detector = it.parse_args().detector
+    detector = parser.parse_args().detector
     profile = ("--profile", "detector") if detector else ()
     try:
-        say("Starting what does not run yet; dry run is off for this demo: only the")
-        say("stack's own BIRD hears of it.")
+        require_own_stack(json.loads(compose(*profile, "config", "--format", "json")))
+    except Failed as exc:
+        say(f"demo: {exc}")
+        return 1
+    try:
+        say("Starting the stack with dry run off: routes go to the stack's own BIRD.")
         compose(*profile, "up", "--detach", "--build", "--wait", env=LIVE)
         show(flooded() if detector else called())
     except (Failed, KeyboardInterrupt) as exc:
@@ -67,7 +78,7 @@ def main() -> int:
         return 1
     finally:
         if os.environ.get("FNM_BUS_DRY_RUN") != "false":
-            say("\nBack to what .env says (dry run unless it says false).")
+            say("\nRestoring dry run as .env sets it (the default is true).")
             subprocess.run(
                 [*COMPOSE, "up", "--detach", "--wait"],
                 cwd=HERE,
@@ -75,6 +86,33 @@ def main() -> int:
                 capture_output=True,
             )
     return 0
+
+
+def require_own_stack(config: Mapping[str, Any]) -> None:
+    """Refuse a stack in which a service uses a broker or neighbor from outside.
+
+    Args:
+        config: what `docker compose config --format json` prints.
+
+    Raises:
+        Failed: there is such a service; the text names it.
+    """
+    services = config["services"]
+    bird = services["bird"]["networks"]["bgp"]["ipv4_address"]
+    own = {
+        "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": BROKER,
+        "FNM_BUS_CONSUMERS__EXABGP__NEIGHBOR": NEIGHBOR,
+    }
+    if bird != NEIGHBOR:
+        raise Failed(f"bird: its address is {bird}, wanted {NEIGHBOR}")
+    for name, service in services.items():
+        variables = service.get("environment") or {}
+        for variable, wanted in own.items():
+            if (got := variables.get(variable, wanted)) != wanted:
+                raise Failed(
+                    f"{name}: {variable} is {got}, wanted {wanted}. This demo runs in"
+                    " the shipped stack only: it bans a host and announces its route"
+                )
 
 
 def called() -> Iterator[str]:
@@ -92,7 +130,7 @@ def called() -> Iterator[str]:
 
 def flooded() -> Iterator[str]:
     """Have a flood reported to FastNetMon; yield who is attacked, twice."""
-    say("A router tells FastNetMon of a flood: 20 s of IPFIX.")
+    say("A router reports a flood to FastNetMon: 20 s of IPFIX.")
     compose("--profile", "detector", "stop", "flood")
     command = [
         *COMPOSE,
@@ -114,7 +152,7 @@ def flooded() -> Iterator[str]:
     ) as flood:
         yield HOST
         flood.wait()
-    say("The flood is over. FastNetMon unbans when its ban time is (30 s).")
+    say("The flood is over. FastNetMon unbans after its ban time of 30 s.")
     yield HOST
 
 
@@ -154,7 +192,7 @@ def tell(attack: Iterator[str], heard: "queue.Queue[Step]") -> None:
 def report(action: str, steps: list[Step]) -> None:
     """Print the steps of one call, in their order."""
     began = min(it.at for it in steps)
-    say(f"\nFastNetMon says: {action} {HOST}   {began:%H:%M:%S.%f}"[:-3])
+    say(f"\nFastNetMon calls the hook: {action} {HOST}   {began:%H:%M:%S.%f}"[:-3])
     for it in steps:
         passed = (it.at - began) / timedelta(milliseconds=1)
         say(f"  + {passed:6.0f} ms  {it.name:<12}  {it.text}")

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+import traceback
 from typing import Final
 
 _PER_SECOND: Final = 50
@@ -13,6 +14,8 @@ _AGAIN: Final = 30.0
 """Seconds in which the same line is not said again, but counted."""
 _TEXTS: Final = 1000
 """Lines that are remembered for this."""
+_TRACEBACK: Final = 4000
+"""Characters of a traceback, from its end."""
 _DURATION: Final = re.compile(r"after \d+ms")
 """librdkafka ends each failed attempt with it; the lines are the same without."""
 
@@ -39,22 +42,25 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("fnm_bus.")
         line = f"{_time(record)} {record.levelname.lower()} {name}: {_message(record)}"
+        if text := _traceback(record):
+            line = f"{line}\n{text}"
         # A control character in a document must not become a line of the log.
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 class _Json(logging.Formatter):
-    """One object with time, level, logger and message."""
+    """One object with time, level, logger, message, and the traceback of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            {
-                "time": _time(record),
-                "level": record.levelname.lower(),
-                "logger": record.name,
-                "message": _message(record),
-            }
-        )
+        fields = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        if text := _traceback(record):
+            fields["traceback"] = text
+        return json.dumps(fields)
 
 
 class _Flood(logging.Filter):
@@ -103,6 +109,14 @@ def _message(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         text = f"{text}: {record.exc_info[1]!r}"
     return text
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Return where an unexpected exception was raised; "" if there is none."""
+    if record.levelno < logging.ERROR or not record.exc_info:
+        return ""
+    text = "".join(traceback.format_exception(*record.exc_info))
+    return text.strip()[-_TRACEBACK:]
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
-from fnm_bus.hook import TICKS_PER_SECOND
 from fnm_bus.errors import SpoolError
+from fnm_bus.hook import TICKS_PER_SECOND
 
 PID_BITS: Final = 14
 """Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
@@ -131,7 +131,10 @@ class Epochs:
 
     def _place(self, name: str) -> int:
         """Return when a call started, in ticks."""
-        return min(max(self._base(name[_BOOT]) + ticks_of(name), 0), _LAST)
+        place = self._base(name[_BOOT]) + ticks_of(name)
+        if place < 0:  # without /proc, by a clock that begins at 1970
+            place = (place + _ORIGIN) % _EARLIEST
+        return min(place, _LAST)
 
     def _base(self, boot: str) -> int:
         if _HIDDEN.fullmatch(boot):
@@ -220,5 +223,6 @@ def _placed(
 
 
 def sequence_at(moment: datetime) -> int:
-    """Return the sequence of a call that starts at *moment* on a clock that is right."""
-    return max(round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN, 0) << PID_BITS
+    """Return the sequence of a call at *moment*, on a clock that is right."""
+    ticks = round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN
+    return max(ticks, 0) << PID_BITS

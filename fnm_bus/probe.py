@@ -5,6 +5,8 @@ import shutil
 import stat
 import subprocess
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +48,7 @@ def check(path: Path) -> list[Finding]:
     found = [_file(path), runs, _version(path, interpreter, values, text)]
     found += [_directories(spool, "spool"), _directories(fallback, "fallback spool")]
     found.append(_file_systems(spool, fallback))
-    return [*found, *_call(path, spool, drains=bool(values["DRAIN"]))]
+    return [*found, *_call(path, spool, fallback, drains=bool(values["DRAIN"]))]
 
 
 def _file(path: Path) -> Finding:
@@ -139,13 +141,14 @@ def _file_systems(spool: Spool, fallback: Spool) -> Finding:
     return Finding(ok=True, what="spool and fallback spool: on two file systems")
 
 
-def _call(path: Path, spool: Spool, *, drains: bool) -> list[Finding]:
+def _call(path: Path, spool: Spool, fallback: Spool, *, drains: bool) -> list[Finding]:
     # Held, so that the hook stores and does not drain: that would take its time.
     lock = hook.take_lock(str(spool.root))
     try:
         relay = _relay(spool, mine=lock >= 0, drains=drains)
         try:
-            return [relay, _notify(path, spool, relay=relay.ok and lock < 0)]
+            taken = relay.ok and lock < 0
+            return [relay, _notify(path, spool, fallback, relay=taken)]
         except (FnmBusError, OSError) as exc:
             return [relay, Finding(ok=False, what=str(exc), remedy="see above")]
     finally:
@@ -169,7 +172,7 @@ def _relay(spool: Spool, *, mine: bool, drains: bool) -> Finding:
     return Finding(ok=False, what="no relay runs", remedy="run this as root")
 
 
-def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
+def _notify(path: Path, spool: Spool, fallback: Spool, *, relay: bool) -> Finding:
     with subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon would start it
         [str(path), hook.CHECK_ARGUMENT],
         stdin=subprocess.PIPE,
@@ -182,9 +185,11 @@ def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
             out, err = process.communicate(_DOCUMENT, timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
+            _remove_entries((spool, fallback), process.pid)
             what = f"the hook did not end within {_PATIENCE:.0f} s"
             return Finding(ok=False, what=what, remedy="is the disk slow, or stuck?")
     if process.returncode or out:
+        _remove_entries((spool, fallback), process.pid)
         what = f"the hook ended with {process.returncode}: {err.decode()!r:.500}"
         return Finding(ok=False, what=what, remedy="this line says what is wrong")
     deadline = time.monotonic() + _PATIENCE
@@ -201,6 +206,14 @@ def _notify(path: Path, spool: Spool, *, relay: bool) -> Finding:
         return Finding(ok=True, what="a notification was stored, and the relay took it")
     what = "the hook ended with 0 and left nothing"
     return Finding(ok=False, what=what, remedy="does somebody else empty the spool?")
+
+
+def _remove_entries(spools: Iterable[Spool], pid: int) -> None:
+    """Remove the call's notification wherever it is stored, as far as that works."""
+    for spool in spools:
+        with suppress(FnmBusError, OSError):
+            if name := _entry(spool, pid):
+                _remove(spool, name)
 
 
 def _remove(spool: Spool, name: str) -> None:

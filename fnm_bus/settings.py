@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
     field_validator,
 )
 
@@ -30,14 +29,29 @@ others a notification would leave the disk before Kafka has it, or out of its or
 MAX_LEASE = 86_400
 """Seconds: the longest lease of a mitigation, and the longest time of any setting."""
 
+
+def _no_flag(wanted: str) -> BeforeValidator:
+    """Return what refuses true and false, which pydantic would take for 1 and 0."""
+
+    def refuse(value: object) -> object:
+        if isinstance(value, bool):
+            text = f"wanted {wanted}, got {str(value).lower()}"
+            raise ValueError(text)  # noqa: TRY004 - pydantic reports only this
+        return value
+
+    return BeforeValidator(refuse)
+
+
+_Whole = _no_flag("a whole number")
+_Number = _no_flag("a number")
 Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=MAX_LEASE)]
-Nice = Annotated[int, Field(ge=0, le=19)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-_Partitions = Annotated[int, Field(ge=1, le=10_000)]
-_Replicas = Annotated[int, Field(ge=1, le=32_767)]
+Count = Annotated[int, Field(ge=1), _Whole]
+Seconds = Annotated[float, Field(gt=0, le=MAX_LEASE), _Number]
+Nice = Annotated[int, Field(ge=0, le=19), _Whole]
+Port = Annotated[int, Field(ge=0, le=65_535), _Whole]
+Share = Annotated[float, Field(ge=0, lt=1), _Number]
+_Partitions = Annotated[int, Field(ge=1, le=10_000), _Whole]
+_Replicas = Annotated[int, Field(ge=1, le=32_767), _Whole]
 
 
 def _as_librdkafka_writes(value: object) -> object:
@@ -55,14 +69,6 @@ class Table(BaseModel):
     """A table of the configuration file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _a_number_is_no_flag(cls, value: object, info: ValidationInfo) -> object:
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and kind in {int, float}:
-            raise ValueError(f"wanted a number, got {str(value).lower()}")
-        return value
 
 
 class SpoolSettings(Table):

@@ -231,7 +231,8 @@ def test_every_notification_is_played_once() -> None:
 def test_every_example_is_played_unless_no_notification_makes_it() -> None:
     played = {(call.full_name, call.name) for call in schema.notifications()}
 
-    ours = {f"fastnetmon.{name}" for name in ("Mitigation", "Command", "Audit")}
+    kinds = ("Mitigation", "Reason", "Command", "Audit")
+    ours = {f"fastnetmon.{name}" for name in kinds}
     assert {it for it in EXAMPLES if it[0] not in ours} - played == {
         ("fastnetmon.HostEvent", "ban-truncated"),  # the document would be 1 MB
         ("fastnetmon.DeadLetter", "notification"),

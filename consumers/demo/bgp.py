@@ -35,6 +35,7 @@ protocol bgp fnm_bus {{
   flow4 {{ table flowtab4; import all; export none; }};
 }}
 """
+_NETWORK: Final = "203.0.113.0/24"
 _HOST: Final = "203.0.113.25"
 _DETAILS: Final = (
     '"attack_details": {"attack_uuid": "demo", "total_incoming_pps": 3000000}'
@@ -79,6 +80,7 @@ def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
             "FNM_BUS_CONFIG": str(demo.config),
             "FNM_BUS_DRY_RUN": "false",
             "FNM_BUS_CONSUMERS__MITIGATOR__POLICY": str(POLICY),
+            "FNM_BUS_CONSUMERS__ENFORCER__OWN_NETWORKS": _NETWORK,
             "FNM_BUS_CONSUMERS__EXABGP__PORT": str(port),
             "FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT": str(demo.directory / "exabgp.json"),
         }

@@ -104,7 +104,7 @@ def _explain_first(decisions: list[Decision], word: str) -> Iterator[str]:
     if audit is None:
         return
     yield ""
-    yield f"The checks behind “{word} {audit.key}”:"
+    yield f"The checks behind “{word} {audit.key or audit.target}”:"
     for check in audit.checks:
         yield f"  {check.verdict:<9} {check.stage:<9} {check.name:<12} {check.text}"
 

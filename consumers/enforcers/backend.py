@@ -1,8 +1,7 @@
 """Enforcer: what makes one system match the wanted measures.
 
-A backend knows its system and nothing of Kafka, leases' owners or people; the loop in
-`enforce` compares and tells it what to do. What a backend has done counts when its own
-listing says so.
+A backend knows its system, and nothing of Kafka or of people. The reconciler compares
+and calls it. A measure counts as in force when the backend lists it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from fnm_bus.errors import FnmBusError
 
 
 class BackendError(FnmBusError):
-    """The system did not do what was asked, or does not answer; the text says which."""
+    """The system refused something or does not answer; the text names which."""
 
     exit_code = 69
     retryable = True
@@ -26,11 +25,11 @@ class UnsupportedMeasure(BackendError):
 
 
 class DesiredMeasure(NamedTuple):
-    """One measure that is to stand.
+    """One measure that is to be in force.
 
     Attributes:
         measure: what is done.
-        left: seconds until it is to be gone.
+        left: seconds until it ends.
     """
 
     measure: Measure
@@ -38,11 +37,11 @@ class DesiredMeasure(NamedTuple):
 
 
 class ActiveMeasure(NamedTuple):
-    """One measure that stands, as the system lists it.
+    """One measure in force, as the system lists it.
 
     Attributes:
         form: what the system does with the match; compares with `Backend.form`.
-        left: seconds until the system itself ends it; None: it does not by itself.
+        left: seconds until the system itself ends it; None: never by itself.
     """
 
     form: str
@@ -53,7 +52,7 @@ class Backend(Protocol):
     """One system.
 
     Attributes:
-        name: how policies and the audit topic call it.
+        name: its name in policies and audit records.
         kinds: the kinds of measures that it can do.
     """
 
@@ -68,29 +67,29 @@ class Backend(Protocol):
         """
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
-        """Ask for measures; one that stands already is renewed or replaced.
+        """Announce measures; one that is in force already is renewed or replaced.
 
         Raises:
-            BackendError: nothing or only a part was asked for; what stands is what
-                `active` lists.
+            BackendError: nothing or only a part was announced; `active` lists what is
+                in force.
         """
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Ask for measures to be gone; one that does not stand is no error.
+        """Withdraw measures; one that is not in force is not an error.
 
         Raises:
             BackendError: as `announce`.
         """
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return what stands. A key's measure is enough to withdraw it by.
+        """Return what is in force. Its measures are enough to withdraw them.
 
         Raises:
             BackendError: the system does not answer.
         """
 
     def close(self) -> None:
-        """Let go of the system; what stands stays."""
+        """Close the connection to the system; measures stay in force."""
 
 
 class MemoryBackend:

@@ -16,6 +16,7 @@ from consumers.mitigation.measure import (
     Network,
     measure_of,
 )
+from consumers.mitigation.reason_key import mitigation_key
 from fnm_bus.event import Mitigation
 
 MAX_LEASE: Final = 86_400.0
@@ -59,8 +60,9 @@ def check_record(
         return Refusal(LEASE, text)
     measure = measure_of(mitigation)
     refusal = check_measure(measure, own_networks)
-    if refusal is None and not mitigation.key == key == measure.key:
-        text = f"the record's key is {key:.200}, the measure's {measure.key:.200}"
+    expected = mitigation_key(measure.key, mitigation.place) if not refusal else ""
+    if refusal is None and not mitigation.key == key == expected:
+        text = f"the record's key is {key:.200}, the mitigation's {expected:.200}"
         return Refusal(KEY, text)
     return refusal
 

@@ -13,10 +13,13 @@ nor end anything: their age is unknown.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from consumers.enforcers.guard import MAX_LEASE
 from consumers.enforcers.snapshot import Lease
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
+from consumers.mitigation.effects import effect_of, unite
 from consumers.mitigation.measure import Measure, measure_of
 from consumers.mitigation.states import WANTED
 from fnm_bus.event import Mitigation
@@ -88,7 +91,7 @@ class LeaseTable:
             mitigation.state == WANTED
             and not mitigation.dry_run
             and mitigation.kind in self._kinds
-            and (not mitigation.enforcers or self._name in mitigation.enforcers)
+            and mitigation.place in {"", self._name}
         )
 
     def has_room(self, key: str, now: float) -> bool:
@@ -110,18 +113,20 @@ class LeaseTable:
         # A record that is read after the end of the topic has just been written.
         self._read_live = self._read_live or self.synced
         lease = min(mitigation.lease_ms / 1000, MAX_LEASE)
-        self._records[key] = WantedRecord(measure_of(mitigation), lease, stamp, now)
-        self._ended.discard(key)
+        measure = measure_of(mitigation)
+        self._records[key] = WantedRecord(measure, lease, stamp, now)
+        self._ended.discard(measure.key)
 
     def end(self, key: str) -> bool:
         """Take a record that ends *key*; return whether anything was known of it."""
         known = self._records.pop(key, None) is not None
-        if key in self._restored:
+        saved = key.removesuffix(f"|{self._name}")  # the snapshot's keys have no place
+        if saved in self._restored:
             known = True
             if self.synced:
-                del self._restored[key]
+                del self._restored[saved]
             else:
-                self._ended.add(key)
+                self._ended.add(saved)
         return known
 
     def finish(self) -> list[str]:
@@ -130,21 +135,29 @@ class LeaseTable:
         for key in self._ended:
             del self._restored[key]
         self._ended.clear()
-        return sorted(self._restored.keys() - self._records.keys())
+        known = {record.measure.key for record in self._records.values()}
+        return sorted(self._restored.keys() - known)
 
     def active_at(self, now: float) -> dict[str, Lease]:
-        """Return what is to be in force at *now*; what has ended is forgotten."""
+        """Return measure's key → what is to be in force at *now*.
+
+        Of a measure that is wanted here and at every enforcer, the stronger effect
+        counts. What has ended is forgotten.
+        """
         self._forget(now)
-        found = dict(self._restored)
+        leases = dict(self._restored)
         offset = self._offset()
         if not self.synced or offset is None:
-            return found
-        for key, record in self._records.items():
-            found.pop(key, None)
-            end = record.end(offset)
-            if end > now:
-                found[key] = Lease(record.measure, end)
-        return found
+            return leases
+        recorded: dict[str, Lease] = {}
+        for record in self._records.values():
+            key = record.measure.key
+            leases.pop(key, None)
+            lease = Lease(record.measure, record.end(offset))
+            if lease.ends > now:
+                other = recorded.get(key)
+                recorded[key] = _unite(lease, other) if other else lease
+        return {**leases, **recorded}
 
     def _offset(self) -> float | None:
         """Return the broker's time minus `clock.now`; None: not precise enough."""
@@ -156,8 +169,16 @@ class LeaseTable:
     def _forget(self, now: float) -> None:
         # The broker's clock may be corrected, so a record is kept while it may hold.
         for key in [k for k, it in self._records.items() if it.latest_end <= now]:
-            del self._records[key]
-            self._restored.pop(key, None)
+            record = self._records.pop(key)
+            self._restored.pop(record.measure.key, None)
         for key in [k for k, it in self._restored.items() if it.ends <= now]:
             del self._restored[key]
             self._ended.discard(key)
+
+
+def _unite(lease: Lease, other: Lease) -> Lease:
+    """Return the stronger effect of two; it lasts until the first of them ends."""
+    measure = lease.measure
+    effect = unite(effect_of(one.measure) for one in (lease, other))
+    united = replace(measure, then=effect.then, communities=effect.communities)
+    return Lease(united, min(lease.ends, other.ends))

@@ -85,6 +85,9 @@ class TopicFollower:
         topic: its name.
         codec: decodes the values.
         from_beginning: whether to read what it holds already.
+
+    Attributes:
+        restarts: how often the thread ended by itself and was started again.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class TopicFollower:
         self._thread: threading.Thread | None = None
         self._died_at: float | None = None
         self._crashed = False
+        self.restarts = 0
 
     @property
     def healthy(self) -> bool:
@@ -166,6 +170,7 @@ class TopicFollower:
             log.error("the thread that reads %s has ended", self._topic)
         elif monotonic() - self._died_at >= _RESTART_PAUSE:
             log.warning("starting the thread that reads %s again", self._topic)
+            self.restarts += 1
             self.start()
 
     def _run(self) -> None:

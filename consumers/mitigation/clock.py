@@ -9,6 +9,9 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+_EARLIEST: Final = 1_577_836_800.0
+"""2020. A broker that shows an earlier time has no clock: librdkafka's embedded one
+always answers 1234 ms after 1970. It runs on this machine, so this clock counts."""
 _PRECISE: Final = 1.0
 """Seconds; a slower answer counts only until a faster one is known."""
 
@@ -47,6 +50,8 @@ class BrokerClock:
             answered: when the answer came, on `now`.
             stamp: the broker's time of the record, seconds since 1970.
         """
+        if stamp < _EARLIEST:
+            stamp = time.time() - (now() - (asked + answered) / 2)
         round_trip = answered - asked
         if self._learned is None or round_trip <= max(_PRECISE, self._round_trip):
             self._learned = stamp - (asked + answered) / 2

@@ -58,16 +58,16 @@ def send_command(
     """
     with Reader(settings, [topics.audit], codec) as reader:
         while not reader.at_end:  # nothing is missed from now on
-            for _record in reader.read(1.0):
+            for _read in reader.read(1.0):
                 pass
             reader.check()
         _publish(settings, _record(topics, command))
         end = time.monotonic() + _TIMEOUT
         while time.monotonic() < end:
-            for read in reader.read(0.2):
-                if _answers(read.event, command):
-                    assert isinstance(read.event, Audit)  # noqa: S101 - _answers checked
-                    return read.event
+            for received in reader.read(0.2):
+                if _answers(received.event, command):
+                    assert isinstance(received.event, Audit)  # noqa: S101 - _answers checked
+                    return received.event
     raise MitigatorTimeout(
         f"no mitigator answered within {_TIMEOUT:.0f} s. The command is stored and"
         " counts once one is active (approve, add and resume only for a few minutes)."

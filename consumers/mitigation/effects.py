@@ -7,6 +7,7 @@ the same effect and weaker ones.
 from collections.abc import Iterable
 from typing import Final
 
+from consumers.mitigation.measure import Measure
 from fnm_bus.event import Effect, FlowThen
 
 MAX_COMMUNITIES: Final = 32
@@ -29,6 +30,11 @@ def strength(then: FlowThen | None) -> tuple[int, int, int, int]:
     known = then.action in _FROM_WEAK_TO_STRONG
     rank = _FROM_WEAK_TO_STRONG.index(then.action) if known else -1
     return (rank, -(then.rate or 0), then.redirect_as or 0, then.redirect_value or 0)
+
+
+def effect_of(measure: Measure) -> Effect:
+    """Return what a measure does to the traffic that it matches."""
+    return Effect(then=measure.then, communities=measure.communities)
 
 
 def unite(effects: Iterable[Effect]) -> Effect:

@@ -60,6 +60,21 @@ def canonical(flow: FlowMatch) -> FlowMatch:
     )
 
 
+def network_of(text: str) -> Network:
+    """Return a network as documents write it; host bits are removed.
+
+    Raises:
+        ValueError: it is not text, or not a network. A mask is refused: the meaning of
+            0.0.0.0, for example, is /0 to some programs and /32 to others.
+    """
+    if not isinstance(text, str) or "%" in text:  # ip_network(7) would be 0.0.0.7/32
+        raise ValueError(f"{text!r:.80} is not a network")
+    _, slash, length = text.partition("/")
+    if slash and not (length.isascii() and length.isdigit()):
+        raise ValueError(f"{text!r:.80} has a mask")
+    return ip_network(text, strict=False)
+
+
 def match_size_fault(flow: FlowMatch) -> str:
     """Return why a canonical match is too large, or "" when its size is allowed."""
     count = sum(len(getattr(flow, name)) for name in (*_NUMBERS, *_WORDS))
@@ -168,10 +183,7 @@ def _validate_list(field: str, values: Sequence[int | str], kind: type) -> None:
 def _network(text: str | None) -> str | None:
     if not text:
         return None
-    if not isinstance(text, str):  # ip_network(7) would be 0.0.0.7/32
-        raise ValueError(f"{text!r:.40} is not text")  # noqa: TRY004 - documented
-    # strict=False: FastNetMon's documents may hold host bits.
-    network = ip_network(text, strict=False)
+    network = network_of(text)
     return str(network) if network.prefixlen else None
 
 

@@ -109,8 +109,8 @@ def next_record(
     if demand is None:
         return _without_reasons(before, cause)
     approved = old.approved if old is not None and old.state != ENDED else None
-    live, pending, dry = _sort_terms(demand, approved, moment.clock)
-    state, held_by, checks = _decide(live, pending, dry, old, approved, check_start)
+    live, pending, dry = sorted_terms = _sort_terms(demand, approved, moment.clock)
+    state, held_by, checks = _decide(sorted_terms, old, approved, check_start)
     is_dry = not live and not pending
     chosen = dry if is_dry else live or pending
     shown = (*live, *pending) if state == PROPOSED and not is_dry else chosen
@@ -143,9 +143,13 @@ def next_record(
     return Next(record, ends, due, chosen, pending, checks)
 
 
-def _sort_terms(
-    demand: Demand, approved: Effect | None, clock: float
-) -> tuple[tuple[Terms, ...], tuple[Terms, ...], tuple[Terms, ...]]:
+class _SortedTerms(NamedTuple):
+    live: tuple[Terms, ...]
+    pending: tuple[Terms, ...]
+    dry: tuple[Terms, ...]
+
+
+def _sort_terms(demand: Demand, approved: Effect | None, clock: float) -> _SortedTerms:
     """Return the terms that are live and approved, wait for approval, are dry runs."""
     live, pending, dry = [], [], []
     for terms in demand.terms():
@@ -155,7 +159,7 @@ def _sort_terms(
             live.append(terms)
         else:
             pending.append(terms)
-    return (
+    return _SortedTerms(
         _lasting(demand, live, clock),
         _lasting(demand, pending, clock),
         _lasting(demand, dry, clock),
@@ -168,26 +172,25 @@ def _lasting(demand: Demand, terms: list[Terms], clock: float) -> tuple[Terms, .
     return tuple(lasting or terms)
 
 
-def _decide(  # noqa: PLR0913, PLR0917 - the columns of the table
-    live: tuple[Terms, ...],
-    pending: tuple[Terms, ...],
-    dry: tuple[Terms, ...],
+def _decide(
+    terms: _SortedTerms,
     old: Mitigation | None,
     approved: Effect | None,
     check_start: CheckStart,
 ) -> tuple[str, tuple[str, ...], tuple[Check, ...]]:
     """Return the state, what holds a proposal, and the limits that were checked."""
+    live, pending, dry = terms
     if not live and pending:
         return PROPOSED, (APPROVAL,), ()
     is_dry = not live
     if _is_live(old, is_dry):
         return WANTED, (), ()
     if approved is not None and not is_dry:
-        wanted = unite(terms.effect for terms in live)
+        wanted = unite(one.effect for one in live)
         if covers(approved, wanted):
             return WANTED, (), ()
     chosen = live or dry
-    checks = check_start(is_dry, all(terms.fallback for terms in chosen))
+    checks = check_start(is_dry, all(one.fallback for one in chosen))
     held_by = tuple(check.code for check in checks if check.verdict == HOLD)
     return (PROPOSED if held_by else WANTED), held_by, checks
 
@@ -224,7 +227,8 @@ def _suppressed(
     old = before.record
     if demand is None:
         if moment.clock >= before.ends:
-            return Next(_end(old, OPERATOR, "its suppression is over"))
+            over = Cause(text="its suppression is over", ended_because=OPERATOR)
+            return end_record(old, over)
         ends = before.ends
         if cause.closed_lease is not None:
             ends = min(ends, moment.clock + cause.closed_lease)
@@ -239,17 +243,20 @@ def _suppressed(
 def _without_reasons(before: MitigationEntry | None, cause: Cause) -> Next:
     if before is None or before.record.state == ENDED:
         return Next(None)
-    return Next(_end(before.record, cause.ended_because, cause.text, by=cause.by))
+    return end_record(before.record, cause)
 
 
-def _end(old: Mitigation, because: str, text: str, *, by: str = "") -> Mitigation:
-    return replace(
-        old,
-        state=ENDED,
-        ended_because=because,
-        cause=text,
-        by=by or old.by,
-        held_by=(),
-        pending=None,
-        approved=None,
+def end_record(old: Mitigation, cause: Cause) -> Next:
+    """Return the record of a mitigation that ends."""
+    return Next(
+        replace(
+            old,
+            state=ENDED,
+            ended_because=cause.ended_because,
+            cause=cause.text,
+            by=cause.by or old.by,
+            held_by=(),
+            pending=None,
+            approved=None,
+        )
     )

@@ -250,8 +250,6 @@ class Mitigator:
         self._current = message
         change = self._begin(state)
         try:
-            if (place, message.offset() or 0) in self._refused:
-                raise InvalidRecord("Kafka refuses the records that follow from it")
             self._apply(change, journal, message)
             batch.add(change)
         except RegistryError as exc:
@@ -259,7 +257,7 @@ class Mitigator:
             log.warning("%s: cannot be read now: %s", message.topic(), exc)
             journal.hold(message)
             return
-        except _NOT_OF_AN_EVENT:
+        except (*_NOT_OF_AN_EVENT, ConfigError):
             raise
         except (InvalidRecord, SchemaError) as exc:
             change.rollback()
@@ -275,6 +273,8 @@ class Mitigator:
     def _apply(
         self, change: Transition, journal: TransactionalJournal, message: Message
     ) -> None:
+        if (place_of(message), message.offset() or 0) in self._refused:
+            raise InvalidRecord("Kafka refuses the records that follow from it")
         event = self.codec.decode(message.value())
         self.metrics.events.labels(message.topic()).inc()
         match event:

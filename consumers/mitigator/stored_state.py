@@ -42,6 +42,12 @@ class StoredState:
         times = (stored.at for stored in (*self.reasons, *self.mitigations))
         return max(times, default=None)
 
+    def all_reasons(self) -> Iterator[Reason]:
+        """Yield the reasons, closed and expired ones included."""
+        for stored in self.reasons:
+            if isinstance(stored.record, Reason):
+                yield stored.record
+
     def records(self) -> Iterator[Mitigation]:
         """Yield the mitigations, and the pause if there is one."""
         for stored in self.mitigations:

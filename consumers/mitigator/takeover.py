@@ -71,8 +71,6 @@ def restore(
     for stored in sorted(reasons, key=lambda stored: stored.at):
         if isinstance(stored.record, Reason):
             _restore_reason(context, state, stored.record, stored.at, moment)
-    for counts in state.counts.values():
-        counts.sort()
     return state
 
 
@@ -169,10 +167,8 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:
-        why = lost.get(name)
-        change.recompute(
-            name, _LOST[why] if why else cause_of(narrowed, POLICY)
-        )
+        kept = cause_of(narrowed, POLICY)
+        change.recompute(name, _LOST[lost[name]] if name in lost else kept)
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 

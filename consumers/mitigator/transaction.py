@@ -98,7 +98,7 @@ class TransactionalJournal:
         self._producer: Producer | None = None
         self._offsets: dict[Place, int] = {}
         self._held: dict[Place, int] = {}
-        self._refused: KafkaError | None = None
+        self._refused: tuple[KafkaError, str] | None = None
         self._is_behind: bool | None = None
 
     def open(self, since: datetime | None) -> None:
@@ -129,6 +129,8 @@ class TransactionalJournal:
         except KafkaException as exc:
             raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
         consumer.assign([*(part for part in known if part.offset >= 0), *first])
+        # Committed with the first transaction: they show whose transactional id it is.
+        self._offsets |= {(part.topic, part.partition): part.offset for part in first}
 
     def fence(self) -> None:
         """Shut out the mitigator that wrote before.
@@ -236,9 +238,9 @@ class TransactionalJournal:
             producer.poll(0)  # answers that came with the commit
         except KafkaException as exc:
             producer.poll(0)
-            error = self._refused or exc.args[0]
+            error, topic = self._refused or (exc.args[0], "")
             if error.code() in _REFUSED:
-                raise RecordsRefused(f"a record was refused: {error.str()}") from exc
+                raise RecordsRefused(f"{topic}: {error.str()}") from exc
             raise Fenced(_reason(error)) from exc
         self._offsets.clear()
 
@@ -311,7 +313,9 @@ class TransactionalJournal:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self._refused = self._refused or error
+                # The others of the transaction fail because of the one that is refused.
+                if self._refused is None or error.code() in _REFUSED:
+                    self._refused = error, record.topic
                 return
             kind, stamp = message.timestamp()
             if kind == TIMESTAMP_LOG_APPEND_TIME:

@@ -3,7 +3,6 @@
 Each function either returns exactly what the rule means, or refuses the rule.
 """
 
-from ipaddress import ip_network
 from typing import Final
 
 from consumers.mitigation.flow_match import (
@@ -11,6 +10,7 @@ from consumers.mitigation.flow_match import (
     Network,
     canonical,
     match_size_fault,
+    network_of,
     word_fault,
 )
 from consumers.policy.model import Action
@@ -115,10 +115,8 @@ def _version(rule: FlowSpecRule) -> int:
 
 
 def _network(name: str, text: str) -> Network:
-    # strict=False: FastNetMon's documents may hold host bits.
     try:
-        if isinstance(text, str) and "%" not in text:
-            return ip_network(text, strict=False)
-    except ValueError:
-        pass
-    raise Refused("prefix_not_understood", f"{name}: {text!r:.80} is not a network")
+        return network_of(text)
+    except ValueError as exc:
+        fault = f"{name}: {text!r:.80} is not a network"
+        raise Refused("prefix_not_understood", fault) from exc

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from consumers.mitigation.reason_key import ATTACK, OPERATOR
+from fnm_bus.aside import shorten
 from fnm_bus.event import Check, FlowSpecRule
 from fnm_bus.route import rule_identity
 
@@ -18,6 +19,9 @@ MAX_RULES: Final = 256
 """Flow Spec rules of one document that may start measures."""
 MAX_PART: Final = 500
 """Characters of the name of a part; a digest replaces a longer name."""
+
+MAX_TEXT: Final = 200
+"""Characters of a text that a document has a part in."""
 
 _POINTER: Final = "/flow_spec_rules"
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
@@ -125,10 +129,8 @@ def _faults(extra: Mapping[str, str], count: int) -> dict[int, dict[str, str]]:
 def _refusal(index: int, extra: Mapping[str, str]) -> Check:
     path, value = next(iter(extra.items()))
     more = f", and {len(extra) - 1} more" if len(extra) > 1 else ""
-    text = f"not understood: {path or 'the rule'} = {value}"
-    return _check(
-        f"flow_spec_rules/{index}", "rule_not_understood", f"{text:.200}{more}"
-    )
+    text = shorten(f"not understood: {path or 'the rule'} = {value}", MAX_TEXT)
+    return _check(f"flow_spec_rules/{index}", "rule_not_understood", f"{text}{more}")
 
 
 def _refused_whole(code: str, text: str) -> RuleReading:

@@ -160,8 +160,7 @@ def _own(attacked: Network, limits: Limits) -> Check:
 def _special(attacked: Network) -> Check:
     address = attacked.network_address
     special = (
-        attacked.prefixlen == 0
-        or address.is_unspecified
+        address.is_unspecified  # also 0.0.0.0/0 and ::/0
         or address.is_multicast
         or address.is_loopback
         or address.is_link_local
@@ -209,9 +208,11 @@ def _width(attacked: Network, limits: Limits, named: Sequence[Network]) -> Check
     if attacked in named:
         text = f"{attacked} is named in the policy"
         return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
-    text = f"{attacked} is compared with the widest allowed prefix, /{least}"
-    verdict = PASS if attacked.prefixlen >= least else REFUSE
-    return _check(_GUARDRAIL, name, verdict, text, "prefix_length")
+    if attacked.prefixlen < least:
+        text = f"{attacked} is wider than /{least}, the widest that is allowed"
+        return _check(_GUARDRAIL, name, REFUSE, text, "prefix_length")
+    text = f"{attacked} is not wider than /{least}"
+    return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
 
 
 def _count(name: str, active: int, most: int, prefix: str = "") -> Check:

@@ -5,18 +5,20 @@ blocks matches an outgoing attack only if its `direction` names `outgoing`: the 
 of such an attack is the operator's own customer, whose host sends the traffic.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts
 from consumers.policy.model import BLOCKING, Customer, Match, Policy, Rule
 from consumers.policy.networks import NetworkSet, within
+from fnm_bus.aside import shorten
 from fnm_bus.event import Check
 
 __all__ = ["Decision", "customer_of", "decide", "mismatch", "mismatch_code", "within"]
 
-_LISTED = 5
+_LISTED: Final = 5
 """Networks or words in a text."""
+_MAX_TEXT: Final = 1000
 
 
 class Decision(NamedTuple):
@@ -159,4 +161,6 @@ def _listed(networks: tuple[Network, ...]) -> str:
 
 
 def _check(name: str, code: str, verdict: str, text: str) -> Check:
-    return Check(stage="policy", name=name, code=code, verdict=verdict, text=text)
+    # Words of documents may hold control characters, which a terminal would obey.
+    shown = shorten(text, _MAX_TEXT)
+    return Check(stage="policy", name=name, code=code, verdict=verdict, text=shown)

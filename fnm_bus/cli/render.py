@@ -13,6 +13,7 @@ from fnm_bus.event import (
     Command,
     DeadLetter,
     Mitigation,
+    Reason,
 )
 from fnm_bus.route import subject_of
 
@@ -47,7 +48,7 @@ def line(topic: str, event: AnyRecord, *, color: bool = False) -> str:
                 event.reason,
             )
         )
-    if isinstance(event, Mitigation | Command | Audit):
+    if isinstance(event, Reason | Mitigation | Command | Audit):
         return _columns(_decided(topic, event))
     pps, bits = _size(event.attack_details)
     uuid = (event.attack_details and event.attack_details.attack_uuid) or ""
@@ -68,8 +69,14 @@ def line(topic: str, event: AnyRecord, *, color: bool = False) -> str:
     return text
 
 
-def _decided(topic: str, record: Mitigation | Command | Audit) -> tuple[str, ...]:
+def _decided(
+    topic: str, record: Reason | Mitigation | Command | Audit
+) -> tuple[str, ...]:
     match record:
+        case Reason():
+            at, what = record.received_at, "closed" if record.closed else "reason"
+            text = f"{record.action} by {record.sensor or record.by}: {record.rule}"
+            return f"{at:%H:%M:%S.%f}"[:-3], _short(topic), what, record.target, text
         case Mitigation():
             at, what, text = record.changed_at, record.state, record.cause
         case Command():

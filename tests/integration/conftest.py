@@ -5,8 +5,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
+from services.bgp_lab import BgpLab, CutKafka
+from services.fetch import Unavailable
 from services.front import Installed
 from services.plant import Plant
 
@@ -94,3 +97,52 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     yield installed
     for path, mode in opened:
         path.chmod(mode)
+
+
+@pytest.fixture(scope="session")
+def cut_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CutKafka]:
+    """A broker behind cables, for tests that stop it, kill it, or cut it off."""
+    kafka = CutKafka(tmp_path_factory.mktemp("cut"))
+    try:
+        kafka.cluster.open()
+    except Unavailable as exc:
+        kafka.close()
+        pytest.skip(str(exc))
+    yield kafka
+    kafka.close()
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[list[BgpLab]]:
+    """The laboratory, built when first needed, and again after a test ruined it."""
+    built: list[BgpLab] = []
+    yield built
+    for lab in built:
+        lab.stop()
+
+
+@pytest.fixture
+def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
+    """The laboratory with a long and a short mitigation in force."""
+    if not labs:
+        # Not pytest's own directory: a socket's path has to be short.
+        labs.append(BgpLab(Path(mkdtemp(prefix="fnm-")), cut_kafka))
+    [built] = labs
+    try:
+        built.begin()
+        yield built
+        built.clear()
+    except (AssertionError, TimeoutError):
+        labs.clear()
+        built.stop()
+        raise
+
+
+@pytest.fixture
+def plant_behind_cables(tmp_path: Path, cut_kafka: CutKafka) -> Iterator[Plant]:
+    """A plant on the broker that can be cut off, with its topics."""
+    made = Plant(tmp_path, cut_kafka.bootstrap)
+    created = made.run("topics", "create")
+    assert created.returncode == 0, created.stderr.decode()
+    yield made
+    made.stop()

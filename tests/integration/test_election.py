@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from services.process import wait_until
 
-from consumers.mitigator.election import Election
+from consumers.mitigator.leader_election import LeaderElection
 from fnm_bus.topics import Admin, Topic
 
 pytestmark = pytest.mark.kafka
@@ -24,8 +24,8 @@ class Hall:
         self.admin = AdminClient(self.settings)
         Admin(self.settings).create([Topic(self.group, 1, 1, {})])
 
-    def member(self) -> Election:
-        return Election(self.settings, self.group, self.group)
+    def member(self) -> LeaderElection:
+        return LeaderElection(self.settings, self.group, self.group)
 
     def names(self) -> set[str]:
         """Return the members that Kafka knows of, by `group.instance.id`."""

@@ -19,6 +19,8 @@ from typer.main import get_command
 
 from consumers.__main__ import app as consumer_app
 from fnm_bus.cli import app
+from fnm_bus.limits import Refusal
+from fnm_bus.registry import Registry
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST = "203.0.113.7"
@@ -55,6 +57,14 @@ FURTHER = {
     "fnm-bus-consumer explain": ["explain", "--since", "1h"],
 }
 """Other ways to look with these commands."""
+
+STATUSES = {
+    "schemas check": 78,  # no registry is configured
+    "check": 1,  # no relay runs
+    "demo": 78,
+    "tail no-such-topic --exit": 69,
+}
+"""Exit statuses of those that do not end with 0: the others must have looked."""
 
 OWN_BROKER = {"fnm-bus demo", "fnm-bus-consumer demo-bgp"}
 """Commands that act on a broker and a spool of their own (`test_demo.py`)."""
@@ -194,6 +204,7 @@ def test_a_looking_command_changes_nothing(
     kafka, files = kafka_state(plant.bootstrap), file_state(plant.root)
     done = run(plant, name.split(maxsplit=1)[0], *words)
     assert b"Traceback" not in done.stderr
+    assert done.returncode == STATUSES.get(" ".join(arguments), 0), done.stderr
     assert kafka_state(plant.bootstrap) == kafka
     assert file_state(plant.root) == files
 
@@ -231,3 +242,36 @@ def test_the_demo_does_not_replace_the_active_mitigator(
         leave(mitigator)
     finally:
         crew.stop()
+
+
+@pytest.mark.registry
+def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) -> None:
+    plant = Plant(tmp_path, "127.0.0.1:1")
+    pins = tmp_path / "schema-ids.json"
+    plant.configure("[registry]", f'url = "{registry}"', f'pins = "{pins}"')
+    ours = Registry(registry, 10, {})
+    for registered in (False, True):
+        if registered:
+            assert plant.run("schemas", "register").returncode == 0
+        subjects, files = ours.subjects(), file_state(tmp_path)
+        for words in (["schemas", "check"], ["schemas", "list"], ["check"]):
+            done = run(plant, "fnm-bus", *words)
+            assert b"Traceback" not in done.stderr
+            assert done.returncode == (1 if words == ["check"] else 0), done.stderr
+        assert ours.subjects() == subjects
+        assert file_state(tmp_path) == files
+        assert bool(subjects) >= registered
+
+
+def test_a_check_of_the_hook_leaves_nothing_behind(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, "127.0.0.1:1")
+    hook = tmp_path / "hook"
+    done = plant.run("hook", "install", str(hook), "--no-drain")
+    assert done.returncode == 0, done.stderr
+    for refusal in (Refusal.NOTHING, Refusal.ALL):
+        plant.spool.refuse(refusal)
+        files = set(file_state(tmp_path))
+        done = run(plant, "fnm-bus", "hook", "check", str(hook))
+        assert b"Traceback" not in done.stderr
+        assert set(file_state(tmp_path)) == files
+        assert plant.empty()

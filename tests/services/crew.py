@@ -1,15 +1,19 @@
 """Consumers as processes of their own, on the topics of a plant."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from confluent_kafka import ConsumerGroupState, Producer
 from confluent_kafka.admin import AdminClient
@@ -20,6 +24,7 @@ from fnm_bus.event import (
     AttackDetails,
     Audit,
     Command,
+    FlowSpecRule,
     HostEvent,
     Mitigation,
     Receipt,
@@ -32,16 +37,24 @@ from services.process import Server, wait_until
 
 _NUMBERS = count(1)
 
+OWN_NETWORKS = '["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]'
 POLICY = """
-[own]
-networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+own_networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
 [guardrails]
-share = 1.0
-total = 100000
-per_minute = 100000
+max_affected_share = 1.0
+max_active = 100000
+max_new_per_minute = 400000
 [[rule]]
 name = "all"
-then = {{ outcome = "{outcome}", lease = "{lease}" }}
+then = {{ action = "{action}", lease = "{lease}" }}
+"""
+
+
+# The program as `python -m consumers` starts it, after a fault was planted.
+_FAULTY = """
+{fault}
+from consumers.__main__ import main
+main()
 """
 
 
@@ -62,7 +75,9 @@ class Crew:
             "[consumers.mitigator]",
             f'policy = "{self.policy}"',
             f'transactional_id = "{plant.prefix}mitigator"',
-            "ban_time = 1",
+            "fastnetmon_ban_time = 5",
+            "[consumers.enforcer]",
+            f"own_networks = {OWN_NETWORKS}",
             *tables,
         )
         self._codec = Codec()
@@ -75,11 +90,22 @@ class Crew:
         *arguments: str,
         ready: str = "",
         wait: bool = True,
+        fault: str = "",
         **environment: str,
     ) -> Server:
-        """Start a consumer and wait until it has said *ready*."""
+        """Start a consumer and wait until it has said *ready*.
+
+        Args:
+            name: of the command.
+            arguments: of the command.
+            ready: what it prints when it works.
+            wait: whether to wait for that.
+            fault: Python code that runs before the program, to plant a fault.
+            environment: added to the test's own.
+        """
         log = self.plant.root / f"{name}{len(self._servers)}.log"
-        command = [sys.executable, "-m", "consumers", name, *arguments]
+        program = ["-c", _FAULTY.format(fault=fault)] if fault else ["-m", "consumers"]
+        command = [sys.executable, *program, name, *arguments]
         server = Server(command, log, self._environment(environment))
         self._servers.append(server)
         server.start()
@@ -87,6 +113,47 @@ class Crew:
             said = ready or {"mitigator": "active:"}.get(name, "enforcing")
             server.wait(lambda: said in log.read_text(errors="replace"), 60)
         return server
+
+    def health(self, server: Server) -> tuple[int, Mapping[str, Any]]:
+        """Return the status and the facts of a consumer's /healthz."""
+        try:
+            with urlopen(f"{_address(server)}/healthz", timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as exc:
+            with exc:
+                return exc.code, json.load(exc)
+
+    def metric(self, server: Server, name: str) -> float:
+        """Return the sum of a metric's samples at a consumer's /metrics."""
+        with urlopen(f"{_address(server)}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found))
+
+    def decided_after(self, event_id: str, seconds: float = 5.0) -> float:
+        """Wait until an event was decided; return the seconds that it took.
+
+        They are counted by the broker, from the event's record to the audit record.
+        """
+        found: list[float] = []
+
+        def decided() -> bool:
+            found.extend(
+                at.timestamp()
+                for _key, it, at in self.records("audit")
+                if isinstance(it, Audit) and it.event_id == event_id
+            )
+            return bool(found)
+
+        self.until(decided, seconds, f"a decision about {event_id}")
+        sent = [
+            at.timestamp()
+            for kind in ("host", "status")
+            for _key, it, at in self.records(kind)
+            if isinstance(it, HostEvent | StatusEvent)
+            and it.receipt.event_id == event_id
+        ]
+        return min(found) - sent[0]
 
     def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run a command; return its status, its output, and what it complained of."""
@@ -111,6 +178,7 @@ class Crew:
         *targets: str,
         age: float = 0.0,
         sensor: str = "fnm1",
+        rules: Sequence[FlowSpecRule] = (),
         **details: Any,
     ) -> list[str]:
         """Publish an event for each target, as a relay would; return their ids."""
@@ -126,8 +194,15 @@ class Crew:
             of = {"attack_uuid": f"attack-{target}", **details}
             facts = AttackDetails(**of)
             kind = StatusEvent if action == "attack_status" else HostEvent
+            more: dict[str, Any] = {"flow_spec_rules": tuple(rules)} if rules else {}
             events.append(
-                kind(receipt=receipt, action=action, ip=target, attack_details=facts)
+                kind(
+                    receipt=receipt,
+                    action=action,
+                    ip=target,
+                    attack_details=facts,
+                    **more,
+                )
             )
         for it in events:
             topic = "status" if isinstance(it, StatusEvent) else "host"
@@ -159,6 +234,20 @@ class Crew:
         with Reader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
                 found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
+        return found
+
+    def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
+        """Return ((partition, offset), record) of a topic, as far as it is readable."""
+        found = []
+        settings = {"bootstrap.servers": self.plant.bootstrap}
+        topics = [self.plant.topic(kind)]
+        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+            while not reader.at_end:
+                found += [
+                    ((it.partition, it.offset), it.event)
+                    for it in reader.read(1.0)
+                    if it.event is not None
+                ]
         return found
 
     def state(self) -> Mapping[str, Mitigation]:
@@ -232,6 +321,11 @@ class Crew:
         }
 
 
-def policy(outcome: str = "blackhole", lease: str = "60s") -> str:
+def _address(server: Server) -> str:
+    (port, *_) = re.findall(r"metrics and health on \S+:(\d+)", server.output())
+    return f"http://127.0.0.1:{port}"
+
+
+def policy(action: str = "blackhole", lease: str = "60s") -> str:
     """Return a policy of one rule."""
-    return POLICY.format(outcome=outcome, lease=lease)
+    return POLICY.format(action=action, lease=lease)

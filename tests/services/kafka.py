@@ -2,6 +2,7 @@
 
 import base64
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +23,8 @@ class Cluster:
     Args:
         root: an empty directory for configuration, data and logs.
         nodes: how many.
-        front: the port at which clients are to find the only node, when something
-            stands before it.
+        fronts: ports at which something forwards connections to the only node; clients
+            that connect to one of them keep to it. `behind` has the port to forward to.
 
     Attributes:
         bootstrap: `host:port,...` of all of them, for `bootstrap.servers`.
@@ -31,10 +32,10 @@ class Cluster:
     Topics are not made by themselves, as an operator would have it.
     """
 
-    def __init__(self, root: Path, nodes: int, front: int | None = None) -> None:
+    def __init__(self, root: Path, nodes: int, fronts: Sequence[int] = ()) -> None:
         self._root = root
         self._ports = {number: free_port() for number in range(1, nodes + 1)}
-        self._front = front
+        self._behind = {front: free_port() for front in fronts}
         self._controllers = {number: free_port() for number in self._ports}
         self._servers: dict[int, Server] = {}
         self.bootstrap = ",".join(f"127.0.0.1:{p}" for p in self._ports.values())
@@ -67,6 +68,10 @@ class Cluster:
     def port(self, number: int) -> int:
         """Return where a node listens."""
         return self._ports[number]
+
+    def behind(self, front: int) -> int:
+        """Return where the only node listens for what comes through *front*."""
+        return self._behind[front]
 
     def pid(self, number: int) -> int:
         """Return the process of a node."""
@@ -162,12 +167,27 @@ class Cluster:
             "process.roles": "broker,controller",
             "controller.quorum.voters": ",".join(voters),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,"
-            "CONTROLLER:PLAINTEXT",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._ports[number]},"
-            f"CONTROLLER://127.0.0.1:{self._controllers[number]}",
-            "advertised.listeners": "PLAINTEXT://127.0.0.1:"
-            f"{self._front or self._ports[number]}",
+            "listener.security.protocol.map": ",".join(
+                f"{name}:PLAINTEXT"
+                for name in ("PLAINTEXT", "CONTROLLER", *map(_name, self._behind))
+            ),
+            "listeners": ",".join(
+                (
+                    f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
+                    f"CONTROLLER://127.0.0.1:{self._controllers[number]}",
+                    *(
+                        f"{_name(front)}://127.0.0.1:{port}"
+                        for front, port in self._behind.items()
+                    ),
+                )
+            ),
+            "advertised.listeners": ",".join(
+                (
+                    f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
+                    *(f"{_name(it)}://127.0.0.1:{it}" for it in self._behind),
+                )
+            ),
+            "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": self._root / f"data-{number}",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
@@ -185,3 +205,8 @@ class Cluster:
             "min.insync.replicas": enough,
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _name(front: int) -> str:
+    """Return the name of the listener behind a port."""
+    return f"FRONT{front}"

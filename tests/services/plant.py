@@ -69,7 +69,15 @@ class Plant:
 
     def configure(self, *lines: str, **kafka: str) -> None:
         """Write the configuration; *lines* are added as they are."""
-        kinds = ("host", "hostgroup", "status", "mitigation", "command", "audit")
+        kinds = (
+            "host",
+            "hostgroup",
+            "status",
+            "reason",
+            "mitigation",
+            "command",
+            "audit",
+        )
         names = [f'{kind} = "{self.topic(kind)}"' for kind in (*kinds, "deadletter")]
         settings = {"bootstrap.servers": self.bootstrap, **kafka}
         self.config.write_text(
@@ -91,6 +99,12 @@ class Plant:
                 ]
             )
         )
+
+    def config_by(self, name: str, bootstrap: str) -> Path:
+        """Return a copy of the configuration that finds the broker elsewhere."""
+        file = self.root / f"{name}.toml"
+        file.write_text(self.config.read_text().replace(self.bootstrap, bootstrap))
+        return file
 
     def call(
         self,
@@ -118,7 +132,9 @@ class Plant:
             check=False,
         )
 
-    def start(self, *, ready: str = "STATUS=draining") -> subprocess.Popen[bytes]:
+    def start(
+        self, *, ready: str = "STATUS=draining", config: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a relay; return it when it has told systemd what *ready* says."""
         address = str(self.root / f"notify{len(self._relays)}")
         with (
@@ -131,7 +147,7 @@ class Plant:
                 [sys.executable, "-m", "fnm_bus", "relay"],
                 env={
                     **os.environ,
-                    "FNM_BUS_CONFIG": str(self.config),
+                    "FNM_BUS_CONFIG": str(config or self.config),
                     "NOTIFY_SOCKET": address,
                 },
                 stderr=log,

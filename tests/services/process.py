@@ -159,6 +159,10 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def output(self) -> str:
+        """Return everything that it printed."""
+        return self._log.read_text(errors="replace")
+
     def tail(self) -> str:
         """Return the end of what it printed."""
         return self._log.read_text(errors="replace")[-_TAIL:]

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from consumers import asking
+from consumers import reading
+from consumers.mitigation.measure import BLACKHOLE
+from consumers.mitigation.states import WANTED
 from consumers.settings import AllSettings
-from fnm_bus.event import HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.event import Event
 from services.process import free_port, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -29,12 +31,6 @@ do birdc -s /run/bird/bird.ctl show route table "$table"
 done
 """
 _ROUTE: Final = re.compile(r"^(\S+/\d+)\s", re.MULTILINE)
-_EVENTS: Final = (
-    "fastnetmon.host.v1",
-    "fastnetmon.hostgroup.v1",
-    "fastnetmon.status.v1",
-)
-Event: TypeAlias = HostEvent | HostgroupEvent | StatusEvent
 _START: Final = 300.0
 """Seconds until everything is healthy, on a small machine."""
 
@@ -55,7 +51,7 @@ class Stack:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The knobs: everything acts, and nobody waits long for a notice."""
+        """The knobs: everything acts, and notices are sent after a second."""
         return {
             **os.environ,
             **self._ports,
@@ -157,8 +153,7 @@ class Stack:
 
     def events(self) -> list[Event]:
         """Return all events on the event topics."""
-        found = (it.event for it in asking.records(self.settings, _EVENTS))
-        return [it for it in found if isinstance(it, Event)]
+        return list(reading.read_events(self.settings))
 
     def published(self) -> set[str]:
         """Return the event ids on the event topics."""
@@ -166,9 +161,14 @@ class Stack:
 
     def wanted(self) -> set[str]:
         """Return the prefixes whose blackhole is wanted."""
-        last = dict(asking.wanted_state(self.settings))
-        keys = [key for key, it in last.items() if it and it.state == "wanted"]
-        return {key.split("|")[1] for key in keys if key.startswith("blackhole|")}
+        stored = reading.read_wanted_state(self.settings)
+        if stored.unreadable:
+            raise RuntimeError(f"cannot be decoded: {stored.unreadable}")
+        return {
+            record.prefix
+            for record in stored.records()
+            if record.kind == BLACKHOLE and record.state == WANTED and record.prefix
+        }
 
     def routes(self) -> set[str]:
         """Return the prefixes in the neighbor's tables."""

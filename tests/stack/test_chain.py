@@ -47,7 +47,7 @@ def test_everything_is_scraped_and_nothing_but_a_refusal_is_told(stack: Stack) -
         assert len(rules) > 10
         return {it["name"] for it in rules if it["state"] == "firing"}
 
-    # The attack's first host is on the never-block list of the policy.
+    # The policy protects the attack's first host.
     wait_until(lambda: firing() == {"FnmBusRefused"}, 30, f"one alert: {firing()}")
 
 
@@ -99,7 +99,7 @@ def test_what_was_is_there_after_down_and_up(
     assert stack.published() == before
     assert stack.settle(5, "the route stands again") < 5
     assert stack.routes() == {"203.0.113.7/32"}
-    end = ("mitigations", "end", "blackhole|203.0.113.7/32", "--why", "proof")
+    end = ("mitigations", "withdraw", "blackhole|203.0.113.7/32", "--why", "proof")
     stack.inside("mitigator", "fnm-bus-consumer", *end)
     wait_until(lambda: not stack.routes(), 5, "the route is gone")
     note("down and up", f"{took:.0f} s, {len(before)} events and a route as before")
@@ -119,7 +119,7 @@ def test_a_firewall_drops_with_one_capability(stack: Stack) -> None:
     status = stack.inside("nftables", "cat", "/proc/1/status")
     assert f"CapEff:\t{NET_ADMIN:016x}" in status
     assert f"CapBnd:\t{NET_ADMIN:016x}" in status
-    end = ("mitigations", "end", "firewall|203.0.113.8/32", "--why", "proof")
+    end = ("mitigations", "withdraw", "firewall|203.0.113.8/32", "--why", "proof")
     stack.inside("mitigator", "fnm-bus-consumer", *end)
     wait_until(lambda: "203.0.113.8" not in listed(), 10, "it is gone")
     stack.compose("--profile", "nftables", "rm", "--stop", "--force", "nftables")

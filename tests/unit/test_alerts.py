@@ -16,13 +16,14 @@ from typer.main import get_command
 
 from consumers.__main__ import app as consumers
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
+from consumers.webhook.left_out import WebhookMetrics
 from fnm_bus.cli import app as bus
-from fnm_bus.consume_metrics import ConsumeMetrics
 from fnm_bus.metrics import RelayMetrics
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "docker/prometheus"
-ALL = (RelayMetrics(), ConsumeMetrics(), MitigatorMetrics(), EnforcerMetrics())
+ALL = (RelayMetrics(), WebhookMetrics(), MitigatorMetrics(), EnforcerMetrics())
+"""WebhookMetrics has what every consumer has."""
 TESTS = ("alerts.test.yml", "alerts.day.test.yml")
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
@@ -39,6 +40,7 @@ NO_HARM = {
     "fnm_bus_spool_bytes": "likewise",
     "fnm_bus_in_flight": "a full line is busy, not broken",
     "fnm_bus_mitigator_events_total": "what goes well",
+    "fnm_bus_mitigator_reasons": "at their bound, new ones are refused decisions",
     "fnm_bus_enforcer_announced_total": "what goes well",
     "fnm_bus_enforcer_withdrawn_total": "likewise",
 }

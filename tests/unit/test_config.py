@@ -271,19 +271,23 @@ def test_a_slip_in_a_list_names_its_source(file: Path) -> None:
 
 
 def test_a_ban_time_of_0_gets_an_answer(file: Path) -> None:
-    file.write_text("[consumers.mitigator]\nban_time = 0")
+    file.write_text("[consumers.mitigator]\nfastnetmon_ban_time = 0")
     with pytest.raises(ConfigError) as caught:
         config.load_as(AllSettings, file, {})
     text = str(caught.value)
-    assert text.startswith(f"{file}: consumers.mitigator.ban_time: wanted more than 0")
+    assert text.startswith(
+        f"{file}: consumers.mitigator.fastnetmon_ban_time: wanted more than 0"
+    )
     assert "never unbans" in text
     assert "such as 3600" in text
 
 
 @pytest.mark.parametrize("value", ["inf", "1e300", "4294967294", "86401"])
 def test_a_ban_time_is_at_most_a_day(file: Path, value: str) -> None:
-    file.write_text(f"[consumers.mitigator]\nban_time = {value}")
-    with pytest.raises(ConfigError, match="ban_time: wanted at most 86400, got"):
+    file.write_text(f"[consumers.mitigator]\nfastnetmon_ban_time = {value}")
+    with pytest.raises(
+        ConfigError, match="fastnetmon_ban_time: wanted at most 86400, got"
+    ):
         config.load_as(AllSettings, file, {})
 
 

@@ -1,12 +1,15 @@
 """The doctor says what is wrong, and what to do."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from fnm_bus import doctor
+from fnm_bus import doctor, schema
 from fnm_bus.doctor import Finding
+from fnm_bus.pins import Pins
+from fnm_bus.route import Topics
 from fnm_bus.settings import Settings
 from fnm_bus.spool import Spool
 
@@ -81,3 +84,21 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
             remedy="sudo fcli set main notify_script_format json && sudo fcli commit",
         )
     ]
+
+
+def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
+    tmp_path: Path,
+) -> None:
+    wanted = Topics().of_events()
+    ids = {f"{topic}-value": 70 + n for n, topic in enumerate(wanted)}
+    texts = {70 + n: schema.text(name) for n, name in enumerate(wanted.values())}
+    Pins("http://registry", ids, {}, texts).write(tmp_path / "ids.json")
+    settings = Settings.model_validate(
+        {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
+    )
+    fits, audit, deadletter = islice(doctor._registry(settings), 3)
+    assert fits.ok
+    for finding, topic in ((audit, Topics().audit), (deadletter, Topics().deadletter)):
+        assert not finding.ok
+        assert finding.what.startswith(f"no schema id is pinned for {topic}-value")
+        assert finding.remedy.startswith("run `fnm-bus schemas register`")

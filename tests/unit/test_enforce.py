@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consumers.enforcers import enforcer as enforcer_module
-from consumers.enforcers import snapshot, wanted_state
+from consumers.enforcers import reconciler, snapshot, wanted_state
 from consumers.enforcers.backend import (
     ActiveMeasure,
     BackendError,
@@ -38,6 +38,7 @@ class Topic:
     def __init__(self) -> None:
         self.found: list[Any] = []
         self.healthy = True
+        self.restarts = 0
 
     def take(self, _timeout: float) -> list[Any]:
         found, self.found = self.found, []
@@ -256,7 +257,7 @@ def test_a_renewal_lengthens_a_lease(
 
 @pytest.mark.parametrize(
     "how",
-    [{"dry_run": True}, {"enforcers": ("nftables",)}],
+    [{"dry_run": True}, {"place": "nftables"}],
     ids=["dry run", "another enforcer's"],
 )
 def test_what_is_not_ours_is_left_alone(post: Post, how: dict[str, Any]) -> None:
@@ -330,6 +331,30 @@ def test_a_topic_that_was_made_anew_withdraws_nothing(
     assert again.standing() == []
 
 
+def test_what_only_the_snapshot_knows_ends_with_a_record(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    again = Post(post.path, post.backend)
+    again.end()
+    again.turn()
+    again.put(ONE, "ended")
+    again.turn()
+    assert again.standing() == []
+
+
+def test_what_ended_and_is_wanted_again_is_kept_by_the_snapshot(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    again = Post(post.path, post.backend, clock_known=False)
+    again.put(ONE, "ended", age=2)
+    again.put(ONE, age=1)
+    again.end()
+    again.turn()
+    assert again.standing() == [ONE]
+
+
 def test_what_ended_while_the_enforcer_was_away_is_withdrawn(post: Post) -> None:
     post.end()
     post.put(ONE)
@@ -359,7 +384,7 @@ def test_without_a_snapshot_nothing_new_is_announced_and_the_old_still_ends(
     post.end()
     post.put(ONE, lease=60)
     post.turn()
-    post.it.path = Path("/proc/nowhere/snapshot.json")
+    post.it._reconciler._path = Path("/proc/nowhere/snapshot.json")
     post.put(TWO, lease=600)
     post.turn()
     assert post.standing() == [ONE]
@@ -551,7 +576,7 @@ def test_a_command_that_cannot_be_decoded_is_counted_and_ignored(post: Post) -> 
 def test_a_pause_stops_an_announcement_of_many(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcer_module, "_BATCH", 1)
+    monkeypatch.setattr(reconciler, "_BATCH", 1)
 
     class Slow(MemoryBackend):
         def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
@@ -560,7 +585,7 @@ def test_a_pause_stops_an_announcement_of_many(
                 post.command("pause", 5)
 
     backend = Slow()
-    post.it.backend = post.backend = backend
+    post.it._reconciler._backend = post.backend = backend
     post.end()
     for number in range(10):
         post.put(f"blackhole|203.0.113.{number}/32")
@@ -705,6 +730,34 @@ def test_a_record_that_the_guard_refuses_stops_no_other(
     assert post.count("failures") == 0
 
 
+def test_a_refused_record_ends_what_an_earlier_one_wanted(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    post.put(ONE, lease=DAY + 1)
+    post.turn()
+    assert post.standing() == []
+
+
+def test_a_record_that_fails_unexpectedly_stops_no_other(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = wanted_state.guard.check_record
+
+    def broken(key: str, *rest: Any) -> Any:
+        if key == TWO:
+            raise RuntimeError("a bug")
+        return check(key, *rest)
+
+    monkeypatch.setattr("consumers.enforcers.guard.check_record", broken)
+    post.end()
+    post.put(TWO)
+    post.put(ONE)
+    post.turn()
+    assert post.standing() == [ONE]
+    assert post.count("refused", "unexpected") == 1
+
+
 def test_ending_is_never_refused(post: Post) -> None:
     post.end()
     post.put(ONE)
@@ -738,7 +791,7 @@ def test_a_measure_that_a_backend_cannot_express_stops_no_other(
                 raise error
             return super().form(measure)
 
-    post.it.backend = post.backend = Picky()
+    post.it._reconciler._backend = post.backend = Picky()
     post.end()
     post.put(TWO)
     post.put(ONE)
@@ -756,7 +809,7 @@ def test_a_measure_that_the_system_refuses_keeps_no_other_from_its_report(
             if len(wanted) > len(self.calls[-1][1]):
                 raise BackendError("refused 1")
 
-    post.it.backend = post.backend = Refusing()
+    post.it._reconciler._backend = post.backend = Refusing()
     post.end()
     post.put(TWO)
     post.put(ONE)
@@ -774,7 +827,7 @@ def test_a_withdrawal_that_fails_prevents_no_announcement(post: Post) -> None:
         def withdraw(self, measures: Sequence[Measure]) -> None:
             raise BackendError(f"{len(measures)} stay")
 
-    post.it.backend = post.backend = Stuck()
+    post.it._reconciler._backend = post.backend = Stuck()
     stray = Measure(kind="blackhole", prefix="203.0.113.9/32")
     post.backend.standing[stray.key] = stray
     post.end()
@@ -818,6 +871,14 @@ def test_lost_audit_records_are_counted(post: Post) -> None:
     assert post.count("lost_audit") == 5
 
 
+def test_restarts_of_both_readers_are_counted(post: Post) -> None:
+    post.topic.restarts = 1
+    post.turn()
+    post.commands.restarts = 2
+    post.turn(2)
+    assert post.count("reader_restarts") == 3
+
+
 # Memory: growth, then flat.
 
 
@@ -832,12 +893,13 @@ def test_everything_remembered_is_bounded(
         for number in range(1000):
             host = f"2001:db8:1::{wave:x}:{number:x}/128"
             post.put(f"blackhole|{host}", lease=10)
-            post.put(f"blackhole|2001:db8:2::{wave:x}:{number:x}/128")
+            if number < 200:
+                post.put(f"blackhole|2001:db8:2::{wave:x}:{number:x}/128")
         post.turn()
-        state = post.it.state
+        state, keeper = post.it.state, post.it._reconciler
         held: list[Any] = [
-            *(post.it._in_force, post.it._ours, post.it._unsupported),
-            *(post.it._saved.leases, state._refused, state._leases._records),
+            *(keeper.in_force, keeper._ours, keeper._unsupported),
+            *(keeper.saved.leases, state._refused, state._leases._records),
             *(state._leases._restored, state._leases._ended),
         ]
         sizes.append([len(it) for it in held])

@@ -11,7 +11,11 @@ from consumers.enforcers.guard import Refusal, check_measure, check_record
 from consumers.mitigation.measure import FLOWSPEC, Measure, measure_of
 from fnm_bus.event import FlowMatch, FlowThen, Mitigation
 
-OWN = (ip_network("203.0.113.0/24"), ip_network("2001:db8:1::/48"))
+OWN = (
+    ip_network("198.18.0.0/24"),
+    ip_network("203.0.113.0/24"),
+    ip_network("2001:db8:1::/48"),
+)
 HOST, HOST6, OTHER = "203.0.113.7/32", "2001:db8:1::7/128", "198.51.100.7/32"
 DISCARD = FlowThen(action="discard")
 
@@ -36,6 +40,7 @@ def block(prefix: str | None, kind: str = "blackhole", **how: Any) -> Measure:
         (block("203.0.113.0/24"), ""),
         (block("203.0.112.0/23"), "own_networks"),
         (block(OTHER), "own_networks"),
+        (block("198.18.0.0/23"), "own_networks"),
         (block("::ffff:cb00:7107/128"), "own_networks"),
         (block("0.0.0.0/0"), "width"),
         (block("203.0.113.7"), "prefix"),

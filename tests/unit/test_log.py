@@ -64,7 +64,9 @@ def test_an_exception_is_named_on_the_same_line(
     except ValueError:
         logging.getLogger("fnm_bus.relay").exception("turn")
     (line,) = said(capsys)
-    assert line.endswith(r"error relay: turn: ValueError('broken\nin two')")
+    assert r"error relay: turn: ValueError('broken\nin two')" in line
+    assert r"Traceback (most recent call last):\n" in line
+    assert "there must be one to log" in line
 
 
 def test_less_severe_lines_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

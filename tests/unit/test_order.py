@@ -213,6 +213,14 @@ def test_calls_without_proc_are_in_the_order_of_the_clock(sensor: Sensor) -> Non
     assert json.loads(sensor.path.read_text())["boots"].keys() == {NOW}
 
 
+def test_calls_without_proc_and_with_a_clock_of_1970_are_in_its_order(
+    sensor: Sensor,
+) -> None:
+    names = [name("0" * 32, ticks) for ticks in (1_000, 1_001, 8_640_000)]
+    given_out = sensor.see(*names, name(NOW, 5))
+    assert given_out == sorted(set(given_out))
+
+
 @pytest.mark.parametrize("end", ["abcdef012345", "00000000000a"])
 def test_a_boot_id_that_only_looks_made_without_proc_has_a_place(
     sensor: Sensor, end: str

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 
 from consumers.__main__ import app as consumers
+from consumers.enforcers.build import allowed_networks
 from consumers.policy.file import load as policy_file
 from consumers.settings import AllSettings
 from fnm_bus import config
@@ -51,12 +52,14 @@ OURS = {name: it for name, it in SERVICES.items() if it["image"].startswith("fnm
 
 def settings_of(service: str) -> AllSettings:
     """Return what the programs of a service would be configured by."""
-    environ = {
-        name: str(value)
-        for name, value in SERVICES[service].get("environment", {}).items()
-        if name.startswith("FNM_BUS_")
-    }
+    environ = as_texts(SERVICES[service].get("environment", {}))
     return config.load_as(AllSettings, None, environ).settings
+
+
+def as_texts(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of fnm-bus in a service's environment."""
+    pairs = environment.items()
+    return {name: str(value) for name, value in pairs if name.startswith("FNM_BUS_")}
 
 
 def test_the_file_is_as_the_compose_specification_says() -> None:
@@ -193,6 +196,17 @@ def test_the_health_check_asks_where_the_programs_serve() -> None:
 def test_the_policy_is_one() -> None:
     path = SERVICES["mitigator"]["volumes"][0].split(":")[0]
     assert policy_file.load(ROOT / path).rules
+
+
+def test_the_enforcers_allow_the_own_networks_of_the_policy() -> None:
+    path = SERVICES["mitigator"]["volumes"][0].split(":")[0]
+    own = policy_file.load(ROOT / path).limits.own_networks
+    for service in ("exabgp", "nftables"):
+        live = {**SERVICES[service]["environment"], "FNM_BUS_DRY_RUN": "false"}
+        settings = config.load_as(AllSettings, None, as_texts(live)).settings
+        allowed = allowed_networks(settings)
+        assert allowed is not None
+        assert sorted(map(str, allowed)) == sorted(map(str, own)), service
 
 
 def test_both_ends_of_the_session_agree() -> None:

@@ -96,6 +96,7 @@ def test_a_thread_that_fails_is_unhealthy_until_it_reads_again(
     assert found.offset == 7
     wait_until(lambda: follower.healthy, 10, "a thread that reads")
     assert script.opened == 2
+    assert follower.restarts == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -118,6 +119,7 @@ def test_kafka_that_is_unreachable_is_no_fault_of_the_thread(
     script.items.put(record(7))
     assert [it.offset for it in taken(follower, 1)] == [7]
     assert follower.healthy
+    assert follower.restarts == 0
 
 
 def test_the_end_of_the_topic_is_reported_once(

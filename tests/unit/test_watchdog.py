@@ -83,9 +83,12 @@ def test_without_any_known_end_the_bound_holds() -> None:
 def test_it_is_said_why() -> None:
     assert due(known({A.key: 100.0}, 50.0), 110.0, GRACE, readable=True) == {
         A.key: "its lease ended 10 s ago",
-        B.key: "no lease is known of it for 60 s",
+        B.key: "no lease for 60 s",
     }
-    assert "no snapshot" in due(known(None, 0.0), 999.0, GRACE, readable=False)[A.key]
+    assert (
+        "no readable snapshot"
+        in due(known(None, 0.0), 999.0, GRACE, readable=False)[A.key]
+    )
 
 
 def test_what_does_not_stand_is_forgotten() -> None:

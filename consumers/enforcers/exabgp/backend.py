@@ -1,8 +1,8 @@
 """ExaBGP: blackholes and FlowSpec rules for a BGP neighbor.
 
 This is one side of it, and runs in a process that ExaBGP starts; `config` starts
-ExaBGP. A route stands until it is withdrawn or ExaBGP ends, whoever has died; the
-watchdog withdraws what this process leaves standing.
+ExaBGP. A route stays until it is withdrawn or ExaBGP ends, whichever process has died;
+the watchdog withdraws what this process does not.
 """
 
 import logging
@@ -25,7 +25,7 @@ from consumers.settings import ExabgpSettings
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
-"""So many of the refused are named in an error."""
+"""How many of the refused measures an error names."""
 
 
 class ExabgpBackend:
@@ -61,7 +61,7 @@ class ExabgpBackend:
 
     @property
     def neighbor(self) -> Neighbor | None:
-        """The BGP session; None before ExaBGP has said something of it."""
+        """The BGP session; None before ExaBGP has reported it."""
         return self._session.neighbor
 
     @property
@@ -70,7 +70,7 @@ class ExabgpBackend:
         return self._session.gone
 
     def open(self, when_gone: Callable[[], None] | None = None) -> None:
-        """Begin to read what ExaBGP says; it waits, with all routes, if nobody does.
+        """Begin to read ExaBGP's output; without a reader all of ExaBGP stops.
 
         The first question does this, too. A process that may never ask one (it only
         pretends) has to begin itself, and so does one that wants to end with ExaBGP.
@@ -91,9 +91,9 @@ class ExabgpBackend:
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
         """Announce routes; one with other attributes replaces the one that stands.
 
-        When some cannot be said the rest are announced. While the session is down
-        nothing is: what ExaBGP is told then and told otherwise before the session is
-        up may reach the neighbor nevertheless, and stay.
+        Unsupported measures do not keep the others from being announced. While the
+        session is down nothing is announced: such a route may reach the neighbor
+        later, although it was withdrawn meanwhile, and stay.
 
         Raises:
             UnsupportedMeasure: some can never be announced; all the others are.
@@ -139,14 +139,16 @@ class ExabgpBackend:
             try:
                 measure, standing = listing.listed(line)
             except ValueError as exc:
-                log.warning("a route that is not ours stands: %s: %.300r", exc, line)
+                log.warning(
+                    "ExaBGP announces a route that is not ours: %s: %.300r", exc, line
+                )
                 continue
             found[measure] = standing
         self._forms = {it.key: standing.form for it, standing in found.items()}
         return found
 
     def close(self) -> None:
-        """Stop reading; what stands stays, and ExaBGP starts this process again."""
+        """Stop reading; routes stay, and ExaBGP starts this process again."""
         self._session.close()
 
     def _do(self, texts: Sequence[str]) -> None:

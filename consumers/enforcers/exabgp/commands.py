@@ -1,10 +1,10 @@
 """Measures as ExaBGP's commands.
 
-`done` is also ExaBGP's answer to much that it did not do, so everything is checked
-before it is said. The form of a measure is the text of its route's attributes. A route
-is withdrawn with the attributes that it was announced with: ExaBGP keeps what is to be
-sent in a queue for each set of attributes and not in order, and a withdrawal in another
-queue may overtake the announcement and leave a route that no listing shows.
+ExaBGP answers `done` also to commands that it did not carry out, so every value is
+checked before it is sent. The form of a measure is the text of its route's attributes.
+A route is withdrawn with the attributes that it was announced with: ExaBGP keeps what
+is to be sent in a queue for each set of attributes and not in order, and a withdrawal
+in another queue may overtake the announcement and leave a route that no listing shows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

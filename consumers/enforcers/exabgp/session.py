@@ -27,7 +27,7 @@ _HELLO: Final = f"reset\n{neighbor.ASK}\n".encode("ascii")
 """Drops what a predecessor had asked for, and asks for what nobody else asks for."""
 _F_SETPIPE_SZ: Final = 1031
 _PIPE: Final = 1 << 20
-"""Bytes for what ExaBGP tells while this process is stopped: 3,000 news."""
+"""Bytes that ExaBGP may write while this process is stopped: 3,000 events."""
 _STEP: Final = 0.02
 """Seconds between two looks at what is being sent."""
 _SLICE: Final = select.PIPE_BUF
@@ -43,7 +43,7 @@ anything to send."""
 
 
 class ExabgpExited(BackendError):
-    """ExaBGP has ended, and its routes with it; this process has nothing to do."""
+    """ExaBGP has ended, and its routes with it; this process has no work left."""
 
     retryable = False
 
@@ -58,7 +58,7 @@ class Session:
 
     Attributes:
         gone: set when ExaBGP has ended.
-        neighbor: the BGP session, once ExaBGP has said something of it.
+        neighbor: the BGP session, once ExaBGP has reported it.
     """
 
     def __init__(self, reading: int, writing: int, patience: float = 10.0) -> None:
@@ -98,8 +98,8 @@ class Session:
 
         Raises:
             ExabgpExited: ExaBGP has ended.
-            BackendError: it refused a command, or says nothing. What it was given may
-                still be done.
+            BackendError: it refused a command, or does not answer. It may still carry
+                out what it was given.
         """
         self.open()
         earlier = len(self._asked)
@@ -168,7 +168,7 @@ class Session:
             calm = calm + 1 if found.sent == last else 1
             last = found.sent
             if now() > end:
-                raise BackendError(f"ExaBGP is sending for more than {_BUSY:g} s")
+                raise BackendError(f"ExaBGP has been sending for {_BUSY:g} s")
             if calm == 1:
                 self.gone.wait(_STEP)
 
@@ -211,7 +211,7 @@ class Session:
         return line
 
     def _silent(self) -> BackendError:
-        return BackendError(f"ExaBGP says nothing for {self._patience:g} s")
+        return BackendError(f"ExaBGP has not answered for {self._patience:g} s")
 
     def _read(self, wake: int, when_gone: Callable[[], None] | None) -> None:
         rest, met = b"", False
@@ -265,4 +265,4 @@ def pipes() -> tuple[int, int]:
 
 
 def _gone() -> ExabgpExited:
-    return ExabgpExited("ExaBGP has ended; what starts it has to start it again")
+    return ExabgpExited("ExaBGP has ended; its service manager has to start it again")

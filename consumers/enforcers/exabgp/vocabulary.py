@@ -1,6 +1,6 @@
 """Values of FlowSpec and of communities in ExaBGP's words, and back.
 
-A measure is named by what it matches. So a value is said only when ExaBGP will list it
+A measure is named by what it matches. So a value is used only when ExaBGP will list it
 in a way that leads back to the same words; else it is refused.
 """
 
@@ -209,7 +209,7 @@ def after(operator: str, term: str) -> str:
 def _protocol(word: str, version: int) -> int:
     number = PROTOCOLS.get(word, int(word) if _DIGITS.fullmatch(word) else None)
     if number is None or number > _U8:
-        raise UnsupportedMeasure(f"protocols: {word} is not known; write its number")
+        raise UnsupportedMeasure(f"protocols: {word} is unknown; write its number")
     (name,) = protocol_words([f"={number}"])
     if name != word:
         raise UnsupportedMeasure(f"protocols: write {name} instead of {word}")
@@ -236,7 +236,8 @@ def _community(text: str) -> tuple[int, ...]:
     most = {_STANDARD: _U16, _LARGE: _U32}.get(len(parts), -1)
     if not all(_DIGITS.fullmatch(it) and int(it) <= most for it in parts):
         raise UnsupportedMeasure(
-            f"communities: {text} is none; write 64500:666 or, large, 64500:1:2"
+            f"communities: {text:.100} is not a community; write 64500:666 or"
+            " 64500:1:2 (large)"
         )
     return tuple(map(int, parts))
 
@@ -248,6 +249,6 @@ def _order(community: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 def _word(field: str, table: Mapping[str, str], word: str) -> str:
     if word not in table:
         raise UnsupportedMeasure(
-            f"{field}: {word} is not known; known: {', '.join(table)}"
+            f"{field}: {word} is unknown; known: {', '.join(table)}"
         )
     return table[word]

@@ -1,8 +1,8 @@
-"""Watchdog: withdraw what the enforcer leaves standing after its end.
+"""Withdraw expired routes that the enforcer did not withdraw.
 
-It is ExaBGP's second API process. It knows of leases by the enforcer's snapshot, and of
-routes by ExaBGP's own listing, so it needs neither the enforcer nor Kafka: it goes on
-while the enforcer hangs, is stopped, or cannot be started.
+The watchdog is ExaBGP's second API process. It reads leases from the enforcer's
+snapshot and routes from ExaBGP's listing. It needs neither the enforcer nor Kafka, so
+it works while the enforcer hangs, is stopped, or cannot be started.
 """
 
 import logging
@@ -96,9 +96,9 @@ def due(
         elif it.since is not None:
             alone = now - it.since
             if readable and alone > grace:
-                found[key] = f"no lease is known of it for {alone:.0f} s"
+                found[key] = f"no lease for {alone:.0f} s"
             elif not readable and alone > bound + grace:
-                found[key] = f"no snapshot could be read for {alone:.0f} s"
+                found[key] = f"no readable snapshot for {alone:.0f} s"
     return found
 
 
@@ -158,7 +158,7 @@ class Watchdog:
             if stamp == self._stamp:
                 return
             known = snapshot.load(self._path)
-            fault = "" if known else f"{self._path}: there is none"
+            fault = "" if known else f"{self._path}: no such file"
         except OSError as exc:
             stamp, known, fault = None, None, f"{self._path}: {exc.strerror}"
         except SnapshotError as exc:

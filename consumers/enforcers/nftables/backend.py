@@ -32,7 +32,7 @@ from fnm_bus.errors import ConfigError
 _ANSWER: Final = 60.0
 """Seconds for one call of nft; 10,000 hosts take less than one."""
 _SHOWN: Final = 5
-"""So many of the refused are named in an error."""
+"""How many of the refused measures an error names."""
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _NO_TABLE: Final = "Error: No such file or directory"
 
@@ -130,7 +130,7 @@ class NftablesBackend:
         raise self._failed(said)
 
     def close(self) -> None:
-        """Do nothing: nothing is open, and what stands stays until its end."""
+        """Do nothing: nothing is open, and drops stay until their ends."""
 
     def _put(self, lines: Mapping[Network, str], priority: int | None) -> list[str]:
         """Run the lines; return what was refused, with reasons.
@@ -207,7 +207,7 @@ class NftablesBackend:
             why += (
                 f"; table inet {self._table} was made by another program or with other"
                 f" settings: `nft delete table inet {self._table}` removes it and all"
-                " that stands in it"
+                " that it drops"
             )
         return BackendError(f"{shlex.join(self._command)}: {why}")
 
@@ -229,7 +229,7 @@ def _command(settings: NftablesSettings) -> Sequence[str]:
 
 def _said(ended: "subprocess.CompletedProcess[bytes]") -> str:
     text = ended.stderr.decode(errors="replace").strip()
-    return text or f"it ended with status {ended.returncode} and said nothing"
+    return text or f"exit status {ended.returncode} without a message"
 
 
 def _first(said: str) -> str:

@@ -8,6 +8,7 @@ from consumers.policy import guardrails
 from consumers.policy.file.problems import Key, Problem
 from consumers.policy.file.reach import impossible, unreachable
 from consumers.policy.file.tables import ActionTable, PolicyTables, ThenTable
+from consumers.policy.measures import MAX_MEASURES
 from consumers.policy.model import HOSTGROUP, IGNORE, Limits, Policy
 from consumers.policy.networks import within
 
@@ -81,6 +82,9 @@ def _customers(policy: Policy) -> Iterator[Problem]:
 def _prefixes(
     prefixes: tuple[Network, ...], limits: Limits, path: Key
 ) -> Iterator[Problem]:
+    if len(prefixes) > MAX_MEASURES:
+        text = f"{len(prefixes)} prefixes, allowed are {MAX_MEASURES}"
+        yield Problem(path, text)
     for number, prefix in enumerate(prefixes):
         for text in _refused(prefix, limits, lambda _: True):
             yield Problem((*path, number), f"{text}; it would always be refused")

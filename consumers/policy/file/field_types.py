@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import Doc
 
-from consumers.mitigation.measure import MAX_RATE, Network
+from consumers.mitigation.measure import MAX_COMMUNITIES, MAX_RATE, Network
+from consumers.policy.event_check import MAX_NAME
 from consumers.policy.facts import CLOSES, OPENS
 from consumers.policy.model import MAX_LEASE, lease_fault
 
@@ -150,7 +151,11 @@ Text = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(ge=0, le=_INT64), Doc("integer, 0 or more")]
 Rate = Annotated[int, Field(ge=1, le=MAX_RATE), Doc("integer, 1 or more")]
 Above = Annotated[int, Field(ge=1, le=_INT64), Doc("integer, 1 or more")]
-Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$"), Doc("text on one line")]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=MAX_NAME),
+    Doc("text on one line"),
+]
 
 Duration = Annotated[
     float,
@@ -178,10 +183,17 @@ Networks = Annotated[
 Communities = Annotated[
     tuple[Annotated[str, AfterValidator(_community)], ...],
     _List,
+    Field(max_length=MAX_COMMUNITIES),
     Doc('list of `"a:b"` (RFC 1997) or `"a:b:c"` (RFC 8092)'),
 ]
 Words = Annotated[
     tuple[Text, ...], _List, _Some, Doc("word or list of words, not empty")
+]
+Enforcers = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=64)], ...],
+    _List,
+    Field(min_length=1, max_length=16),
+    Doc("name or list of names, not empty"),
 ]
 Lowered = Annotated[
     tuple[Annotated[Text, BeforeValidator(_lower)], ...],

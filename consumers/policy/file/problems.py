@@ -75,10 +75,16 @@ def describe(error: ErrorDetails) -> str:
             return str(error["ctx"]["error"])
         case "too_short":
             return top or "wanted at least one value; leave the key out instead"
+        case "too_long" | "string_too_long":
+            return f"wanted at most {error['ctx']['max_length']}{_units(kind)}"
     wanted = _WANTED.get(kind) or error["msg"].removeprefix("Input should be ")
     for theirs, ours in _BOUNDS.items():
         wanted = wanted.replace(theirs, ours)
     return f"wanted {wanted}, got {got:.60}"
+
+
+def _units(kind: str) -> str:
+    return " characters" if kind == "string_too_long" else " values"
 
 
 def _place(path: Key, data: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from consumers.policy.file.field_types import (
     Communities,
     Directions,
     Duration,
+    Enforcers,
     Lease,
     Lowered,
     Name,
@@ -115,7 +116,7 @@ class ActionTable(PolicyTable):
     lease: Lease = Field(
         900.0, description="How long a mitigation holds unless it is renewed."
     )
-    enforcers: Words | None = Field(
+    enforcers: Enforcers | None = Field(
         None,
         description="The enforcers that act: exabgp, nftables, or one of your own."
         " Without it, all that support the measure.",

@@ -65,6 +65,8 @@ def test_a_network_that_was_added_twice_is_removed_twice() -> None:
     with pytest.raises(KeyError):
         affected.remove(network)
     assert affected.covered(4) == 0
+    with pytest.raises(KeyError):
+        affected.remove(ip_network("203.0.113.0/25"))
 
 
 def test_everything_can_be_affected() -> None:

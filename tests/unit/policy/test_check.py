@@ -406,3 +406,12 @@ def test_permissions_of_documents_are_flowspecs_alone(pair: str) -> None:
 
 def test_a_wide_prefix_that_a_rule_names_is_not_a_problem() -> None:
     assert then('action = "blackhole", prefixes = "203.0.113.0/25"') == []
+
+
+def test_a_rule_has_no_more_prefixes_than_measures_of_one_attack() -> None:
+    hosts = [f"203.0.113.{number}" for number in range(256)]
+    assert then(f'action = "blackhole", prefixes = {hosts}') == []
+    hosts.append("2001:db8:1::1")
+    assert then(f'action = "blackhole", prefixes = {hosts}') == [
+        ("rule.0.then.prefixes", "257 prefixes, allowed are 256")
+    ]

@@ -425,3 +425,28 @@ def test_status_updates_of_hosts_have_the_hosts_network() -> None:
 def test_an_empty_rule_has_a_name_of_its_own() -> None:
     event = host_event("partial_block", flow_spec_rules=(FlowSpecRule(),))
     assert facts_of(event)[0].part not in {"", ATTACK}
+
+
+def test_texts_of_refusals_are_printable_and_short() -> None:
+    pointer = "/flow_spec_rules/0/a\x1b[2J\n"
+    extra = {pointer: '"' + "x" * 10**5 + '"', f"{pointer}x": "1"}
+    event = host_event(flow_spec_rules=(flow_rule(),), extra=extra)
+    ((check,),) = (facts_of(event)[0].refused_rules,)
+    assert check.text.isprintable()
+    assert check.text.startswith(r"not understood: a\x1b[2J\n = ")
+    assert check.text.endswith("…, and 1 more")
+    assert 200 < len(check.text) < 250
+
+
+@pytest.mark.parametrize("action", ["partial_block", "partial_unblock"])
+def test_a_document_that_is_refused_has_no_rules_name(action: str) -> None:
+    empty = host_event(action, flow_spec_rules=(FlowSpecRule(),))
+    named = facts_of(empty)[0].part
+    for event in (
+        host_event(action),
+        host_event(action, extra={"/flow_spec_rules": "1"}),
+        host_event(action, flow_spec_rules=(FlowSpecRule(),), extra=DSCP),
+    ):
+        part = facts_of(event)[0].part
+        assert part.startswith("sha256:")
+        assert part != named

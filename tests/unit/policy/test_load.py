@@ -318,6 +318,13 @@ def test_a_wrong_condition_is_reported_with_its_key(pair: str, expected: str) ->
         ("redirect = 64500", "then.redirect: wanted text in quotes, got 64500"),
         ('lease = "4s"', "then.lease: wanted 5 s to 24 h, got 4 s"),
         ('lease = "24h1s"', "then.lease: wanted 5 s to 24 h, got 86401 s"),
+        ('enforcers = ["x", ""]', "then.enforcers: wanted text that is not empty"),
+        (f'enforcers = "{"x" * 65}"', "then.enforcers: wanted at most 64 characters"),
+        (f"enforcers = {['x'] * 17}", "then.enforcers: wanted at most 16 values"),
+        (
+            f"communities = {['64500:1'] * 33}",
+            "then.communities: wanted at most 32 values",
+        ),
         ("lease = inf", "then.lease: wanted 5 s to 24 h, got inf s"),
         ("lease = nan", "then.lease: wanted 5 s to 24 h, got"),
         ("lease = 1e300", "then.lease: wanted 5 s to 24 h, got inf s"),
@@ -370,6 +377,10 @@ def test_a_wrong_action_is_reported_with_its_key(pair: str, expected: str) -> No
         (
             f'{OWN}[[rule]]\nname = "a\\nb"\nthen.action = "notify"',
             'policy.toml: rule "a\\nb": name: wanted text on one line',
+        ),
+        (
+            f'{OWN}[[rule]]\nname = "{"x" * 256}"\nthen.action = "notify"',
+            f'policy.toml: rule "{"x" * 256}": name: wanted at most 255 characters',
         ),
         (f'{OWN}[[rule]]\nname = "x"', 'policy.toml: rule "x": then: is missing'),
         (
@@ -505,5 +516,5 @@ def test_the_digest_names_the_content_and_not_the_spelling() -> None:
 
 def test_the_policy_in_the_documentation_loads() -> None:
     text = (Path(__file__).parents[3] / "docs" / "mitigation.md").read_text()
-    [found] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert [it.name for it in loads(found).rules] == ["large", "rest"]
+    [example] = re.findall(r"```toml\n(own_networks.*?)```", text, re.DOTALL)
+    assert [rule.name for rule in loads(example).rules] == ["large", "rest"]

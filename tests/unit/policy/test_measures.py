@@ -23,7 +23,7 @@ from consumers.mitigation.reason_key import MAX_KEY_BYTES
 from consumers.policy.facts import AttackFacts, facts_of
 from consumers.policy.measures import MAX_MEASURES, PlannedMeasures, plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action
-from fnm_bus.event import FlowMatch, FlowSpecAction, FlowSpecRule, FlowThen
+from fnm_bus.event import Check, FlowMatch, FlowSpecAction, FlowSpecRule, FlowThen
 from fnm_bus.parse import parse
 
 BAN = facts("ban")._replace(protocol="udp")
@@ -317,6 +317,22 @@ def test_an_understood_rule_beside_one_that_is_not_has_its_measure() -> None:
     ]
 
 
+REFUSAL = Check(stage="policy", name="x", code="x", verdict="refuse")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"has_rules": True}, {"refused_rules": (REFUSAL,)}, {"part": "r1"}],
+)
+def test_an_event_about_rules_is_never_about_the_whole_attack(
+    fields: dict[str, Any],
+) -> None:
+    subject: Any = BAN._replace(**fields)
+    plan = planned(subject, any_protocol=True)
+    assert plan == PlannedMeasures((), subject.refused_rules)
+    assert len(planned(BAN).measures) == 1
+
+
 @pytest.mark.parametrize("action", ["partial_block", "partial_unblock"])
 def test_a_partial_block_without_rules_has_no_measure(action: str) -> None:
     (subject,) = facts_of(host_event(action))
@@ -376,6 +392,10 @@ def test_a_prefix_of_length_0_is_the_absent_field(
         ({"destination_prefix": "web"}, "prefix_not_understood"),
         ({"destination_prefix": "203.0.113.7/33"}, "prefix_not_understood"),
         ({"source_prefix": "fe80::1%eth0"}, "prefix_not_understood"),
+        # A mask of zeros is /0 to some and /32 to others.
+        ({"source_prefix": "198.51.100.1/0.0.0.0"}, "prefix_not_understood"),
+        ({"destination_prefix": f"{HOST}/0.0.0.0"}, "prefix_not_understood"),
+        ({"destination_prefix": f"{HOST}/255.255.255.255"}, "prefix_not_understood"),
     ],
 )
 def test_a_part_that_cannot_be_matched_refuses_the_rule(
@@ -501,6 +521,135 @@ def test_a_rate_of_the_policy_has_a_unit() -> None:
     limit = FlowThen(action="rate-limit", rate=125_000)
     (measure,) = planned(acting("rate-limit", rate=7), flowspec_action=limit).measures
     assert measure.then == limit
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [(65_535, 2**32 - 1), (65_536, 65_535), (0, 0)]
+)
+def test_a_route_target_has_32_bits_on_one_side_only(number: int, value: int) -> None:
+    subject = acting("redirect", redirect_target_as=number, redirect_target_value=value)
+    (measure,) = planned(subject, document_redirect=True).measures
+    assert measure.then == FlowThen(
+        action="redirect", redirect_as=number, redirect_value=value
+    )
+
+
+ALLOW = "in the policy's rule would allow it"
+UNSUPPORTED = "is not supported"
+TEXTS: list[tuple[dict[str, Any], str]] = [
+    ({"ttls": (64,)}, "ttls: FlowSpec cannot match it"),
+    ({"destination_prefix": None}, "the rule names no network"),
+    ({"destination_prefix": "0.0.0.0/0"}, "the rule names no network"),
+    ({"destination_prefix": "web"}, "destination_prefix: 'web' is not a network"),
+    ({"source_prefix": "::/0"}, "one prefix is IPv4, the other IPv6"),
+    ({"protocols": ("quic",)}, f'protocols: protocol "quic" {UNSUPPORTED}'),
+    (
+        {"protocols": ("ipv6-icmp",)},
+        'protocols: protocol "ipv6-icmp" does not exist in IPv4',
+    ),
+    ({"tcp_flags": ("psh",)}, f'tcp_flags: TCP flag "psh" {UNSUPPORTED}'),
+    (
+        {"tcp_flags": ("syn|syn",)},
+        'tcp_flags: TCP flags "syn|syn" name one flag twice',
+    ),
+    (
+        {"fragmentation_flags": ("more",)},
+        f'fragmentation_flags: fragmentation flag "more" {UNSUPPORTED}',
+    ),
+    (
+        {
+            "destination_prefix": "2001:db8::/32",
+            "fragmentation_flags": ("dont-fragment",),
+        },
+        "fragmentation_flags: IPv6 has no dont-fragment (RFC 8956)",
+    ),
+    (
+        {"source_ports": tuple(range(100))},
+        "the match has 101 values, allowed are 100",
+    ),
+    ({"action_type": "accept"}, "accept: not enforced"),
+    (
+        {"action_type": "rate-limit"},
+        (
+            "rate-limit: FastNetMon does not document the unit of its rate; write"
+            ' flowspec_action = "rate-limit" and rate (bytes/s) in the policy\'s rule'
+        ),
+    ),
+    (
+        {"action_type": "redirect"},
+        f"redirect: document_redirect = true {ALLOW}",
+    ),
+    (
+        {"destination_prefix": "203.0.113.8/32"},
+        f"the rule is not about the event's target; document_targets = true {ALLOW}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "text"), TEXTS, ids=[text for _, text in TEXTS])
+def test_a_refusal_has_a_text_for_people(part: dict[str, Any], text: str) -> None:
+    (check,) = planned(with_rules(flow_rule(**part))).checks
+    assert (check.name, check.text) == ("flow_spec_rules/0", text)
+
+
+def test_refusals_of_a_whole_document_have_texts() -> None:
+    def refusals(subject: AttackFacts) -> list[tuple[str, str]]:
+        return [(check.name, check.text) for check in planned(subject).checks]
+
+    unknown = BAN._replace(protocol="unknown")
+    allow = "; any_protocol = true would block all protocols"
+    assert refusals(unknown) == [
+        ("protocol", f"the attack's protocol is not in the event{allow}")
+    ]
+    assert refusals(BAN._replace(protocol="")) == refusals(unknown)
+    assert refusals(BAN._replace(protocol="hopopt")) == refusals(unknown)
+    assert refusals(BAN._replace(protocol="quic")) == [
+        ("protocol", f'protocol "quic" {UNSUPPORTED}{allow}')
+    ]
+    assert refusals(BAN._replace(networks=())) == [
+        ("networks", "the event names no network")
+    ]
+    assert refusals(BAN._replace(networks=hosts(300))) == [
+        ("networks", "300 measures for one attack, allowed are 256")
+    ]
+    rules = tuple(flow_rule(source_ports=(port,)) for port in range(257))
+    assert refusals(BAN._replace(rules=rules, has_rules=True)) == [
+        ("flow_spec_rules", "257 measures for one attack, allowed are 256")
+    ]
+    assert refusals(with_rules(*rules)) == [
+        ("flow_spec_rules", "257 Flow Spec rules, allowed are 256")
+    ]
+    assert refusals(facts_of(host_event("partial_block"))[0]) == [
+        ("flow_spec_rules", "a partial block or unblock without Flow Spec rules")
+    ]
+    whole = with_rules(flow_rule(), extra={"/flow_spec_rules": "1"})
+    assert refusals(whole) == [("flow_spec_rules", "the list is not understood")]
+    one = with_rules(flow_rule(), extra={"/flow_spec_rules/0": "7"})
+    assert refusals(one) == [("flow_spec_rules/0", "not understood: the rule = 7")]
+    two = with_rules(
+        flow_rule(), extra={"/flow_spec_rules/0/a": "7", "/flow_spec_rules/0/b": "8"}
+    )
+    assert refusals(two) == [("flow_spec_rules/0", "not understood: a = 7, and 1 more")]
+
+
+def test_an_action_of_the_policy_leaves_no_conflict() -> None:
+    subject = with_rules(flow_rule(), flow_rule(action_type="redirect"))
+    plan = planned(subject, flowspec_action=DISCARD)
+    assert (len(plan.measures), plan.checks) == (1, ())
+
+
+def test_a_redirect_without_a_route_target_has_a_text() -> None:
+    (check,) = planned(acting("redirect"), document_redirect=True).checks
+    assert check.text == "redirect: not a route target"
+
+
+def test_a_rule_that_conflicts_has_a_text() -> None:
+    redirect = flow_rule(
+        action_type="redirect",
+        action=FlowSpecAction(redirect_target_as=64500, redirect_target_value=1),
+    )
+    (check,) = planned(with_rules(flow_rule(), redirect), document_redirect=True).checks
+    assert check.text == "an earlier rule of the document matches the same packets"
 
 
 # Whatever the rule, a measure is valid, and matches no more than the rule.

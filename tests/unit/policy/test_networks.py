@@ -72,3 +72,29 @@ def test_sets_of_equal_networks_are_equal() -> None:
     assert hash(one) == hash(other)
     assert one != NetworkSet([])
     assert one != TREE
+
+
+def test_a_wider_set_contains_many_networks_of_both_families() -> None:
+    hosts = [
+        *ip_network("203.0.113.0/28").subnets(new_prefix=32),
+        *ip_network("::cb00:7100/124").subnets(new_prefix=128),
+    ]
+    halves = [
+        *ip_network("203.0.113.0/28").subnets(new_prefix=29),
+        *ip_network("::cb00:7100/124").subnets(new_prefix=125),
+    ]
+    many = NetworkSet([*hosts, *hosts])
+    assert NetworkSet(halves).contains_all(many)
+    for missing in range(len(halves)):
+        rest = halves[:missing] + halves[missing + 1 :]
+        assert not NetworkSet(rest).contains_all(many)
+
+
+def test_a_network_that_begins_like_a_narrower_one_is_not_contained() -> None:
+    outer = NetworkSet([ip_network("203.0.113.0/29")])
+    whole = ip_network("203.0.113.0/28")
+    assert not outer.contains_all(NetworkSet([whole, whole]))
+    equal = NetworkSet([ip_network("203.0.113.0/29"), ip_network("203.0.113.7/32")])
+    assert outer.contains_all(equal)
+    wider = NetworkSet([whole, ip_network("203.0.113.8/32"), ip_network("::1/128")])
+    assert not outer.contains_all(wider)

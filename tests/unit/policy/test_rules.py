@@ -21,7 +21,13 @@ from consumers.policy.model import (
     Policy,
     Rule,
 )
-from consumers.policy.rules import Decision, customer_of, decide, mismatch
+from consumers.policy.rules import (
+    Decision,
+    customer_of,
+    decide,
+    mismatch,
+    mismatch_code,
+)
 
 BAN = facts("ban")  # 203.0.113.25, 289,104 packets/s, 3,303,012,344 bit/s
 GROUP_BAN = facts("hostgroup-ban")
@@ -114,7 +120,7 @@ def test_all_conditions_have_to_be_met() -> None:
 
 
 def test_an_event_without_a_size_is_neither_large_nor_small() -> None:
-    small = facts("text-mode-ban")  # Community says packets/s only
+    small = facts("text-mode-ban")._replace(bits=None)
     assert mismatch(small, Match(min_pps=1)) == ""
     assert mismatch(small, Match(min_bits=0)) == "bits is not in the event"
     assert mismatch(small, Match(max_bits=10**12)) == "bits is not in the event"
@@ -288,3 +294,53 @@ def test_texts_of_checks_are_short() -> None:
     many = words(*(f"group-{number}" for number in range(1000)))
     (check,) = decided(BAN, rule("a", hostgroups=many)).checks
     assert check.text.endswith("or 995 more")
+
+
+def test_texts_of_checks_are_printable() -> None:
+    subject = BAN._replace(threshold="a\x1b[2J\n")
+    (check,) = decided(subject, rule("a", thresholds=words("x"))).checks
+    assert check.text == r"threshold is a\x1b[2J\n, wanted x"
+    assert check.text.isprintable()
+
+
+def test_five_words_or_networks_are_shown_in_full() -> None:
+    five = words(*"abcde")
+    assert mismatch(BAN, Match(hostgroups=five)).endswith(
+        "wanted a or b or c or d or e"
+    )
+    networks = tuple(ip_network(f"192.0.2.{number}/32") for number in range(5))
+    assert mismatch(BAN, Match(prefixes=networks)).endswith(
+        "192.0.2.3/32, 192.0.2.4/32"
+    )
+
+
+def test_the_code_of_a_mismatch_is_empty_when_all_conditions_are_met() -> None:
+    inside, outside = ip_network("203.0.113.0/24"), ip_network("192.0.2.0/24")
+    assert mismatch_code(BAN, Match(prefixes=(inside,))) == ""
+    assert mismatch_code(BAN, Match(prefixes=(outside,))) == "prefix"
+
+
+def test_the_reason_of_an_outgoing_attack_names_the_remedy() -> None:
+    (check,) = decided(OUTGOING, rule("a", BLACKHOLE)).checks
+    assert check.text == (
+        'the attack is outgoing; a rule that blocks needs direction = "outgoing"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("hostgroup", "hostgroups"),
+        ("direction", "directions"),
+        ("protocol", "protocols"),
+        ("threshold", "thresholds"),
+        ("severity", "severities"),
+    ],
+)
+def test_none_matches_an_event_without_the_value(field: str, key: str) -> None:
+    empty: Any = BAN._replace(**{field: None if field == "hostgroup" else ""})
+    assert mismatch(empty, Match(**{key: words("none")})) == ""
+    present: Any = BAN._replace(**{field: "x"})
+    assert mismatch(present, Match(**{key: words("none")})) == (
+        f"{field} is x, wanted none"
+    )

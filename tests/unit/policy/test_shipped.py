@@ -42,7 +42,7 @@ def shipped() -> dict[str, Policy]:
     (block,) = re.findall(r"```toml\n(own_networks.*?)```", documented, re.DOTALL)
     return {
         "example": load(here / "policy.example.toml"),
-        "demo": load(here / "demo.policy.toml"),
+        "demo": load(here / "demo" / "policy.toml"),
         "stack": load(ROOT / "docker" / "policy.toml"),
         "documentation": loads(block),
     }

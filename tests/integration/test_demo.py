@@ -1,0 +1,144 @@
+"""Demos use their own broker and spool, whatever their caller has configured."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from services.plant import Plant
+from services.untouched import file_state
+
+TOPICS = (
+    "fastnetmon.host.v1",
+    "fastnetmon.hostgroup.v1",
+    "fastnetmon.status.v1",
+    "fastnetmon.mitigation.v1",
+    "fastnetmon.audit.v1",
+)
+
+
+def run(
+    plant: Plant, module: str, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program as in a container of a production stack."""
+    environment = {
+        **os.environ,
+        "FNM_BUS_CONFIG": str(plant.config),
+        "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": plant.bootstrap,
+        "FNM_BUS_SPOOL__DIRECTORY": str(plant.spool.root),
+        "FNM_BUS_SPOOL__FALLBACK": str(plant.fallback.root),
+        "FNM_BUS_DRY_RUN": "false",
+        "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path]),
+        **variables,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=environment,
+        cwd=plant.root,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def topics_of(bootstrap: str) -> set[str]:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    return set(admin.list_topics(timeout=10).topics)
+
+
+def test_the_demo_uses_no_configured_broker_and_no_configured_spool(
+    plant: Plant,
+) -> None:
+    topics, files = topics_of(plant.bootstrap), file_state(plant.root)
+    done = run(plant, "fnm_bus", "demo", "--hosts", "2")
+    assert done.returncode == 0, done.stderr.decode()
+    assert topics_of(plant.bootstrap) == topics
+    assert file_state(plant.root) == files
+
+
+def test_the_demo_ends_with_a_preview_of_its_policy(plant: Plant) -> None:
+    done = run(plant, "fnm_bus", "demo", "--hosts", "4")
+    assert done.returncode == 0, done.stderr.decode()
+    output = done.stdout.decode()
+    for line in (
+        "  start    blackhole|203.0.113.25/32",
+        "  inform   notify|203.0.113.26/32",
+        "  end      blackhole|203.0.113.25/32",
+        "This is a preview: nothing was blocked, and nothing was published.",
+    ):
+        assert line in output.splitlines()
+    # A decision that only informs is no mitigation.
+    assert "start    notify|" not in output
+    started = sum(line.startswith("  start ") for line in output.splitlines())
+    assert started > 0
+
+
+def test_the_preview_refuses_a_configuration_that_no_demo_wrote(plant: Plant) -> None:
+    files = file_state(plant.root)
+    done = run(plant, "consumers", "demo")
+    assert done.returncode == 78
+    assert b"not made by a demo" in done.stderr
+    assert file_state(plant.root) == files
+
+
+@pytest.mark.skipif(shutil.which("bird") is None, reason="BIRD 2 is not installed")
+def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
+    plant: Plant, tmp_path: Path
+) -> None:
+    pytest.importorskip("exabgp")
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    topics, files = topics_of(plant.bootstrap), file_state(plant.root)
+    done = run(
+        plant,
+        "consumers",
+        "demo-bgp",
+        RUNTIME_DIRECTORY=str(runtime),
+        FNM_BUS_CONSUMERS__EXABGP__NEIGHBOR="127.0.0.77",
+        FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT=str(tmp_path / "snapshot.json"),
+        FNM_BUS_CONSUMERS__MITIGATOR__TRANSACTIONAL_ID="production",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert topics_of(plant.bootstrap) == topics
+    assert file_state(plant.root) == files
+    assert b"BIRD has the route" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sign", ["relay ", "Everything runs until"])
+def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
+    tmp_path: Path, sign: str, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fnm_bus", "demo", "--keep", "--hosts", "1"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stderr is not None
+        while not (line := demo.stderr.readline()).startswith(sign):
+            assert line, "the demo ended"
+        [directory] = tmp_path.iterdir()
+        relays = processes(str(directory / "fnm-bus.toml"))
+        assert relays
+        demo.send_signal(number)
+        demo.stderr.read()
+        demo.wait(30)
+    assert not relays & processes("relay")
+    assert list(tmp_path.iterdir()) == []
+
+
+def processes(word: str) -> set[int]:
+    """Return the processes whose command line has *word* in it."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes():
+                found.add(int(path.parent.name))
+    return found

@@ -1,0 +1,113 @@
+"""`fnm-bus-consumer exabgp` from the topics to a neighbor, without a mitigator."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from services.bird import Bird
+from services.crew import Crew, policy
+from services.fetch import Unavailable
+from services.plant import Plant
+
+from fnm_bus.event import Mitigation
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+HOST, OTHER = "203.0.113.7/32", "203.0.113.8/32"
+
+
+@pytest.fixture
+def bird() -> Iterator[Bird]:
+    with TemporaryDirectory(prefix="fnm-") as root:
+        made = Bird(Path(root))
+        try:
+            made.open()
+        except Unavailable as exc:
+            (pytest.fail if CI else pytest.skip)(str(exc))
+        else:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def crew(real_plant: Plant, bird: Bird) -> Iterator[Crew]:
+    made = Crew(
+        real_plant,
+        policy(),
+        "[consumers.exabgp]",
+        f'snapshot = "{real_plant.root}/exabgp.json"',
+        f'neighbor = "{bird.address}"',
+        f"port = {bird.port}",
+        "watchdog_grace = 1",
+        "reconcile_interval = 1",
+    )
+    yield made
+    made.stop()
+
+
+def want(crew: Crew, prefix: str, lease: float = 300.0) -> None:
+    key = f"blackhole|{prefix}"
+    record = Mitigation(
+        key=key,
+        kind="blackhole",
+        state="wanted",
+        prefix=prefix,
+        lease_ms=round(lease * 1000),
+    )
+    crew.put("mitigation", key.encode(), record)
+    crew.flush()
+
+
+def test_a_pause_reaches_the_neighbor_and_outlives_a_killed_enforcer(
+    crew: Crew, bird: Bird
+) -> None:
+    server = crew.start("exabgp")
+    bird.wait_up()
+    want(crew, HOST)
+    want(crew, "198.18.0.1/32")  # not ours
+    bird.wait_routes(HOST)
+    crew.order("pause")
+    bird.wait_routes()
+    os.kill(_child(server.pid, "--api"), signal.SIGKILL)
+    want(crew, OTHER)
+    crew.until(
+        lambda: len([it for it in crew.audits("started") if "live" in it.text]) == 2,
+        what="another enforcer",
+    )
+    # It has read the topic to its end when it refuses the same record again.
+    crew.until(lambda: _refused(crew) == 2, what="the second refusal")
+    assert bird.count() == 0
+    crew.put(
+        "mitigation",
+        b"pause",
+        Mitigation(key="pause", kind="pause", state="ended", command_offset=1),
+    )
+    crew.flush()
+    bird.wait_routes(HOST, OTHER)
+
+
+def test_a_lease_ends_in_the_neighbor(crew: Crew, bird: Bird) -> None:
+    crew.start("exabgp")
+    bird.wait_up()
+    want(crew, HOST, lease=4)
+    want(crew, OTHER)
+    bird.wait_routes(HOST, OTHER)
+    bird.wait_routes(OTHER)
+
+
+def _refused(crew: Crew) -> int:
+    return sum(it.code == "own_networks" for it in crew.audits("failed"))
+
+
+def _child(parent: int, word: str) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (path / "cmdline").read_bytes().split(b"\0")
+            status = (path / "stat").read_text().rpartition(")")[2].split()
+            if word.encode() in line and int(status[1]) == parent:
+                return int(path.name)
+    raise AssertionError(f"no process with {word}")
