@@ -167,8 +167,8 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:
-        kept = cause_of(narrowed, POLICY)
-        change.recompute(name, _LOST[lost[name]] if name in lost else kept)
+        still = cause_of(narrowed, POLICY)
+        change.recompute(name, _LOST[lost[name]] if name in lost else still)
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 
