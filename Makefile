@@ -11,7 +11,8 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 	--no-emit-index-url --no-emit-find-links
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test lint format mutation bench lock clean
+.PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz lint format mutation bench \
+	lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
@@ -41,6 +42,10 @@ test: $(READY) ## run all tests, against a real Kafka and a real registry
 	  echo "Maven (mvn) is not installed: tests that need a real Kafka or a real" \
 	       "registry are left out, and listed at the end."
 	$(BIN)/pytest
+
+fuzz: $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
+	  tests/unit/mitigator/test_properties.py
 
 lint: $(READY) ## check style, types, imports and generated files
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""From the hook to the neighbor's table, and what the mitigator itself can do.
+"""From the hook to the neighbor's table.
 
 The floor is the same route announced by hand through ExaBGP, in the same run.
 """
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -20,22 +19,7 @@ from report import Row
 
 from consumers.enforcers.backend import DesiredMeasure
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
-from consumers.mitigator.judge import judge
-from consumers.mitigator.lapse import lapse
-from consumers.mitigator.state import State, rebuilt
-from consumers.mitigator.turn import Terms, Turn
-from consumers.policy.facts import facts_of
-from consumers.policy.model import Action, Limits, Match, Policy, Rule
-from fnm_bus.codec import Codec
-from fnm_bus.event import (
-    AttackDetails,
-    FlowMatch,
-    FlowThen,
-    HostEvent,
-    Mitigation,
-    Receipt,
-)
-from fnm_bus.reader import Reader
+from fnm_bus.event import FlowMatch, FlowThen
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 
@@ -44,30 +28,25 @@ if TYPE_CHECKING:
     from services.crew import Crew
 
 _POLICY = """
-[own]
-networks = ["10.0.0.0/8"]
+own_networks = ["10.0.0.0/8"]
 [guardrails]
-share = 1.0
-total = 100_000
-per_minute = 100_000
+max_affected_share = 1.0
+max_active = 100_000
+max_new_per_minute = 400_000
 [[rule]]
 name = "flow"
 match = { prefix = "10.9.0.0/16" }
-then = { outcome = "flowspec" }
+then = { action = "flowspec" }
 [[rule]]
 name = "all"
-then = { outcome = "blackhole" }
+then = { action = "blackhole" }
 """
 _PATIENCE = 120.0
 _THEN = FlowThen(action="discard")
 
 
 def measure(bootstrap: str, *, quick: bool) -> list[Row]:
-    """Return all figures about mitigation."""
-    return [*_chain(bootstrap, quick=quick), *_core(quick=quick)]
-
-
-def _chain(bootstrap: str, *, quick: bool) -> list[Row]:
+    """Return the figures of the whole chain."""
     with ExitStack() as stack:
         crew, bird = stack.enter_context(_town(bootstrap))
         floor, floor_bird = stack.enter_context(_floor())
@@ -110,37 +89,7 @@ def _chain(bootstrap: str, *, quick: bool) -> list[Row]:
         took = _storm(crew, bird, hosts)
         least = _announced(floor.announce, floor_bird, flows)
         rows.append(_many(f"{many} FlowSpec rules at once", took, least, None))
-        return [*rows, _read_again(crew, 100 if quick else 10_000)]
-
-
-def _core(*, quick: bool) -> list[Row]:
-    """Time decisions alone, in this process."""
-    rule = Rule(name="all", match=Match(), action=Action(outcome=BLACKHOLE))
-    from ipaddress import ip_network  # noqa: PLC0415 - used here only
-
-    own = (ip_network("10.0.0.0/8"),)
-    limits = Limits(own=own, share=1.0, total=10**6, per_minute=10**6)
-    terms = Terms(Policy(rules=(rule,), limits=limits, groups={}))
-    state, now = State(own), datetime.now(UTC)
-    count = 500 if quick else 10_000
-    events = [_event(number, now) for number in range(count)]
-    began = time.monotonic()
-    for event in events:
-        turn = Turn(terms, state, now, now)
-        for facts in facts_of(event):
-            judge(turn, facts)
-    rate = count / (time.monotonic() - began)
-    began = time.monotonic()
-    lapse(Turn(terms, state, now, now))
-    looked = time.monotonic() - began
-    return [
-        Row("decisions, each a new mitigation", "mitigator", f"{rate:,.0f}/s"),
-        Row(
-            f"a look at {count:,} leases",
-            "mitigator",
-            f"{looked * 1000:.1f} ms, once a second",
-        ),
-    ]
+        return rows
 
 
 @contextmanager
@@ -203,17 +152,8 @@ def _document(host: str, protocol: str = "udp") -> bytes:
     return (
         f'{{"ip": "{host}", "action": "ban", "alert_scope": "host",'
         f' "attack_details": {{"attack_uuid": "{host}",'
-        f' "attack_protocol": "{protocol}"}}}}'
+        f' "attack_direction": "incoming", "attack_protocol": "{protocol}"}}}}'
     ).encode()
-
-
-def _event(number: int, now: datetime) -> HostEvent:
-    host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-    receipt = Receipt(
-        event_id=str(number), received_at=now, sequence=number + 1, sensor="bench"
-    )
-    details = AttackDetails(attack_uuid=host, total_incoming_pps=number)
-    return HostEvent(receipt=receipt, action="ban", ip=host, attack_details=details)
 
 
 def _until(bird: "Bird", one: Measure) -> float:
@@ -255,43 +195,6 @@ def _all_there(bird: "Bird", wanted: int) -> float:
             raise TimeoutError(f"{bird.count()} routes of {wanted}")
         time.sleep(0.02)
     return time.monotonic()
-
-
-def _read_again(crew: "Crew", count: int) -> Row:
-    """Time reading a wanted state from Kafka, as a mitigator does at its start."""
-    now = datetime.now(UTC)
-    for number in range(count):
-        prefix = f"10.{100 + (number >> 16)}.{number >> 8 & 255}.{number & 255}/32"
-        key = f"blackhole|{prefix}"
-        record = Mitigation(
-            key=key,
-            kind=BLACKHOLE,
-            state="wanted",
-            prefix=prefix,
-            started_at=now,
-            changed_at=now,
-            expires_at=now + timedelta(seconds=900),
-        )
-        crew.put("hostgroup", key.encode(), record)
-        if number % 10_000 == 0:
-            crew.flush()
-    crew.flush()
-    began = time.monotonic()
-    found: dict[str, Mitigation | None] = {}
-    settings = {"bootstrap.servers": crew.plant.bootstrap}
-    topics = [crew.plant.topic("hostgroup")]
-    with Reader(settings, topics, Codec(), from_beginning=True) as reader:
-        while not reader.at_end:
-            for it in reader.read(1.0):
-                if isinstance(it.event, Mitigation):
-                    found[it.event.key] = it.event
-    state = rebuilt(found.items(), ())
-    took = time.monotonic() - began
-    if len(state.mitigations) != count:
-        raise RuntimeError(f"{len(state.mitigations)} of {count} were read")
-    return Row(
-        f"reading {count:,} mitigations at the start", "mitigator", f"{took:.2f} s"
-    )
 
 
 def _latency(what: str, who: str, times: list[float]) -> Row:

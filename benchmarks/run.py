@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import calls
+import decisions
 import mitigation
 import storm
 import throughput
@@ -33,6 +34,7 @@ def main() -> None:
             ("storms", lambda: storm.measure(it, bootstrap, quick=quick)),
             ("throughput", lambda: throughput.rates(it, bootstrap, quick=quick)),
             ("mitigation", lambda: mitigation.measure(bootstrap, quick=quick)),
+            ("decisions", lambda: decisions.measure(bootstrap, quick=quick)),
             ("100,000 files", lambda: throughput.waiting(it, bootstrap, quick=quick)),
         ):
             print(f"{title} …", flush=True)

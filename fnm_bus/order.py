@@ -223,6 +223,6 @@ def _placed(
 
 
 def sequence_at(moment: datetime) -> int:
-    """Return the sequence of a call that starts at *moment* on a clock that is right."""
+    """Return the sequence of a call at *moment*, on a clock that is right."""
     ticks = round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN
     return max(ticks, 0) << PID_BITS

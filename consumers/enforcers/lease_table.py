@@ -113,8 +113,9 @@ class LeaseTable:
         # A record that is read after the end of the topic has just been written.
         self._read_live = self._read_live or self.synced
         lease = min(mitigation.lease_ms / 1000, MAX_LEASE)
-        self._records[key] = WantedRecord(measure_of(mitigation), lease, stamp, now)
-        self._ended.discard(key)
+        measure = measure_of(mitigation)
+        self._records[key] = WantedRecord(measure, lease, stamp, now)
+        self._ended.discard(measure.key)
 
     def end(self, key: str) -> bool:
         """Take a record that ends *key*; return whether anything was known of it."""

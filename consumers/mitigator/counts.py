@@ -1,6 +1,7 @@
 """Counts: how much is active, as far as limits are concerned."""
 
-from collections import Counter, deque
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,7 +19,7 @@ class Counts:
         self._active = 0
         self._by_customer: Counter[str] = Counter()
         self._affected = AffectedAddresses()
-        self._starts: deque[datetime] = deque()
+        self._starts: list[datetime] = []  # in order
 
     def add(self, network: Network | None, customer: str | None) -> None:
         """Count one more active mitigation."""
@@ -40,17 +41,13 @@ class Counts:
 
     def start(self, moment: datetime) -> None:
         """Count that a mitigation became wanted, broker's time."""
-        self._starts.append(moment)
+        insort(self._starts, moment)
 
     def unstart(self, moment: datetime) -> None:
-        """Take the latest `start` at *moment* back."""
-        self._starts.reverse()
-        self._starts.remove(moment)
-        self._starts.reverse()
-
-    def sort(self) -> None:
-        """Put starts in order after records were read in any order."""
-        self._starts = deque(sorted(self._starts))
+        """Take one `start` at *moment* back, if it still counts."""
+        index = bisect_left(self._starts, moment)
+        if self._starts[index : index + 1] == [moment]:
+            del self._starts[index]
 
     def view(self, now: datetime) -> ActiveCounts:
         """Return the counts as limits compare them.
@@ -58,8 +55,7 @@ class Counts:
         Args:
             now: the broker's time.
         """
-        while self._starts and self._starts[0] <= now - _MINUTE:
-            self._starts.popleft()
+        del self._starts[: bisect_right(self._starts, now - _MINUTE)]
         return ActiveCounts(
             active=self._active,
             by_customer=self._by_customer,

@@ -227,7 +227,8 @@ def _suppressed(
     old = before.record
     if demand is None:
         if moment.clock >= before.ends:
-            return Next(_end(old, OPERATOR, "its suppression is over"))
+            over = Cause(text="its suppression is over", ended_because=OPERATOR)
+            return end_record(old, over)
         ends = before.ends
         if cause.closed_lease is not None:
             ends = min(ends, moment.clock + cause.closed_lease)
@@ -242,17 +243,20 @@ def _suppressed(
 def _without_reasons(before: MitigationEntry | None, cause: Cause) -> Next:
     if before is None or before.record.state == ENDED:
         return Next(None)
-    return Next(_end(before.record, cause.ended_because, cause.text, by=cause.by))
+    return end_record(before.record, cause)
 
 
-def _end(old: Mitigation, because: str, text: str, *, by: str = "") -> Mitigation:
-    return replace(
-        old,
-        state=ENDED,
-        ended_because=because,
-        cause=text,
-        by=by or old.by,
-        held_by=(),
-        pending=None,
-        approved=None,
+def end_record(old: Mitigation, cause: Cause) -> Next:
+    """Return the record of a mitigation that ends."""
+    return Next(
+        replace(
+            old,
+            state=ENDED,
+            ended_because=cause.ended_because,
+            cause=cause.text,
+            by=cause.by or old.by,
+            held_by=(),
+            pending=None,
+            approved=None,
+        )
     )

@@ -250,8 +250,6 @@ class Mitigator:
         self._current = message
         change = self._begin(state)
         try:
-            if (place, message.offset() or 0) in self._refused:
-                raise InvalidRecord("Kafka refuses the records that follow from it")
             self._apply(change, journal, message)
             batch.add(change)
         except RegistryError as exc:
@@ -275,6 +273,8 @@ class Mitigator:
     def _apply(
         self, change: Transition, journal: TransactionalJournal, message: Message
     ) -> None:
+        if (place_of(message), message.offset() or 0) in self._refused:
+            raise InvalidRecord("Kafka refuses the records that follow from it")
         event = self.codec.decode(message.value())
         self.metrics.events.labels(message.topic()).inc()
         match event:

@@ -6,6 +6,7 @@ entry, so that an earlier entry put back undoes it.
 
 import heapq
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -25,6 +26,7 @@ _MAX_REMEMBERED: Final = 100_000
 APPROVAL: Final = "approval"
 """Value of `held_by` when a person has to approve."""
 
+Undo = Callable[[], None]
 K = TypeVar("K", ReasonKey, str)
 V = TypeVar("V")
 
@@ -165,9 +167,9 @@ class State:
             )
         return self.ignored.get(key, NEVER)
 
-    def ignore(self, key: ReasonKey, event: LastEvent) -> None:
-        """Remember an event of an attack that has no reason."""
-        _remember(self.ignored, key, event)
+    def ignore(self, key: ReasonKey, event: LastEvent) -> Undo:
+        """Remember an event of an attack that has no reason; return how to undo it."""
+        return _remember(self.ignored, key, event)
 
     def parts(self, key: ReasonKey) -> list[ReasonKey]:
         """Return the holding reasons about single Flow Spec rules of a target."""
@@ -199,16 +201,15 @@ class State:
         for name in sorted(self.waiting, key=self._age_of):
             self.waiting.move_to_end(name)
 
-    def last_report(self, key: ReasonKey) -> str | None:
-        """Return the last text reported about a target, or None."""
-        return self._reported.get(key)
+    def note_report(self, key: ReasonKey, text: str) -> Undo | None:
+        """Remember the last text that was reported about a target.
 
-    def put_report(self, key: ReasonKey, text: str | None) -> None:
-        """Remember the last text reported about a target; None forgets it."""
-        if text is None:
-            self._reported.pop(key, None)
-        else:
-            _remember(self._reported, key, text)
+        Returns:
+            How to undo it; None where the text is the same as the last.
+        """
+        if self._reported.get(key) == text:
+            return None
+        return _remember(self._reported, key, text)
 
     def _age_of(self, name: str) -> tuple[datetime, str]:
         return self.mitigations[name].record.created_at, name
@@ -273,8 +274,21 @@ def _waits(record: Mitigation) -> bool:
     return record.state == PROPOSED and APPROVAL not in record.held_by
 
 
-def _remember(memory: OrderedDict[ReasonKey, V], key: ReasonKey, value: V) -> None:
+def _remember(memory: OrderedDict[ReasonKey, V], key: ReasonKey, value: V) -> Undo:
+    """Store a value at the end of a bounded memory; return how to undo it."""
+    before = memory.get(key)
     memory[key] = value
     memory.move_to_end(key)
-    if len(memory) > _MAX_REMEMBERED:
-        memory.popitem(last=False)
+    full = len(memory) > _MAX_REMEMBERED
+    oldest = memory.popitem(last=False) if full else None
+
+    def undo() -> None:
+        if before is None:
+            del memory[key]
+        else:
+            memory[key] = before
+        if oldest is not None:
+            memory[oldest[0]] = oldest[1]
+            memory.move_to_end(oldest[0], last=False)
+
+    return undo

@@ -71,8 +71,6 @@ def restore(
     for stored in sorted(reasons, key=lambda stored: stored.at):
         if isinstance(stored.record, Reason):
             _restore_reason(context, state, stored.record, stored.at, moment)
-    for counts in state.counts.values():
-        counts.sort()
     return state
 
 
@@ -85,7 +83,10 @@ def recompute_all(change: Transition) -> None:
     state = change.state
     for key, entry in tuple(state.reasons.items()):
         change.set_fallback(key, cause_of(entry.reason))
-    for name, demand in tuple(state.demands.items()):
+    for name in tuple(state.demands):
+        demand = state.demands.get(name)
+        if not demand:
+            continue  # it was a fallback, and what it stood for started
         reason = state.reasons[next(iter(demand))].reason
         change.recompute(name, cause_of(reason))
 
@@ -166,10 +167,8 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:
-        because = lost.get(name)
-        change.recompute(
-            name, _LOST[because] if because else cause_of(narrowed, POLICY)
-        )
+        cause = _LOST[lost[name]] if name in lost else cause_of(narrowed, POLICY)
+        change.recompute(name, cause)
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 
@@ -217,7 +216,7 @@ def _is_subject(state: State, record: Mitigation) -> bool:
     if record.state != WANTED or record.kind == NOTIFY or record.approved is not None:
         return False
     demand = state.demands.get(record.key)
-    return demand is None or any(not terms.fallback for terms in demand.terms())
+    return demand is None or not any(terms.fallback for terms in demand.terms())
 
 
 def _exceeded(

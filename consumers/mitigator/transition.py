@@ -26,7 +26,13 @@ from consumers.mitigation.states import (
 )
 from consumers.mitigator.call_order import LastEvent
 from consumers.mitigator.demand import Demand
-from consumers.mitigator.next_record import Cause, Moment, Next, next_record
+from consumers.mitigator.next_record import (
+    Cause,
+    Moment,
+    Next,
+    end_record,
+    next_record,
+)
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
 from consumers.mitigator.wants import key_of_want
 from consumers.policy import guardrails
@@ -154,12 +160,7 @@ class Transition:
 
     def ignore_attack(self, key: ReasonKey, event: LastEvent) -> None:
         """Remember an event of an attack without a reason, in memory only."""
-        before = self.state.ignored.get(key)
-        self.state.ignore(key, event)
-        if before is None:
-            self._undo.append(lambda: self.state.ignored.pop(key, None) and None)
-        else:
-            self._undo.append(lambda: self.state.ignore(key, before))
+        self._undo.append(self.state.ignore(key, event))
 
     # -- mitigations -----------------------------------------------------------
 
@@ -195,7 +196,7 @@ class Transition:
             before is None or before.record.state != PROPOSED
         )
         if full and self.state.proposals >= MAX_PROPOSALS:
-            self._refuse_proposal(key, before, facts, checks)
+            self._refuse_proposal(key, before, cause, facts, checks)
             return ""
         waited = key in self.state.waiting
         state = self._take(key, before, demand, after, facts, checks)
@@ -253,7 +254,7 @@ class Transition:
         self, facts: AttackFacts, check: Check, checks: tuple[Check, ...] = ()
     ) -> None:
         """Report that an event changes nothing, once in a row for each target."""
-        if self._should_report(facts.reason_key, check.code + check.text):
+        if self._is_news(facts, check.code + check.text):
             self.report(
                 "ignored",
                 check.text,
@@ -273,7 +274,7 @@ class Transition:
     ) -> None:
         """Report that a measure was refused, once in a row for each target."""
         text = f"refused by {refused.name}: {refused.text}"
-        if self._should_report(facts.reason_key, text):
+        if self._is_news(facts, text):
             self.report(
                 "refused",
                 text,
@@ -295,14 +296,12 @@ class Transition:
 
     # -- inside ----------------------------------------------------------------
 
-    def _should_report(self, key: ReasonKey, text: str) -> bool:
+    def _is_news(self, facts: AttackFacts, text: str) -> bool:
         """Return whether *text* differs from the last one reported about a target."""
-        before = self.state.last_report(key)
-        if before == text:
-            return False
-        self.state.put_report(key, text)
-        self._undo.append(lambda: self.state.put_report(key, before))
-        return True
+        undo = self.state.note_report(facts.reason_key, text)
+        if undo is not None:
+            self._undo.append(undo)
+        return undo is not None
 
     def _replace_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
         before = self.state.reasons.get(key)
@@ -361,6 +360,7 @@ class Transition:
         self,
         key: str,
         before: MitigationEntry | None,
+        cause: Cause,
         facts: AttackFacts | None,
         checks: tuple[Check, ...],
     ) -> None:
@@ -374,10 +374,10 @@ class Transition:
         if facts is not None:
             self.refuse(facts, check, (*checks, check), key=key)
         if before is not None and before.record.state != ENDED:
-            ended = replace(before.record, state=ENDED, ended_because="limit")
-            self._write(key, ended, self.moment.clock, self.moment.clock)
+            after = end_record(before.record, cause)
+            self._take(key, before, None, after, facts, checks)
 
-    def _take(  # noqa: PLR0913 - before and after of one mitigation
+    def _take(  # noqa: PLR0913, PLR0917 - before and after of one mitigation
         self,
         key: str,
         before: MitigationEntry | None,
@@ -390,12 +390,14 @@ class Transition:
         assert record is not None  # noqa: S101 - recompute saw to it
         old = before.record if before else None
         if demand is not None and record.state != SUPPRESSED:
-            record = self._with_reasons(key, record, demand, after)
+            record = self._with_reasons(record, demand, after)
         changed = old is None or _content(old) != _content(record)
         if not changed and before is not None:
             due = self._recent_until(before, after, record)
             if due is not None:
-                self._replace_mitigation(key, before._replace(due=due))
+                if due != before.due:
+                    self._replace_mitigation(key, before._replace(due=due))
+                self._report_change(key, old, record, after, facts, checks)
                 return record.state
         revision = (old.revision if old else 0) + changed
         self._write(key, replace(record, revision=revision), after.ends, after.due)
@@ -433,6 +435,7 @@ class Transition:
             expires_at=now + timedelta(seconds=left),
             changed_at=now,
             cause=record.cause[:MAX_TEXT],
+            by=record.by[:_NAME],
             producer_version=__version__,
         )
         if len(msgspec.json.encode(record)) > MAX_RECORD_BYTES:
@@ -453,7 +456,7 @@ class Transition:
         self._starts += 1
 
     def _with_reasons(
-        self, key: str, record: Mitigation, demand: Demand, after: Next
+        self, record: Mitigation, demand: Demand, after: Next
     ) -> Mitigation:
         """Return the record with counts, examples and conflicts."""
         live = pending = dry = 0
@@ -498,7 +501,7 @@ class Transition:
             bits=reason.bits,
         )
 
-    def _report_change(  # noqa: PLR0913 - what an audit record holds
+    def _report_change(  # noqa: PLR0913, PLR0917 - what an audit record holds
         self,
         key: str,
         old: Mitigation | None,

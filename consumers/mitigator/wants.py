@@ -10,7 +10,8 @@ from consumers.mitigator.demand import Terms
 from consumers.policy.model import HOSTGROUP, Action, Policy
 from fnm_bus.event import Effect, Reason, Want
 
-MAX_WANTS_BYTES: Final = 128_000
+MAX_WANTS_BYTES: Final = 120_000
+"""A reason's record has at most 128 kB."""
 _NO_EFFECT: Final = Effect()
 
 

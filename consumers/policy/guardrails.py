@@ -160,8 +160,7 @@ def _own(attacked: Network, limits: Limits) -> Check:
 def _special(attacked: Network) -> Check:
     address = attacked.network_address
     special = (
-        attacked.prefixlen == 0
-        or address.is_unspecified
+        address.is_unspecified  # also 0.0.0.0/0 and ::/0
         or address.is_multicast
         or address.is_loopback
         or address.is_link_local

@@ -7,8 +7,6 @@ from ipaddress import IPv4Network, collapse_addresses
 from typing import Any, Final
 
 import msgspec
-from services.mitigator_harness import OWN, START, MitigatorHarness
-from services.mitigator_model import LIMITS, Claim, Model, includes, rank
 
 from consumers.mitigation.effects import unite
 from consumers.mitigation.measure import measure_of
@@ -16,6 +14,8 @@ from consumers.mitigator.transition import Transition
 from fnm_bus.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
 from fnm_bus.route import Topics
+from services.mitigator_harness import OWN, START, MitigatorHarness
+from services.mitigator_model import LIMITS, Claim, Model, includes, rank
 
 MITIGATION_BYTES: Final = 8_000
 REASON_BYTES: Final = 128_000 + 8_000
@@ -74,11 +74,8 @@ def check_nothing_unwanted(model: Model, harness: MitigatorHarness) -> None:
         approved = model.approved.get(key)
         for community in record.communities:
             parts = [c.ends for c in claims if community in c.desire.effect.communities]
-            if not parts:
-                by_person = approved is not None and community in approved.communities
-                assert by_person, f"unwanted: {key} has {community}"
-            else:
-                assert left <= max(parts) + PRECISION, f"unwanted: {key} {community}"
+            assert parts, f"unwanted: {key} has {community}"
+            assert left <= max(parts) + PRECISION, f"unwanted: {key} {community}"
         if all(claim.desire.approval for claim in claims):
             assert approved is not None
             shown = Effect(then=record.then, communities=record.communities)
@@ -100,7 +97,7 @@ def check_nothing_lost(
         The keys for the next step.
     """
     records, safe = mitigations(harness), set()
-    for key in model.keys():
+    for key in sorted(model.keys()):
         claims = model.claims(key, records)
         lasting = [c for c in claims if c.ends > model.now + EARLY]
         live = model.live(key, lasting)
@@ -142,14 +139,14 @@ def check_ended(model: Model, harness: MitigatorHarness) -> None:
         if record.state in {"wanted", "proposed"}:
             assert model.claims(key, records), f"over: {key} is {record.state}"
         elif record.state == "suppressed":
-            _least, most = model.withdrawn[key]
+            _least, most, _lease = model.withdrawn[key]
             assert model.now <= most + PRECISION, f"over: {key} stays suppressed"
 
 
 def check_words(model: Model, harness: MitigatorHarness) -> None:
     """What a person withdrew stays out; a pause masks everything."""
     force = in_force(harness)
-    for key, (least, _most) in model.withdrawn.items():
+    for key, (least, _most, _lease) in model.withdrawn.items():
         assert key not in force, f"word: {key} was withdrawn"
         record = mitigations(harness)[key]
         assert record.state == "suppressed" or model.now >= least, f"word: {key}"
@@ -175,7 +172,9 @@ def check_memory(harness: MitigatorHarness) -> None:
         view = state.active_counts(harness.now, dry_run=dry)
         assert view.active == len(counted), "counts: active"
         for name, number in view.by_customer.items():
-            assert number == sum(r.customer == name for r in counted), "counts: customer"
+            assert number == sum(r.customer == name for r in counted), (
+                "counts: customer"
+            )
         nets = [_network(record) for record in counted]
         affected = sum(n.num_addresses for n in collapse_addresses(filter(None, nets)))
         assert view.affected.covered(4) == affected, "counts: affected"
@@ -260,9 +259,35 @@ class Ledger:
             and abs((records[key].started_at - START).total_seconds() - at) < 0.01
         ]
         for key in self.kinds:
-            if self._kind(model, key, records) == "fallback":
+            claims = model.live(key, model.claims(key, records))
+            if any(claim.desire.fallback for claim in claims):
                 self.kinds[key] = "fallback"
         self.most_starts.append((model.now + MINUTE, most))
+
+    def check_proposals(self, model: Model, harness: MitigatorHarness) -> None:
+        """Half a minute later, what a limit holds is held by a limit."""
+        records, limits = mitigations(harness), model.policy.limits
+        live = {key: record for key, record in records.items() if touches(record)}
+        own = sum(net.num_addresses for net in OWN if net.version == 4)
+        recent = [at for at, _key, _kind in self.starts if at > model.now - MINUTE]
+        for key, record in records.items():
+            if record.state != "proposed" or record.dry_run:
+                continue
+            if "approval" in record.held_by:
+                continue
+            most = [
+                c.max_active
+                for c in model.policy.customers
+                if c.name == record.customer
+            ]
+            same = sum(other.customer == record.customer for other in live.values())
+            networks = [n for r in (record, *live.values()) if (n := _network(r))]
+            assert (
+                len(live) >= limits.max_active
+                or len(recent) >= limits.max_new_per_minute
+                or (most and same >= most[0])
+                or _size(networks) > own * limits.max_affected_share
+            ), f"proposal: no limit holds {key}"
 
     def _kind(self, model: Model, key: str, records: Mapping[str, Mitigation]) -> str:
         claims = model.live(key, model.claims(key, records))
@@ -325,9 +350,7 @@ def picture(harness: MitigatorHarness) -> object:
         dict(state.reasons),
         dict(state.mitigations),
         {
-            name: {
-                (key, demand.terms_of(key), _hold(demand, key)) for key in demand
-            }
+            name: {(key, demand.terms_of(key), _hold(demand, key)) for key in demand}
             for name, demand in state.demands.items()
         },
         set(state.idle),
@@ -338,21 +361,21 @@ def picture(harness: MitigatorHarness) -> object:
         state.paused,
         [
             (
-                counts._active,  # noqa: SLF001 - a picture of all of it
-                dict(counts._by_customer),  # noqa: SLF001
-                counts._affected.covered(4),  # noqa: SLF001
-                counts._affected.covered(6),  # noqa: SLF001
-                sorted(at for at in counts._starts if at > minute),  # noqa: SLF001
+                counts._active,
+                dict(counts._by_customer),
+                counts._affected.covered(4),
+                counts._affected.covered(6),
+                sorted(at for at in counts._starts if at > minute),
             )
             for counts in state.counts.values()
         ],
-        {key: frozenset(value) for key, value in state._parts.items()},  # noqa: SLF001
-        dict(state._reported),  # noqa: SLF001
+        {key: frozenset(value) for key, value in state._parts.items()},
+        dict(state._reported),
     )
 
 
 def _hold(demand: Any, key: Any) -> object:
-    return demand._groups[demand.terms_of(key)].holds[key]  # noqa: SLF001
+    return demand._groups[demand.terms_of(key)].holds[key]
 
 
 def _check_effect(key: str, record: Mitigation, live: list[Claim]) -> None:
@@ -379,5 +402,3 @@ def _network(record: Mitigation) -> IPv4Network | None:
 
 def _size(networks: list[IPv4Network]) -> int:
     return sum(net.num_addresses for net in collapse_addresses(networks))
-
-

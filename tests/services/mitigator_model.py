@@ -20,6 +20,7 @@ from fnm_bus.event import Effect, Event, FlowThen, Mitigation
 WITHIN: Final = 5 * 100 << 23
 """Sequences of five seconds: further apart, they settle the order alone."""
 DAY: Final = 86_400.0
+STATUS: Final = "attack_status"
 LIMITS: Final = frozenset(
     {
         *("max_active", "max_per_customer", "max_new_per_minute"),
@@ -56,6 +57,7 @@ class Wish:
     begun: float = 0.0
     forgotten: float = 0.0
     updates: bool = False
+    is_status: bool = False
 
     @property
     def ends(self) -> float:
@@ -69,6 +71,7 @@ class Last(NamedTuple):
     sequence: int = -1
     attack: str = ""
     closed: bool = False
+    is_status: bool = False
 
 
 class Claim(NamedTuple):
@@ -89,7 +92,8 @@ class Model:
         dry_run: whether nothing is live.
         now: broker's time.
         approved: mitigation's key → the effect that a person approved.
-        withdrawn: mitigation's key → until when it must stay out, at least and at most.
+        withdrawn: mitigation's key → until when it must stay out, at least and at
+            most; the lease of its last reason while there is one, else 0.
         paused: whether a person paused everything.
     """
 
@@ -100,7 +104,7 @@ class Model:
     wishes: dict[ReasonKey, Wish] = field(default_factory=dict)
     ignored: dict[ReasonKey, Last] = field(default_factory=dict)
     approved: dict[str, Effect] = field(default_factory=dict)
-    withdrawn: dict[str, tuple[float, float]] = field(default_factory=dict)
+    withdrawn: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     paused: bool = False
 
     # -- what happens ------------------------------------------------------------
@@ -125,12 +129,13 @@ class Model:
         )
         self.withdrawn.pop(name, None)
 
-    def withdraw(self, name: str) -> None:
-        """Let a person end a mitigation."""
-        self.wishes.pop(own_key(name), None)
+    def withdraw(self, name: str, *, with_order: bool) -> None:
+        """Let a person end a mitigation, and take back the order for it."""
+        if with_order:
+            self.wishes.pop(own_key(name), None)
         self.approved.pop(name, None)
         if any(True for _ in self._claims(name)):
-            self.withdrawn[name] = (0.0, 0.0)
+            self.withdrawn[name] = (0.0, 0.0, 0.0)
 
     def pass_time(self, now: float, *, alive: bool = True) -> None:
         """Let time pass; leases expire where a mitigator sees that."""
@@ -191,14 +196,17 @@ class Model:
             if record is None or record.state != "suppressed":
                 del self.withdrawn[name]
                 continue
-            least, most = self.withdrawn[name]
+            least, most, lease = self.withdrawn[name]
             claims = [claim for _wish, claim in self._claims(name)]
             if claims:
                 last = max(claims, key=lambda claim: claim.ends)
                 # A suppression is written again when a third of its time is used.
                 least = max(least, last.ends + last.lease / 4)
                 most = max(most, *(claim.ends + claim.lease for claim in claims))
-            self.withdrawn[name] = least, most
+            elif lease:  # an unban may have closed it before its end
+                least = min(least, self.now + lease / 4)
+            lease = last.lease if claims else 0.0
+            self.withdrawn[name] = least, most, lease
         for name in list(self.approved):
             record = records.get(name)
             if record is None or record.state in {"ended", "suppressed"}:
@@ -225,11 +233,13 @@ class Model:
         if facts.action not in OPENS | CLOSES:
             return
         key, wish = facts.reason_key, self.wishes.get(facts.reason_key)
-        this = Last(facts.sequence, facts.attack, facts.action in CLOSES)
+        this = _event_of(facts)
         last = self.ignored.get(key, Last())
         if wish is not None:
-            last = Last(wish.sequence, wish.attack, wish.closed)
-        if this.sequence <= last.sequence and not _crossed(this, last):
+            last = Last(wish.sequence, wish.attack, wish.closed, wish.is_status)
+        if this.sequence <= last.sequence and not (
+            _crossed(this, last) or _overtaken(this, last)
+        ):
             return
         if not this.closed:
             self._open(facts, wish, age, behind=behind)
@@ -257,20 +267,21 @@ class Model:
         limits = self.policy.limits
         stale = age > limits.max_event_age or age < -limits.max_clock_skew
         holds = wish is not None and wish.holds
-        if facts.action != "attack_status":
+        if facts.action != STATUS:
             if not stale:
                 self._start(facts, wish)
             elif not holds:
                 self._remember(facts, wish)
             return
+        is_over = self._is_over(facts, wish)
         for key, part in list(self.wishes.items()):
             about = key[:3] == facts.reason_key[:3] and key.part != ATTACK
-            if about and part.holds:
+            if about and part.holds and not is_over and _may_be_same(part, facts):
                 self._renew(facts, key, part)
         if wish is not None and holds:
             if _may_be_same(wish, facts):
                 self._renew(facts, facts.reason_key, wish)
-        elif stale or self._is_over(facts, wish):
+        elif stale or is_over:
             return
         elif wish is not None and not wish.closed and _may_be_same(wish, facts):
             self._renew(facts, facts.reason_key, wish)
@@ -280,7 +291,9 @@ class Model:
     def _is_over(self, facts: AttackFacts, wish: Wish | None) -> bool:
         if wish is None:
             last = self.ignored.get(facts.reason_key)
-            return last is not None and last.closed and last.attack in {"", facts.attack}
+            return (
+                last is not None and last.closed and last.attack in {"", facts.attack}
+            )
         if facts.attack and facts.attack == wish.previous:
             return True
         return wish.closed and (
@@ -290,18 +303,26 @@ class Model:
     def _start(self, facts: AttackFacts, wish: Wish | None) -> None:
         key = facts.reason_key
         made = self._wish_of(facts, wish)
-        if made is None or (not made.desires and wish is None):
-            self.wishes.pop(key, None)
-            self.ignored[key] = Last(
-                facts.sequence, facts.attack, facts.action in CLOSES
+        if made is None and wish is not None:
+            self.wishes[key] = Wish(
+                sequence=max(facts.sequence, wish.sequence),
+                attack=facts.attack,
+                previous=_previous(wish, facts.attack),
+                digest=self.policy.digest,
+                forgotten=self.now + DAY,
+                is_status=facts.action == STATUS,
             )
+        elif made is None or not (made.desires or wish or facts.has_rules):
+            self.ignored[key] = _event_of(facts)
         else:
             self.wishes[key] = replace(made, holds=True)
 
     def _remember(self, facts: AttackFacts, wish: Wish | None) -> None:
         made = self._wish_of(facts, wish)
         if made is not None and made.desires:
-            self.wishes[facts.reason_key] = replace(made, forgotten=self.now + DAY)
+            self.wishes[facts.reason_key] = replace(
+                made, lease=0.0, forgotten=self.now + DAY
+            )
 
     def _wish_of(self, facts: AttackFacts, old: Wish | None) -> Wish | None:
         """Return what the policy makes of an attack; None where it ignores it."""
@@ -321,21 +342,24 @@ class Model:
             if action is not rule.action:
                 plain = facts._replace(rules=(), refused_rules=(), has_rules=False)
             got, bad = self._desires(plain, action, fallback=fallback)
-            desires += got
+            own = {desire.key for desire in desires}
+            desires += [desire for desire in got if desire.key not in own]
             refused = refused or bad
+        name = rule.name
         if not desires and refused and old is not None and old.holds:
-            desires = [*old.desires]
-        updates = facts.action == "attack_status" and facts.part == ATTACK
+            name, desires = old.rule, [*old.desires]
+        updates = facts.action == STATUS and facts.part == ATTACK
         made = Wish(
             sequence=max(facts.sequence, old.sequence if old else 0),
             attack=facts.attack,
             previous=_previous(old, facts.attack),
             desires=tuple(desires),
-            rule=rule.name,
+            rule=name,
             hostgroup=facts.hostgroup,
             digest=self.policy.digest,
             begun=self.now,
             updates=updates,
+            is_status=facts.action == STATUS,
         )
         return replace(made, lease=self._lease(made, updates=updates))
 
@@ -371,7 +395,7 @@ class Model:
 
     def _action(self, wish: Wish, *, fallback: bool = False) -> Action | None:
         rule = next((r for r in self.policy.rules if r.name == wish.rule), None)
-        if rule is None:
+        if rule is None or (fallback and rule.action.when_limited != HOSTGROUP):
             return None
         if fallback or rule.action.action == HOSTGROUP:
             return self.policy.hostgroups.get(wish.hostgroup or "")
@@ -389,9 +413,12 @@ class Model:
             self._start(facts, wish)
             return
         if attack and not wish.desires:
+            if not wish.rule:
+                self._start(facts, wish)
             return
         lease = self._lease(wish, updates=attack)
-        if wish.holds and wish.updates and self.now - wish.begun < lease / 3:
+        soon = self.now - wish.begun < min(lease, wish.lease) / 3
+        if wish.holds and wish.updates and soon:
             return
         self.wishes[key] = replace(
             wish,
@@ -402,6 +429,7 @@ class Model:
             lease=lease,
             begun=self.now,
             updates=True,
+            is_status=attack or wish.is_status,
         )
 
     def _narrowed(self, key: ReasonKey, wish: Wish) -> Wish:
@@ -411,7 +439,9 @@ class Model:
             for desire in desires:
                 action = self._action(wish, fallback=desire.fallback)
                 if action is not None:
-                    lease = min(lease, max(action.lease, self.ban_time))
+                    short = wish.updates and key.part == ATTACK
+                    most = action.lease if short else max(action.lease, self.ban_time)
+                    lease = min(lease, most)
         if desires == wish.desires and left - lease < 0.001:
             return wish
         return replace(
@@ -469,9 +499,9 @@ def _is_held(wish: Wish, records: Mapping[str, Mitigation]) -> bool:
     """Return whether a limit holds one of a wish's own measures."""
     for desire in wish.desires:
         record = None if desire.fallback else records.get(desire.key)
-        if record is not None and record.state == "proposed":
-            if "approval" not in record.held_by:
-                return True
+        held = record is not None and record.state == "proposed"
+        if held and "approval" not in record.held_by:
+            return True
     return False
 
 
@@ -484,6 +514,21 @@ def _crossed(opening: Last, closing: Last) -> bool:
         and opening.attack != closing.attack
         and 0 <= closing.sequence - opening.sequence < WITHIN
     )
+
+
+def _overtaken(closing: Last, last: Last) -> bool:
+    """Return whether a status update of the attack that is closed forked later."""
+    return (
+        closing.closed
+        and last.is_status
+        and closing.attack == last.attack != ""
+        and 0 <= last.sequence - closing.sequence < WITHIN
+    )
+
+
+def _event_of(facts: AttackFacts) -> Last:
+    closes, is_status = facts.action in CLOSES, facts.action == STATUS
+    return Last(facts.sequence, facts.attack, closes, is_status)
 
 
 def _may_be_same(wish: Wish, facts: AttackFacts) -> bool:

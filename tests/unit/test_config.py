@@ -275,7 +275,9 @@ def test_a_ban_time_of_0_gets_an_answer(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load_as(AllSettings, file, {})
     text = str(caught.value)
-    assert text.startswith(f"{file}: consumers.mitigator.fastnetmon_ban_time: wanted more than 0")
+    assert text.startswith(
+        f"{file}: consumers.mitigator.fastnetmon_ban_time: wanted more than 0"
+    )
     assert "never unbans" in text
     assert "such as 3600" in text
 
@@ -283,7 +285,9 @@ def test_a_ban_time_of_0_gets_an_answer(file: Path) -> None:
 @pytest.mark.parametrize("value", ["inf", "1e300", "4294967294", "86401"])
 def test_a_ban_time_is_at_most_a_day(file: Path, value: str) -> None:
     file.write_text(f"[consumers.mitigator]\nfastnetmon_ban_time = {value}")
-    with pytest.raises(ConfigError, match="fastnetmon_ban_time: wanted at most 86400, got"):
+    with pytest.raises(
+        ConfigError, match="fastnetmon_ban_time: wanted at most 86400, got"
+    ):
         config.load_as(AllSettings, file, {})
 
 

@@ -11,6 +11,8 @@ from consumers.mitigation.clock import BrokerClock
 from fnm_bus.event import Mitigation
 
 DAY = 86_400.0
+EPOCH = 1_800_000_000.0
+"""The broker's time when this machine started."""
 
 
 def mitigation(key: str, lease_ms: int, state: str, *, dry: bool) -> Mitigation:
@@ -50,11 +52,11 @@ def test_nothing_is_kept_longer_than_its_latest_lease(
     with mock.patch.object(clock, "now", return_value=now):
         broker = BrokerClock()
         if known:
-            broker.learn(now, now, now + offset)
+            broker.learn(now, now, EPOCH + now + offset)
         table = LeaseTable("memory", frozenset({"blackhole"}), broker)
         for state, key, lease_ms, age, dry in records:
             event = mitigation(key, lease_ms, state, dry=dry)
-            stamp = now + offset - age
+            stamp = EPOCH + now + offset - age
             broker.witness(stamp)
             if state == "tombstone" or not table.concerns(event):
                 table.end(key)
@@ -79,11 +81,11 @@ def test_nothing_is_kept_longer_than_its_latest_lease(
 def test_no_lease_is_longer_than_a_day_however_large_the_number_is() -> None:
     broker = BrokerClock()
     now = clock.now()
-    broker.learn(now, now, 1e9)
+    broker.learn(now, now, EPOCH)
     table = LeaseTable("memory", frozenset({"blackhole"}), broker)
     table.finish()
     key = "blackhole|203.0.113.1/32"
     event = mitigation(key, 2**63 - 1, "wanted", dry=False)
-    table.want(key, event, 1e9, now)
+    table.want(key, event, EPOCH, now)
     assert now + DAY - 5 < table.active_at(now)[key].ends <= now + DAY
     assert table.active_at(now + DAY) == {}

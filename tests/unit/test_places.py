@@ -10,6 +10,8 @@ from fnm_bus.event import FlowMatch, FlowThen, Mitigation
 
 MATCH = 'flowspec|{"destination_prefix":"203.0.113.1/32","protocols":["udp"]}'
 LIMIT = FlowThen(action="rate-limit", rate=125_000)
+STAMP = 1_800_000_000.0
+"""The broker's time of every record, seconds since 1970."""
 DISCARD = FlowThen(action="discard")
 
 
@@ -20,13 +22,11 @@ class Table:
         self.now = 1000.0
         monkeypatch.setattr(clock, "now", lambda: self.now)
         broker = BrokerClock()
-        broker.learn(self.now, self.now, 5000.0)
+        broker.learn(self.now, self.now, STAMP)
         self.table = LeaseTable("exabgp", frozenset({"flowspec"}), broker)
         self.table.finish()
 
-    def want(
-        self, then: FlowThen, place: str, lease: int, *communities: str
-    ) -> None:
+    def want(self, then: FlowThen, place: str, lease: int, *communities: str) -> None:
         record = Mitigation(
             key=mitigation_key(MATCH, place),
             place=place,
@@ -38,7 +38,7 @@ class Table:
             lease_ms=lease * 1000,
         )
         if self.table.concerns(record):
-            self.table.want(record.key, record, 5000.0, self.now)
+            self.table.want(record.key, record, STAMP, self.now)
 
     def actions(self) -> list[FlowThen | None]:
         leases = self.table.active_at(self.now).values()

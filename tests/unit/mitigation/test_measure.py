@@ -90,6 +90,7 @@ VALID = [
     flowspec(FlowThen(action="rate-limit", rate=MAX_RATE)),
     flowspec(FlowThen(action="redirect", redirect_as=65_535, redirect_value=2**32 - 1)),
     flowspec(FlowThen(action="redirect", redirect_as=65_536, redirect_value=65_535)),
+    flowspec(FlowThen(action="redirect", redirect_as=2**32 - 1, redirect_value=0)),
     flowspec(
         source_prefix="198.51.100.0/24",
         protocols=("sctp", "tcp"),
@@ -218,6 +219,70 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
         validate_measure(measure)
     assert str(info.value).startswith(field)
     assert len(str(info.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("measure", "text"),
+    [
+        (plain(kind="divert"), "kind: 'divert' is not a kind of measure"),
+        (plain("0.0.0.0/0"), "prefix: 0.0.0.0/0 is any address"),
+        (plain(then=DISCARD), "flow, then: a blackhole measure has none"),
+        (flowspec(measure={"prefix": HOST}), "prefix: a flowspec measure has none"),
+        (
+            Measure(kind="flowspec", then=DISCARD),
+            "flow: a flowspec measure needs a match",
+        ),
+        (
+            flowspec(destination_prefix=None),
+            "flow: a match needs a destination or source prefix",
+        ),
+        (
+            flowspec(source_prefix="2001:db8::/32"),
+            "flow: one prefix is IPv4, the other IPv6",
+        ),
+        (flowspec(source_ports=[1]), "flow.source_ports: wanted a list of int"),
+        (flowspec(protocols=(1,)), "flow.protocols: wanted a list of str"),
+        (
+            flowspec(source_ports=tuple(range(101))),
+            "flow.source_ports: 101 values, allowed are 100",
+        ),
+        (
+            flowspec(source_ports=(65_536,)),
+            "flow.source_ports: 65536 is not between 0 and 65535",
+        ),
+        (flowspec(None), "then: a flowspec measure needs an action"),
+        (flowspec(FlowThen(action=RATE, rate=True)), "then: wanted numbers"),
+        (
+            flowspec(FlowThen(action=RATE, rate=0)),
+            "then.rate: wanted 1 to 1000000000000 bytes/s",
+        ),
+        (
+            flowspec(FlowThen(action="redirect", redirect_as=1, redirect_value=-1)),
+            "then: 1:-1 is not a route target",
+        ),
+        (
+            flowspec(FlowThen(action="accept")),
+            (
+                "then: wanted discard, rate-limit with rate, or redirect with"
+                " redirect_as and redirect_value, and nothing else"
+            ),
+        ),
+        (
+            plain(communities=("1:2",) * 33),
+            "communities: wanted at most 32",
+        ),
+        (plain(communities=("x",)), "communities: 'x' is not a community"),
+        (plain(communities=("65536:1",)), "communities: 65536:1 is not a community"),
+        (
+            plain(kind="notify", communities=("1:2",)),
+            "communities: a notify measure has none",
+        ),
+    ],
+)
+def test_a_refusal_names_the_fault(measure: Measure, text: str) -> None:
+    with pytest.raises(InvalidRecord) as info:
+        validate_measure(measure)
+    assert str(info.value) == text
 
 
 @pytest.mark.parametrize("key", ["blackhole|203.0.113.8/32", "", 7, "x" * 10**5])

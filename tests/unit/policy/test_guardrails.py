@@ -24,6 +24,7 @@ from consumers.policy.guardrails import (
     worst_verdict,
 )
 from consumers.policy.model import Customer, Limits
+from consumers.policy.networks import within
 from fnm_bus.event import Check, FlowMatch, FlowThen
 
 OWN = ("203.0.113.0/24", "2001:db8:1::/48")
@@ -149,6 +150,11 @@ def test_special_addresses_are_refused_even_if_called_own(prefix: str) -> None:
             "203.0.113.0/28 covers 203.0.113.5/32, which is protected",
         ),
         ("203.0.113.5/32", "203.0.113.5/32", "203.0.113.5/32 is protected itself"),
+        (
+            "2001:db8:1::5/128",
+            "2001:db8:1::/64",
+            "2001:db8:1::5/128 is within 2001:db8:1::/64, which is protected",
+        ),
     ],
 )
 def test_a_refusal_names_the_relation_to_what_is_protected(
@@ -244,21 +250,39 @@ def test_the_refusal_of_a_form_names_the_ipv4_address() -> None:
     )
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_every_form_has_the_address_that_it_was_made_of(number: int) -> None:
+def forms_of(number: int) -> list[int]:
+    """Return the IPv6 forms of an IPv4 address, one for each format."""
     high, low = number >> 16, number & 0xFFFF
-    forms = [
+    local = 0x64FF9B0001 << 80
+    return [
         (0x64FF9B << 96) | number,
         (0x2002 << 112) | (number << 80),
         (0xFFFF << 32) | number,
-        (0x64FF9B0001 << 80) | (high << 64) | (low << 40),
-        (0x64FF9B0001 << 80) | ((number >> 24) << 64) | ((number & 0xFFFFFF) << 32),
-        (0x64FF9B0001 << 80) | (number << 24),
-        (0x64FF9B0001 << 80) | number,
+        local | (high << 64) | (low << 40),
+        local | ((number >> 24) << 64) | ((number & 0xFFFFFF) << 32),
+        local | (number << 24),
+        local | number,
     ]
-    for form in forms:
-        network = IPv6Network((form, 128))
-        assert ip_network((number, 32)) in list(embedded_networks(network))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 128))
+def test_a_network_of_forms_has_the_addresses_of_all_its_forms(
+    number: int, length: int
+) -> None:
+    address = ip_network((number, 32))
+    for form in forms_of(number):
+        network = IPv6Network((form, length), strict=False)
+        assert any(within(address, n) for n in embedded_networks(network))
+    for form in forms_of(number):
+        assert address in list(embedded_networks(IPv6Network((form, 128))))
+
+
+def test_a_network_of_forms_reaches_no_farther() -> None:
+    found = list(embedded_networks(IPv6Network("64:ff9b::192.0.2.0/120")))
+    assert found == [ip_network("192.0.2.0/24")]
+    found = list(embedded_networks(IPv6Network("2002:c000:200::/40")))
+    assert found == [ip_network("192.0.2.0/24")]
+    assert list(embedded_networks(IPv6Network("2001:db8::/32"))) == []
 
 
 @pytest.mark.parametrize(
@@ -385,8 +409,8 @@ def test_the_affected_share_of_the_own_addresses_has_a_limit() -> None:
 
 
 def test_each_address_counts_once_in_the_share() -> None:
-    within = counts("203.0.113.0/26", "203.0.113.7/32", "203.0.113.8/32")
-    assert held(HOST, within, max_affected_share=0.01) == []
+    nested = counts("203.0.113.0/26", "203.0.113.7/32", "203.0.113.8/32")
+    assert held(HOST, nested, max_affected_share=0.01) == []
 
 
 def test_own_networks_that_overlap_count_once_in_the_share() -> None:
@@ -468,8 +492,8 @@ def test_guardrails_that_pass_report_what_they_compared() -> None:
 
 
 def test_refusals_of_the_attacked_side_have_texts() -> None:
-    def texts(measure: Measure, rails: Limits, *named: str) -> list[str]:
-        checks = check_measure(measure, rails, named=networks(*named))
+    def texts(measure: Measure, rails: Limits) -> list[str]:
+        checks = check_measure(measure, rails)
         return [check.text for check in checks if check.verdict == REFUSE]
 
     assert texts(flow(), limits()) == [
@@ -483,16 +507,54 @@ def test_refusals_of_the_attacked_side_have_texts() -> None:
     assert texts(plain("127.0.0.1/32"), special) == [
         "127.0.0.1/32 is unspecified, multicast, loopback, link-local or reserved"
     ]
-    wide = plain("203.0.113.0/25")
-    (check,) = [
-        check
-        for check in check_measure(wide, limits(), named=networks("203.0.113.0/25"))
-        if check.code == "prefix_length"
-    ]
-    assert check.text == "203.0.113.0/25 is named in the policy"
 
 
 def test_a_sensors_clock_that_is_a_little_ahead_is_age_0() -> None:
     now = BAN.received_at - timedelta(seconds=5)
     (check,) = check_age(BAN, now, Limits())
     assert (check.verdict, check.text) == (PASS, "0 s old, allowed 300 s")
+
+
+@pytest.mark.parametrize(
+    ("measure", "named", "text"),
+    [
+        (plain("203.0.113.0/25"), ("203.0.113.0/25",), "{} is named in the policy"),
+        (plain("203.0.113.7/32"), (), "{} is not wider than /32"),
+    ],
+)
+def test_a_width_that_passes_is_a_check(
+    measure: Measure, named: tuple[str, ...], text: str
+) -> None:
+    assert check_measure(measure, limits(), named=networks(*named))[-1] == Check(
+        stage="guardrail",
+        name="min_prefix_length_ipv4",
+        code="prefix_length",
+        verdict=PASS,
+        text=text.format(measure.prefix),
+    )
+
+
+def test_a_match_without_a_network_is_refused_as_one_check() -> None:
+    assert check_measure(flow(), limits()) == (
+        Check(
+            stage="guardrail",
+            name="own_networks",
+            code="no_network",
+            verdict=REFUSE,
+            text="the match names no network, so it would match any traffic",
+        ),
+    )
+
+
+def test_the_form_of_a_protected_address_is_named() -> None:
+    rails = limits(own_networks=("::/1",), protected_prefixes=("192.0.2.53/32",))
+    checks = check_measure(plain("2002:c000:235::/128"), rails)
+    assert "2002:c000:235::/128 is a form of 192.0.2.53/32, which is protected" in [
+        check.text for check in checks
+    ]
+
+
+def test_an_ipv6_measure_that_is_not_a_form_passes_with_a_text() -> None:
+    rails = limits(protected_prefixes=("192.0.2.53/32",))
+    check = check_measure(plain("2001:db8:1::7/128"), rails)[3]
+    assert (check.verdict, check.text) == (PASS, "none of 1 networks is affected")

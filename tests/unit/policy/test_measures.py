@@ -23,7 +23,7 @@ from consumers.mitigation.reason_key import MAX_KEY_BYTES
 from consumers.policy.facts import AttackFacts, facts_of
 from consumers.policy.measures import MAX_MEASURES, PlannedMeasures, plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action
-from fnm_bus.event import FlowMatch, FlowSpecAction, FlowSpecRule, FlowThen
+from fnm_bus.event import Check, FlowMatch, FlowSpecAction, FlowSpecRule, FlowThen
 from fnm_bus.parse import parse
 
 BAN = facts("ban")._replace(protocol="udp")
@@ -315,6 +315,22 @@ def test_an_understood_rule_beside_one_that_is_not_has_its_measure() -> None:
     assert [(check.name, check.code) for check in plan.checks] == [
         ("flow_spec_rules/1", "rule_not_understood")
     ]
+
+
+REFUSAL = Check(stage="policy", name="x", code="x", verdict="refuse")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"has_rules": True}, {"refused_rules": (REFUSAL,)}, {"part": "r1"}],
+)
+def test_an_event_about_rules_is_never_about_the_whole_attack(
+    fields: dict[str, Any],
+) -> None:
+    subject: Any = BAN._replace(**fields)
+    plan = planned(subject, any_protocol=True)
+    assert plan == PlannedMeasures((), subject.refused_rules)
+    assert len(planned(BAN).measures) == 1
 
 
 @pytest.mark.parametrize("action", ["partial_block", "partial_unblock"])
