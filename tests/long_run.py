@@ -322,7 +322,9 @@ class LongRun:
         suspects: dict[str, float] = {}
         for net in routes:
             key = key_of(net)
-            prefix = ip_network(net.split("dst ")[1].split(";")[0] if " " in net else net)
+            prefix = ip_network(
+                net.split("dst ")[1].split(";")[0] if " " in net else net
+            )
             if not any(prefix.subnet_of(own) for own in OWN):  # type: ignore[arg-type]
                 result.violate(f"{net} is outside of the own networks")
             elif isinstance(prefix, IPv4Network) and prefix.overlaps(PROTECTED):

@@ -160,9 +160,13 @@ class BgpLab:
         """Let a long and a short mitigation be in the neighbor's table."""
         self.ban(LONG)
         self.bird.wait_routes(LONG)
+        self.begin_short()
+
+    def begin_short(self) -> None:
+        """Let the short mitigation be in the neighbor's table."""
         self.banned = monotonic()
         self.ban(SHORT)
-        self.bird.wait_routes(LONG, SHORT)
+        self.crew.until(lambda: SHORT in self.bird.routes(), what="the short one")
         self.at = monotonic()
 
     def ban(self, prefix: str) -> None:
@@ -177,6 +181,7 @@ class BgpLab:
         """Wait until the short one is gone, which it has to be by lease and bound."""
         left = self.at + LEASE + bound + SLACK - monotonic()
         self.crew.until(lambda: SHORT not in self.bird.routes(), left, "its end")
+        self.lasted = monotonic() - self.banned
 
     def stands(self, *prefixes: str) -> None:
         """Make sure that the long one, and *prefixes*, are in the neighbor's table."""

@@ -240,7 +240,9 @@ class Fuzz:
         inner = value if isinstance(value, tuple) else ()
         if isinstance(value, msgspec.Struct) and self._rng.random() < 0.8:
             new: Any = self._mutated(value)
-        elif inner and isinstance(inner[0], msgspec.Struct) and self._rng.random() < 0.7:
+        elif (
+            inner and isinstance(inner[0], msgspec.Struct) and self._rng.random() < 0.7
+        ):
             at = self._rng.randrange(len(inner))
             new = (*inner[:at], self._mutated(inner[at]), *inner[at + 1 :])
         else:
@@ -273,11 +275,11 @@ class Fuzz:
                 return tuple(first * (count // 300 or 1))
             case inspect.DictType(key_type=key, value_type=of):
                 size = rng.choice((0, 1, 50))
-                pairs = (
-                    (self._value(key, 2), self._value(of, 2)) for _ in range(size)
-                )
+                pairs = ((self._value(key, 2), self._value(of, 2)) for _ in range(size))
                 return dict(pairs)
             case inspect.StructType(cls=cls, fields=fields):
                 chosen = [it for it in fields if it.required or rng.random() < 0.5]
-                return cls(**{it.name: self._value(it.type, depth + 1) for it in chosen})
+                return cls(
+                    **{it.name: self._value(it.type, depth + 1) for it in chosen}
+                )
         raise TypeError(f"no value for {kind}")
