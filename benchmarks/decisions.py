@@ -181,11 +181,12 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     if missing or stored.unreadable or len(state.active()) != len(made.state.active()):
         raise RuntimeError(f"{len(missing)} reasons differ, {stored.unreadable[:1]}")
     goal = len(made.state.reasons) == _HOSTS
+    megabytes = _size(made) * (_RENEWALS + 1) / 1e6
     return Row(
         f"takeover after an hour of renewals, {what}",
         "mitigator",
         f"{took:.1f} s ({cpu:.1f} s of CPU), of these {read:.1f} s for {count:,}"
-        f" records of {_size(made) * (_RENEWALS + 1) / 1e6:,.0f} MB; {written:,} written",
+        f" records of {megabytes:,.0f} MB; {written:,} written",
         goal=f"<= {_TAKEOVER:g} s" if goal else "",
         met=took <= _TAKEOVER if goal else None,
     )
