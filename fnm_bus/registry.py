@@ -7,6 +7,7 @@ a quarter of a second to import, so it is imported where it is used.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -264,3 +265,36 @@ def _compare(where: str, text: str, full_name: str) -> None:
         raise SchemaError(
             f"{where}: behind it is another schema than {full_name}; it is not pinned"
         )
+
+
+class PausingLookup:
+    """Looks up schemas, and leaves a registry alone that did not answer.
+
+    A request takes seconds to time out. Who reads other topics, too, must not spend
+    them on each record.
+
+    Args:
+        lookup: returns the schema of an id.
+        pause: seconds after a failure in which every lookup fails with its error.
+    """
+
+    def __init__(self, lookup: Callable[[int], str], pause: float) -> None:
+        self._lookup = lookup
+        self._pause = pause
+        self._until = 0.0
+        self._error = ""
+
+    def __call__(self, number: int) -> str:
+        """Return the schema behind an id.
+
+        Raises:
+            RegistryError: the registry does not answer, or did not just now.
+            SchemaError: the registry does not know the id.
+        """
+        if monotonic() < self._until:
+            raise RegistryError(self._error)
+        try:
+            return self._lookup(number)
+        except RegistryError as exc:
+            self._error, self._until = str(exc), monotonic() + self._pause
+            raise

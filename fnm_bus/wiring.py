@@ -21,7 +21,7 @@ from fnm_bus.order import Epochs
 from fnm_bus.pipeline import Pipeline
 from fnm_bus.publish import BRIEF, LASTING, KafkaPublisher, Publisher
 from fnm_bus.quarantine import Quarantine
-from fnm_bus.registry import Registry
+from fnm_bus.registry import PausingLookup, Registry
 from fnm_bus.relay import Relay
 from fnm_bus.route import Topics
 from fnm_bus.settings import Settings
@@ -93,8 +93,12 @@ def codec(settings: Settings) -> Codec:
     return Codec(pinned)
 
 
-def reading_codec(settings: Settings) -> Codec:
+def reading_codec(settings: Settings, pause: float = 0.0) -> Codec:
     """Return the codec of a reader, who looks up what is not pinned.
+
+    Args:
+        settings: the settings.
+        pause: seconds for which a registry that did not answer is not asked again.
 
     Raises:
         SchemaError: there are pins, and they must not be used.
@@ -102,7 +106,9 @@ def reading_codec(settings: Settings) -> Codec:
     there = settings.registry.pins.exists()
     return Codec(
         pins.read(settings.registry.pins) if there else None,
-        None if settings.registry.url is None else registry(settings).schema_of,
+        None
+        if settings.registry.url is None
+        else PausingLookup(registry(settings).schema_of, pause),
     )
 
 

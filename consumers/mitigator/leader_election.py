@@ -5,6 +5,7 @@ time: that one is active, the others stand by. This only decides who tries. What
 two from writing is the fence of the transactional producer.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from time import monotonic
@@ -23,6 +24,11 @@ _BRIEF: Final = {
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "1500",
 }
+_STATISTICS: Final = {"statistics.interval.ms": "2000"}
+_STEADY: Final = "steady"
+"""librdkafka's word for a member that knows what it holds."""
+_ABSENT: Final = 15.0
+"""Seconds without a place in the group from which on that is a problem."""
 _LEAVING = 1.0
 """Seconds to give the place back in; who has none yet just goes."""
 
@@ -46,16 +52,28 @@ class LeaderElection:
             "log_level": "2",
             **(known if classic else {}),
             **settings,
+            **_STATISTICS,
             "group.id": group,
             "enable.auto.commit": "false",
             "auto.offset.reset": "latest",
             "error_cb": self._failed,
+            "stats_cb": self._observe,
         }
         self._topic = topic
         self._consumer: Consumer | None = None
         self._told = self._ruined = False
         self._complaint = ""
+        self._member_at = monotonic()
         self.elected = False
+
+    @property
+    def problem(self) -> str:
+        """Why it can neither be elected nor stand by, or ""."""
+        absent = monotonic() - self._member_at
+        if self._consumer is None or absent < _ABSENT:
+            return ""
+        reason = f": {self._complaint}" if self._complaint else ""
+        return f"no place in the group for {absent:.0f} s: Kafka is away{reason}"
 
     def open(self) -> None:
         """Become a member.
@@ -64,6 +82,7 @@ class LeaderElection:
             ConfigError: librdkafka refuses the settings.
         """
         self._told = self._ruined = False
+        self._member_at = monotonic()
         try:
             self._consumer = Consumer(self._settings)
         except KafkaException as exc:
@@ -112,6 +131,12 @@ class LeaderElection:
         if is_fatal(error):
             self._ruined = True
             self._complain(error)
+
+    def _observe(self, statistics: str) -> None:
+        group = json.loads(statistics).get("cgrp", {})
+        if group.get("state") == "up" and group.get("join_state") == _STEADY:
+            self._member_at = monotonic()
+            self._complaint = ""
 
     def _complain(self, error: KafkaError) -> None:
         if error.str() != self._complaint:

@@ -62,7 +62,8 @@ _TICK: Final = 1.0
 _COMMIT: Final = 5.0
 """Seconds after which offsets are committed although nothing changed."""
 _PAUSE: Final = 1.0
-"""Seconds before the next attempt after a failure."""
+"""Seconds before the next attempt after a failure; twice as many after the next."""
+_MAX_PAUSE: Final = 8.0
 _BACK: Final = timedelta(minutes=10)
 """How far back the first mitigator ever reads; older events start nothing anyway."""
 _MAX_KEY: Final = 1_000
@@ -102,6 +103,9 @@ class Mitigator:
     _broker: BrokerClock = field(default_factory=BrokerClock)
     _breaker: Breaker = field(default_factory=Breaker)
     _single: int = 0
+    _failures: int = 0
+    _election: LeaderElection | None = None
+    _unreadable: dict[Place, str] = field(default_factory=dict)
     _current: Message | None = None
     _refused: set[tuple[Place, int]] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -115,6 +119,7 @@ class Mitigator:
         election = LeaderElection(
             self.settings, f"{self.name}-election", self.topics.command
         )
+        self._election = election
         if not self.once:  # the fence is enough for one that does not stay
             election.open()
             log.info("standing by")
@@ -122,6 +127,7 @@ class Mitigator:
             while not self._stopping.is_set():
                 self.turned_at = monotonic()
                 if not self.once and not election.poll(_POLL):
+                    self.problem = ""  # another one is active
                     continue
                 try:
                     self._lead(election)
@@ -145,17 +151,22 @@ class Mitigator:
 
     def healthy(self) -> bool:
         """Return whether it can do its work now, as the active one or standing by."""
-        return not self.problem
+        return not self._current_problem()
 
     def facts(self) -> Mapping[str, object]:
         """Return what /healthz shows."""
-        return {"active": self.leading, "problem": self.problem}
+        return {"active": self.leading, "problem": self._current_problem()}
+
+    def _current_problem(self) -> str:
+        election = self._election
+        return self.problem or (election.problem if election else "")
 
     def _fail(self, error: Exception) -> None:
         self.metrics.state_reloads.inc()
         self.problem = f"{type(error).__name__}: {error}"[:500]
         log.warning("starting over: %s", self.problem)
-        self._stopping.wait(_PAUSE)
+        self._stopping.wait(min(_PAUSE * 2**self._failures, _MAX_PAUSE))
+        self._failures = min(self._failures + 1, 8)
 
     # -- leading ---------------------------------------------------------------
 
@@ -184,9 +195,7 @@ class Mitigator:
 
     def _take_over(self, journal: TransactionalJournal) -> State:
         """Read the state, and write what differs from what follows from it."""
-        stored = read_state(
-            self.settings, self.topics, self.codec, is_stopping=self._is_stopping
-        )
+        stored = read_state(self.settings, self.topics, is_stopping=self._is_stopping)
         latest = stored.latest()
         if latest is not None:
             self._broker.witness(latest.timestamp())
@@ -229,6 +238,7 @@ class Mitigator:
             if batch or old:
                 committed = monotonic()
                 self._commit(journal, batch)
+                self._failures = 0
             self._single = max(self._single - len(messages), 0)
             if self.once and not messages and not due and journal.caught_up():
                 self.stop()
@@ -255,6 +265,7 @@ class Mitigator:
         except RegistryError as exc:
             change.rollback()
             log.warning("%s: cannot be read now: %s", message.topic(), exc)
+            self._unreadable[place] = str(exc)
             journal.hold(message)
             return
         except (*_NOT_OF_AN_EVENT, ConfigError):
@@ -307,8 +318,9 @@ class Mitigator:
         if second:
             for change in start_waiting(state, begin):
                 batch.add(change)
-            journal.release()
             self._show(state)
+            self._unreadable.clear()  # until it is tried again
+            journal.release()
         return count > 0
 
     def _look_for_refused(self) -> None:
@@ -368,7 +380,9 @@ class Mitigator:
         held = self._breaker.open_places(boottime())
         self.metrics.held_partitions.set(len(held))
         names = ", ".join(f"{topic}/{number}" for topic, number in held)
-        self.problem = f"too many unexpected errors: {names}" if held else ""
+        problems = [f"too many unexpected errors: {names}"] if held else []
+        problems += [f"{topic}: {why}" for (topic, _), why in self._unreadable.items()]
+        self.problem = "; ".join(dict.fromkeys(problems))[:500]
 
 
 def _parts(change: Transition) -> Iterator[Transition]:

@@ -44,6 +44,16 @@ _REFUSED: Final = frozenset(
     }
 )
 """Errors that belong to a record: the same one would be refused again."""
+_UNREADABLE: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - its name
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - its name
+    }
+)
+"""Errors of reading that last until a person acts."""
 
 _CONNECTION: Final = frozenset(
     {"bootstrap", "security", "sasl", "ssl", "enable.ssl", "socket", "broker"}
@@ -154,6 +164,9 @@ class TransactionalJournal:
         Args:
             timeout: seconds to wait while nothing arrives.
             most: messages.
+
+        Raises:
+            TopicRefused: a topic must not be read, or does not exist any more.
         """
         messages: list[Message] = []
         consumer = self._consumer
@@ -165,6 +178,8 @@ class TransactionalJournal:
             error = message.error()
             if error is None:
                 messages.append(message)
+            elif error.code() in _UNREADABLE:
+                raise TopicRefused(f"{message.topic()}: {error.str()}")
             elif not error.retriable():
                 log.warning("reading: %s", error.str())
         rank = {topic: number for number, topic in enumerate(self._topics)}

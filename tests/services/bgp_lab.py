@@ -115,9 +115,10 @@ class BgpLab:
     Args:
         root: a directory with a short path.
         kafka: open.
+        rules: text of the policy; of the short and the long mitigation unless given.
     """
 
-    def __init__(self, root: Path, kafka: CutKafka) -> None:
+    def __init__(self, root: Path, kafka: CutKafka, rules: str = "") -> None:
         self.root = root
         self.kafka = kafka
         self.plant = Plant(root, kafka.bootstrap)
@@ -128,34 +129,44 @@ class BgpLab:
         self.bgp = Cable((self.bird.address, self.bird.port), self.bird.address)
         self.crew = Crew(
             self.plant,
-            policy("blackhole"),
+            rules or policy("blackhole"),
             "[consumers.exabgp]",
             f'snapshot = "{root}/exabgp.json"',
             f"port = {self.bgp.port}",
             f"watchdog_grace = {GRACE}",
             "reconcile_interval = 1",
+            "[consumers]",
+            "metrics_port = 0",
         )
         self.mitigator = self.start_mitigator()
         self.exabgp = self.start_exabgp()
         self.bird.wait_up()
 
-    def start_mitigator(self) -> Server:
+    def start_mitigator(self, *, wait: bool = True, **environment: str) -> Server:
         """Start a mitigator behind its cable; return it when it is active."""
         config = self.kafka.config(self.plant, "mitigator")
-        return self.crew.start("mitigator", FNM_BUS_CONFIG=config)
+        return self.crew.start(
+            "mitigator", wait=wait, FNM_BUS_CONFIG=config, **environment
+        )
 
-    def start_exabgp(self) -> Server:
+    def start_exabgp(self, *, wait: bool = True, **environment: str) -> Server:
         """Start ExaBGP, whose enforcer has a cable of its own."""
         config = self.kafka.config(self.plant, "enforcer")
-        return self.crew.start("exabgp", FNM_BUS_CONFIG=config)
+        return self.crew.start(
+            "exabgp", wait=wait, FNM_BUS_CONFIG=config, **environment
+        )
 
     def begin(self) -> None:
         """Let a long and a short mitigation be in the neighbor's table."""
         self.ban(LONG)
         self.bird.wait_routes(LONG)
+        self.begin_short()
+
+    def begin_short(self) -> None:
+        """Let the short mitigation be in the neighbor's table."""
         self.banned = monotonic()
         self.ban(SHORT)
-        self.bird.wait_routes(LONG, SHORT)
+        self.crew.until(lambda: SHORT in self.bird.routes(), what="the short one")
         self.at = monotonic()
 
     def ban(self, prefix: str) -> None:
@@ -170,6 +181,7 @@ class BgpLab:
         """Wait until the short one is gone, which it has to be by lease and bound."""
         left = self.at + LEASE + bound + SLACK - monotonic()
         self.crew.until(lambda: SHORT not in self.bird.routes(), left, "its end")
+        self.lasted = monotonic() - self.banned
 
     def stands(self, *prefixes: str) -> None:
         """Make sure that the long one, and *prefixes*, are in the neighbor's table."""

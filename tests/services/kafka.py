@@ -15,6 +15,7 @@ from services.process import Server, accepts, free_port, wait_until
 _CLUSTER = base64.urlsafe_b64encode(b"fnm-bus's testing").decode()[:22]
 _HEAP = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _SECONDS = 60.0
+_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 
 
 class Cluster:
@@ -188,6 +189,9 @@ class Cluster:
                 )
             ),
             "inter.broker.listener.name": "PLAINTEXT",
+            # Without rules everything is allowed; a test may forbid something.
+            "authorizer.class.name": _AUTHORIZER,
+            "allow.everyone.if.no.acl.found": "true",
             "log.dirs": self._root / f"data-{number}",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,

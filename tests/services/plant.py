@@ -231,10 +231,11 @@ class Plant:
 
 
 @contextmanager
-def silent() -> Iterator[int]:
+def silent(port: int = 0) -> Iterator[int]:
     """A port that accepts connections and never answers."""
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         listening.listen(64)
         listening.settimeout(0.2)
         done = threading.Event()

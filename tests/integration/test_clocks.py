@@ -1,0 +1,87 @@
+"""Wall clocks that are days wrong, on the mitigator's machine and on the enforcer's.
+
+Leases are counted from the broker's time on a clock that nobody can set.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from services.bgp_lab import ENFORCER, LEASE, LONG, NEW, SHORT, BgpLab
+
+pytestmark = pytest.mark.kafka
+DAYS = ["+3d", "-3d"]
+
+
+@pytest.fixture
+def faketime() -> Iterator[str]:
+    """The library that gives a process another wall clock."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        pytest.skip("faketime is not installed (apt-get install faketime)")
+    yield str(found[0])
+
+
+def wrong(library: str, offset: str) -> dict[str, str]:
+    """Return the environment of a process whose clock is wrong."""
+    return {
+        "LD_PRELOAD": library,
+        "FAKETIME": offset,
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+@pytest.mark.parametrize("offset", DAYS)
+def test_takeover_by_a_mitigator_with_a_wrong_clock(
+    lab: BgpLab, faketime: str, offset: str
+) -> None:
+    before = {key: it.lease_ms for key, it in lab.crew.state().items()}
+    lab.mitigator.kill()
+    lab.mitigator = lab.start_mitigator(**wrong(faketime, offset))
+    lab.ended(ENFORCER)
+    lab.stands()
+    long = f"blackhole|{LONG}"
+    after = lab.crew.state()[long]
+    assert after.state == "wanted"
+    assert 90_000 < after.lease_ms <= before[long]
+    short = lab.crew.state()[f"blackhole|{SHORT}"]
+    assert (short.state, short.ended_because) == ("ended", "lease")
+    # What it starts itself gets the lease of the rule, and expires by it.
+    lab.ban(NEW)
+    lab.same(LONG, NEW)
+    new = lab.crew.state()[f"blackhole|{NEW}"]
+    assert new.lease_ms == 120_000
+    lab.begin_short()
+    lab.ended(ENFORCER)
+    # Its successor has the right clock again.
+    lab.mitigator.kill()
+    lab.mitigator = lab.start_mitigator()
+    lab.stands(NEW)
+    state = lab.crew.state()
+    assert all(
+        90_000 < state[f"blackhole|{it}"].lease_ms <= 120_000 for it in (LONG, NEW)
+    )
+    lab.renew(LONG)
+    lab.stands(NEW)
+
+
+@pytest.mark.parametrize("offset", DAYS)
+def test_an_enforcer_with_a_wrong_clock(
+    lab: BgpLab, faketime: str, offset: str
+) -> None:
+    lab.exabgp.kill()
+    lab.same(seconds=1)
+    lab.exabgp = lab.start_exabgp(**wrong(faketime, offset))
+    lab.bird.wait_up()
+    lab.same(LONG)
+    lab.begin_short()
+    lab.stands(SHORT)
+    lab.ended(ENFORCER)
+    assert lab.lasted >= LEASE - 0.5
+    lab.stands()
+    faults = [it for it in lab.crew.audits("failed") if it.code == "clock_skew"]
+    assert faults, "nobody is told that the clock is wrong"
+    lab.exabgp.kill()
+    lab.exabgp = lab.start_exabgp()
+    lab.bird.wait_up()
+    lab.same(LONG)
