@@ -358,6 +358,7 @@ class Decisions(RuleBasedStateMachine):
                 if value is not None:
                     memory[key] = value  # type: ignore[index]
         else:
+            assert revision == record.revision, f"word: {key} as it was before"
             assert seen == shown, f"word: {key} was approved as it was before"
 
     @precondition(lambda self: mitigations(self.harness))
