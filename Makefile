@@ -70,6 +70,14 @@ endif
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut run
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut results
 
+FUZZ_SECONDS ?= 600
+fuzz: fuzz-mitigator ## search for input that breaks the mitigator, for FUZZ_SECONDS
+fuzz-mitigator: $(READY)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -s tests/integration/test_fuzz_mitigator.py
+
+long-run: $(READY) ## run the whole chain for an hour under fuzzed events and kills
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python tests/long_run.py
+
 bench: $(READY) ## measure against the rivals; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
