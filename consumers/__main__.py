@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from consumers import explaining, people, services
+from consumers import explaining, people, policies, services
 from fnm_bus import __version__
 from fnm_bus.cli.options import complain
 from fnm_bus.errors import FnmBusError
@@ -49,6 +49,7 @@ app.command()(services.nftables)
 app.command()(services.webhook)
 app.command()(services.jsonlines)
 app.add_typer(people.app, name="mitigations")
+app.add_typer(policies.app, name="policy")
 app.command()(explaining.explain)
 app.command()(services.check)
 app.command()(services.demo)

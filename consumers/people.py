@@ -87,8 +87,9 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
         dump(reading.to_json(record))
         return
     for name, value in reading.to_json(record).items():
-        if name != "reasons" and value not in (None, "", [], ()):
-            typer.echo(f"{name:<16} {value}")
+        text = _text(value)
+        if name != "reasons" and text:
+            typer.echo(f"{name:<16} {text}")
     for number, reason in enumerate(record.reasons, start=1):
         who = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
         size = f", {reason.pps} packets/s" if reason.pps is not None else ""
@@ -251,7 +252,8 @@ def _send(
         wiring.reading_codec(settings),
         command,
     )
-    say(f"{answer.what}: {answer.key or ''} {answer.text}")
+    key = answer.key if answer.key and answer.key not in answer.text else ""
+    say(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))
     return 1 if answer.what == "refused" else 0
 
 
@@ -285,6 +287,18 @@ def _check_enforcer(name: str | None) -> None:
 
 def _state(record: "Mitigation") -> str:
     return f"{record.state} (dry)" if record.dry_run else record.state
+
+
+def _text(value: Any) -> str:
+    """Return a field of a record for people; "" for one that is not set."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        parts = ((name, _text(item)) for name, item in value.items())
+        return " ".join(f"{name}={text}" for name, text in parts if text)
+    if value is None or value is False or str(value).startswith("1970-01-01"):
+        return ""
+    return "yes" if value is True else str(value)
 
 
 def _left(record: "Mitigation") -> str:

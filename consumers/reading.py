@@ -11,7 +11,6 @@ from consumers.mitigator.next_record import Moment
 from consumers.mitigator.stored_state import StoredState, read_state
 from consumers.settings import AllSettings
 from fnm_bus import wiring
-from fnm_bus.codec import Codec
 from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
 from fnm_bus.reader import Read, Reader
 
@@ -48,8 +47,7 @@ def read_wanted_state(settings: AllSettings) -> StoredState:
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    # What ends a mitigation depends on no registry.
-    return read_state(wiring.kafka(settings), wiring.topics(settings), Codec())
+    return read_state(wiring.kafka(settings), wiring.topics(settings))
 
 
 def moment_of(stored: StoredState) -> Moment:

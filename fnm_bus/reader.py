@@ -200,21 +200,36 @@ class Reader:
 
 def raw_of(message: Message) -> Read:
     """Return a record as it was found, not decoded."""
-    headers: Any = message.headers() or ()
     return Read(
         message.topic() or "",
         _number(message),
         message.offset() or 0,
-        _time(message.timestamp()[1]),
+        time_of(message.timestamp()[1]),
         message.key(),
-        tuple(headers),
+        _headers(message),
         message.value(),
         None,
         "",
     )
 
 
-def _time(milliseconds: int) -> datetime:
+def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
+    """Return a record's headers; none when one has a name that is no UTF-8.
+
+    confluent-kafka raises SystemError then, and at the next call returns a list that
+    must not be touched: its names are NULL.
+    """
+    try:
+        headers: Any = message.headers() or ()
+    except Exception as exc:  # noqa: BLE001 - a record must not stop its reader
+        log.warning(
+            "%s@%s: headers left out: %s", message.topic(), message.offset(), exc
+        )
+        return ()
+    return tuple(headers)
+
+
+def time_of(milliseconds: int) -> datetime:
     """Return a record's time; its writer may have set any, so it is bounded."""
     return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST))
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import uuid4
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message, Producer
 
@@ -12,6 +13,7 @@ from fnm_bus import __version__
 from fnm_bus.codec import Codec
 from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.event import Audit
+from fnm_bus.route import headers_for
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class AuditPublisher:
                 self._topic,
                 value=self._codec.encode(audit, self._topic),
                 key=(key or self._name).encode(errors="replace"),
+                headers=list(headers_for(audit, self._name, uuid4().hex, audit.at)),
                 on_delivery=delivered,
             )
         except BufferError:

@@ -33,12 +33,15 @@ def build_enforcer(
     kafka, names = wiring.kafka(it), wiring.topics(it)
     # What ends a block depends on no registry.
     codec = TolerantCodec()
+    audit_codec = wiring.independent_codec(it)
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
         wanted_reader=WantedStateReader(kafka, names.mitigation, codec),
         command_reader=CommandReader(kafka, names.command, codec),
-        audit=AuditPublisher(kafka, names.audit, codec, backend.name, broker_clock),
+        audit=AuditPublisher(
+            kafka, names.audit, audit_codec, backend.name, broker_clock
+        ),
         broker_clock=broker_clock,
         path=of.snapshot,
         interval=of.reconcile_interval,

@@ -4,6 +4,7 @@ A group of 65,000 reasons costs as much per change as a group of two.
 """
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -45,7 +46,8 @@ class _Group:
     """The reasons with equal terms, and which of them expires last."""
 
     def __init__(self) -> None:
-        self.holds: dict[ReasonKey, Hold] = {}
+        # Unlike a dict it is quick at its front after many were removed there.
+        self.holds: OrderedDict[ReasonKey, Hold] = OrderedDict()
         self._by_end: list[tuple[float, ReasonKey]] = []
 
     def add(self, key: ReasonKey, hold: Hold) -> None:
@@ -79,7 +81,7 @@ class Demand:
         self.measure = measure
         self.place = place
         self._groups: dict[Terms, _Group] = {}
-        self._terms: dict[ReasonKey, Terms] = {}
+        self._terms: OrderedDict[ReasonKey, Terms] = OrderedDict()
 
     def put(self, key: ReasonKey, terms: Terms, hold: Hold) -> None:
         """Let a reason hold the measure, in place of what it held before."""

@@ -195,9 +195,7 @@ class Mitigator:
 
     def _take_over(self, journal: TransactionalJournal) -> State:
         """Read the state, and write what differs from what follows from it."""
-        stored = read_state(
-            self.settings, self.topics, self.codec, is_stopping=self._is_stopping
-        )
+        stored = read_state(self.settings, self.topics, is_stopping=self._is_stopping)
         latest = stored.latest()
         if latest is not None:
             self._broker.witness(latest.timestamp())

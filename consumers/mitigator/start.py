@@ -323,8 +323,9 @@ def _recompute(
 
 def cause_of(reason: Reason, because: str = SUPERSEDED) -> Cause:
     """Return why a mitigation is computed again that a reason wants."""
+    rule = f": rule {reason.rule}" if reason.rule else ""
     return Cause(
-        text=f"{reason.action} by {reason.sensor or reason.by}: rule {reason.rule}",
+        text=f"{reason.action} by {reason.sensor or reason.by}{rule}",
         ended_because=because,
         hostgroup=reason.hostgroup,
     )

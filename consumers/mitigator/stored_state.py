@@ -1,8 +1,10 @@
 """Stored state: what the reason and mitigation topics hold, decoded and checked."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final, TypeVar
 
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
@@ -17,6 +19,15 @@ from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
 from fnm_bus.route import Topics
+
+log = logging.getLogger(__name__)
+
+_MAX_LEASE_MS: Final = 10 * 366 * 86_400_000
+"""Ten years: longer than any lease, and short enough for every date."""
+_MAX_COUNT: Final = 1 << 62
+"""A revision has room to grow."""
+
+R = TypeVar("R", Reason, Mitigation)
 
 
 @dataclass(slots=True)
@@ -58,7 +69,6 @@ class StoredState:
 def read_state(
     settings: Mapping[str, str],
     topics: Topics,
-    codec: Codec,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> StoredState:
     """Return what both topics hold; nothing is written, no group is joined.
@@ -67,20 +77,44 @@ def read_state(
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
     latest = scan(settings, (topics.reason, topics.mitigation), is_stopping)
-    state = StoredState()
+    state, codec = StoredState(), Codec()  # no registry may keep a block from its end
     for key, raw in latest[topics.reason].items():
-        try:
-            state.reasons.append(Stored(_reason(codec, key, raw), raw.at))
-        except InvalidRecord as exc:
-            state.unreadable.append((key.decode(errors="replace")[:200], str(exc)))
+        reason, fault = _checked(_reason, codec, key, raw)
+        if reason is not None:
+            state.reasons.append(Stored(reason, raw.at))
+        else:
+            state.unreadable.append((key.decode(errors="replace")[:200], fault))
     for key, raw in latest[topics.mitigation].items():
-        try:
-            state.mitigations.append(Stored(_mitigation(codec, key, raw), raw.at))
-        except InvalidRecord as exc:
-            state.unreadable.append((key.decode(errors="replace")[:200], str(exc)))
-            if key == PAUSE.encode():
-                state.mitigations.append(Stored(_unreadable_pause(), raw.at))
+        record, fault = _checked(_mitigation, codec, key, raw)
+        if record is None:
+            state.unreadable.append((key.decode(errors="replace")[:200], fault))
+            record = _unreadable_pause() if key == PAUSE.encode() else None
+        if record is not None:
+            state.mitigations.append(Stored(record, raw.at))
     return state
+
+
+def _checked(
+    check: Callable[[Codec, bytes, Raw], R], codec: Codec, key: bytes, raw: Raw
+) -> tuple[R | None, str]:
+    """Return what a record holds, or None and why that cannot be used."""
+    try:
+        return check(codec, key, raw), ""
+    except MemoryError:
+        raise
+    except InvalidRecord as exc:
+        return None, str(exc)
+    except Exception as exc:  # one record must never stop the others
+        log.exception("%.200r", key)
+        return None, f"unexpected {type(exc).__name__}: {exc!s:.200}"
+
+
+def _check_figures(**figures: int) -> None:
+    """Refuse figures that nobody can count on from: a lease, or what grows by one."""
+    for name, figure in figures.items():
+        most = _MAX_LEASE_MS if name == "lease_ms" else _MAX_COUNT
+        if figure > most:
+            raise InvalidRecord(f"{name}: {figure} is more than {most}")
 
 
 def _reason(codec: Codec, key: bytes, raw: Raw) -> Reason:
@@ -91,6 +125,7 @@ def _reason(codec: Codec, key: bytes, raw: Raw) -> Reason:
         raise InvalidRecord("its key is not the one of its content")
     for want in record.wants:
         validate_measure(measure_of_want(want))
+    _check_figures(lease_ms=record.lease_ms, renewals=record.renewals)
     return record
 
 
@@ -106,6 +141,7 @@ def _mitigation(codec: Codec, key: bytes, raw: Raw) -> Mitigation:
         expected = mitigation_key(measure.key, record.place)
     if record.key != expected or key != expected.encode():
         raise InvalidRecord(f"its key is not the one of its content: {expected}")
+    _check_figures(lease_ms=record.lease_ms, revision=record.revision)
     return record
 
 

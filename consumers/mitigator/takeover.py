@@ -167,8 +167,8 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:
-        cause = _LOST[lost[name]] if name in lost else cause_of(narrowed, POLICY)
-        change.recompute(name, cause)
+        still = cause_of(narrowed, POLICY)
+        change.recompute(name, _LOST[lost[name]] if name in lost else still)
     change.set_fallback(key, cause_of(narrowed, POLICY))
 
 

@@ -393,7 +393,11 @@ class Transition:
             record = self._with_reasons(record, demand, after)
         changed = old is None or _content(old) != _content(record)
         if not changed and before is not None:
-            due = self._recent_until(before, after, record)
+            if facts is None:  # nothing new happened: what began it is still its cause
+                record = replace(record, cause=before.record.cause)
+            # Without reasons nothing else remembers how long a suppression lasts.
+            longer = demand is None and after.ends > before.ends + 1
+            due = None if longer else self._recent_until(before, after, record)
             if due is not None:
                 if due != before.due:
                     self._replace_mitigation(key, before._replace(due=due))

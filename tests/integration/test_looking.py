@@ -47,6 +47,7 @@ LOOKING = {
     ],
     "fnm-bus-consumer explain": ["explain"],
     "fnm-bus-consumer check": ["check"],
+    "fnm-bus-consumer policy check": ["policy", "check"],
     "fnm-bus-consumer demo": ["demo"],
 }
 """Commands that are described as looking, with arguments."""
@@ -82,8 +83,8 @@ ACTING = {
     "fnm-bus-consumer jsonlines",
     "fnm-bus-consumer mitigations add",
     "fnm-bus-consumer mitigations approve",
-    "fnm-bus-consumer mitigations deny",
-    "fnm-bus-consumer mitigations end",
+    "fnm-bus-consumer mitigations reject",
+    "fnm-bus-consumer mitigations withdraw",
     "fnm-bus-consumer mitigations pause",
     "fnm-bus-consumer mitigations resume",
     "fnm-bus-consumer mitigator",

@@ -261,7 +261,7 @@ class Model:
             forgotten=self.now + limits.max_event_age + limits.max_clock_skew + 60,
         )
 
-    def _open(
+    def _open(  # noqa: C901 - the order of questions
         self, facts: AttackFacts, wish: Wish | None, age: float, *, behind: bool
     ) -> None:
         limits = self.policy.limits
@@ -499,8 +499,9 @@ def _is_held(wish: Wish, records: Mapping[str, Mitigation]) -> bool:
     """Return whether a limit holds one of a wish's own measures."""
     for desire in wish.desires:
         record = None if desire.fallback else records.get(desire.key)
-        held = record is not None and record.state == "proposed"
-        if held and "approval" not in record.held_by:
+        if record is None or record.state != "proposed":
+            continue
+        if "approval" not in record.held_by:
             return True
     return False
 

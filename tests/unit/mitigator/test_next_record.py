@@ -288,6 +288,8 @@ def test_suppression_lasts_one_lease_after_the_last_lease() -> None:
     harness = MitigatorHarness(policy(rule(lease=600)), fastnetmon_ban_time=600)
     harness.send("ban")
     harness.command("withdraw", KEY)
+    harness.run(300)
+    harness.send("attack_status")
     harness.restart()
     harness.run(1_190)
     assert harness.mitigation().state == "suppressed"

@@ -291,7 +291,8 @@ def test_lower_limit_leaves_what_a_person_approved() -> None:
     harness.send("ban", "203.0.113.2")
     harness.command("approve", key(2))
     harness.restart(policy(max_active=1, digest="p2"))
-    assert key(2) in harness.wanted()
+    assert harness.wanted() == [key(1), key(2)]
+    assert harness.codes("proposed") == ["max_active"]  # of the ban
 
 
 def test_lower_limit_of_a_customer_applies() -> None:

@@ -210,6 +210,36 @@ HOSTILE = st.text(
 ) | st.sampled_from([WIDE * 255, '"' * 255, "\\" * 255, "é" * 255])
 
 
+def test_record_with_long_names_has_no_examples() -> None:
+    """Examples go first where a record would be too large."""
+    chosen = policy(rule(WIDE * 100, communities=("1:1",), approval=True))
+    harness = MitigatorHarness(chosen)
+    for number in range(5):
+        sensor = f"{number}{WIDE * 250}"
+        harness.send("ban", sensor=sensor, attack_uuid=WIDE * 250, host_group=WIDE)
+    assert harness.mitigation().reasons  # of one reason: it was not written again
+    harness.command("approve", KEY, by=WIDE * 1_000, why=WIDE * 1_000)
+    record = harness.mitigation()
+    assert record.reasons == ()
+    assert (record.live_reasons, record.state) == (5, "wanted")
+    assert size(record) <= MAX_RECORD_BYTES
+
+
+def test_record_of_a_long_match_with_long_texts_has_its_bound() -> None:
+    ports = tuple(range(10_000, 10_096))
+    udp = FlowSpecRule(
+        destination_prefix=f"{HOST}/32",
+        destination_ports=ports,
+        protocols=("udp",),
+    )
+    harness = MitigatorHarness(policy(rule(action="flowspec", approval=True)))
+    harness.send("ban", rules=(udp,), host_group=WIDE * 255)
+    [key] = harness.mitigations
+    harness.command("approve", key, by=WIDE * 1_000, why=WIDE * 1_000)
+    assert harness.wanted() == [key]
+    assert size(harness.mitigation(key)) <= MAX_RECORD_BYTES
+
+
 @settings(
     max_examples=15,
     deadline=None,

@@ -1,0 +1,114 @@
+"""Stored records that nobody can work with are left out, and stop no takeover."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from consumers.mitigation.reason_key import key_of_reason
+from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigator import stored_state
+from consumers.mitigator.stored_state import StoredState, read_state
+from consumers.mitigator.topic_scan import Raw
+from fnm_bus.codec import Codec
+from fnm_bus.event import Mitigation, Reason, Want
+from fnm_bus.route import Topics
+
+PREFIX = "203.0.113.70/32"
+KEY = f"blackhole|{PREFIX}"
+HUGE = 2**63 - 1
+TOPICS = Topics()
+Values = dict[bytes, bytes]
+Reading = Callable[[Values, Values], StoredState]
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """Return a function that reads the state from reasons and mitigations."""
+
+    def read(reasons: Values, mitigations: Values) -> StoredState:
+        now = datetime.now(UTC)
+        latest = {
+            topic: {key: Raw(value, now) for key, value in values.items()}
+            for topic, values in (
+                (TOPICS.reason, reasons),
+                (TOPICS.mitigation, mitigations),
+            )
+        }
+        monkeypatch.setattr(stored_state, "scan", lambda *_: latest)
+        return read_state({}, TOPICS)
+
+    return read
+
+
+def reason(**fields: Any) -> Values:
+    made = Reason(
+        **{
+            "sensor": "fnm1",
+            "scope": "host",
+            "target": "203.0.113.70",
+            "part": "attack",
+            "lease_ms": 60_000,
+            "wants": (Want(kind="blackhole", prefix=PREFIX),),
+            **fields,
+        }
+    )
+    return {key_of_reason(made).encode(): Codec().encode(made, TOPICS.reason)}
+
+
+def mitigation(**fields: Any) -> Values:
+    values = {"key": KEY, "kind": "blackhole", "prefix": PREFIX, "state": WANTED}
+    made = Mitigation(**{**values, "lease_ms": 60_000, **fields})
+    return {made.key.encode(): Codec().encode(made, TOPICS.mitigation)}
+
+
+def test_records_of_our_own_are_read(reading: Reading) -> None:
+    stored = reading(reason(), mitigation(revision=7))
+    assert (len(stored.reasons), len(stored.mitigations)) == (1, 1)
+    assert not stored.unreadable
+
+
+@pytest.mark.parametrize(
+    "fields", [{"lease_ms": HUGE}, {"renewals": HUGE}, {"lease_ms": 2**52}]
+)
+def test_a_reason_with_figures_that_cannot_be_counted_on_is_left_out(
+    reading: Reading, fields: dict[str, int]
+) -> None:
+    stored = reading(reason(**fields), {})
+    assert not stored.reasons
+    assert len(stored.unreadable) == 1
+
+
+@pytest.mark.parametrize("fields", [{"lease_ms": HUGE}, {"revision": HUGE}])
+def test_a_mitigation_with_figures_that_cannot_be_counted_on_is_left_out(
+    reading: Reading, fields: dict[str, int]
+) -> None:
+    stored = reading({}, mitigation(**fields))
+    assert not stored.mitigations
+    assert len(stored.unreadable) == 1
+
+
+def test_a_pause_with_such_a_revision_pauses_and_can_be_ended(reading: Reading) -> None:
+    pause = Mitigation(key=PAUSE, kind=PAUSE, state=WANTED, revision=HUGE)
+    stored = reading({}, {b"pause": Codec().encode(pause, TOPICS.mitigation)})
+    (record,) = stored.records()
+    assert (record.state, record.revision) == (WANTED, 0)
+
+
+def test_a_record_that_names_a_schema_id_needs_no_registry(reading: Reading) -> None:
+    framed = b"\x00\x00\x00\x00\x07garbage"
+    stored = reading({b"[]": framed}, {b"k": framed, **mitigation()})
+    assert len(stored.mitigations) == 1
+    assert len(stored.unreadable) == 2
+
+
+def test_a_record_that_fails_unexpectedly_stops_no_other(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_measure: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(stored_state, "validate_measure", fail)
+    stored = reading(reason(), mitigation())
+    assert len(stored.unreadable) == 2

@@ -1,0 +1,55 @@
+"""A record as it was found, whatever its writer put around its value."""
+
+from typing import Any
+
+import pytest
+
+from fnm_bus.codec import Codec
+from fnm_bus.deadletter import letter_of
+from fnm_bus.reader import decoded, raw_of
+
+
+class Odd:
+    """A message whose header has a name that is no UTF-8.
+
+    confluent-kafka then raises SystemError once, and returns names that are NULL after.
+    """
+
+    def headers(self) -> Any:
+        raise SystemError("returned a result with an exception set")
+
+    def topic(self) -> str:
+        return "t"
+
+    def partition(self) -> int:
+        return 3
+
+    def offset(self) -> int:
+        return 7
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_700_000_000_000
+
+    def key(self) -> bytes:
+        return b"k"
+
+    def value(self) -> bytes:
+        return b"v"
+
+
+def test_headers_that_cannot_be_read_are_left_out() -> None:
+    read = raw_of(Odd())  # type: ignore[arg-type]  # all of it that is used
+    assert (read.topic, read.partition, read.offset, read.key) == ("t", 3, 7, b"k")
+    assert read.value == b"v"
+    assert read.headers == ()
+    assert decoded(read, Codec()).error
+
+
+def test_a_record_with_such_headers_can_become_a_dead_letter() -> None:
+    letter = letter_of(Odd(), "why", 1, "p")  # type: ignore[arg-type]  # as above
+    assert letter.origin_offset == 7
+
+
+def test_a_text_of_headers_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "headers", lambda _self: [("a", b"1"), ("a", None)])
+    assert raw_of(Odd()).headers == (("a", b"1"), ("a", None))  # type: ignore[arg-type]
