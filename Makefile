@@ -15,7 +15,7 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 	long-run lint format mutation bench lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
 
 demo: $(READY) ## show how notifications become events, with a broker of its own
 	$(BIN)/fnm-bus demo

@@ -24,9 +24,7 @@ def wrong(offset: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("offset", DAYS)
-def test_takeover_by_a_mitigator_with_a_wrong_clock(
-    lab: BgpLab, offset: int
-) -> None:
+def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
     before = {key: it.lease_ms for key, it in lab.crew.state().items()}
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator(**wrong(offset))
@@ -58,9 +56,7 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(
 
 
 @pytest.mark.parametrize("offset", DAYS)
-def test_an_enforcer_with_a_wrong_clock(
-    lab: BgpLab, offset: int
-) -> None:
+def test_an_enforcer_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
     lab.exabgp.kill()
     lab.same(seconds=1)
     lab.exabgp = lab.start_exabgp(**wrong(offset))

@@ -6,6 +6,7 @@ FUZZ_SEED draws the same records again.
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -23,7 +24,9 @@ from fnm_bus.event import Audit, Mitigation
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(3_600)]
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
-SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.randrange(1, 2**32)
+SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(
+    1, 2**32
+)
 OWN = ["203.0.113.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
 PROTECTED = "203.0.113.128/28"
 POLICY = f"""
@@ -111,7 +114,7 @@ def crew(real_plant: Plant) -> Iterator[Crew]:
 
 
 def test_it_survives_and_decides(crew: Crew) -> None:
-    print(f"FUZZ_SEED={SEED} FUZZ_SECONDS={SECONDS:.0f}")
+    sys.stdout.write(f"FUZZ_SEED={SEED} FUZZ_SECONDS={SECONDS:.0f}\n")
     hosts = [f"203.0.113.{number}" for number in (*range(1, 64), 128, 135)]
     fuzz = Fuzz(SEED, [*hosts, "2001:db8:1::7", "8.8.8.8"], stored=True)
     settings = {"bootstrap.servers": crew.plant.bootstrap, "linger.ms": "5"}
@@ -148,7 +151,7 @@ def test_it_survives_and_decides(crew: Crew) -> None:
             mitigator.kill()
             mitigator = crew.start("mitigator")
             assert crew.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
-    print(f"records={sent} rounds={rounds}")
+    sys.stdout.write(f"records={sent} rounds={rounds}\n")
     assert rounds
 
 
