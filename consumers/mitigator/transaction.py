@@ -44,6 +44,7 @@ _REFUSED: Final = frozenset(
     }
 )
 """Errors that belong to a record: the same one would be refused again."""
+_PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their names
 _UNREADABLE: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -256,7 +257,8 @@ class TransactionalJournal:
             error, topic = self._refused or (exc.args[0], "")
             if error.code() in _REFUSED:
                 raise RecordsRefused(f"{topic}: {error.str()}") from exc
-            raise Fenced(_reason(error)) from exc
+            where = f"{topic}: " if topic else ""
+            raise Fenced(f"{where}{_reason(error)}") from exc
         self._offsets.clear()
 
     @property
@@ -329,7 +331,7 @@ class TransactionalJournal:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 # The others of the transaction fail because of the one that is refused.
-                if self._refused is None or error.code() in _REFUSED:
+                if self._refused is None or error.code() not in _PURGED:
                     self._refused = error, record.topic
                 return
             kind, stamp = message.timestamp()

@@ -432,10 +432,12 @@ class Transition:
         clock, now = self.moment
         over = record.state == ENDED
         left = 0.0 if over else max(ends - clock, 0.0)
+        # A wanted record without a lease is one that enforcers refuse and report.
+        least = 0 if over or record.kind == PAUSE else 1
         record = replace(
             record,
             key=key,
-            lease_ms=round(left * 1000),
+            lease_ms=max(round(left * 1000), least),
             expires_at=now + timedelta(seconds=left),
             changed_at=now,
             cause=record.cause[:MAX_TEXT],
