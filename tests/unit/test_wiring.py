@@ -110,11 +110,11 @@ def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
     def refuse(_self: Path, **_options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    made = settings(tmp_path)
+    made, audit = settings(tmp_path), example("Audit")
     monkeypatch.setattr(Path, "stat", refuse)
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(SchemaError, match="Permission denied"):
         wiring.reading_codec(made)
     codec = wiring.independent_codec(made)
-    assert codec.encode(example("Audit"), TOPICS.audit)[:2] == b"\xc3\x01"
+    assert codec.encode(audit, TOPICS.audit)[:2] == b"\xc3\x01"
     assert "Permission denied" in caplog.text
