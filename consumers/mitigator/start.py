@@ -135,7 +135,8 @@ def _plan(
     if rule.action.action == HOSTGROUP:
         return _add_hostgroup(change, facts, plan, fallback=False)
     plan = _add(change, facts, plan, rule.action, fallback=False)
-    if rule.action.when_limited == HOSTGROUP and facts.hostgroup in policy.hostgroups:
+    has_fallback = rule.action.when_limited == HOSTGROUP
+    if plan.wants and has_fallback and facts.hostgroup in policy.hostgroups:
         plan = _add_hostgroup(change, facts, plan, fallback=True)
     return plan
 

@@ -27,7 +27,11 @@ from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
 from consumers.mitigator.transition import DecisionContext, Transition
-from consumers.mitigator.wants import action_of, key_of_want
+from consumers.mitigator.wants import (
+    action_of,
+    key_of_want,
+    without_lone_fallbacks,
+)
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
 from consumers.policy.model import Action
@@ -156,14 +160,15 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
         if by_rule and action is not None:
             lease = min(lease, _longest(context, reason, action))
         wants.append(kept)
-    if tuple(wants) == reason.wants and left - lease < _PRECISION:
+    kept_wants = without_lone_fallbacks(tuple(wants))
+    if kept_wants == reason.wants and left - lease < _PRECISION:
         return
     narrowed = replace(
         reason,
-        wants=tuple(wants),
+        wants=kept_wants,
         lease_ms=max(round(lease * 1000), 0),
         # Without measures, the next status update is decided by today's policy.
-        policy_digest=context.policy.digest if wants else "",
+        policy_digest=context.policy.digest if kept_wants else "",
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:

@@ -79,6 +79,11 @@ def fits(wants: tuple[Want, ...]) -> bool:
     return len(msgspec.json.encode(wants)) <= MAX_WANTS_BYTES
 
 
+def without_lone_fallbacks(wants: tuple[Want, ...]) -> tuple[Want, ...]:
+    """Return *wants*, or none if only fallbacks are left: they relieve nothing."""
+    return () if all(want.fallback for want in wants) else wants
+
+
 def action_of(
     policy: Policy, reason: Reason, *, fallback: bool = False
 ) -> Action | None:
