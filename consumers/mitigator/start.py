@@ -14,6 +14,7 @@ from consumers.mitigator.state import ReasonEntry
 from consumers.mitigator.transition import DecisionContext, Transition
 from consumers.mitigator.wants import (
     action_of,
+    action_of_hostgroup,
     fits,
     key_of_want,
     wants_of,
@@ -145,7 +146,9 @@ def _add_hostgroup(
     change: Transition, facts: AttackFacts, plan: Plan, *, fallback: bool
 ) -> Plan:
     """Add the action that the policy has for the hostgroup."""
-    action = change.context.policy.hostgroups.get(facts.hostgroup or "")
+    action = action_of_hostgroup(
+        change.context.policy, plan.rule.action, facts.hostgroup
+    )
     if action is None:
         text = f"the policy has no [[hostgroup]] with the name {facts.hostgroup}"
         check = _policy_check("unknown_hostgroup", text)

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_network
 
-from consumers.policy.model import Action
+from consumers.policy.model import Action, Match
 from tests.services.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
 GROUP = {
@@ -42,3 +42,53 @@ def test_lone_fallback_is_decided_anew_by_another_policy() -> None:
     harness.wait(20)
     harness.send("attack_status", host_group="web")
     assert harness.wanted() == [KEY]
+
+
+def test_fallback_of_a_dry_run_is_a_dry_run() -> None:
+    trial = rule(dry_run=True, when_limited="hostgroup")
+    harness = MitigatorHarness(policy(trial, hostgroups=GROUP, max_active=1))
+    harness.send("ban", host_group="web")
+    harness.send("ban", "203.0.113.9", host_group="web")
+    assert harness.mitigation(GROUP_KEY).dry_run
+    assert harness.wanted() == []
+
+
+def test_fallback_needs_the_approval_that_its_rule_needs() -> None:
+    asking = rule(
+        "asking",
+        Match(sensors=frozenset({"careful"})),
+        approval=True,
+        when_limited="hostgroup",
+    )
+    harness = MitigatorHarness(policy(asking, rule(), hostgroups=GROUP, max_active=0))
+    harness.send("ban")
+    harness.send("ban", sensor="careful", host_group="web")
+    assert harness.mitigation(GROUP_KEY).held_by == ("approval",)
+
+
+def test_rule_that_became_a_dry_run_narrows_its_fallback() -> None:
+    falls_back = rule(when_limited="hostgroup")
+    harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP, max_active=0))
+    harness.send("ban", host_group="web")
+    assert harness.wanted() == [GROUP_KEY]
+    trial = rule(when_limited="hostgroup", dry_run=True)
+    harness.restart(policy(trial, hostgroups=GROUP, max_active=0, digest="p2"))
+    assert harness.wanted() == []
+
+
+# -- proposals and limits --------------------------------------------------------------
+
+
+# -- order of events -------------------------------------------------------------------
+
+
+# -- takeover after a long time --------------------------------------------------------
+
+
+# -- people ----------------------------------------------------------------------------
+
+
+# -- reports ---------------------------------------------------------------------------
+
+
+# -- forged and many records -----------------------------------------------------------
