@@ -76,6 +76,9 @@ def start_waiting(state: State, begin: Begin) -> Iterator[Transition]:
     for name in list(state.waiting):
         if not left or checked >= _AT_ONCE or len(full) == len(state.counts):
             return
+        if name not in state.demands:  # its reasons were lost: it only expires
+            state.waiting.move_to_end(name)
+            continue
         record = state.mitigations[name].record
         if record.dry_run in full and not _FOR_ALL.isdisjoint(record.held_by):
             continue
@@ -120,7 +123,6 @@ def _expire_mitigation(change: Transition, name: str) -> None:
 
 def _start(change: Transition, name: str) -> None:
     """Start one proposal if limits allow it."""
-    demand = change.state.demands.get(name)
-    if demand is not None:
-        reason = change.state.reasons[next(iter(demand))].reason
-        change.recompute(name, cause_of(reason))
+    demand = change.state.demands[name]
+    reason = change.state.reasons[next(iter(demand))].reason
+    change.recompute(name, cause_of(reason))

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_network
 
+from consumers.mitigation.reason_key import ReasonKey
 from consumers.policy.model import Action, Match
 from tests.services.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
@@ -77,6 +78,20 @@ def test_rule_that_became_a_dry_run_narrows_its_fallback() -> None:
 
 
 # -- proposals and limits --------------------------------------------------------------
+
+
+def test_proposal_without_reasons_does_not_hold_the_others() -> None:
+    harness = MitigatorHarness(policy(max_active=1))
+    harness.send("ban")
+    lost, other = "203.0.113.8", "203.0.113.9"
+    for target in (lost, other):
+        harness.wait(1)
+        harness.send("ban", target)
+    del harness.reasons[ReasonKey("fnm1", "host", lost, "attack")]
+    harness.restart()
+    harness.send("unban")
+    harness.run(3)
+    assert harness.wanted() == [f"blackhole|{other}/32"]
 
 
 # -- order of events -------------------------------------------------------------------
