@@ -1,5 +1,6 @@
 """Sequences of events, commands and takeovers that once did harm, one test each."""
 
+from datetime import timedelta
 from ipaddress import ip_network
 
 from consumers.mitigation.reason_key import ReasonKey
@@ -92,6 +93,17 @@ def test_proposal_without_reasons_does_not_hold_the_others() -> None:
     harness.send("unban")
     harness.run(3)
     assert harness.wanted() == [f"blackhole|{other}/32"]
+
+
+def test_start_in_the_future_does_not_hold_the_others() -> None:
+    harness = MitigatorHarness(policy(max_new_per_minute=1))
+    harness.now += timedelta(days=2)  # the broker's clock was wrong
+    harness.send("ban")
+    harness.now -= timedelta(days=2)
+    harness.send("ban", "203.0.113.9")
+    assert harness.wanted() == [KEY]
+    harness.run(65)
+    assert harness.wanted() == [KEY, "blackhole|203.0.113.9/32"]
 
 
 # -- order of events -------------------------------------------------------------------
