@@ -77,13 +77,14 @@ def _apply(
         )
         change.ignore(facts, _check("sequence", "sequence_ahead", text))
         return
-    if this.sequence <= last.sequence and not (
-        swapped(this, last) or overtaken(this, last)
-    ):
+    entry = change.state.reasons.get(key)
+    # The ban of the attack before the last was read, and is delivered once more.
+    again = entry is not None and this.attack == entry.reason.previous_attack
+    is_next = swapped(this, last) and not again
+    if this.sequence <= last.sequence and not (is_next or overtaken(this, last)):
         text = f"its sequence is {this.sequence}, {last.sequence} came before"
         change.ignore(facts, _check("sequence", "late", text))
         return
-    entry = change.state.reasons.get(key)
     if facts.action == STATUS:
         _update(change, facts, entry, behind)
     elif not this.closes:

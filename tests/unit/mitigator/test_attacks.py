@@ -109,6 +109,22 @@ def test_start_in_the_future_does_not_hold_the_others() -> None:
 # -- order of events -------------------------------------------------------------------
 
 
+def test_events_delivered_twice_do_not_open_a_closed_attack() -> None:
+    harness = MitigatorHarness()
+    events = [
+        harness.send(action, sequence=sequence, attack_uuid=attack)
+        for action, sequence, attack in (
+            ("ban", 10, "a1"),
+            ("unban", 20, "a1"),
+            ("ban", 30, "a2"),
+            ("unban", 40, "a2"),
+        )
+    ]
+    for event in events:
+        harness.apply(event)
+        assert harness.wanted() == []
+
+
 # -- takeover after a long time --------------------------------------------------------
 
 
