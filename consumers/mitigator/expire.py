@@ -23,7 +23,7 @@ _AT_ONCE: Final = 200
 _SECONDS_PER_MINUTE: Final = 60
 _FOR_ALL: Final = frozenset({"max_active", "max_new_per_minute"})
 """Limits of all live mitigations together, and of all dry runs."""
-_EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
+EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
 
 Begin = Callable[[], Transition]
 """Returns a new transition of the state."""
@@ -108,7 +108,7 @@ def _expire_reason(change: Transition, key: ReasonKey) -> None:
         return
     change.put_reason(key, entry.reason, holds=False, write=False)
     for name in entry.keys:
-        change.recompute(name, _EXPIRED)
+        change.recompute(name, EXPIRED)
 
 
 def _expire_mitigation(change: Transition, name: str) -> None:
@@ -118,7 +118,7 @@ def _expire_mitigation(change: Transition, name: str) -> None:
     if record.state == ENDED:
         change.forget_mitigation(name)
     else:
-        change.recompute(name, _EXPIRED)
+        change.recompute(name, EXPIRED)
 
 
 def _start(change: Transition, name: str) -> None:

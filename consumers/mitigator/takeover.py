@@ -22,6 +22,7 @@ from consumers.mitigation.states import (
     WANTED,
 )
 from consumers.mitigator.counts import Counts
+from consumers.mitigator.expire import EXPIRED
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
@@ -81,10 +82,16 @@ def restore(
 def recompute_all(change: Transition) -> None:
     """Compute every mitigation from its reasons; write what differs.
 
-    A mitigation whose reasons are unknown is left alone: its lease ends it. One whose
+    A mitigation whose reasons are unknown is left alone: its lease ends it. Where that
+    is over already, it ends before anything is read, so that what a person decided
+    about it, and what limits allowed it, is not taken for the next attack's. One whose
     record was lost is written again, if limits allow its start.
     """
-    state = change.state
+    state, clock = change.state, change.moment.clock
+    for name, entry in tuple(state.mitigations.items()):
+        is_active = entry.record.state != ENDED and entry.record.kind != PAUSE
+        if is_active and entry.ends <= clock and name not in state.demands:
+            change.recompute(name, EXPIRED)
     for key, entry in tuple(state.reasons.items()):
         change.set_fallback(key, cause_of(entry.reason))
     for name in tuple(state.demands):

@@ -128,6 +128,41 @@ def test_events_delivered_twice_do_not_open_a_closed_attack() -> None:
 # -- takeover after a long time --------------------------------------------------------
 
 
+def outage(harness: MitigatorHarness) -> None:
+    """Let hours pass without a mitigator; the next one reads an event first."""
+    harness.now += timedelta(hours=3)
+    harness.clock += 3 * 3_600
+    harness.restart()
+    harness.send("ban", attack_uuid="a2")
+
+
+def test_approval_does_not_outlive_an_outage() -> None:
+    harness = MitigatorHarness(policy(rule(approval=True)))
+    harness.send("ban")
+    harness.command("approve", KEY)
+    outage(harness)
+    assert harness.mitigation().state == "proposed"
+
+
+def test_suppression_does_not_outlive_an_outage() -> None:
+    harness = MitigatorHarness()
+    harness.send("ban")
+    harness.command("withdraw", KEY)
+    outage(harness)
+    assert harness.wanted() == [KEY]
+
+
+def test_start_after_an_outage_is_within_limits() -> None:
+    harness = MitigatorHarness(policy(max_active=1))
+    harness.send("ban")
+    harness.now += timedelta(hours=3)
+    harness.clock += 3 * 3_600
+    harness.restart()
+    harness.send("ban", "203.0.113.9")
+    harness.send("ban", attack_uuid="a2")
+    assert harness.wanted() == ["blackhole|203.0.113.9/32"]
+
+
 # -- people ----------------------------------------------------------------------------
 
 
