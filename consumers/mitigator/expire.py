@@ -6,6 +6,7 @@ fails does not stop the others.
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from consumers.mitigation.reason_key import ReasonKey
@@ -107,8 +108,9 @@ def _expire_reason(change: Transition, key: ReasonKey) -> None:
         change.forget_reason(key)
         return
     change.put_reason(key, entry.reason, holds=False, write=False)
+    cause = replace(EXPIRED, closed_lease=entry.reason.lease_ms / 1000)
     for name in entry.keys:
-        change.recompute(name, EXPIRED)
+        change.recompute(name, cause)
 
 
 def _expire_mitigation(change: Transition, name: str) -> None:

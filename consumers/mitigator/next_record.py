@@ -48,7 +48,7 @@ class Cause:
     Attributes:
         text: a sentence for people.
         ended_because: why it ends, if it does.
-        closed_lease: lease of the reason that an unban closed, in seconds; a
+        closed_lease: lease of the reason that holds no longer, in seconds; a
             suppression outlasts the last reason by it.
         by: the person who decided, or "".
         hostgroup: of the event, or None.

@@ -222,7 +222,11 @@ def _want_nothing(
         return
     reason = _reason(change.context, facts, "", (), before)
     change.put_reason(key, replace(reason, lease_ms=0), holds=False)
-    cause = Cause(text="the policy ignores its attack now", ended_because=POLICY)
+    cause = Cause(
+        text="the policy ignores its attack now",
+        ended_because=POLICY,
+        closed_lease=before.reason.lease_ms / 1000,
+    )
     for name in before.keys if before.holds else ():
         change.recompute(name, cause, facts=facts)
 
@@ -321,6 +325,7 @@ def _recompute(
             gone = Cause(
                 text=f"rule {reason.rule} wants something else now",
                 ended_because=SUPERSEDED,
+                closed_lease=before.reason.lease_ms / 1000 if before else None,
             )
             change.recompute(name, gone, facts=facts)
 

@@ -166,6 +166,18 @@ def test_start_after_an_outage_is_within_limits() -> None:
 # -- people ----------------------------------------------------------------------------
 
 
+def test_suppression_ends_one_lease_after_its_last_reason() -> None:
+    long = rule("long", Match(sensors=frozenset({"slow"})), lease=86_400.0)
+    short = rule(lease=60.0)
+    harness = MitigatorHarness(policy(long, short), fastnetmon_ban_time=60.0)
+    harness.send("ban", sensor="slow")
+    harness.send("ban")
+    harness.command("withdraw", KEY)
+    harness.send("unban", sensor="slow")
+    harness.run(125)
+    assert harness.mitigation().state == "ended"
+
+
 # -- reports ---------------------------------------------------------------------------
 
 
