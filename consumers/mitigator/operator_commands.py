@@ -126,20 +126,8 @@ def _reject(change: Transition, sent: Sent) -> None:
 
 def _withdraw(change: Transition, sent: Sent) -> None:
     entry = _entry(change, sent, PROPOSED, WANTED)
-    if entry is None:
-        return
-    created = entry.record.created_at
-    if sent.at < created - _TOLERANCE:
-        text = (
-            f"it was sent at {sent.at:%F %T} UTC, before {entry.record.key} began at"
-            f" {created:%F %T}; withdraw it again to end that, too"
-        )
-        refuse(change, sent, "too_old", text)
-        return
-    own = _own_key(entry.record.key)
-    if own in change.state.reasons:
-        change.forget_reason(own)
-    _suppress(change, sent, entry, "withdrawn")
+    if entry is not None:
+        _suppress(change, sent, entry, "withdrawn")
 
 
 def _suppress(
@@ -148,6 +136,9 @@ def _suppress(
     """End a mitigation, and keep its reasons from bringing it back."""
     command, old = sent.command, entry.record
     text = f"{answer} by {command.by}: {command.why}"
+    own = _own_key(old.key)  # a person's order ends with that, whoever gave it
+    if own in change.state.reasons:
+        change.forget_reason(own)
     demand = change.state.demands.get(old.key)
     if demand is None:
         cause = Cause(text=text, ended_because=BY_OPERATOR, by=command.by)

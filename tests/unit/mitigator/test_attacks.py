@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.policy.model import Action, Match
-from tests.services.mitigator_harness import KEY, MitigatorHarness, policy, rule
+from tests.services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 GROUP = {
     "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),)),
@@ -176,6 +176,13 @@ def test_suppression_ends_one_lease_after_its_last_reason() -> None:
     harness.send("unban", sensor="slow")
     harness.run(125)
     assert harness.mitigation().state == "ended"
+
+
+def test_rejected_order_of_a_person_is_gone() -> None:
+    harness = MitigatorHarness(policy(max_active=0))
+    about = {"kind": "blackhole", "prefix": f"{HOST}/32", "lease_ms": 86_400_000}
+    harness.command("add", **about)
+    assert harness.command("reject", KEY).what == "ended"
 
 
 # -- reports ---------------------------------------------------------------------------
