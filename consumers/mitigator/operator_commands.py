@@ -275,7 +275,10 @@ def _named(change: Transition, name: str) -> tuple[Network, ...]:
 
 
 def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | None:
-    """Return the mitigation that a command names, if it is in one of *states*."""
+    """Return the mitigation that a command names, if it is in one of *states*.
+
+    A command that was sent before the mitigation began is about an earlier one.
+    """
     key = sent.command.key or ""
     entry = change.state.mitigations.get(key)
     if entry is None or entry.record.kind == PAUSE:
@@ -283,6 +286,12 @@ def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | No
     elif entry.record.state not in states:
         text = f"{key} is {entry.record.state}, expected {' or '.join(states)}"
         refuse(change, sent, "state", text)
+    elif sent.at < entry.record.created_at - _TOLERANCE:
+        text = (
+            f"it was sent at {sent.at:%F %T} UTC, before {key} began at"
+            f" {entry.record.created_at:%F %T}; send it again if it is about that, too"
+        )
+        refuse(change, sent, "too_old", text)
     else:
         return entry
     return None

@@ -185,6 +185,20 @@ def test_rejected_order_of_a_person_is_gone() -> None:
     assert harness.command("reject", KEY).what == "ended"
 
 
+def test_rejection_of_an_earlier_proposal_does_not_end_the_next() -> None:
+    harness = MitigatorHarness(policy(rule(approval=True)))
+    harness.send("ban")
+    assert harness.command("reject", KEY, age=60).code == "too_old"
+    assert harness.mitigation().state == "proposed"
+
+
+def test_approval_of_an_earlier_mitigation_does_not_count() -> None:
+    harness = MitigatorHarness(policy(rule(approval=True)))
+    harness.send("ban")
+    assert harness.command("approve", KEY, age=60).code == "too_old"
+    assert harness.wanted() == []
+
+
 # -- reports ---------------------------------------------------------------------------
 
 
