@@ -26,7 +26,7 @@ from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, SUPPRESSED, WANT
 from consumers.mitigation.states import OPERATOR as BY_OPERATOR
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.start import cause_of
-from consumers.mitigator.state import MitigationEntry
+from consumers.mitigator.state import APPROVAL, MitigationEntry
 from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import action_of
 from consumers.policy import guardrails
@@ -113,7 +113,15 @@ def _approve(change: Transition, sent: Sent) -> None:
     state = old.state if old.state == WANTED else PROPOSED
     # Who approves what touches no traffic approves no effect on traffic.
     approved = old.approved if old.dry_run else effect
-    lifted = replace(old, state=state, approved=approved, by=command.by, pending=effect)
+    lifted = replace(
+        old,
+        state=state,
+        # Until it is computed, no limit holds it: nothing has to stand in for it.
+        held_by=() if state == WANTED else old.held_by or (APPROVAL,),
+        approved=approved,
+        by=command.by,
+        pending=effect,
+    )
     change.put_mitigation(old.key, lifted, entry.ends)
     _decide(change, sent, old.key, "approved")
 

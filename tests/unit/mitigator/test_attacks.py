@@ -199,6 +199,16 @@ def test_approval_of_an_earlier_mitigation_does_not_count() -> None:
     assert harness.wanted() == []
 
 
+def test_lifted_suppression_does_not_start_its_fallback() -> None:
+    falls_back = rule(when_limited="hostgroup")
+    harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP))
+    harness.send("ban", host_group="web")
+    harness.command("withdraw", KEY)
+    harness.command("approve", KEY)
+    assert harness.wanted() == [KEY]
+    assert {audit.key for audit in harness.audits} == {KEY}
+
+
 # -- reports ---------------------------------------------------------------------------
 
 
