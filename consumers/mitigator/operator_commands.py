@@ -72,6 +72,8 @@ def apply_command(change: Transition, sent: Sent) -> None:
     elif command.verb in _STARTING and _is_old(change, sent):
         text = f"sent at {sent.at:%F %T} UTC, which is too long ago; send it again"
         refuse(change, sent, "too_old", text)
+    elif command.command_id and not change.note_command(command.command_id):
+        refuse(change, sent, "duplicate", "it was sent twice and counted already")
     else:
         apply(change, sent)
 

@@ -22,6 +22,8 @@ from fnm_bus.event import Mitigation, Reason
 
 _MAX_REMEMBERED: Final = 100_000
 """Bound of what is only in memory: ignored attacks, and texts that were reported."""
+_MAX_NAME: Final = 1_000
+"""Characters of a command's name that are remembered."""
 
 APPROVAL: Final = "approval"
 """Value of `held_by` when a person has to approve."""
@@ -98,6 +100,7 @@ class State:
         self._reasons_due: _Timers[ReasonKey] = _Timers()
         self._mitigations_due: _Timers[str] = _Timers()
         self._reported: OrderedDict[ReasonKey, str] = OrderedDict()
+        self._commands: OrderedDict[str, bool] = OrderedDict()
 
     @property
     def paused(self) -> bool:
@@ -211,6 +214,13 @@ class State:
             return None
         return _remember(self._reported, key, text)
 
+    def note_command(self, command_id: str) -> Undo | None:
+        """Remember a command; return how to undo it, None where it is known already."""
+        name = command_id[:_MAX_NAME]
+        if name in self._commands:
+            return None
+        return _remember(self._commands, name, True)
+
     def _age_of(self, name: str) -> tuple[datetime, str]:
         return self.mitigations[name].record.created_at, name
 
@@ -274,7 +284,7 @@ def _waits(record: Mitigation) -> bool:
     return record.state == PROPOSED and APPROVAL not in record.held_by
 
 
-def _remember(memory: OrderedDict[ReasonKey, V], key: ReasonKey, value: V) -> Undo:
+def _remember(memory: OrderedDict[K, V], key: K, value: V) -> Undo:
     """Store a value at the end of a bounded memory; return how to undo it."""
     before = memory.get(key)
     memory[key] = value

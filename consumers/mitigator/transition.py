@@ -162,6 +162,13 @@ class Transition:
         """Remember an event of an attack without a reason, in memory only."""
         self._undo.append(self.state.ignore(key, event))
 
+    def note_command(self, command_id: str) -> bool:
+        """Remember a command, in memory only; return whether it is a new one."""
+        undo = self.state.note_command(command_id)
+        if undo is not None:
+            self._undo.append(undo)
+        return undo is not None
+
     # -- mitigations -----------------------------------------------------------
 
     def recompute(

@@ -209,6 +209,19 @@ def test_lifted_suppression_does_not_start_its_fallback() -> None:
     assert {audit.key for audit in harness.audits} == {KEY}
 
 
+def test_command_that_arrives_twice_counts_once() -> None:
+    harness = MitigatorHarness()
+    order = {
+        "kind": "blackhole",
+        "prefix": f"{HOST}/32",
+        "command_id": "once",
+    }
+    harness.command("add", **order)
+    harness.command("withdraw", KEY)
+    assert harness.command("add", **order).code == "duplicate"
+    assert harness.wanted() == []
+
+
 # -- reports ---------------------------------------------------------------------------
 
 
