@@ -24,7 +24,7 @@ from consumers.mitigation.measure import (
 from consumers.mitigation.reason_key import OPERATOR, ReasonKey, mitigation_key
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, SUPPRESSED, WANTED
 from consumers.mitigation.states import OPERATOR as BY_OPERATOR
-from consumers.mitigator.next_record import Cause
+from consumers.mitigator.next_record import Cause, end_record
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import APPROVAL, MitigationEntry
 from consumers.mitigator.transition import Transition
@@ -152,8 +152,10 @@ def _suppress(
     demand = change.state.demands.get(old.key)
     if demand is None:
         cause = Cause(text=text, ended_because=BY_OPERATOR, by=command.by)
-        change.recompute(old.key, cause)
-        _answer(change, sent, ENDED, text, key=old.key)
+        ended = end_record(old, cause).record or old
+        lower = replace(ended, revision=old.revision + 1)
+        change.put_mitigation(old.key, lower, change.moment.clock)
+        _answer(change, sent, ENDED, text, code=BY_OPERATOR, key=old.key)
         return
     latest = max(
         (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends

@@ -18,6 +18,7 @@ from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import (
     ENDED,
+    OPERATOR,
     PAUSE,
     PROPOSED,
     SUPERSEDED,
@@ -36,7 +37,7 @@ from consumers.mitigator.next_record import (
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
 from consumers.mitigator.wants import key_of_want
 from consumers.policy import guardrails
-from consumers.policy.facts import AttackFacts
+from consumers.policy.facts import CLOSES, AttackFacts
 from consumers.policy.guardrails import HOLD, PASS
 from consumers.policy.model import Policy
 from consumers.policy.rules import customer_of
@@ -528,6 +529,9 @@ class Transition:
         what = record.state if not same else "changed" if differs else "renewed"
         held = ", ".join(record.held_by)
         text = f"{record.cause}; held by {held}" if held else record.cause
+        if what == "renewed" and facts is not None and facts.action in CLOSES:
+            what = "changed"
+            text = f"{facts.action} by {facts.sensor}; other reasons hold it: {text}"
         if record.conflicts:
             text += f"; weaker: {', '.join(record.conflicts)}"
         self.report(
@@ -538,7 +542,7 @@ class Transition:
             facts=facts,
             rule=record.reasons[0].rule if record.reasons else None,
             checks=(*checks, *after.checks),
-            by=record.by if record.state in {SUPPRESSED, ENDED} else "",
+            by=record.by if _is_a_persons(old, record) else "",
         )
 
 
@@ -547,6 +551,13 @@ def _starts(old: Mitigation | None, record: Mitigation) -> bool:
     if old is None or old.started_at != record.started_at:
         return True
     return old.dry_run and not record.dry_run
+
+
+def _is_a_persons(old: Mitigation | None, record: Mitigation) -> bool:
+    """Return whether a person brought a mitigation into its state."""
+    if record.state == ENDED and record.ended_because == OPERATOR:
+        return old is None or old.state != SUPPRESSED  # its time is over
+    return record.state == SUPPRESSED
 
 
 def _content(record: Mitigation) -> tuple[object, ...]:

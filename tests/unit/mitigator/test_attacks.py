@@ -225,4 +225,31 @@ def test_command_that_arrives_twice_counts_once() -> None:
 # -- reports ---------------------------------------------------------------------------
 
 
+def test_unban_is_not_reported_as_a_persons_act() -> None:
+    harness = MitigatorHarness(policy(rule(approval=True)))
+    harness.send("ban")
+    harness.command("approve", KEY)
+    harness.send("unban")
+    assert (harness.audits[-1].what, harness.audits[-1].by) == ("ended", "mitigator")
+
+
+def test_unban_that_ends_nothing_is_not_a_renewal() -> None:
+    harness = MitigatorHarness()
+    harness.send("ban")
+    harness.send("ban", sensor="fnm2")
+    cause = harness.mitigation().cause
+    harness.send("unban")
+    assert harness.wanted() == [KEY]
+    assert harness.audits[-1].what == "changed"
+    assert "other reasons" in harness.audits[-1].text
+    assert harness.mitigation().cause == cause
+
+
+def test_withdrawal_is_reported_once() -> None:
+    harness = MitigatorHarness()
+    harness.command("add", kind="blackhole", prefix=f"{HOST}/32")
+    harness.command("withdraw", KEY)
+    assert len(harness.reported("ended")) == 1
+
+
 # -- forged and many records -----------------------------------------------------------
