@@ -100,7 +100,7 @@ class State:
         self._reasons_due: _Timers[ReasonKey] = _Timers()
         self._mitigations_due: _Timers[str] = _Timers()
         self._reported: OrderedDict[ReasonKey, str] = OrderedDict()
-        self._commands: OrderedDict[str, bool] = OrderedDict()
+        self._commands: OrderedDict[str, str] = OrderedDict()
 
     @property
     def paused(self) -> bool:
@@ -219,7 +219,7 @@ class State:
         name = command_id[:_MAX_NAME]
         if name in self._commands:
             return None
-        return _remember(self._commands, name, True)
+        return _remember(self._commands, name, name)
 
     def _age_of(self, name: str) -> tuple[datetime, str]:
         return self.mitigations[name].record.created_at, name

@@ -35,11 +35,13 @@ from consumers.mitigator.wants import (
 )
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
-from consumers.policy.model import Action
+from consumers.policy.model import MAX_LEASE, Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
 _PRECISION: Final = 0.001
 """Seconds; records have leases in milliseconds."""
+_MAX_LEASE_MS: Final = round(MAX_LEASE * 1000)
+_MAX_REVISION: Final = 2**53
 _LOST: Final = {
     POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
     GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
@@ -120,6 +122,8 @@ def _restore_reason(
     context: DecisionContext, state: State, reason: Reason, at: datetime, moment: Moment
 ) -> None:
     clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
+    # Nobody asks for more; a record that claims it must not stop anything.
+    reason = replace(reason, lease_ms=min(reason.lease_ms, _MAX_LEASE_MS))
     ends = clock + reason.lease_ms / 1000 - age
     holds = not reason.closed and ends > clock
     retention = context.closed_retention if reason.closed else context.ended_retention
@@ -142,6 +146,12 @@ def _restore_mitigation(
     moment: Moment,
 ) -> None:
     clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
+    record = replace(
+        record,
+        # A suppression lasts one lease longer than its reasons.
+        lease_ms=min(record.lease_ms, 2 * _MAX_LEASE_MS),
+        revision=min(record.revision, _MAX_REVISION),
+    )
     ends = clock + record.lease_ms / 1000 - age
     due = ends
     if record.state == ENDED:

@@ -3,7 +3,11 @@
 from datetime import timedelta
 from ipaddress import ip_network
 
+import pytest
+from msgspec.structs import replace
+
 from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigator.takeover import Stored
 from consumers.policy.model import Action, Match
 from tests.services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
@@ -253,3 +257,22 @@ def test_withdrawal_is_reported_once() -> None:
 
 
 # -- forged and many records -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("lease_ms", [2**40, 2**62])
+def test_stored_lease_beyond_a_day_counts_as_a_day(lease_ms: int) -> None:
+    harness = MitigatorHarness()
+    harness.send("ban")
+    for key, stored in harness.reasons.items():
+        harness.reasons[key] = forged(stored, lease_ms)
+    for name, stored in harness.mitigations.items():
+        harness.mitigations[name] = forged(stored, lease_ms)
+    harness.restart()
+    harness.command("withdraw", KEY)
+    assert harness.wanted() == []
+    harness.wait(2 * 86_400)
+    assert harness.mitigation().state == "ended"
+
+
+def forged(stored: Stored, lease_ms: int) -> Stored:
+    return Stored(replace(stored.record, lease_ms=lease_ms), stored.at)
