@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigator.takeover import Stored
 from consumers.policy.model import Action, Match
+from fnm_bus.event import FlowSpecRule
 from tests.services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 GROUP = {
@@ -276,3 +277,16 @@ def test_stored_lease_beyond_a_day_counts_as_a_day(lease_ms: int) -> None:
 
 def forged(stored: Stored, lease_ms: int) -> Stored:
     return Stored(replace(stored.record, lease_ms=lease_ms), stored.at)
+
+
+def test_rules_of_one_target_have_a_bound() -> None:
+    harness = MitigatorHarness(policy(rule(action="notify")))
+    for port in range(1, 300):
+        one = FlowSpecRule(
+            destination_prefix=f"{HOST}/32",
+            destination_ports=(port,),
+            protocols=("udp",),
+        )
+        harness.send("partial_block", rules=(one,))
+    assert len(harness.state.reasons) == 256
+    assert "too_many_measures" in harness.codes("refused")
