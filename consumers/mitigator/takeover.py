@@ -94,8 +94,8 @@ def recompute_all(change: Transition) -> None:
         is_active = entry.record.state != ENDED and entry.record.kind != PAUSE
         if is_active and entry.ends <= clock and name not in state.demands:
             change.recompute(name, EXPIRED)
-    for key, entry in tuple(state.reasons.items()):
-        change.set_fallback(key, cause_of(entry.reason))
+    for key, reason_entry in tuple(state.reasons.items()):
+        change.set_fallback(key, cause_of(reason_entry.reason))
     for name in tuple(state.demands):
         demand = state.demands.get(name)
         if not demand:
