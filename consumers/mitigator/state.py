@@ -28,7 +28,7 @@ _MAX_NAME: Final = 1_000
 APPROVAL: Final = "approval"
 """Value of `held_by` when a person has to approve."""
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 K = TypeVar("K", ReasonKey, str)
 V = TypeVar("V")
 
@@ -81,6 +81,7 @@ class State:
         idle: keys of reasons that do not hold, the oldest in front.
         ended: keys of ended mitigations, the oldest in front.
         waiting: keys of proposals that only limits hold, the oldest in front.
+        refused: keys of what is held by limits, but is one proposal too many.
         ignored: targets whose attack the policy ignored; in memory only.
     """
 
@@ -93,6 +94,7 @@ class State:
         self.idle: OrderedDict[ReasonKey, None] = OrderedDict()
         self.ended: OrderedDict[str, None] = OrderedDict()
         self.waiting: OrderedDict[str, None] = OrderedDict()
+        self.refused: dict[str, None] = {}
         self.ignored: OrderedDict[ReasonKey, LastEvent] = OrderedDict()
         self.counts = {False: Counts(), True: Counts()}
         self._states: Counter[str] = Counter()
@@ -156,6 +158,20 @@ class State:
             self.ended[key] = None
         if waits:
             self.waiting.setdefault(key)
+
+    def put_refused(self, key: str, *, refused: bool) -> Undo | None:
+        """Mark what cannot even be proposed; return how to undo it, None if it was."""
+        if refused == (key in self.refused):
+            return None
+        if refused:
+            self.refused[key] = None
+            return lambda: self.refused.pop(key, None)
+        del self.refused[key]
+        return lambda: self.refused.setdefault(key)
+
+    def is_limited(self, key: str) -> bool:
+        """Return whether only limits keep a mitigation from being in force."""
+        return key in self.waiting or key in self.refused
 
     def last_event(self, key: ReasonKey) -> LastEvent:
         """Return the event with the greatest sequence about a target."""

@@ -34,7 +34,13 @@ from consumers.mitigator.next_record import (
     end_record,
     next_record,
 )
-from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
+from consumers.mitigator.state import (
+    APPROVAL,
+    MitigationEntry,
+    ReasonEntry,
+    State,
+    Undo,
+)
 from consumers.mitigator.wants import key_of_want
 from consumers.policy import guardrails
 from consumers.policy.facts import CLOSES, AttackFacts
@@ -104,7 +110,7 @@ class Transition:
     reasons: dict[ReasonKey, Reason | None] = field(default_factory=dict)
     mitigations: dict[str, Mitigation | None] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list)
+    _undo: list[Undo] = field(default_factory=list)
     _starts: int = 0
 
     # -- reasons ---------------------------------------------------------------
@@ -145,7 +151,7 @@ class Transition:
         entry = self.state.reasons[key]
         pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
         active = entry.holds and any(
-            name in self.state.waiting for name, want in pairs if not want.fallback
+            self.state.is_limited(name) for name, want in pairs if not want.fallback
         )
         if active == entry.fallback:
             return
@@ -198,22 +204,27 @@ class Transition:
         limits = self._limits_of(demand, cause)
         after = next_record(before, demand, cause, self.moment, limits)
         record = after.record
+        waited = self.state.is_limited(key)
         if record is None:
+            self._mark_refused(key, refused=False)
             return ""
         full = record.state == PROPOSED and (
             before is None or before.record.state != PROPOSED
         )
         if full and self.state.proposals >= MAX_PROPOSALS:
             self._refuse_proposal(key, before, cause, facts, checks)
+            self._mark_refused(key, refused=APPROVAL not in record.held_by)
+            self._switch_fallbacks(key, cause, waited=waited)
             return ""
-        waited = key in self.state.waiting
+        self._mark_refused(key, refused=False)
         state = self._take(key, before, demand, after, facts, checks)
         self._switch_fallbacks(key, cause, waited=waited)
         return state
 
     def put_mitigation(self, key: str, record: Mitigation, ends: float) -> None:
         """Replace a mitigation with a record that a person's decision made."""
-        waited = key in self.state.waiting
+        waited = self.state.is_limited(key)
+        self._mark_refused(key, refused=False)
         self._write(key, record, ends, ends)
         cause = Cause(text=record.cause, ended_because=SUPERSEDED)
         self._switch_fallbacks(key, cause, waited=waited)
@@ -323,9 +334,14 @@ class Transition:
 
     def _switch_fallbacks(self, key: str, cause: Cause, *, waited: bool) -> None:
         """Switch fallbacks where a mitigation began or ceased to wait for a limit."""
-        if waited != (key in self.state.waiting):
+        if waited != self.state.is_limited(key):
             for reason in tuple(self.state.demands.get(key, ())):
                 self.set_fallback(reason, cause)
+
+    def _mark_refused(self, key: str, *, refused: bool) -> None:
+        undo = self.state.put_refused(key, refused=refused)
+        if undo is not None:
+            self._undo.append(undo)
 
     def _customer_of(self, measure: Measure) -> str | None:
         policy = self.context.policy

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigator import transition
 from consumers.mitigator.takeover import Stored
 from consumers.policy.model import Action, Match
 from fnm_bus.event import FlowSpecRule
@@ -290,3 +291,27 @@ def test_rules_of_one_target_have_a_bound() -> None:
         harness.send("partial_block", rules=(one,))
     assert len(harness.state.reasons) == 256
     assert "too_many_measures" in harness.codes("refused")
+
+
+def test_refused_proposal_is_relieved_by_its_hostgroup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transition, "MAX_PROPOSALS", 1)
+    falls_back = rule(when_limited="hostgroup")
+    harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP, max_active=2))
+    others = [f"203.0.113.{number}" for number in (97, 98, 99)]
+    for target in others:
+        harness.send("ban", target)
+    harness.send("ban", host_group="web")
+    assert harness.codes("refused") == ["too_many_proposals"]
+    assert GROUP_KEY in harness.wanted()
+    harness.restart()
+    assert GROUP_KEY in harness.wanted()
+    assert harness.reported("ended") == []
+    for target in others:
+        harness.send("unban", target)
+    harness.wait(20)
+    harness.send("attack_status", host_group="web")
+    assert harness.wanted() == [KEY]
+    harness.send("unban", host_group="web")
+    assert harness.state.refused == {}
