@@ -4,9 +4,10 @@ Every change of the state is made here. `rollback` puts every replaced entry bac
 that an event whose processing fails leaves nothing behind.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as replace_cause
+from dataclasses import replace as replace_frozen
 from datetime import timedelta
 from typing import Final
 
@@ -44,7 +45,7 @@ from consumers.mitigator.state import (
 from consumers.mitigator.wants import key_of_want
 from consumers.policy import guardrails
 from consumers.policy.facts import CLOSES, AttackFacts
-from consumers.policy.guardrails import HOLD, PASS
+from consumers.policy.guardrails import HOLD, PASS, ActiveCounts
 from consumers.policy.model import Policy
 from consumers.policy.rules import customer_of
 from fnm_bus import __version__
@@ -63,6 +64,8 @@ _RENEW_AFTER: Final = 1 / 3
 """Share of a lease by which its end has to move before it is written."""
 _LAST_CHANCE: Final = 10.0
 """Seconds before its recorded end at which a longer lease is written in any case."""
+_MOST_RELIEVED: Final = 256
+"""Reasons of a mitigation for which it is known what stands in for them."""
 _SHARE_OF_EVENT: Final = 4
 """One event starts at most this part of `max_new_per_minute`."""
 
@@ -200,8 +203,8 @@ class Transition:
         before = self.state.mitigations.get(key)
         demand = self.state.demands.get(key)
         if demand is not None:
-            cause = replace_cause(cause, customer=self._customer_of(demand.measure))
-        limits = self._limits_of(demand, cause)
+            cause = replace_frozen(cause, customer=self._customer_of(demand.measure))
+        limits = self._limits_of(key, demand, cause)
         after = next_record(before, demand, cause, self.moment, limits)
         record = after.record
         waited = self.state.is_limited(key)
@@ -350,22 +353,63 @@ class Transition:
         return customer.name if customer else None
 
     def _limits_of(
-        self, demand: Demand | None, cause: Cause
+        self, key: str, demand: Demand | None, cause: Cause
     ) -> Callable[[bool, bool], tuple[Check, ...]]:
         def check(dry_run: bool, fallback: bool) -> tuple[Check, ...]:  # noqa: FBT001 - as next_record calls it
             assert demand is not None  # noqa: S101 - nothing starts without reasons
-            checks = self._check_limits(demand.measure, cause, dry_run=dry_run)
+            counts = self._counts_without(self._stand_ins(key, demand), dry_run=dry_run)
+            checks = self._check_limits(demand.measure, cause, counts)
             if fallback:
                 checks = tuple(c for c in checks if c.code == "max_affected_share")
             return checks
 
         return check
 
+    def _stand_ins(self, key: str, demand: Demand) -> list[Mitigation]:
+        """Return the hostgroups' mitigations that end if a mitigation starts."""
+        state = self.state
+        if len(demand) > _MOST_RELIEVED:
+            return []
+        relieved: Counter[str] = Counter()
+        for entry in (state.reasons[name] for name in demand):
+            pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
+            own = (name for name, want in pairs if not want.fallback and name != key)
+            if entry.fallback and not any(state.is_limited(name) for name in own):
+                relieved.update(name for name, want in pairs if want.fallback)
+        return [
+            state.mitigations[name].record
+            for name, count in relieved.items()
+            if name in state.mitigations and count == len(state.demands[name])
+        ]
+
+    def _counts_without(
+        self, ending: Sequence[Mitigation], *, dry_run: bool
+    ) -> ActiveCounts:
+        """Return what is active, without what ends at the same moment."""
+        counts = self.state.active_counts(self.moment.now, dry_run=dry_run)
+        counted = [
+            record
+            for record in ending
+            if record.state == WANTED
+            and record.kind != NOTIFY
+            and record.dry_run == dry_run
+        ]
+        customers = Counter(record.customer for record in counted)
+        if not counted:
+            return counts
+        return replace_frozen(
+            counts,
+            active=counts.active - len(counted),
+            by_customer={
+                name: count - customers[name]
+                for name, count in counts.by_customer.items()
+            },
+        )
+
     def _check_limits(
-        self, measure: Measure, cause: Cause, *, dry_run: bool
+        self, measure: Measure, cause: Cause, counts: ActiveCounts
     ) -> tuple[Check, ...]:
-        policy, now = self.context.policy, self.moment.now
-        counts = self.state.active_counts(now, dry_run=dry_run)
+        policy = self.context.policy
         customer = next((c for c in policy.customers if c.name == cause.customer), None)
         checks = guardrails.check_limits(measure, counts, policy.limits, customer)
         if not checks:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -9,9 +10,16 @@ from msgspec.structs import replace
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigator import transition
 from consumers.mitigator.takeover import Stored
-from consumers.policy.model import Action, Match
+from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule
-from tests.services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from tests.services.mitigator_harness import (
+    HOST,
+    KEY,
+    OWN,
+    MitigatorHarness,
+    policy,
+    rule,
+)
 
 GROUP = {
     "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),)),
@@ -315,3 +323,21 @@ def test_refused_proposal_is_relieved_by_its_hostgroup(
     assert harness.wanted() == [KEY]
     harness.send("unban", host_group="web")
     assert harness.state.refused == {}
+
+
+@pytest.mark.parametrize("limit", ["max_active", "customer"])
+def test_last_fallback_does_not_hold_what_it_stands_in_for(limit: str) -> None:
+    falls_back = rule(when_limited="hostgroup")
+    small = Customer(name="small", networks=OWN, max_active=1)
+    limits: dict[str, Any] = (
+        {"customers": (small,)} if limit == "customer" else {"max_active": 1}
+    )
+    harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP, **limits))
+    for target in ("203.0.113.1", "203.0.113.2", HOST):
+        harness.send("ban", target, host_group="web")
+    harness.send("unban", "203.0.113.1")
+    harness.run(3)
+    assert harness.wanted() == [GROUP_KEY]  # two need it
+    harness.send("unban", "203.0.113.2")
+    harness.run(3)
+    assert harness.wanted() == [KEY]
