@@ -231,8 +231,10 @@ class Mitigator:
                 if batch.is_full:
                     self._commit(journal, batch)
                     batch = self._batch()
-            if due or monotonic() - tick >= _TICK:
-                due = self._pass_time(journal, state, batch, second=not due)
+            second = monotonic() - tick >= _TICK  # however much is due
+            if due or second:
+                due = self._pass_time(journal, state, batch, second=second)
+            if second:
                 tick = monotonic()
             old = journal.pending and monotonic() - committed >= _COMMIT
             if batch or old:
