@@ -161,7 +161,7 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     Admin(settings).create(wanted(topics, _PARTITIONS, 1))
     count = _publish_an_hour(settings, made)
     began = time.perf_counter()
-    stored = read_state(settings, topics, Codec())
+    stored = read_state(settings, topics)
     read = time.perf_counter() - began
     moment = Moment(boottime(), datetime.now(UTC))
     state = stored.restore(made.context, moment)

@@ -50,7 +50,8 @@ from fnm_bus.errors import (
     SchemaError,
     TopicRefused,
 )
-from fnm_bus.event import Command, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.reader import time_of
 from fnm_bus.record import Record
 from fnm_bus.route import Topics, headers_for
 
@@ -275,18 +276,22 @@ class Mitigator:
             raise InvalidRecord("Kafka refuses the records that follow from it")
         event = self.codec.decode(message.value())
         self.metrics.events.labels(message.topic()).inc()
-        match event:
-            case HostEvent() | HostgroupEvent():
+        names = self.topics
+        # Who may write to one topic may not do what another one is for.
+        match event, message.topic():
+            case (HostEvent(), names.host) | (HostgroupEvent(), names.hostgroup):
                 apply_event(change, event)
-            case StatusEvent():
-                names = (self.topics.host, self.topics.hostgroup)
-                apply_event(change, event, behind=lambda: journal.is_behind(names))
-            case Command():
-                at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+            case StatusEvent(), names.status:
+                bans = (names.host, names.hostgroup)
+                apply_event(change, event, behind=lambda: journal.is_behind(bans))
+            case Command(), names.command:
+                at = time_of(message.timestamp()[1])
                 apply_command(change, Sent(event, at, message.offset() or 0))
-            case _:
-                raise InvalidRecord(f"a {type(event).__name__} is no event or command")
-        if not isinstance(event, Command):
+            case _, topic:
+                raise InvalidRecord(
+                    f"a {type(event).__name__} on {topic} is not for it"
+                )
+        if isinstance(event, Event):
             age = change.moment.now - event.receipt.received_at
             self.metrics.delay.observe(max(age.total_seconds(), 0))
 
