@@ -279,7 +279,9 @@ class Mitigator:
         names = self.topics
         # Who may write to one topic may not do what another one is for.
         match event, message.topic():
-            case (HostEvent(), names.host) | (HostgroupEvent(), names.hostgroup):
+            case HostEvent(), names.host:
+                apply_event(change, event)
+            case HostgroupEvent(), names.hostgroup:
                 apply_event(change, event)
             case StatusEvent(), names.status:
                 bans = (names.host, names.hostgroup)
