@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fnm_bus.errors import ConfigError
 from fnm_bus.member import is_fatal
+from fnm_bus.reader import REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ _BRIEF: Final = {
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "1500",
 }
+_LASTING: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
+"""Errors that last until somebody acts; a new assignment shows that it is over."""
 _LEAVING = 1.0
 """Seconds to give the place back in; who has none yet just goes."""
 
@@ -34,6 +37,10 @@ class LeaderElection:
         settings: librdkafka's settings.
         group: name of the group; used for nothing else.
         topic: a topic of one partition.
+
+    Attributes:
+        elected: whether this one is elected.
+        problem: why nobody can be elected, or "".
     """
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
@@ -56,6 +63,7 @@ class LeaderElection:
         self._told = self._ruined = False
         self._complaint = ""
         self.elected = False
+        self.problem = ""
 
     def open(self) -> None:
         """Become a member.
@@ -86,6 +94,8 @@ class LeaderElection:
             if message is not None and (error := message.error()) is not None:
                 self._failed(error)
                 self._complain(error)
+                if error.code() in _LASTING:
+                    self.problem = f"election: {self._topic}: {error.str()}"
             if self._ruined:
                 self.close()
                 self.open()
@@ -119,6 +129,7 @@ class LeaderElection:
             log.warning("election: %s", self._complaint)
 
     def _won(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.problem = ""
         # Nothing is read here; to hold the partition is all.
         if partitions:
             consumer.assign(partitions)

@@ -62,6 +62,8 @@ _TICK: Final = 1.0
 """Seconds between two looks at the leases."""
 _COMMIT: Final = 5.0
 """Seconds after which offsets are committed although nothing changed."""
+_LOOK: Final = 30.0
+"""Seconds between two looks at how many partitions the topics have."""
 _PAUSE: Final = 1.0
 """Seconds before the next attempt after a failure."""
 _BACK: Final = timedelta(minutes=10)
@@ -123,6 +125,7 @@ class Mitigator:
             while not self._stopping.is_set():
                 self.turned_at = monotonic()
                 if not self.once and not election.poll(_POLL):
+                    self.problem = election.problem  # what failed before is over
                     continue
                 try:
                     self._lead(election)
@@ -209,7 +212,7 @@ class Mitigator:
     def _decide(
         self, journal: TransactionalJournal, state: State, election: LeaderElection
     ) -> None:
-        tick = committed = monotonic()
+        tick = committed = looked = monotonic()
         due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
             self.turned_at = monotonic()
@@ -229,6 +232,9 @@ class Mitigator:
                 committed = monotonic()
                 self._commit(journal, batch)
             self._single = max(self._single - len(messages), 0)
+            if monotonic() - looked >= _LOOK:
+                looked = monotonic()
+                journal.check_partitions()
             if self.once and not messages and not due and journal.caught_up():
                 self.stop()
 
@@ -312,8 +318,8 @@ class Mitigator:
         if second:
             for change in start_waiting(state, begin):
                 batch.add(change)
+            self._show(state, journal.held)
             journal.release()
-            self._show(state)
         return count > 0
 
     def _look_for_refused(self) -> None:
@@ -363,7 +369,7 @@ class Mitigator:
         self.leading = active
         self.metrics.active.set(active)
 
-    def _show(self, state: State) -> None:
+    def _show(self, state: State, waiting: list[Place]) -> None:
         counts = Counter((record.kind, record.state) for record in state.active())
         self.metrics.mitigations.clear()
         for (kind, name), number in counts.items():
@@ -374,6 +380,9 @@ class Mitigator:
         self.metrics.held_partitions.set(len(held))
         names = ", ".join(f"{topic}/{number}" for topic, number in held)
         self.problem = f"too many unexpected errors: {names}" if held else ""
+        if waiting and not held:
+            names = ", ".join(f"{topic}/{number}" for topic, number in waiting)
+            self.problem = f"the registry does not answer: {names}"
 
 
 def _parts(change: Transition) -> Iterator[Transition]:

@@ -25,6 +25,7 @@ from consumers.errors import Fenced, RecordsRefused
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.reader import REFUSED
 from fnm_bus.record import Record
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,9 @@ class TransactionalJournal:
         Args:
             timeout: seconds to wait while nothing arrives.
             most: messages.
+
+        Raises:
+            TopicRefused: a topic does not exist any more, or must not be read.
         """
         messages: list[Message] = []
         consumer = self._consumer
@@ -165,6 +169,8 @@ class TransactionalJournal:
             error = message.error()
             if error is None:
                 messages.append(message)
+            elif error.code() in REFUSED:
+                raise TopicRefused(f"{message.topic()}: {error.str()}")
             elif not error.retriable():
                 log.warning("reading: %s", error.str())
         rank = {topic: number for number, topic in enumerate(self._topics)}
@@ -190,6 +196,22 @@ class TransactionalJournal:
         """
         return not any(self._unread(part) for part in self._positions())
 
+    def check_partitions(self) -> None:
+        """Make sure that every partition is read, those that came later as well.
+
+        Raises:
+            BrokerUnavailable: a topic has other ones now, or no broker answers.
+            TopicRefused: a topic does not exist any more.
+        """
+        consumer = self._consumer
+        if consumer is None:
+            return
+        read = {(part.topic, part.partition) for part in consumer.assignment()}
+        for topic in self._topics:
+            numbers = {part.partition for part in _partitions(consumer, topic)}
+            if numbers != {number for name, number in read if name == topic}:
+                raise BrokerUnavailable(f"{topic} has other partitions now")
+
     def done(self, message: Message) -> None:
         """Let the next commit cover *message*."""
         self._offsets[place_of(message)] = (message.offset() or 0) + 1
@@ -201,6 +223,11 @@ class TransactionalJournal:
             return
         self._held[place] = message.offset() or 0
         self._consumer.pause([TopicPartition(*place)])
+
+    @property
+    def held(self) -> list[Place]:
+        """The partitions that `hold` stopped."""
+        return list(self._held)
 
     def is_held(self, message: Message) -> bool:
         """Return whether *message* comes after one that is to be read again."""

@@ -7,6 +7,7 @@ import pytest
 from services.mitigator_harness import policy, rule
 
 from consumers.metrics import MitigatorMetrics
+from consumers.mitigator import service
 from consumers.mitigator.batch import Batch
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.state import State
@@ -153,3 +154,46 @@ def test_a_command_of_a_mad_time_is_no_unexpected_error(stamp: int) -> None:
     batch = bench.take(TOPICS.command, PAUSE, stamp)
     assert reasons_of_letters(batch) == []
     assert bench.state.paused  # whenever it was sent
+
+
+class Election:
+    """Stands in for `LeaderElection`: never elected, and stops the mitigator."""
+
+    problem = ""
+    mitigator: Mitigator
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def open(self) -> None:
+        pass
+
+    def poll(self, _seconds: float) -> bool:
+        self.mitigator.stop()
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("problem", ["", "election: the topic is unknown"])
+def test_one_that_stands_by_shows_the_problem_of_the_election_alone(
+    monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    bench = Bench()
+    monkeypatch.setattr(service, "LeaderElection", Election)
+    monkeypatch.setattr(Election, "mitigator", bench.it, raising=False)
+    monkeypatch.setattr(Election, "problem", problem)
+    bench.it.problem = "Fenced: another mitigator writes now"
+    bench.it.run()
+    assert bench.it.problem == problem
+    assert bench.it.healthy() == (not problem)
+
+
+def test_a_partition_that_waits_for_the_registry_is_a_problem() -> None:
+    bench = Bench()
+    bench.it._show(bench.state, [(TOPICS.host, 3)])
+    assert not bench.it.healthy()
+    assert f"{TOPICS.host}/3" in bench.it.problem
+    bench.it._show(bench.state, [])
+    assert bench.it.healthy()
