@@ -10,8 +10,8 @@ from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, plain, sa
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from consumers.mitigator.context import DecisionContext
     from consumers.mitigator.explain import Explanation
-    from consumers.mitigator.transition import DecisionContext
     from consumers.settings import AllSettings
     from fnm_bus.event import Event
 

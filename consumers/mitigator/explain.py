@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Audit, Event, Mitigation
 

@@ -25,6 +25,7 @@ from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigator.batch import Batch
 from consumers.mitigator.breaker import Breaker
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.leader_election import LeaderElection
@@ -39,7 +40,7 @@ from consumers.mitigator.transaction import (
     TransactionalJournal,
     place_of,
 )
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from fnm_bus.codec import Codec
 from fnm_bus.deadletter import letter_of
 from fnm_bus.errors import (

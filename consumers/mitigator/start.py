@@ -9,9 +9,10 @@ from msgspec.structs import replace
 from consumers.mitigation.reason_key import ATTACK
 from consumers.mitigation.states import POLICY, SUPERSEDED
 from consumers.mitigator.call_order import event_of
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.state import ReasonEntry
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import (
     action_of,
     action_of_hostgroup,

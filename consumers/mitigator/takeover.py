@@ -21,13 +21,14 @@ from consumers.mitigation.states import (
     PROPOSED,
     WANTED,
 )
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.counts import Counts
 from consumers.mitigator.expire import EXPIRED
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import (
     action_of,
     key_of_want,

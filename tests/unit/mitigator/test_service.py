@@ -9,9 +9,9 @@ from services.mitigator_harness import policy, rule
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator import service
 from consumers.mitigator.batch import Batch
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.state import State
-from consumers.mitigator.transition import DecisionContext
 from fnm_bus.codec import Codec
 from fnm_bus.event import (
     AnyRecord,
