@@ -11,11 +11,11 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 	--no-emit-index-url --no-emit-find-links
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz lint format mutation bench \
-	lock clean
+.PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz fuzz-mitigator \
+	long-run lint format mutation bench lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
 
 demo: $(READY) ## show how notifications become events, with a broker of its own
 	$(BIN)/fnm-bus demo
@@ -43,9 +43,13 @@ test: $(READY) ## run all tests, against a real Kafka and a real registry
 	       "registry are left out, and listed at the end."
 	$(BIN)/pytest
 
-fuzz: $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
+fuzz: fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
 	  tests/unit/mitigator/test_properties.py
+
+fuzz-mitigator: $(READY) ## send odd records to a running mitigator, FUZZ_SECONDS=600 long
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
+	  tests/integration/test_fuzz_mitigator.py
 
 lint: $(READY) ## check style, types, imports and generated files
 	$(BIN)/ruff check
@@ -69,6 +73,9 @@ else
 endif
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut run
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut results
+
+long-run: $(READY) ## run the whole chain for an hour under fuzzed events and kills
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python tests/long_run.py
 
 bench: $(READY) ## measure against the rivals; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py

@@ -165,7 +165,7 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     Admin(settings).create(wanted(topics, _PARTITIONS, 1))
     count = _publish_an_hour(settings, made)
     began, cpu = time.perf_counter(), time.process_time()
-    stored = read_state(settings, topics, Codec())
+    stored = read_state(settings, topics)
     read = time.perf_counter() - began
     moment = Moment(boottime(), datetime.now(UTC))
     state = stored.restore(made.context, moment)

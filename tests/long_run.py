@@ -26,7 +26,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from services.bgp_lab import GRACE, BgpLab, CutKafka
 from services.fuzz_records import Fuzz
 from services.plant import ban
-from services.process import Server
 
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord
@@ -170,7 +169,8 @@ class Result:
 
 def say(text: str) -> None:
     """Print a line with the time."""
-    print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+    sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
+    sys.stdout.flush()
 
 
 class LongRun:
@@ -179,7 +179,7 @@ class LongRun:
     def __init__(self, root: Path, kafka: CutKafka, seed: int) -> None:
         self.lab = BgpLab(root, kafka, POLICY)
         self.plant = self.lab.plant
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311 - repeatable
         self.result = Result()
         names = {kind: self.plant.topic(kind) for kind in ("mitigation", "reason")}
         self.topics = Topics(kafka.bootstrap, names)
@@ -286,7 +286,7 @@ class LongRun:
     def _revive(self) -> None:
         """Start again what ended although nobody killed it."""
         lab = self.lab
-        servers: tuple[tuple[str, Server], ...] = (
+        servers = (
             ("mitigator", lab.mitigator),
             ("exabgp", lab.exabgp),
         )

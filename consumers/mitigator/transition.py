@@ -4,9 +4,10 @@ Every change of the state is made here. `rollback` puts every replaced entry bac
 that an event whose processing fails leaves nothing behind.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as replace_cause
+from dataclasses import replace as replace_frozen
 from datetime import timedelta
 from typing import Final
 
@@ -18,6 +19,7 @@ from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import (
     ENDED,
+    OPERATOR,
     PAUSE,
     PROPOSED,
     SUPERSEDED,
@@ -33,11 +35,17 @@ from consumers.mitigator.next_record import (
     end_record,
     next_record,
 )
-from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
+from consumers.mitigator.state import (
+    APPROVAL,
+    MitigationEntry,
+    ReasonEntry,
+    State,
+    Undo,
+)
 from consumers.mitigator.wants import key_of_want
 from consumers.policy import guardrails
-from consumers.policy.facts import AttackFacts
-from consumers.policy.guardrails import HOLD, PASS
+from consumers.policy.facts import CLOSES, AttackFacts
+from consumers.policy.guardrails import HOLD, PASS, ActiveCounts
 from consumers.policy.model import Policy
 from consumers.policy.rules import customer_of
 from fnm_bus import __version__
@@ -56,6 +64,8 @@ _RENEW_AFTER: Final = 1 / 3
 """Share of a lease by which its end has to move before it is written."""
 _LAST_CHANCE: Final = 10.0
 """Seconds before its recorded end at which a longer lease is written in any case."""
+_MOST_RELIEVED: Final = 256
+"""Reasons of a mitigation for which it is known what stands in for them."""
 _SHARE_OF_EVENT: Final = 4
 """One event starts at most this part of `max_new_per_minute`."""
 
@@ -103,7 +113,7 @@ class Transition:
     reasons: dict[ReasonKey, Reason | None] = field(default_factory=dict)
     mitigations: dict[str, Mitigation | None] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list)
+    _undo: list[Undo] = field(default_factory=list)
     _starts: int = 0
 
     # -- reasons ---------------------------------------------------------------
@@ -144,7 +154,7 @@ class Transition:
         entry = self.state.reasons[key]
         pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
         active = entry.holds and any(
-            name in self.state.waiting for name, want in pairs if not want.fallback
+            self.state.is_limited(name) for name, want in pairs if not want.fallback
         )
         if active == entry.fallback:
             return
@@ -161,6 +171,13 @@ class Transition:
     def ignore_attack(self, key: ReasonKey, event: LastEvent) -> None:
         """Remember an event of an attack without a reason, in memory only."""
         self._undo.append(self.state.ignore(key, event))
+
+    def note_command(self, command_id: str) -> bool:
+        """Remember a command, in memory only; return whether it is a new one."""
+        undo = self.state.note_command(command_id)
+        if undo is not None:
+            self._undo.append(undo)
+        return undo is not None
 
     # -- mitigations -----------------------------------------------------------
 
@@ -186,26 +203,31 @@ class Transition:
         before = self.state.mitigations.get(key)
         demand = self.state.demands.get(key)
         if demand is not None:
-            cause = replace_cause(cause, customer=self._customer_of(demand.measure))
-        limits = self._limits_of(demand, cause)
+            cause = replace_frozen(cause, customer=self._customer_of(demand.measure))
+        limits = self._limits_of(key, demand, cause)
         after = next_record(before, demand, cause, self.moment, limits)
         record = after.record
+        waited = self.state.is_limited(key)
         if record is None:
+            self._mark_refused(key, refused=False)
             return ""
         full = record.state == PROPOSED and (
             before is None or before.record.state != PROPOSED
         )
         if full and self.state.proposals >= MAX_PROPOSALS:
             self._refuse_proposal(key, before, cause, facts, checks)
+            self._mark_refused(key, refused=APPROVAL not in record.held_by)
+            self._switch_fallbacks(key, cause, waited=waited)
             return ""
-        waited = key in self.state.waiting
+        self._mark_refused(key, refused=False)
         state = self._take(key, before, demand, after, facts, checks)
         self._switch_fallbacks(key, cause, waited=waited)
         return state
 
     def put_mitigation(self, key: str, record: Mitigation, ends: float) -> None:
         """Replace a mitigation with a record that a person's decision made."""
-        waited = key in self.state.waiting
+        waited = self.state.is_limited(key)
+        self._mark_refused(key, refused=False)
         self._write(key, record, ends, ends)
         cause = Cause(text=record.cause, ended_because=SUPERSEDED)
         self._switch_fallbacks(key, cause, waited=waited)
@@ -315,9 +337,14 @@ class Transition:
 
     def _switch_fallbacks(self, key: str, cause: Cause, *, waited: bool) -> None:
         """Switch fallbacks where a mitigation began or ceased to wait for a limit."""
-        if waited != (key in self.state.waiting):
+        if waited != self.state.is_limited(key):
             for reason in tuple(self.state.demands.get(key, ())):
                 self.set_fallback(reason, cause)
+
+    def _mark_refused(self, key: str, *, refused: bool) -> None:
+        undo = self.state.put_refused(key, refused=refused)
+        if undo is not None:
+            self._undo.append(undo)
 
     def _customer_of(self, measure: Measure) -> str | None:
         policy = self.context.policy
@@ -326,22 +353,63 @@ class Transition:
         return customer.name if customer else None
 
     def _limits_of(
-        self, demand: Demand | None, cause: Cause
+        self, key: str, demand: Demand | None, cause: Cause
     ) -> Callable[[bool, bool], tuple[Check, ...]]:
         def check(dry_run: bool, fallback: bool) -> tuple[Check, ...]:  # noqa: FBT001 - as next_record calls it
             assert demand is not None  # noqa: S101 - nothing starts without reasons
-            checks = self._check_limits(demand.measure, cause, dry_run=dry_run)
+            counts = self._counts_without(self._stand_ins(key, demand), dry_run=dry_run)
+            checks = self._check_limits(demand.measure, cause, counts)
             if fallback:
                 checks = tuple(c for c in checks if c.code == "max_affected_share")
             return checks
 
         return check
 
+    def _stand_ins(self, key: str, demand: Demand) -> list[Mitigation]:
+        """Return the hostgroups' mitigations that end if a mitigation starts."""
+        state = self.state
+        if len(demand) > _MOST_RELIEVED:
+            return []
+        relieved: Counter[str] = Counter()
+        for entry in (state.reasons[name] for name in demand):
+            pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
+            own = (name for name, want in pairs if not want.fallback and name != key)
+            if entry.fallback and not any(state.is_limited(name) for name in own):
+                relieved.update(name for name, want in pairs if want.fallback)
+        return [
+            state.mitigations[name].record
+            for name, count in relieved.items()
+            if name in state.mitigations and count == len(state.demands[name])
+        ]
+
+    def _counts_without(
+        self, ending: Sequence[Mitigation], *, dry_run: bool
+    ) -> ActiveCounts:
+        """Return what is active, without what ends at the same moment."""
+        counts = self.state.active_counts(self.moment.now, dry_run=dry_run)
+        counted = [
+            record
+            for record in ending
+            if record.state == WANTED
+            and record.kind != NOTIFY
+            and record.dry_run == dry_run
+        ]
+        customers = Counter(record.customer for record in counted)
+        if not counted:
+            return counts
+        return replace_frozen(
+            counts,
+            active=counts.active - len(counted),
+            by_customer={
+                name: count - customers[name]
+                for name, count in counts.by_customer.items()
+            },
+        )
+
     def _check_limits(
-        self, measure: Measure, cause: Cause, *, dry_run: bool
+        self, measure: Measure, cause: Cause, counts: ActiveCounts
     ) -> tuple[Check, ...]:
-        policy, now = self.context.policy, self.moment.now
-        counts = self.state.active_counts(now, dry_run=dry_run)
+        policy = self.context.policy
         customer = next((c for c in policy.customers if c.name == cause.customer), None)
         checks = guardrails.check_limits(measure, counts, policy.limits, customer)
         if not checks:
@@ -393,6 +461,8 @@ class Transition:
             record = self._with_reasons(record, demand, after)
         changed = old is None or _content(old) != _content(record)
         if not changed and before is not None:
+            if facts is None:  # nothing new happened: what began it is still its cause
+                record = replace(record, cause=before.record.cause)
             # Without reasons nothing else remembers how long a suppression lasts.
             longer = demand is None and after.ends > before.ends + 1
             due = None if longer else self._recent_until(before, after, record)
@@ -430,10 +500,12 @@ class Transition:
         clock, now = self.moment
         over = record.state == ENDED
         left = 0.0 if over else max(ends - clock, 0.0)
+        # A wanted record without a lease is one that enforcers refuse and report.
+        least = 0 if over or record.kind == PAUSE else 1
         record = replace(
             record,
             key=key,
-            lease_ms=round(left * 1000),
+            lease_ms=max(round(left * 1000), least),
             expires_at=now + timedelta(seconds=left),
             changed_at=now,
             cause=record.cause[:MAX_TEXT],
@@ -523,6 +595,9 @@ class Transition:
         what = record.state if not same else "changed" if differs else "renewed"
         held = ", ".join(record.held_by)
         text = f"{record.cause}; held by {held}" if held else record.cause
+        if what == "renewed" and facts is not None and facts.action in CLOSES:
+            what = "changed"
+            text = f"{facts.action} by {facts.sensor}; other reasons hold it: {text}"
         if record.conflicts:
             text += f"; weaker: {', '.join(record.conflicts)}"
         self.report(
@@ -533,7 +608,7 @@ class Transition:
             facts=facts,
             rule=record.reasons[0].rule if record.reasons else None,
             checks=(*checks, *after.checks),
-            by=record.by if record.state in {SUPPRESSED, ENDED} else "",
+            by=record.by if _is_a_persons(old, record) else "",
         )
 
 
@@ -542,6 +617,13 @@ def _starts(old: Mitigation | None, record: Mitigation) -> bool:
     if old is None or old.started_at != record.started_at:
         return True
     return old.dry_run and not record.dry_run
+
+
+def _is_a_persons(old: Mitigation | None, record: Mitigation) -> bool:
+    """Return whether a person brought a mitigation into its state."""
+    if record.state == ENDED and record.ended_because == OPERATOR:
+        return old is None or old.state != SUPPRESSED  # its time is over
+    return record.state == SUPPRESSED
 
 
 def _content(record: Mitigation) -> tuple[object, ...]:

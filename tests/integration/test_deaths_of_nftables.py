@@ -37,7 +37,9 @@ pytestmark = pytest.mark.kafka
 class Firewall:
     """A mitigator, and an enforcer of nftables behind a cable of its own."""
 
-    def __init__(self, plant: Plant, kafka: CutKafka, settings: NftablesSettings):
+    def __init__(
+        self, plant: Plant, kafka: CutKafka, settings: NftablesSettings
+    ) -> None:
         self.plant = plant
         self.kafka = kafka
         self.backend = NftablesBackend(settings)

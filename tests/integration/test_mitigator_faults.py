@@ -196,8 +196,8 @@ def poison(crew: Crew) -> int:
     for it in usable:
         prefix = f"{it.target}/32"
         wants = (Want(kind="blackhole", prefix=prefix),)
-        it = msgspec.structs.replace(it, wants=wants)
-        crew.put("reason", key_of_reason(it).encode(), it)
+        stored = msgspec.structs.replace(it, wants=wants)
+        crew.put("reason", key_of_reason(stored).encode(), stored)
         record = wanted(prefix, lease_ms=it.lease_ms, revision=HUGE)
         crew.put("mitigation", record.key.encode(), record)
     crew.flush()

@@ -20,6 +20,7 @@ from confluent_kafka import ConsumerGroupState, Producer
 from confluent_kafka.admin import AdminClient
 
 from fnm_bus.codec import Codec
+from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import (
     AnyRecord,
     AttackDetails,
@@ -242,6 +243,27 @@ class Crew:
             while not reader.at_end:
                 found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
         return found
+
+    def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
+        """Return key and value of all records that a program of ours wrote."""
+        found = []
+        settings = {"bootstrap.servers": self.plant.bootstrap}
+        topics = [self.plant.topic(kind)]
+        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+            while not reader.at_end:
+                found += [
+                    (it.key or b"", it.value)
+                    for it in reader.read(1.0)
+                    if it.headers or not it.value  # tests write without headers
+                ]
+        return found
+
+    def decode(self, value: bytes) -> AnyRecord | None:
+        """Return what a value holds; None where it cannot be decoded."""
+        try:
+            return self._codec.decode(value)
+        except InvalidRecord:
+            return None
 
     def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
         """Return ((partition, offset), record) of a topic, as far as it is readable."""

@@ -19,10 +19,10 @@ from fnm_bus.event import (
     AnyRecord,
     AttackDetails,
     Command,
+    FlowSpecRule,
     HostEvent,
     HostgroupEvent,
     HostgroupNetwork,
-    FlowSpecRule,
     Mitigation,
     Reason,
     Receipt,
@@ -87,7 +87,7 @@ class Fuzz:
     """
 
     def __init__(self, seed: int, hosts: list[str], *, stored: bool = False) -> None:
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable
         self._hosts = hosts
         self._stored = stored
         self._codec = Codec()
@@ -249,7 +249,7 @@ class Fuzz:
             new = self._value(inspect.type_info(field.type), 0)
         return cast("_S", msgspec.structs.replace(struct, **{field.name: new}))
 
-    def _value(self, kind: inspect.Type, depth: int) -> Any:
+    def _value(self, kind: inspect.Type, depth: int) -> Any:  # noqa: C901, PLR0911 - a case each
         rng = self._rng
         match kind:
             case inspect.UnionType(types=types):

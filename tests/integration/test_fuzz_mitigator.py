@@ -1,0 +1,167 @@
+"""A running mitigator and records that decode and that nobody expects.
+
+FUZZ_SECONDS (60 unless set) is how long; `make fuzz-mitigator` takes ten minutes.
+FUZZ_SEED draws the same records again.
+"""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from confluent_kafka import Producer
+from services.crew import Crew
+from services.fuzz_records import Fuzz, Made
+from services.plant import Plant
+
+from fnm_bus.event import Audit, Mitigation
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(3_600)]
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(
+    1, 2**32
+)
+OWN = ["203.0.113.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+PROTECTED = "203.0.113.128/28"
+POLICY = f"""
+own_networks = {OWN!r}
+guardrails.protected_prefixes = ["{PROTECTED}"]
+guardrails.max_affected_share = 1.0
+guardrails.max_active = 300
+guardrails.max_new_per_minute = 10000
+[[rule]]
+name = "probe"
+match = {{ prefix = "10.0.0.0/8" }}
+then = {{ action = "blackhole", lease = "10s" }}
+[[rule]]
+name = "flow"
+match = {{ prefix = "203.0.113.0/28" }}
+then = {{ action = "flowspec", lease = "10s" }}
+[[rule]]
+name = "approved"
+match = {{ prefix = "203.0.113.16/28" }}
+then = {{ action = "blackhole", lease = "10s", approval = true }}
+[[rule]]
+name = "rest"
+then = {{ action = "blackhole", lease = "10s" }}
+[[hostgroup]]
+name = "customers"
+prefixes = ["203.0.113.0/25"]
+action = "blackhole"
+lease = "10s"
+""".replace("'", '"')
+ROUND = 10.0
+"""Seconds between two looks."""
+DECIDED = 5.0
+"""Seconds in which a ban behind is decided: one, and more on a machine under load."""
+LARGEST = {"mitigation": 8_000, "reason": 128_000, "audit": 128_000}
+GROWTH = 100_000
+"""kB by which the memory may be larger at the end than after the first round."""
+
+
+@dataclass
+class Look:
+    """Reads the topics once, record by record, and checks each."""
+
+    crew: Crew
+    seen: dict[str, int] = field(default_factory=dict)
+    decided: set[str] = field(default_factory=set)
+
+    def check(self) -> None:
+        """Check what the mitigator wrote since the last time."""
+        for kind, most in LARGEST.items():
+            records = self.crew.raw(kind)[self.seen.get(kind, 0) :]
+            self.seen[kind] = self.seen.get(kind, 0) + len(records)
+            for key, value in records:
+                assert len(value or b"") <= most, f"{kind} {key!r:.200}"
+                if value:
+                    self._check_record(key, self.crew.decode(value))
+
+    def _check_record(self, key: bytes, record: object) -> None:
+        if isinstance(record, Audit) and record.event_id:
+            self.decided.add(record.event_id)
+        if not isinstance(record, Mitigation) or record.kind in {"pause", "notify"}:
+            return
+        if record.state != "wanted" or record.dry_run:
+            return
+        flow = record.flow
+        sides = [record.prefix]
+        if flow is not None:
+            sides = [it for it in (flow.destination_prefix, flow.source_prefix) if it]
+        networks = [ip_network(it or "") for it in sides]
+        own = [ip_network(it) for it in OWN]
+        assert any(
+            it.version == network.version and it.subnet_of(network)  # type: ignore[arg-type]
+            for it in networks
+            for network in own
+        ), f"{key!r} is outside of the own networks"
+        protected = ip_network(PROTECTED)
+        assert not any(it.version == 4 and it.overlaps(protected) for it in networks)
+        assert 0 < record.lease_ms <= 86_400_000
+
+
+@pytest.fixture
+def crew(real_plant: Plant) -> Iterator[Crew]:
+    made = Crew(real_plant, POLICY, "[consumers]", "metrics_port = 0")
+    yield made
+    made.stop()
+
+
+def test_it_survives_and_decides(crew: Crew) -> None:
+    sys.stdout.write(f"FUZZ_SEED={SEED} FUZZ_SECONDS={SECONDS:.0f}\n")
+    hosts = [f"203.0.113.{number}" for number in (*range(1, 64), 128, 135)]
+    fuzz = Fuzz(SEED, [*hosts, "2001:db8:1::7", "8.8.8.8"], stored=True)
+    settings = {"bootstrap.servers": crew.plant.bootstrap, "linger.ms": "5"}
+    producer = Producer(settings)
+    mitigator = crew.start("mitigator")
+    look = Look(crew)
+    sent, rounds, first = 0, 0, 0
+    end = monotonic() + SECONDS
+    while monotonic() < end:
+        until = min(monotonic() + ROUND, end)
+        made: list[Made] = []
+        while monotonic() < until:
+            made.append(fuzz.draw())
+            record = made[-1]
+            producer.produce(
+                crew.plant.topic(record.kind), record.value, record.key or None
+            )
+            producer.poll(0)
+            sent += 1
+        assert producer.flush(60) == 0
+        rounds += 1
+        probe = f"10.0.{rounds >> 8}.{rounds & 255}"
+        [event] = crew.tell("ban", probe, sensor="probe")
+        assert crew.decided_after(event, 60) < DECIDED, f"seed {SEED}"
+        assert mitigator.alive, f"seed {SEED}: {mitigator.output()[-3000:]}"
+        look.check()
+        errors = crew.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total")
+        assert errors == 0, f"seed {SEED}: {traceback_of(mitigator.output())}"
+        if rounds == 1:
+            first = rss(mitigator.pid)
+        elif rounds % 2 == 0:  # the next one meets the records in the state's topics
+            last = rss(mitigator.pid)
+            assert last - first < GROWTH, f"{first} kB, then {last} kB"
+            mitigator.kill()
+            mitigator = crew.start("mitigator")
+            assert crew.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
+    sys.stdout.write(f"records={sent} rounds={rounds}\n")
+    assert rounds
+
+
+def rss(pid: int) -> int:
+    """Return the memory of a process in kB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(it.split()[1]) for it in lines if it.startswith("VmRSS"))
+
+
+def traceback_of(output: str) -> str:
+    """Return the first unexpected error of a log."""
+    lines = [it for it in output.splitlines() if "Traceback" in it]
+    return "\n".join(it[-3000:].replace("\\n", "\n") for it in lines[:2])
