@@ -257,8 +257,8 @@ def decoded(it: Read, codec: Codec) -> Read:
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999, after which Python has no time."""
+_LAST: Final = 221_845_392_000_000
+"""The year 9000: Python has no date after 9999, and readers calculate with this one."""
 
 REFUSED: Final = frozenset(
     {

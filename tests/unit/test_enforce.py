@@ -1,6 +1,7 @@
 """What an enforcer does with its system, on a clock and topics fed by hand."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -450,6 +451,37 @@ def test_a_snapshot_that_is_none_is_an_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(snapshot.SnapshotError, match=r"it\.json"):
         snapshot.load(path)
+
+
+def test_a_file_that_cannot_be_a_snapshot_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, large, deep = (tmp_path / name for name in ("pipe", "large", "deep"))
+    os.mkfifo(pipe)  # without a writer, opening it waits for ever
+    large.write_bytes(b" " * 101)
+    monkeypatch.setattr(snapshot, "_MAX_BYTES", 100)
+    for path in (pipe, large, tmp_path):
+        with pytest.raises(snapshot.SnapshotError, match=path.name):
+            snapshot.load(path)
+    monkeypatch.setattr(snapshot, "_MAX_BYTES", 1_000_000)
+    deep.write_bytes(b"[" * 200_000)
+    with pytest.raises(snapshot.SnapshotError, match="deep"):
+        snapshot.load(deep)
+
+
+def test_a_lease_of_a_snapshot_with_another_key_is_an_error(tmp_path: Path) -> None:
+    path, measure = tmp_path / "it.json", Measure(kind="blackhole", prefix="::1/128")
+    snapshot.save(path, Snapshot({"another": Lease(measure, clock.now() + 60)}))
+    with pytest.raises(snapshot.SnapshotError, match="another"):
+        snapshot.load(path)
+
+
+def test_no_lease_of_a_snapshot_is_longer_than_a_day(tmp_path: Path) -> None:
+    path, measure = tmp_path / "it.json", Measure(kind="blackhole", prefix="::1/128")
+    snapshot.save(path, Snapshot({measure.key: Lease(measure, 1e300)}))
+    read = snapshot.load(path)
+    assert read is not None
+    assert read.leases[measure.key].ends <= clock.now() + DAY
 
 
 def test_an_unreadable_snapshot_does_not_keep_an_enforcer_from_starting(

@@ -1,10 +1,11 @@
 """What people type and read: every command is sent, and nothing steers a terminal."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import pytest
+from services.mitigator_harness import policy, rule
 from typer.testing import CliRunner
 
 from consumers import people, reading, wiring
@@ -12,12 +13,21 @@ from consumers.__main__ import app
 from consumers.errors import MitigatorTimeout
 from consumers.mitigation import command_client
 from consumers.mitigation.command_client import new_command, send_command
+from consumers.mitigator.explain import describe, replay
 from consumers.mitigator.stored_state import StoredState
 from consumers.mitigator.takeover import Stored
+from consumers.mitigator.transition import DecisionContext
 from fnm_bus.codec import Codec
 from fnm_bus.errors import ConfigError, RegistryError, SchemaError
-from fnm_bus.event import Audit, Command, Mitigation, ReasonSummary
-from fnm_bus.reader import Read
+from fnm_bus.event import (
+    Audit,
+    Command,
+    HostEvent,
+    Mitigation,
+    ReasonSummary,
+    Receipt,
+)
+from fnm_bus.reader import Read, time_of
 from fnm_bus.route import Topics
 
 NOW = datetime.now(UTC)
@@ -189,3 +199,17 @@ def test_a_record_steers_no_terminal(
     lines = result.output.splitlines()
     assert all(it.isprintable() for it in lines)
     assert not any(it.startswith("forged") for it in lines)
+
+
+def test_an_event_of_the_last_year_can_be_explained() -> None:
+    last = datetime(9999, 12, 31, tzinfo=UTC)
+    receipt = Receipt(event_id="e", sensor="fnm1", received_at=last, sequence=1)
+    event = HostEvent(receipt=receipt, action="ban", ip="203.0.113.7")
+    context = DecisionContext(policy(rule("all")), dry_run=False)
+    (explanation,) = replay([event], context)
+    assert list(describe(explanation))
+
+
+def test_a_record_of_a_mad_time_leaves_room_to_calculate() -> None:
+    assert time_of(2**62) + timedelta(days=365)
+    assert time_of(-(2**62)) - timedelta(days=365)
