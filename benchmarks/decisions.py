@@ -19,7 +19,7 @@ from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
 from consumers.mitigator.stored_state import read_state
-from consumers.mitigator.takeover import apply_policy, recompute_all
+from consumers.mitigator.takeover import take_over
 from consumers.mitigator.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
 from fnm_bus.codec import Codec
@@ -171,10 +171,8 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     moment = Moment(boottime(), datetime.now(UTC))
     state = stored.restore(made.context, moment)
     written = 0
-    for step in (apply_policy, recompute_all):
-        change = Transition(made.context, state, moment)
-        step(change)
-        batch = Batch(topics, Codec(), "bench")
+    batch = Batch(topics, Codec(), "bench")
+    for change in take_over(state, lambda: Transition(made.context, state, moment)):
         batch.add(change)
         written += len(change.reasons) + len(change.mitigations)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu

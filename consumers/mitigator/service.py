@@ -11,7 +11,7 @@ was committed. Active mitigations continue meanwhile until their leases expire.
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -33,7 +33,7 @@ from consumers.mitigator.next_record import Moment
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.state import State
 from consumers.mitigator.stored_state import read_state
-from consumers.mitigator.takeover import apply_policy, recompute_all
+from consumers.mitigator.takeover import take_over
 from consumers.mitigator.transaction import (
     MAX_EVENTS,
     Place,
@@ -207,13 +207,13 @@ class Mitigator:
             self.metrics.unreadable_records.inc()
             log.error("left out: %s: %s", key, error)
         state = stored.restore(self.context, self._moment())
-        for step in (apply_policy, recompute_all):
-            change = self._begin(state)
-            step(change)
-            for part in _parts(change):
-                batch = self._batch()
-                batch.add(part)
+        batch = self._batch()
+        for change in take_over(state, lambda: self._begin(state)):
+            _add(batch, change)
+            if batch.is_full:
                 self._commit(journal, batch)
+                batch = self._batch()
+        self._commit(journal, batch)
         return state
 
     def _is_stopping(self) -> bool:
@@ -400,17 +400,10 @@ class Mitigator:
         self.problem = "; ".join(dict.fromkeys(problems))[:500]
 
 
-def _parts(change: Transition) -> Iterator[Transition]:
-    """Yield what a transition changed in parts that fit into a transaction."""
-    reasons, mitigations = [*change.reasons.items()], [*change.mitigations.items()]
-    audits = change.audits
-    for at in range(0, max(len(reasons), len(mitigations), len(audits)), MAX_EVENTS):
-        part = slice(at, at + MAX_EVENTS)
-        yield Transition(
-            change.context,
-            change.state,
-            change.moment,
-            dict(reasons[part]),
-            dict(mitigations[part]),
-            audits[part],
-        )
+def _add(batch: Batch, change: Transition) -> None:
+    """Add a change that no event led to; one that cannot be encoded is undone."""
+    try:
+        batch.add(change)
+    except InvalidRecord:
+        log.exception("left as it was: %s", [*change.mitigations, *change.reasons][:1])
+        change.rollback()

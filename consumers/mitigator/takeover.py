@@ -4,7 +4,8 @@ Pure. The leases of records run from the broker's time of each record, so nothin
 depends on the clock of the mitigator that wrote them, nor on ours.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -23,7 +24,7 @@ from consumers.mitigation.states import (
 )
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.counts import Counts
-from consumers.mitigator.expire import EXPIRED
+from consumers.mitigator.expire import EXPIRED, Begin
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
@@ -38,6 +39,8 @@ from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
 from consumers.policy.model import MAX_LEASE, Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
+
+log = logging.getLogger(__name__)
 
 _PRECISION: Final = 0.001
 """Seconds; records have leases in milliseconds."""
@@ -68,55 +71,87 @@ def restore(
     mitigations: Iterable[Stored],
     moment: Moment,
 ) -> State:
-    """Return the state that the latest records of both topics hold."""
+    """Return the state that the latest records of both topics hold.
+
+    A record that cannot be used is logged and left out.
+    """
     limits = context.policy.limits
     state = State(limits.own_networks, dry_run=context.dry_run)
     for stored in mitigations:
-        record = stored.record
-        if isinstance(record, Mitigation):
-            _restore_mitigation(context, state, record, stored.at, moment)
+        _restore(context, state, stored, moment)
     state.sort_waiting()
     for stored in sorted(reasons, key=lambda stored: stored.at):
-        if isinstance(stored.record, Reason):
-            _restore_reason(context, state, stored.record, stored.at, moment)
+        _restore(context, state, stored, moment)
     return state
 
 
-def recompute_all(change: Transition) -> None:
-    """Compute every mitigation from its reasons; write what differs.
+def _restore(
+    context: DecisionContext, state: State, stored: Stored, moment: Moment
+) -> None:
+    record = stored.record
+    try:
+        if isinstance(record, Mitigation):
+            _restore_mitigation(context, state, record, stored.at, moment)
+        else:
+            _restore_reason(context, state, record, stored.at, moment)
+    except Exception:
+        log.exception("left out: %.200r", record)
 
-    A mitigation whose reasons are unknown is left alone: its lease ends it. Where that
-    is over already, it ends before anything is read, so that what a person decided
-    about it, and what limits allowed it, is not taken for the next attack's. One whose
-    record was lost is written again, if limits allow its start.
+
+def take_over(state: State, begin: Begin) -> Iterator[Transition]:
+    """Narrow what is in force to today's policy, and compute every mitigation again.
+
+    It never starts or widens anything that was not in force. A mitigation whose reasons
+    are unknown is left alone: its lease ends it. Where that is over already, it ends
+    before anything is read, so that what a person decided about it, and what limits
+    allowed it, is not taken for the next attack's. One whose record was lost is written
+    again, if limits allow its start.
+
+    Yields:
+        A transition for each reason and mitigation, empty where nothing differs. One
+        whose processing fails is logged and left as it is; its lease ends it.
     """
-    state, clock = change.state, change.moment.clock
-    for name, entry in tuple(state.mitigations.items()):
-        is_active = entry.record.state != ENDED and entry.record.kind != PAUSE
-        if is_active and entry.ends <= clock and name not in state.demands:
-            change.recompute(name, EXPIRED)
-    for key, reason_entry in tuple(state.reasons.items()):
-        change.set_fallback(key, cause_of(reason_entry.reason))
-    for name in tuple(state.demands):
-        demand = state.demands.get(name)
-        if not demand:
-            continue  # it was a fallback, and what it stood for started
-        reason = state.reasons[next(iter(demand))].reason
-        change.recompute(name, cause_of(reason))
-
-
-def apply_policy(change: Transition) -> None:
-    """Narrow what is in force to what today's policy and guardrails allow.
-
-    It never starts or widens anything.
-    """
-    holding = [pair for pair in change.state.reasons.items() if pair[1].holds]
-    digest = change.context.policy.digest
-    changed = any(entry.reason.policy_digest != digest for _key, entry in holding)
+    holding = [pair for pair in state.reasons.items() if pair[1].holds]
+    digest = begin().context.policy.digest
     for key, entry in holding:
-        _narrow(change, key, entry)
-    if changed:
-        _apply_limits(change)
+        yield from _isolate(begin, _narrow, key, entry)
+    if any(entry.reason.policy_digest != digest for _key, entry in holding):
+        yield from _isolate(begin, _apply_limits)
+    for name in tuple(state.mitigations):
+        yield from _isolate(begin, _end_expired, name)
+    for key, entry in tuple(state.reasons.items()):
+        yield from _isolate(begin, Transition.set_fallback, key, cause_of(entry.reason))
+    for name in tuple(state.demands):
+        yield from _isolate(begin, _recompute, name)
+
+
+def _isolate(
+    begin: Begin, step: Callable[..., None], *about: object
+) -> Iterator[Transition]:
+    """Yield a transition with one step, unless that fails."""
+    change = begin()
+    try:
+        step(change, *about)
+    except Exception:
+        log.exception("takeover of %s", about[:1])
+        change.rollback()
+    else:
+        yield change
+
+
+def _end_expired(change: Transition, name: str) -> None:
+    entry = change.state.mitigations[name]
+    is_active = entry.record.state != ENDED and entry.record.kind != PAUSE
+    is_over = entry.ends <= change.moment.clock
+    if is_active and is_over and name not in change.state.demands:
+        change.recompute(name, EXPIRED)
+
+
+def _recompute(change: Transition, name: str) -> None:
+    demand = change.state.demands.get(name)
+    if demand:  # else it was a fallback, and what it stood for started
+        reason = change.state.reasons[next(iter(demand))].reason
+        change.recompute(name, cause_of(reason))
 
 
 def _restore_reason(

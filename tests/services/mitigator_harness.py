@@ -11,7 +11,7 @@ from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.state import State
-from consumers.mitigator.takeover import Stored, apply_policy, recompute_all, restore
+from consumers.mitigator.takeover import Stored, restore, take_over
 from consumers.mitigator.transition import Transition
 from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.event import (
@@ -221,9 +221,7 @@ class MitigatorHarness:
             self.mitigations.values(),
             Moment(self.clock, self.now),
         )
-        for step in (apply_policy, recompute_all):
-            change = self.begin()
-            step(change)
+        for change in take_over(self.state, self.begin):
             self.note(change)
 
     # -- what came of it -------------------------------------------------------
