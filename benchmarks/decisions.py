@@ -13,13 +13,14 @@ from report import Row
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.measure import BLACKHOLE
 from consumers.mitigator.batch import Batch
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
 from consumers.mitigator.stored_state import read_state
 from consumers.mitigator.takeover import apply_policy, recompute_all
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
 from fnm_bus.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
@@ -165,7 +166,7 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     Admin(settings).create(wanted(topics, _PARTITIONS, 1))
     count = _publish_an_hour(settings, made)
     began, cpu = time.perf_counter(), time.process_time()
-    stored = read_state(settings, topics, Codec())
+    stored = read_state(settings, topics)
     read = time.perf_counter() - began
     moment = Moment(boottime(), datetime.now(UTC))
     state = stored.restore(made.context, moment)

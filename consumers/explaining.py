@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, plain, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from consumers.mitigator.context import DecisionContext
     from consumers.mitigator.explain import Explanation
-    from consumers.mitigator.transition import DecisionContext
     from consumers.settings import AllSettings
     from fnm_bus.event import Event
 
@@ -114,7 +114,7 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
             )
             continue
         for line in describe(explanation):
-            typer.echo(line)
+            typer.echo(plain(line))
     say(
         f"Mitigations that would start: {started}; attacks that would only be"
         f" reported: {reported}. Nothing was published."

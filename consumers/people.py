@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, plain, say
 
 if TYPE_CHECKING:
     from consumers.settings import AllSettings
@@ -58,7 +58,7 @@ def list_(
         return
     pause = next((r for r in shown if r.kind == PAUSE and r.state != ENDED), None)
     if pause is not None:
-        say(f"PAUSED, nothing is in force. {pause.cause}")
+        say(plain(f"PAUSED, nothing is in force. {pause.cause}"))
     rows = [record for record in shown if record.kind != PAUSE]
     if not rows:
         say("No active mitigations.")
@@ -89,17 +89,18 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
     for name, value in reading.to_json(record).items():
         text = _text(value)
         if name != "reasons" and text:
-            typer.echo(f"{name:<16} {text}")
+            typer.echo(plain(f"{name:<16} {text}"))
     for number, reason in enumerate(record.reasons, start=1):
         who = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
         size = f", {reason.pps} packets/s" if reason.pps is not None else ""
         size += f", {reason.bits} bit/s" if reason.bits is not None else ""
         dry = ", dry run" if reason.dry_run else ""
-        typer.echo(
+        text = (
             f"reason {number:<9} {reason.action} of {reason.target}, {who}, rule"
             f" {reason.rule or '-'}, attack {reason.attack or '-'}"
             f" {reason.direction}{size}{dry}"
         )
+        typer.echo(plain(text))
     count = record.live_reasons + record.pending_reasons + record.dry_reasons
     if count > len(record.reasons):
         typer.echo(f"… and {count - len(record.reasons)} further reasons")
@@ -124,7 +125,8 @@ def approve(
     for record in records:
         effect = record.pending
         then = effect.then.action if effect and effect.then else record.kind
-        say(f"{record.key}: {then}, revision {record.revision}: {record.cause}")
+        text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
+        say(plain(text))
     why = _prompt(why)
     codes = [
         _send(settings, "approve", by, why, key=record.key, revision=record.revision)
@@ -235,7 +237,20 @@ def _send_all(file: Any, verb: str, keys: list[str], by: str | None, why: str) -
     from consumers import wiring
 
     settings, text = wiring.settings(file), _prompt(why)
-    end(max(_send(settings, verb, by, text, key=key) for key in keys))
+    end(max(_send_one(settings, verb, by, text, key) for key in keys))
+
+
+def _send_one(
+    settings: "AllSettings", verb: str, by: str | None, why: str, key: str
+) -> int:
+    """Send one of several commands: an error keeps no other from being sent."""
+    from fnm_bus.errors import FnmBusError
+
+    try:
+        return _send(settings, verb, by, why, key=key)
+    except FnmBusError as exc:
+        complain(plain(f"{key}: {exc}"))
+        return exc.exit_code
 
 
 def _send(
@@ -244,16 +259,17 @@ def _send(
     """Send a command and print the answer; return the exit status."""
     from consumers.mitigation.command_client import new_command, send_command
     from fnm_bus import wiring
+    from fnm_bus.errors import SchemaError
 
+    try:
+        codec = wiring.reading_codec(settings)
+    except SchemaError:  # a command must not depend on pins
+        codec = wiring.independent_codec(settings)
     command = new_command(verb, by, why, **about)
-    answer = send_command(
-        wiring.kafka(settings),
-        wiring.topics(settings),
-        wiring.reading_codec(settings),
-        command,
-    )
+    kafka, topics = wiring.kafka(settings), wiring.topics(settings)
+    answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))
+    say(plain(" ".join(filter(None, (f"{answer.what}:", key, answer.text)))))
     return 1 if answer.what == "refused" else 0
 
 
@@ -309,4 +325,4 @@ def _left(record: "Mitigation") -> str:
 def _columns(*cells: str) -> str:
     widths = (16, 8, 7, 34)
     padded = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False))
-    return "  ".join([*padded, cells[-1]])
+    return plain("  ".join([*padded, cells[-1]]))

@@ -1,8 +1,8 @@
 """The mitigator and what it decides by, built from the settings."""
 
 from consumers.metrics import MitigatorMetrics
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.transition import DecisionContext
 from consumers.policy.file import load as policy_file
 from consumers.serving import serve, settings
 from consumers.settings import AllSettings

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 _ANSWER: Final = 10.0
 """Seconds for questions to the broker."""
 
+_STALLED: Final = 30.0
+"""Seconds without any answer about partitions that were not read to their ends."""
+
 _LOOKING: Final = {
     # librdkafka wants a group's name; nobody joins it, and nothing is committed.
     "group.id": "fnm-bus-tail",
@@ -93,6 +96,7 @@ class Reader:
         self._consumer: Consumer | None = None
         self._open_ends: set[tuple[str, int]] = set()
         self._alone = False
+        self._answered = time.monotonic()
 
     def __enter__(self) -> Self:
         """Connect and find the partitions.
@@ -112,6 +116,7 @@ class Reader:
             raise
         consumer.assign(assigned)
         self._open_ends = {(it.topic, it.partition) for it in assigned}
+        self._answered = time.monotonic()
         self._consumer = consumer
         return self
 
@@ -142,6 +147,7 @@ class Reader:
             message = consumer.poll(max(0.0, end - time.monotonic()))
             if message is None:
                 return
+            self._answered = time.monotonic()
             error = message.error()
             if error is None:
                 yield decoded(raw_of(message), self._codec)
@@ -153,14 +159,18 @@ class Reader:
                 raise TopicRefused(f"{message.topic()}: {error.str()}")
 
     def check(self) -> None:
-        """Make sure that somebody answers, if nobody seemed to.
+        """Make sure that the ends of all partitions come, if they seem not to.
 
         Raises:
-            BrokerUnavailable: no broker answers.
+            BrokerUnavailable: no broker answers, or a partition has no leader.
         """
         if self._alone and self._consumer is not None:
             self._metadata(self._consumer, self._topics[0])
             self._alone = False
+        silent = time.monotonic() - self._answered
+        if self._open_ends and silent >= _STALLED:
+            names = ", ".join(f"{it[0]}[{it[1]}]" for it in sorted(self._open_ends)[:5])
+            raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
 
     def _open(self) -> Consumer:
         settings = {
@@ -247,8 +257,8 @@ def decoded(it: Read, codec: Codec) -> Read:
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999, after which Python has no time."""
+_LAST: Final = 221_845_392_000_000
+"""The year 9000: Python has no date after 9999, and readers calculate with this one."""
 
 REFUSED: Final = frozenset(
     {

@@ -103,9 +103,8 @@ def reading_codec(settings: Settings, pause: float = 0.0) -> Codec:
     Raises:
         SchemaError: there are pins, and they must not be used.
     """
-    there = settings.registry.pins.exists()
     return Codec(
-        pins.read(settings.registry.pins) if there else None,
+        _pins_if_any(settings),
         None
         if settings.registry.url is None
         else PausingLookup(registry(settings).schema_of, pause),
@@ -119,13 +118,25 @@ def independent_codec(settings: Settings) -> Codec:
     the registry, and pins that must not be used are a warning. Audit records have
     Confluent's framing where their id is pinned.
     """
-    if not settings.registry.pins.exists():
-        return Codec()
     try:
-        return Codec(pins.read(settings.registry.pins))
+        return Codec(_pins_if_any(settings))
     except SchemaError as exc:
         log.warning("audit records are Avro single objects: %s", exc)
         return Codec()
+
+
+def _pins_if_any(settings: Settings) -> pins.Pins | None:
+    """Return the pins, or None where there is no such file.
+
+    Raises:
+        SchemaError: there may be pins, and they cannot or must not be used.
+    """
+    path = settings.registry.pins
+    try:
+        exists = path.exists()
+    except OSError:  # such as a directory of another user
+        exists = True
+    return pins.read(path) if exists else None
 
 
 def epochs(settings: Settings) -> Epochs:

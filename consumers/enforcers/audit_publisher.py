@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message, Producer
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
 
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
@@ -13,6 +19,7 @@ from fnm_bus import __version__
 from fnm_bus.codec import Codec
 from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.event import Audit
+from fnm_bus.member import is_fatal
 from fnm_bus.route import headers_for
 
 log = logging.getLogger(__name__)
@@ -53,6 +60,7 @@ class AuditPublisher:
             "message.timeout.ms": "3600000",
             "queue.buffering.max.messages": _MAX_QUEUED,
             **settings,
+            "error_cb": self._failed,
         }
         self._topic = topic
         self._codec = codec
@@ -60,6 +68,7 @@ class AuditPublisher:
         self._broker_clock = broker_clock
         self._producer: Producer | None = None
         self._loss_logged_at: float | None = None
+        self._ruined = False
         self.lost = 0
 
     def open(self) -> None:
@@ -93,6 +102,8 @@ class AuditPublisher:
         """
         level = logging.WARNING if what == "failed" else logging.INFO
         log.log(level, "%s: %s %s", what, key or self._name, text)
+        if self._ruined:
+            self._replace()
         if self._producer is None:
             return
         audit = Audit(
@@ -123,6 +134,9 @@ class AuditPublisher:
             )
         except BufferError:
             self._lose("more records wait for Kafka than fit in memory")
+        except KafkaException as exc:
+            self._ruined = self._ruined or is_fatal(exc.args[0])
+            self._lose(exc.args[0].str())
         except FnmBusError as exc:
             self._lose(str(exc))
         self._producer.poll(0)
@@ -141,6 +155,17 @@ class AuditPublisher:
         """Wait shortly for what is in flight."""
         self.flush(2)
         self._producer = None
+
+    def _failed(self, error: KafkaError) -> None:
+        self._ruined = self._ruined or is_fatal(error)
+
+    def _replace(self) -> None:
+        """Begin anew: a fatal error ends an idempotent producer, whatever comes."""
+        if self._producer is not None:
+            self._producer.purge()  # what it had queued is reported as lost
+            self._producer.poll(0)
+        self._ruined = False
+        self.open()
 
     def _lose(self, reason: str) -> None:
         self.lost += 1

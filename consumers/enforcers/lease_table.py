@@ -133,7 +133,7 @@ class LeaseTable:
         """Let the topic's view count; return the keys that only the snapshot has."""
         self.synced = True
         for key in self._ended:
-            del self._restored[key]
+            self._restored.pop(key, None)  # its lease may have run out since
         self._ended.clear()
         known = {record.measure.key for record in self._records.values()}
         return sorted(self._restored.keys() - known)

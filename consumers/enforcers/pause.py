@@ -46,6 +46,23 @@ class PauseState:
         self.command_offset, self._command_at = offset, stamp
         return True
 
+    def see_command(self, offset: int, stamp: float) -> None:
+        """Take any other command: it shows that the topic was created again.
+
+        Then the held command's offset is one of a topic that is gone, and no answer
+        would ever be to a later one. From now on an answer to this command ends it.
+
+        Args:
+            offset: the command's offset.
+            stamp: the broker's time of the command, seconds since 1970.
+        """
+        held = self.command_offset
+        if held is None or offset > held or stamp <= self._command_at:
+            return
+        self.command_offset, self._command_at = offset - 1, stamp
+        if self._resumed_offset >= offset and self._resumed_at >= stamp:
+            self.command_offset = None
+
     def apply_record(self, record: Mitigation | None, stamp: float) -> None:
         """Take the pause record, or its tombstone.
 

@@ -7,17 +7,31 @@ of an earlier boot is in force any more, so its leases are left out: no wall clo
 trusted to tell how long the machine was off.
 """
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
+from consumers.enforcers.guard import MAX_LEASE
+from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
 from fnm_bus import durable, hook
 from fnm_bus.errors import FnmBusError
 
 _VERSION: Final = 2
+_MAX_BYTES: Final = 1 << 29
+"""Room for as many leases as an enforcer remembers."""
+_BROKEN: Final = (
+    msgspec.MsgspecError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading bytes raises that are none of ours."""
 
 
 class SnapshotError(FnmBusError):
@@ -72,16 +86,35 @@ def load(path: Path) -> Snapshot | None:
         SnapshotError: the file cannot be read, or is not a snapshot.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
+            raise SnapshotError(f"{path}: not a file of at most {_MAX_BYTES} bytes")
         document: Any = msgspec.json.decode(path.read_bytes())
         if document["version"] != _VERSION:
             raise SnapshotError(f"{path}: version {document['version']} is unknown")
         snapshot = msgspec.convert(document["snapshot"], type=Snapshot)
         if document["boot"] != hook.boot_id():
             return Snapshot({}, snapshot.pause_command)
+        return replace(snapshot, leases=_checked(snapshot.leases))
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise SnapshotError(f"{path}: {exc.strerror}") from exc
-    except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as exc:
+    except _BROKEN as exc:
         raise SnapshotError(f"{path}: not a snapshot of an enforcer: {exc}") from exc
-    return snapshot
+
+
+def _checked(leases: Mapping[str, Lease]) -> Mapping[str, Lease]:
+    """Return leases of which none is longer than any of ours.
+
+    Raises:
+        ValueError: one has the key of another measure.
+    """
+    latest = clock.now() + MAX_LEASE
+    for key, lease in leases.items():
+        if lease.measure.key != key:
+            raise ValueError(f"the lease of {key:.200} is for another measure")
+    return {
+        key: replace(lease, ends=min(lease.ends, latest))
+        for key, lease in leases.items()
+    }

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
+from confluent_kafka import OFFSET_BEGINNING
+
 from fnm_bus.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError, InvalidRecord, TopicRefused
 from fnm_bus.event import AnyRecord
@@ -22,6 +24,8 @@ _MAX_QUEUED: Final = 5000
 _RESTART_PAUSE: Final = 1.0
 """Seconds between the end of a thread, or of a connection, and the next one."""
 _TIMEOUT: Final = 10.0
+_LOOK: Final = 30.0
+"""Seconds between two looks at how many partitions a topic has."""
 
 
 class End(NamedTuple):
@@ -52,10 +56,17 @@ class TolerantCodec(Codec):
 
 
 class _ResumingReader(Reader):
-    """Reads on from *positions*: (topic, partition) → next offset."""
+    """Reads on from *positions*: (topic, partition) → next offset.
+
+    Attributes:
+        positions: likewise.
+        from_end: whether other partitions are read from their ends on.
+        from_beginning: whether they are read from their beginnings.
+    """
 
     positions: dict[tuple[str, int], int]
     from_end: bool
+    from_beginning: bool
 
     def check_settings(self) -> None:
         """Make sure that librdkafka takes the settings.
@@ -73,8 +84,20 @@ class _ResumingReader(Reader):
                 # As a number, so that a lost connection skips nothing.
                 ends = consumer.get_watermark_offsets(it, timeout=_TIMEOUT)
                 self.positions[place] = ends[1]
-            it.offset = self.positions.get(place, it.offset)
+            first = OFFSET_BEGINNING if self.from_beginning else it.offset
+            it.offset = self.positions.get(place, first)
+        self._partitions = len(assigned)
         return assigned
+
+    def has_grown(self) -> bool:
+        """Return whether the topic has other partitions than those that are read."""
+        consumer = self._consumer
+        if consumer is None:
+            return False
+        try:
+            return len(super()._of(consumer, self._topics[0])) != self._partitions
+        except (BrokerUnavailable, TopicRefused):
+            return False  # reading finds that out itself
 
 
 class TopicFollower:
@@ -109,13 +132,20 @@ class TopicFollower:
         self._thread: threading.Thread | None = None
         self._died_at: float | None = None
         self._crashed = False
+        self._refused = False
+        self._was_open = False
         self.restarts = 0
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread, once started, runs and has read since it ended last."""
+        """Whether the thread, once started, runs and has read since it ended last.
+
+        A Kafka that does not answer is no fault; a topic that must not be read is one.
+        """
         thread = self._thread
-        return thread is None or (thread.is_alive() and not self._crashed)
+        if thread is None:
+            return True
+        return thread.is_alive() and not (self._crashed or self._refused)
 
     def check_settings(self) -> None:
         """Make sure that librdkafka takes the settings.
@@ -180,6 +210,7 @@ class TopicFollower:
                     self._read()
                 except (BrokerUnavailable, TopicRefused) as exc:
                     log.warning("%s cannot be read now: %s", self._topic, exc)
+                    self._refused = isinstance(exc, TopicRefused)
                     self._stopping.wait(_RESTART_PAUSE)
         except ConfigError as exc:
             self._put(_Failed(exc))
@@ -189,15 +220,22 @@ class TopicFollower:
 
     def _read(self) -> None:
         with self._open() as reader:
+            self._was_open = True
+            look = monotonic() + _LOOK
             while not self._stopping.is_set():
                 for record in reader.read(0.5):
                     self._put(record)
                     place = record.topic, record.partition
                     self._positions[place] = record.offset + 1
-                self._crashed = False
+                self._crashed = self._refused = False
                 if reader.at_end and not self._ended:
                     self._put(End())
                     self._ended = True
+                if monotonic() >= look:
+                    look = monotonic() + _LOOK
+                    if reader.has_grown():
+                        log.warning("%s has other partitions now", self._topic)
+                        return
 
     def _open(self) -> _ResumingReader:
         """Return a reader that begins where the last one ended."""
@@ -208,7 +246,9 @@ class TopicFollower:
             from_beginning=self._from_beginning,
         )
         reader.positions = self._positions
-        reader.from_end = not self._from_beginning
+        reader.from_end = not self._from_beginning and not self._was_open
+        # A partition that came later is read whole: nothing of it was seen yet.
+        reader.from_beginning = not self._from_beginning and self._was_open
         return reader
 
     def _put(self, item: Read | End | _Failed) -> None:

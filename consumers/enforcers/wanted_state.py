@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _MAX_REFUSED: Final = 10_000
 """Keys whose refusal is remembered, so that it is logged once."""
+_MAX_PLACES: Final = 100_000
+"""Keys of which is remembered where their latest record stands."""
 _MAX_KEY: Final = 2000
 """Characters of a key in an audit record."""
 
@@ -60,6 +62,7 @@ class WantedState:
         self._leases = LeaseTable(backend.name, backend.kinds, broker_clock)
         self._pause = PauseState()
         self._refused: OrderedDict[str, str] = OrderedDict()
+        self._places: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     @property
     def synced(self) -> bool:
@@ -116,9 +119,9 @@ class WantedState:
                     record.offset,
                     reason,
                 )
-            elif command.verb == PAUSE and self._pause.apply_command(
-                record.offset, stamp
-            ):
+            elif command.verb != PAUSE:
+                self._pause.see_command(record.offset, stamp)
+            elif self._pause.apply_command(record.offset, stamp):
                 paused = True
                 text = f"paused by {command.by:.100}: {command.why:.500}"
                 self._audit.publish("held", text, code=PAUSE)
@@ -149,12 +152,18 @@ class WantedState:
     def _apply(self, record: Read) -> bool:
         stamp = self._witness(record)
         key = _key_of(record)
+        if self._is_stale(key, record.partition, stamp):
+            return False
         event = record.event if isinstance(record.event, Mitigation) else None
-        if record.value and (event is None or event.key != key):
+        if record.value and (
+            event is None or event.key != key or (key == PAUSE) != (event.kind == PAUSE)
+        ):
             self._metrics.broken.labels(self._name).inc()
             reason = record.error or f"not a mitigation with the key {key:.200}"
             log.error("%s@%d: left out: %.300s", record.topic, record.offset, reason)
-            return False
+            if key == PAUSE:  # a pause that nobody can decode is still one
+                self._pause.recorded = True
+            return key == PAUSE
         if key == PAUSE:
             self._pause.apply_record(event, stamp)
             return True
@@ -170,6 +179,20 @@ class WantedState:
         self._refused.pop(key, None)
         self._leases.want(key, event, stamp, now)
         return True
+
+    def _is_stale(self, key: str, partition: int, stamp: float) -> bool:
+        """Return whether a later record of *key* was read from another partition.
+
+        A topic that was given more partitions has records of a key in two of them, and
+        they are read in any order. Within one the order counts, and no clock.
+        """
+        known = self._places.pop(key, (partition, stamp))
+        stale = known[0] != partition and stamp < known[1]
+        self._places[key] = known if stale else (partition, stamp)
+        if len(self._places) > _MAX_PLACES:
+            oldest = next(name for name in self._places if name != PAUSE)
+            del self._places[oldest]
+        return stale
 
     def _witness(self, record: Read) -> float:
         stamp = record.at.timestamp()

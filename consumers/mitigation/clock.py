@@ -12,6 +12,8 @@ from typing import Final
 _EARLIEST: Final = 1_577_836_800.0
 """2020. A broker that shows an earlier time has no clock: librdkafka's embedded one
 always answers 1234 ms after 1970. It runs on this machine, so this clock counts."""
+_LATEST: Final = 221_845_392_000.0
+"""The year 9000; Python has no date after 9999."""
 _PRECISE: Final = 1.0
 """Seconds; a slower answer counts only until a faster one is known."""
 
@@ -69,9 +71,15 @@ class BrokerClock:
         return None if offset is None else offset + now()
 
     def datetime(self) -> datetime:
-        """Return the broker's time, UTC; this machine's while nothing is known."""
+        """Return the broker's time, UTC; this machine's while nothing is known.
+
+        A topic whose records have the times of their writers may show any time; this
+        one stays where dates can be calculated.
+        """
         seconds = self.time()
-        return datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
+        if seconds is None:
+            seconds = time.time()
+        return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST), UTC)
 
     def skew(self) -> float | None:
         """Return by how many seconds this machine's clock is ahead of the broker's."""

@@ -52,9 +52,13 @@ class Counts:
     def view(self, now: datetime) -> ActiveCounts:
         """Return the counts as limits compare them.
 
+        A start in the future, which a broker's wrong clock made, counts as one of now.
+
         Args:
             now: the broker's time.
         """
+        ahead = bisect_right(self._starts, now)
+        self._starts[ahead:] = [now] * (len(self._starts) - ahead)
         del self._starts[: bisect_right(self._starts, now - _MINUTE)]
         return ActiveCounts(
             active=self._active,

@@ -24,14 +24,15 @@ from consumers.mitigator.start import (
 from consumers.mitigator.state import ReasonEntry
 from consumers.mitigator.transition import Transition
 from consumers.policy import guardrails
-from consumers.policy.facts import CLOSES, OPENS, AttackFacts, facts_of
+from consumers.policy.facts import ATTACK, CLOSES, OPENS, AttackFacts, facts_of
 from consumers.policy.guardrails import REFUSE
 from fnm_bus import __version__
 from fnm_bus.event import Check, Event, Reason
 from fnm_bus.order import sequence_at
 
 _MAX_PARTS: Final = 256
-"""Flow Spec rules of one document."""
+"""Flow Spec rules of one document, and of one target at once: a status update renews
+each of them."""
 _MAX_AHEAD: Final = timedelta(days=1)
 """How far the time in a sequence may be ahead. Sequences keep the clock that a sensor
 had at its boot: with local time instead of UTC that is up to 14 hours ahead."""
@@ -77,13 +78,14 @@ def _apply(
         )
         change.ignore(facts, _check("sequence", "sequence_ahead", text))
         return
-    if this.sequence <= last.sequence and not (
-        swapped(this, last) or overtaken(this, last)
-    ):
+    entry = change.state.reasons.get(key)
+    # The ban of the attack before the last was read, and is delivered once more.
+    again = entry is not None and this.attack == entry.reason.previous_attack
+    is_next = swapped(this, last) and not again
+    if this.sequence <= last.sequence and not (is_next or overtaken(this, last)):
         text = f"its sequence is {this.sequence}, {last.sequence} came before"
         change.ignore(facts, _check("sequence", "late", text))
         return
-    entry = change.state.reasons.get(key)
     if facts.action == STATUS:
         _update(change, facts, entry, behind)
     elif not this.closes:
@@ -135,6 +137,12 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
 
 def _open(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> None:
     """Let a ban or a partial block count."""
+    is_new_part = facts.part != ATTACK and (entry is None or not entry.holds)
+    if is_new_part and len(change.state.parts(facts.reason_key)) >= _MAX_PARTS:
+        text = f"{_MAX_PARTS} Flow Spec rules of {facts.target} hold already"
+        check = _check("flow_spec_rules", "too_many_measures", text)
+        change.refuse(facts, check, (check,))
+        return
     age, refused = _check_age(change, facts)
     if refused is None:
         start(change, facts, age)

@@ -24,7 +24,7 @@ _AT_ONCE: Final = 200
 _SECONDS_PER_MINUTE: Final = 60
 _FOR_ALL: Final = frozenset({"max_active", "max_new_per_minute"})
 """Limits of all live mitigations together, and of all dry runs."""
-_EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
+EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
 
 Begin = Callable[[], Transition]
 """Returns a new transition of the state."""
@@ -77,6 +77,9 @@ def start_waiting(state: State, begin: Begin) -> Iterator[Transition]:
     for name in list(state.waiting):
         if not left or checked >= _AT_ONCE or len(full) == len(state.counts):
             return
+        if name not in state.demands:  # its reasons were lost: it only expires
+            state.waiting.move_to_end(name)
+            continue
         record = state.mitigations[name].record
         if record.dry_run in full and not _FOR_ALL.isdisjoint(record.held_by):
             continue
@@ -105,7 +108,7 @@ def _expire_reason(change: Transition, key: ReasonKey) -> None:
         change.forget_reason(key)
         return
     change.put_reason(key, entry.reason, holds=False, write=False)
-    cause = replace(_EXPIRED, closed_lease=entry.reason.lease_ms / 1000)
+    cause = replace(EXPIRED, closed_lease=entry.reason.lease_ms / 1000)
     for name in entry.keys:
         change.recompute(name, cause)
 
@@ -117,12 +120,11 @@ def _expire_mitigation(change: Transition, name: str) -> None:
     if record.state == ENDED:
         change.forget_mitigation(name)
     else:
-        change.recompute(name, _EXPIRED)
+        change.recompute(name, EXPIRED)
 
 
 def _start(change: Transition, name: str) -> None:
     """Start one proposal if limits allow it."""
-    demand = change.state.demands.get(name)
-    if demand is not None:
-        reason = change.state.reasons[next(iter(demand))].reason
-        change.recompute(name, cause_of(reason))
+    demand = change.state.demands[name]
+    reason = change.state.reasons[next(iter(demand))].reason
+    change.recompute(name, cause_of(reason))

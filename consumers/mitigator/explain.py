@@ -1,18 +1,22 @@
 """Explain: what would be decided about an event, and why. Nothing is published."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Audit, Event, Mitigation
+
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""An event may have any date; decisions calculate with it, and 9999 is the last."""
 
 
 class Explanation(NamedTuple):
@@ -67,7 +71,7 @@ def replay(events: Iterable[Event], context: DecisionContext) -> Iterator[Explan
     """
     state = State(context.policy.limits.own_networks, dry_run=context.dry_run)
     for event in sorted(events, key=_received):
-        at = event.receipt.received_at
+        at = min(event.receipt.received_at, _LATEST)
         moment = Moment(clock=at.timestamp(), now=at)
         _advance(context, state, moment)
         yield explain(event, state, context, moment)

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fnm_bus.errors import ConfigError
 from fnm_bus.member import is_fatal
+from fnm_bus.reader import REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ _STEADY: Final = "steady"
 """librdkafka's word for a member that knows what it holds."""
 _ABSENT: Final = 15.0
 """Seconds without a place in the group from which on that is a problem."""
+_LASTING: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
+"""Errors that last until somebody acts; a new assignment shows that it is over."""
 _LEAVING = 1.0
 """Seconds to give the place back in; who has none yet just goes."""
 
@@ -40,6 +43,9 @@ class LeaderElection:
         settings: librdkafka's settings.
         group: name of the group; used for nothing else.
         topic: a topic of one partition.
+
+    Attributes:
+        elected: whether this one is elected.
     """
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
@@ -65,10 +71,13 @@ class LeaderElection:
         self._complaint = ""
         self._member_at = monotonic()
         self.elected = False
+        self._refusal = ""
 
     @property
     def problem(self) -> str:
         """Why it can neither be elected nor stand by, or ""."""
+        if self._refusal:
+            return self._refusal
         absent = monotonic() - self._member_at
         if self._consumer is None or absent < _ABSENT:
             return ""
@@ -105,6 +114,8 @@ class LeaderElection:
             if message is not None and (error := message.error()) is not None:
                 self._failed(error)
                 self._complain(error)
+                if error.code() in _LASTING:
+                    self._refusal = f"election: {self._topic}: {error.str()}"
             if self._ruined:
                 self.close()
                 self.open()
@@ -144,6 +155,7 @@ class LeaderElection:
             log.warning("election: %s", self._complaint)
 
     def _won(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._refusal = ""
         # Nothing is read here; to hold the partition is all.
         if partitions:
             consumer.assign(partitions)

@@ -121,6 +121,13 @@ def next_record(
     started = EPOCH if fresh or old is None else old.started_at
     if state == WANTED and not _is_live(old, is_dry):
         started = moment.now
+    # A reason that holds no longer is not why the others hold it.
+    keeps = (
+        cause.closed_lease is not None
+        and old is not None
+        and (old.state, old.then, old.dry_run) == (state, united.then, is_dry)
+        and old.communities == united.communities
+    )
     record = Mitigation(
         place=demand.place,
         kind=demand.measure.kind,
@@ -137,7 +144,7 @@ def next_record(
         started_at=started,
         hostgroup=cause.hostgroup if fresh or old is None else old.hostgroup,
         customer=cause.customer if fresh or old is None else old.customer,
-        cause=cause.text,
+        cause=old.cause if old is not None and keeps else cause.text,
         by=cause.by or ("" if fresh or old is None else old.by),
     )
     return Next(record, ends, due, chosen, pending, checks)

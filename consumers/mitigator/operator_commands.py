@@ -24,9 +24,9 @@ from consumers.mitigation.measure import (
 from consumers.mitigation.reason_key import OPERATOR, ReasonKey, mitigation_key
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, SUPPRESSED, WANTED
 from consumers.mitigation.states import OPERATOR as BY_OPERATOR
-from consumers.mitigator.next_record import Cause
+from consumers.mitigator.next_record import Cause, end_record
 from consumers.mitigator.start import cause_of
-from consumers.mitigator.state import MitigationEntry
+from consumers.mitigator.state import APPROVAL, MitigationEntry
 from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import action_of
 from consumers.policy import guardrails
@@ -72,6 +72,8 @@ def apply_command(change: Transition, sent: Sent) -> None:
     elif command.verb in _STARTING and _is_old(change, sent):
         text = f"sent at {sent.at:%F %T} UTC, which is too long ago; send it again"
         refuse(change, sent, "too_old", text)
+    elif command.command_id and not change.note_command(command.command_id):
+        refuse(change, sent, "duplicate", "it was sent twice and counted already")
     else:
         apply(change, sent)
 
@@ -113,7 +115,15 @@ def _approve(change: Transition, sent: Sent) -> None:
     state = old.state if old.state == WANTED else PROPOSED
     # Who approves what touches no traffic approves no effect on traffic.
     approved = old.approved if old.dry_run else effect
-    lifted = replace(old, state=state, approved=approved, by=command.by, pending=effect)
+    lifted = replace(
+        old,
+        state=state,
+        # Until it is computed, no limit holds it: nothing has to stand in for it.
+        held_by=() if state == WANTED else old.held_by or (APPROVAL,),
+        approved=approved,
+        by=command.by,
+        pending=effect,
+    )
     change.put_mitigation(old.key, lifted, entry.ends)
     _decide(change, sent, old.key, "approved")
 
@@ -126,20 +136,8 @@ def _reject(change: Transition, sent: Sent) -> None:
 
 def _withdraw(change: Transition, sent: Sent) -> None:
     entry = _entry(change, sent, PROPOSED, WANTED)
-    if entry is None:
-        return
-    created = entry.record.created_at
-    if sent.at < created - _TOLERANCE:
-        text = (
-            f"it was sent at {sent.at:%F %T} UTC, before {entry.record.key} began at"
-            f" {created:%F %T}; withdraw it again to end that, too"
-        )
-        refuse(change, sent, "too_old", text)
-        return
-    own = _own_key(entry.record.key)
-    if own in change.state.reasons:
-        change.forget_reason(own)
-    _suppress(change, sent, entry, "withdrawn")
+    if entry is not None:
+        _suppress(change, sent, entry, "withdrawn")
 
 
 def _suppress(
@@ -148,11 +146,16 @@ def _suppress(
     """End a mitigation, and keep its reasons from bringing it back."""
     command, old = sent.command, entry.record
     text = f"{answer} by {command.by}: {command.why}"
+    own = _own_key(old.key)  # a person's order ends with that, whoever gave it
+    if own in change.state.reasons:
+        change.forget_reason(own)
     demand = change.state.demands.get(old.key)
     if demand is None:
         cause = Cause(text=text, ended_because=BY_OPERATOR, by=command.by)
-        change.recompute(old.key, cause)
-        _answer(change, sent, ENDED, text, key=old.key)
+        ended = end_record(old, cause).record or old
+        lower = replace(ended, revision=old.revision + 1)
+        change.put_mitigation(old.key, lower, change.moment.clock)
+        _answer(change, sent, ENDED, text, code=BY_OPERATOR, key=old.key)
         return
     latest = max(
         (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends
@@ -284,7 +287,10 @@ def _named(change: Transition, name: str) -> tuple[Network, ...]:
 
 
 def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | None:
-    """Return the mitigation that a command names, if it is in one of *states*."""
+    """Return the mitigation that a command names, if it is in one of *states*.
+
+    A command that was sent before the mitigation began is about an earlier one.
+    """
     key = sent.command.key or ""
     entry = change.state.mitigations.get(key)
     if entry is None or entry.record.kind == PAUSE:
@@ -292,6 +298,12 @@ def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | No
     elif entry.record.state not in states:
         text = f"{key} is {entry.record.state}, expected {' or '.join(states)}"
         refuse(change, sent, "state", text)
+    elif sent.at < entry.record.created_at - _TOLERANCE:
+        text = (
+            f"it was sent at {sent.at:%F %T} UTC, before {key} began at"
+            f" {entry.record.created_at:%F %T}; send it again if it is about that, too"
+        )
+        refuse(change, sent, "too_old", text)
     else:
         return entry
     return None

@@ -9,7 +9,11 @@ from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import GUARDRAIL, POLICY
 from consumers.mitigator.start import cause_of, lease_of, start
 from consumers.mitigator.transition import Transition
-from consumers.mitigator.wants import action_of, measure_of_want
+from consumers.mitigator.wants import (
+    action_of,
+    measure_of_want,
+    without_lone_fallbacks,
+)
 from consumers.policy import guardrails
 from consumers.policy.facts import AttackFacts
 from consumers.policy.guardrails import REFUSE
@@ -43,7 +47,7 @@ def renew(change: Transition, facts: AttackFacts, key: ReasonKey) -> None:
             start(change, facts, ())
         return
     narrower = (narrow(change, before, want)[0] for want in before.wants)
-    kept = tuple(want for want in narrower if want is not None)
+    kept = without_lone_fallbacks(tuple(want for want in narrower if want is not None))
     if is_attack and not kept and before.policy_digest != change.context.policy.digest:
         start(change, facts, ())
         return

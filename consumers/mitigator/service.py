@@ -25,6 +25,7 @@ from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigator.batch import Batch
 from consumers.mitigator.breaker import Breaker
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.leader_election import LeaderElection
@@ -39,7 +40,7 @@ from consumers.mitigator.transaction import (
     TransactionalJournal,
     place_of,
 )
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from fnm_bus.codec import Codec
 from fnm_bus.deadletter import letter_of
 from fnm_bus.errors import (
@@ -50,7 +51,8 @@ from fnm_bus.errors import (
     SchemaError,
     TopicRefused,
 )
-from fnm_bus.event import Command, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.reader import time_of
 from fnm_bus.record import Record
 from fnm_bus.route import Topics, headers_for
 
@@ -61,6 +63,8 @@ _TICK: Final = 1.0
 """Seconds between two looks at the leases."""
 _COMMIT: Final = 5.0
 """Seconds after which offsets are committed although nothing changed."""
+_LOOK: Final = 30.0
+"""Seconds between two looks at how many partitions the topics have."""
 _PAUSE: Final = 1.0
 """Seconds before the next attempt after a failure; twice as many after the next."""
 _MAX_PAUSE: Final = 8.0
@@ -219,7 +223,7 @@ class Mitigator:
     def _decide(
         self, journal: TransactionalJournal, state: State, election: LeaderElection
     ) -> None:
-        tick = committed = monotonic()
+        tick = committed = looked = monotonic()
         due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
             self.turned_at = monotonic()
@@ -231,8 +235,10 @@ class Mitigator:
                 if batch.is_full:
                     self._commit(journal, batch)
                     batch = self._batch()
-            if due or monotonic() - tick >= _TICK:
-                due = self._pass_time(journal, state, batch, second=not due)
+            second = monotonic() - tick >= _TICK  # however much is due
+            if due or second:
+                due = self._pass_time(journal, state, batch, second=second)
+            if second:
                 tick = monotonic()
             old = journal.pending and monotonic() - committed >= _COMMIT
             if batch or old:
@@ -240,6 +246,9 @@ class Mitigator:
                 self._commit(journal, batch)
                 self._failures = 0
             self._single = max(self._single - len(messages), 0)
+            if monotonic() - looked >= _LOOK:
+                looked = monotonic()
+                journal.check_partitions()
             if self.once and not messages and not due and journal.caught_up():
                 self.stop()
 
@@ -288,18 +297,24 @@ class Mitigator:
             raise InvalidRecord("Kafka refuses the records that follow from it")
         event = self.codec.decode(message.value())
         self.metrics.events.labels(message.topic()).inc()
-        match event:
-            case HostEvent() | HostgroupEvent():
+        names = self.topics
+        # Who may write to one topic may not do what another one is for.
+        match event, message.topic():
+            case HostEvent(), names.host:
                 apply_event(change, event)
-            case StatusEvent():
-                names = (self.topics.host, self.topics.hostgroup)
-                apply_event(change, event, behind=lambda: journal.is_behind(names))
-            case Command():
-                at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+            case HostgroupEvent(), names.hostgroup:
+                apply_event(change, event)
+            case StatusEvent(), names.status:
+                bans = (names.host, names.hostgroup)
+                apply_event(change, event, behind=lambda: journal.is_behind(bans))
+            case Command(), names.command:
+                at = time_of(message.timestamp()[1])
                 apply_command(change, Sent(event, at, message.offset() or 0))
-            case _:
-                raise InvalidRecord(f"a {type(event).__name__} is no event or command")
-        if not isinstance(event, Command):
+            case _, topic:
+                raise InvalidRecord(
+                    f"a {type(event).__name__} on {topic} is not for it"
+                )
+        if isinstance(event, Event):
             age = change.moment.now - event.receipt.received_at
             self.metrics.delay.observe(max(age.total_seconds(), 0))
 

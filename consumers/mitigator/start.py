@@ -9,11 +9,13 @@ from msgspec.structs import replace
 from consumers.mitigation.reason_key import ATTACK
 from consumers.mitigation.states import POLICY, SUPERSEDED
 from consumers.mitigator.call_order import event_of
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.next_record import Cause
 from consumers.mitigator.state import ReasonEntry
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import (
     action_of,
+    action_of_hostgroup,
     fits,
     key_of_want,
     wants_of,
@@ -135,7 +137,8 @@ def _plan(
     if rule.action.action == HOSTGROUP:
         return _add_hostgroup(change, facts, plan, fallback=False)
     plan = _add(change, facts, plan, rule.action, fallback=False)
-    if rule.action.when_limited == HOSTGROUP and facts.hostgroup in policy.hostgroups:
+    has_fallback = rule.action.when_limited == HOSTGROUP
+    if plan.wants and has_fallback and facts.hostgroup in policy.hostgroups:
         plan = _add_hostgroup(change, facts, plan, fallback=True)
     return plan
 
@@ -144,7 +147,9 @@ def _add_hostgroup(
     change: Transition, facts: AttackFacts, plan: Plan, *, fallback: bool
 ) -> Plan:
     """Add the action that the policy has for the hostgroup."""
-    action = change.context.policy.hostgroups.get(facts.hostgroup or "")
+    action = action_of_hostgroup(
+        change.context.policy, plan.rule.action, facts.hostgroup
+    )
     if action is None:
         text = f"the policy has no [[hostgroup]] with the name {facts.hostgroup}"
         check = _policy_check("unknown_hostgroup", text)
@@ -218,7 +223,11 @@ def _want_nothing(
         return
     reason = _reason(change.context, facts, "", (), before)
     change.put_reason(key, replace(reason, lease_ms=0), holds=False)
-    cause = Cause(text="the policy ignores its attack now", ended_because=POLICY)
+    cause = Cause(
+        text="the policy ignores its attack now",
+        ended_because=POLICY,
+        closed_lease=before.reason.lease_ms / 1000,
+    )
     for name in before.keys if before.holds else ():
         change.recompute(name, cause, facts=facts)
 
@@ -317,6 +326,7 @@ def _recompute(
             gone = Cause(
                 text=f"rule {reason.rule} wants something else now",
                 ended_because=SUPERSEDED,
+                closed_lease=before.reason.lease_ms / 1000 if before else None,
             )
             change.recompute(name, gone, facts=facts)
 

@@ -22,11 +22,13 @@ from fnm_bus.event import Mitigation, Reason
 
 _MAX_REMEMBERED: Final = 100_000
 """Bound of what is only in memory: ignored attacks, and texts that were reported."""
+_MAX_NAME: Final = 1_000
+"""Characters of a command's name that are remembered."""
 
 APPROVAL: Final = "approval"
 """Value of `held_by` when a person has to approve."""
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 K = TypeVar("K", ReasonKey, str)
 V = TypeVar("V")
 
@@ -79,6 +81,7 @@ class State:
         idle: keys of reasons that do not hold, the oldest in front.
         ended: keys of ended mitigations, the oldest in front.
         waiting: keys of proposals that only limits hold, the oldest in front.
+        refused: keys of what is held by limits, but is one proposal too many.
         ignored: targets whose attack the policy ignored; in memory only.
     """
 
@@ -91,6 +94,7 @@ class State:
         self.idle: OrderedDict[ReasonKey, None] = OrderedDict()
         self.ended: OrderedDict[str, None] = OrderedDict()
         self.waiting: OrderedDict[str, None] = OrderedDict()
+        self.refused: dict[str, None] = {}
         self.ignored: OrderedDict[ReasonKey, LastEvent] = OrderedDict()
         self.counts = {False: Counts(), True: Counts()}
         self._states: Counter[str] = Counter()
@@ -98,6 +102,7 @@ class State:
         self._reasons_due: _Timers[ReasonKey] = _Timers()
         self._mitigations_due: _Timers[str] = _Timers()
         self._reported: OrderedDict[ReasonKey, str] = OrderedDict()
+        self._commands: OrderedDict[str, str] = OrderedDict()
 
     @property
     def paused(self) -> bool:
@@ -153,6 +158,20 @@ class State:
             self.ended[key] = None
         if waits:
             self.waiting.setdefault(key)
+
+    def put_refused(self, key: str, *, refused: bool) -> Undo | None:
+        """Mark what cannot even be proposed; return how to undo it, None if it was."""
+        if refused == (key in self.refused):
+            return None
+        if refused:
+            self.refused[key] = None
+            return lambda: self.refused.pop(key, None)
+        del self.refused[key]
+        return lambda: self.refused.setdefault(key)
+
+    def is_limited(self, key: str) -> bool:
+        """Return whether only limits keep a mitigation from being in force."""
+        return key in self.waiting or key in self.refused
 
     def last_event(self, key: ReasonKey) -> LastEvent:
         """Return the event with the greatest sequence about a target."""
@@ -210,6 +229,13 @@ class State:
         if self._reported.get(key) == text:
             return None
         return _remember(self._reported, key, text)
+
+    def note_command(self, command_id: str) -> Undo | None:
+        """Remember a command; return how to undo it, None where it is known already."""
+        name = command_id[:_MAX_NAME]
+        if name in self._commands:
+            return None
+        return _remember(self._commands, name, name)
 
     def _age_of(self, name: str) -> tuple[datetime, str]:
         return self.mitigations[name].record.created_at, name
@@ -274,7 +300,7 @@ def _waits(record: Mitigation) -> bool:
     return record.state == PROPOSED and APPROVAL not in record.held_by
 
 
-def _remember(memory: OrderedDict[ReasonKey, V], key: ReasonKey, value: V) -> Undo:
+def _remember(memory: OrderedDict[K, V], key: K, value: V) -> Undo:
     """Store a value at the end of a bounded memory; return how to undo it."""
     before = memory.get(key)
     memory[key] = value

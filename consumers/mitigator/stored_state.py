@@ -9,11 +9,11 @@ from typing import Final, TypeVar
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
 from consumers.mitigator.takeover import Stored, restore
 from consumers.mitigator.topic_scan import Raw, scan
-from consumers.mitigator.transition import DecisionContext
 from consumers.mitigator.wants import measure_of_want
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord

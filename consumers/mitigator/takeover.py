@@ -21,20 +21,28 @@ from consumers.mitigation.states import (
     PROPOSED,
     WANTED,
 )
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.counts import Counts
+from consumers.mitigator.expire import EXPIRED
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
-from consumers.mitigator.transition import DecisionContext, Transition
-from consumers.mitigator.wants import action_of, key_of_want
+from consumers.mitigator.transition import Transition
+from consumers.mitigator.wants import (
+    action_of,
+    key_of_want,
+    without_lone_fallbacks,
+)
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD
-from consumers.policy.model import Action
+from consumers.policy.model import MAX_LEASE, Action
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
 _PRECISION: Final = 0.001
 """Seconds; records have leases in milliseconds."""
+_MAX_LEASE_MS: Final = round(MAX_LEASE * 1000)
+_MAX_REVISION: Final = 2**53
 _LOST: Final = {
     POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
     GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
@@ -77,12 +85,18 @@ def restore(
 def recompute_all(change: Transition) -> None:
     """Compute every mitigation from its reasons; write what differs.
 
-    A mitigation whose reasons are unknown is left alone: its lease ends it. One whose
+    A mitigation whose reasons are unknown is left alone: its lease ends it. Where that
+    is over already, it ends before anything is read, so that what a person decided
+    about it, and what limits allowed it, is not taken for the next attack's. One whose
     record was lost is written again, if limits allow its start.
     """
-    state = change.state
-    for key, entry in tuple(state.reasons.items()):
-        change.set_fallback(key, cause_of(entry.reason))
+    state, clock = change.state, change.moment.clock
+    for name, entry in tuple(state.mitigations.items()):
+        is_active = entry.record.state != ENDED and entry.record.kind != PAUSE
+        if is_active and entry.ends <= clock and name not in state.demands:
+            change.recompute(name, EXPIRED)
+    for key, reason_entry in tuple(state.reasons.items()):
+        change.set_fallback(key, cause_of(reason_entry.reason))
     for name in tuple(state.demands):
         demand = state.demands.get(name)
         if not demand:
@@ -109,6 +123,8 @@ def _restore_reason(
     context: DecisionContext, state: State, reason: Reason, at: datetime, moment: Moment
 ) -> None:
     clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
+    # Nobody asks for more; a record that claims it must not stop anything.
+    reason = replace(reason, lease_ms=min(reason.lease_ms, _MAX_LEASE_MS))
     ends = clock + reason.lease_ms / 1000 - age
     holds = not reason.closed and ends > clock
     retention = context.closed_retention if reason.closed else context.ended_retention
@@ -131,6 +147,12 @@ def _restore_mitigation(
     moment: Moment,
 ) -> None:
     clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
+    record = replace(
+        record,
+        # A suppression lasts one lease longer than its reasons.
+        lease_ms=min(record.lease_ms, 2 * _MAX_LEASE_MS),
+        revision=min(record.revision, _MAX_REVISION),
+    )
     ends = clock + record.lease_ms / 1000 - age
     due = ends
     if record.state == ENDED:
@@ -156,14 +178,15 @@ def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
         if by_rule and action is not None:
             lease = min(lease, _longest(context, reason, action))
         wants.append(kept)
-    if tuple(wants) == reason.wants and left - lease < _PRECISION:
+    kept_wants = without_lone_fallbacks(tuple(wants))
+    if kept_wants == reason.wants and left - lease < _PRECISION:
         return
     narrowed = replace(
         reason,
-        wants=tuple(wants),
+        wants=kept_wants,
         lease_ms=max(round(lease * 1000), 0),
         # Without measures, the next status update is decided by today's policy.
-        policy_digest=context.policy.digest if wants else "",
+        policy_digest=context.policy.digest if kept_wants else "",
     )
     change.put_reason(key, narrowed, holds=True)
     for name in entry.keys:

@@ -3,8 +3,9 @@
 An hour of renewals is read as bytes; only what is the latest of its key is decoded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
@@ -12,13 +13,17 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     TopicPartition,
 )
 
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.reader import time_of
 
 _TIMEOUT: Final = 10.0
 _AT_ONCE: Final = 10_000
+_STALLED: Final = 30.0
+"""Seconds without any answer about the partitions that are not read to their ends."""
 
 
 class Raw(NamedTuple):
@@ -53,7 +58,8 @@ def scan(
 
     Raises:
         ConfigError: librdkafka refuses the settings.
-        BrokerUnavailable: no broker answers, or *is_stopping* returned true.
+        BrokerUnavailable: no broker answers, a partition has no leader, or
+            *is_stopping* returned true.
         TopicRefused: a topic does not exist, or must not be read.
     """
     try:
@@ -73,45 +79,69 @@ def scan(
     try:
         parts = [part for topic in topics for part in _partitions(consumer, topic)]
         consumer.assign(parts)
-        return _scan(consumer, topics, len(parts), is_stopping)
+        return _scan(consumer, parts, is_stopping)
     finally:
         consumer.close()
 
 
+class _Found(NamedTuple):
+    partition: int | None
+    stamp: int
+    value: bytes | None
+
+
 def _scan(
     consumer: Consumer,
-    topics: Sequence[str],
-    open_parts: int,
+    parts: Sequence[TopicPartition],
     is_stopping: Callable[[], bool],
 ) -> dict[str, Latest]:
-    newest: dict[str, dict[bytes, tuple[int, bytes | None]]] = {t: {} for t in topics}
-    ended: set[tuple[str | None, int | None]] = set()
-    while len(ended) < open_parts:
+    newest: dict[str, dict[bytes, _Found]] = {part.topic: {} for part in parts}
+    unread = {(part.topic, part.partition) for part in parts}
+    answered = monotonic()
+    while unread:
         if is_stopping():
             raise BrokerUnavailable("stopping")
         messages = consumer.consume(_AT_ONCE, 1.0)
-        if not messages:
-            _partitions(consumer, topics[0])  # raises when nobody answers
+        if messages:
+            answered = monotonic()
+        else:
+            _partitions(consumer, parts[0].topic)  # raises when nobody answers
+            _check_progress(unread, monotonic() - answered)
         for message in messages:
             error = message.error()
             if error is None:
-                key = message.key() or b""
-                stamp = message.timestamp()[1]
-                known = newest[message.topic() or ""]
-                if key not in known or known[key][0] <= stamp:
-                    known[key] = stamp, message.value()
+                _take(newest[message.topic() or ""], message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
-                ended.add((message.topic(), message.partition()))
+                unread.discard((message.topic() or "", message.partition() or 0))
             elif not error.retriable():
                 raise TopicRefused(f"{message.topic()}: {error.str()}")
     return {
         topic: {
-            key: Raw(value, datetime.fromtimestamp(stamp / 1000, UTC))
-            for key, (stamp, value) in known.items()
-            if value
+            key: Raw(it.value, time_of(it.stamp))
+            for key, it in known.items()
+            if it.value
         }
         for topic, known in newest.items()
     }
+
+
+def _take(known: dict[bytes, _Found], message: Message) -> None:
+    """Let a record count, unless a later one of its key is in another partition.
+
+    Within a partition the order counts: a new leader's clock may be behind.
+    """
+    key = message.key() or b""
+    it = _Found(message.partition(), message.timestamp()[1], message.value())
+    before = known.get(key)
+    if before is None or before.partition == it.partition or before.stamp <= it.stamp:
+        known[key] = it
+
+
+def _check_progress(unread: Iterable[tuple[str, int]], silent: float) -> None:
+    """Raise where a partition has no leader: librdkafka would wait for ever."""
+    if silent >= _STALLED:
+        names = ", ".join(f"{topic}/{number}" for topic, number in sorted(unread)[:5])
+        raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:

@@ -25,6 +25,7 @@ from consumers.errors import Fenced, RecordsRefused
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.reader import REFUSED
 from fnm_bus.record import Record
 
 log = logging.getLogger(__name__)
@@ -47,15 +48,7 @@ _REFUSED: Final = frozenset(
 )
 """Errors that belong to a record: the same one would be refused again."""
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their names
-_UNREADABLE: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - its name
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - its name
-    }
-)
+_UNREADABLE: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 """Errors of reading that last until a person acts."""
 
 _CONNECTION: Final = frozenset(
@@ -169,7 +162,7 @@ class TransactionalJournal:
             most: messages.
 
         Raises:
-            TopicRefused: a topic must not be read, or does not exist any more.
+            TopicRefused: a topic does not exist any more, or must not be read.
         """
         messages: list[Message] = []
         consumer = self._consumer
@@ -207,6 +200,22 @@ class TransactionalJournal:
             BrokerUnavailable: no broker answers.
         """
         return not any(self._unread(part) for part in self._positions())
+
+    def check_partitions(self) -> None:
+        """Make sure that every partition is read, those that came later as well.
+
+        Raises:
+            BrokerUnavailable: a topic has other ones now, or no broker answers.
+            TopicRefused: a topic does not exist any more.
+        """
+        consumer = self._consumer
+        if consumer is None:
+            return
+        read = {(part.topic, part.partition) for part in consumer.assignment()}
+        for topic in self._topics:
+            numbers = {part.partition for part in _partitions(consumer, topic)}
+            if numbers != {number for name, number in read if name == topic}:
+                raise BrokerUnavailable(f"{topic} has other partitions now")
 
     def done(self, message: Message) -> None:
         """Let the next commit cover *message*."""

@@ -6,14 +6,12 @@ that an event whose processing fails leaves nothing behind.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as replace_cause
+from dataclasses import replace as replace_frozen
 from datetime import timedelta
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
-from consumers.mitigation.effects import describe
 from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import (
@@ -25,6 +23,7 @@ from consumers.mitigation.states import (
     WANTED,
 )
 from consumers.mitigator.call_order import LastEvent
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.demand import Demand
 from consumers.mitigator.next_record import (
     Cause,
@@ -33,55 +32,37 @@ from consumers.mitigator.next_record import (
     end_record,
     next_record,
 )
-from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
+from consumers.mitigator.record_content import (
+    bound,
+    content_of,
+    has_same_counts,
+    is_persons_decision,
+    is_start,
+    suppressed_check,
+    with_reasons,
+)
+from consumers.mitigator.start_limits import StartLimits
+from consumers.mitigator.state import (
+    APPROVAL,
+    MitigationEntry,
+    ReasonEntry,
+    State,
+    Undo,
+)
 from consumers.mitigator.wants import key_of_want
 from consumers.policy import guardrails
-from consumers.policy.facts import AttackFacts
-from consumers.policy.guardrails import HOLD, PASS
-from consumers.policy.model import Policy
+from consumers.policy.facts import CLOSES, AttackFacts
 from consumers.policy.rules import customer_of
 from fnm_bus import __version__
-from fnm_bus.event import Audit, Check, Mitigation, Reason, ReasonSummary
+from fnm_bus.event import Audit, Check, Mitigation, Reason
 
 MAX_PROPOSALS: Final = 10_000
-MAX_RECORD_BYTES: Final = 8_000
-MAX_TEXT: Final = 300
-"""Characters of a sentence in a mitigation; audit records take `MAX_AUDIT_TEXT`."""
 MAX_AUDIT_TEXT: Final = 1_000
 MAX_CHECKS: Final = 100
-_EXAMPLES: Final = 5
-_NAME: Final = 100
-"""Characters of a name in an example."""
 _RENEW_AFTER: Final = 1 / 3
 """Share of a lease by which its end has to move before it is written."""
 _LAST_CHANCE: Final = 10.0
 """Seconds before its recorded end at which a longer lease is written in any case."""
-_SHARE_OF_EVENT: Final = 4
-"""One event starts at most this part of `max_new_per_minute`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionContext:
-    """What decisions are made by.
-
-    Attributes:
-        policy: rules and limits.
-        dry_run: whether the whole mitigator is in dry run.
-        fastnetmon_ban_time: seconds; a ban's lease until its first status update.
-        ended_retention: seconds for which ended mitigations and expired reasons are
-            remembered.
-    """
-
-    policy: Policy
-    dry_run: bool = True
-    fastnetmon_ban_time: float = 1900.0
-    ended_retention: float = 86_400.0
-
-    @property
-    def closed_retention(self) -> float:
-        """Seconds for which a closed reason is remembered: no event is older."""
-        limits = self.policy.limits
-        return limits.max_event_age + limits.max_clock_skew + 60.0
 
 
 @dataclass(slots=True)
@@ -103,7 +84,7 @@ class Transition:
     reasons: dict[ReasonKey, Reason | None] = field(default_factory=dict)
     mitigations: dict[str, Mitigation | None] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list)
+    _undo: list[Undo] = field(default_factory=list)
     _starts: int = 0
 
     # -- reasons ---------------------------------------------------------------
@@ -144,7 +125,7 @@ class Transition:
         entry = self.state.reasons[key]
         pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
         active = entry.holds and any(
-            name in self.state.waiting for name, want in pairs if not want.fallback
+            self.state.is_limited(name) for name, want in pairs if not want.fallback
         )
         if active == entry.fallback:
             return
@@ -161,6 +142,13 @@ class Transition:
     def ignore_attack(self, key: ReasonKey, event: LastEvent) -> None:
         """Remember an event of an attack without a reason, in memory only."""
         self._undo.append(self.state.ignore(key, event))
+
+    def note_command(self, command_id: str) -> bool:
+        """Remember a command, in memory only; return whether it is a new one."""
+        undo = self.state.note_command(command_id)
+        if undo is not None:
+            self._undo.append(undo)
+        return undo is not None
 
     # -- mitigations -----------------------------------------------------------
 
@@ -186,26 +174,31 @@ class Transition:
         before = self.state.mitigations.get(key)
         demand = self.state.demands.get(key)
         if demand is not None:
-            cause = replace_cause(cause, customer=self._customer_of(demand.measure))
-        limits = self._limits_of(demand, cause)
+            cause = replace_frozen(cause, customer=self._customer_of(demand.measure))
+        limits = self._limits_of(key, demand, cause)
         after = next_record(before, demand, cause, self.moment, limits)
         record = after.record
+        waited = self.state.is_limited(key)
         if record is None:
+            self._mark_refused(key, refused=False)
             return ""
         full = record.state == PROPOSED and (
             before is None or before.record.state != PROPOSED
         )
         if full and self.state.proposals >= MAX_PROPOSALS:
             self._refuse_proposal(key, before, cause, facts, checks)
+            self._mark_refused(key, refused=APPROVAL not in record.held_by)
+            self._switch_fallbacks(key, cause, waited=waited)
             return ""
-        waited = key in self.state.waiting
+        self._mark_refused(key, refused=False)
         state = self._take(key, before, demand, after, facts, checks)
         self._switch_fallbacks(key, cause, waited=waited)
         return state
 
     def put_mitigation(self, key: str, record: Mitigation, ends: float) -> None:
         """Replace a mitigation with a record that a person's decision made."""
-        waited = key in self.state.waiting
+        waited = self.state.is_limited(key)
+        self._mark_refused(key, refused=False)
         self._write(key, record, ends, ends)
         cause = Cause(text=record.cause, ended_because=SUPERSEDED)
         self._switch_fallbacks(key, cause, waited=waited)
@@ -315,9 +308,14 @@ class Transition:
 
     def _switch_fallbacks(self, key: str, cause: Cause, *, waited: bool) -> None:
         """Switch fallbacks where a mitigation began or ceased to wait for a limit."""
-        if waited != (key in self.state.waiting):
+        if waited != self.state.is_limited(key):
             for reason in tuple(self.state.demands.get(key, ())):
                 self.set_fallback(reason, cause)
+
+    def _mark_refused(self, key: str, *, refused: bool) -> None:
+        undo = self.state.put_refused(key, refused=refused)
+        if undo is not None:
+            self._undo.append(undo)
 
     def _customer_of(self, measure: Measure) -> str | None:
         policy = self.context.policy
@@ -326,35 +324,17 @@ class Transition:
         return customer.name if customer else None
 
     def _limits_of(
-        self, demand: Demand | None, cause: Cause
+        self, key: str, demand: Demand | None, cause: Cause
     ) -> Callable[[bool, bool], tuple[Check, ...]]:
+        limits = StartLimits(
+            self.context.policy, self.state, self.moment.now, self._starts
+        )
+
         def check(dry_run: bool, fallback: bool) -> tuple[Check, ...]:  # noqa: FBT001 - as next_record calls it
             assert demand is not None  # noqa: S101 - nothing starts without reasons
-            checks = self._check_limits(demand.measure, cause, dry_run=dry_run)
-            if fallback:
-                checks = tuple(c for c in checks if c.code == "max_affected_share")
-            return checks
+            return limits.check(key, demand, cause, dry_run=dry_run, fallback=fallback)
 
         return check
-
-    def _check_limits(
-        self, measure: Measure, cause: Cause, *, dry_run: bool
-    ) -> tuple[Check, ...]:
-        policy, now = self.context.policy, self.moment.now
-        counts = self.state.active_counts(now, dry_run=dry_run)
-        customer = next((c for c in policy.customers if c.name == cause.customer), None)
-        checks = guardrails.check_limits(measure, counts, policy.limits, customer)
-        if not checks:
-            return ()
-        most = max(policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
-        share = Check(
-            stage="limit",
-            name="max_new_per_minute",
-            code="max_new_per_event",
-            verdict=PASS if self._starts < most else HOLD,
-            text=f"{self._starts} of {most} that one event may start",
-        )
-        return (*checks, share)
 
     def _refuse_proposal(
         self,
@@ -390,8 +370,8 @@ class Transition:
         assert record is not None  # noqa: S101 - recompute saw to it
         old = before.record if before else None
         if demand is not None and record.state != SUPPRESSED:
-            record = self._with_reasons(record, demand, after)
-        changed = old is None or _content(old) != _content(record)
+            record = with_reasons(record, demand, after, self.state.reasons)
+        changed = old is None or content_of(old) != content_of(record)
         if not changed and before is not None:
             if facts is None:  # nothing new happened: what began it is still its cause
                 record = replace(record, cause=before.record.cause)
@@ -414,13 +394,7 @@ class Transition:
         """Return until when the latest record is precise enough; None: not any more."""
         old = before.record
         gained = after.ends - before.ends
-        counts = (
-            (old.live_reasons, record.live_reasons),
-            (old.pending_reasons, record.pending_reasons),
-            (old.dry_reasons, record.dry_reasons),
-        )
-        same = all(_magnitude(one) == _magnitude(other) for one, other in counts)
-        same = same and old.held_by == record.held_by
+        same = has_same_counts(old, record) and old.held_by == record.held_by
         if not same or not -1.0 < gained < old.lease_ms / 1000 * _RENEW_AFTER:
             return None
         if gained <= 0:
@@ -434,25 +408,23 @@ class Transition:
         left = 0.0 if over else max(ends - clock, 0.0)
         # A wanted record without a lease is one that enforcers refuse and report.
         least = 0 if over or record.kind == PAUSE else 1
-        record = replace(
-            record,
-            key=key,
-            lease_ms=max(round(left * 1000), least),
-            expires_at=now + timedelta(seconds=left),
-            changed_at=now,
-            cause=record.cause[:MAX_TEXT],
-            by=record.by[:_NAME],
-            producer_version=__version__,
+        record = bound(
+            replace(
+                record,
+                key=key,
+                lease_ms=max(round(left * 1000), least),
+                expires_at=now + timedelta(seconds=left),
+                changed_at=now,
+                producer_version=__version__,
+            )
         )
-        if len(msgspec.json.encode(record)) > MAX_RECORD_BYTES:
-            record = replace(record, reasons=(), conflicts=())
         if over:
             due = clock + self.context.ended_retention
         before = self.state.mitigations.get(key)
         self._replace_mitigation(key, MitigationEntry(record, clock + left, due))
         self.mitigations[key] = record
         touches = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
-        if touches and _starts(before.record if before else None, record):
+        if touches and is_start(before.record if before else None, record):
             self._count_start(record)
 
     def _count_start(self, record: Mitigation) -> None:
@@ -460,52 +432,6 @@ class Transition:
         counts.start(record.started_at)
         self._undo.append(lambda: counts.unstart(record.started_at))
         self._starts += 1
-
-    def _with_reasons(
-        self, record: Mitigation, demand: Demand, after: Next
-    ) -> Mitigation:
-        """Return the record with counts, examples and conflicts."""
-        live = pending = dry = 0
-        conflicts = []
-        for terms in demand.terms():
-            count = demand.count(terms)
-            if terms.dry_run:
-                dry += count
-            elif terms in after.pending:
-                pending += count
-            else:
-                live += count
-            if terms in after.chosen and terms.effect.then != record.then:
-                conflicts.append(f"{describe(terms.effect.then)} ({count})")
-        terms_shown = dict.fromkeys((*after.chosen, *after.pending))
-        shown = demand.first(terms_shown, _EXAMPLES)
-        return replace(
-            record,
-            live_reasons=live,
-            pending_reasons=pending,
-            dry_reasons=dry,
-            reasons=tuple(self._example(name, demand) for name in shown),
-            conflicts=tuple(conflicts[:_EXAMPLES]),
-        )
-
-    def _example(self, key: ReasonKey, demand: Demand) -> ReasonSummary:
-        reason = self.state.reasons[key].reason
-        return ReasonSummary(
-            sensor=reason.sensor[:_NAME],
-            scope=reason.scope,
-            target=reason.target[:_NAME],
-            part=reason.part[:_NAME],
-            rule=reason.rule[:_NAME],
-            by=reason.by[:_NAME],
-            action=reason.action[:_NAME],
-            event_id=reason.event_id[:_NAME],
-            attack=reason.attack[:_NAME],
-            received_at=reason.received_at,
-            dry_run=demand.terms_of(key).dry_run,
-            direction=reason.direction[:_NAME],
-            pps=reason.pps,
-            bits=reason.bits,
-        )
 
     def _report_change(  # noqa: PLR0913, PLR0917 - what an audit record holds
         self,
@@ -517,16 +443,19 @@ class Transition:
         checks: tuple[Check, ...],
     ) -> None:
         same = old is not None and old.state == record.state
-        differs = old is None or _content(old) != _content(record)
+        differs = old is None or content_of(old) != content_of(record)
         if same and not differs and facts is None:
             return  # its lease alone
         if same and record.state == SUPPRESSED:
             if facts is not None:
-                self.ignore(facts, _suppressed(key, record))
+                self.ignore(facts, suppressed_check(key, record))
             return
         what = record.state if not same else "changed" if differs else "renewed"
         held = ", ".join(record.held_by)
         text = f"{record.cause}; held by {held}" if held else record.cause
+        if what == "renewed" and facts is not None and facts.action in CLOSES:
+            what = "changed"
+            text = f"{facts.action} by {facts.sensor}; other reasons hold it: {text}"
         if record.conflicts:
             text += f"; weaker: {', '.join(record.conflicts)}"
         self.report(
@@ -537,40 +466,5 @@ class Transition:
             facts=facts,
             rule=record.reasons[0].rule if record.reasons else None,
             checks=(*checks, *after.checks),
-            by=record.by if record.state in {SUPPRESSED, ENDED} else "",
+            by=record.by if is_persons_decision(old, record) else "",
         )
-
-
-def _starts(old: Mitigation | None, record: Mitigation) -> bool:
-    """Return whether a wanted mitigation starts: anew, or live after a dry run."""
-    if old is None or old.started_at != record.started_at:
-        return True
-    return old.dry_run and not record.dry_run
-
-
-def _content(record: Mitigation) -> tuple[object, ...]:
-    """Return what a person approves or sees change; renewals keep it."""
-    return (
-        record.state,
-        record.then,
-        record.communities,
-        record.dry_run,
-        record.pending,
-        record.approved,
-        record.started_at,
-    )
-
-
-def _suppressed(key: str, record: Mitigation) -> Check:
-    return Check(
-        stage="order",
-        name=SUPPRESSED,
-        code=SUPPRESSED,
-        verdict="refuse",
-        text=f"{key} is suppressed: {record.cause}",
-    )
-
-
-def _magnitude(count: int) -> int:
-    """Return 0 and 1 for themselves, and the number of digits + 1 of all others."""
-    return count if count <= 1 else len(str(count)) + 1

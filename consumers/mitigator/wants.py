@@ -1,5 +1,6 @@
 """Wants: the measures that a reason's record lists."""
 
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -79,6 +80,11 @@ def fits(wants: tuple[Want, ...]) -> bool:
     return len(msgspec.json.encode(wants)) <= MAX_WANTS_BYTES
 
 
+def without_lone_fallbacks(wants: tuple[Want, ...]) -> tuple[Want, ...]:
+    """Return *wants*, or none if only fallbacks are left: they relieve nothing."""
+    return () if all(want.fallback for want in wants) else wants
+
+
 def action_of(
     policy: Policy, reason: Reason, *, fallback: bool = False
 ) -> Action | None:
@@ -93,5 +99,22 @@ def action_of(
     if rule is None or (fallback and rule.action.when_limited != HOSTGROUP):
         return None
     if fallback or rule.action.action == HOSTGROUP:
-        return policy.hostgroups.get(reason.hostgroup or "")
+        return action_of_hostgroup(policy, rule.action, reason.hostgroup)
     return rule.action
+
+
+def action_of_hostgroup(
+    policy: Policy, asking: Action, hostgroup: str | None
+) -> Action | None:
+    """Return a hostgroup's action, as far as the action that asks for it allows it.
+
+    A trial or an approval of the host's own measure holds for the hostgroup's, too.
+    """
+    action = policy.hostgroups.get(hostgroup or "")
+    if action is None or not (asking.dry_run or asking.approval):
+        return action
+    return replace(
+        action,
+        dry_run=action.dry_run or asking.dry_run,
+        approval=action.approval or asking.approval,
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import typer
 
-from fnm_bus.cli.options import colored
+from fnm_bus.cli.options import colored, plain
 from fnm_bus.finding import Finding
 
 
@@ -14,6 +14,6 @@ def show(findings: Iterable[Finding]) -> None:
         mark = "passed" if finding.ok else "FAILED"
         if colored():
             mark = typer.style(mark, fg="green" if finding.ok else "red")
-        typer.echo(f"{mark}  {finding.what}")
+        typer.echo(f"{mark}  {plain(finding.what)}")
         if not finding.ok and finding.remedy:
             typer.echo(f"        {finding.remedy}")

@@ -35,9 +35,16 @@ def settings(file: Path | None) -> "Settings":
     return loaded
 
 
+def plain(text: str) -> str:
+    """Return *text* without what steers a terminal or begins a new line."""
+    return "".join(
+        it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in text
+    )
+
+
 def say(text: str) -> None:
     """Say something to a person; stdout is for data."""
-    typer.echo(text, err=True)
+    typer.echo("\n".join(map(plain, text.split("\n"))), err=True)
 
 
 def complain(text: str) -> None:

@@ -5,13 +5,14 @@ from ipaddress import ip_network
 from typing import Any
 
 from consumers.mitigation.reason_key import ReasonKey
+from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.state import State
 from consumers.mitigator.takeover import Stored, apply_policy, recompute_all, restore
-from consumers.mitigator.transition import DecisionContext, Transition
+from consumers.mitigator.transition import Transition
 from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.event import (
     AttackDetails,

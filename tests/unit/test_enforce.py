@@ -1,6 +1,7 @@
 """What an enforcer does with its system, on a clock and topics fed by hand."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -76,6 +77,7 @@ class Post:
 
     Attributes:
         ahead: seconds by which the broker's clock is ahead of this machine's.
+        partition: where the next records stand.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Post:
     ) -> None:
         self.backend = backend or MemoryBackend()
         self.topic, self.commands, self.told = Topic(), Topic(), Audit()
-        self.path, self.ahead = path, ahead
+        self.path, self.ahead, self.partition = path, ahead, 0
         self.metrics = EnforcerMetrics()
         self.clock = BrokerClock()
         self._boot = datetime.now(UTC).timestamp() - clock.now()
@@ -141,8 +143,9 @@ class Post:
         self, key: str, value: bytes | None, event: Any, age: float = 0.0
     ) -> None:
         at = datetime.fromtimestamp(self.broker_time(age), UTC)
+        place = "mitigation", self.partition, 0
         self.topic.found.append(
-            Read("mitigation", 0, 0, at, key.encode(), (), value, event, "broken")
+            Read(*place, at, key.encode(), (), value, event, "broken")
         )
 
     def command(self, verb: str | None, offset: int, age: float = 0.0) -> None:
@@ -355,6 +358,25 @@ def test_what_ended_and_is_wanted_again_is_kept_by_the_snapshot(post: Post) -> N
     assert again.standing() == [ONE]
 
 
+def test_an_end_that_is_read_late_loses_no_record(
+    post: Post, passing: Callable[[float], None]
+) -> None:
+    """A record for everybody ran out before the end of the topic was read."""
+    post.end()
+    post.put(ONE, lease=600)
+    post.turn()
+    again = Post(post.path, post.backend)
+    again.put(ONE, lease=5)
+    again.put(f"{ONE}|memory", "ended", prefix="203.0.113.1/32", place="memory")
+    again.turn()
+    passing(10)
+    again.turn()
+    again.end()
+    again.put(TWO)
+    again.turn()
+    assert again.standing() == [TWO]
+
+
 def test_what_ended_while_the_enforcer_was_away_is_withdrawn(post: Post) -> None:
     post.end()
     post.put(ONE)
@@ -429,6 +451,37 @@ def test_a_snapshot_that_is_none_is_an_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(snapshot.SnapshotError, match=r"it\.json"):
         snapshot.load(path)
+
+
+def test_a_file_that_cannot_be_a_snapshot_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, large, deep = (tmp_path / name for name in ("pipe", "large", "deep"))
+    os.mkfifo(pipe)  # without a writer, opening it waits for ever
+    large.write_bytes(b" " * 101)
+    monkeypatch.setattr(snapshot, "_MAX_BYTES", 100)
+    for path in (pipe, large, tmp_path):
+        with pytest.raises(snapshot.SnapshotError, match=path.name):
+            snapshot.load(path)
+    monkeypatch.setattr(snapshot, "_MAX_BYTES", 1_000_000)
+    deep.write_bytes(b"[" * 200_000)
+    with pytest.raises(snapshot.SnapshotError, match="deep"):
+        snapshot.load(deep)
+
+
+def test_a_lease_of_a_snapshot_with_another_key_is_an_error(tmp_path: Path) -> None:
+    path, measure = tmp_path / "it.json", Measure(kind="blackhole", prefix="::1/128")
+    snapshot.save(path, Snapshot({"another": Lease(measure, clock.now() + 60)}))
+    with pytest.raises(snapshot.SnapshotError, match="another"):
+        snapshot.load(path)
+
+
+def test_no_lease_of_a_snapshot_is_longer_than_a_day(tmp_path: Path) -> None:
+    path, measure = tmp_path / "it.json", Measure(kind="blackhole", prefix="::1/128")
+    snapshot.save(path, Snapshot({measure.key: Lease(measure, 1e300)}))
+    read = snapshot.load(path)
+    assert read is not None
+    assert read.leases[measure.key].ends <= clock.now() + DAY
 
 
 def test_an_unreadable_snapshot_does_not_keep_an_enforcer_from_starting(
@@ -571,6 +624,86 @@ def test_a_command_that_cannot_be_decoded_is_counted_and_ignored(post: Post) -> 
     post.turn()
     assert post.standing() == [ONE]
     assert post.count("broken_commands") == 1
+
+
+@pytest.mark.parametrize("event", [None, Mitigation(key="pause", kind="blackhole")])
+def test_a_pause_record_that_cannot_be_used_pauses(
+    post: Post, event: Mitigation | None
+) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    post.record("pause", b"x", event)
+    post.turn()
+    assert post.standing() == []
+    assert post.count("broken") == 1
+    post.resumed(6)
+    post.turn()
+    assert post.standing() == [ONE]
+
+
+@pytest.mark.parametrize("later", ["wanted", "ended"])
+def test_of_two_pause_records_in_two_partitions_the_later_one_counts(
+    post: Post, later: str
+) -> None:
+    earlier = "ended" if later == "wanted" else "wanted"
+    post.put(ONE)
+    post.put("pause", later, lease=0, age=5, prefix=None)
+    post.partition = 1
+    post.put("pause", earlier, lease=0, age=50, prefix=None)
+    post.end()
+    post.turn()
+    assert post.standing() == ([] if later == "wanted" else [ONE])
+
+
+def test_of_two_records_in_two_partitions_the_later_one_counts(post: Post) -> None:
+    post.put(ONE, "ended", age=5)
+    post.put(TWO, age=5)
+    post.partition = 1
+    post.put(ONE, "wanted", age=50)
+    post.put(TWO, "ended", age=50)
+    post.end()
+    post.turn()
+    assert post.standing() == [TWO]
+
+
+def test_in_one_partition_the_order_counts_and_no_clock(post: Post) -> None:
+    post.put(ONE, age=5)
+    post.put(ONE, "ended", age=6)  # by another broker, whose clock is behind
+    post.end()
+    post.turn()
+    assert post.standing() == []
+
+
+def test_a_pause_ends_in_a_command_topic_that_was_created_again(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.command("pause", 600, age=30)
+    post.turn()
+    again = Post(post.path, post.backend)
+    again.put(ONE)
+    again.end()
+    again.turn()
+    assert again.standing() == []
+    again.command("resume", 1)
+    again.turn()
+    assert again.standing() == []  # the mitigator has not answered
+    again.resumed(1)
+    again.turn()
+    assert again.standing() == [ONE]
+
+
+def test_an_answer_that_comes_before_its_command_ends_such_a_pause(post: Post) -> None:
+    post.end()
+    post.put(ONE)
+    post.command("pause", 600, age=30)
+    post.turn()
+    post.resumed(1)
+    post.turn()
+    assert post.standing() == []
+    post.command("resume", 1, age=1)
+    post.turn(2)
+    assert post.standing() == [ONE]
 
 
 def test_a_pause_stops_an_announcement_of_many(

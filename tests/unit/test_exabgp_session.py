@@ -219,3 +219,12 @@ def test_closing_twice_is_no_error(other: Other, session: Session) -> None:
     session.ask(["show"])
     session.close()
     session.close()
+
+
+def test_news_that_are_no_text_end_no_reading(other: Other, session: Session) -> None:
+    """All of ExaBGP waits for a process that does not read."""
+    session.open()
+    other.say(NEWS % (b"down", b', "reason": "\xff\xfe"'))
+    other.say(b'{ "exabgp"' + b"[" * 30_000 + b"\n")
+    other.say(NEWS % (b"up", b""))
+    wait_until(lambda: session.up, 5, "news that come after")

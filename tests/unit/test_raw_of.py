@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.codec import Codec
 from fnm_bus.deadletter import letter_of
-from fnm_bus.reader import decoded, raw_of
+from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.reader import Reader, decoded, raw_of
 
 
 class Odd:
@@ -53,3 +55,19 @@ def test_a_record_with_such_headers_can_become_a_dead_letter() -> None:
 def test_a_text_of_headers_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Odd, "headers", lambda _self: [("a", b"1"), ("a", None)])
     assert raw_of(Odd()).headers == (("a", b"1"), ("a", None))  # type: ignore[arg-type]
+
+
+def test_a_partition_without_a_leader_is_no_endless_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with EmbeddedBroker() as broker:
+        broker.make("t")
+        settings = {"bootstrap.servers": broker.bootstrap}
+        with Reader(settings, ["t"], Codec(), from_beginning=True) as reader:
+            reader._open_ends.add(("t", 99))
+            while len(reader._open_ends) > 1:
+                assert not list(reader.read(0.5))
+            reader.check()
+            monkeypatch.setattr("fnm_bus.reader._STALLED", 0.0)
+            with pytest.raises(BrokerUnavailable, match=r"t\[99\]"):
+                reader.check()

@@ -198,6 +198,18 @@ def test_the_policy_is_one() -> None:
     assert policy_file.load(ROOT / path).rules
 
 
+WRITES = ("relay", "mitigator", "exabgp", "nftables", "jsonlines")
+"""Services that write or read records with registered ids."""
+
+
+@pytest.mark.parametrize("service", WRITES)
+def test_a_service_that_frames_records_can_read_the_pins(service: str) -> None:
+    directory = settings_of(service).registry.pins.parent
+    assert f"pins:{directory}:ro" in SERVICES[service]["volumes"]
+    if SERVICES[service].get("user") == "0:0":
+        assert SERVICES[service]["group_add"] == ["10001"]
+
+
 def test_the_enforcers_allow_the_own_networks_of_the_policy() -> None:
     path = SERVICES["mitigator"]["volumes"][0].split(":")[0]
     own = policy_file.load(ROOT / path).limits.own_networks

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import pytest
+from confluent_kafka import OFFSET_BEGINNING
 from services.process import wait_until
 
 from consumers.enforcers import wanted_reader
@@ -17,7 +18,7 @@ from consumers.enforcers.wanted_reader import (
     WantedStateReader,
 )
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, ConfigError, InvalidRecord
+from fnm_bus.errors import BrokerUnavailable, ConfigError, InvalidRecord, TopicRefused
 from fnm_bus.reader import Read, Reader
 
 
@@ -27,19 +28,25 @@ class Script:
     Attributes:
         at_end: whether the topic was read to its end.
         opened: how often a reader was opened.
+        grown: whether the topic was given more partitions.
     """
 
     def __init__(self) -> None:
         self.items: queue.Queue[Read | BaseException] = queue.Queue()
         self.at_end = True
         self.opened = 0
+        self.grown = False
 
     def __enter__(self) -> Self:
         self.opened += 1
+        self.grown = False
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def has_grown(self) -> bool:
+        return self.grown
 
     def read(self, _seconds: float) -> Iterator[Read]:
         try:
@@ -122,6 +129,30 @@ def test_kafka_that_is_unreachable_is_no_fault_of_the_thread(
     assert follower.restarts == 0
 
 
+def test_a_topic_that_must_not_be_read_makes_it_unhealthy(
+    script: Script, follower: WantedStateReader
+) -> None:
+    assert taken(follower, 1) == [End()]
+    for _ in range(20):
+        script.items.put(TopicRefused("t: unknown"))
+    wait_until(lambda: not follower.healthy, 10, "a topic that is refused")
+    wait_until(lambda: follower.healthy, 10, "a topic that can be read again")
+    assert follower.restarts == 0
+
+
+def test_a_topic_with_more_partitions_is_opened_again(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wanted_reader, "_LOOK", 0.0)
+    follower = WantedStateReader({}, "t", Codec())
+    follower.start()
+    assert taken(follower, 1) == [End()]
+    script.grown = True
+    wait_until(lambda: script.opened >= 2, 10, "another connection")
+    assert follower.healthy
+    follower.stop()
+
+
 def test_the_end_of_the_topic_is_reported_once(
     script: Script, follower: WantedStateReader
 ) -> None:
@@ -165,8 +196,8 @@ class _Consumer:
 
 
 class _Place:
-    def __init__(self) -> None:
-        self.topic, self.partition, self.offset = "t", 0, -99
+    def __init__(self, partition: int = 0) -> None:
+        self.topic, self.partition, self.offset = "t", partition, -99
 
 
 @pytest.mark.parametrize(
@@ -187,6 +218,34 @@ def test_a_new_connection_goes_on_where_the_last_one_was(
     assert begins(45) == first
     follower._positions["t", 0] = 43
     assert begins(50) == 43
+
+
+@pytest.mark.parametrize("kind", [WantedStateReader, CommandReader])
+def test_a_partition_that_is_new_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Any]
+) -> None:
+    places = [_Place()]
+    monkeypatch.setattr(Reader, "_of", lambda *_: places)
+    follower = kind({}, "t", Codec())
+    reader = follower._open()
+    reader._of(_Consumer(40), "t")
+    follower._was_open = True
+    monkeypatch.setattr(reader, "_consumer", object())
+    assert not reader.has_grown()
+    places.append(_Place(1))
+    assert reader.has_grown()
+    (_, new) = follower._open()._of(_Consumer(40), "t")
+    assert new.offset == (-99 if kind is WantedStateReader else OFFSET_BEGINNING)
+
+
+def test_a_first_connection_that_fails_obeys_no_old_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Reader, "_of", lambda *_: [_Place(), _Place(1)])
+    follower = CommandReader({}, "t", Codec())
+    follower._positions["t", 0] = 40  # of the other partition nothing is known yet
+    (_, other) = follower._open()._of(_Consumer(50), "t")
+    assert other.offset == 50
 
 
 def test_whatever_a_broken_record_raises_is_one_error(

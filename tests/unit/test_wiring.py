@@ -1,5 +1,6 @@
 """Codecs from the settings: what each needs of the registry."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,21 @@ def test_pins_that_cannot_be_used_stop_only_who_depends_on_them(
     codec = wiring.independent_codec(settings(tmp_path))
     assert codec.encode(example("Audit"), TOPICS.audit)[:2] == b"\xc3\x01"
     assert "ids.json" in caplog.text
+
+
+def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for root without capabilities, in a directory of another user."""
+
+    def refuse(_self: Path, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    made, audit = settings(tmp_path), example("Audit")
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(SchemaError, match="Permission denied"):
+        wiring.reading_codec(made)
+    codec = wiring.independent_codec(made)
+    assert codec.encode(audit, TOPICS.audit)[:2] == b"\xc3\x01"
+    assert "Permission denied" in caplog.text

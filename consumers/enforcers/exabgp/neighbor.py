@@ -42,7 +42,7 @@ def figures(line: bytes) -> Figures:
     """
     try:
         (it,) = msgspec.json.decode(line, type=tuple[_Listed])
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(str(exc)) from exc
     # Its own "state" is down in the first second of a session.
     return Figures(it.fsm == "ESTABLISHED", it.messages.sent.update)
@@ -55,7 +55,7 @@ def change(line: bytes) -> tuple[bool, str] | None:
     """
     try:
         it = msgspec.json.decode(line, type=_News).neighbor
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # also what is no text
         return None
     return (it.state == "up", it.reason) if it.state in {"up", "down"} else None
 

@@ -26,7 +26,7 @@ def busy() -> MitigatorHarness:
         rule("trial", Match(sensors=frozenset({"trial"})), dry_run=True),
         rule("any", when_limited="hostgroup"),
         hostgroups={"web": GROUP},
-        max_active=3,
+        max_active=2,
     )
     harness = MitigatorHarness(chosen)
     harness.send("ban", "203.0.113.1", host_group="web")

@@ -25,8 +25,9 @@ from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.record_content import MAX_RECORD_BYTES
 from consumers.mitigator.state import State
-from consumers.mitigator.transition import MAX_RECORD_BYTES, Transition
+from consumers.mitigator.transition import Transition
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Command, FlowSpecRule, FlowThen

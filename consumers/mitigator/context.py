@@ -1,0 +1,29 @@
+"""Context: what decisions are made by."""
+
+from dataclasses import dataclass
+
+from consumers.policy.model import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionContext:
+    """What decisions are made by.
+
+    Attributes:
+        policy: rules and limits.
+        dry_run: whether the whole mitigator is in dry run.
+        fastnetmon_ban_time: seconds; a ban's lease until its first status update.
+        ended_retention: seconds for which ended mitigations and expired reasons are
+            remembered.
+    """
+
+    policy: Policy
+    dry_run: bool = True
+    fastnetmon_ban_time: float = 1900.0
+    ended_retention: float = 86_400.0
+
+    @property
+    def closed_retention(self) -> float:
+        """Seconds for which a closed reason is remembered: no event is older."""
+        limits = self.policy.limits
+        return limits.max_event_age + limits.max_clock_skew + 60.0

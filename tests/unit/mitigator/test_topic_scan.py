@@ -1,0 +1,116 @@
+"""Reading a whole topic ends, whatever its partitions and records are like."""
+
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from consumers.mitigator import topic_scan
+from consumers.mitigator.topic_scan import scan
+from fnm_bus.errors import BrokerUnavailable
+
+
+class Message:
+    """A record, or the end of a partition."""
+
+    def __init__(
+        self,
+        partition: int,
+        key: bytes | None = None,
+        stamp: int = 0,
+        value: bytes | None = b"v",
+    ) -> None:
+        self._place, self._key, self._stamp = partition, key, stamp
+        self._value = value
+
+    def error(self) -> KafkaError | None:
+        ended = self._key is None
+        return KafkaError(KafkaError._PARTITION_EOF) if ended else None
+
+    def topic(self) -> str:
+        return "t"
+
+    def partition(self) -> int:
+        return self._place
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, self._stamp
+
+
+class Consumer:
+    """Stands in for librdkafka's: a topic of two partitions.
+
+    Attributes:
+        messages: what it gives, and then nothing any more.
+    """
+
+    messages: tuple[Message, ...] = ()
+
+    def __init__(self, _settings: object) -> None:
+        self._left = list(self.messages)
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        assert timeout > 0
+        known = SimpleNamespace(error=None, partitions={0: None, 1: None})
+        return SimpleNamespace(topics={topic: known})
+
+    def assign(self, parts: list[TopicPartition]) -> None:
+        assert len(parts) == 2
+
+    def consume(self, _most: int, _timeout: float) -> list[Message]:
+        left, self._left = self._left, []
+        return left
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
+    monkeypatch.setattr(topic_scan, "Consumer", Consumer)
+    monkeypatch.setattr(topic_scan, "_STALLED", 0.2)
+    return Consumer
+
+
+def test_a_partition_without_a_leader_is_an_error_and_no_endless_wait(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "messages", (Message(0, b"k"), Message(0)))
+    moments = count()
+    monkeypatch.setattr(topic_scan, "monotonic", lambda: next(moments) / 100)
+    with pytest.raises(BrokerUnavailable, match=r"t/1"):
+        scan({}, ["t"], lambda: next(moments) >= 9_999)
+
+
+@pytest.mark.parametrize("stamp", [2**62, -(2**62), -1, 0])
+def test_records_of_a_mad_time_are_read(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, stamp: int
+) -> None:
+    messages = (Message(0, b"k", stamp), Message(0), Message(1))
+    monkeypatch.setattr(consumer, "messages", messages)
+    assert scan({}, ["t"])["t"][b"k"].value == b"v"
+
+
+def test_of_two_partitions_the_later_record_counts(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = Message(0, b"k", 9, b"new"), Message(1, b"k", 5, b"old")
+    monkeypatch.setattr(consumer, "messages", (new, Message(0), old, Message(1)))
+    assert scan({}, ["t"])["t"][b"k"].value == b"new"
+
+
+def test_within_a_partition_the_order_counts_and_no_clock(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader whose clock is behind continues a partition with earlier times."""
+    first, last = Message(0, b"k", 9, b"first"), Message(0, b"k", 5, b"last")
+    monkeypatch.setattr(consumer, "messages", (first, last, Message(0), Message(1)))
+    assert scan({}, ["t"])["t"][b"k"].value == b"last"

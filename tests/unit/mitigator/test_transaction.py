@@ -1,0 +1,88 @@
+"""The journal hides nothing: errors of reading, and partitions that came later."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from consumers.mitigation.clock import BrokerClock
+from consumers.mitigator.transaction import TransactionalJournal
+from fnm_bus.errors import BrokerUnavailable, TopicRefused
+
+
+class Failure:
+    """A message that is an error."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def error(self) -> KafkaError:
+        return KafkaError(self._code)
+
+    def topic(self) -> str:
+        return "host"
+
+
+class Consumer:
+    """Stands in for librdkafka's."""
+
+    def __init__(self) -> None:
+        self.left: list[Any] = []
+        self.partitions = 1
+
+    def poll(self, _timeout: float) -> Any:
+        return self.left.pop(0) if self.left else None
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("host", 0, 0)]
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        assert timeout > 0
+        numbers = dict.fromkeys(range(self.partitions))
+        known = SimpleNamespace(error=None, partitions=numbers)
+        return SimpleNamespace(topics={topic: known})
+
+
+@pytest.fixture
+def consumer() -> Consumer:
+    return Consumer()
+
+
+@pytest.fixture
+def journal(consumer: Consumer) -> TransactionalJournal:
+    made = TransactionalJournal({}, "m", ("host",), BrokerClock())
+    made._consumer = consumer  # type: ignore[assignment]  # all of it that is used
+    return made
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,
+    ],
+)
+def test_a_topic_that_must_not_be_read_any_more_is_an_error(
+    journal: TransactionalJournal, consumer: Consumer, code: int
+) -> None:
+    consumer.left = [Failure(code)]
+    with pytest.raises(TopicRefused, match="host"):
+        journal.read(0.0)
+
+
+def test_an_error_that_passes_is_none(
+    journal: TransactionalJournal, consumer: Consumer
+) -> None:
+    consumer.left = [Failure(KafkaError._TRANSPORT), Failure(KafkaError._TIMED_OUT)]
+    assert journal.read(0.0) == []
+
+
+def test_partitions_that_came_later_are_noticed(
+    journal: TransactionalJournal, consumer: Consumer
+) -> None:
+    journal.check_partitions()
+    consumer.partitions = 3
+    with pytest.raises(BrokerUnavailable, match="host has other partitions"):
+        journal.check_partitions()

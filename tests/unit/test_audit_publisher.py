@@ -1,0 +1,87 @@
+"""Audit records: whatever becomes of them, nothing of the enforcer stops."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from consumers.enforcers import audit_publisher
+from consumers.enforcers.audit_publisher import AuditPublisher
+from consumers.mitigation.clock import BrokerClock
+from fnm_bus.codec import Codec
+
+
+class Producer:
+    """Stands in for librdkafka's: refuses everything with one error.
+
+    Attributes:
+        made: how many there were.
+        error: what the first one refuses records with.
+    """
+
+    made = 0
+    error = KafkaError._FATAL
+
+    def __init__(self, _settings: object, logger: object = None) -> None:
+        del logger
+        type(self).made += 1
+        self.refuses = self.made == 1
+        self.taken: list[bytes] = []
+
+    def produce(self, _topic: str, *, value: bytes, **_more: object) -> None:
+        if self.refuses:
+            raise KafkaException(KafkaError(self.error))
+        self.taken.append(value)
+
+    def poll(self, _seconds: float) -> int:
+        return 0
+
+    def flush(self, _seconds: float) -> int:
+        return 0
+
+    def purge(self) -> None:
+        pass
+
+
+@pytest.fixture
+def audit(monkeypatch: pytest.MonkeyPatch) -> AuditPublisher:
+    monkeypatch.setattr(Producer, "made", 0)
+    monkeypatch.setattr(audit_publisher, "Producer", Producer)
+    made = AuditPublisher({}, "audit", Codec(), "memory", BrokerClock())
+    made.open()
+    return made
+
+
+def producer_of(audit: AuditPublisher) -> Any:
+    return audit._producer
+
+
+def test_a_producer_that_is_ruined_is_replaced(audit: AuditPublisher) -> None:
+    audit.publish("in-force", "first")
+    assert audit.lost == 1
+    audit.publish("in-force", "second")
+    assert audit.lost == 1
+    assert len(producer_of(audit).taken) == 1
+
+
+def test_an_error_that_passes_loses_one_record(
+    audit: AuditPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Producer, "error", KafkaError.MSG_SIZE_TOO_LARGE)
+    audit.publish("in-force", "first")
+    audit.publish("in-force", "second")
+    assert audit.lost == 2
+    assert Producer.made == 1
+
+
+@pytest.mark.parametrize("stamp", [253_402_300_799.9, -1e12, 1e18])
+def test_a_broker_of_a_mad_time_stops_no_report(
+    monkeypatch: pytest.MonkeyPatch, stamp: float
+) -> None:
+    monkeypatch.setattr(audit_publisher, "Producer", Producer)
+    broker_clock = BrokerClock()
+    broker_clock.witness(stamp)
+    audit = AuditPublisher({}, "audit", Codec(), "memory", broker_clock)
+    audit.open()
+    audit.publish("failed", "of a year after 9999")
+    assert broker_clock.datetime().year in {1970, 9000}
