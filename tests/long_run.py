@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from time import monotonic, sleep, time
 
@@ -423,6 +424,7 @@ def main() -> int:
         if run is not None:
             run.lab.stop()
         kafka.close()
+        rmtree(root, ignore_errors=True)
     for text in run.result.violations:
         say(f"VIOLATION {text}")
     say(f"done: {len(run.result.violations)} violations")

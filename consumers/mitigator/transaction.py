@@ -34,6 +34,8 @@ _TIMEOUT: Final = 10.0
 """Seconds for requests to the broker."""
 _ATTEMPTS: Final = 4
 """How often a commit is requested; after that Kafka itself has aborted it."""
+_ANSWERS: Final = 10
+"""Tenths of a second to wait for the answers to a transaction that failed."""
 MAX_EVENTS: Final = 500
 """Events in one transaction."""
 _REFUSED: Final = frozenset(
@@ -262,7 +264,10 @@ class TransactionalJournal:
             _commit(producer)
             producer.poll(0)  # answers that came with the commit
         except KafkaException as exc:
-            producer.poll(0)
+            for _ in range(_ANSWERS):  # the error of one record explains the others
+                if not len(producer):
+                    break
+                producer.poll(0.1)
             error, topic = self._refused or (exc.args[0], "")
             if error.code() in _REFUSED:
                 raise RecordsRefused(f"{topic}: {error.str()}") from exc
@@ -340,7 +345,7 @@ class TransactionalJournal:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 # The others of the transaction fail because of the one that is refused.
-                if self._refused is None or error.code() not in _PURGED:
+                if error.code() not in _PURGED:
                     self._refused = error, record.topic
                 return
             kind, stamp = message.timestamp()
