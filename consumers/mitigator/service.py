@@ -224,6 +224,9 @@ class Mitigator:
                 if batch.is_full:
                     self._commit(journal, batch)
                     batch = self._batch()
+            if self._single and batch:  # what Kafka refuses is then the event's own
+                self._commit(journal, batch)
+                batch = self._batch()
             if due or monotonic() - tick >= _TICK:
                 due = self._pass_time(journal, state, batch, second=not due)
                 tick = monotonic()
