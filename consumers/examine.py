@@ -44,7 +44,13 @@ def _policy(settings: AllSettings) -> Iterator[Finding]:
 
 def _topics(settings: AllSettings) -> Iterator[Finding]:
     names, table = wiring.topics(settings), settings.topics
-    ours = {names.reason, names.mitigation, names.command, names.audit}
+    ours = {
+        names.reason,
+        names.mitigation,
+        names.command,
+        names.audit,
+        names.deadletter,
+    }
     plan = [
         topic
         for topic in wanted(names, table.partitions, table.replication)

@@ -129,7 +129,7 @@ def approve(
         say(plain(text))
     why = _prompt(why)
     codes = [
-        _send(settings, "approve", by, why, key=record.key, revision=record.revision)
+        _send_one(settings, "approve", by, why, record.key, revision=record.revision)
         for record in records
     ]
     end(max(codes))
@@ -240,14 +240,19 @@ def _send_all(file: Any, verb: str, keys: list[str], by: str | None, why: str) -
     end(max(_send_one(settings, verb, by, text, key) for key in keys))
 
 
-def _send_one(
-    settings: "AllSettings", verb: str, by: str | None, why: str, key: str
+def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
+    settings: "AllSettings",
+    verb: str,
+    by: str | None,
+    why: str,
+    key: str,
+    revision: int | None = None,
 ) -> int:
     """Send one of several commands: an error keeps no other from being sent."""
     from fnm_bus.errors import FnmBusError
 
     try:
-        return _send(settings, verb, by, why, key=key)
+        return _send(settings, verb, by, why, key=key, revision=revision)
     except FnmBusError as exc:
         complain(plain(f"{key}: {exc}"))
         return exc.exit_code

@@ -121,7 +121,8 @@ class LeaseTable:
         """Take a record that ends *key*; return whether anything was known of it."""
         known = self._records.pop(key, None) is not None
         saved = key.removesuffix(f"|{self._name}")  # the snapshot's keys have no place
-        if saved in self._restored:
+        other = saved if key != saved else f"{saved}|{self._name}"
+        if saved in self._restored and other not in self._records:
             known = True
             if self.synced:
                 del self._restored[saved]

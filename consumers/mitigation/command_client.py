@@ -99,8 +99,10 @@ def _answers(read: Read, command: Command) -> bool:
 
 def _record(topics: Topics, command: Command) -> Record:
     for field in ("key", "by", "why"):
-        if not str(getattr(command, field) or "").isprintable():
-            raise ConfigError(f"{field}: expected text without control characters")
+        try:
+            (getattr(command, field) or "").encode()
+        except UnicodeEncodeError as exc:  # bytes of the command line that are no text
+            raise ConfigError(f"{field}: expected UTF-8") from exc
     key = None if command.key is None else command.key.encode()
     headers = headers_for(command, _PROGRAM, command.command_id, command.asked_at)
     return Record(topics.command, key, Codec().encode(command, topics.command), headers)

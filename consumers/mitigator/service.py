@@ -235,6 +235,9 @@ class Mitigator:
                 if batch.is_full:
                     self._commit(journal, batch)
                     batch = self._batch()
+            if self._single and batch:  # what Kafka refuses is then the event's own
+                self._commit(journal, batch)
+                batch = self._batch()
             second = monotonic() - tick >= _TICK  # however much is due
             if due or second:
                 due = self._pass_time(journal, state, batch, second=second)

@@ -271,8 +271,7 @@ class TransactionalJournal:
             error, topic = self._refused or (exc.args[0], "")
             if error.code() in _REFUSED:
                 raise RecordsRefused(f"{topic}: {error.str()}") from exc
-            where = f"{topic}: " if topic else ""
-            raise Fenced(f"{where}{_reason(error)}") from exc
+            raise Fenced(_reason(error, topic)) from exc
         self._offsets.clear()
 
     @property
@@ -421,7 +420,8 @@ def _commit(producer: Producer) -> None:
             return
 
 
-def _reason(error: KafkaError) -> str:
+def _reason(error: KafkaError, topic: str) -> str:
     if error.code() in {KafkaError._FENCED, KafkaError.PRODUCER_FENCED}:  # noqa: SLF001 - its name
         return "another mitigator writes now"
-    return f"the transaction failed: {error.str()}"
+    place = f"{topic}: " if topic else ""
+    return f"the transaction failed: {place}{error.str()}"

@@ -114,7 +114,9 @@ def test_a_pause_withdraws_everything_without_a_mitigator(site: Site) -> None:
     site.start()  # a restart does not resume, and the renewal does not either
     site.want(ONE)
     site.resumed(paused - 1)
-    site.want(TWO, enforcers=("nftables",))
+    prefix = TWO.partition("|")[2]
+    site.want(f"{TWO}|nftables", prefix=prefix, place="nftables")
+    site.want(TWO, state="ended")
     resumed = site.command("resume")
     site.put("mitigation", "pause", b"broken")  # behind the record above
     broken = site.metrics.broken.labels("exabgp")

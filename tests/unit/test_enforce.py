@@ -358,6 +358,26 @@ def test_what_ended_and_is_wanted_again_is_kept_by_the_snapshot(post: Post) -> N
     assert again.standing() == [ONE]
 
 
+@pytest.mark.parametrize("own_first", [True, False])
+def test_an_end_for_everybody_ends_nothing_that_is_wanted_here(
+    post: Post,
+    own_first: bool,  # noqa: FBT001 - pytest gives it
+) -> None:
+    post.end()
+    post.put(ONE)
+    post.turn()
+    again = Post(post.path, post.backend, clock_known=False)
+    records: list[dict[str, Any]] = [
+        {"key": f"{ONE}|memory", "place": "memory", "prefix": "203.0.113.1/32"},
+        {"key": ONE, "state": "ended"},
+    ]
+    for record in records if own_first else reversed(records):
+        again.put(**record)
+    again.end()
+    again.turn(2)
+    assert again.standing() == [ONE]
+
+
 def test_an_end_that_is_read_late_loses_no_record(
     post: Post, passing: Callable[[float], None]
 ) -> None:

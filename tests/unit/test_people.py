@@ -160,6 +160,30 @@ def test_all_withdrawals_are_sent_although_one_gets_no_answer(sender: Sender) ->
     assert "first: no mitigator answered" in result.output
 
 
+def test_all_approvals_are_sent_although_one_gets_no_answer(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(_settings: object, key: str) -> Mitigation:
+        return Mitigation(key=key, kind="blackhole", state="proposed", revision=3)
+
+    monkeypatch.setattr(people, "_find", found)
+    arguments = ["mitigations", "approve", "first", "second", "--by", "a"]
+    result = CliRunner().invoke(app, arguments)
+    assert sender.keys == ["first", "second"]
+    assert result.exit_code == 75
+
+
+def test_text_from_elsewhere_is_sent_as_it_is(
+    sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blank that was copied from a page is no reason to refuse a pause."""
+    command = new_command("pause", "alice", "DDoS\u00a0here\n")
+    answer = Audit(event_id=command.command_id, what="paused")
+    monkeypatch.setattr(Audits, "answer", answer)
+    assert send_command({}, Topics(), Codec(), command) == answer
+    assert len(sent) == 1
+
+
 def test_pins_that_cannot_be_used_stop_no_pause(
     sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:

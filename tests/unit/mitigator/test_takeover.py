@@ -127,14 +127,16 @@ def test_lost_mitigation_record_is_written_again() -> None:
 
 
 def test_lost_mitigation_records_start_as_limits_allow() -> None:
-    harness = MitigatorHarness(policy(max_new_per_minute=40))
+    harness = MitigatorHarness(policy(max_new_per_minute=20))
     for number in range(40):
         harness.send("ban", f"203.0.113.{number}")
+        harness.wait(4)
     harness.wait(61)
+    assert len(harness.wanted()) == 40
     harness.mitigations.clear()
     harness.restart()
-    assert len(harness.wanted()) == 10
-    harness.run(40)
+    assert len(harness.wanted()) == 20
+    harness.run(90)
     assert len(harness.wanted()) == 40
 
 

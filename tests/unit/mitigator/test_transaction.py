@@ -4,11 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from consumers.errors import Fenced
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigator.transaction import TransactionalJournal
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
+from fnm_bus.record import Record
 
 
 class Failure:
@@ -86,3 +88,27 @@ def test_partitions_that_came_later_are_noticed(
     consumer.partitions = 3
     with pytest.raises(BrokerUnavailable, match="host has other partitions"):
         journal.check_partitions()
+
+
+class Failing:
+    """Stands in for librdkafka's producer: one record cannot be delivered."""
+
+    def begin_transaction(self) -> None:
+        pass
+
+    def produce(self, topic: str, *, on_delivery: Any, **_more: object) -> None:
+        if topic == "deadletter":
+            on_delivery(KafkaError(KafkaError._MSG_TIMED_OUT), None)
+
+    def commit_transaction(self, _seconds: float) -> None:
+        raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
+
+    def poll(self, _seconds: float) -> None:
+        pass
+
+
+def test_the_topic_that_takes_no_record_is_named(journal: TransactionalJournal) -> None:
+    journal._producer = Failing()  # type: ignore[assignment]  # all of it that is used
+    records = [Record("audit", b"", b"x"), Record("deadletter", b"", b"x")]
+    with pytest.raises(Fenced, match="failed: deadletter: "):
+        journal.commit(records)
