@@ -97,12 +97,11 @@ def apply_policy(change: Transition) -> None:
     It never starts or widens anything.
     """
     holding = [pair for pair in change.state.reasons.items() if pair[1].holds]
-    digest = change.context.policy.digest
-    changed = any(entry.reason.policy_digest != digest for _key, entry in holding)
     for key, entry in holding:
         _narrow(change, key, entry)
-    if changed:
-        _apply_limits(change)
+    # Whatever the reasons' digests: the policy before may have had higher limits, and
+    # today's may be the one that decided about them before that.
+    _apply_limits(change)
 
 
 def _restore_reason(
