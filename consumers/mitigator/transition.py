@@ -537,7 +537,7 @@ class Transition:
 
 def _starts(old: Mitigation | None, record: Mitigation) -> bool:
     """Return whether a wanted mitigation starts: anew, or live after a dry run."""
-    if old is None or old.started_at != record.started_at:
+    if old is None or old.state != WANTED:
         return True
     return old.dry_run and not record.dry_run
 
