@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from consumers.mitigation.effects import describe
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigation.states import ENDED, OPERATOR, SUPPRESSED
+from consumers.mitigation.states import ENDED, OPERATOR, SUPPRESSED, WANTED
 from consumers.mitigator.demand import Demand, Terms
 from consumers.mitigator.next_record import Next
 from consumers.mitigator.state import ReasonEntry
@@ -92,7 +92,7 @@ def has_same_counts(old: Mitigation, record: Mitigation) -> bool:
 
 def is_start(old: Mitigation | None, record: Mitigation) -> bool:
     """Return whether a wanted mitigation starts: anew, or live after a dry run."""
-    if old is None or old.started_at != record.started_at:
+    if old is None or old.state != WANTED:
         return True
     return old.dry_run and not record.dry_run
 

@@ -294,11 +294,13 @@ class Ledger:
 
     def _kind(self, model: Model, key: str, records: Mapping[str, Mitigation]) -> str:
         claims = model.live(key, model.claims(key, records))
-        whole = unite(c.desire.effect for c in claims) if claims else None
+        if not claims:
+            return "over"  # until the end of this moment: `check_ended` sees to it
+        whole = unite(claim.desire.effect for claim in claims)
         approved = model.approved.get(key)
-        if approved is not None and whole is not None and includes(approved, whole):
+        if approved is not None and includes(approved, whole):
             return "approved"
-        if claims and all(claim.desire.fallback for claim in claims):
+        if all(claim.desire.fallback for claim in claims):
             return "fallback"
         return "counted"
 

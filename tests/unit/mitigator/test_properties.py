@@ -463,11 +463,11 @@ class Decisions(RuleBasedStateMachine):
             for key, record in mitigations(self.harness).items()
             if record.state == "proposed" and "approval" not in record.held_by
         }
-        kinds = {**self.harness.ledger.kinds}
+        kinds, wide = {**self.harness.ledger.kinds}, {*self.harness.ledger.wide}
         self.take_over(clock)
         after = in_force(self.harness)
-        # A limit may end what began to relieve one, where an older policy decided.
-        relief = {key for key in before if kinds.get(key) == "fallback"}
+        # A limit may end what began to relieve one, or beside what a person approved.
+        relief = {key for key in before if kinds.get(key) == "fallback"} | wide
         assert set(before) - relief <= set(after), "restart: something is gone"
         assert set(after) <= set(before) | held, "restart: something new is in force"
         for key, (then, communities, left) in before.items():
