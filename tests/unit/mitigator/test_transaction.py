@@ -106,6 +106,9 @@ class Failing:
     def poll(self, _seconds: float) -> None:
         pass
 
+    def __len__(self) -> int:
+        return 0
+
 
 def test_the_topic_that_takes_no_record_is_named(journal: TransactionalJournal) -> None:
     journal._producer = Failing()  # type: ignore[assignment]  # all of it that is used
