@@ -221,8 +221,12 @@ class MitigatorHarness:
             self.mitigations.values(),
             Moment(self.clock, self.now),
         )
+        whole = self.begin()  # nobody reads it before all of it is written
         for change in take_over(self.state, self.begin):
-            self.note(change)
+            whole.reasons |= change.reasons
+            whole.mitigations |= change.mitigations
+            whole.audits += change.audits
+        self.note(whole)
 
     # -- what came of it -------------------------------------------------------
 
