@@ -361,6 +361,8 @@ def picture(harness: MitigatorHarness) -> object:
         set(state.idle),
         set(state.ended),
         set(state.waiting),
+        set(state.refused),
+        set(state._commands),
         dict(state.ignored),
         state.proposals,
         state.paused,

@@ -129,10 +129,9 @@ class Model:
         )
         self.withdrawn.pop(name, None)
 
-    def withdraw(self, name: str, *, with_order: bool) -> None:
+    def withdraw(self, name: str) -> None:
         """Let a person end a mitigation, and take back the order for it."""
-        if with_order:
-            self.wishes.pop(own_key(name), None)
+        self.wishes.pop(own_key(name), None)
         self.approved.pop(name, None)
         if any(True for _ in self._claims(name)):
             self.withdrawn[name] = (0.0, 0.0, 0.0)
@@ -237,9 +236,9 @@ class Model:
         last = self.ignored.get(key, Last())
         if wish is not None:
             last = Last(wish.sequence, wish.attack, wish.closed, wish.is_status)
-        if this.sequence <= last.sequence and not (
-            _crossed(this, last) or _overtaken(this, last)
-        ):
+        twice = wish is not None and this.attack == wish.previous
+        is_next = _crossed(this, last) and not twice
+        if this.sequence <= last.sequence and not (is_next or _overtaken(this, last)):
             return
         if not this.closed:
             self._open(facts, wish, age, behind=behind)
@@ -329,7 +328,7 @@ class Model:
         rule, _checks = decide(facts, self.policy)
         if rule is None or rule.action.action == IGNORE:
             return None
-        group = self.policy.hostgroups.get(facts.hostgroup or "")
+        group = self._group(rule.action, facts.hostgroup)
         actions: list[tuple[Action | None, bool]] = [(rule.action, False)]
         if rule.action.action == HOSTGROUP:
             actions = [(group, False)]
@@ -338,6 +337,8 @@ class Model:
         desires: list[Desire] = []
         refused = False
         for action, fallback in actions:
+            if fallback and not desires:
+                continue  # it would relieve nothing
             plain = facts
             if action is not rule.action:
                 plain = facts._replace(rules=(), refused_rules=(), has_rules=False)
@@ -398,8 +399,19 @@ class Model:
         if rule is None or (fallback and rule.action.when_limited != HOSTGROUP):
             return None
         if fallback or rule.action.action == HOSTGROUP:
-            return self.policy.hostgroups.get(wish.hostgroup or "")
+            return self._group(rule.action, wish.hostgroup)
         return rule.action
+
+    def _group(self, asking: Action, name: str | None) -> Action | None:
+        """Return a hostgroup's action: no freer than the one that asks for it."""
+        action = self.policy.hostgroups.get(name or "")
+        if action is None:
+            return None
+        return replace(
+            action,
+            dry_run=action.dry_run or asking.dry_run,
+            approval=action.approval or asking.approval,
+        )
 
     def _lease(self, wish: Wish, *, updates: bool) -> float:
         action = self._action(wish)
@@ -471,6 +483,8 @@ class Model:
                 )
             else:
                 desires.append(desire)
+        if all(desire.fallback for desire in desires):
+            return ()
         return tuple(desires)
 
 

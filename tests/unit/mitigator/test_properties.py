@@ -378,9 +378,9 @@ class Decisions(RuleBasedStateMachine):
         if answer.what == "refused":
             meant = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
             old = (self.harness.now - record.created_at).total_seconds() < age
-            assert record.state not in meant or (old and verb == "withdraw")
+            assert record.state not in meant or old
             return
-        self.model.withdraw(key, with_order=verb == "withdraw")
+        self.model.withdraw(key)
 
     @rule(
         kind=st.sampled_from(["blackhole", "firewall"]),
