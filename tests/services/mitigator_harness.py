@@ -226,7 +226,7 @@ class MitigatorHarness:
             whole.reasons |= change.reasons
             whole.mitigations |= change.mitigations
             whole.audits += change.audits
-        self.note(whole)
+        self.note_takeover(whole)
 
     # -- what came of it -------------------------------------------------------
 
@@ -290,6 +290,10 @@ class MitigatorHarness:
             if record is not None:
                 self.mitigations[key] = Stored(record, self.now)
         self.audits += change.audits
+
+    def note_takeover(self, change: Transition) -> None:
+        """Write what a takeover changed; it is no event, and has no bound of one."""
+        self.note(change)
 
     def _noted(self, changes: Any) -> Any:
         for change in changes:

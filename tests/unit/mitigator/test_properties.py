@@ -183,6 +183,11 @@ class CheckedHarness(MitigatorHarness):
         check_records(change)
         self.ledger.observe(self.model, self, change.mitigations)
 
+    def note_takeover(self, change: Transition) -> None:
+        super().note(change)
+        check_records(change)
+        self.ledger.observe(self.model, self, change.mitigations, one_event=False)
+
 
 class Decisions(RuleBasedStateMachine):
     """Events, people, time, restarts and policies, in any order."""
