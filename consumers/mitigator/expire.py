@@ -77,6 +77,8 @@ def start_waiting(state: State, begin: Begin) -> Iterator[Transition]:
     for name in list(state.waiting):
         if not left or checked >= _AT_ONCE or len(full) == len(state.counts):
             return
+        if name not in state.waiting:  # a start before it made it needless
+            continue
         if name not in state.demands:  # its reasons were lost: it only expires
             state.waiting.move_to_end(name)
             continue
@@ -108,7 +110,9 @@ def _expire_reason(change: Transition, key: ReasonKey) -> None:
         change.forget_reason(key)
         return
     change.put_reason(key, entry.reason, holds=False, write=False)
-    cause = replace(EXPIRED, closed_lease=entry.reason.lease_ms / 1000)
+    # It ended at the end of its lease, however late that is noticed.
+    late = change.moment.clock - entry.ends
+    cause = replace(EXPIRED, closed_lease=entry.reason.lease_ms / 1000 - late)
     for name in entry.keys:
         change.recompute(name, cause)
 

@@ -9,7 +9,7 @@ import pytest
 from services.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
 from consumers.mitigator.transition import Transition
-from consumers.policy.model import Customer, Match
+from consumers.policy.model import Action, Customer, Match
 
 
 def key(number: int) -> str:
@@ -292,3 +292,21 @@ def test_what_is_in_memory_only_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> 
         harness.send("ban", f"203.0.113.{number}")
     assert len(harness.state.ignored) == 10
     assert len(harness.state._reported) == 10
+
+
+def test_start_that_makes_a_waiting_fallback_needless() -> None:
+    """Both wait; when the host's own measure starts, the hostgroup's is gone."""
+    group = Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),))
+    chosen = policy(
+        rule(when_limited="hostgroup"),
+        hostgroups={"web": group},
+        max_active=1,
+        max_affected_share=0.02,
+    )
+    harness = MitigatorHarness(chosen)
+    ban(harness, range(1, 3), host_group="web")
+    assert list(harness.state.waiting) == [key(2), "blackhole|203.0.113.0/28"]
+    harness.send("unban", "203.0.113.1")
+    harness.wait(1)
+    assert harness.wanted() == [key(2)]
+    assert not harness.state.waiting
