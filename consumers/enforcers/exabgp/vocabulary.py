@@ -11,31 +11,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from consumers.enforcers.backend import UnsupportedMeasure
-
-PROTOCOLS: Final[Mapping[str, int]] = {
-    "hopopt": 0,
-    "icmp": 1,
-    "igmp": 2,
-    "ipv4": 4,
-    "tcp": 6,
-    "udp": 17,
-    "dccp": 33,
-    "ipv6": 41,
-    "rsvp": 46,
-    "gre": 47,
-    "esp": 50,
-    "ah": 51,
-    "ipv6-icmp": 58,
-    "ospf": 89,
-    "ipip": 94,
-    "pim": 103,
-    "ipcomp": 108,
-    "vrrp": 112,
-    "l2tp": 115,
-    "sctp": 132,
-    "udplite": 136,
-}
-"""IANA's names of protocols; others are named by their number."""
+from consumers.mitigation.flow_words import PROTOCOLS
 
 _ICMP: Final = 1
 _ICMP6: Final = 58

@@ -331,7 +331,6 @@ def test_a_match_of_any_types_is_valid_or_an_invalid_record(
 
 
 def test_the_words_are_those_of_exabgp() -> None:
-    assert dict(flow_words.PROTOCOLS) == dict(exabgp_words.PROTOCOLS)
     for flag in flow_words.TCP_FLAGS:
         assert exabgp_words.tcp_flags([flag])
     for version in (4, 6):
