@@ -268,6 +268,10 @@ class Ledger:
             and records[key].started_at != EPOCH
             and abs((records[key].started_at - START).total_seconds() - at) < 0.01
         ]
+        # A record has one start, however often it started in that instant.
+        self.starts = list(
+            {(at, key): (at, key, kind) for at, key, kind in self.starts}.values()
+        )
         for key in self.kinds:
             claims = model.live(key, model.claims(key, records))
             if any(claim.desire.fallback for claim in claims):
