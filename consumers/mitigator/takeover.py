@@ -112,11 +112,12 @@ def take_over(state: State, begin: Begin) -> Iterator[Transition]:
         whose processing fails is logged and left as it is; its lease ends it.
     """
     holding = [pair for pair in state.reasons.items() if pair[1].holds]
+    digest = begin().context.policy.digest
     for key, entry in holding:
         yield from _isolate(begin, _narrow, key, entry)
-    # Whatever the reasons' digests: the policy before may have had higher limits, and
-    # today's may be the one that decided about them before that.
-    yield from _isolate(begin, _apply_limits)
+    # A takeover without another policy ends nothing, whatever limits it exceeds.
+    if any(entry.reason.policy_digest != digest for _key, entry in holding):
+        yield from _isolate(begin, _apply_limits)
     for name in tuple(state.mitigations):
         yield from _isolate(begin, _end_expired, name)
     for key, entry in tuple(state.reasons.items()):
