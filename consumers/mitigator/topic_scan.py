@@ -65,9 +65,11 @@ def scan(
     try:
         consumer = Consumer(
             {
-                "group.id": "fnm-bus-scan",  # only a name: nobody joins it
                 "log_level": "2",
                 **settings,
+                # Whatever [kafka] has: looking joins no group and creates no topic.
+                "group.id": "fnm-bus-scan",
+                "allow.auto.create.topics": "false",
                 "enable.auto.commit": "false",
                 "enable.partition.eof": "true",
                 "auto.offset.reset": "earliest",
