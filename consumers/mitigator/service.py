@@ -211,9 +211,10 @@ class Mitigator:
         for change in take_over(state, lambda: self._begin(state)):
             _add(batch, change)
             if batch.is_full:
-                self._commit(journal, batch)
+                self._commit(journal, batch, logging.DEBUG)
                 batch = self._batch()
-        self._commit(journal, batch)
+        # The audit topic has each change; thousands of lines would hide the next one.
+        self._commit(journal, batch, logging.DEBUG)
         return state
 
     def _is_stopping(self) -> bool:
@@ -349,12 +350,16 @@ class Mitigator:
         self._single = _ONE_BY_ONE
         self._current = None
 
-    def _commit(self, journal: TransactionalJournal, batch: Batch) -> None:
+    def _commit(
+        self, journal: TransactionalJournal, batch: Batch, level: int = logging.INFO
+    ) -> None:
         journal.commit(batch.records())
         self._current = None
         for audit in batch.audits:
             self.metrics.decisions.labels(audit.what).inc()
-            log.info("%s: %s %s", audit.what, audit.key or audit.target, audit.text)
+            log.log(
+                level, "%s: %s %s", audit.what, audit.key or audit.target, audit.text
+            )
 
     def _bury(self, batch: Batch, message: Message, reason: str) -> None:
         """Add a dead letter for a message that cannot be processed."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumers.enforcers.exabgp import vocabulary as exabgp_words
@@ -295,6 +295,7 @@ SCALARS = st.none() | st.booleans() | st.integers(-1, 70_000) | st.text(max_size
 ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.lists(SCALARS).map(tuple)
 
 
+@settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.fixed_dictionaries(
         {}, optional=dict.fromkeys(Measure.__struct_fields__, ANYTHING)
