@@ -15,7 +15,12 @@ from services.process import Server, accepts, free_port, wait_until
 _CLUSTER = base64.urlsafe_b64encode(b"fnm-bus's testing").decode()[:22]
 _HEAP = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _SECONDS = 60.0
-_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+_RULES = {
+    # Without rules everything is allowed; a test may forbid something. Several nodes
+    # would have to be allowed to talk to each other first.
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
 
 
 class Cluster:
@@ -189,9 +194,7 @@ class Cluster:
                 )
             ),
             "inter.broker.listener.name": "PLAINTEXT",
-            # Without rules everything is allowed; a test may forbid something.
-            "authorizer.class.name": _AUTHORIZER,
-            "allow.everyone.if.no.acl.found": "true",
+            **(_RULES if len(self._ports) == 1 else {}),
             "log.dirs": self._root / f"data-{number}",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
