@@ -805,6 +805,10 @@ class Mitigation(Struct, frozen=True, kw_only=True):
         created_at: When the mitigation was proposed or wanted first, broker's time,
             UTC.
         started_at: When it was wanted last, broker's time, UTC; 1970 when it never was.
+        started_dry_run: Whether that start was a dry run: limits count live starts and
+            dry runs apart.
+        limits_digest: Digest of the policy whose limits allowed it; another policy's
+            limits are applied to it once.
         changed_at: When this record was made, broker's time, UTC.
         revision: Grows with each change of what is asked for; renewals keep it. An
             approval names it.
@@ -840,6 +844,8 @@ class Mitigation(Struct, frozen=True, kw_only=True):
     expires_at: datetime = EPOCH
     created_at: datetime = EPOCH
     started_at: datetime = EPOCH
+    started_dry_run: bool = False
+    limits_digest: str = ""
     changed_at: datetime = EPOCH
     revision: UInt63 = 0
     hostgroup: str | None = None

@@ -118,9 +118,11 @@ def next_record(
     ends, due = _lease(demand, chosen, united, moment.clock)
     waiting = unite(t.effect for t in (*live, *pending)) if pending else None
     fresh = old is None or old.state == ENDED
-    started = EPOCH if fresh or old is None else old.started_at
+    started, started_dry = EPOCH, False
     if state == WANTED and not _is_live(old, is_dry):
-        started = moment.now
+        started, started_dry = moment.now, is_dry
+    elif old is not None and not fresh:
+        started, started_dry = old.started_at, old.started_dry_run
     # A reason that holds no longer is not why the others hold it.
     keeps = (
         cause.closed_lease is not None
@@ -142,6 +144,8 @@ def next_record(
         approved=approved,
         created_at=moment.now if fresh or old is None else old.created_at,
         started_at=started,
+        started_dry_run=started_dry,
+        limits_digest="" if fresh or old is None else old.limits_digest,
         hostgroup=cause.hostgroup if fresh or old is None else old.hostgroup,
         customer=cause.customer if fresh or old is None else old.customer,
         cause=old.cause if old is not None and keeps else cause.text,

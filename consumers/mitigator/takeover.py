@@ -36,8 +36,8 @@ from consumers.mitigator.wants import (
     without_lone_fallbacks,
 )
 from consumers.policy import guardrails
-from consumers.policy.guardrails import HOLD
-from consumers.policy.model import MAX_LEASE, Action
+from consumers.policy.guardrails import HOLD, ActiveCounts
+from consumers.policy.model import MAX_LEASE, Action, Policy
 from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
 
 log = logging.getLogger(__name__)
@@ -112,12 +112,9 @@ def take_over(state: State, begin: Begin) -> Iterator[Transition]:
         whose processing fails is logged and left as it is; its lease ends it.
     """
     holding = [pair for pair in state.reasons.items() if pair[1].holds]
-    digest = begin().context.policy.digest
     for key, entry in holding:
         yield from _isolate(begin, _narrow, key, entry)
-    # A takeover without another policy ends nothing, whatever limits it exceeds.
-    if any(entry.reason.policy_digest != digest for _key, entry in holding):
-        yield from _isolate(begin, _apply_limits)
+    yield from _apply_limits(state, begin)
     for name in tuple(state.mitigations):
         yield from _isolate(begin, _end_expired, name)
     for key, entry in tuple(state.reasons.items()):
@@ -195,7 +192,7 @@ def _restore_mitigation(
         due = clock - age + context.ended_retention
     state.put_mitigation(record.key, MitigationEntry(record, ends, due))
     if record.started_at != EPOCH and record.kind not in {NOTIFY, PAUSE}:
-        state.counts[record.dry_run].start(record.started_at)
+        state.counts[record.started_dry_run].start(record.started_at)
 
 
 def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
@@ -238,36 +235,47 @@ def _longest(context: DecisionContext, reason: Reason, action: Action) -> float:
     return max(action.lease, context.fastnetmon_ban_time)
 
 
-def _apply_limits(change: Transition) -> None:
+def _apply_limits(state: State, begin: Begin) -> Iterator[Transition]:
     """Let the mitigations that started last become proposals where a limit is lower.
 
+    A takeover with the policy that allowed them ends none, whatever limits they exceed.
     What a person approved stays, and a hostgroup's measure that relieves a limit;
     neither uses up the others' limits here.
     """
-    state = change.state
-    kept = {dry_run: Counts() for dry_run in state.counts}
+    context, moment = begin().context, begin().moment
+    digest = context.policy.digest
     subject = [record for record in state.active() if _is_subject(state, record)]
+    if all(record.limits_digest == digest for record in subject):
+        return
+    kept = {dry_run: Counts() for dry_run in state.counts}
     for record in sorted(subject, key=lambda record: record.started_at):
         counts = kept[record.dry_run]
-        held = _exceeded(change, record, counts)
+        held = _exceeded(context.policy, record, counts.view(moment.now))
         if not held:
             network = guardrails.protected_network(
-                measure_of(record), change.context.policy.limits.own
+                measure_of(record), context.policy.limits.own
             )
             counts.add(network, record.customer)
-            continue
-        entry = state.mitigations[record.key]
+        if held or record.limits_digest != digest:
+            yield from _isolate(begin, _limit, record, held)
+    state.sort_waiting()
+
+
+def _limit(change: Transition, record: Mitigation, held: tuple[Check, ...]) -> None:
+    """Write a mitigation that today's limits allow, or that they hold."""
+    entry = change.state.mitigations[record.key]
+    limited = replace(record, limits_digest=change.context.policy.digest)
+    if held:
         cause = f"lower limits: {', '.join(check.text for check in held)}"
-        lower = replace(
-            record,
+        limited = replace(
+            limited,
             state=PROPOSED,
             held_by=tuple(check.code for check in held),
             cause=cause,
             revision=record.revision + 1,
         )
-        change.put_mitigation(record.key, lower, entry.ends)
         change.report(PROPOSED, cause, code=held[0].code, key=record.key, checks=held)
-    state.sort_waiting()
+    change.put_mitigation(record.key, limited, entry.ends)
 
 
 def _is_subject(state: State, record: Mitigation) -> bool:
@@ -279,12 +287,11 @@ def _is_subject(state: State, record: Mitigation) -> bool:
 
 
 def _exceeded(
-    change: Transition, record: Mitigation, counts: Counts
+    policy: Policy, record: Mitigation, counts: ActiveCounts
 ) -> tuple[Check, ...]:
     """Return the limits that hold a mitigation, whatever started before it."""
-    policy = change.context.policy
     customer = next((c for c in policy.customers if c.name == record.customer), None)
     checks = guardrails.check_limits(
-        measure_of(record), counts.view(change.moment.now), policy.limits, customer
+        measure_of(record), counts, policy.limits, customer
     )
     return tuple(check for check in checks if check.verdict == HOLD)

@@ -421,10 +421,13 @@ class Transition:
         if over:
             due = clock + self.context.ended_retention
         before = self.state.mitigations.get(key)
+        touches = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
+        starts = touches and is_start(before.record if before else None, record)
+        if starts:
+            record = replace(record, limits_digest=self.context.policy.digest)
         self._replace_mitigation(key, MitigationEntry(record, clock + left, due))
         self.mitigations[key] = record
-        touches = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
-        if touches and is_start(before.record if before else None, record):
+        if starts:
             self._count_start(record)
 
     def _count_start(self, record: Mitigation) -> None:

@@ -264,7 +264,7 @@ class Ledger:
             (at, key, kind)
             for at, key, kind in self.starts
             if key in records
-            and not records[key].dry_run
+            and not records[key].started_dry_run
             and records[key].started_at != EPOCH
             and abs((records[key].started_at - START).total_seconds() - at) < 0.01
         ]
