@@ -286,6 +286,32 @@ def test_lower_limit_proposes_what_started_last(*, narrower: bool) -> None:
     assert harness.wanted() == [key(1), key(2)]
 
 
+def test_lower_limit_applies_to_what_a_wider_policy_started() -> None:
+    narrow = policy(max_active=1)
+    harness = MitigatorHarness(narrow)
+    for number in (1, 2):
+        harness.send("ban", f"203.0.113.{number}")
+        harness.wait(1)
+    harness.restart(policy(digest="p2"))
+    assert harness.wanted() == [key(1), key(2)]
+    harness.restart(narrow)
+    assert harness.wanted() == [key(1)]
+
+
+def test_start_of_a_dry_run_uses_up_no_live_start_after_a_takeover() -> None:
+    trial = rule("trial", Match(severities=frozenset({"t"})), dry_run=True)
+    asks = rule("ask", Match(severities=frozenset({"a"})), approval=True)
+    harness = MitigatorHarness(policy(trial, asks, rule(), max_new_per_minute=4))
+    harness.send("ban", "203.0.113.1", attack_severity="t")
+    harness.send("ban", "203.0.113.1", attack_severity="a", attack_uuid="a2")
+    assert harness.mitigation(key(1)).state == "proposed"
+    assert not harness.mitigation(key(1)).dry_run
+    harness.restart()
+    for number in range(2, 6):
+        harness.send("ban", f"203.0.113.{number}")
+    assert harness.wanted() == [key(number) for number in range(2, 6)]
+
+
 def test_lower_limit_leaves_what_a_person_approved() -> None:
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
