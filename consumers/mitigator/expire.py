@@ -30,6 +30,20 @@ Begin = Callable[[], Transition]
 """Returns a new transition of the state."""
 
 
+def isolate(
+    begin: Begin, step: Callable[..., None], *about: object
+) -> Transition | None:
+    """Return a transition with one step; None where the step failed, undone."""
+    change = begin()
+    try:
+        step(change, *about)
+    except Exception:
+        log.exception("%s of %s", step.__name__, about[:1])
+        change.rollback()
+        return None
+    return change
+
+
 def expire(state: State, begin: Begin) -> Iterator[Transition]:
     """End what nobody renewed, and forget what ended long ago.
 
@@ -39,25 +53,17 @@ def expire(state: State, begin: Begin) -> Iterator[Transition]:
     """
     clock = begin().moment.clock
     for key in state.due_reasons(clock, _AT_ONCE):
-        change = begin()
-        try:
-            _expire_reason(change, key)
-        except Exception:
-            log.exception("lease of %s", key)
-            change.rollback()
+        change = isolate(begin, _expire_reason, key)
+        if change is not None:
+            yield change
+        else:
             state.put_reason(key, state.reasons[key])  # it is due again
-            continue
-        yield change
     for name in state.due_mitigations(clock, _AT_ONCE):
-        change = begin()
-        try:
-            _expire_mitigation(change, name)
-        except Exception:
-            log.exception("lease of %s", name)
-            change.rollback()
+        change = isolate(begin, _expire_mitigation, name)
+        if change is not None:
+            yield change
+        else:
             state.put_mitigation(name, state.mitigations[name])
-            continue
-        yield change
     excess = len(state.ended) - MAX_ENDED
     for name in list(state.ended)[: max(min(excess, _AT_ONCE), 0)]:
         change = begin()
@@ -86,12 +92,8 @@ def start_waiting(state: State, begin: Begin) -> Iterator[Transition]:
         if record.dry_run in full and not _FOR_ALL.isdisjoint(record.held_by):
             continue
         checked += 1
-        change = begin()
-        try:
-            _start(change, name)
-        except Exception:
-            log.exception("proposal %s", name)
-            change.rollback()
+        change = isolate(begin, _start, name)
+        if change is None:
             state.waiting.move_to_end(name)
             continue
         yield change

@@ -24,7 +24,7 @@ from consumers.mitigation.states import (
 )
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.counts import Counts
-from consumers.mitigator.expire import EXPIRED, Begin
+from consumers.mitigator.expire import EXPIRED, Begin, isolate
 from consumers.mitigator.next_record import Cause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
@@ -113,27 +113,23 @@ def take_over(state: State, begin: Begin) -> Iterator[Transition]:
     """
     holding = [pair for pair in state.reasons.items() if pair[1].holds]
     for key, entry in holding:
-        yield from _isolate(begin, _narrow, key, entry)
+        yield from _isolated(begin, _narrow, key, entry)
     yield from _apply_limits(state, begin)
     for name in tuple(state.mitigations):
-        yield from _isolate(begin, _end_expired, name)
+        yield from _isolated(begin, _end_expired, name)
     for key, entry in tuple(state.reasons.items()):
-        yield from _isolate(begin, Transition.set_fallback, key, cause_of(entry.reason))
+        yield from _isolated(
+            begin, Transition.set_fallback, key, cause_of(entry.reason)
+        )
     for name in tuple(state.demands):
-        yield from _isolate(begin, _recompute, name)
+        yield from _isolated(begin, _recompute, name)
 
 
-def _isolate(
+def _isolated(
     begin: Begin, step: Callable[..., None], *about: object
 ) -> Iterator[Transition]:
-    """Yield a transition with one step, unless that fails."""
-    change = begin()
-    try:
-        step(change, *about)
-    except Exception:
-        log.exception("takeover of %s", about[:1])
-        change.rollback()
-    else:
+    change = isolate(begin, step, *about)
+    if change is not None:
         yield change
 
 
@@ -257,7 +253,7 @@ def _apply_limits(state: State, begin: Begin) -> Iterator[Transition]:
             )
             counts.add(network, record.customer)
         if held or record.limits_digest != digest:
-            yield from _isolate(begin, _limit, record, held)
+            yield from _isolated(begin, _limit, record, held)
     state.sort_waiting()
 
 
