@@ -63,8 +63,9 @@ def start(change: Transition, facts: AttackFacts, checks: tuple[Check, ...]) -> 
     _report_refused(change, facts, plan)
     rule, wants = plan.rule.name, plan.wants
     if not wants and plan.refused and before is not None and before.holds:
-        # What cannot be used does not end what can.
+        # What cannot be used does not end what can; the hostgroup belongs to the rule.
         rule, wants = before.reason.rule, before.reason.wants
+        facts = facts._replace(hostgroup=before.reason.hostgroup)
     # A status update has no rules: it must not block more than a ban that was refused.
     if not wants and before is None and not facts.has_rules:
         change.ignore_attack(key, event_of(facts))

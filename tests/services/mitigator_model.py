@@ -346,9 +346,9 @@ class Model:
             own = {desire.key for desire in desires}
             desires += [desire for desire in got if desire.key not in own]
             refused = refused or bad
-        name = rule.name
+        name, hostgroup = rule.name, facts.hostgroup
         if not desires and refused and old is not None and old.holds:
-            name, desires = old.rule, [*old.desires]
+            name, desires, hostgroup = old.rule, [*old.desires], old.hostgroup
         updates = facts.action == STATUS and facts.part == ATTACK
         made = Wish(
             sequence=max(facts.sequence, old.sequence if old else 0),
@@ -356,7 +356,7 @@ class Model:
             previous=_previous(old, facts.attack),
             desires=tuple(desires),
             rule=name,
-            hostgroup=facts.hostgroup,
+            hostgroup=hostgroup,
             digest=self.policy.digest,
             begun=self.now,
             updates=updates,

@@ -71,6 +71,21 @@ def test_ban_that_the_policy_ignores_now_ends_the_measure() -> None:
     assert harness.wanted() == [KEY]
 
 
+def test_refused_ban_keeps_the_hostgroup_of_its_measures() -> None:
+    web = ip_network("203.0.113.64/26")
+    chosen = policy(
+        rule("group", Match(severities=frozenset({"g"})), action="hostgroup"),
+        rule(),
+        hostgroups={"web": Action(action="blackhole", prefixes=(web,))},
+    )
+    harness = MitigatorHarness(chosen)
+    foreign = "198.51.100.1"
+    harness.send("ban", foreign, attack_severity="g", host_group="web")
+    harness.send("ban", foreign, host_group=None)
+    harness.restart()
+    assert harness.wanted() == [f"blackhole|{web}"]
+
+
 def test_refused_second_ban_keeps_what_the_first_wants() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     harness.send("ban", rules=(RULE,))
