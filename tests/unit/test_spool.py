@@ -342,6 +342,44 @@ def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> 
     assert tree.faults(box.root, os.geteuid(), os.getegid())
 
 
+@pytest.mark.parametrize("exchanged", ["incoming", "incoming/new"])
+def test_set_up_changes_nothing_behind_a_link_that_appears_meanwhile(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: str
+) -> None:
+    """As the spool's owner can plant one between two system calls of root's."""
+    elsewhere, right = tmp_path / "elsewhere", os.fchmod
+    for name in ("tmp", "new/0", "0"):
+        (elsewhere / name).mkdir(parents=True)
+    place = box.root / exchanged
+    inode = place.stat().st_ino
+
+    def exchanges(fd: int, mode: int) -> None:
+        right(fd, mode)
+        if os.fstat(fd).st_ino == inode and not place.is_symlink():
+            place.rename(tmp_path / "moved")
+            place.symlink_to(elsewhere)
+
+    monkeypatch.setattr(os, "fchmod", exchanges)
+    before = {path: path.stat().st_mode for path in elsewhere.rglob("*")}
+    with pytest.raises(SpoolError):
+        box.spool.make(os.geteuid(), os.getegid())
+    assert {path: path.stat().st_mode for path in elsewhere.rglob("*")} == before
+
+
+def test_set_up_does_not_take_a_lock_that_is_another_file_as_well(
+    box: Box, tmp_path: Path
+) -> None:
+    """Its owner would become the owner of that file."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"")
+    precious.chmod(0o644)
+    (box.root / "lock").unlink()
+    (box.root / "lock").hardlink_to(precious)
+    with pytest.raises(SpoolError, match="one name; remove it"):
+        box.spool.make(os.geteuid(), os.getegid())
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o644
+
+
 def test_the_marker_tells_what_is_refused(box: Box) -> None:
     assert box.spool.refusal() is Refusal.NOTHING
     for what in (Refusal.STATUS, Refusal.ALL, Refusal.ALL, Refusal.NOTHING):
