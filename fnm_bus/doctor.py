@@ -57,7 +57,7 @@ def _spool(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         ok=not kept,
         what=f"quarantine: {kept} documents",
-        remedy="`fnm-bus spool list` shows why",
+        remedy="`fnm-bus quarantine list` shows why",
     )
 
 

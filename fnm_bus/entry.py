@@ -57,21 +57,7 @@ def read(directory: str, name: str) -> Entry:
         SpoolError: it cannot be read, or is no regular file.
     """
     path = f"{directory}/{name}"  # pathlib would take as long as opening the file
-    try:
-        # O_NONBLOCK: opening a named pipe that somebody planted must not wait.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path, flags)
-        try:
-            facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode):
-                raise SpoolError(f"{path}: no regular file")
-            data = _read(fd, facts.st_size)
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise SpoolError(f"{path}: {exc}") from exc
+    data, facts = read_file(path, _READ)
     content = unpack(data)
     return Entry(
         name,
@@ -82,6 +68,31 @@ def read(directory: str, name: str) -> Entry:
         path,
         whole=content.whole or len(data) < facts.st_size,
     )
+
+
+def read_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
+    """Return up to *most* bytes of a regular file, and what stat(2) returns of it.
+
+    A link is not followed and a pipe is not waited for: somebody may have planted one.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        SpoolError: it cannot be read, or is no regular file.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(path, flags)
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise SpoolError(f"{path}: no regular file")
+            return _read(fd, min(facts.st_size, most)), facts
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
 
 
 def unpack(data: bytes) -> Content:
@@ -105,8 +116,8 @@ def unpack(data: bytes) -> Content:
 
 
 def _read(fd: int, size: int) -> bytes:
-    data = os.read(fd, min(size + 1, _READ))
-    while len(data) < min(size, _READ) and (more := os.read(fd, _READ - len(data))):
+    data = os.read(fd, size)
+    while len(data) < size and (more := os.read(fd, size - len(data))):
         data += more
     return data
 

@@ -19,6 +19,8 @@ from fnm_bus.sweep import Left, Odd
 
 __all__ = ["Depth", "Entry", "Left", "Lock", "Odd", "Refusal", "Spool"]
 
+_MARKER: Final = 4096
+"""Bytes of the marker `full` that are read, as the hook reads."""
 _ROUNDS: Final = 100
 _SETTLED: Final = 50_000_000
 """Nanoseconds; the clock of files ticks every 1 to 10 ms."""
@@ -191,13 +193,11 @@ class Spool:
         Raises:
             SpoolError: the marker is there and cannot be read.
         """
-        path = self.root / "full"
         try:
-            word = path.read_bytes().strip()
+            data, _ = entry.read_file(f"{self.root}/full", _MARKER)
         except FileNotFoundError:
             return Refusal.NOTHING
-        except OSError as exc:
-            raise SpoolError(f"{path}: {exc}") from exc
+        word = data.strip()
         if not word:
             return Refusal.NOTHING
         # Whatever else it says, hooks take it for this.

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,21 @@ def run(tmp_path: Path) -> Run:
     return start
 
 
+@pytest.fixture
+def reachable(tmp_path: Path) -> Iterator[Path]:
+    """A directory that every user can enter, as /var/spool."""
+    closed = [
+        (path, path.stat().st_mode)
+        for path in (tmp_path, *tmp_path.parents)
+        if not path.stat().st_mode & 0o001
+    ]
+    for path, mode in closed:
+        path.chmod(mode | 0o011)
+    yield tmp_path
+    for path, mode in closed:
+        path.chmod(mode)
+
+
 def test_the_version_is_data(run: Run) -> None:
     ended = run("--version")
     assert (ended.returncode, ended.stdout) == (0, f"fnm-bus {__version__}\n".encode())
@@ -64,7 +79,8 @@ def test_the_version_is_data(run: Run) -> None:
         ("simulate", "--hosts", "0"),
         ("parse", "--file", "/nonexistent"),
         ("schemas", "show", "Nonsense"),
-        ("spool", "release"),
+        ("quarantine", "release"),
+        ("quarantine", "delete"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_no_traceback(
@@ -154,9 +170,9 @@ def test_notify_keeps_an_invalid_document_in_the_quarantine_and_ends_with_65(
     assert ended.returncode == 65
     assert b"/ip: wanted" in ended.stderr
     assert spool.scan() == []
-    (kept,) = json.loads(run("spool", "list", "--json").stdout)["quarantine"]
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     assert kept["field"] == "/ip"
-    shown = run("spool", "show", kept["name"])
+    shown = run("quarantine", "show", kept["name"])
     assert shown.stdout == INVALID
 
 
@@ -202,20 +218,96 @@ def test_parse_of_a_text_mode_unban_does_not_wait_for_a_document(run: Run) -> No
 
 def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> None:
     run("notify", "--deadline", "0.2", stdin=INVALID)
-    (kept,) = json.loads(run("spool", "list", "--json").stdout)["quarantine"]
-    ended = run("spool", "release", "--all")
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    ended = run("quarantine", "release", "--all")
     assert ended.returncode == 0
     assert spool.scan() == [kept["name"]]
 
 
-@pytest.mark.parametrize("command", ["show", "release"])
+def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    ended = run("quarantine", "delete", kept["name"])
+    assert (ended.returncode, ended.stderr) == (0, b"fnm-bus: 1 deleted\n")
+    assert list(spool.root.rglob(f"*{kept['name']}*")) == []
+
+
+def test_the_status_of_the_spool_names_what_waits(run: Run, spool: Spool) -> None:
+    name = Path(hook.keep(str(spool.root), "/nowhere", ["ban"], BAN)[0]).name
+    status = json.loads(run("spool", "status", "--entries", "--json").stdout)
+    assert status["entries"] == [name]
+    assert status["spools"][str(spool.root)]["files"] == 1
+    assert status["quarantine"] == 0
+    assert f"{spool.root}: 1 waiting" in run("spool", "status").stdout.decode()
+    assert run("spool", "show", name).stdout == BAN
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", ""])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("quarantine", "show"),
+        ("quarantine", "release"),
+        ("quarantine", "delete"),
+        ("spool", "show"),
+    ],
+)
 def test_an_entry_that_is_not_there_is_told_with_1(
-    run: Run, spool: Spool, command: str
+    run: Run, spool: Spool, command: tuple[str, str], name: str
 ) -> None:
     del spool  # it is there, and empty
-    ended = run("spool", command, "../../etc/passwd")
+    ended = run(*command, name)
     assert ended.returncode == 1
     assert b"Traceback" not in ended.stderr
+
+
+def test_one_reason_that_is_a_pipe_does_not_stop_the_list(
+    run: Run, spool: Spool
+) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    reason = spool.root / "quarantine" / f"{kept['name']}.json"
+    reason.unlink()
+    os.mkfifo(reason)
+    ended = run("quarantine", "list", "--json")
+    (shown,) = json.loads(ended.stdout)
+    assert (ended.returncode, shown["name"]) == (0, kept["name"])
+    assert "no regular file" in shown["reason"]
+
+
+def test_a_lock_that_is_a_pipe_does_not_keep_notify_waiting(
+    run: Run, spool: Spool
+) -> None:
+    (spool.root / "lock").unlink()
+    os.mkfifo(spool.root / "lock")
+    ended = run("notify", stdin=BAN)
+    assert ended.returncode == 0
+    assert len(spool.scan()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+@pytest.mark.parametrize("command", ["release", "delete"])
+def test_root_moves_and_deletes_nothing_that_the_spool_s_owner_could_not(
+    run: Run, spool: Spool, reachable: Path, command: str
+) -> None:
+    """A link of the owner's leads to a directory in which he may do nothing."""
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    spool.make(1234, 2345)
+    name, entries = kept["name"], spool.root / "incoming/new"
+    precious = reachable / "precious"
+    precious.mkdir(mode=0o755)
+    if command == "release":
+        (entries / name[-1]).rmdir()
+        (entries / name[-1]).symlink_to(precious)
+    else:
+        (spool.root / "quarantine").rename(precious / "quarantine")
+        (spool.root / "quarantine").symlink_to(precious / "quarantine")
+        os.chown(precious / "quarantine", 0, 0)
+    before = sorted(precious.rglob("*"))
+    ended = run("quarantine", command, name)
+    assert b"Permission denied" in ended.stderr
+    assert sorted(precious.rglob("*")) == before
 
 
 def test_a_registry_that_is_not_configured_ends_with_78(run: Run) -> None:
@@ -283,3 +375,19 @@ def test_a_reader_that_goes_away_is_no_error_to_complain_of(
         os.close(writing)
     assert ended.returncode != 0
     assert ended.stderr == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_root_releases_with_the_rights_of_the_spool_s_owner(
+    run: Run, spool: Spool, reachable: Path
+) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    spool.make(1234, 2345)
+    [kept] = [it for it in (spool.root / "quarantine").iterdir() if it.is_file()][:1]
+    for path in (spool.root / "quarantine").rglob("*"):
+        os.chown(path, 1234, 2345)
+    ended = run("quarantine", "release", "--all")
+    assert ended.returncode == 0, ended.stderr
+    [name] = spool.scan()
+    assert kept.name.startswith(name)
+    assert reachable in spool.path(name).parents
