@@ -3,6 +3,7 @@
 `fnm_bus.hook` writes it and describes the file.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -14,7 +15,24 @@ from fnm_bus.errors import SpoolError
 
 _READ: Final = 17 * 1024 * 1024
 """Bytes of an entry that are read: more than any document that is valid."""
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_HASHED: Final = hook.MAX_STDIN + (16 << 20)
+"""Bytes of a file that are hashed: more than any hook writes, arguments included."""
+_CHUNK: Final = 1 << 20
 _HEAD: Final = re.compile(rb"fnm-bus 1 ([0-9]{1,8})\0")
+
+
+class WholeDocument(NamedTuple):
+    """What a document is of which only the beginning was read.
+
+    Attributes:
+        size: in bytes.
+        digest: "sha256:" and 64 hexadecimal digits; "" if the file is larger than any
+            that a hook writes.
+    """
+
+    size: int
+    digest: str
 
 
 class Entry(NamedTuple):
@@ -30,6 +48,7 @@ class Entry(NamedTuple):
         path: of the file.
         whole: False when a loss of power has cut it; then its call was not told that
             all is well.
+        cut: what the whole document is; None when `document` is the whole one.
     """
 
     name: str
@@ -39,6 +58,16 @@ class Entry(NamedTuple):
     size: int
     path: str
     whole: bool = True
+    cut: WholeDocument | None = None
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it is from `hook check`, and no notification of FastNetMon's.
+
+        FastNetMon passes addresses and names that others choose, so the mark counts
+        only where a check has it: alone.
+        """
+        return self.arguments == (hook.CHECK_ARGUMENT,)
 
 
 class Content(NamedTuple):
@@ -58,7 +87,11 @@ def read(directory: str, name: str) -> Entry:
     """
     path = f"{directory}/{name}"  # pathlib would take as long as opening the file
     data, facts = read_file(path, _READ)
-    content = unpack(data)
+    cut = None
+    if len(data) < facts.st_size:
+        content, cut = _cut(path, data, facts.st_size)
+    else:
+        content = unpack(data)
     return Entry(
         name,
         content.arguments,
@@ -66,7 +99,8 @@ def read(directory: str, name: str) -> Entry:
         utc(facts.st_mtime_ns),
         facts.st_size,
         path,
-        whole=content.whole or len(data) < facts.st_size,
+        content.whole,
+        cut,
     )
 
 
@@ -80,8 +114,7 @@ def read_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
         SpoolError: it cannot be read, or is no regular file.
     """
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path, flags)
+        fd = os.open(path, _FLAGS)
         try:
             facts = os.fstat(fd)
             if not stat.S_ISREG(facts.st_mode):
@@ -100,19 +133,63 @@ def unpack(data: bytes) -> Content:
 
     What does not begin as an entry does is all document: parsing it tells what it is.
     """
+    split = _split(data)
+    if split is None:
+        return Content((), data)
+    arguments, document = split
+    return Content(
+        arguments, document.removesuffix(hook.END), whole=document.endswith(hook.END)
+    )
+
+
+def _split(data: bytes) -> tuple[tuple[str, ...], bytes] | None:
+    """Return the arguments and all behind them; None of what no hook wrote."""
     head = _HEAD.match(data)
     if head is None:
-        return Content((), data)
+        return None
     count = int(head[1])
     rest = data[head.end() :].split(b"\0", count)
     if len(rest) <= count:
-        return Content((), data)
+        return None
     *arguments, document = rest
-    return Content(
-        tuple(_text(it) for it in arguments),
-        document.removesuffix(hook.END),
-        whole=document.endswith(hook.END),
-    )
+    return tuple(_text(it) for it in arguments), document
+
+
+def _cut(path: str, data: bytes, size: int) -> tuple[Content, WholeDocument]:
+    """Return what is in the first bytes of a file, and what the whole document is.
+
+    Args:
+        path: of the file.
+        data: its first bytes.
+        size: of the file, in bytes.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        SpoolError: it cannot be read.
+    """
+    split = _split(data)
+    arguments, document = split or ((), data)
+    content = Content(arguments, document)
+    whole = size - len(data) + len(document)  # the byte at the end included
+    if size > _HASHED:
+        return content, WholeDocument(whole, "")
+    digest, left = hashlib.sha256(document), size - len(data)
+    try:
+        with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - a descriptor
+            file.seek(len(data))
+            while left > 1 and (chunk := file.read(min(left - 1, _CHUNK))):
+                digest.update(chunk)
+                left -= len(chunk)
+            last = file.read(1)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    if split is not None and last == hook.END:
+        whole -= 1
+    else:
+        digest.update(last)
+    return content, WholeDocument(whole, f"sha256:{digest.hexdigest()}")
 
 
 def _read(fd: int, size: int) -> bytes:

@@ -43,7 +43,7 @@ FALLBACK_BYTES = 64 << 20
 MAX_STDIN = 64 << 20
 """Bytes of stdin that are kept; more is read and refused, so memory is bounded."""
 CHECK_ARGUMENT = "fnm-bus-hook-check"
-"""First argument of a call that only proves the way: removed, never published."""
+"""The only argument of a call that only proves the way: removed, never published."""
 LOCK_FD = "FNM_BUS_LOCK_FD"
 """Environment variable: the spool's lock, held, handed to the command that drains."""
 END = b"\4"

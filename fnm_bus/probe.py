@@ -225,7 +225,7 @@ def _entry(spool: Spool, pid: int) -> str | None:
     for name in spool.scan():
         if pid_of(name) == pid:
             try:
-                if hook.CHECK_ARGUMENT in spool.read(name).arguments:
+                if spool.read(name).is_check:
                     return name
             except FileNotFoundError:
                 continue

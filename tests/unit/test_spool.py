@@ -1,5 +1,6 @@
 """The spool's reader side."""
 
+import hashlib
 import os
 import stat
 from contextlib import nullcontext
@@ -155,6 +156,34 @@ def test_a_giant_is_cut_but_still_too_large_for_any_parser(
     entry = box.spool.read(name(5))
     assert 900 < len(entry.document) <= 1_000
     assert (entry.size > 5_000, entry.whole) == (True, True)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("length", [1_000, 1_001, 2_000, 5_000])
+def test_size_and_digest_of_a_giant_are_those_of_the_whole_document(
+    box: Box, monkeypatch: pytest.MonkeyPatch, length: int, *, packed: bool
+) -> None:
+    monkeypatch.setattr(entries, "_READ", 900)
+    monkeypatch.setattr(entries, "_CHUNK", 1_000)
+    document = os.urandom(length - 1) + b"\4"  # as an entry ends
+    if packed:
+        box.store(name(5), document)
+    else:
+        box.spool.path(name(5)).write_bytes(document)
+    whole = box.spool.read(name(5)).cut
+    assert whole is not None
+    digest = hashlib.sha256(document).hexdigest()
+    assert whole == (length, f"sha256:{digest}")
+
+
+def test_a_file_that_no_hook_can_have_written_is_not_hashed(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a sparse file of terabytes."""
+    monkeypatch.setattr(entries, "_READ", 900)
+    with box.spool.path(name(5)).open("wb") as file:
+        file.truncate(1 << 40)
+    assert box.spool.read(name(5)).cut == (1 << 40, "")
 
 
 @pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
