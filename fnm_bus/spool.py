@@ -14,7 +14,7 @@ from fnm_bus.entry import Entry, utc
 from fnm_bus.errors import SpoolError
 from fnm_bus.limits import Depth, Refusal
 from fnm_bus.lock import Lock
-from fnm_bus.order import Epochs, is_name
+from fnm_bus.order import Epochs, Present, is_name, present
 from fnm_bus.sweep import Left, Odd
 
 __all__ = ["Depth", "Entry", "Left", "Lock", "Odd", "Refusal", "Spool"]
@@ -232,12 +232,15 @@ class Spool:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
 
     def _look(self, before: Mapping[str, _Bucket]) -> dict[str, _Bucket]:
+        now = present()
         try:
-            return {digit: self._bucket(digit, before) for digit in tree.DIGITS}
+            return {digit: self._bucket(digit, before, now) for digit in tree.DIGITS}
         except OSError as exc:
             raise SpoolError(f"{self.root}: {exc}") from exc
 
-    def _bucket(self, digit: str, before: Mapping[str, _Bucket]) -> _Bucket:
+    def _bucket(
+        self, digit: str, before: Mapping[str, _Bucket], now: Present
+    ) -> _Bucket:
         path = f"{self._new}/{digit}"
         changed_at = os.stat(path).st_mtime_ns  # noqa: PTH116 - strings are quicker
         old = before.get(digit)
@@ -248,7 +251,11 @@ class Spool:
         return _Bucket(
             changed_at,
             settled,
-            [name for name in names if name[-1] == digit and is_name(name)],
+            [
+                name
+                for name in names
+                if name[-1] == digit and is_name(name) and now.allows(name)
+            ],
         )
 
     def _sort(self, names: list[str]) -> None:

@@ -125,6 +125,31 @@ def test_no_sequence_is_outside_of_what_an_event_can_have(
         assert 0 <= it <= LARGEST
 
 
+def test_names_of_boots_made_by_hand_leave_room_for_all_that_follows(
+    sensor: Sensor,
+) -> None:
+    made = [name("e" * 31 + f"{it}", 99_999_999_999) for it in range(8)]
+    sensor.see(*made, seconds=1_795_000_000)
+    first, second = sensor.see(name(NOW, 10), name(NOW, 11), seconds=1_795_000_000)
+    assert first < second < (1 << 53) - (1 << 51)
+
+
+def test_a_name_made_by_hand_is_remembered_once(sensor: Sensor) -> None:
+    """Each change of what is remembered is synced to disk."""
+    sensor.see(name(OLD, 5))
+    sensor.see(name(OLD, 99_999_999_999))
+    written = sensor.path.stat().st_mtime_ns
+    sensor.see(name(OLD, 99_999_999_999))
+    assert sensor.path.stat().st_mtime_ns == written
+
+
+def test_a_sequence_is_the_same_after_the_boot_is_over(sensor: Sensor) -> None:
+    sensor.see(name(OLD, 5), seconds=1.2e12)  # pushes what follows above the ceiling
+    (before,) = sensor.see(name(NOW, 9_000_000))
+    sensor.boot(NEXT)
+    assert sensor.see(name(NOW, 9_000_000)) == [before]
+
+
 def test_the_next_boot_is_above_though_its_ticks_are_small(sensor: Sensor) -> None:
     (before,) = sensor.see(name(NOW, 9_000_000))
     sensor.boot(NEXT)

@@ -227,6 +227,17 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
     assert secret.read_bytes() == b"secret"
 
 
+def test_a_name_with_ticks_beyond_the_uptime_is_no_entry_s(box: Box) -> None:
+    days = 2 * 86_400 * hook.TICKS_PER_SECOND
+    early = f"{hook.boot_id()}-{hook.uptime():012d}-0000007-00000000"
+    late = f"{hook.boot_id()}-{hook.uptime() + days:012d}-0000007-00000000"
+    box.store(early)
+    box.store(late)
+    assert box.spool.scan() == [early]
+    (odd,) = box.spool.odd()
+    assert odd.path.name == late
+
+
 @pytest.mark.parametrize(
     "place",
     [
