@@ -1,5 +1,6 @@
 """The installed hook, as FastNetMon starts it: a process of its own."""
 
+import contextlib
 import json
 import os
 import pty
@@ -89,7 +90,7 @@ def test_nothing_beside_the_hook_is_imported(
     installed: Installed, tmp_path: Path
 ) -> None:
     """Not from the directory of the hook, nor from that in which it is started."""
-    for module in ("posix", "sys", "os", "fcntl", "syslog", "time"):
+    for module in ("posix", "sys", "os", "fcntl", "select", "time"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit(99)\n")
     assert installed(SAMPLE, cwd=tmp_path).returncode == 0
     python = Path(sys.executable).resolve()
@@ -323,6 +324,47 @@ def test_syslog_is_told_as_well(installed: Installed, kind: str) -> None:
     assert line.startswith(f"<{daemon * 8 + error}>")
     assert "fnm-bus" in line
     assert done.stderr.decode().strip() in line
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["python", "shell"])
+def test_a_syslog_that_nobody_reads_does_not_keep_the_hook(
+    installed: Installed, kind: str
+) -> None:
+    if kind == "shell":
+        roots = (installed.spool.root, installed.fallback.root)
+        install.install(installed.path, *roots, install.SHELL)
+    installed.spool.refuse(Refusal.ALL)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(installed.directory / "log"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
+            full.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                while full.sendto(b"x", str(installed.directory / "log")):
+                    continue
+        call = ["unshare", "--mount", "sh", "-c", _OWN_LOG, "sh"]
+        call += [str(installed.directory), str(installed.path)]
+        done = subprocess.run(call, check=False, capture_output=True, timeout=30)
+    assert done.returncode == 75
+    assert b"kept in the fallback spool" in done.stderr
+
+
+def test_a_stderr_that_nobody_reads_does_not_keep_the_hook(
+    installed: Installed,
+) -> None:
+    installed.spool.refuse(Refusal.ALL)
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4_096):
+            continue
+    os.set_blocking(writing, True)
+    try:
+        done = installed(SAMPLE, stderr=writing, timeout=30)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 75
+    assert len(installed.entries(installed.fallback)) == 1
 
 
 def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(

@@ -334,6 +334,21 @@ def test_an_installed_hook_can_be_called_and_checked(
     assert spool.scan() == []
 
 
+def test_a_call_drains_the_spool_of_its_hook_with_the_hook_s_configuration(
+    run: Run, tmp_path: Path
+) -> None:
+    """Not the spool that the configuration names, which may be another hook's."""
+    path, root = tmp_path / "hook", tmp_path / "another"
+    assert run("hook", "install", str(path), "--spool", str(root)).returncode == 0
+    ended = subprocess.run(
+        [path], input=INVALID, env={}, capture_output=True, check=False, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    [reason] = (root / "quarantine").glob("*.json")
+    assert json.loads(reason.read_text())["field"] == "/ip"
+    assert not (tmp_path / "spool").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
 def test_a_hook_that_is_installed_again_leaves_the_spool_to_its_owner(
     run: Run, tmp_path: Path, spool: Spool
