@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import __version__, hook
+from fnm_bus import __version__, hook, install
 from fnm_bus.config import MASK
 from fnm_bus.spool import Spool
 
@@ -347,6 +347,8 @@ def test_a_call_drains_the_spool_of_its_hook_with_the_hook_s_configuration(
     [reason] = (root / "quarantine").glob("*.json")
     assert json.loads(reason.read_text())["field"] == "/ip"
     assert not (tmp_path / "spool").exists()
+    _python, values = install.read_settings(path.read_text())
+    assert str(tmp_path / "fnm-bus.toml") in values["DRAIN"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
