@@ -17,7 +17,7 @@ the group of the directory, so the owner can read them.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -84,6 +84,44 @@ def faults(root: Path, owner: int, group: int) -> list[str]:
         elif stat.S_IMODE(facts.st_mode) != mode:
             found.append(f"{path}: mode {stat.S_IMODE(facts.st_mode):o}, not {mode:o}")
     return found
+
+
+def unreadable(root: Path, owner: int, groups: Collection[int]) -> list[str]:
+    """Return the entries that the relay may not read, a path with its rights each.
+
+    Such an entry stays in the spool for good. Access control lists are not looked at.
+
+    Args:
+        root: the spool's directory.
+        owner: user id of the relay, which drains as the spool's owner.
+        groups: that user's group ids.
+
+    Raises:
+        SpoolError: the spool cannot be read.
+    """
+    found = []
+    try:
+        for digit in DIGITS:
+            with os.scandir(root / "incoming/new" / digit) as items:
+                for item in items:
+                    with suppress(FileNotFoundError):  # the relay has it now
+                        facts = item.stat(follow_symlinks=False)
+                        if not _may_read(facts, owner, groups):
+                            found.append(
+                                f"{item.path} ({facts.st_uid}:{facts.st_gid},"
+                                f" mode {stat.S_IMODE(facts.st_mode):o})"
+                            )
+    except OSError as exc:
+        raise SpoolError(f"{root}: {exc}") from exc
+    return found
+
+
+def _may_read(facts: os.stat_result, user: int, groups: Collection[int]) -> bool:
+    if user in (0, facts.st_uid):
+        return user == 0 or bool(facts.st_mode & stat.S_IRUSR)
+    if facts.st_gid in groups:
+        return bool(facts.st_mode & stat.S_IRGRP)
+    return bool(facts.st_mode & stat.S_IROTH)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,44 @@ def test_settings_are_shown_with_their_source_and_without_secrets(run: Run) -> N
     assert b"hunter2" not in ended.stdout + run("config", "show").stdout
 
 
+@pytest.mark.parametrize(
+    ("file", "mode", "reported"),
+    [
+        ("fnm-bus.toml", 0o644, True),
+        ("fnm-bus.toml", 0o600, False),
+        ("password", 0o604, True),
+        ("password", 0o640, False),
+    ],
+)
+def test_check_reports_a_secret_that_other_users_can_read(
+    run: Run, reachable: Path, file: str, mode: int, *, reported: bool
+) -> None:
+    for name in ("fnm-bus.toml", "password"):
+        (reachable / name).touch()
+        (reachable / name).chmod(0o600)
+    (reachable / file).chmod(mode)
+    password = {"FNM_BUS_KAFKA_FILES__SASL_PASSWORD": str(reachable / "password")}
+    findings = json.loads(run("check", "--json", **password).stdout)
+    faults = [it for it in findings if "can read it" in it["what"]]
+    assert [str(reachable / file) in it["what"] for it in faults] == [True] * reported
+    assert all(str(it).count("hunter2") == 0 for it in findings)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_check_reports_a_secret_that_the_spool_s_group_can_read(
+    run: Run, spool: Spool, tmp_path: Path
+) -> None:
+    """FastNetMon's user is in that group."""
+    spool.make(1234, 2345)
+    config = tmp_path / "fnm-bus.toml"
+    os.chown(config, 0, 2345)
+    config.chmod(0o640)
+    findings = json.loads(run("check", "--json").stdout)
+    [fault] = [it for it in findings if "can read it" in it["what"]]
+    assert "the spool's group" in fault["what"]
+    assert "kafka.sasl.password" in fault["what"]
+
+
 def test_parse_prints_the_record_as_json(run: Run) -> None:
     ended = run("parse", "--json", stdin=BAN)
     assert ended.returncode == 0
@@ -214,6 +253,16 @@ def test_notify_of_what_is_stored_ends_with_0_when_the_drain_fails(
 def test_parse_of_a_text_mode_unban_does_not_wait_for_a_document(run: Run) -> None:
     ended = run("parse", "--json", "192.0.2.1", "incoming", "0", "unban")
     assert json.loads(ended.stdout)["value"]["action"] == "unban"
+
+
+def test_a_second_relay_names_the_setting_of_its_port(run: Run, spool: Spool) -> None:
+    del spool  # it is there
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = str(first.getsockname()[1])
+        ended = run("relay", FNM_BUS_RELAY__METRICS_PORT=port)
+    assert ended.returncode == 78
+    assert f"cannot listen on 127.0.0.1:{port}".encode() in ended.stderr
+    assert b"set [relay] metrics_port or FNM_BUS_RELAY__METRICS_PORT" in ended.stderr
 
 
 def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> None:
