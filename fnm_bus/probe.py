@@ -73,7 +73,8 @@ def _file(path: Path) -> Finding:
 def _replaceable_in(path: Path) -> Path | None:
     """Return a directory above *path* in which another could replace what is next.
 
-    FastNetMon may be root, and would execute what he put there.
+    FastNetMon may be root, who would execute the hook and write to the spool that
+    another put there.
     """
     for directory in path.resolve().parents:
         facts = directory.stat()
@@ -145,6 +146,9 @@ def _directories(spool: Spool, kind: str) -> Finding:
         return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     if faults := tree.faults(spool.root, owner.st_uid, owner.st_gid):
         return Finding(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
+    if loose := _replaceable_in(spool.root):
+        what = f"{kind} {spool.root}: users other than root can replace it, in {loose}"
+        return Finding(ok=False, what=what, remedy=f"chown root {loose}; chmod go-w it")
     return Finding(ok=True, what=f"{kind}: {spool.root}, owner {owner.st_uid}")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import socket
@@ -382,3 +383,46 @@ def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(
     kept = len(installed.entries(installed.fallback))
     # Those that look at the same moment see the same room.
     assert (lost + kept, 5 <= kept < 5 + 8) == (40, True)
+
+
+STARTED = {0, 75}
+"""Statuses of a hook that has run."""
+
+
+def documented_statuses() -> set[int]:
+    text = (Path(__file__).parents[2] / "docs/fastnetmon.md").read_text()
+    table = text.partition("## What an exit status means")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
+    return {int(status) for cell in cells for status in cell.split(",")}
+
+
+@pytest.mark.parametrize("mebibytes", [1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 16, 24])
+def test_a_python_that_cannot_start_ends_with_a_documented_status(
+    installed: Installed, mebibytes: int
+) -> None:
+    installed.use("/usr/bin/python3")
+    limit = f'ulimit -v {mebibytes * 1024}; "$0"; exit $?'
+    done = subprocess.run(
+        ["sh", "-c", limit, installed.path],
+        input=SAMPLE,
+        capture_output=True,
+        check=False,
+        env={},
+        timeout=60,
+    )
+    assert done.returncode in documented_statuses()
+    assert (done.returncode == 0) == (len(installed.entries()) == 1)
+
+
+@pytest.mark.parametrize(("how", "status"), [("missing", 127), ("mode", 126)])
+def test_a_hook_that_cannot_be_executed_ends_with_a_documented_status(
+    installed: Installed, how: str, status: int
+) -> None:
+    if how == "missing":
+        installed.use("/nowhere/python3")
+    else:
+        installed.path.chmod(0o644)
+    argv = ["sh", "-c", '"$0"', installed.path]
+    done = subprocess.run(argv, input=SAMPLE, capture_output=True, check=False)
+    assert done.returncode == status
+    assert status in documented_statuses() - STARTED

@@ -15,6 +15,7 @@ from services.process import being, wait_until
 from fnm_bus import install, probe
 from fnm_bus.errors import ConfigError
 from fnm_bus.limits import Refusal
+from fnm_bus.spool import Spool
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act as another user"
@@ -114,6 +115,20 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_hook(
     [fault] = [it for it in probe.check(path) if "replace it" in it.what]
     assert not fault.ok
     assert f"chmod go-w {loose}," in fault.remedy
+
+
+def test_a_check_finds_a_directory_in_which_others_can_replace_the_spool(
+    installed: Installed,
+) -> None:
+    loose = installed.directory / "loose"
+    loose.mkdir()
+    installed.spool.root.rename(loose / "spool")
+    installed.spool = Spool(loose / "spool")
+    installed.install()
+    loose.chmod(0o777)
+    [fault] = [it for it in probe.check(installed.path) if "replace it" in it.what]
+    assert (fault.ok, f"{loose}/spool" in fault.what) == (False, True)
+    assert str(loose) in fault.remedy
 
 
 @needs_root

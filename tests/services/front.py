@@ -39,6 +39,11 @@ class Installed:
             self.path, self.spool.root, self.fallback.root, python, drain
         )
 
+    def use(self, python: str) -> None:
+        """Let another Python run it."""
+        text = self.path.read_text().split("\n", 1)[1]
+        self.path.write_text(f"#!{python} -IS\n{text}")
+
     def __call__(
         self, document: bytes = SAMPLE, *arguments: str, **options: object
     ) -> "subprocess.CompletedProcess[bytes]":
