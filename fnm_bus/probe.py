@@ -148,7 +148,9 @@ def _directories(spool: Spool, kind: str) -> Finding:
         return Finding(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
     if loose := _replaceable_in(spool.root):
         what = f"{kind} {spool.root}: users other than root can replace it, in {loose}"
-        return Finding(ok=False, what=what, remedy=f"chown root {loose}; chmod go-w it")
+        return Finding(
+            ok=False, what=what, remedy=f"chown root {loose} && chmod go-w {loose}"
+        )
     return Finding(ok=True, what=f"{kind}: {spool.root}, owner {owner.st_uid}")
 
 
