@@ -14,7 +14,7 @@ This is below 2^53, the largest integer that JavaScript and jq read exactly.
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -209,11 +209,16 @@ class Epochs:
                 high = min(known.base + ticks + _AHEAD, ceiling)
                 boots[boot] = known._replace(high=high)
                 self._unsaved = True
+        # Once, and not for each new boot: any member of the spool's group can make
+        # names of as many boots as the spool has room for.
+        over = (it.high for boot, it in boots.items() if boot != self._boot)
+        highest = max(over, default=-1) if new else -1
         for current, estimate, boot, ticks in sorted(new):
             now = None if current else boots.get(self._boot)
-            base, high = _placed(boots, now, estimate, ticks)
+            base, high = _placed(highest, now, estimate, ticks)
             ceiling = self._ceiling(boot, Boot(base, base))
             boots[boot] = Boot(base, min(high, ceiling))
+            highest = max(highest, boots[boot].high)
             self._unsaved = True
         return count > 1
 
@@ -251,17 +256,14 @@ def sequence(name: str, epochs: Epochs) -> int:
     return epochs.order(name)
 
 
-def _placed(
-    boots: Mapping[str, Boot], now: Boot | None, estimate: int, ticks: int
-) -> Boot:
-    """Return the place of a new boot: above all others, but below *now*.
+def _placed(highest: int, now: Boot | None, estimate: int, ticks: int) -> Boot:
+    """Return the place of a new boot: above *highest*, but below *now*.
 
     *now* is the running boot when the new one is another: that is over, so nothing
-    of it may seem newer than what happens now.
+    of it may seem newer than what happens now. *highest* is the greatest place that
+    calls of all other boots have.
     """
-    others = [boot.high for boot in boots.values() if boot is not now]
-    estimate = min(max(estimate, _EARLIEST), _LATEST)
-    base = max([estimate, *(high + 1 for high in others)])
+    base = max(min(max(estimate, _EARLIEST), _LATEST), highest + 1)
     if now is not None:
         base = max(min(base, now.base - 1 - ticks), 0)
     return Boot(base, base + ticks + (_AHEAD if now is None else 0))

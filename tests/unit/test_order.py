@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -132,6 +133,20 @@ def test_names_of_boots_made_by_hand_leave_room_for_all_that_follows(
     sensor.see(*made, seconds=1_795_000_000)
     first, second = sensor.see(name(NOW, 10), name(NOW, 11), seconds=1_795_000_000)
     assert first < second < (1 << 53) - (1 << 51)
+
+
+def test_names_of_many_boots_take_time_in_proportion(sensor: Sensor) -> None:
+    """Else names made by hand keep the relay busy until its watchdog ends it."""
+
+    def seconds(count: int, digit: str) -> float:
+        names = [name(f"{digit * 24}{it:08x}", 5) for it in range(count)]
+        before = process_time()
+        sensor.see(*names)
+        return process_time() - before
+
+    sensor.see(name(NOW, 5))
+    few = min(seconds(2_000, digit) for digit in "123")
+    assert seconds(16_000, "4") < 4 * 8 * few
 
 
 def test_a_name_made_by_hand_is_remembered_once(sensor: Sensor) -> None:
