@@ -255,7 +255,15 @@ def check_room(root: str, document: bytes) -> None:
         full = b""
     if full == b"all" or (full and status):
         raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")
-    free = posix.statvfs(f"{root}/incoming/tmp")
+    try:
+        temporary = enter(root, "incoming", "tmp")
+        try:
+            free = posix.fstatvfs(temporary)
+        finally:
+            posix.close(temporary)
+    except OSError as error:
+        path = f"{root}/incoming/tmp"
+        raise OSError(error.errno, error.strerror, path) from error
     share = 2 if status else 1
     if free.f_bavail * free.f_frsize < RESERVE_BYTES * share:
         raise OSError(f"{root}: no room but for a reserve of {RESERVE_BYTES} bytes")
@@ -268,15 +276,20 @@ def check_fallback(root: str) -> None:
     """Raise OSError when the fallback spool holds as much as it may."""
     files = size = 0
     for digit in "0123456789abcdef":
-        with posix.scandir(f"{root}/incoming/new/{digit}") as entries:
-            for entry in entries:
-                try:
-                    size += entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:  # the relay has it now
-                    continue
-                files += 1
-    if files >= FALLBACK_FILES or size >= FALLBACK_BYTES:
-        raise OSError(f"{root}: full, {files} files of {size} bytes together")
+        bucket = enter(root, "incoming", "new", digit)
+        try:
+            with posix.scandir(bucket) as entries:
+                for entry in entries:
+                    try:
+                        size += entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:  # the relay has it now
+                        continue
+                    files += 1
+                    if files >= FALLBACK_FILES or size >= FALLBACK_BYTES:
+                        text = f"full, {files} files or more, {size} bytes or more"
+                        raise OSError(f"{root}: {text}")
+        finally:
+            posix.close(bucket)
 
 
 def keep(
