@@ -16,6 +16,7 @@ from fnm_bus.cli.options import (
     say,
     settings,
 )
+from fnm_bus.errors import SpoolError
 
 if TYPE_CHECKING:
     from fnm_bus.entry import Entry
@@ -67,12 +68,10 @@ def status(
     from fnm_bus.spool import Spool
 
     known, spool, quarantine = open_spool(file)
-    roots = (known.spool.directory, known.spool.fallback)
     spools = {
-        str(root): {**it.size()._asdict(), "refuses": str(it.refusal())}
-        for root in roots
-        if root.exists()
-        for it in (Spool(root),)
+        str(it.root): {**it.size()._asdict(), "refuses": str(it.refusal())}
+        for it in (spool, Spool(known.spool.fallback))
+        if _is_there(it.root)
     }
     names = spool.scan() if entries else []
     if json:
@@ -96,6 +95,18 @@ def status(
     typer.echo(f"quarantine: {quarantine.count()}")
     for name in names:
         typer.echo(name)
+
+
+def _is_there(root: Path) -> bool:
+    """Return whether there is a spool.
+
+    Raises:
+        SpoolError: this user may not see that.
+    """
+    try:
+        return root.exists()
+    except OSError as exc:
+        raise SpoolError(f"{root}: {exc.strerror}") from exc
 
 
 @app.command()

@@ -141,8 +141,7 @@ def test_root_removes_a_check_s_entry_as_the_spool_s_owner(shared: Installed) ->
         assert os.getresuid() == (1234, 1234, 1234)
 
     shared.install(("/bin/true",))
-    text = shared.path.read_text().split("\n", 1)[1]
-    shared.path.write_text(f"#!/usr/bin/python3 -IS\n{text}")
+    shared.use("/usr/bin/python3")
     being(0, 0, check)
     assert shared.entries() == []
 
@@ -213,6 +212,12 @@ def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
             being(1234, 2345, takes)
         done.result()
     assert shared.entries() == []
+
+
+def test_another_run_of_pytest_does_not_close_the_shared_spool(
+    shared: Installed, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert tmp_path_factory.getbasetemp() not in shared.directory.parents
 
 
 @needs_root

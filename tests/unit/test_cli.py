@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -19,6 +20,17 @@ INVALID = b'{"action":"ban","ip":7}'
 
 Ended = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that every user can enter, as /var/spool.
+
+    Each run of pytest closes its own one to other users, and those of other runs.
+    """
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -49,21 +61,6 @@ def run(tmp_path: Path) -> Run:
         )
 
     return start
-
-
-@pytest.fixture
-def reachable(tmp_path: Path) -> Iterator[Path]:
-    """A directory that every user can enter, as /var/spool."""
-    closed = [
-        (path, path.stat().st_mode)
-        for path in (tmp_path, *tmp_path.parents)
-        if not path.stat().st_mode & 0o001
-    ]
-    for path, mode in closed:
-        path.chmod(mode | 0o011)
-    yield tmp_path
-    for path, mode in closed:
-        path.chmod(mode)
 
 
 def test_the_version_is_data(run: Run) -> None:
@@ -124,16 +121,16 @@ def test_settings_are_shown_with_their_source_and_without_secrets(run: Run) -> N
     ],
 )
 def test_check_reports_a_secret_that_other_users_can_read(
-    run: Run, reachable: Path, file: str, mode: int, *, reported: bool
+    run: Run, tmp_path: Path, file: str, mode: int, *, reported: bool
 ) -> None:
     for name in ("fnm-bus.toml", "password"):
-        (reachable / name).touch()
-        (reachable / name).chmod(0o600)
-    (reachable / file).chmod(mode)
-    password = {"FNM_BUS_KAFKA_FILES__SASL_PASSWORD": str(reachable / "password")}
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / file).chmod(mode)
+    password = {"FNM_BUS_KAFKA_FILES__SASL_PASSWORD": str(tmp_path / "password")}
     findings = json.loads(run("check", "--json", **password).stdout)
     faults = [it for it in findings if "can read it" in it["what"]]
-    assert [str(reachable / file) in it["what"] for it in faults] == [True] * reported
+    assert [str(tmp_path / file) in it["what"] for it in faults] == [True] * reported
     assert all(str(it).count("hunter2") == 0 for it in findings)
 
 
@@ -337,14 +334,14 @@ def test_a_lock_that_is_a_pipe_does_not_keep_notify_waiting(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 @pytest.mark.parametrize("command", ["release", "delete"])
 def test_root_moves_and_deletes_nothing_that_the_spool_s_owner_could_not(
-    run: Run, spool: Spool, reachable: Path, command: str
+    run: Run, spool: Spool, tmp_path: Path, command: str
 ) -> None:
     """A link of the owner's leads to a directory in which he may do nothing."""
     run("notify", "--deadline", "0.2", stdin=INVALID)
     (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     spool.make(1234, 2345)
     name, entries = kept["name"], spool.root / "incoming/new"
-    precious = reachable / "precious"
+    precious = tmp_path / "precious"
     precious.mkdir(mode=0o755)
     if command == "release":
         (entries / name[-1]).rmdir()
@@ -445,7 +442,7 @@ def test_a_reader_that_goes_away_is_no_error_to_complain_of(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 def test_root_releases_with_the_rights_of_the_spool_s_owner(
-    run: Run, spool: Spool, reachable: Path
+    run: Run, spool: Spool, tmp_path: Path
 ) -> None:
     run("notify", "--deadline", "0.2", stdin=INVALID)
     spool.make(1234, 2345)
@@ -456,4 +453,4 @@ def test_root_releases_with_the_rights_of_the_spool_s_owner(
     assert ended.returncode == 0, ended.stderr
     [name] = spool.scan()
     assert kept.name.startswith(name)
-    assert reachable in spool.path(name).parents
+    assert tmp_path in spool.path(name).parents
