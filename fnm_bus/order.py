@@ -39,6 +39,9 @@ where a machine starts with a clock of long ago."""
 _SLACK: Final = 24 * 3_600 * TICKS_PER_SECOND
 """Ticks (a day) by which a call may seem to have started after now: a container with a
 time namespace of its own counts from another moment (time_namespaces(7))."""
+_BOOTS: Final = 4_096
+"""Boots that are kept in the file, the latest ones; entries of another one get a new
+place after a restart."""
 _AHEAD: Final = 6_000
 """Ticks (a minute) that are reserved on disk at a time, before they are used."""
 
@@ -238,7 +241,9 @@ class Epochs:
         return self._boots
 
     def _save(self) -> None:
-        state = {"boots": self._load()}
+        boots = self._load()
+        latest = sorted(boots, key=lambda boot: (boot == self._boot, boots[boot].high))
+        state = {"boots": {boot: boots[boot] for boot in latest[-_BOOTS:]}}
         try:
             durable.replace(self._path, json.dumps(state).encode(), mode=0o600)
         except OSError as exc:

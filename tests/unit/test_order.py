@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fnm_bus import order
 from fnm_bus.errors import SpoolError
 from fnm_bus.order import PID_BITS, Epochs, is_name, sequence
 
@@ -147,6 +148,21 @@ def test_names_of_many_boots_take_time_in_proportion(sensor: Sensor) -> None:
     sensor.see(name(NOW, 5))
     few = min(seconds(2_000, digit) for digit in "123")
     assert seconds(16_000, "4") < 4 * 8 * few
+
+
+def test_no_more_than_so_many_boots_are_kept_in_the_file(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else names of boots that never were fill the disk."""
+    monkeypatch.setattr(order, "_BOOTS", 4)
+    (now,) = sensor.see(name(NOW, 5))
+    names = [name(digit * 32, 5) for digit in "123456789"]
+    before = [sensor.see(it)[0] for it in names]
+    assert sensor.see(*names) == before
+    boots = json.loads(sensor.path.read_bytes())["boots"]
+    assert len(boots) == 4
+    sensor.boot(NOW)
+    assert sensor.see(name(NOW, 5)) == [now]
 
 
 def test_a_name_made_by_hand_is_remembered_once(sensor: Sensor) -> None:
