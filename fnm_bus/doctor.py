@@ -1,5 +1,7 @@
 """The doctor: look at everything between FastNetMon and Kafka; change nothing."""
 
+import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from fnm_bus.spool import Spool
 from fnm_bus.topics import Admin, differences, wanted
 
 _FREE: Final = 1 << 30
+_SHOWN: Final = 3
+"""Entries that are named; there may be thousands of them."""
 _FCLI_WITHIN: Final = 10.0
 _WANTED_OF_FASTNETMON: Final = {
     "notify_script_enabled": "enable",
@@ -44,6 +48,15 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         facts = root.stat()
         for fault in tree.faults(root, facts.st_uid, facts.st_gid):
             yield Finding(ok=False, what=f"{name}: {fault}", remedy=remedy)
+        closed = tree.unreadable(root, facts.st_uid, _groups(facts))
+        if closed:
+            yield Finding(
+                ok=False,
+                what=f"{name}: the relay may not read {len(closed)} entries:"
+                f" {', '.join(closed[:_SHOWN])}",
+                remedy="chgrp them to the spool's group and chmod 640; then the relay"
+                " publishes them",
+            )
         depth, free = Spool(root).size(), shutil.disk_usage(root).free
         yield Finding(
             ok=free > _FREE or name != "spool",
@@ -57,8 +70,17 @@ def _spool(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         ok=not kept,
         what=f"quarantine: {kept} documents",
-        remedy="`fnm-bus spool list` shows why",
+        remedy="`fnm-bus quarantine list` shows why",
     )
+
+
+def _groups(spool: os.stat_result) -> set[int]:
+    """Return the groups of the relay, which runs as the owner of *spool*."""
+    try:
+        name = pwd.getpwuid(spool.st_uid).pw_name
+    except KeyError:  # an owner without a name, as in a container
+        return {spool.st_gid}
+    return {spool.st_gid, *os.getgrouplist(name, spool.st_gid)}
 
 
 def _relay(settings: Settings) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 `fnm_bus.hook` writes it and describes the file.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -14,7 +15,24 @@ from fnm_bus.errors import SpoolError
 
 _READ: Final = 17 * 1024 * 1024
 """Bytes of an entry that are read: more than any document that is valid."""
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_HASHED: Final = hook.MAX_STDIN + (16 << 20)
+"""Bytes of a file that are hashed: more than any hook writes, arguments included."""
+_CHUNK: Final = 1 << 20
 _HEAD: Final = re.compile(rb"fnm-bus 1 ([0-9]{1,8})\0")
+
+
+class WholeDocument(NamedTuple):
+    """What a document is of which only the beginning was read.
+
+    Attributes:
+        size: in bytes.
+        digest: "sha256:" and 64 hexadecimal digits; "" if the file is larger than any
+            that a hook writes.
+    """
+
+    size: int
+    digest: str
 
 
 class Entry(NamedTuple):
@@ -30,6 +48,7 @@ class Entry(NamedTuple):
         path: of the file.
         whole: False when a loss of power has cut it; then its call was not told that
             all is well.
+        cut: what the whole document is; None when `document` is the whole one.
     """
 
     name: str
@@ -39,6 +58,16 @@ class Entry(NamedTuple):
     size: int
     path: str
     whole: bool = True
+    cut: WholeDocument | None = None
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it is from `hook check`, and no notification of FastNetMon's.
+
+        FastNetMon passes addresses and names that others choose, so the mark counts
+        only where a check has it: alone.
+        """
+        return self.arguments == (hook.CHECK_ARGUMENT,)
 
 
 class Content(NamedTuple):
@@ -57,22 +86,12 @@ def read(directory: str, name: str) -> Entry:
         SpoolError: it cannot be read, or is no regular file.
     """
     path = f"{directory}/{name}"  # pathlib would take as long as opening the file
-    try:
-        # O_NONBLOCK: opening a named pipe that somebody planted must not wait.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path, flags)
-        try:
-            facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode):
-                raise SpoolError(f"{path}: no regular file")
-            data = _read(fd, facts.st_size)
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise SpoolError(f"{path}: {exc}") from exc
-    content = unpack(data)
+    data, facts = read_file(path, _READ)
+    cut = None
+    if len(data) < facts.st_size:
+        content, cut = _cut(path, data, facts.st_size)
+    else:
+        content = unpack(data)
     return Entry(
         name,
         content.arguments,
@@ -80,8 +99,33 @@ def read(directory: str, name: str) -> Entry:
         utc(facts.st_mtime_ns),
         facts.st_size,
         path,
-        whole=content.whole or len(data) < facts.st_size,
+        content.whole,
+        cut,
     )
+
+
+def read_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
+    """Return up to *most* bytes of a regular file, and what stat(2) returns of it.
+
+    A link is not followed and a pipe is not waited for: somebody may have planted one.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        SpoolError: it cannot be read, or is no regular file.
+    """
+    try:
+        fd = os.open(path, _FLAGS)
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise SpoolError(f"{path}: no regular file")
+            return _read(fd, min(facts.st_size, most)), facts
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
 
 
 def unpack(data: bytes) -> Content:
@@ -89,24 +133,68 @@ def unpack(data: bytes) -> Content:
 
     What does not begin as an entry does is all document: parsing it tells what it is.
     """
-    head = _HEAD.match(data)
-    if head is None:
+    split = _split(data)
+    if split is None:
         return Content((), data)
-    count = int(head[1])
-    rest = data[head.end() :].split(b"\0", count)
-    if len(rest) <= count:
-        return Content((), data)
-    *arguments, document = rest
+    arguments, document = split
     return Content(
-        tuple(_text(it) for it in arguments),
-        document.removesuffix(hook.END),
-        whole=document.endswith(hook.END),
+        arguments, document.removesuffix(hook.END), whole=document.endswith(hook.END)
     )
 
 
+def _split(data: bytes) -> tuple[tuple[str, ...], bytes] | None:
+    """Return the arguments and all behind them; None of what no hook wrote."""
+    head = _HEAD.match(data)
+    if head is None:
+        return None
+    count = int(head[1])
+    rest = data[head.end() :].split(b"\0", count)
+    if len(rest) <= count:
+        return None
+    *arguments, document = rest
+    return tuple(_text(it) for it in arguments), document
+
+
+def _cut(path: str, data: bytes, size: int) -> tuple[Content, WholeDocument]:
+    """Return what is in the first bytes of a file, and what the whole document is.
+
+    Args:
+        path: of the file.
+        data: its first bytes.
+        size: of the file, in bytes.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        SpoolError: it cannot be read.
+    """
+    split = _split(data)
+    arguments, document = split or ((), data)
+    content = Content(arguments, document)
+    whole = size - len(data) + len(document)  # the byte at the end included
+    if size > _HASHED:
+        return content, WholeDocument(whole, "")
+    digest, left = hashlib.sha256(document), size - len(data)
+    try:
+        with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - a descriptor
+            file.seek(len(data))
+            while left > 1 and (chunk := file.read(min(left - 1, _CHUNK))):
+                digest.update(chunk)
+                left -= len(chunk)
+            last = file.read(1)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    if split is not None and last == hook.END:
+        whole -= 1
+    else:
+        digest.update(last)
+    return content, WholeDocument(whole, f"sha256:{digest.hexdigest()}")
+
+
 def _read(fd: int, size: int) -> bytes:
-    data = os.read(fd, min(size + 1, _READ))
-    while len(data) < min(size, _READ) and (more := os.read(fd, _READ - len(data))):
+    data = os.read(fd, size)
+    while len(data) < size and (more := os.read(fd, size - len(data))):
         data += more
     return data
 

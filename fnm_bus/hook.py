@@ -43,7 +43,7 @@ FALLBACK_BYTES = 64 << 20
 MAX_STDIN = 64 << 20
 """Bytes of stdin that are kept; more is read and refused, so memory is bounded."""
 CHECK_ARGUMENT = "fnm-bus-hook-check"
-"""First argument of a call that only proves the way: removed, never published."""
+"""The only argument of a call that only proves the way: removed, never published."""
 LOCK_FD = "FNM_BUS_LOCK_FD"
 """Environment variable: the spool's lock, held, handed to the command that drains."""
 END = b"\4"
@@ -56,7 +56,18 @@ TICKS_PER_SECOND = 100
 NO_BOOT_ID = "0" * 20
 """How the boot id begins where /proc is hidden; the Unix time of the boot follows."""
 
+SAY_WITHIN = 1
+"""Seconds that stderr, and syslog, may take."""
+SYSLOG = "/dev/log"
+DRAIN_WITHIN = 60
+"""Seconds for which a call waits for the drain that it has started."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 _CHUNK = 65_536
+_LINE = 3_000
+"""Bytes of a line: less than PIPE_BUF, which a pipe takes without a wait."""
+_OUTPUT = 1_000
+"""Bytes of a drain's output that are reported, the last ones."""
 
 
 def slurp(path: str) -> bytes:
@@ -244,7 +255,15 @@ def check_room(root: str, document: bytes) -> None:
         full = b""
     if full == b"all" or (full and status):
         raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")
-    free = posix.statvfs(f"{root}/incoming/tmp")
+    try:
+        temporary = enter(root, "incoming", "tmp")
+        try:
+            free = posix.fstatvfs(temporary)
+        finally:
+            posix.close(temporary)
+    except OSError as error:
+        path = f"{root}/incoming/tmp"
+        raise OSError(error.errno, error.strerror, path) from error
     share = 2 if status else 1
     if free.f_bavail * free.f_frsize < RESERVE_BYTES * share:
         raise OSError(f"{root}: no room but for a reserve of {RESERVE_BYTES} bytes")
@@ -257,15 +276,20 @@ def check_fallback(root: str) -> None:
     """Raise OSError when the fallback spool holds as much as it may."""
     files = size = 0
     for digit in "0123456789abcdef":
-        with posix.scandir(f"{root}/incoming/new/{digit}") as entries:
-            for entry in entries:
-                try:
-                    size += entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:  # the relay has it now
-                    continue
-                files += 1
-    if files >= FALLBACK_FILES or size >= FALLBACK_BYTES:
-        raise OSError(f"{root}: full, {files} files of {size} bytes together")
+        bucket = enter(root, "incoming", "new", digit)
+        try:
+            with posix.scandir(bucket) as entries:
+                for entry in entries:
+                    try:
+                        size += entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:  # the relay has it now
+                        continue
+                    files += 1
+                    if files >= FALLBACK_FILES or size >= FALLBACK_BYTES:
+                        text = f"full, {files} files or more, {size} bytes or more"
+                        raise OSError(f"{root}: {text}")
+        finally:
+            posix.close(bucket)
 
 
 def keep(
@@ -294,16 +318,56 @@ def keep(
 
 
 def say(line: str) -> None:
-    """Write one line to stderr and to syslog."""
-    import syslog  # noqa: PLC0415 - only when something is wrong
+    """Write one line to stderr and to syslog, as far as these take it in `SAY_WITHIN`.
 
+    Whoever reads them may be stuck, and syslog(3) would wait for its reader without
+    end, and FastNetMon for this process.
+    """
     line = "fnm-bus hook: " + " ".join(line.split())
-    syslog.openlog("fnm-bus", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(syslog.LOG_ERR, line)
+    # What a drain has written may be meant for the terminal of whoever reads this.
+    text = "".join(it if it.isprintable() else repr(it)[1:-1] for it in line)
+    data = text.encode()[:_LINE]
+    if trouble := write_stderr(data):
+        data += f"; no stderr: {trouble}".encode("utf-8", "backslashreplace")
+    send_to_syslog(data)
+
+
+def write_stderr(line: bytes) -> str:
+    """Write a line to stderr; return why that cannot be done, or ""."""
     try:
-        posix.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
-    except OSError as error:  # stderr may be closed
-        syslog.syslog(syslog.LOG_ERR, f"fnm-bus hook: no stderr: {error}")
+        import select  # noqa: PLC0415 - only when something is wrong
+
+        ready = select.poll()
+        ready.register(2, select.POLLOUT)
+        if not ready.poll(1000 * SAY_WITHIN):
+            return "nobody reads it"
+        posix.write(2, line + b"\n")
+    except (ImportError, OSError) as error:  # it may be closed
+        return str(error)
+    return ""
+
+
+def send_to_syslog(line: bytes) -> bool:
+    """Send a line to syslog; return whether it was taken."""
+    try:
+        import _socket  # noqa: PLC0415 - only when something is wrong
+
+        priority = 27  # LOG_DAEMON, LOG_ERR
+        data = b"<%d>fnm-bus[%d]: %s" % (priority, posix.getpid(), line)
+        for kind, end in ((_socket.SOCK_DGRAM, b""), (_socket.SOCK_STREAM, b"\0")):
+            log = _socket.socket(_socket.AF_UNIX, kind)
+            try:
+                log.settimeout(SAY_WITHIN)
+                log.connect(SYSLOG)
+                log.send(data + end)
+            except OSError:  # not of this kind, nobody there, or stuck
+                continue
+            finally:
+                log.close()
+            return True
+    except (ImportError, OSError):  # no such module, no descriptor left
+        return False
+    return False
 
 
 def take_lock(root: str) -> int:
@@ -355,9 +419,11 @@ def become_owner(uid: int, gid: int) -> None:
 
 
 def drain(lock: int) -> None:
-    """Become the command that drains the spool, as its owner; it inherits the lock.
+    """Become the command that drains the spool, as its owner.
 
-    So there is one such process at a time, however many calls come in.
+    It inherits the lock, so there is one such process at a time, however many calls
+    come in. Nothing else of FastNetMon's gets to the owner: no descriptor, no
+    environment, no terminal. Its stderr stays: it is the caller's pipe.
 
     Raises:
         OSError: the command cannot be started.
@@ -365,14 +431,73 @@ def drain(lock: int) -> None:
     while lock <= 2:  # noqa: PLR2004 - stdin to stderr, where one of them was closed
         lock = posix.dup(lock)
     owner = posix.fstat(lock)
+    posix.setsid()
+    posix.umask(0o077)
     become_owner(owner.st_uid, owner.st_gid)
     posix.chdir("/")
     null = posix.open("/dev/null", posix.O_RDWR)
     for fd in (0, 1):
         posix.dup2(null, fd)
+    for fd in descriptors():
+        if fd > 2 and fd != lock:  # noqa: PLR2004 - as above
+            posix.closerange(fd, fd + 1)
     posix.set_inheritable(lock, True)  # noqa: FBT003 - its only signature
-    environment = {**posix.environ, LOCK_FD.encode(): b"%d" % lock}
+    environment = {
+        "PATH": PATH,
+        LOCK_FD: str(lock),
+        "FNM_BUS_SPOOL__DIRECTORY": SPOOL,
+        "FNM_BUS_SPOOL__FALLBACK": FALLBACK,
+    }
     posix.execve(DRAIN[0], DRAIN, environment)
+
+
+def descriptors() -> "list[int]":
+    """Return the numbers of this process's open files; where /proc is hidden, some."""
+    try:
+        return [int(name) for name in posix.listdir("/proc/self/fd")]
+    except OSError:
+        return list(range(1024))  # the usual limit of a process
+
+
+def run_drain(lock: int) -> str:
+    """Drain in a process of its own; return why that failed, or "".
+
+    How it ends is not what became of this call's notification. The spool's owner could
+    stop that process, so it is not waited for without end.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    import select  # noqa: PLC0415 - only before a drain
+
+    reading, writing = posix.pipe()
+    child = posix.fork()
+    if not child:
+        try:
+            lock = posix.dup(lock)  # so that it is not 2, where stderr was closed
+            posix.dup2(writing, 2)
+            drain(lock)
+        except OSError as error:
+            posix.write(2, str(error).encode("utf-8", "backslashreplace"))
+        posix._exit(TRY_LATER)  # noqa: SLF001 - main is for the parent
+    posix.close(lock)
+    posix.close(writing)
+    ready = select.poll()
+    ready.register(reading, select.POLLIN)
+    output, more, end = b"", True, uptime() + DRAIN_WITHIN * TICKS_PER_SECOND
+    while (left := end - uptime()) > 0:
+        if more and ready.poll(left * 1000 // TICKS_PER_SECOND):
+            more = bool(chunk := posix.read(reading, _CHUNK))
+            output = (output + chunk)[-_OUTPUT:]
+            continue
+        ended, status = posix.waitpid(child, posix.WNOHANG)
+        if ended:
+            if not status:
+                return ""
+            text = output.decode("utf-8", "backslashreplace")
+            return f"status {posix.waitstatus_to_exitcode(status)}: {text}"
+        select.poll().poll(10)  # it has closed its stderr, so its end is near
+    return f"the drain has not ended within {DRAIN_WITHIN} s"
 
 
 def main() -> int:
@@ -393,12 +518,9 @@ def main() -> int:
         status = TRY_LATER
     try:
         if DRAIN and (lock := take_lock(SPOOL)) >= 0 and not pause_left(SPOOL):
-            # A process of its own: how the drain ends is not what became of this one.
-            child = posix.fork()
-            if not child:
-                drain(lock)
-            posix.close(lock)
-            posix.waitpid(child, 0)
+            trouble = run_drain(lock)
+            if trouble:
+                say(f"cannot drain the spool: {trouble}")
     except OSError as error:
         say(f"cannot drain the spool: {error}")
     return status

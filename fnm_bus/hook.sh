@@ -43,7 +43,8 @@ end() {
     set -- fnm-bus hook: $1
     printf '%s\n' "$*" >&2
     trap 'exit 75' EXIT
-    logger -t fnm-bus -p daemon.err -- "$*" 2>/dev/null
+    # Where nobody reads the log, logger would wait for ever.
+    timeout 2 logger -t fnm-bus -p daemon.err -- "$*" 2>/dev/null
     exit 75
 }
 

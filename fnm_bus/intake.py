@@ -7,7 +7,6 @@ from typing import Final
 
 from fnm_bus.aside import Drift
 from fnm_bus.gate import Item
-from fnm_bus.hook import CHECK_ARGUMENT
 from fnm_bus.metrics import RelayMetrics
 from fnm_bus.order import Epochs, sequence
 from fnm_bus.pipeline import Pipeline, attack_of
@@ -71,7 +70,7 @@ class Intake:
         entry = item.source.read(item.name)
         item.size = entry.size
         item.stored_at = entry.stored_at.timestamp()
-        if CHECK_ARGUMENT in entry.arguments:
+        if entry.is_check:
             self.metrics.checks.inc()
             return None
         prepared = self.pipeline.prepare(entry, sequence(item.name, self.epochs))

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -70,10 +71,11 @@ def held(path: Path) -> bool:
         SpoolError: there is no lock file, or this process may not open it.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = _open_for(os.O_RDONLY, path)
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
     try:
+        _check_regular(fd, path)
         # Shared, and gone at once: a relay that starts now tries again.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -93,10 +95,10 @@ def _open(path: Path) -> int:
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}; only the spool's owner drains") from exc
     try:
-        owner = os.fstat(fd).st_uid
-    except OSError as exc:
+        owner = _check_regular(fd, path).st_uid
+    except SpoolError:
         os.close(fd)
-        raise SpoolError(f"{path}: {exc}") from exc
+        raise
     if owner != os.geteuid():
         os.close(fd)
         raise SpoolError(
@@ -106,9 +108,26 @@ def _open(path: Path) -> int:
     return fd
 
 
-def _open_for(access: int, path: Path) -> int:
+def _check_regular(fd: int, path: Path) -> os.stat_result:
+    """Return what fstat(2) returns of a lock.
+
+    Raises:
+        SpoolError: it is no regular file, so nobody's lock.
+    """
     try:
-        return os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
+        facts = os.fstat(fd)
+    except OSError as exc:
+        raise SpoolError(f"{path}: {exc}") from exc
+    if not stat.S_ISREG(facts.st_mode):
+        raise SpoolError(f"{path}: is not a regular file; remove it, set the spool up")
+    return facts
+
+
+def _open_for(access: int, path: Path) -> int:
+    # O_NONBLOCK: a named pipe in the lock's place is not waited for.
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, access | flags)
     except OSError as exc:
         if exc.errno != errno.EROFS:
             raise

@@ -14,14 +14,14 @@ This is below 2^53, the largest integer that JavaScript and jq read exactly.
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
 from fnm_bus.errors import SpoolError
-from fnm_bus.hook import TICKS_PER_SECOND
+from fnm_bus.hook import TICKS_PER_SECOND, boot_id, uptime
 
 PID_BITS: Final = 14
 """Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
@@ -36,6 +36,12 @@ _LATEST: Final = 1 << 38
 _EARLIEST: Final = 1 << 32
 """The smallest base from a clock, May 2026: it leaves room for boots that were before,
 where a machine starts with a clock of long ago."""
+_SLACK: Final = 24 * 3_600 * TICKS_PER_SECOND
+"""Ticks (a day) by which a call may seem to have started after now: a container with a
+time namespace of its own counts from another moment (time_namespaces(7))."""
+_BOOTS: Final = 4_096
+"""Boots that are kept in the file, the latest ones; entries of another one get a new
+place after a restart."""
 _AHEAD: Final = 6_000
 """Ticks (a minute) that are reserved on disk at a time, before they are used."""
 
@@ -49,6 +55,31 @@ _HIDDEN: Final = re.compile("0{20}[0-9]{12}")
 _BOOT: Final = slice(0, 32)
 _TICKS: Final = slice(33, 45)
 _PID: Final = slice(46, 53)
+
+
+class Present(NamedTuple):
+    """What a name's ticks are compared with.
+
+    Attributes:
+        boot: id of the boot that runs now.
+        latest: ticks that no call of it can have.
+    """
+
+    boot: str
+    latest: int
+
+    def allows(self, name: str) -> bool:
+        """Return whether *name* can be that of a call that was started already.
+
+        Somebody chose any other name, and it would use up the room above it: all that
+        follows has to have a greater `sequence`.
+        """
+        return name[_BOOT] != self.boot or ticks_of(name) < self.latest
+
+
+def present() -> Present:
+    """Return what names of entries are compared with from now on."""
+    return Present(boot_id(), uptime() + _SLACK)
 
 
 class Boot(NamedTuple):
@@ -131,10 +162,22 @@ class Epochs:
 
     def _place(self, name: str) -> int:
         """Return when a call started, in ticks."""
-        place = self._base(name[_BOOT]) + ticks_of(name)
+        boot = name[_BOOT]
+        place = self._base(boot) + ticks_of(name)
+        if known := self._load().get(boot):
+            place = min(place, self._ceiling(boot, known))
         if place < 0:  # without /proc, by a clock that begins at 1970
             place = (place + _ORIGIN) % _EARLIEST
         return min(place, _LAST)
+
+    def _ceiling(self, boot: str, known: Boot) -> int:
+        """Return the greatest place of a call of a boot.
+
+        Ticks of a boot that is over cannot be compared with its uptime any more.
+        Without a ceiling, a few names made by hand would push all that follows to the
+        last place there is, where nothing has an order.
+        """
+        return _LAST if boot == self._boot else max(*known, _LATEST)
 
     def _base(self, boot: str) -> int:
         if _HIDDEN.fullmatch(boot):
@@ -162,13 +205,23 @@ class Epochs:
             if boot not in boots:
                 estimate = int(stored_at(last) * 100) - ticks - _ORIGIN
                 new.append((boot == self._boot, estimate, boot, ticks))
-            elif boots[boot].base + ticks > boots[boot].high:
-                base = boots[boot].base
-                boots[boot] = Boot(base, base + ticks + _AHEAD)
+                continue
+            known = boots[boot]
+            ceiling = self._ceiling(boot, known)
+            if min(known.base + ticks, ceiling) > known.high:
+                high = min(known.base + ticks + _AHEAD, ceiling)
+                boots[boot] = known._replace(high=high)
                 self._unsaved = True
+        # Once, and not for each new boot: any member of the spool's group can make
+        # names of as many boots as the spool has room for.
+        over = (it.high for boot, it in boots.items() if boot != self._boot)
+        highest = max(over, default=-1) if new else -1
         for current, estimate, boot, ticks in sorted(new):
             now = None if current else boots.get(self._boot)
-            boots[boot] = _placed(boots, now, estimate, ticks)
+            base, high = _placed(highest, now, estimate, ticks)
+            ceiling = self._ceiling(boot, Boot(base, base))
+            boots[boot] = Boot(base, min(high, ceiling))
+            highest = max(highest, boots[boot].high)
             self._unsaved = True
         return count > 1
 
@@ -188,7 +241,9 @@ class Epochs:
         return self._boots
 
     def _save(self) -> None:
-        state = {"boots": self._load()}
+        boots = self._load()
+        latest = sorted(boots, key=lambda boot: (boot == self._boot, boots[boot].high))
+        state = {"boots": {boot: boots[boot] for boot in latest[-_BOOTS:]}}
         try:
             durable.replace(self._path, json.dumps(state).encode(), mode=0o600)
         except OSError as exc:
@@ -206,17 +261,14 @@ def sequence(name: str, epochs: Epochs) -> int:
     return epochs.order(name)
 
 
-def _placed(
-    boots: Mapping[str, Boot], now: Boot | None, estimate: int, ticks: int
-) -> Boot:
-    """Return the place of a new boot: above all others, but below *now*.
+def _placed(highest: int, now: Boot | None, estimate: int, ticks: int) -> Boot:
+    """Return the place of a new boot: above *highest*, but below *now*.
 
     *now* is the running boot when the new one is another: that is over, so nothing
-    of it may seem newer than what happens now.
+    of it may seem newer than what happens now. *highest* is the greatest place that
+    calls of all other boots have.
     """
-    others = [boot.high for boot in boots.values() if boot is not now]
-    estimate = min(max(estimate, _EARLIEST), _LATEST)
-    base = max([estimate, *(high + 1 for high in others)])
+    base = max(min(max(estimate, _EARLIEST), _LATEST), highest + 1)
     if now is not None:
         base = max(min(base, now.base - 1 - ticks), 0)
     return Boot(base, base + ticks + (_AHEAD if now is None else 0))

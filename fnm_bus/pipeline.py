@@ -14,6 +14,7 @@ import msgspec
 
 from fnm_bus import __version__
 from fnm_bus.codec import Codec
+from fnm_bus.entry import WholeDocument
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.parse import Drift, parse
@@ -104,6 +105,7 @@ class Pipeline:
         self, entry: Entry, reason: Mapping[str, str], failed_at: datetime
     ) -> Record:
         """Return the record that tells others what could not be understood, and why."""
+        whole = entry.cut or WholeDocument(len(entry.document), digest(entry.document))
         letter = DeadLetter(
             sensor=self.sensor,
             entry=entry.name,
@@ -112,8 +114,8 @@ class Pipeline:
             wanted=reason.get("wanted", ""),
             got=reason.get("got", ""),
             head=entry.document[:HEAD],
-            size=len(entry.document),
-            digest=digest(entry.document),
+            size=whole.size,
+            digest=whole.digest,
             arguments=entry.arguments,
             failed_at=failed_at,
             producer_name="fnm-bus",

@@ -18,8 +18,12 @@ from fnm_bus.spool import Spool
 
 _DOCUMENT: Final = b'{"fnm-bus": "this only proves the way"}\n'
 """No notification: were it ever taken for one, it would be invalid."""
-_PATIENCE: Final = 10.0
-"""Seconds for the hook, and for the relay to take the entry."""
+_HOOK_WITHIN: Final = 30.0
+"""Seconds for the hook and for its interpreter: disks can be slow."""
+_RELAY_WITHIN: Final = 10.0
+"""Seconds for the relay to take the entry."""
+_ELSEWHERE: Final = ("/run", "/var/lib", "/srv")
+"""Where another file system may be that only root can write to, the best one first."""
 _NAP: Final = 0.02
 _TOOLS: Final = ("tee", "sync", "link", "rm", "cat")
 _TOOLS_PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -31,6 +35,8 @@ def check(path: Path) -> list[Finding]:
 
     The notification is marked (`fnm_bus.hook.CHECK_ARGUMENT`): a relay removes and
     counts it, else it is removed here. It is never published.
+
+    Root starts the hook and then gives its rights up for those of the spool's owner.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -47,7 +53,7 @@ def check(path: Path) -> list[Finding]:
     runs = _shell(interpreter) if speaks_shell else _python(interpreter)
     found = [_file(path), runs, _version(path, interpreter, values, text)]
     found += [_directories(spool, "spool"), _directories(fallback, "fallback spool")]
-    found.append(_file_systems(spool, fallback))
+    found.append(_file_systems(path, spool, fallback))
     return [*found, *_call(path, spool, fallback, drains=bool(values["DRAIN"]))]
 
 
@@ -57,7 +63,25 @@ def _file(path: Path) -> Finding:
     ok = mode in (0o755, 0o555) and facts.st_uid in (0, os.geteuid())
     remedy = f"chown root:root {path} && chmod 755 {path}"
     what = f"{path}: mode {mode:o}, owner {facts.st_uid}"
+    if ok and (loose := _replaceable_in(path)):
+        ok = False
+        what = f"{path}: users other than root can replace it, in {loose}"
+        remedy = f"chown root:root {loose} && chmod go-w {loose}, or move the hook"
     return Finding(ok, what, "" if ok else remedy)
+
+
+def _replaceable_in(path: Path) -> Path | None:
+    """Return a directory above *path* in which another could replace what is next.
+
+    FastNetMon may be root, who would execute the hook and write to the spool that
+    another put there.
+    """
+    for directory in path.resolve().parents:
+        facts = directory.stat()
+        shared = facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX
+        if shared or facts.st_uid not in (0, os.geteuid()):
+            return directory
+    return None
 
 
 def _python(python: str) -> Finding:
@@ -66,7 +90,7 @@ def _python(python: str) -> Finding:
         status = subprocess.run(  # noqa: S603 - the interpreter that the hook names
             [python, "-IS", "-c", want],
             check=False,
-            timeout=_PATIENCE,
+            timeout=_HOOK_WITHIN,
             stdin=subprocess.DEVNULL,
             capture_output=True,
         ).returncode
@@ -122,23 +146,44 @@ def _directories(spool: Spool, kind: str) -> Finding:
         return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     if faults := tree.faults(spool.root, owner.st_uid, owner.st_gid):
         return Finding(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
+    if loose := _replaceable_in(spool.root):
+        what = f"{kind} {spool.root}: users other than root can replace it, in {loose}"
+        return Finding(
+            ok=False, what=what, remedy=f"chown root {loose} && chmod go-w {loose}"
+        )
     return Finding(ok=True, what=f"{kind}: {spool.root}, owner {owner.st_uid}")
 
 
-def _file_systems(spool: Spool, fallback: Spool) -> Finding:
+def _file_systems(path: Path, spool: Spool, fallback: Spool) -> Finding:
     try:
         directories = [spool.root / "incoming/tmp", *spool.buckets()]
-        devices = {path.stat().st_dev for path in directories}
+        devices = {directory.stat().st_dev for directory in directories}
         other = fallback.root.stat().st_dev
     except OSError as exc:
         return Finding(ok=False, what=f"file systems: {exc}", remedy="see above")
     if len(devices) > 1:
         what = f"{spool.root}: its directories are on several file systems"
         return Finding(ok=False, what=what, remedy="mount one for all of them")
-    if other in devices:
-        what = f"{fallback.root}: on the spool's file system, so it fails with it"
-        return Finding(ok=False, what=what, remedy="choose one on another, as /run")
-    return Finding(ok=True, what="spool and fallback spool: on two file systems")
+    if other not in devices:
+        what = "spool and fallback spool: on two file systems"
+        return Finding(ok=True, what=what)
+    what = f"{fallback.root}: on the spool's file system, so it fails with it"
+    for directory in _ELSEWHERE:
+        if _device(directory) not in {*devices, None}:
+            remedy = (
+                f"`fnm-bus hook install {path} --fallback {directory}/fnm-bus/spool`"
+            )
+            return Finding(ok=False, what=what, remedy=f"run {remedy}")
+    # As in most containers. There is nothing to choose, so this is no fault.
+    return Finding(ok=True, what=f"{what}; there is no other one here")
+
+
+def _device(directory: str) -> int | None:
+    """Return on which file system a directory is; None where there is none."""
+    try:
+        return Path(directory).stat().st_dev
+    except OSError:
+        return None
 
 
 def _call(path: Path, spool: Spool, fallback: Spool, *, drains: bool) -> list[Finding]:
@@ -182,24 +227,27 @@ def _notify(path: Path, spool: Spool, fallback: Spool, *, relay: bool) -> Findin
         env={},
     ) as process:
         try:
-            out, err = process.communicate(_DOCUMENT, timeout=_PATIENCE)
+            out, err = process.communicate(_DOCUMENT, timeout=_HOOK_WITHIN)
         except subprocess.TimeoutExpired:
             process.kill()
+            spool.become_owner()
             _remove_entries((spool, fallback), process.pid)
-            what = f"the hook did not end within {_PATIENCE:.0f} s"
+            what = f"the hook did not end within {_HOOK_WITHIN:.0f} s"
             return Finding(ok=False, what=what, remedy="is the disk slow, or stuck?")
+    # What is removed now is removed by names that the spool's owner can give to others.
+    spool.become_owner()
     if process.returncode or out:
         _remove_entries((spool, fallback), process.pid)
         what = f"the hook ended with {process.returncode}: {err.decode()!r:.500}"
         return Finding(ok=False, what=what, remedy="this line says what is wrong")
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _RELAY_WITHIN
     while name := _entry(spool, process.pid):
         if not relay:
             _remove(spool, name)
             return Finding(ok=True, what="a notification was stored, and removed")
         if time.monotonic() > deadline:
             _remove(spool, name)
-            what = f"the relay did not take a notification within {_PATIENCE:.0f} s"
+            what = f"the relay did not take a notification within {_RELAY_WITHIN:.0f} s"
             return Finding(ok=False, what=what, remedy="does it run? see its log")
         time.sleep(_NAP)
     if relay:
@@ -225,7 +273,7 @@ def _entry(spool: Spool, pid: int) -> str | None:
     for name in spool.scan():
         if pid_of(name) == pid:
             try:
-                if hook.CHECK_ARGUMENT in spool.read(name).arguments:
+                if spool.read(name).is_check:
                     return name
             except FileNotFoundError:
                 continue

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fnm_bus import durable
-from fnm_bus.entry import Entry, read
+from fnm_bus.entry import Entry, read, read_file
 from fnm_bus.errors import SpoolError, SpoolFull
 from fnm_bus.order import is_name
 from fnm_bus.spool import Spool
 
+_REASON: Final = 17 * 1024 * 1024
+"""Bytes of a reason that are read: more than the arguments of a call can become."""
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -77,7 +79,8 @@ class Quarantine:
         if new and (files >= self._max_files or size + entry.size > self._max_bytes):
             raise SpoolFull(
                 f"{self._root}: {files} notifications of {size} bytes; at most"
-                f" {self._max_files} and {self._max_bytes}: release or delete some"
+                f" {self._max_files} and {self._max_bytes}: `fnm-bus quarantine"
+                " release` or `delete` some"
             )
         facts = {
             **reason,
@@ -164,10 +167,9 @@ class Quarantine:
         """
         self._path(name)
         try:
-            facts = json.loads(self._json(name).read_bytes())
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError) as exc:
+            data, _ = read_file(str(self._json(name)), _REASON)
+            facts = json.loads(data)
+        except ValueError as exc:
             raise SpoolError(f"{self._json(name)}: {exc}") from exc
         if not isinstance(facts, dict):
             raise SpoolError(f"{self._json(name)}: holds no JSON object")

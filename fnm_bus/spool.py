@@ -14,11 +14,13 @@ from fnm_bus.entry import Entry, utc
 from fnm_bus.errors import SpoolError
 from fnm_bus.limits import Depth, Refusal
 from fnm_bus.lock import Lock
-from fnm_bus.order import Epochs, is_name
+from fnm_bus.order import Epochs, Present, is_name, present
 from fnm_bus.sweep import Left, Odd
 
 __all__ = ["Depth", "Entry", "Left", "Lock", "Odd", "Refusal", "Spool"]
 
+_MARKER: Final = 4096
+"""Bytes of the marker `full` that are read, as the hook reads."""
 _ROUNDS: Final = 100
 _SETTLED: Final = 50_000_000
 """Nanoseconds; the clock of files ticks every 1 to 10 ms."""
@@ -191,13 +193,11 @@ class Spool:
         Raises:
             SpoolError: the marker is there and cannot be read.
         """
-        path = self.root / "full"
         try:
-            word = path.read_bytes().strip()
+            data, _ = entry.read_file(f"{self.root}/full", _MARKER)
         except FileNotFoundError:
             return Refusal.NOTHING
-        except OSError as exc:
-            raise SpoolError(f"{path}: {exc}") from exc
+        word = data.strip()
         if not word:
             return Refusal.NOTHING
         # Whatever else it says, hooks take it for this.
@@ -232,12 +232,15 @@ class Spool:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
 
     def _look(self, before: Mapping[str, _Bucket]) -> dict[str, _Bucket]:
+        now = present()
         try:
-            return {digit: self._bucket(digit, before) for digit in tree.DIGITS}
+            return {digit: self._bucket(digit, before, now) for digit in tree.DIGITS}
         except OSError as exc:
             raise SpoolError(f"{self.root}: {exc}") from exc
 
-    def _bucket(self, digit: str, before: Mapping[str, _Bucket]) -> _Bucket:
+    def _bucket(
+        self, digit: str, before: Mapping[str, _Bucket], now: Present
+    ) -> _Bucket:
         path = f"{self._new}/{digit}"
         changed_at = os.stat(path).st_mtime_ns  # noqa: PTH116 - strings are quicker
         old = before.get(digit)
@@ -248,7 +251,11 @@ class Spool:
         return _Bucket(
             changed_at,
             settled,
-            [name for name in names if name[-1] == digit and is_name(name)],
+            [
+                name
+                for name in names
+                if name[-1] == digit and is_name(name) and now.allows(name)
+            ],
         )
 
     def _sort(self, names: list[str]) -> None:

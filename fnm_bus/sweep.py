@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from fnm_bus import hook, tree
 from fnm_bus.errors import SpoolError
-from fnm_bus.order import boot_of, is_name, pid_of, ticks_of
+from fnm_bus.order import Present, boot_of, is_name, pid_of, present, ticks_of
 
 _AGE: Final = 3_600.0
 """Seconds after which a temporary file may be removed, if its process is gone.
@@ -83,7 +83,7 @@ def odd(root: Path) -> list[Odd]:
         SpoolError: a directory cannot be read.
     """
     found: list[Odd] = []
-    incoming = root / "incoming"
+    incoming, now = root / "incoming", present()
     try:
         for digit in ("", *tree.DIGITS):
             directory = incoming / "new" / digit if digit else incoming / "tmp"
@@ -91,7 +91,7 @@ def odd(root: Path) -> list[Odd]:
                 found += [
                     Odd(Path(item.path), reason)
                     for item in items
-                    if (reason := _oddity(item, digit))
+                    if (reason := _oddity(item, digit, now))
                 ]
     except OSError as exc:
         raise SpoolError(f"{root}: {exc}") from exc
@@ -112,9 +112,11 @@ def set_aside(root: Path, odd: Odd) -> Path:
         raise SpoolError(f"{odd.path}: {exc}") from exc
 
 
-def _oddity(item: os.DirEntry[str], digit: str) -> str:
+def _oddity(item: os.DirEntry[str], digit: str, now: Present) -> str:
     if not is_name(item.name):
         return "its name is not an entry's"
+    if not now.allows(item.name):
+        return "its name has more ticks than this machine is up"
     if digit and item.name[-1] != digit:
         return "it belongs into another directory"
     if not item.is_file(follow_symlinks=False):

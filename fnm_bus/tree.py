@@ -17,6 +17,8 @@ the group of the directory, so the owner can read them.
 
 import os
 import stat
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +40,11 @@ _MODES: Final = {
 
 
 def make(root: Path, owner: int, group: int) -> None:
-    """Make a spool's directories and its lock, or set their rights right.
+    """Make a spool's directories and its lock, or correct their rights.
+
+    Root calls this on directories of another user, who may replace any of them by a
+    link at any moment. So each is opened by its name in the one above, never through a
+    link, and what was opened is what is changed.
 
     Raises:
         SpoolError: one of them cannot be made, or is something else, such as a link.
@@ -46,16 +52,10 @@ def make(root: Path, owner: int, group: int) -> None:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         for name, mode in _MODES.items():
-            path = root / name
-            if not path.is_symlink() and not path.exists():
-                path.mkdir(mode=0o700)
-            _give(path, os.O_DIRECTORY, owner, group, mode)
-        # Never removed, and never made by anyone else: a lock on another file of the
-        # same name would be worth nothing.
-        path = root / "lock"
-        if not path.is_symlink() and not path.exists():
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        _give(path, 0, owner, group, 0o600)
+            with _directory(root, name) as fd:
+                _give(fd, owner, group, mode)
+        with _directory(root, ".") as fd:
+            _make_lock(root, fd, owner, group)
     except OSError as exc:
         raise SpoolError(f"cannot set up the spool {root}: {exc}") from exc
 
@@ -86,14 +86,89 @@ def faults(root: Path, owner: int, group: int) -> list[str]:
     return found
 
 
-def _give(path: Path, flags: int, owner: int, group: int, mode: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags)
+def unreadable(root: Path, owner: int, groups: Collection[int]) -> list[str]:
+    """Return the entries that the relay may not read, a path with its rights each.
+
+    Such an entry stays in the spool for good. Access control lists are not looked at.
+
+    Args:
+        root: the spool's directory.
+        owner: user id of the relay, which drains as the spool's owner.
+        groups: that user's group ids.
+
+    Raises:
+        SpoolError: the spool cannot be read.
+    """
+    found = []
+    try:
+        for digit in DIGITS:
+            with os.scandir(root / "incoming/new" / digit) as items:
+                for item in items:
+                    with suppress(FileNotFoundError):  # the relay has it now
+                        facts = item.stat(follow_symlinks=False)
+                        if not _may_read(facts, owner, groups):
+                            found.append(
+                                f"{item.path} ({facts.st_uid}:{facts.st_gid},"
+                                f" mode {stat.S_IMODE(facts.st_mode):o})"
+                            )
+    except OSError as exc:
+        raise SpoolError(f"{root}: {exc}") from exc
+    return found
+
+
+def _may_read(facts: os.stat_result, user: int, groups: Collection[int]) -> bool:
+    if user in (0, facts.st_uid):
+        return user == 0 or bool(facts.st_mode & stat.S_IRUSR)
+    if facts.st_gid in groups:
+        return bool(facts.st_mode & stat.S_IRGRP)
+    return bool(facts.st_mode & stat.S_IROTH)
+
+
+@contextmanager
+def _directory(root: Path, name: str) -> Iterator[int]:
+    """Yield a descriptor of a directory of the spool, which is made where missing.
+
+    Raises:
+        OSError: it, or a directory above it, is a link or something else.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as opened:
+
+        def enter(part: str, above: int | None) -> int:
+            with suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=above)
+            fd = os.open(part, flags, dir_fd=above)
+            opened.callback(os.close, fd)
+            return fd
+
+        fd = enter(str(root), None)
+        for part in Path(name).parts:
+            fd = enter(part, fd)
+        yield fd
+
+
+def _make_lock(root: Path, directory: int, owner: int, group: int) -> None:
+    # Never removed, and never made by anyone else: a lock on another file of the same
+    # name would be worth nothing.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(FileExistsError):
+        new = os.open("lock", flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+        os.close(new)
+    fd = os.open("lock", flags, dir_fd=directory)
     try:
         facts = os.fstat(fd)
-        if not flags and not stat.S_ISREG(facts.st_mode):
-            raise SpoolError(f"{path}: not a regular file")
-        if (facts.st_uid, facts.st_gid) != (owner, group):
-            os.fchown(fd, owner, group)
-        os.fchmod(fd, mode)  # after fchown, which may clear the setgid bit
+        # A second name would be that of a file which the owner wants to be his.
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
+            raise SpoolError(
+                f"{root}/lock: is not a regular file with one name; remove it"
+            )
+        _give(fd, owner, group, 0o600)
     finally:
         os.close(fd)
+
+
+def _give(fd: int, owner: int, group: int, mode: int) -> None:
+    facts = os.fstat(fd)
+    if (facts.st_uid, facts.st_gid) != (owner, group):
+        os.fchown(fd, owner, group)
+    os.fchmod(fd, mode)  # after fchown, which may clear the setgid bit

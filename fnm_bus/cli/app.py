@@ -13,6 +13,7 @@ from fnm_bus.cli import (
     hook,
     notify,
     parse,
+    quarantine,
     relay,
     schemas,
     simulate,
@@ -65,6 +66,7 @@ app.command("tail")(tail.tail)
 app.add_typer(topics.app, name="topics")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(spool.app, name="spool")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(configuration.app, name="config")
 app.command("check")(check.check)
 app.command("simulate")(simulate.simulate)

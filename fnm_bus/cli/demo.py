@@ -166,7 +166,8 @@ def _print_next_steps(running: "DemoEnvironment", *, keep: bool) -> None:
     for command in (
         "fnm-bus tail",
         "fnm-bus simulate --hosts 20",
-        "fnm-bus spool list",
+        "fnm-bus spool status",
+        "fnm-bus quarantine list",
         f"fnm-bus hook check {running.hook}",
         f"fnm-bus simulate --hosts 1 --print | head -1 | {running.hook} ban 192.0.2.1",
     ):

@@ -11,6 +11,7 @@ import typer
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
 from fnm_bus.errors import ConfigError, SpoolError
+from fnm_bus.location import CONFIG
 
 app = typer.Typer(help="Install and check the file that FastNetMon starts.")
 
@@ -67,6 +68,9 @@ def install(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Write the hook, make the spool, and print FastNetMon's settings.
 
+    A call that drains uses the hook's own spools and this configuration file, and no
+    variable of the environment.
+
     Example:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
@@ -87,7 +91,9 @@ def install(  # noqa: PLR0913 - one parameter for each option
     seconds = str(known.notify.deadline)
     command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
     command += ["--deadline", seconds]
-    command += ["--config", str(file.resolve())] if file else []
+    # The drain has none of this command's environment; the hook names its spools to it.
+    named = file or os.environ.get(CONFIG)
+    command += ["--config", str(Path(named).resolve())] if named else []
     if shell or busybox or drain is False:
         command = []
     if busybox:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
+from fnm_bus.errors import ConfigError
 
 LEFT = 75
 
@@ -46,7 +47,13 @@ def relay(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: it.stop())
     server = wiring.health(known, it, metrics)
-    port = server.start()
+    try:
+        port = server.start()
+    except ConfigError as exc:
+        raise ConfigError(
+            f"{exc}; a second relay on this machine needs a port of its own: set"
+            " [relay] metrics_port or FNM_BUS_RELAY__METRICS_PORT, 0 takes a free one"
+        ) from exc
     say(f"fnm-bus: metrics and health on {known.relay.metrics_host}:{port}")
     try:
         it.run()

@@ -1,136 +1,153 @@
-"""`fnm-bus spool`: what waits, and what could not be understood."""
+"""`fnm-bus spool`: the notifications that wait for Kafka."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say, settings
-from fnm_bus.errors import FnmBusError
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    complain,
+    dump,
+    end,
+    plain,
+    say,
+    settings,
+)
+from fnm_bus.errors import SpoolError
 
-app = typer.Typer(help="What waits on disk, and what could not be understood.")
+if TYPE_CHECKING:
+    from fnm_bus.entry import Entry
+    from fnm_bus.quarantine import Quarantine
+    from fnm_bus.settings import Settings
+    from fnm_bus.spool import Spool
+
+app = typer.Typer(help="Look at the notifications that wait for Kafka.")
 
 MISSING = 1
 
 
-@app.command("list")
-def list_(
-    *,
-    file: ConfigFile = None,
-    waiting: Annotated[
-        bool, typer.Option("--waiting", help="List what waits for Kafka, too.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """List the quarantine: each document with the reason.
+def open_spool(file: Path | None) -> "tuple[Settings, Spool, Quarantine]":
+    """Return the settings, the spool and its quarantine; root becomes their owner.
 
-    Examples:
-        fnm-bus spool list
+    The owner of the spool may put a link in the place of any of its files, and root
+    would follow it.
 
-        fnm-bus spool list --waiting --json
+    Raises:
+        ConfigError: the configuration is wrong.
+        SpoolError: the spool is not set up, or root's rights cannot be given up.
     """
+    # Before root's rights are given up: the owner may not be able to read this program.
     from fnm_bus import wiring
     from fnm_bus.spool import Spool
 
     known = settings(file)
-    quarantine = wiring.quarantine(known)
-    kept = [{"name": it, **quarantine.show(it)} for it in quarantine.list()]
-    depths = {
-        str(root): Spool(root).size()
-        for root in (known.spool.directory, known.spool.fallback)
-        if root.exists()
+    spool = Spool(known.spool.directory)
+    spool.become_owner()
+    return known, spool, wiring.quarantine(known)
+
+
+@app.command()
+def status(
+    *,
+    file: ConfigFile = None,
+    entries: Annotated[
+        bool, typer.Option("--entries", help="List the names of the entries, too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print how many notifications wait, and how many are in the quarantine.
+
+    Examples:
+        fnm-bus spool status
+
+        fnm-bus spool status --entries --json
+    """
+    from fnm_bus.spool import Spool
+
+    known, spool, quarantine = open_spool(file)
+    spools = {
+        str(it.root): {**it.size()._asdict(), "refuses": str(it.refusal())}
+        for it in (spool, Spool(known.spool.fallback))
+        if _is_there(it.root)
     }
-    names = Spool(known.spool.directory).scan() if waiting else []
+    names = spool.scan() if entries else []
     if json:
         dump(
             {
-                "waiting": {root: depth._asdict() for root, depth in depths.items()},
-                **({"entries": names} if waiting else {}),
-                "quarantine": kept,
+                "spools": spools,
+                "quarantine": quarantine.count(),
+                **({"entries": names} if entries else {}),
             }
         )
         return
-    for root, depth in depths.items():
-        since = (
-            f", the oldest of {depth.oldest:%Y-%m-%d %H:%M:%S} UTC"
-            if depth.oldest
-            else ""
+    for root, usage in spools.items():
+        since = usage["oldest"]
+        oldest = f", the oldest of {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
+        refuses = usage["refuses"]
+        refusal = f", refuses {refuses}" if refuses else ""
+        typer.echo(
+            plain(f"{root}: {usage['files']} waiting, {usage['bytes']} bytes")
+            + f"{oldest}{refusal}"
         )
-        say(f"{root}: {depth.files} waiting, {depth.bytes} bytes{since}")
+    typer.echo(f"quarantine: {quarantine.count()}")
     for name in names:
-        typer.echo(f"{name}  waiting")
-    say(f"quarantine: {len(kept)}")
-    for facts in kept:
-        typer.echo(f"{facts['name']}  {facts.get('at')}  {facts.get('reason')}")
+        typer.echo(name)
+
+
+def _is_there(root: Path) -> bool:
+    """Return whether there is a spool.
+
+    Raises:
+        SpoolError: this user may not see that.
+    """
+    try:
+        return root.exists()
+    except OSError as exc:
+        raise SpoolError(f"{root}: {exc.strerror}") from exc
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As `spool list` prints it.")],
+    name: Annotated[str, typer.Argument(help="As `spool status --entries` prints it.")],
     *,
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Print the document of an entry, as FastNetMon wrote it; the rest on stderr.
+    """Print the document of a waiting entry, as FastNetMon wrote it.
 
     Example:
         fnm-bus spool show NAME > document.json
     """
-    from fnm_bus import wiring
-    from fnm_bus.spool import Spool
+    from fnm_bus.order import is_name
 
-    known = settings(file)
-    quarantine = wiring.quarantine(known)
+    _known, spool, _quarantine = open_spool(file)
     try:
-        letter = quarantine.read(name)
-        entry, facts = letter.entry, quarantine.show(name)
+        # Another name may lead out of the directory.
+        entry = spool.read(name) if is_name(name) else None
     except FileNotFoundError:
-        try:
-            entry, facts = Spool(known.spool.directory).read(name), {}
-        except FileNotFoundError:
-            complain(f"{name}: neither in the quarantine nor in the spool")
-            end(MISSING)
+        entry = None
+    if entry is None:
+        complain(f"{name}: is not in the spool; the quarantine has its own `show`")
+        end(MISSING)
+    print_document(entry, {}, json=json)
+
+
+def print_document(entry: "Entry", facts: dict[str, object], *, json: bool) -> None:
+    """Print an entry's document on stdout, and *facts* about the entry on stderr.
+
+    A terminal gets no character that steers it; a file or a pipe gets the bytes.
+    """
     facts = {**facts, "arguments": entry.arguments, "stored_at": entry.stored_at}
+    text = entry.document.decode("utf-8", "backslashreplace")
     if json:
-        dump({**facts, "document": entry.document.decode("utf-8", "backslashreplace")})
+        dump({**facts, "document": text})
         return
     for key, value in facts.items():
         say(f"{key}: {value}")
-    sys.stdout.buffer.write(entry.document)
-
-
-@app.command()
-def release(
-    name: Annotated[
-        list[str] | None, typer.Argument(help="As `spool list` prints it.")
-    ] = None,
-    *,
-    file: ConfigFile = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Release everything.")
-    ] = False,
-) -> None:
-    """Put documents back into the spool, to be tried again with their old event_id.
-
-    Examples:
-        fnm-bus spool release NAME
-
-        fnm-bus spool release --all
-    """
-    from fnm_bus import wiring
-    from fnm_bus.spool import Spool
-
-    known = settings(file)
-    quarantine, spool = wiring.quarantine(known), Spool(known.spool.directory)
-    names = list(quarantine.list()) if everything else list(name or ())
-    if not names and not everything:
-        raise typer.BadParameter("name an entry, or say --all")
-    failed = 0
-    for one in names:
-        try:
-            quarantine.release(one, spool)
-        except (FileNotFoundError, FnmBusError) as exc:
-            complain(f"{one}: {exc}")
-            failed += 1
-    say(f"fnm-bus: {len(names) - failed} released")
-    end(MISSING if failed else 0)
+    if sys.stdout.isatty():
+        typer.echo("\n".join(map(plain, text.split("\n"))))
+    else:
+        sys.stdout.buffer.write(entry.document)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from fnm_bus import entry
 from fnm_bus.errors import ConfigError, SpoolError
 
 NAME: Final = "made-by-fnm-bus-demo.json"
@@ -30,9 +31,9 @@ def write(spool: Path, bootstrap: str) -> None:
 def read(spool: Path) -> str | None:
     """Return the broker of the demo that made *spool*; None when no demo made it."""
     try:
-        with (spool / NAME).open("rb") as file:
-            value = json.loads(file.read(_LARGEST + 1)[:_LARGEST])
-    except (OSError, ValueError):
+        data, _ = entry.read_file(str(spool / NAME), _LARGEST)
+        value = json.loads(data)
+    except (OSError, SpoolError, ValueError):
         return None
     bootstrap = value.get("bootstrap") if isinstance(value, dict) else None
     return bootstrap if isinstance(bootstrap, str) and bootstrap else None

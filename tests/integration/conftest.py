@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 from services.bgp_lab import BgpLab, CutKafka
@@ -79,24 +79,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    """A spool of user 1234 and group 2345, that every user can reach."""
-    directory = Path(tmp_path_factory.mktemp("shared"))
-    installed = Installed(directory)
-    opened = []
-    for path in (directory, *directory.parents):
-        mode = path.stat().st_mode
-        if not mode & 0o001:
-            opened.append((path, mode))
-            path.chmod(mode | 0o011)
-    for spool in (installed.spool, installed.fallback):
-        spool.make(1234, 2345)
-    python = "/usr/bin/python3"
-    text = installed.path.read_text().split("\n", 1)[1]
-    installed.path.write_text(f"#!{python} -IS\n{text}")
-    yield installed
-    for path, mode in opened:
-        path.chmod(mode)
+def shared() -> Iterator[Installed]:
+    """A spool of user 1234 and group 2345, that every user can reach.
+
+    Not below pytest's own directory: each run of pytest that starts closes that to
+    other users, whatever another run does there.
+    """
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        installed = Installed(Path(directory))
+        for spool in (installed.spool, installed.fallback):
+            spool.make(1234, 2345)
+        installed.use("/usr/bin/python3")
+        yield installed
 
 
 @pytest.fixture(scope="session")

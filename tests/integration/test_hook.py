@@ -1,8 +1,10 @@
 """The installed hook, as FastNetMon starts it: a process of its own."""
 
+import contextlib
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import socket
@@ -89,7 +91,7 @@ def test_nothing_beside_the_hook_is_imported(
     installed: Installed, tmp_path: Path
 ) -> None:
     """Not from the directory of the hook, nor from that in which it is started."""
-    for module in ("posix", "sys", "os", "fcntl", "syslog", "time"):
+    for module in ("posix", "sys", "os", "fcntl", "select", "time"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit(99)\n")
     assert installed(SAMPLE, cwd=tmp_path).returncode == 0
     python = Path(sys.executable).resolve()
@@ -325,6 +327,47 @@ def test_syslog_is_told_as_well(installed: Installed, kind: str) -> None:
     assert done.stderr.decode().strip() in line
 
 
+@needs_root
+@pytest.mark.parametrize("kind", ["python", "shell"])
+def test_a_syslog_that_nobody_reads_does_not_keep_the_hook(
+    installed: Installed, kind: str
+) -> None:
+    if kind == "shell":
+        roots = (installed.spool.root, installed.fallback.root)
+        install.install(installed.path, *roots, install.SHELL)
+    installed.spool.refuse(Refusal.ALL)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(installed.directory / "log"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
+            full.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                while full.sendto(b"x", str(installed.directory / "log")):
+                    continue
+        call = ["unshare", "--mount", "sh", "-c", _OWN_LOG, "sh"]
+        call += [str(installed.directory), str(installed.path)]
+        done = subprocess.run(call, check=False, capture_output=True, timeout=30)
+    assert done.returncode == 75
+    assert b"kept in the fallback spool" in done.stderr
+
+
+def test_a_stderr_that_nobody_reads_does_not_keep_the_hook(
+    installed: Installed,
+) -> None:
+    installed.spool.refuse(Refusal.ALL)
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4_096):
+            continue
+    os.set_blocking(writing, True)
+    try:
+        done = installed(SAMPLE, stderr=writing, timeout=30)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 75
+    assert len(installed.entries(installed.fallback)) == 1
+
+
 def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(
     installed: Installed,
 ) -> None:
@@ -340,3 +383,46 @@ def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(
     kept = len(installed.entries(installed.fallback))
     # Those that look at the same moment see the same room.
     assert (lost + kept, 5 <= kept < 5 + 8) == (40, True)
+
+
+STARTED = {0, 75}
+"""Statuses of a hook that has run."""
+
+
+def documented_statuses() -> set[int]:
+    text = (Path(__file__).parents[2] / "docs/fastnetmon.md").read_text()
+    table = text.partition("## What an exit status means")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
+    return {int(status) for cell in cells for status in cell.split(",")}
+
+
+@pytest.mark.parametrize("mebibytes", [1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 16, 24])
+def test_a_python_that_cannot_start_ends_with_a_documented_status(
+    installed: Installed, mebibytes: int
+) -> None:
+    installed.use("/usr/bin/python3")
+    limit = f'ulimit -v {mebibytes * 1024}; "$0"; exit $?'
+    done = subprocess.run(
+        ["sh", "-c", limit, installed.path],
+        input=SAMPLE,
+        capture_output=True,
+        check=False,
+        env={},
+        timeout=60,
+    )
+    assert done.returncode in documented_statuses()
+    assert (done.returncode == 0) == (len(installed.entries()) == 1)
+
+
+@pytest.mark.parametrize(("how", "status"), [("missing", 127), ("mode", 126)])
+def test_a_hook_that_cannot_be_executed_ends_with_a_documented_status(
+    installed: Installed, how: str, status: int
+) -> None:
+    if how == "missing":
+        installed.use("/nowhere/python3")
+    else:
+        installed.path.chmod(0o644)
+    argv = ["sh", "-c", '"$0"', installed.path]
+    done = subprocess.run(argv, input=SAMPLE, capture_output=True, check=False)
+    assert done.returncode == status
+    assert status in documented_statuses() - STARTED

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,63 @@ def test_where_no_relay_runs_the_hook_starts_the_drain_and_hands_the_lock_over(
     assert facts["lock"] == [lock.st_dev, lock.st_ino]
     assert facts["in"] == ""
     assert len(installed.entries()) == 1
+
+
+def test_a_drain_inherits_the_lock_and_nothing_else(installed: Installed) -> None:
+    """FastNetMon may be root, and the drain is another user's process."""
+    told = drains(installed)
+    secret = os.memfd_create("secret", 0)
+    try:
+        done = installed(
+            SAMPLE, env={"SECRET": "x", "FNM_BUS_SENSOR": "x"}, pass_fds=(secret,)
+        )
+    finally:
+        os.close(secret)
+    assert done.returncode == 0
+    facts = json.loads(told.read_text())
+    environment = {"FNM_BUS_LOCK_FD", "FNM_BUS_SPOOL__DIRECTORY", "PATH"}
+    environment |= {"FNM_BUS_SPOOL__FALLBACK"}
+    assert set(facts["environment"]) - {"LC_CTYPE"} == environment
+    assert facts["descriptors"][:3] == [0, 1, 2]
+    assert len(facts["descriptors"]) == 4
+    assert facts["session"]
+
+
+def test_a_drain_is_told_the_hook_s_spools(installed: Installed) -> None:
+    told = drains(installed)
+    assert installed(SAMPLE).returncode == 0
+    spools = [str(installed.spool.root), str(installed.fallback.root)]
+    assert json.loads(told.read_text())["spools"] == spools
+
+
+def test_a_failed_drain_is_reported_without_what_steers_a_terminal(
+    installed: Installed,
+) -> None:
+    prints = "import sys; sys.exit('no broker \\x1b[2J\\nanswers')"
+    installed.install((sys.executable, "-IS", "-c", prints))
+    done = installed(SAMPLE)
+    assert done.returncode == 0
+    line = b"fnm-bus hook: cannot drain the spool: status 1: no broker \\x1b[2J answers"
+    assert done.stderr == line + b"\n"
+
+
+def test_a_drain_that_its_owner_stopped_does_not_stop_the_call(
+    installed: Installed,
+) -> None:
+    pid = installed.directory / "pid"
+    stops = (
+        "import os, signal, sys; print(os.getpid(), file=open(sys.argv[1], 'w'));"
+        " os.kill(os.getpid(), signal.SIGSTOP)"
+    )
+    installed.install((sys.executable, "-IS", "-c", stops, str(pid)))
+    text = installed.path.read_text()
+    installed.path.write_text(text.replace("DRAIN_WITHIN = 60", "DRAIN_WITHIN = 2"))
+    try:
+        done = installed(SAMPLE)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert done.returncode == 0
+    assert b"has not ended within 2 s" in done.stderr
 
 
 @pytest.mark.parametrize("status", [75, 78])

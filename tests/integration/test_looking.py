@@ -35,8 +35,10 @@ LOOKING = {
     "fnm-bus schemas check": ["schemas", "check"],
     "fnm-bus schemas list": ["schemas", "list"],
     "fnm-bus schemas show": ["schemas", "show", "HostEvent"],
-    "fnm-bus spool list": ["spool", "list", "--waiting"],
-    "fnm-bus spool show": ["spool", "show", "NAME"],
+    "fnm-bus spool status": ["spool", "status", "--entries"],
+    "fnm-bus spool show": ["spool", "show", "WAITING"],
+    "fnm-bus quarantine list": ["quarantine", "list"],
+    "fnm-bus quarantine show": ["quarantine", "show", "NAME"],
     "fnm-bus config show": ["config", "show"],
     "fnm-bus check": ["check"],
     "fnm-bus-consumer mitigations list": ["mitigations", "list", "--all"],
@@ -77,7 +79,8 @@ ACTING = {
     "fnm-bus relay",
     "fnm-bus schemas register",
     "fnm-bus simulate",
-    "fnm-bus spool release",
+    "fnm-bus quarantine delete",
+    "fnm-bus quarantine release",
     "fnm-bus topics create",
     "fnm-bus-consumer exabgp",
     "fnm-bus-consumer jsonlines",
@@ -201,7 +204,9 @@ def test_a_looking_command_changes_nothing(
     looked_at: tuple[Plant, str], name: str, arguments: list[str]
 ) -> None:
     plant, entry = looked_at
-    words = [entry if word == "NAME" else word for word in arguments]
+    [waiting] = plant.spool.scan()
+    names = {"NAME": entry, "WAITING": waiting}
+    words = [names.get(word, word) for word in arguments]
     kafka, files = kafka_state(plant.bootstrap), file_state(plant.root)
     done = run(plant, name.split(maxsplit=1)[0], *words)
     assert b"Traceback" not in done.stderr

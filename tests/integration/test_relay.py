@@ -175,7 +175,7 @@ def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(plant: Plant) 
     assert ended.returncode == 65, ended.stderr.decode()
     assert b"/ip" in ended.stderr
     assert plant.empty()
-    kept = plant.run("spool", "list", "--json")
+    kept = plant.run("quarantine", "list", "--json")
     assert b"/ip" in kept.stdout
     (letter,) = plant.events("deadletter", 1)
     assert letter.head == b'{"action": "ban", "ip": 7}'

@@ -11,6 +11,14 @@ from fnm_bus.spool import Entry, Spool
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
 STATUS = b'{"action":"attack_status","alert_scope":"host","ip":"192.0.2.1"}\n'
 NOBODY = 65_534
+CALL: dict[str, object] = {
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.PIPE,
+    "timeout": 60,
+    "env": {},
+    "cwd": "/",
+}
+"""How a hook is called unless a test wants something else."""
 
 
 class Installed:
@@ -31,16 +39,19 @@ class Installed:
             self.path, self.spool.root, self.fallback.root, python, drain
         )
 
+    def use(self, python: str) -> None:
+        """Let another Python run it."""
+        text = self.path.read_text().split("\n", 1)[1]
+        self.path.write_text(f"#!{python} -IS\n{text}")
+
     def __call__(
         self, document: bytes = SAMPLE, *arguments: str, **options: object
     ) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
             [self.path, *arguments],
             input=document,
-            capture_output=True,
             check=False,
-            timeout=60,
-            **{"env": {}, "cwd": "/", **options},  # type: ignore[call-overload]
+            **{**CALL, **options},  # type: ignore[call-overload]
         )
 
     def entries(self, spool: Spool | None = None) -> list[Entry]:
@@ -61,6 +72,16 @@ json.dump(
         "lock": [facts.st_dev, facts.st_ino],
         "in": sys.stdin.read(),
         "argv": sys.argv[2:],
+        "environment": sorted(os.environ),
+        "spools": [
+            os.environ.get(f"FNM_BUS_SPOOL__{key}") for key in ("DIRECTORY", "FALLBACK")
+        ],
+        "descriptors": sorted(
+            int(it)
+            for it in os.listdir("/proc/self/fd")
+            if os.path.exists(f"/proc/self/fd/{it}")
+        ),
+        "session": os.getsid(0) == os.getpid(),
     },
     open(sys.argv[1] + ".new", "w"),
 )

@@ -2,14 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from fnm_bus import __version__, hook
+from fnm_bus import __version__, hook, install
 from fnm_bus.config import MASK
 from fnm_bus.spool import Spool
 
@@ -18,6 +20,17 @@ INVALID = b'{"action":"ban","ip":7}'
 
 Ended = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that every user can enter, as /var/spool.
+
+    Each run of pytest closes its own one to other users, and those of other runs.
+    """
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -64,7 +77,8 @@ def test_the_version_is_data(run: Run) -> None:
         ("simulate", "--hosts", "0"),
         ("parse", "--file", "/nonexistent"),
         ("schemas", "show", "Nonsense"),
-        ("spool", "release"),
+        ("quarantine", "release"),
+        ("quarantine", "delete"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_no_traceback(
@@ -95,6 +109,44 @@ def test_settings_are_shown_with_their_source_and_without_secrets(run: Run) -> N
     assert rows["kafka.sasl.password"]["value"] == MASK
     assert rows["log.level"]["source"] == "default"
     assert b"hunter2" not in ended.stdout + run("config", "show").stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "mode", "reported"),
+    [
+        ("fnm-bus.toml", 0o644, True),
+        ("fnm-bus.toml", 0o600, False),
+        ("password", 0o604, True),
+        ("password", 0o640, False),
+    ],
+)
+def test_check_reports_a_secret_that_other_users_can_read(
+    run: Run, tmp_path: Path, file: str, mode: int, *, reported: bool
+) -> None:
+    for name in ("fnm-bus.toml", "password"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / file).chmod(mode)
+    password = {"FNM_BUS_KAFKA_FILES__SASL_PASSWORD": str(tmp_path / "password")}
+    findings = json.loads(run("check", "--json", **password).stdout)
+    faults = [it for it in findings if "can read it" in it["what"]]
+    assert [str(tmp_path / file) in it["what"] for it in faults] == [True] * reported
+    assert all(str(it).count("hunter2") == 0 for it in findings)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_check_reports_a_secret_that_the_spool_s_group_can_read(
+    run: Run, spool: Spool, tmp_path: Path
+) -> None:
+    """FastNetMon's user is in that group."""
+    spool.make(1234, 2345)
+    config = tmp_path / "fnm-bus.toml"
+    os.chown(config, 0, 2345)
+    config.chmod(0o640)
+    findings = json.loads(run("check", "--json").stdout)
+    [fault] = [it for it in findings if "can read it" in it["what"]]
+    assert "the spool's group" in fault["what"]
+    assert "kafka.sasl.password" in fault["what"]
 
 
 def test_parse_prints_the_record_as_json(run: Run) -> None:
@@ -154,9 +206,9 @@ def test_notify_keeps_an_invalid_document_in_the_quarantine_and_ends_with_65(
     assert ended.returncode == 65
     assert b"/ip: wanted" in ended.stderr
     assert spool.scan() == []
-    (kept,) = json.loads(run("spool", "list", "--json").stdout)["quarantine"]
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     assert kept["field"] == "/ip"
-    shown = run("spool", "show", kept["name"])
+    shown = run("quarantine", "show", kept["name"])
     assert shown.stdout == INVALID
 
 
@@ -200,22 +252,108 @@ def test_parse_of_a_text_mode_unban_does_not_wait_for_a_document(run: Run) -> No
     assert json.loads(ended.stdout)["value"]["action"] == "unban"
 
 
+def test_a_second_relay_names_the_setting_of_its_port(run: Run, spool: Spool) -> None:
+    del spool  # it is there
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = str(first.getsockname()[1])
+        ended = run("relay", FNM_BUS_RELAY__METRICS_PORT=port)
+    assert ended.returncode == 78
+    assert f"cannot listen on 127.0.0.1:{port}".encode() in ended.stderr
+    assert b"set [relay] metrics_port or FNM_BUS_RELAY__METRICS_PORT" in ended.stderr
+
+
 def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> None:
     run("notify", "--deadline", "0.2", stdin=INVALID)
-    (kept,) = json.loads(run("spool", "list", "--json").stdout)["quarantine"]
-    ended = run("spool", "release", "--all")
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    ended = run("quarantine", "release", "--all")
     assert ended.returncode == 0
     assert spool.scan() == [kept["name"]]
 
 
-@pytest.mark.parametrize("command", ["show", "release"])
+def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    ended = run("quarantine", "delete", kept["name"])
+    assert (ended.returncode, ended.stderr) == (0, b"fnm-bus: 1 deleted\n")
+    assert list(spool.root.rglob(f"*{kept['name']}*")) == []
+
+
+def test_the_status_of_the_spool_names_what_waits(run: Run, spool: Spool) -> None:
+    name = Path(hook.keep(str(spool.root), "/nowhere", ["ban"], BAN)[0]).name
+    status = json.loads(run("spool", "status", "--entries", "--json").stdout)
+    assert status["entries"] == [name]
+    assert status["spools"][str(spool.root)]["files"] == 1
+    assert status["quarantine"] == 0
+    assert f"{spool.root}: 1 waiting" in run("spool", "status").stdout.decode()
+    assert run("spool", "show", name).stdout == BAN
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", ""])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("quarantine", "show"),
+        ("quarantine", "release"),
+        ("quarantine", "delete"),
+        ("spool", "show"),
+    ],
+)
 def test_an_entry_that_is_not_there_is_told_with_1(
-    run: Run, spool: Spool, command: str
+    run: Run, spool: Spool, command: tuple[str, str], name: str
 ) -> None:
     del spool  # it is there, and empty
-    ended = run("spool", command, "../../etc/passwd")
+    ended = run(*command, name)
     assert ended.returncode == 1
     assert b"Traceback" not in ended.stderr
+
+
+def test_one_reason_that_is_a_pipe_does_not_stop_the_list(
+    run: Run, spool: Spool
+) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    reason = spool.root / "quarantine" / f"{kept['name']}.json"
+    reason.unlink()
+    os.mkfifo(reason)
+    ended = run("quarantine", "list", "--json")
+    (shown,) = json.loads(ended.stdout)
+    assert (ended.returncode, shown["name"]) == (0, kept["name"])
+    assert "no regular file" in shown["reason"]
+
+
+def test_a_lock_that_is_a_pipe_does_not_keep_notify_waiting(
+    run: Run, spool: Spool
+) -> None:
+    (spool.root / "lock").unlink()
+    os.mkfifo(spool.root / "lock")
+    ended = run("notify", stdin=BAN)
+    assert ended.returncode == 0
+    assert len(spool.scan()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+@pytest.mark.parametrize("command", ["release", "delete"])
+def test_root_moves_and_deletes_nothing_that_the_spool_s_owner_could_not(
+    run: Run, spool: Spool, tmp_path: Path, command: str
+) -> None:
+    """A link of the owner's leads to a directory in which he may do nothing."""
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    spool.make(1234, 2345)
+    name, entries = kept["name"], spool.root / "incoming/new"
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o755)
+    if command == "release":
+        (entries / name[-1]).rmdir()
+        (entries / name[-1]).symlink_to(precious)
+    else:
+        (spool.root / "quarantine").rename(precious / "quarantine")
+        (spool.root / "quarantine").symlink_to(precious / "quarantine")
+        os.chown(precious / "quarantine", 0, 0)
+    before = sorted(precious.rglob("*"))
+    ended = run("quarantine", command, name)
+    assert b"Permission denied" in ended.stderr
+    assert sorted(precious.rglob("*")) == before
 
 
 def test_a_registry_that_is_not_configured_ends_with_78(run: Run) -> None:
@@ -240,6 +378,23 @@ def test_an_installed_hook_can_be_called_and_checked(
     stored = "a notification was stored, and removed"
     assert any(it["ok"] and it["what"] == stored for it in findings)
     assert spool.scan() == []
+
+
+def test_a_call_drains_the_spool_of_its_hook_with_the_hook_s_configuration(
+    run: Run, tmp_path: Path
+) -> None:
+    """Not the spool that the configuration names, which may be another hook's."""
+    path, root = tmp_path / "hook", tmp_path / "another"
+    assert run("hook", "install", str(path), "--spool", str(root)).returncode == 0
+    ended = subprocess.run(
+        [path], input=INVALID, env={}, capture_output=True, check=False, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    [reason] = (root / "quarantine").glob("*.json")
+    assert json.loads(reason.read_text())["field"] == "/ip"
+    assert not (tmp_path / "spool").exists()
+    _python, values = install.read_settings(path.read_text())
+    assert str(tmp_path / "fnm-bus.toml") in values["DRAIN"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
@@ -283,3 +438,19 @@ def test_a_reader_that_goes_away_is_no_error_to_complain_of(
         os.close(writing)
     assert ended.returncode != 0
     assert ended.stderr == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_root_releases_with_the_rights_of_the_spool_s_owner(
+    run: Run, spool: Spool, tmp_path: Path
+) -> None:
+    run("notify", "--deadline", "0.2", stdin=INVALID)
+    spool.make(1234, 2345)
+    [kept] = [it for it in (spool.root / "quarantine").iterdir() if it.is_file()][:1]
+    for path in (spool.root / "quarantine").rglob("*"):
+        os.chown(path, 1234, 2345)
+    ended = run("quarantine", "release", "--all")
+    assert ended.returncode == 0, ended.stderr
+    [name] = spool.scan()
+    assert kept.name.startswith(name)
+    assert tmp_path in spool.path(name).parents

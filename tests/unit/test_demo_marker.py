@@ -1,5 +1,6 @@
 """The marker tells a demo's spool from every other spool."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def test_what_is_not_a_marker_marks_nothing(tmp_path: Path, text: str) -> None:
     assert marker.read(tmp_path) is None
     with pytest.raises(ConfigError, match="not made by a demo"):
         marker.require_broker(tmp_path, BROKER)
+
+
+def test_a_pipe_in_the_marker_s_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / marker.NAME)
+    assert marker.read(tmp_path) is None
 
 
 def test_a_spool_without_a_marker_is_refused(tmp_path: Path) -> None:

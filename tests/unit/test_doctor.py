@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import doctor, schema
+from fnm_bus import doctor, hook, schema, tree
 from fnm_bus.doctor import Finding
 from fnm_bus.pins import Pins
 from fnm_bus.route import Topics
@@ -44,6 +44,40 @@ def test_a_missing_spool_is_told_with_its_remedy(settings: Settings) -> None:
 def test_a_spool_as_it_should_be_passes(settings: Settings, spool: Spool) -> None:
     del spool  # it is there
     assert all(it.ok for it in doctor._spool(settings))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
+def test_entries_that_the_relay_may_not_read_are_named(
+    settings: Settings, spool: Spool
+) -> None:
+    spool.make(1234, 2345)
+    names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(2)]
+    for name, mode in zip(names, (0o640, 0o600), strict=True):
+        hook.store(str(spool.root), name, hook.pack((), b"{}"))
+        spool.path(name).chmod(mode)
+    [fault] = [it for it in doctor._spool(settings) if not it.ok]
+    assert "1 entries" in fault.what
+    assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.what
+    assert "chmod 640" in fault.remedy
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "mode", "readable"),
+    [
+        (0, 0, 0o600, False),
+        (7, 0, 0o600, True),
+        (7, 8, 0o040, False),
+        (0, 8, 0o640, True),
+        (0, 9, 0o640, False),
+        (0, 9, 0o644, True),
+        (0, 8, 0o604, False),
+    ],
+)
+def test_rights_are_counted_as_the_kernel_counts_them(
+    user: int, group: int, mode: int, *, readable: bool
+) -> None:
+    facts = os.stat_result((mode, 0, 0, 1, user, group, 0, 0, 0, 0))
+    assert tree._may_read(facts, 7, {8}) is readable
 
 
 def test_a_spool_with_wrong_rights_fails(settings: Settings, spool: Spool) -> None:

@@ -1,5 +1,6 @@
 """The drain on a real spool, with a publisher in memory."""
 
+import hashlib
 import json
 import os
 from itertools import count
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fnm_bus import drain as drain_module
-from fnm_bus import hook
+from fnm_bus import entry, hook
 from fnm_bus.codec import Codec
 from fnm_bus.drain import Drain, Flight
 from fnm_bus.errors import (
@@ -389,6 +390,36 @@ def test_the_document_of_a_check_is_removed_and_not_published(house: House) -> N
     assert house.publisher.records == []
     assert house.spools[0].scan() == []
     assert house.figure("checks_total") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ban", hook.CHECK_ARGUMENT),
+        (hook.CHECK_ARGUMENT, "incoming", "1000", "ban"),
+        (hook.CHECK_ARGUMENT, hook.CHECK_ARGUMENT),
+    ],
+)
+def test_the_mark_of_a_check_beside_other_arguments_removes_no_document(
+    house: House, arguments: tuple[str, ...]
+) -> None:
+    """An address or a name in FastNetMon's arguments is another's to choose."""
+    house.call(document("192.0.2.1"), arguments)
+    turn(house.drain())
+    assert house.figure("checks_total") == 0
+    assert house.events(TOPICS.host) or house.quarantine.list()
+
+
+def test_a_dead_letter_has_the_digest_of_a_document_that_is_too_large_to_be_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "_READ", 100_000)
+    body = b"[" * 200_000
+    house.call(body)
+    turn(house.drain())
+    (letter,) = house.events(TOPICS.deadletter)
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    assert (letter.size, letter.digest) == (len(body), digest)
 
 
 def test_drift_is_counted_and_costs_no_ban(house: House) -> None:

@@ -293,6 +293,35 @@ def test_the_fallback_spool_is_bounded(
     assert len(entries(fallback)) == 1
 
 
+@pytest.mark.parametrize("link", ["incoming/new/3", "incoming/new", "incoming"])
+def test_nothing_is_counted_behind_a_link(
+    tmp_path: Path, fallback: Path, link: str
+) -> None:
+    """Counting may take for ever where the spool's owner lets it lead."""
+    away = tmp_path / "away"
+    (fallback / link).rename(away)
+    (fallback / link).symlink_to(away)
+    with pytest.raises(NotADirectoryError):
+        hook.check_fallback(str(fallback))
+
+
+def test_counting_ends_at_the_limit(
+    fallback: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        (fallback / f"incoming/new/0/{number}").touch()
+    monkeypatch.setattr(hook, "FALLBACK_FILES", 2)
+    with pytest.raises(OSError, match="full, 2 files or more"):
+        hook.check_fallback(str(fallback))
+
+
+def test_room_is_not_asked_for_behind_a_link(root: Path, tmp_path: Path) -> None:
+    (root / "incoming/tmp").rename(tmp_path / "away")
+    (root / "incoming/tmp").symlink_to(tmp_path / "away")
+    with pytest.raises(NotADirectoryError, match=f"{root}/incoming/tmp"):
+        hook.check_room(str(root), b"document")
+
+
 def test_a_document_beyond_all_bounds_is_read_to_the_end_and_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,13 @@ def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
     assert held is not None
     with held:
         assert spool.locked()
+
+
+@pytest.mark.parametrize("ask", [Spool.lock, Spool.locked])
+def test_a_pipe_in_the_lock_s_place_is_not_waited_for(
+    spool: Spool, ask: Callable[[Spool], object]
+) -> None:
+    (spool.root / "lock").unlink()
+    os.mkfifo(spool.root / "lock")
+    with pytest.raises(SpoolError, match="not a regular file"):
+        ask(spool)

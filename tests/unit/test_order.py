@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fnm_bus import order
 from fnm_bus.errors import SpoolError
 from fnm_bus.order import PID_BITS, Epochs, is_name, sequence
 
@@ -123,6 +125,60 @@ def test_no_sequence_is_outside_of_what_an_event_can_have(
     for boot, ticks, pid, seconds in calls:
         (it,) = sensor.see(name(boot, ticks, pid), seconds=seconds)
         assert 0 <= it <= LARGEST
+
+
+def test_names_of_boots_made_by_hand_leave_room_for_all_that_follows(
+    sensor: Sensor,
+) -> None:
+    made = [name("e" * 31 + f"{it}", 99_999_999_999) for it in range(8)]
+    sensor.see(*made, seconds=1_795_000_000)
+    first, second = sensor.see(name(NOW, 10), name(NOW, 11), seconds=1_795_000_000)
+    assert first < second < (1 << 53) - (1 << 51)
+
+
+def test_names_of_many_boots_take_time_in_proportion(sensor: Sensor) -> None:
+    """Else names made by hand keep the relay busy until its watchdog ends it."""
+
+    def seconds(count: int, digit: str) -> float:
+        names = [name(f"{digit * 24}{it:08x}", 5) for it in range(count)]
+        before = process_time()
+        sensor.see(*names)
+        return process_time() - before
+
+    sensor.see(name(NOW, 5))
+    few = min(seconds(2_000, digit) for digit in "123")
+    assert seconds(16_000, "4") < 4 * 8 * few
+
+
+def test_no_more_than_so_many_boots_are_kept_in_the_file(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else names of boots that never were fill the disk."""
+    monkeypatch.setattr(order, "_BOOTS", 4)
+    (now,) = sensor.see(name(NOW, 5))
+    names = [name(digit * 32, 5) for digit in "123456789"]
+    before = [sensor.see(it)[0] for it in names]
+    assert sensor.see(*names) == before
+    boots = json.loads(sensor.path.read_bytes())["boots"]
+    assert len(boots) == 4
+    sensor.boot(NOW)
+    assert sensor.see(name(NOW, 5)) == [now]
+
+
+def test_a_name_made_by_hand_is_remembered_once(sensor: Sensor) -> None:
+    """Each change of what is remembered is synced to disk."""
+    sensor.see(name(OLD, 5))
+    sensor.see(name(OLD, 99_999_999_999))
+    written = sensor.path.stat().st_mtime_ns
+    sensor.see(name(OLD, 99_999_999_999))
+    assert sensor.path.stat().st_mtime_ns == written
+
+
+def test_a_sequence_is_the_same_after_the_boot_is_over(sensor: Sensor) -> None:
+    sensor.see(name(OLD, 5), seconds=1.2e12)  # pushes what follows above the ceiling
+    (before,) = sensor.see(name(NOW, 9_000_000))
+    sensor.boot(NEXT)
+    assert sensor.see(name(NOW, 9_000_000)) == [before]
 
 
 def test_the_next_boot_is_above_though_its_ticks_are_small(sensor: Sensor) -> None:

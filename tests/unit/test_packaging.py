@@ -15,7 +15,7 @@ from services.process import being
 from typer.testing import CliRunner
 
 from consumers.__main__ import app as consumer_app
-from consumers.settings import AllSettings, ConsumerTables, EnforcerSettings
+from consumers.settings import AllSettings, EnforcerSettings
 from fnm_bus import config, install, location, tree, wiring
 from fnm_bus.cli import app as bus_app
 from fnm_bus.limits import Refusal
@@ -178,6 +178,37 @@ def test_a_service_starts_a_command_that_there_is(path: Path) -> None:
     assert arguments[0] in done.output
 
 
+def test_each_service_has_a_user_of_its_own() -> None:
+    """One that is taken over can neither read the others' secrets nor stop them."""
+    lines = (PACKAGING / "sysusers.d/fnm-bus.conf").read_text().splitlines()
+    made = [line.split()[1] for line in lines if line.startswith("u ")]
+    users = {path.stem: directives(path)["User"] for path in SERVICES}
+    assert users.pop("fnm-bus-drain") == users["fnm-bus-relay"] == ["fnm-bus"]
+    assert sorted(made) == sorted(user for [user] in users.values())
+    assert all(
+        directives(path)["Group"] == directives(path)["User"] for path in SERVICES
+    )
+
+
+def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None:
+    text = (PACKAGING / "systemd/kafka-password.conf").read_text()
+    unit = tmp_path / "fnm-bus-relay.service"
+    plain = (PACKAGING / "systemd" / unit.name).read_text()
+    unit.write_text(plain.replace(f"{BIN}/fnm-bus relay", "/bin/true"))
+    drop_in = tmp_path / "fnm-bus-.service.d/kafka-password.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(text)
+    done = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit)
+    assert [it for it in done.stdout.splitlines() if "fnm-bus" in it] == []
+    values = directives(PACKAGING / "systemd/kafka-password.conf")["Environment"]
+    environment = dict(value.split("=", 1) for value in values)
+    empty = tmp_path / "fnm-bus.toml"
+    empty.touch()
+    known = config.load(empty, environment).settings
+    assert known.kafka == {"sasl.username": "%p"}
+    assert known.kafka_files == {"sasl.password": Path("%d/kafka-password")}
+
+
 def test_a_drain_ends_before_the_next_one() -> None:
     arguments = command(PACKAGING / "systemd/fnm-bus-drain.service")
     assert float(arguments[arguments.index("--deadline") + 1]) < 60
@@ -197,12 +228,11 @@ def test_no_two_services_share_a_port(tmp_path: Path) -> None:
     assert sorted(ports.values()) == list(range(9310, 9310 + len(ports)))
 
 
-def test_enforcers_write_snapshots_of_their_own_where_they_may() -> None:
-    tables = ConsumerTables()
+def test_enforcers_write_snapshots_of_their_own_where_they_may(tmp_path: Path) -> None:
     written = {}
     for path in SERVICES:
         name = path.stem.removeprefix("fnm-bus-")
-        of = getattr(tables, name, None)
+        of = getattr(settings_of(path, tmp_path / "fnm-bus.toml").consumers, name, None)
         if isinstance(of, EnforcerSettings):
             (state,) = directives(path)["StateDirectory"]
             assert of.snapshot.parent == Path("/var/lib", state)
@@ -266,7 +296,8 @@ def machine() -> Iterator[Machine]:
         Path(scratch).chmod(0o755)  # for the user of FastNetMon
         done = run("systemd-sysusers", f"--root={root}")
         assert done.returncode == 0, done.stdout
-        entry = (root / "etc/passwd").read_text().strip().split(":")
+        lines = (root / "etc/passwd").read_text().splitlines()
+        [entry] = [line.split(":") for line in lines if line.startswith("fnm-bus:")]
         made = Machine(root, int(entry[2]), int(entry[3]))
         made.boot()
         yield made
@@ -325,11 +356,13 @@ def call(path: Path, user: int, group: int) -> "subprocess.CompletedProcess[byte
 
 @needs_root
 def test_the_user_has_a_group_of_its_own_and_cannot_log_in(machine: Machine) -> None:
-    (user,) = (machine.root / "etc/passwd").read_text().splitlines()
-    (group,) = (machine.root / "etc/group").read_text().splitlines()
-    assert user.startswith("fnm-bus:")
-    assert user.endswith(":/usr/sbin/nologin")
-    assert group == f"fnm-bus:x:{machine.gid}:"
+    users = (machine.root / "etc/passwd").read_text().splitlines()
+    groups = (machine.root / "etc/group").read_text().splitlines()
+    assert all(user.endswith(":/usr/sbin/nologin") for user in users)
+    assert [user.split(":")[0] for user in users] == [
+        group.split(":")[0] for group in groups
+    ]
+    assert f"fnm-bus:x:{machine.gid}:" in groups
 
 
 @needs_root
@@ -349,7 +382,10 @@ def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -
     state = machine.at(known.registry.pins.parent)
     assert known.consumers.exabgp.snapshot.parent == known.registry.pins.parent
     assert facts(state) == {".": (0o040755, machine.uid, machine.gid)}
-    assert facts(machine.at(location.FILE.parent)) == {".": (0o040755, 0, 0)}
+    assert facts(machine.at(location.FILE.parent)) == {
+        ".": (0o040755, 0, 0),
+        "secrets": (0o040700, 0, 0),
+    }
     assert facts(machine.at(Settings().spool.fallback.parent))["."] == (0o040755, 0, 0)
 
 

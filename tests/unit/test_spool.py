@@ -1,5 +1,6 @@
 """The spool's reader side."""
 
+import hashlib
 import os
 import stat
 from contextlib import nullcontext
@@ -157,6 +158,34 @@ def test_a_giant_is_cut_but_still_too_large_for_any_parser(
     assert (entry.size > 5_000, entry.whole) == (True, True)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("length", [1_000, 1_001, 2_000, 5_000])
+def test_size_and_digest_of_a_giant_are_those_of_the_whole_document(
+    box: Box, monkeypatch: pytest.MonkeyPatch, length: int, *, packed: bool
+) -> None:
+    monkeypatch.setattr(entries, "_READ", 900)
+    monkeypatch.setattr(entries, "_CHUNK", 1_000)
+    document = os.urandom(length - 1) + b"\4"  # as an entry ends
+    if packed:
+        box.store(name(5), document)
+    else:
+        box.spool.path(name(5)).write_bytes(document)
+    whole = box.spool.read(name(5)).cut
+    assert whole is not None
+    digest = hashlib.sha256(document).hexdigest()
+    assert whole == (length, f"sha256:{digest}")
+
+
+def test_a_file_that_no_hook_can_have_written_is_not_hashed(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a sparse file of terabytes."""
+    monkeypatch.setattr(entries, "_READ", 900)
+    with box.spool.path(name(5)).open("wb") as file:
+        file.truncate(1 << 40)
+    assert box.spool.read(name(5)).cut == (1 << 40, "")
+
+
 @pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
 def test_a_file_may_bear_any_time(box: Box, seconds: int) -> None:
     box.store(name(5))
@@ -196,6 +225,17 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
     assert aside.parent == box.root / "quarantine/odd"
     assert box.spool.odd() == []
     assert secret.read_bytes() == b"secret"
+
+
+def test_a_name_with_ticks_beyond_the_uptime_is_no_entry_s(box: Box) -> None:
+    days = 2 * 86_400 * hook.TICKS_PER_SECOND
+    early = f"{hook.boot_id()}-{hook.uptime():012d}-0000007-00000000"
+    late = f"{hook.boot_id()}-{hook.uptime() + days:012d}-0000007-00000000"
+    box.store(early)
+    box.store(late)
+    assert box.spool.scan() == [early]
+    (odd,) = box.spool.odd()
+    assert odd.path.name == late
 
 
 @pytest.mark.parametrize(
@@ -340,6 +380,44 @@ def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> 
         box.spool.make(os.geteuid(), os.getegid())
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
     assert tree.faults(box.root, os.geteuid(), os.getegid())
+
+
+@pytest.mark.parametrize("exchanged", ["incoming", "incoming/new"])
+def test_set_up_changes_nothing_behind_a_link_that_appears_meanwhile(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: str
+) -> None:
+    """As the spool's owner can plant one between two system calls of root's."""
+    elsewhere, right = tmp_path / "elsewhere", os.fchmod
+    for name in ("tmp", "new/0", "0"):
+        (elsewhere / name).mkdir(parents=True)
+    place = box.root / exchanged
+    inode = place.stat().st_ino
+
+    def exchanges(fd: int, mode: int) -> None:
+        right(fd, mode)
+        if os.fstat(fd).st_ino == inode and not place.is_symlink():
+            place.rename(tmp_path / "moved")
+            place.symlink_to(elsewhere)
+
+    monkeypatch.setattr(os, "fchmod", exchanges)
+    before = {path: path.stat().st_mode for path in elsewhere.rglob("*")}
+    with pytest.raises(SpoolError):
+        box.spool.make(os.geteuid(), os.getegid())
+    assert {path: path.stat().st_mode for path in elsewhere.rglob("*")} == before
+
+
+def test_set_up_does_not_take_a_lock_that_is_another_file_as_well(
+    box: Box, tmp_path: Path
+) -> None:
+    """Its owner would become the owner of that file."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"")
+    precious.chmod(0o644)
+    (box.root / "lock").unlink()
+    (box.root / "lock").hardlink_to(precious)
+    with pytest.raises(SpoolError, match="one name; remove it"):
+        box.spool.make(os.geteuid(), os.getegid())
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o644
 
 
 def test_the_marker_tells_what_is_refused(box: Box) -> None:
