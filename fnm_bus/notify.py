@@ -44,14 +44,16 @@ def drain_within(
             return Drained.ELSEWHERE
         with lock:
             clean = _drain(drain, end)
-            if clean:
-                backoff.clear()
-            else:
-                backoff.failed()
+            with drain.disk.caught("noting how the drain ended"):
+                if clean:
+                    backoff.clear()
+                else:
+                    backoff.failed()
         if not clean:
-            return Drained.REFUSED if drain.disk_refused else Drained.LEFT
+            refused = drain.disk_refused or drain.unlisted
+            return Drained.REFUSED if refused else Drained.LEFT
         if not drain.look():
-            return Drained.CLEAN
+            return Drained.REFUSED if drain.unlisted else Drained.CLEAN
 
 
 def _drain(drain: Drain, end: float) -> bool:
@@ -59,7 +61,7 @@ def _drain(drain: Drain, end: float) -> bool:
     drain.look()
     while (left := end - monotonic()) > 0:
         if drain.idle and not drain.look():
-            return True
+            return not drain.unlisted
         if drain.stuck:
             return False
         drain.step(min(_PROMPT, left))

@@ -104,8 +104,9 @@ def set_aside(root: Path, odd: Odd) -> Path:
     Raises:
         SpoolError: it cannot be moved; directories of others cannot.
     """
-    name = f"{time.time_ns()}-{odd.path.name}"[:255]
-    target = root / "quarantine" / "odd" / name
+    # 255 bytes is the most that a file system takes; a name is cut between characters.
+    name = os.fsencode(f"{time.time_ns()}-{odd.path.name}")[:255]
+    target = root / "quarantine" / "odd" / name.decode("utf-8", "ignore")
     try:
         return odd.path.rename(target)
     except OSError as exc:

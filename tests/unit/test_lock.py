@@ -125,3 +125,17 @@ def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
     assert held is not None
     with held:
         assert spool.locked()
+
+
+def test_the_lock_of_a_spool_that_was_moved_away_is_not_at_its_path(
+    spool: Spool,
+) -> None:
+    lock = spool.lock()
+    assert lock is not None
+    path = spool.root / "lock"
+    with lock:
+        assert lock.is_at(path)
+        spool.root.rename(spool.root.with_name("away"))
+        assert not lock.is_at(path)
+        spool.make(os.geteuid(), os.getegid())
+        assert not lock.is_at(path)
