@@ -276,6 +276,11 @@ def drain_once(
     return ended, drain.refused
 
 
+def pause(settings: Settings) -> float:
+    """Return the seconds for which short drains are not tried; 0.0 for none."""
+    return Backoff(settings.spool.directory).pausing()
+
+
 def may_drain(settings: Settings) -> bool:
     """Return whether this process is the spool's owner, or root, who becomes it."""
     try:

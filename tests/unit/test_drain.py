@@ -631,8 +631,8 @@ def test_without_room_for_the_note_everything_goes_on(
 def test_an_entry_that_vanishes_before_its_time_is_read_is_no_error(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = house.call(document("192.0.2.1"))
     house.call(document("192.0.2.2"))
+    name = house.call(document("192.0.2.1"))
     listdir = os.listdir
 
     def vanish(path: str) -> list[str]:
