@@ -43,11 +43,11 @@ class Flight:
 
     Attributes:
         records: most records.
-        size: most bytes, as stored in the spool.
+        size: most bytes, as stored in the spool or as encoded, whichever is more.
     """
 
     records: int = 10_000
-    size: int = 64 * 1024 * 1024
+    size: int = 16 * 1024 * 1024
 
 
 class _Refused(NamedTuple):
@@ -297,6 +297,8 @@ class Drain:
         self._hand_over(item, record, gate)
 
     def _hand_over(self, item: Item, record: Record, gate: Gate) -> None:
+        # What librdkafka holds: names of fields may be in a record more than once.
+        item.size = max(item.size, len(record.value or b""))
         gate.left(item)
         report = partial(self._answered, item, record.topic, gate)
         try:

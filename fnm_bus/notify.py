@@ -10,6 +10,7 @@ from typing import Final
 
 from fnm_bus.backoff import Backoff
 from fnm_bus.drain import Drain
+from fnm_bus.hang_guard import HangGuard
 from fnm_bus.spool import Spool
 
 _PROMPT: Final = 0.05
@@ -35,7 +36,16 @@ def drain_within(
     finds the lock held, so its own call leaves it alone. Therefore the spool is looked
     at once more when the lock is free.
     """
-    end = monotonic() + deadline
+    guard = HangGuard()
+    try:
+        return _rounds(monotonic() + deadline, spool, backoff, drain, guard)
+    finally:
+        guard.close()
+
+
+def _rounds(
+    end: float, spool: Spool, backoff: Backoff, drain: Drain, guard: HangGuard
+) -> Drained:
     while True:
         if backoff.pausing():
             return Drained.PAUSED
@@ -43,7 +53,7 @@ def drain_within(
         if lock is None:
             return Drained.ELSEWHERE
         with lock:
-            clean = _drain(drain, end)
+            clean = _drain(drain, end, guard)
             with drain.disk.caught("noting how the drain ended"):
                 if clean:
                     backoff.clear()
@@ -56,10 +66,11 @@ def drain_within(
             return Drained.REFUSED if drain.unlisted else Drained.CLEAN
 
 
-def _drain(drain: Drain, end: float) -> bool:
+def _drain(drain: Drain, end: float, guard: HangGuard) -> bool:
     """Return whether everything that can be published is, before *end*."""
     drain.look()
     while (left := end - monotonic()) > 0:
+        guard.alive()
         if drain.idle and not drain.look():
             return not drain.unlisted
         if drain.stuck:

@@ -26,8 +26,9 @@ from fnm_bus.errors import InvalidNotification, InvalidRecord, PoisonEntry, Spoo
 from fnm_bus.pipeline import Pipeline
 from fnm_bus.preparation import Preparation, prepare
 
-MAX_MEMORY: Final = 256 * 1024 * 1024
-"""Bytes of address space that one child may add to those of its start."""
+MAX_MEMORY: Final = 160 * 1024 * 1024
+"""Bytes of address space that one child may add to those of its start. The most that a
+valid document needs is about half of it."""
 MAX_CPU: Final = 5
 """Seconds of CPU time for one entry; the slowest valid document takes under one."""
 _PATIENCE: Final = 15.0
@@ -159,7 +160,7 @@ class Trial:
     def _receive(child: subprocess.Popen[bytes], end: float) -> _Reply | None:
         """Return the child's next reply, or None when it ended or took too long."""
         out = child.stdout
-        data = b""
+        data = bytearray()
         size = _LENGTH.size
         while out is not None and len(data) < size:
             left = end - monotonic()
