@@ -1,9 +1,11 @@
 """Documents that nobody wrote: faults of any size, and damage done to real ones."""
 
+import json
 import random
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 SAMPLES: Final = Path(__file__).parents[1] / "unit" / "samples"
 TEXT_ARGUMENTS: Final = ("192.0.2.1", "incoming", "1000", "ban")
@@ -79,6 +81,31 @@ _BITS: Final = (
     *(b'"ip"', b'"action"', b'"hostgroup"', b'"attack_details"', b"\xe2\x80\xae"),
     b'"flow_spec_rules":[{"destination_prefix":"0.0.0.0/0"}]',
 )
+_WORDS: Final = (
+    "ip",
+    "alert_scope",
+    "hostgroup_name",
+    "new",
+    "",
+    "~/",
+    "\u202e",
+    "a" * 999,
+)
+_VALUES: Final[tuple[Any, ...]] = (
+    *(None, True, 0, -1, 2**31, 2**63, 10**400, 1.5, 1e300, "", "x", "\u202e\x1b[31m"),
+    *("192.0.2.1", "2001:DB8::1", "0.0.0.0/0", "host", "hostgroup", "unban", "\ud800"),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        [{}],
+        {"": {}},
+        ["x"] * 1_000,
+        {"k": [1, "2"]},
+        "y" * 9_999,
+    ),
+)
 
 
 class Mutator:
@@ -97,16 +124,46 @@ class Mutator:
         """Return a damaged document, and the arguments of its call."""
         random = self._random
         if random.random() < 0.05:
-            size = random.choice((100, 10_000, 300_000))
+            size = random.choice((100, 10_000, 100_000))
             if random.random() < 0.7:
                 return random.choice(tuple(FAULTS.values()))(size), ()
             return random.choice(tuple(TEXT_FAULTS.values()))(size), TEXT_ARGUMENTS
         document, arguments = random.choice(self._seeds)
-        for _ in range(random.randint(1, 4)):
-            document = self._damaged(document)
+        if random.random() < 0.6:
+            document = self._changed(document)
+        else:
+            for _ in range(random.randint(1, 4)):
+                document = self._damaged(document)
         if random.random() < 0.1:
             arguments = random.choice(((), TEXT_ARGUMENTS, ("ban", "192.0.2.1")))
         return document, arguments
+
+    def _changed(self, document: bytes) -> bytes:
+        """Return the document with other values here and there; JSON if it was."""
+        try:
+            value = json.loads(document)
+        except ValueError:
+            return self._damaged(document)
+        for _ in range(self._random.randint(1, 3)):
+            self._change(value)
+        return json.dumps(value, ensure_ascii=self._random.random() < 0.5).encode(
+            "utf-8", "surrogatepass"
+        )
+
+    def _change(self, value: Any) -> None:
+        random = self._random
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        if not keys:
+            return
+        key = random.choice(keys)
+        if isinstance(value[key], dict | list) and random.random() < 0.8:
+            self._change(value[key])
+        elif isinstance(value, dict) and random.random() < 0.2:
+            value[random.choice(_WORDS)] = deepcopy(random.choice(_VALUES))
+        elif random.random() < 0.2:
+            del value[key]
+        else:
+            value[key] = deepcopy(random.choice(_VALUES))
 
     def _damaged(self, document: bytes) -> bytes:
         random = self._random
