@@ -134,3 +134,20 @@ def test_a_refused_drain_says_for_how_long(plant: Plant) -> None:
     ended = plant.run("relay", "--once")
     assert ended.returncode == 75
     assert re.search(rb"next attempt in [23][0-9] s", ended.stderr)
+
+
+def test_eight_documents_of_16_megabytes_cost_neither_time_nor_memory(
+    plant: Plant,
+) -> None:
+    names = [
+        plant.call(b'{"x":[' + b"{}," * 5_000_000 + b"%d]}" % number)
+        for number in range(8)
+    ]
+    plant.call(ban("192.0.2.1"))
+    relay = plant.start()
+    plant.until(plant.empty, within=60)
+    status = Path(f"/proc/{relay.pid}/status").read_text()
+    peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+    assert peak < 200_000
+    assert sorted(quarantined(plant)) == sorted(names)
+    assert ips(plant, 1) == ["192.0.2.1"]
