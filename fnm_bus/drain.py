@@ -34,7 +34,8 @@ _AT_ONCE: Final = 256
 """Documents handed over between two looks at the reports."""
 _STEP: Final = 0.2
 """Seconds after which a step begins nothing new. One document takes under a second, and
-a suspect one 16 s at most, so a step ends well before the watchdog's 30 s."""
+a suspect one 20 s at most (the start of a child included), so a step ends well before
+the watchdog's 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ class Drain:
         return len(self._unread) + len(self._unremoved)
 
     @property
+    def on_trial(self) -> bool:
+        """Whether a suspect entry is still being read."""
+        return self._intake.trial.busy
+
+    @property
     def unlisted(self) -> bool:
         """Whether the last `look` could not list everything."""
         return any(task.startswith(LISTING) for task in self.disk.current)
@@ -173,7 +179,7 @@ class Drain:
         if self._work():
             self._publisher.poll(0)
         else:
-            self._intake.trial.close()
+            self._intake.trial.rest()
             # Nothing to add: what lingers for company goes out now.
             self._publisher.flush(wait)
 

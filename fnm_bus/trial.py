@@ -2,8 +2,9 @@
 
 The child returns the finished record, so nothing of a suspect is parsed in the process
 that drains. The child blames an entry only for its own end: one that was killed from
-outside, or did not start, or was too slow on a busy machine, proves nothing, and the
-entry is tried again later (docs/decisions/poison-entries.md).
+outside, or did not start, proves nothing, and the entry is tried again later. On a
+busy machine the child may need minutes for its seconds of CPU time: it goes on
+meanwhile, and is asked again (docs/decisions/poison-entries.md).
 """
 
 import os
@@ -31,8 +32,14 @@ MAX_MEMORY: Final = 160 * 1024 * 1024
 valid document needs is about half of it."""
 MAX_CPU: Final = 5
 """Seconds of CPU time for one entry; the slowest valid document takes under one."""
-_PATIENCE: Final = 15.0
-"""Seconds to wait for a child, with its start. Less than the watchdog's 30 s."""
+_STARTING: Final = 15.0
+"""Seconds to wait for the start of a child."""
+_PATIENCE: Final = 3.0
+"""Seconds to wait for an answer before other entries go first."""
+_AGAIN: Final = 0.1
+"""Seconds to wait each time that the answer is asked for again."""
+_LONGEST: Final = 600.0
+"""Seconds after which a child is replaced, such as one that somebody stopped."""
 _LAST: Final = 0.5
 """Seconds that a child gets to end by itself."""
 _COMMAND: Final = ("-P", "-c", "from fnm_bus.trial import serve; serve()")
@@ -102,6 +109,9 @@ class Trial:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._child: subprocess.Popen[bytes] | None = None
+        self._running: Task | None = None
+        self._since = 0.0
+        self._received = bytearray()
 
     def prepare(self, task: Task) -> Preparation:
         """Return what an entry becomes.
@@ -111,12 +121,23 @@ class Trial:
             InvalidRecord: the event does not fit its schema.
             FileNotFoundError: the entry is gone.
             PoisonEntry: reading it killed the child, or passed a limit.
-            SpoolError: it cannot be read, or the child failed for another reason.
+            SpoolError: it cannot be read, or the child failed for another reason, or
+                has not answered yet: call again with the same task later.
         """
-        end = monotonic() + _PATIENCE
-        child = self._child or self._start(end)
-        _send(child, msgspec.msgpack.encode(task))
-        match self._receive(child, end):
+        child = self._child or self._start()
+        if self._running is None:
+            self._running, self._since = task, monotonic()
+            _send(child, msgspec.msgpack.encode(task))
+            patience = _PATIENCE
+        elif self._running == task:
+            patience = _AGAIN
+        else:
+            raise SpoolError(f"{task.name}: waits until {self._running.name} is read")
+        reply = self._receive(child, monotonic() + patience)
+        if reply is None and child.poll() is None and not self._is_overdue():
+            raise SpoolError(f"{task.name}: still being read")
+        self._running = None
+        match reply:
             case _Done(preparation=preparation):
                 return preparation
             case _Invalid(field=field, wanted=wanted, got=got):
@@ -130,12 +151,25 @@ class Trial:
             case _:
                 raise self._verdict(task, self._end(child))
 
+    @property
+    def busy(self) -> bool:
+        """Whether the child is still reading an entry."""
+        return self._running is not None
+
+    def rest(self) -> None:
+        """End the child unless it is still reading an entry."""
+        if not self.busy:
+            self.close()
+
     def close(self) -> None:
         """End the child; the next `prepare` starts another one."""
         if self._child is not None:
             self._end(self._child)
 
-    def _start(self, end: float) -> subprocess.Popen[bytes]:
+    def _is_overdue(self) -> bool:
+        return monotonic() - self._since > _LONGEST
+
+    def _start(self) -> subprocess.Popen[bytes]:
         environment = {it: os.environ[it] for it in _ENVIRONMENT if it in os.environ}
         try:
             self._child = child = subprocess.Popen(  # noqa: S603 - our own interpreter
@@ -148,7 +182,7 @@ class Trial:
         except OSError as exc:
             raise SpoolError(f"cannot start {sys.executable}: {exc}") from exc
         _send(child, pickle.dumps(self._pipeline))
-        if not isinstance(self._receive(child, end), _Ready):
+        if not isinstance(self._receive(child, monotonic() + _STARTING), _Ready):
             self._end(child)
             raise SpoolError(
                 "the process that reads suspect entries did not start; after an"
@@ -156,23 +190,27 @@ class Trial:
             )
         return child
 
-    @staticmethod
-    def _receive(child: subprocess.Popen[bytes], end: float) -> _Reply | None:
-        """Return the child's next reply, or None when it ended or took too long."""
-        out = child.stdout
-        data = bytearray()
-        size = _LENGTH.size
-        while out is not None and len(data) < size:
-            left = end - monotonic()
-            if left <= 0 or not select.select([out], [], [], left)[0]:
+    def _receive(self, child: subprocess.Popen[bytes], end: float) -> _Reply | None:
+        """Return the child's next reply, or None when it ended or needs longer."""
+        out, data = child.stdout, self._received
+        while out is not None:
+            size = _LENGTH.size
+            if len(data) >= size:
+                size += int(_LENGTH.unpack_from(data)[0])
+                if len(data) == size:
+                    break
+            left = max(end - monotonic(), 0.0)
+            if not select.select([out], [], [], left)[0]:
                 return None
             chunk = os.read(out.fileno(), min(size - len(data), _CHUNK))
             if not chunk:
+                # Its last file is closed just before it can be waited for.
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(_LAST)
                 return None
             data += chunk
-            if len(data) == size == _LENGTH.size:
-                size += int(_LENGTH.unpack(data)[0])
         reply: _Reply = msgspec.msgpack.decode(data[_LENGTH.size :], type=_Reply)
+        data.clear()
         return reply
 
     @staticmethod
@@ -180,7 +218,7 @@ class Trial:
         """Return what an answer that did not come proves."""
         if status is None:
             return SpoolError(
-                f"{task.name}: no answer within {_PATIENCE:.0f} s from the process"
+                f"{task.name}: no answer within {_LONGEST:.0f} s from the process"
                 " that reads it"
             )
         if -status in _OUTSIDE:
@@ -195,7 +233,8 @@ class Trial:
 
     def _end(self, child: subprocess.Popen[bytes]) -> int | None:
         """Reap the child; return its status, or None if it had to be killed."""
-        self._child = None
+        self._child = self._running = None
+        self._received.clear()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 with suppress(OSError):  # the child may have closed its end first

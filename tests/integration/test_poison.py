@@ -11,6 +11,7 @@ from services.planted import Planted, poison
 
 from fnm_bus.backoff import Backoff
 from fnm_bus.quarantine import Quarantine
+from fnm_bus.reading_note import ReadingNote
 
 
 @pytest.fixture
@@ -92,6 +93,22 @@ def test_two_kills_in_a_deployment_set_no_good_ban_aside(
     plant.start()
     plant.until(plant.empty)
     assert quarantined(plant) == []
+    assert ips(plant, 1) == ["192.0.2.1"]
+
+
+def test_a_short_drain_waits_for_the_verdict_on_a_suspect(
+    plant: Plant, planted: Planted
+) -> None:
+    del planted
+    bad = plant.call(poison("hang"))
+    plant.call(ban("192.0.2.1"))
+    ReadingNote(plant.spool.root / "state/reading").write([bad])
+    for _ in range(5):  # a busy machine gives little CPU time
+        plant.run("relay", "--once", "--deadline", "1")
+        (plant.spool.root / "state/backoff").unlink(missing_ok=True)
+        if plant.empty():
+            break
+    assert quarantined(plant) == [bad]
     assert ips(plant, 1) == ["192.0.2.1"]
 
 
