@@ -12,7 +12,7 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz fuzz-mitigator \
-	long-run lint format mutation bench lock clean
+	fuzz-documents long-run lint format mutation bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
@@ -43,9 +43,13 @@ test: $(READY) ## run all tests, against a real Kafka and a real registry
 	       "registry are left out, and listed at the end."
 	$(BIN)/pytest
 
-fuzz: fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
+fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
 	  tests/unit/mitigator/test_properties.py
+
+fuzz-documents: $(READY) ## send damaged documents through parser, hook, relay and broker
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
+	  tests/unit/test_fuzz_documents.py tests/integration/test_fuzz_relay.py
 
 fuzz-mitigator: $(READY) ## send odd records to a running mitigator, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \

@@ -13,7 +13,7 @@ from jiter import LosslessFloat
 from fnm_bus.errors import InvalidNotification
 
 SHOWN = 60
-MAX_ASIDE = 64 * 1024 * 1024
+MAX_ASIDE = 32 * 1024 * 1024
 """How much one document may set aside, in bytes of memory, roughly."""
 
 _OVERHEAD = 200  # of a Python string in a dict, or of a drift

@@ -8,8 +8,12 @@ import jiter
 from fnm_bus.aside import describe, shorten, step
 from fnm_bus.errors import InvalidNotification
 
-MAX_DOCUMENT = 16 * 1024 * 1024
-"""Greatest size of a document, in bytes. 100 packet samples make about 50 kB."""
+MAX_DOCUMENT = 4 * 1024 * 1024
+"""Largest size of a document, in bytes. The largest real ones are hostgroups: 50,000
+networks take 1 MB; 100 packet samples take 50 kB."""
+MAX_VALUES = 250_000
+"""Largest number of values in a document: each takes up to 240 bytes of memory once it
+is a Python object, whatever its size in the document."""
 
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
@@ -17,7 +21,9 @@ _SEARCHED = 1024 * 1024  # a fault's field is looked for in documents up to this
 _PATH_SHOWN = 120
 
 _PLACE = re.compile(r"^(.*) at line (\d+) column (\d+)$", re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+# A string that never ends is one token, too: to try again behind each of its escaped
+# quotes would take a time quadratic in its length.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\],:]', re.DOTALL)
 _WANTED = {
     "invalid unicode code point": "UTF-8",
     "recursion limit exceeded": "at most 200 levels",
@@ -39,19 +45,21 @@ def load(document: bytes) -> dict[str, Any]:
 
     Takes any order of keys, any white space and line ends, a UTF-8 byte order mark,
     and `\/`. Integers stay exact; other numbers are `jiter.LosslessFloat`, which keeps
-    their text. Time and memory are bounded by the size of the document, which
-    `MAX_DOCUMENT` bounds, by 200 levels (jiter) and by 4300 digits (CPython).
+    their text. Time and memory are linear in the size of the document, which
+    `MAX_DOCUMENT` bounds, and bounded by `MAX_VALUES`, by 200 levels (jiter) and by
+    4300 digits (CPython).
 
     Raises:
-        InvalidNotification: too large, empty, not UTF-8, not JSON (NaN and Infinity are
-            not), truncated, more than one document, a key twice in one object, nested
-            too deep, not an object.
+        InvalidNotification: too large, too many values, empty, not UTF-8, not JSON (NaN
+            and Infinity are not), truncated, more than one document, a key twice in
+            one object, nested too deep, not an object.
     """
     if len(document) > MAX_DOCUMENT:
         raise InvalidNotification(
             "", f"at most {MAX_DOCUMENT} bytes", f"{len(document)} bytes"
         )
     data = document.removeprefix(BOM)
+    _check_values(data)
     try:
         value = jiter.from_json(
             data,
@@ -64,6 +72,18 @@ def load(document: bytes) -> dict[str, Any]:
     if type(value) is not dict:
         raise InvalidNotification("", "a JSON object", describe(value))
     return value
+
+
+def _check_values(data: bytes) -> None:
+    """Refuse a document of too many values before any object is made of it.
+
+    Each value but the first of its list or object follows a comma. Commas and brackets
+    in strings count as well: no real document comes near the limit.
+    """
+    count = 1 + data.count(b",") + data.count(b"[") + data.count(b"{")
+    if count > MAX_VALUES:
+        got = f"up to {count} (commas and opening brackets)"
+        raise InvalidNotification("", f"at most {MAX_VALUES} values", got)
 
 
 def _fault(data: bytes, text: str) -> InvalidNotification:

@@ -11,15 +11,19 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from fnm_bus import hook
+from fnm_bus.document import MAX_DOCUMENT
 from fnm_bus.errors import SpoolError
 
-_READ: Final = 17 * 1024 * 1024
-"""Bytes of an entry that are read: more than any document that is valid."""
+_READ: Final = MAX_DOCUMENT + 2 * 1024 * 1024
+"""Bytes of an entry that are read: the largest valid document, with the arguments of
+any call (2 MiB is Linux's limit of arguments and environment together)."""
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HASHED: Final = hook.MAX_STDIN + (16 << 20)
 """Bytes of a file that are hashed: more than any hook writes, arguments included."""
 _CHUNK: Final = 1 << 20
-_HEAD: Final = re.compile(rb"fnm-bus 1 ([0-9]{1,8})\0")
+_HEAD: Final = re.compile(rb"fnm-bus 1 ([0-9]{1,4})\0")
+_MAX_ARGUMENTS: Final = 1_000
+"""FastNetMon passes four at most; each takes memory of its own, however short it is."""
 
 
 class WholeDocument(NamedTuple):
@@ -43,8 +47,8 @@ class Entry(NamedTuple):
         arguments: of the call; bytes that are no UTF-8 are written as `\xff`.
         document: what came on stdin. A file that no hook wrote is all document.
         stored_at: when it was stored (the file's mtime, UTC).
-        size: of the file, in bytes. The document is cut at 17 MiB, which is more
-            than any valid one has; the file is not.
+        size: of the file, in bytes. The document is cut where it is larger than any
+            valid one; the file is not.
         path: of the file.
         whole: False when a loss of power has cut it; then its call was not told that
             all is well.
@@ -148,6 +152,8 @@ def _split(data: bytes) -> tuple[tuple[str, ...], bytes] | None:
     if head is None:
         return None
     count = int(head[1])
+    if count > _MAX_ARGUMENTS:
+        return None
     rest = data[head.end() :].split(b"\0", count)
     if len(rest) <= count:
         return None

@@ -2,6 +2,7 @@
 
     FnmBusError                    70  our fault unless a subclass says otherwise
     ├── InvalidNotification        65  the document can never become an event
+    ├── PoisonEntry                65  reading the entry kills the process that does it
     ├── InvalidRecord              65  a record's bytes can never become an event
     ├── ConfigError                78  the configuration; all problems at once
     ├── SpoolError                 75  the spool cannot do what was asked, now
@@ -59,6 +60,12 @@ class InvalidNotification(FnmBusError):
             "got": self.got,
             "reason": self.reason,
         }
+
+
+class PoisonEntry(FnmBusError):
+    """An entry that kills the process that reads it, or takes it past its limits."""
+
+    exit_code = 65
 
 
 class InvalidRecord(FnmBusError):

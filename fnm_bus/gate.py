@@ -22,7 +22,7 @@ class Item:
         rank: its place in the order of the calls.
         name: the entry's name.
         source: the spool that holds it; None for a dead letter of the quarantine.
-        size: bytes on disk, 0 until read.
+        size: bytes on disk, or of the record if that is larger; 0 until read.
         stored_at: when it was stored (Unix time in seconds), 0 until read.
         attack: what a status update is about, so that a newer one can replace it.
         shrunk: whether it goes without its packet samples, being too large with them.

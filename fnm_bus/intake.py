@@ -2,22 +2,24 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from fnm_bus.aside import Drift
+from fnm_bus.disk_errors import DiskErrors
 from fnm_bus.gate import Item
 from fnm_bus.metrics import RelayMetrics
 from fnm_bus.order import Epochs, sequence
-from fnm_bus.pipeline import Pipeline, attack_of
+from fnm_bus.pipeline import Pipeline
+from fnm_bus.preparation import Preparation, prepare
 from fnm_bus.quarantine import Quarantine
 from fnm_bus.record import Record
 from fnm_bus.spool import Spool
+from fnm_bus.trial import Task, Trial
 
 log = logging.getLogger(__name__)
 
-_SHOWN: Final = 5
-"""Mismatches of one document that are logged one by one."""
+LISTING: Final = "listing entries"
+"""The task under which an unreadable spool is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Intake:
         epochs: gives `sequence` its part above the kernel's ticks.
         pipeline: what an entry becomes.
         metrics: where drift and the like are counted.
+        disk: errors of the disk that are retried.
+        trial: reads suspect entries in a process of their own.
     """
 
     spools: Sequence[Spool]
@@ -37,28 +41,44 @@ class Intake:
     epochs: Epochs
     pipeline: Pipeline
     metrics: RelayMetrics
+    disk: DiskErrors = field(init=False)
+    trial: Trial = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "disk", DiskErrors(self.metrics.disk_errors))
+        object.__setattr__(self, "trial", Trial(self.pipeline))
 
     def names(self) -> Iterator[tuple[str, Spool | None]]:
         """Yield what is there, in the order of the calls; None for a dead letter.
 
-        Raises:
-            SpoolError: a spool cannot be read.
+        What cannot be listed now is left out, and reported by `disk`.
         """
-        found = [(name, spool) for spool in self.spools for name in spool.scan()]
+        found: list[tuple[str, Spool]] = []
+        for spool in self.spools:
+            with self.disk.caught(LISTING, spool.root):
+                found += [(name, spool) for name in spool.scan()]
+                spool.check()
         if len({id(spool) for _name, spool in found}) > 1:
             found.sort(key=lambda pair: self.epochs.order(pair[0]))
         yield from found
-        for name in self.quarantine.untold():
+        untold: Sequence[str] = ()
+        with self.disk.caught(LISTING, "of the quarantine"):
+            untold = self.quarantine.untold()
+        for name in untold:
             yield name, None
 
-    def record(self, item: Item, *, first: bool) -> Record | None:
+    def record(self, item: Item, *, first: bool, suspect: bool) -> Record | None:
         """Return the record of *item*; None when it is one of `hook check`.
 
-        *first* says that the item was not read before: what is counted is counted then.
+        Args:
+            item: an entry of a spool, or a dead letter of the quarantine.
+            first: whether it was not read before: what is counted is counted then.
+            suspect: whether reading it may have killed a process before.
 
         Raises:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
+            PoisonEntry: reading it kills a process.
             FileNotFoundError: it is gone.
             SpoolError: it cannot be read.
         """
@@ -67,43 +87,52 @@ class Intake:
             return self.pipeline.dead_letter(
                 letter.entry, letter.reason, letter.failed_at
             )
-        entry = item.source.read(item.name)
-        item.size = entry.size
-        item.stored_at = entry.stored_at.timestamp()
-        if entry.is_check:
+        ready = self._prepare(item, item.source, suspect=suspect)
+        item.size, item.stored_at = ready.size, ready.stored_at
+        if ready.record is None:
             self.metrics.checks.inc()
             return None
-        prepared = self.pipeline.prepare(entry, sequence(item.name, self.epochs))
         if first:
-            item.attack = attack_of(prepared.event)
+            item.attack = ready.attack
             if item.source is not self.spools[0]:
                 self.metrics.from_fallback.inc()
-            self.metrics.drifted.inc(len(prepared.drift))
-            _log(item.name, prepared.drift)
-        if item.shrunk:
-            return self.pipeline.without_samples(prepared.event)
-        return prepared.record
+            self.metrics.drifted.inc(ready.mismatch_count)
+            _log(item.name, ready)
+        return ready.record
+
+    def _prepare(self, item: Item, source: Spool, *, suspect: bool) -> Preparation:
+        place = sequence(item.name, self.epochs)
+        if suspect:
+            directory = str(source.path(item.name).parent)
+            return self.trial.prepare(Task(directory, item.name, place, item.shrunk))
+        return prepare(
+            self.pipeline, source.read(item.name), place, without_samples=item.shrunk
+        )
 
     def forget(self, item: Item) -> None:
         """Remove an entry, and before it what its hook left beside it.
+
+        Of a dead letter, remove the note that it is to be sent.
 
         That is a second link of the entry, which the shell hook never removes, or a
         copy in the other spool where it was killed just then. To find them later would
         be to count as lost what was published.
 
         Raises:
-            SpoolError: the entry cannot be removed.
+            SpoolError: it cannot be removed.
         """
         if item.source is None:
+            self.quarantine.told(item.name)
             return
         for spool in self.spools:
             spool.forget_temporary(item.name)
         item.source.remove(item.name)
 
 
-def _log(entry: str, drift: Sequence[Drift]) -> None:
-    """Log the first few of *drift*: one document may hold thousands."""
-    for mismatch in drift[:_SHOWN]:
+def _log(entry: str, ready: Preparation) -> None:
+    """Log the first few mismatches: one document may hold thousands."""
+    for mismatch in ready.mismatches:
         log.warning("entry=%s %s", entry, mismatch)
-    if len(drift) > _SHOWN:
-        log.warning("entry=%s and %d more mismatches", entry, len(drift) - _SHOWN)
+    more = ready.mismatch_count - len(ready.mismatches)
+    if more:
+        log.warning("entry=%s and %d more mismatches", entry, more)

@@ -29,6 +29,18 @@ class Lock:
             with suppress(OSError):  # whatever close says, it is closed (close(2))
                 os.close(fd)
 
+    def is_at(self, path: Path) -> bool:
+        """Return whether the file at *path* is the one that is locked.
+
+        False when the spool was moved away, or another one is in its place: then
+        another process may hold the lock of that one.
+        """
+        try:
+            here, there = os.fstat(self._fd), path.stat(follow_symlinks=False)
+        except OSError:
+            return False
+        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
     def __enter__(self) -> Self:
         return self
 

@@ -56,6 +56,11 @@ class RelayMetrics(Figures):
             "disk_refused", "Entries that can now be neither read nor removed"
         )
     )
+    disk_errors: Counter = field(
+        default_factory=lambda: counter(
+            "disk_errors", "Failures of the disk, each of which is retried", "task"
+        )
+    )
     truncated: Counter = field(
         default_factory=lambda: counter(
             "truncated", "Events published without their packet samples", "topic"

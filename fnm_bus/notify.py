@@ -10,10 +10,14 @@ from typing import Final
 
 from fnm_bus.backoff import Backoff
 from fnm_bus.drain import Drain
+from fnm_bus.hang_guard import HangGuard
 from fnm_bus.spool import Spool
 
 _PROMPT: Final = 0.05
 """Seconds to wait for Kafka's answers between two looks at the clock."""
+_OVERTIME: Final = 15.0
+"""Seconds that reading a suspect entry may take beyond the deadline: else a call could
+never find out which one kills."""
 
 
 class Drained(Enum):
@@ -35,7 +39,16 @@ def drain_within(
     finds the lock held, so its own call leaves it alone. Therefore the spool is looked
     at once more when the lock is free.
     """
-    end = monotonic() + deadline
+    guard = HangGuard()
+    try:
+        return _rounds(monotonic() + deadline, spool, backoff, drain, guard)
+    finally:
+        guard.close()
+
+
+def _rounds(
+    end: float, spool: Spool, backoff: Backoff, drain: Drain, guard: HangGuard
+) -> Drained:
     while True:
         if backoff.pausing():
             return Drained.PAUSED
@@ -43,24 +56,29 @@ def drain_within(
         if lock is None:
             return Drained.ELSEWHERE
         with lock:
-            clean = _drain(drain, end)
-            if clean:
-                backoff.clear()
-            else:
-                backoff.failed()
+            clean = _drain(drain, end, guard)
+            with drain.disk.caught("noting how the drain ended"):
+                if clean:
+                    backoff.clear()
+                else:
+                    backoff.failed()
         if not clean:
-            return Drained.REFUSED if drain.disk_refused else Drained.LEFT
+            refused = drain.disk_refused or drain.unlisted
+            return Drained.REFUSED if refused else Drained.LEFT
         if not drain.look():
-            return Drained.CLEAN
+            return Drained.REFUSED if drain.unlisted else Drained.CLEAN
 
 
-def _drain(drain: Drain, end: float) -> bool:
+def _drain(drain: Drain, end: float, guard: HangGuard) -> bool:
     """Return whether everything that can be published is, before *end*."""
     drain.look()
-    while (left := end - monotonic()) > 0:
+    while (left := end - monotonic()) > 0 or (drain.on_trial and left > -_OVERTIME):
+        guard.alive()
         if drain.idle and not drain.look():
-            return True
-        if drain.stuck:
+            return not drain.unlisted
+        if drain.stuck and drain.on_trial:
+            drain.retry()
+        elif drain.stuck:
             return False
-        drain.step(min(_PROMPT, left))
+        drain.step(min(_PROMPT, max(left, 0.0)))
     return False

@@ -10,8 +10,8 @@ is never seen: the JSON is written first.
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +25,8 @@ from fnm_bus.spool import Spool
 _REASON: Final = 17 * 1024 * 1024
 """Bytes of a reason that are read: more than the arguments of a call can become."""
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_CHUNK: Final = 1 << 20
 
 
 class Letter(NamedTuple):
@@ -185,11 +187,23 @@ class Quarantine:
             SpoolError: it cannot be moved.
         """
         here, target = self._path(name), spool.path(name)
+        if not here.exists():
+            raise FileNotFoundError(here)
+        # Before the entry: as soon as that is in the spool, a relay may put it here
+        # again, with a reason and a dead letter of its own.
+        reason, aside = self._json(name), self._root / f".{name}.released"
         try:
-            here.rename(target)
-            durable.sync(target.parent)
             self.told(name)
-            self._json(name).unlink(missing_ok=True)
+            if reason.exists():
+                reason.rename(aside)
+            try:
+                here.rename(target)
+            except OSError:
+                if aside.exists():
+                    aside.rename(reason)
+                raise
+            durable.sync(target.parent)
+            aside.unlink(missing_ok=True)
         except FileNotFoundError:
             raise
         except OSError as exc:
@@ -225,12 +239,17 @@ class Quarantine:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         source = os.open(entry.path, flags)
         try:
-            times = (os.fstat(source).st_atime_ns, os.fstat(source).st_mtime_ns)
+            facts = os.fstat(source)
+            times = (facts.st_atime_ns, facts.st_mtime_ns)
             with (
                 open(source, "rb", closefd=False) as old,
                 open(os.open(temporary, _NEW, 0o640), "wb") as new,  # noqa: PTH123 - a descriptor
             ):
-                shutil.copyfileobj(old, new)
+                # As much as was measured against the limits: a file may grow for ever.
+                left = entry.size
+                while left and (chunk := old.read(min(left, _CHUNK))):
+                    new.write(chunk)
+                    left -= len(chunk)
                 new.flush()
                 os.utime(new.fileno(), ns=times)
                 os.fsync(new.fileno())
@@ -242,13 +261,20 @@ class Quarantine:
             os.close(source)
         durable.sync(self._root)
 
+    def _sizes(self) -> Iterator[int]:
+        with os.scandir(self._root) as items:
+            for item in items:
+                if is_name(item.name):
+                    # What is released or deleted in this moment takes no room.
+                    with suppress(FileNotFoundError):
+                        yield item.stat(follow_symlinks=False).st_size
+
     def _measure(self) -> tuple[int, int]:
         """Return files and bytes, counted anew only when the directory changed."""
         try:
             changed_at = self._root.stat().st_mtime_ns
             if self._usage[0] != changed_at:
-                with os.scandir(self._root) as items:
-                    sizes = [it.stat().st_size for it in items if is_name(it.name)]
+                sizes = list(self._sizes())
                 self._usage = (changed_at, len(sizes), sum(sizes))
         except OSError as exc:
             raise SpoolError(f"{self._root}: {exc}") from exc

@@ -11,7 +11,9 @@ from time import monotonic
 from typing import Final
 
 from fnm_bus.drain import Drain
+from fnm_bus.hang_guard import HangGuard
 from fnm_bus.keeper import Keeper
+from fnm_bus.lock import Lock
 from fnm_bus.publish import Publisher
 from fnm_bus.spool import Spool
 from fnm_bus.systemd import READY, STOPPING, Systemd
@@ -27,6 +29,7 @@ _LONGEST_NAP: Final = 1.0
 _LONGEST_BLIND: Final = 10.0
 """Seconds after which the spool is looked at though nothing seems to have changed: not
 every file system tells."""
+_LOCKING: Final = "locking the spool"
 _SHARE: Final = 10
 """A look at the spool may take one part in so many of the relay's time."""
 
@@ -57,29 +60,73 @@ class Relay:
     draining: bool = False
     """Whether this relay holds the lock."""
     _stopping: threading.Event = field(default_factory=threading.Event)
+    guard: HangGuard = field(default_factory=HangGuard)
+    """Ends the process when the loop no longer comes round."""
+    _locked_before: bool = False
+    _check_at: float = 0.0
     _look_at: float = 0.0
     _blind_until: float = 0.0
     _answered_at: float = 0.0
 
     def run(self) -> None:
-        """Drain until `stop`; records in flight get `flush` seconds for an answer."""
+        """Drain until `stop`; records in flight get `flush` seconds for an answer.
+
+        Raises:
+            SpoolError: the spool is not set up, or is not this user's. Once it was
+                locked, errors of the disk are retried.
+        """
         self.systemd.tell(READY, "STATUS=waiting for the spool's lock")
-        while not self._stopping.is_set():
-            self._alive()
-            lock = self.spool.lock()
-            if lock is None:
-                self._stopping.wait(_LONGEST_NAP)
-                continue
-            with lock:
-                self.draining = True
-                self.systemd.tell("STATUS=draining")
-                log.info("draining: spool=%s", self.spool.root)
-                # Connecting takes half a second; the spool can be looked at meanwhile.
-                self.publisher.open()
-                while not self._stopping.is_set():
-                    self._turn()
-                self._finish()
-                self.draining = False
+        try:
+            while not self._stopping.is_set():
+                self._alive()
+                lock = self._lock()
+                if lock is None:
+                    self._stopping.wait(_LONGEST_NAP)
+                    continue
+                with lock:
+                    self._hold(lock)
+        finally:
+            self.guard.close()
+            self.drain.close()
+
+    def _lock(self) -> Lock | None:
+        if not self._locked_before:
+            return self.spool.lock()
+        found = []
+        with self.drain.disk.caught(_LOCKING):
+            found.append(self.spool.lock())
+        return found[0] if found else None
+
+    def _hold(self, lock: Lock) -> None:
+        """Drain until `stop`, or until another spool is where this one was."""
+        self.draining = self._locked_before = True
+        self.systemd.tell("STATUS=draining")
+        log.info("draining: spool=%s", self.spool.root)
+        try:
+            # Connecting takes half a second; the spool can be looked at meanwhile.
+            self.publisher.open()
+            while not self._stopping.is_set() and self._is_ours(lock):
+                self._turn()
+        finally:
+            self._finish()
+            self.draining = False
+
+    def _is_ours(self, lock: Lock) -> bool:
+        now = monotonic()
+        if now < self._check_at:
+            return True
+        self._check_at = now + _LONGEST_NAP
+        if lock.is_at(self.spool.root / "lock"):
+            return True
+        self.drain.disk.failed(
+            _LOCKING,
+            f"{self.spool.root}: moved away or replaced while it was drained; put it"
+            " back, or set it up again (`fnm-bus hook install`)",
+        )
+        # Its watches and times are those of the directory that went.
+        self.watch.close()
+        self._look_at = self._blind_until = 0.0
+        return False
 
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler."""
@@ -112,14 +159,20 @@ class Relay:
         self.keeper.found(self.drain.known)
         # With 100,000 files a look takes a while: it must not eat the relay's time.
         self._look_at = now + (monotonic() - now) * _SHARE
-        self._blind_until = monotonic() + _LONGEST_BLIND
+        blind = _LONGEST_BLIND
+        if self.drain.unlisted:
+            # Nothing tells when it can be listed again.
+            self._look_at, blind = now + _LONGEST_NAP, 0.0
+        self._blind_until = monotonic() + blind
 
     def _alive(self) -> None:
         self.turned_at = monotonic()
+        self.guard.alive()
         self.systemd.alive()
 
     def _finish(self) -> None:
-        self.systemd.tell(STOPPING)
+        if self._stopping.is_set():
+            self.systemd.tell(STOPPING)
         left = self.publisher.flush(self.flush)
         self.publisher.close()
         if left:

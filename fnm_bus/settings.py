@@ -165,7 +165,7 @@ class RelaySettings(Table):
     in_flight_records: Count = Field(
         10_000, description="Most records without an answer from Kafka, for each topic."
     )
-    in_flight_bytes: Count = Field(64 * _MIB, description="Likewise, in bytes.")
+    in_flight_bytes: Count = Field(16 * _MIB, description="Likewise, in bytes.")
     flush: Seconds = Field(
         5.0, description="Seconds that records in flight get when the relay ends."
     )

@@ -5,7 +5,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -54,6 +54,7 @@ class Spool:
         self.root = Path(root)
         self._epochs = epochs
         self._new = f"{self.root}/incoming/new"
+        self._unreadable = ""
 
     def make(self, owner: int, group: int) -> None:
         """Make the directories and the lock, with their rights; may be repeated.
@@ -80,8 +81,12 @@ class Spool:
         third. So it looks twice, and returns what comes before the first of the names
         that only the second look found. The rest comes with the next scan.
 
+        A directory that cannot be read holds up no entry of another one: it is left
+        out, and `check` raises its error.
+
         Raises:
-            SpoolError: the spool cannot be read.
+            SpoolError: no directory of the spool can be read, or the order of the
+                entries is unknown.
         """
         seen = self._look({})
         for _ in range(_ROUNDS):
@@ -89,8 +94,8 @@ class Spool:
             late = {
                 name
                 for digit, bucket in now.items()
-                if bucket is not seen[digit]
-                for name in set(bucket.names).difference(seen[digit].names)
+                if bucket is not (old := seen.get(digit))
+                for name in set(bucket.names).difference(old.names if old else ())
             }
             names = [name for bucket in now.values() for name in bucket.names]
             self._sort(names)
@@ -100,6 +105,15 @@ class Spool:
                 return names[:end]
             seen = now
         return []
+
+    def check(self) -> None:
+        """Do nothing if the last `scan` or `size` could read every directory.
+
+        Raises:
+            SpoolError: one of them could not be read.
+        """
+        if self._unreadable:
+            raise SpoolError(self._unreadable)
 
     def read(self, name: str) -> Entry:
         """Return the entry *name*.
@@ -131,21 +145,30 @@ class Spool:
         hook.forget(f"{self.root}/incoming/tmp/{name}")
 
     def size(self) -> Depth:
-        """Return how much waits.
+        """Return how much waits in the directories that can be read.
 
         Raises:
-            SpoolError: the spool cannot be read.
+            SpoolError: none of them can be read.
         """
         files = size = 0
         oldest = float("inf")
-        for item in self._items():
-            try:
-                facts = item.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            files += 1
-            size += facts.st_size
-            oldest = min(oldest, facts.st_mtime)
+        now = present()
+
+        def add(digit: str) -> None:
+            nonlocal files, size, oldest
+            with os.scandir(f"{self._new}/{digit}") as items:
+                for item in items:
+                    if not (is_name(item.name) and now.allows(item.name)):
+                        continue
+                    try:
+                        facts = item.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    files += 1
+                    size += facts.st_size
+                    oldest = min(oldest, facts.st_mtime)
+
+        self._each(add)
         return Depth(files, size, utc(int(oldest * 10**9)) if files else None)
 
     def clean(self) -> list[Left]:
@@ -232,11 +255,30 @@ class Spool:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
 
     def _look(self, before: Mapping[str, _Bucket]) -> dict[str, _Bucket]:
+        found: dict[str, _Bucket] = {}
         now = present()
-        try:
-            return {digit: self._bucket(digit, before, now) for digit in tree.DIGITS}
-        except OSError as exc:
-            raise SpoolError(f"{self.root}: {exc}") from exc
+
+        def look(digit: str) -> None:
+            found[digit] = self._bucket(digit, before, now)
+
+        self._each(look)
+        return found
+
+    def _each(self, work: Callable[[str], None]) -> None:
+        """Do *work* in each directory of entries; remember one's error for `check`.
+
+        Raises:
+            SpoolError: it failed in all of them.
+        """
+        failed: list[OSError] = []
+        for digit in tree.DIGITS:
+            try:
+                work(digit)
+            except OSError as exc:
+                failed.append(exc)
+        self._unreadable = f"{self.root}: {failed[0]}" if failed else ""
+        if len(failed) == len(tree.DIGITS):
+            self.check()
 
     def _bucket(
         self, digit: str, before: Mapping[str, _Bucket], now: Present
@@ -267,13 +309,7 @@ class Spool:
     def _stored_at(self, name: str) -> float:
         try:
             return self.path(name).lstat().st_mtime
-        except OSError as exc:
-            raise SpoolError(f"{self.path(name)}: {exc}") from exc
-
-    def _items(self) -> Iterator[os.DirEntry[str]]:
-        try:
-            for digit in tree.DIGITS:
-                with os.scandir(f"{self._new}/{digit}") as items:
-                    yield from (item for item in items if is_name(item.name))
-        except OSError as exc:
-            raise SpoolError(f"{self.root}: {exc}") from exc
+        except OSError:
+            # It went meanwhile, or cannot be looked at. The time is for the place of
+            # its boot, which the clock of now gives as well.
+            return time.time()

@@ -9,6 +9,8 @@ document, and it would come an hour late.
 import os
 import stat
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +26,8 @@ cannot be seen. A hook lives for a fraction of a second.
 """
 _AGE_UNKNOWN: Final = 86_400.0
 """The same where the name cannot tell which process it was."""
+_MOST: Final = 10_000
+"""Foreign files that are looked at together: each takes half a kilobyte of memory."""
 
 
 class Left(NamedTuple):
@@ -77,25 +81,25 @@ def clean(root: Path) -> list[Left]:
 
 
 def odd(root: Path) -> list[Odd]:
-    """Return what is no entry and no file on its way to become one.
+    """Return what is no entry and no file on its way to become one, 10,000 at most.
 
     Raises:
         SpoolError: a directory cannot be read.
     """
-    found: list[Odd] = []
-    incoming, now = root / "incoming", present()
     try:
-        for digit in ("", *tree.DIGITS):
-            directory = incoming / "new" / digit if digit else incoming / "tmp"
-            with os.scandir(directory) as items:
-                found += [
-                    Odd(Path(item.path), reason)
-                    for item in items
-                    if (reason := _oddity(item, digit, now))
-                ]
+        return list(islice(_odd(root / "incoming"), _MOST))
     except OSError as exc:
         raise SpoolError(f"{root}: {exc}") from exc
-    return found
+
+
+def _odd(incoming: Path) -> Iterator[Odd]:
+    now = present()
+    for digit in ("", *tree.DIGITS):
+        directory = incoming / "new" / digit if digit else incoming / "tmp"
+        with os.scandir(directory) as items:
+            for item in items:
+                if reason := _oddity(item, digit, now):
+                    yield Odd(Path(item.path), reason)
 
 
 def set_aside(root: Path, odd: Odd) -> Path:
@@ -104,8 +108,9 @@ def set_aside(root: Path, odd: Odd) -> Path:
     Raises:
         SpoolError: it cannot be moved; directories of others cannot.
     """
-    name = f"{time.time_ns()}-{odd.path.name}"[:255]
-    target = root / "quarantine" / "odd" / name
+    # 255 bytes is the most that a file system takes; a name is cut between characters.
+    name = os.fsencode(f"{time.time_ns()}-{odd.path.name}")[:255]
+    target = root / "quarantine" / "odd" / name.decode("utf-8", "ignore")
     try:
         return odd.path.rename(target)
     except OSError as exc:

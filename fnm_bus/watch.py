@@ -103,6 +103,7 @@ class Watch:
             return
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._changed = True
+        self.polling = ""
         try:
             self._inotify = _inotify(self._directories)
         except OSError as exc:

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 HUNG: float = 30.0
 """Seconds without a turn of the relay's loop after which /healthz says so."""
 
+_LAST = 1.0
+"""Seconds that records in flight get when a short drain ends by an error."""
+
 _PROMPT: Mapping[str, str] = {"reconnect.backoff.max.ms": "1000"}
 """A broker that is back is found within a second; librdkafka's default is ten."""
 
@@ -233,8 +236,9 @@ def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HealthServer
             "draining": it.draining,
             "in_flight": it.drain.in_flight,
             "seconds_since_turn": round(silent, 3),
+            "disk_errors": dict(it.drain.disk.current),
         }
-        return silent < HUNG, facts
+        return silent < HUNG and not it.drain.disk.current, facts
 
     address = settings.relay.metrics_host, settings.relay.metrics_port
     return HealthServer(*address, metrics.registry(), state)
@@ -262,9 +266,19 @@ def drain_once(
     drain = _drain(entries, publisher, settings)
     try:
         ended = drain_within(deadline, entries.spools[0], backoff, drain)
+    except BaseException:
+        # What was handed over leaves the disk when Kafka has it, however this ends.
+        publisher.flush(_LAST)
+        raise
     finally:
         publisher.close()
+        drain.close()
     return ended, drain.refused
+
+
+def pause(settings: Settings) -> float:
+    """Return the seconds for which short drains are not tried; 0.0 for none."""
+    return Backoff(settings.spool.directory).pausing()
 
 
 def may_drain(settings: Settings) -> bool:

@@ -1,12 +1,16 @@
 """`fnm-bus relay`: the service."""
 
+import math
 import signal
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
 from fnm_bus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fnm_bus.notify import Drained
 
 LEFT = 75
 
@@ -40,7 +44,8 @@ def relay(
     Spool(known.spool.directory).become_owner()
     priority.lower(known.relay.nice)
     if once:
-        _once(wiring.drain_once(known, deadline)[0].value, LEFT)
+        ended, _refused = wiring.drain_once(known, deadline)
+        _once(ended, wiring.pause(known))
         return
     metrics = RelayMetrics()
     it = wiring.relay(known, metrics)
@@ -61,10 +66,12 @@ def relay(
         server.stop()
 
 
-def _once(ended: str, status: int) -> None:
+def _once(ended: "Drained", pause: float) -> None:
     from fnm_bus.notify import Drained
 
-    if ended in {it.value for it in (Drained.LEFT, Drained.REFUSED, Drained.PAUSED)}:
-        complain(ended)
-        end(status)
-    say(f"fnm-bus: {ended}")
+    if ended in {Drained.CLEAN, Drained.ELSEWHERE}:
+        say(f"fnm-bus: {ended.value}")
+        return
+    again = f"; next attempt in {math.ceil(pause)} s at the earliest" if pause else ""
+    complain(f"{ended.value}{again}")
+    end(LEFT)

@@ -53,6 +53,7 @@ class Line:
     def sites(self) -> list[Site]:
         """Return the calls of a drain; of those that are alike, the last one."""
         spools = (self.plant.spool, self.plant.fallback)
+        self.plant.run("relay", "--once")  # what it compiles changes the numbers
         try:
             found = [it for each in spools for it in injection.sites(self, each.root)]
         except Unavailable as exc:

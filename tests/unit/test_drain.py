@@ -1,5 +1,6 @@
 """The drain on a real spool, with a publisher in memory."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from services.planted import Planted, poison
 
 from fnm_bus import drain as drain_module
 from fnm_bus import entry, hook
@@ -28,6 +30,7 @@ from fnm_bus.order import Epochs
 from fnm_bus.pipeline import Pipeline
 from fnm_bus.publish import MemoryPublisher
 from fnm_bus.quarantine import Quarantine
+from fnm_bus.reading_note import ReadingNote
 from fnm_bus.record import Record
 from fnm_bus.route import Topics, derived_id
 from fnm_bus.spool import Entry, Spool
@@ -310,6 +313,7 @@ def test_with_a_full_quarantine_the_document_stays_in_the_spool(
     assert len(house.events(TOPICS.host)) == 1
     house.quarantine.delete(house.quarantine.list()[0])
     drain.retry()
+    turn(drain)
     assert house.spools[0].scan() == []
     assert list(house.quarantine.list()) == [name]
 
@@ -348,11 +352,11 @@ def test_what_the_disk_does_not_let_be_removed_is_not_published_again(
     with monkeypatch.context() as disk:
         disk.setattr(house.spools[0], "remove", broken)
         for _ in range(3):
-            turn(drain)
             drain.retry()
+            turn(drain)
         drain.show()
     assert (drain.idle, house.figure("disk_refused")) == (False, 1)
-    assert caplog.text.count("cannot be removed") == 1
+    assert caplog.text.count("removing an entry failed") == 1
     drain.retry()
     turn(drain)
     assert (drain.idle, house.spools[0].scan()) == (True, [])
@@ -479,3 +483,194 @@ def test_what_somebody_else_removed_is_no_error(house: House) -> None:
     drain.step(0)
     assert drain.idle
     assert house.publisher.records == []
+
+
+def test_what_is_being_read_is_noted_and_forgotten_when_it_was_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {house.call(document(f"192.0.2.{n}")) for n in range(3)}
+    note = ReadingNote(house.spools[0].root / "state/reading")
+    noted = []
+    encode = house.codec.encode
+
+    def look(event: HostEvent, topic: str) -> bytes:
+        noted.append(note.read())
+        return encode(event, topic)
+
+    monkeypatch.setattr(house.codec, "encode", look)
+    turn(house.drain())
+    assert noted == [names] * 3
+    assert note.read() == frozenset()
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Plant faults in the processes that are started from here on, by a file."""
+    (tmp_path / "planted").mkdir()
+    monkeypatch.setenv("PYTHONPATH", Planted(tmp_path / "planted").path)
+    return tmp_path / "planted/sitecustomize.py"
+
+
+@pytest.mark.usefixtures("planted")
+def test_after_a_death_only_what_kills_its_reader_is_set_aside(house: House) -> None:
+    names = [house.call(document(f"192.0.2.{n}")) for n in range(3)]
+    bad = house.call(poison("crash"))
+    last = house.call(document("192.0.2.9"))
+    ReadingNote(house.spools[0].root / "state/reading").write([*names, bad, last])
+    drain = house.drain()
+    turn(drain)
+    drain.close()
+    ips = [event.ip for event in house.events(TOPICS.host)]
+    assert ips == ["192.0.2.0", "192.0.2.1", "192.0.2.2", "192.0.2.9"]
+    assert list(house.quarantine.list()) == [bad]
+    assert house.quarantine.read(bad).entry.document == poison("crash")
+    (letter,) = house.events(TOPICS.deadletter)
+    assert "SIGSEGV" in letter.reason
+    assert house.spools[0].scan() == []
+    assert ReadingNote(house.spools[0].root / "state/reading").read() == frozenset()
+
+
+def test_what_was_killed_from_outside_is_tried_again(
+    house: House, planted: Path
+) -> None:
+    name = house.call(document("192.0.2.1", x="killed outside"))
+    house.call(document("192.0.2.2"))
+    ReadingNote(house.spools[0].root / "state/reading").write([name])
+    drain = house.drain()
+    turn(drain)
+    assert [event.ip for event in house.events(TOPICS.host)] == ["192.0.2.2"]
+    assert house.spools[0].scan() == [name]
+    planted.unlink()
+    drain.retry()
+    turn(drain)
+    drain.close()
+    assert len(house.events(TOPICS.host)) == 2
+    assert not house.quarantine.list()
+
+
+class Slow:
+    """A clock that goes on a second with each look."""
+
+    def __init__(self) -> None:
+        self._count = count()
+
+    def __call__(self) -> float:
+        return float(next(self._count))
+
+
+def test_a_step_ends_when_its_time_is_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        house.call(document(f"192.0.2.{number}"))
+    monkeypatch.setattr(drain_module, "perf_counter", Slow())
+    drain = house.drain()
+    drain.look()
+    drain.step(0)
+    assert len(house.publisher.records) == 1
+
+
+def test_what_a_full_quarantine_refused_is_tried_again_a_little_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, quarantine_files=1)
+    for _ in range(20):
+        house.call(b"not JSON")
+    drain = house.drain()
+    turn(drain)
+    put = house.quarantine.put
+    tried = []
+
+    def counted(entry: Entry, reason: object, *, told: bool = False) -> None:
+        tried.append(entry.name)
+        put(entry, reason, told=told)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(house.quarantine, "put", counted)
+    monkeypatch.setattr(drain_module, "perf_counter", Slow())
+    drain.retry()
+    drain.step(0)
+    assert len(tried) == 1
+
+
+def test_a_dead_letter_whose_note_cannot_be_removed_is_not_sent_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        house.call(b"not JSON" if number % 2 else document(f"192.0.2.{number}"))
+    drain = house.drain()
+
+    def broken(name: str) -> None:
+        raise SpoolError(f"{name}: Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(house.quarantine, "told", broken)
+        for _ in range(3):
+            turn(drain)
+            drain.retry()
+    turn(drain)
+    assert len(house.publisher.records) == 20
+    assert drain.idle
+    assert house.quarantine.untold() == ()
+
+
+def test_a_directory_that_cannot_be_read_holds_up_no_other(house: House) -> None:
+    broken = house.spools[0].root / "incoming/new/0"
+    broken.rmdir()
+    broken.write_text("no directory")
+    house.call(document("192.0.2.1"))
+    house.call(document("192.0.2.2"), spool=1)
+    drain = house.drain()
+    turn(drain)
+    assert len(house.events(TOPICS.host)) == 2
+    assert drain.unlisted
+    broken.unlink()
+    broken.mkdir()
+    turn(drain)
+    assert not drain.unlisted
+
+
+def test_a_spool_that_is_away_holds_up_no_other(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = house.spools[0].root
+    house.call(document("192.0.2.1"), spool=1)
+    drain = house.drain()
+    (root / "incoming").rename(root / "away")
+    turn(drain)
+    turn(drain)
+    assert len(house.events(TOPICS.host)) == 1
+    assert caplog.text.count("listing entries") == 1
+    assert house.figure("disk_errors_total", task="listing entries") == 2
+    (root / "away").rename(root / "incoming")
+    house.call(document("192.0.2.2"))
+    turn(drain)
+    assert len(house.events(TOPICS.host)) == 2
+
+
+def test_without_room_for_the_note_everything_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int, _data: bytes, _at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    house.call(document("192.0.2.1"))
+    turn(house.drain())
+    assert len(house.events(TOPICS.host)) == 1
+
+
+def test_an_entry_that_vanishes_before_its_time_is_read_is_no_error(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.call(document("192.0.2.2"))
+    name = house.call(document("192.0.2.1"))
+    listdir = os.listdir
+
+    def vanish(path: str) -> list[str]:
+        names = listdir(path)
+        house.spools[0].path(name).unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(os, "listdir", vanish)
+    turn(house.drain())
+    assert [event.ip for event in house.events(TOPICS.host)] == ["192.0.2.2"]

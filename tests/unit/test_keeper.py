@@ -1,16 +1,19 @@
 """What dead hooks left is told, and counted as lost only if it is."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from fnm_bus import hook
 from fnm_bus.codec import Codec
 from fnm_bus.drain import Drain, Flight
+from fnm_bus.errors import SpoolError
 from fnm_bus.intake import Intake
 from fnm_bus.keeper import Keeper
-from fnm_bus.limits import Limits
+from fnm_bus.limits import Limits, Refusal
 from fnm_bus.metrics import RelayMetrics
 from fnm_bus.order import Epochs
 from fnm_bus.pipeline import Pipeline
@@ -94,3 +97,95 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
     box.keeper._care_at = box.keeper._clean_at = 0.0
     box.keeper.turn()
     assert not foreign.exists()
+
+
+class Trouble:
+    """A keeper whose figures can be read again and again."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+
+    def turn(self) -> None:
+        self.box.keeper._care_at = self.box.keeper._clean_at = 0.0
+        self.box.keeper.turn()
+
+    def failures(self, task: str) -> float | None:
+        return self.box.metrics.registry().get_sample_value(
+            "fnm_bus_disk_errors_total", {"task": task}
+        )
+
+
+def test_a_full_disk_does_not_end_the_relay_while_the_spool_is_at_its_limit(
+    box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_what: Refusal) -> None:
+        raise SpoolError("full: No space left on device")
+
+    monkeypatch.setattr(box.spools[0], "refuse", full)
+    box.keeper.limits = Limits(hard_files=1)
+    box.spools[0].path(NAME).write_bytes(hook.pack((), b"{}"))
+    keeper = Trouble(box)
+    keeper.turn()
+    keeper.turn()
+    assert keeper.failures("setting the spool's limits") == 2
+    assert caplog.text.count("No space left") == 1
+    assert box.metrics.registry().get_sample_value("fnm_bus_quarantine_files") == 0
+
+
+def test_a_document_released_while_the_quarantine_is_counted_is_no_error(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = box.spools[0].root / "quarantine" / NAME
+    kept.write_bytes(b"1")
+    scandir = os.scandir
+
+    class Late:
+        """What a directory held when it was opened."""
+
+        def __init__(self, path: Path) -> None:
+            with scandir(path) as items:
+                self._items = list(items)
+            kept.unlink(missing_ok=True)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            """Nothing is open."""
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            return iter(self._items)
+
+    monkeypatch.setattr(os, "scandir", Late)
+    assert box.keeper.quarantine.count() == 0
+
+
+@pytest.mark.parametrize("place", ["incoming/new", "incoming/tmp", "quarantine"])
+def test_an_unreadable_directory_does_not_end_the_relay(box: Box, place: str) -> None:
+    (box.spools[0].root / place).rename(box.spools[0].root / "away")
+    keeper = Trouble(box)
+    keeper.turn()
+    assert keeper.box.keeper.drain.disk.current
+    (box.spools[0].root / "away").rename(box.spools[0].root / place)
+    keeper.turn()
+    assert not keeper.box.keeper.drain.disk.current
+
+
+@pytest.mark.parametrize("name", ["\u6c34" * 85, "a" * 255, "\udcff" * 200])
+def test_a_foreign_file_of_any_name_is_moved(box: Box, name: str) -> None:
+    path = box.spools[0].root / "incoming/new/0" / name
+    path.touch()
+    Trouble(box).turn()
+    assert not path.exists()
+    assert len(list((box.spools[0].root / "quarantine/odd").iterdir())) == 1
+
+
+def test_many_foreign_files_are_moved_a_thousand_at_a_time(box: Box) -> None:
+    directory = box.spools[0].root / "incoming/new/0"
+    for number in range(1_200):
+        (directory / f"foreign{number}").touch()
+    box.keeper.turn()
+    assert len(list(directory.iterdir())) == 200
+    box.keeper._care_at = 0.0
+    box.keeper.turn()
+    assert list(directory.iterdir()) == []

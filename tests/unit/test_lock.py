@@ -136,3 +136,17 @@ def test_a_pipe_in_the_lock_s_place_is_not_waited_for(
     os.mkfifo(spool.root / "lock")
     with pytest.raises(SpoolError, match="not a regular file"):
         ask(spool)
+
+
+def test_the_lock_of_a_spool_that_was_moved_away_is_not_at_its_path(
+    spool: Spool,
+) -> None:
+    lock = spool.lock()
+    assert lock is not None
+    path = spool.root / "lock"
+    with lock:
+        assert lock.is_at(path)
+        spool.root.rename(spool.root.with_name("away"))
+        assert not lock.is_at(path)
+        spool.make(os.geteuid(), os.getegid())
+        assert not lock.is_at(path)

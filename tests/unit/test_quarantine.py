@@ -189,3 +189,41 @@ def test_a_link_in_the_place_of_an_entry_is_not_copied(
     with pytest.raises(SpoolError):
         box.quarantine.put(entry, REASON)
     assert box.quarantine.list() == ()
+
+
+def test_of_a_file_that_grows_as_much_is_kept_as_was_measured(box: Box) -> None:
+    entry = box.entry(5, b"x" * 100)
+    with box.spool.path(entry.name).open("ab") as file:
+        file.write(b"y" * 10_000)
+    box.quarantine.put(entry, REASON)
+    assert (box.root / "quarantine" / entry.name).stat().st_size == entry.size
+
+
+def test_a_document_refused_again_while_it_is_released_keeps_its_new_reason(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay may be quicker than the rest of the command that released it."""
+    entry = box.put(5)
+    sync = durable.sync
+
+    def relay(directory: Path) -> None:
+        if directory == box.spool.path(entry.name).parent:
+            monkeypatch.setattr(durable, "sync", sync)
+            box.quarantine.put(box.spool.read(entry.name), {"reason": "again"})
+            box.spool.remove(entry.name)
+        sync(directory)
+
+    monkeypatch.setattr(durable, "sync", relay)
+    box.quarantine.release(entry.name, box.spool)
+    assert box.quarantine.read(entry.name).reason["reason"] == "again"
+    assert box.quarantine.untold() == (entry.name,)
+
+
+def test_a_document_that_cannot_be_released_keeps_its_reason(box: Box) -> None:
+    entry = box.put(5)
+    directory = box.spool.path(entry.name).parent
+    directory.rmdir()
+    directory.write_text("no directory")
+    with pytest.raises(SpoolError):
+        box.quarantine.release(entry.name, box.spool)
+    assert box.quarantine.read(entry.name).reason.items() >= REASON.items()

@@ -132,6 +132,7 @@ def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
         b"fnm-bus 1 2\0ban\0{}",
         b"fnm-bus 1 x\0{}",
         b"fnm-bus 1 99999999999999\0{}",
+        b"fnm-bus 1 9999\0" + b"\0" * 10_000,
         b"fnm-bus 2 0\0{}\4",
         b"\0",
     ],

@@ -1,0 +1,119 @@
+"""The relay's loop: every way out flushes, and no error of the disk is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fnm_bus import hook
+from fnm_bus.backoff import Backoff
+from fnm_bus.codec import Codec
+from fnm_bus.drain import Drain, Flight
+from fnm_bus.errors import SpoolError
+from fnm_bus.intake import Intake
+from fnm_bus.keeper import Keeper
+from fnm_bus.limits import Limits
+from fnm_bus.metrics import RelayMetrics
+from fnm_bus.notify import Drained, drain_within
+from fnm_bus.order import Epochs
+from fnm_bus.pipeline import Pipeline
+from fnm_bus.publish import MemoryPublisher
+from fnm_bus.quarantine import Quarantine
+from fnm_bus.relay import Relay
+from fnm_bus.route import Topics
+from fnm_bus.spool import Spool
+from fnm_bus.systemd import Systemd
+from fnm_bus.watch import Watch
+
+BAN = b'{"action":"ban","ip":"192.0.2.1"}'
+
+
+class Late(MemoryPublisher):
+    """Reports nothing before it is flushed for longer than a turn."""
+
+    flushed = 0.0
+
+    def poll(self, timeout: float) -> None:
+        """Report nothing."""
+
+    def flush(self, timeout: float) -> int:
+        if timeout < 1:
+            return 1
+        self.flushed = timeout
+        MemoryPublisher.poll(self, timeout)
+        return 0
+
+
+class House:
+    """A relay in this process."""
+
+    def __init__(self, root: Path) -> None:
+        epochs = Epochs(root / "state/epochs.json", hook.boot_id())
+        self.spool = Spool(root, epochs)
+        self.spool.make(os.getuid(), os.getgid())
+        metrics = RelayMetrics()
+        quarantine = Quarantine(root, 10, 10**6)
+        pipeline = Pipeline("fra1", Topics(), Codec())
+        intake = Intake((self.spool,), quarantine, epochs, pipeline, metrics)
+        self.publisher = Late()
+        self.drain = Drain(intake, self.publisher, Flight())
+        self.relay = Relay(
+            self.spool,
+            self.drain,
+            Keeper((self.spool,), quarantine, self.drain, Limits(), metrics),
+            self.publisher,
+            Watch(self.spool.buckets()),
+            Systemd({}),
+        )
+
+    def call(self) -> None:
+        name = f"{hook.boot_id()}-000000001000-0000100-0000000a"
+        hook.store(str(self.spool.root), name, hook.pack((), BAN))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "spool")
+
+
+def test_a_fault_of_the_program_flushes_what_was_handed_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.call()
+
+    def fault() -> None:
+        if house.drain.in_flight:
+            raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(house.relay.keeper, "turn", fault)
+    with pytest.raises(RuntimeError):
+        house.relay.run()
+    assert house.publisher.flushed == house.relay.flush
+    assert house.spool.scan() == []
+    assert not house.relay.draining
+
+
+def test_a_spool_that_is_not_set_up_is_refused_at_the_start(house: House) -> None:
+    (house.spool.root / "lock").unlink()
+    with pytest.raises(SpoolError, match="set the spool up first"):
+        house.relay.run()
+
+
+def test_a_drain_whose_end_cannot_be_noted_is_still_clean(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backoff = Backoff(house.spool.root)
+
+    def full() -> None:
+        raise SpoolError("backoff: No space left on device")
+
+    monkeypatch.setattr(backoff, "clear", full)
+    ended = drain_within(5.0, house.spool, backoff, house.drain)
+    assert ended is Drained.CLEAN
+
+
+def test_a_drain_that_cannot_list_the_spool_is_not_clean(house: House) -> None:
+    (house.spool.root / "incoming").rename(house.spool.root / "away")
+    backoff = Backoff(house.spool.root)
+    ended = drain_within(0.2, house.spool, backoff, house.drain)
+    assert ended is Drained.REFUSED
