@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 HUNG: float = 30.0
 """Seconds without a turn of the relay's loop after which /healthz says so."""
+REGISTRY_PAUSE: float = 10.0
+"""Seconds for which a program that reads other records, too, leaves a registry alone
+that did not answer."""
 
 _PROMPT: Mapping[str, str] = {"reconnect.backoff.max.ms": "1000"}
 """A broker that is back is found within a second; librdkafka's default is ten."""

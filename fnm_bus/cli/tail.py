@@ -66,7 +66,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     with Reader(
         wiring.kafka(known),
         topics,
-        wiring.reading_codec(known),
+        wiring.reading_codec(known, wiring.REGISTRY_PAUSE),
         from_beginning=from_beginning,
     ) as reader:
         if not json:
