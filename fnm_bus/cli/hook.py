@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out_raw, say, settings
 from fnm_bus.errors import ConfigError, SpoolError
 
 app = typer.Typer(help="Install and check the file that FastNetMon starts.")
@@ -96,7 +96,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
         interpreter = installing.SHELL if shell else installing.best_python()
     text = installing.install(path, directory, second, interpreter, command)
     say(f"fnm-bus: hook {path}")
-    typer.echo(text, nl=False)
+    out_raw(text.encode())
 
 
 @app.command()

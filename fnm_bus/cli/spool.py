@@ -1,11 +1,20 @@
 """`fnm-bus spool`: what waits, and what could not be understood."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, say, settings
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    complain,
+    dump,
+    end,
+    out,
+    out_raw,
+    say,
+    settings,
+)
 from fnm_bus.errors import FnmBusError
 
 app = typer.Typer(help="What waits on disk, and what could not be understood.")
@@ -58,10 +67,10 @@ def list_(
         )
         say(f"{root}: {depth.files} waiting, {depth.bytes} bytes{since}")
     for name in names:
-        typer.echo(f"{name}  waiting")
+        out(f"{name}  waiting")
     say(f"quarantine: {len(kept)}")
     for facts in kept:
-        typer.echo(f"{facts['name']}  {facts.get('at')}  {facts.get('reason')}")
+        out(f"{facts['name']}  {facts.get('at')}  {facts.get('reason')}")
 
 
 @app.command()
@@ -71,7 +80,9 @@ def show(
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Print the document of an entry, as FastNetMon wrote it; the rest on stderr.
+    """Print the document of an entry; the rest on stderr.
+
+    Into a pipe or a file as FastNetMon wrote it; on a terminal with escapes.
 
     Example:
         fnm-bus spool show NAME > document.json
@@ -96,7 +107,7 @@ def show(
         return
     for key, value in facts.items():
         say(f"{key}: {value}")
-    sys.stdout.buffer.write(entry.document)
+    out_raw(entry.document)
 
 
 @app.command()
