@@ -8,7 +8,6 @@ neither another client nor the end of the program.
 """
 
 import asyncio
-import json
 import logging
 import socket
 import threading
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.terminal import json_line
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -206,7 +206,7 @@ class _Pages:
             return "404 Not Found", kind, b"the pages are /metrics and /healthz\n"
         healthy, facts = self._health()
         status = "200 OK" if healthy else "503 Service Unavailable"
-        body = json.dumps({"ok": healthy, **facts}).encode() + b"\n"
+        body = json_line({"ok": healthy, **facts}).encode() + b"\n"
         return status, [("Content-Type", "application/json")], body
 
     def _get_metrics(
