@@ -12,7 +12,7 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz fuzz-mitigator \
-	fuzz-documents long-run lint format mutation bench lock clean
+	fuzz-documents long-run lint format mutation sbom bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
@@ -78,6 +78,23 @@ endif
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut run
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.mutation $(BIN)/python -m mutmut results
 
+# An environment as the image has it; the tool stands beside it and lists it.
+SBOM := $(shell sed -n 's/^sbom = \["\(.*\)"\]/\1/p' pyproject.toml)
+sbom: $(READY) ## list what is installed, with licences: dist/fnm-bus.cdx.json (CycloneDX)
+	rm -rf .sbom
+	$(PYTHON) -m venv .sbom/tool
+	.sbom/tool/bin/python -m pip install --quiet "$(SBOM)"
+	$(PYTHON) -m venv --without-pip .sbom/image
+	$(BIN)/python -m hatchling build -t wheel -d .sbom/wheel >/dev/null
+	.sbom/tool/bin/python -m pip --python .sbom/image/bin/python install --quiet \
+	  --require-hashes -r requirements/image.txt
+	.sbom/tool/bin/python -m pip --python .sbom/image/bin/python install --quiet \
+	  --no-deps .sbom/wheel/*.whl
+	mkdir -p dist
+	env -u PYTHONPATH .sbom/tool/bin/cyclonedx-py environment --output-reproducible \
+	  --output-file dist/fnm-bus.cdx.json .sbom/image/bin/python
+	rm -rf .sbom
+
 long-run: $(READY) ## run the whole chain for an hour under fuzzed events and kills
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python tests/long_run.py
 
@@ -92,7 +109,7 @@ lock: ## resolve the dependencies again (needs uv)
 
 clean: ## remove what these targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
-	  .mutation mutants
+	  .mutation mutants .sbom
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.

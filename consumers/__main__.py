@@ -1,14 +1,12 @@
 """`fnm-bus-consumer` and `python -m consumers`: the consumers."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from consumers import explaining, people, policies, services
 from fnm_bus import __version__
-from fnm_bus.cli.options import complain
-from fnm_bus.errors import FnmBusError
+from fnm_bus.cli.options import out, run
 
 app = typer.Typer(
     name="fnm-bus-consumer",
@@ -23,7 +21,7 @@ app = typer.Typer(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fnm-bus-consumer {__version__}")
+        out(f"fnm-bus-consumer {__version__}")
         raise typer.Exit
 
 
@@ -58,11 +56,7 @@ app.command()(services.demo_bgp)
 
 def main() -> None:
     """Run the command on the command line; a user's mistake is a line, no traceback."""
-    try:
-        app()
-    except FnmBusError as exc:
-        complain(str(exc))
-        sys.exit(exc.exit_code)
+    run(app)
 
 
 if __name__ == "__main__":

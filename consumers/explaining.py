@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, plain, say
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
             )
             continue
         for line in describe(explanation):
-            typer.echo(plain(line))
+            out(line)
     say(
         f"Mitigations that would start: {started}; attacks that would only be"
         f" reported: {reported}. Nothing was published."

@@ -4,7 +4,6 @@ An offset is committed when its line is on disk. A line that was written and not
 committed is written again after a crash: topic, partition and offset name it.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from fnm_bus import wiring as bus
 from fnm_bus.cli.render import text, value
 from fnm_bus.consume import Loop
 from fnm_bus.consume_metrics import ConsumeMetrics
+from fnm_bus.ops.terminal import json_line
 from fnm_bus.publish import LASTING, KafkaPublisher
 from fnm_bus.reader import Read
 
@@ -29,7 +29,7 @@ def line_of(read: Read) -> bytes:
         "key": text(read.key),
         "event": None if read.event is None else value(read.event),
     }
-    return json.dumps(found, ensure_ascii=False).encode() + b"\n"
+    return json_line(found).encode() + b"\n"
 
 
 def topics(settings: AllSettings) -> Sequence[str]:

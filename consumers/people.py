@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, plain, say
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.ops.terminal import visible
 
 if TYPE_CHECKING:
     from consumers.settings import AllSettings
@@ -58,15 +59,15 @@ def list_(
         return
     pause = next((r for r in shown if r.kind == PAUSE and r.state != ENDED), None)
     if pause is not None:
-        say(plain(f"PAUSED, nothing is in force. {pause.cause}"))
+        say(f"PAUSED, nothing is in force. {pause.cause}")
     rows = [record for record in shown if record.kind != PAUSE]
     if not rows:
         say("No active mitigations.")
         return
-    typer.echo(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
+    out(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
     for record in rows:
         count = record.live_reasons + record.pending_reasons + record.dry_reasons
-        typer.echo(
+        out(
             _columns(
                 _state(record), _left(record), str(count), record.key, record.cause
             )
@@ -89,7 +90,7 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
     for name, value in reading.to_json(record).items():
         text = _text(value)
         if name != "reasons" and text:
-            typer.echo(plain(f"{name:<16} {text}"))
+            out(f"{name:<16} {text}")
     for number, reason in enumerate(record.reasons, start=1):
         who = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
         size = f", {reason.pps} packets/s" if reason.pps is not None else ""
@@ -100,10 +101,10 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
             f" {reason.rule or '-'}, attack {reason.attack or '-'}"
             f" {reason.direction}{size}{dry}"
         )
-        typer.echo(plain(text))
+        out(text)
     count = record.live_reasons + record.pending_reasons + record.dry_reasons
     if count > len(record.reasons):
-        typer.echo(f"… and {count - len(record.reasons)} further reasons")
+        out(f"… and {count - len(record.reasons)} further reasons")
 
 
 @app.command()
@@ -126,7 +127,7 @@ def approve(
         effect = record.pending
         then = effect.then.action if effect and effect.then else record.kind
         text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
-        say(plain(text))
+        say(text)
     why = _prompt(why)
     codes = [
         _send_one(settings, "approve", by, why, record.key, revision=record.revision)
@@ -254,7 +255,7 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
     try:
         return _send(settings, verb, by, why, key=key, revision=revision)
     except FnmBusError as exc:
-        complain(plain(f"{key}: {exc}"))
+        complain(f"{key}: {exc}")
         return exc.exit_code
 
 
@@ -274,7 +275,7 @@ def _send(
     kafka, topics = wiring.kafka(settings), wiring.topics(settings)
     answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(plain(" ".join(filter(None, (f"{answer.what}:", key, answer.text)))))
+    say(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))
     return 1 if answer.what == "refused" else 0
 
 
@@ -329,5 +330,6 @@ def _left(record: "Mitigation") -> str:
 
 def _columns(*cells: str) -> str:
     widths = (16, 8, 7, 34)
-    padded = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False))
-    return plain("  ".join([*padded, cells[-1]]))
+    shown = [visible(cell) for cell in cells]
+    padded = (f"{cell:<{width}}" for cell, width in zip(shown, widths, strict=False))
+    return "  ".join([*padded, shown[-1]])

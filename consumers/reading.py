@@ -1,5 +1,6 @@
 """Reading: what commands for people look at; nothing is written."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,9 @@ from consumers.settings import AllSettings
 from fnm_bus import wiring
 from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
 from fnm_bus.reader import Read, Reader
+from fnm_bus.wiring import REGISTRY_PAUSE
+
+log = logging.getLogger(__name__)
 
 
 def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]:
@@ -21,7 +25,7 @@ def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    codec = wiring.reading_codec(settings)
+    codec = wiring.reading_codec(settings, REGISTRY_PAUSE)
     kafka = wiring.kafka(settings)
     with Reader(kafka, topics, codec, from_beginning=True) as reader:
         while not reader.at_end:
@@ -32,6 +36,8 @@ def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]
 def read_events(settings: AllSettings) -> Iterator[Event]:
     """Yield all events of the host, hostgroup and status topics.
 
+    What cannot be decoded is logged and left out.
+
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
@@ -39,6 +45,10 @@ def read_events(settings: AllSettings) -> Iterator[Event]:
     for read in read_records(settings, [names.host, names.hostgroup, names.status]):
         if isinstance(read.event, HostEvent | HostgroupEvent | StatusEvent):
             yield read.event
+        elif read.value:
+            place = f"{read.topic}[{read.partition}]@{read.offset}"
+            fault = read.error or f"a {type(read.event).__name__}, expected an event"
+            log.warning("left out: %s: %s", place, fault)
 
 
 def read_wanted_state(settings: AllSettings) -> StoredState:

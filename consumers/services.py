@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out
 
 
 def mitigator(
@@ -49,7 +49,7 @@ def demo(*, file: ConfigFile = None) -> None:
     from consumers.demo.policy_preview import preview
 
     for line in preview(wiring.settings(file)):
-        typer.echo(line)
+        out(line)
 
 
 def demo_bgp() -> None:
@@ -70,7 +70,7 @@ def demo_bgp() -> None:
     # Without this, SIGTERM would leave the child processes behind.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     for line in show():
-        typer.echo(line)
+        out(line)
 
 
 def exabgp(

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from consumers.settings import AllSettings
 from fnm_bus import config
 from fnm_bus import log as logs
-from fnm_bus.health import HealthServer
+from fnm_bus.ops.http_server import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def serve(
         signal.signal(number, lambda _number, _frame: service.stop())
     tables = settings.consumers
     address = tables.metrics_host, tables.metrics_port
-    server = HealthServer(*address, registry, state, "consumers")
+    server = HttpServer(*address, registry, state, "consumers")
     port = server.start()
     log.info("metrics and health on %s:%d", tables.metrics_host, port)
     if settings.dry_run:

@@ -8,9 +8,6 @@ from consumers.serving import serve, settings
 from consumers.settings import AllSettings
 from fnm_bus import wiring
 
-_REGISTRY_PAUSE = 10.0
-"""Seconds for which a registry that did not answer is not asked again."""
-
 __all__ = ["context", "mitigator", "serve", "settings"]
 
 
@@ -39,7 +36,7 @@ def mitigator(loaded: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
         settings=wiring.kafka(loaded),
         name=loaded.consumers.mitigator.transactional_id,
         topics=wiring.topics(loaded),
-        codec=wiring.reading_codec(loaded, _REGISTRY_PAUSE),
+        codec=wiring.reading_codec(loaded, wiring.REGISTRY_PAUSE),
         context=context(loaded),
         metrics=metrics,
     )

@@ -1,12 +1,13 @@
 """What is said on stderr: one line for each happening, of text or of JSON."""
 
-import json
 import logging
 import re
 import sys
 import time
 import traceback
 from typing import Final
+
+from fnm_bus.ops.terminal import json_line, visible
 
 _PER_SECOND: Final = 50
 """Lines of one logger and level in a second; what is over is counted and said."""
@@ -44,8 +45,7 @@ class _Text(logging.Formatter):
         line = f"{_time(record)} {record.levelname.lower()} {name}: {_message(record)}"
         if text := _traceback(record):
             line = f"{line}\n{text}"
-        # A control character in a document must not become a line of the log.
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        return visible(line)
 
 
 class _Json(logging.Formatter):
@@ -60,7 +60,7 @@ class _Json(logging.Formatter):
         }
         if text := _traceback(record):
             fields["traceback"] = text
-        return json.dumps(fields)
+        return json_line(fields)
 
 
 class _Flood(logging.Filter):

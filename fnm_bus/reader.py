@@ -22,6 +22,7 @@ from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
     InvalidRecord,
+    RegistryError,
     TopicRefused,
 )
 from fnm_bus.event import AnyRecord
@@ -138,6 +139,9 @@ class Reader:
     def read(self, seconds: float) -> Iterator[Read]:
         """Yield what comes within *seconds*.
 
+        A record whose schema the registry does not return now has that as its error:
+        it keeps nobody from the records behind it.
+
         Raises:
             BrokerUnavailable, TopicRefused: reading cannot go on.
         """
@@ -150,7 +154,7 @@ class Reader:
             self._answered = time.monotonic()
             error = message.error()
             if error is None:
-                yield decoded(raw_of(message), self._codec)
+                yield _decoded_now(raw_of(message), self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 self._open_ends.discard((message.topic() or "", _number(message)))
                 if self.at_end:
@@ -253,6 +257,13 @@ def decoded(it: Read, codec: Codec) -> Read:
     try:
         return it._replace(event=codec.decode(it.value))
     except InvalidRecord as exc:
+        return it._replace(error=str(exc))
+
+
+def _decoded_now(it: Read, codec: Codec) -> Read:
+    try:
+        return decoded(it, codec)
+    except RegistryError as exc:
         return it._replace(error=str(exc))
 
 

@@ -11,12 +11,12 @@ from fnm_bus.backoff import Backoff
 from fnm_bus.codec import Codec
 from fnm_bus.drain import Drain, Flight
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
-from fnm_bus.health import HealthServer
 from fnm_bus.intake import Intake
 from fnm_bus.keeper import Keeper
 from fnm_bus.limits import Limits
 from fnm_bus.metrics import RelayMetrics
 from fnm_bus.notify import Drained, drain_within
+from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.order import Epochs
 from fnm_bus.pipeline import Pipeline
 from fnm_bus.publish import BRIEF, LASTING, KafkaPublisher, Publisher
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 HUNG: float = 30.0
 """Seconds without a turn of the relay's loop after which /healthz says so."""
+REGISTRY_PAUSE: float = 10.0
+"""Seconds for which a program that reads other records, too, leaves a registry alone
+that did not answer."""
 
 _LAST = 1.0
 """Seconds that records in flight get when a short drain ends by an error."""
@@ -227,7 +230,7 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
     )
 
 
-def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HealthServer:
+def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
     """Return the server of /metrics and /healthz."""
 
     def state() -> tuple[bool, Mapping[str, object]]:
@@ -241,7 +244,7 @@ def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HealthServer
         return silent < HUNG and not it.drain.disk.current, facts
 
     address = settings.relay.metrics_host, settings.relay.metrics_port
-    return HealthServer(*address, metrics.registry(), state)
+    return HttpServer(*address, metrics.registry(), state)
 
 
 def drain_once(

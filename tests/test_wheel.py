@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     succeeds(*build, "-d", place, cwd=ROOT)
     (built,) = place.glob("*.whl")
     return built
+
+
+def test_the_source_distribution_has_the_locks(tmp_path: Path) -> None:
+    build = (sys.executable, "-m", "hatchling", "build", "-t", "sdist")
+    succeeds(*build, "-d", tmp_path, cwd=ROOT)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    locks = {f"requirements/{path.name}" for path in ROOT.glob("requirements/*.txt")}
+    assert locks
+    assert locks <= names
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _MAX_QUEUED: Final = "20000"
 _MAX_TEXT: Final = 1000
 _LOG_LOSS_EVERY: Final = 60.0
+_CLOSING: Final = 2.0
+"""Seconds that records in flight get at the end."""
 
 
 class AuditPublisher:
@@ -152,9 +154,14 @@ class AuditPublisher:
             self._producer.flush(seconds)
 
     def close(self) -> None:
-        """Wait shortly for what is in flight."""
-        self.flush(2)
+        """Wait shortly for what is in flight; log what Kafka has not taken by then."""
+        if self._producer is None:
+            return
+        left = self._producer.flush(_CLOSING)
         self._producer = None
+        if left:
+            self.lost += left
+            log.error("%d audit records lost at the end: Kafka did not answer", left)
 
     def _failed(self, error: KafkaError) -> None:
         self._ruined = self._ruined or is_fatal(error)

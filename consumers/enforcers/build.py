@@ -9,7 +9,6 @@ from consumers.enforcers.backend import Backend
 from consumers.enforcers.enforcer import Enforcer
 from consumers.enforcers.wanted_reader import (
     CommandReader,
-    TolerantCodec,
     WantedStateReader,
 )
 from consumers.metrics import EnforcerMetrics
@@ -17,6 +16,7 @@ from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
 from consumers.settings import AllSettings, EnforcerSettings
 from fnm_bus import wiring
+from fnm_bus.codec import Codec
 from fnm_bus.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def build_enforcer(
     """
     kafka, names = wiring.kafka(it), wiring.topics(it)
     # What ends a block depends on no registry.
-    codec = TolerantCodec()
+    codec = Codec()
     audit_codec = wiring.independent_codec(it)
     broker_clock = BrokerClock()
     return Enforcer(
@@ -76,7 +76,7 @@ def check_enforcer(it: AllSettings, of: EnforcerSettings) -> None:
             cannot be written, or it may not go live.
     """
     allowed_networks(it)
-    kafka, codec = wiring.kafka(it), TolerantCodec()
+    kafka, codec = wiring.kafka(it), Codec()
     AuditPublisher(kafka, it.topics.audit, codec, "", BrokerClock()).open()
     WantedStateReader(kafka, it.topics.mitigation, codec).check_settings()
     directory = of.snapshot.absolute().parent

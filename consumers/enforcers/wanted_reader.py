@@ -14,8 +14,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING
 
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, ConfigError, InvalidRecord, TopicRefused
-from fnm_bus.event import AnyRecord
+from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
 from fnm_bus.reader import Read, Reader
 
 log = logging.getLogger(__name__)
@@ -36,23 +35,6 @@ class _Failed(NamedTuple):
     """Reading is impossible with this configuration."""
 
     error: ConfigError
-
-
-class TolerantCodec(Codec):
-    """Decodes records; whatever a broken one raises becomes InvalidRecord."""
-
-    def decode(self, value: bytes | None) -> AnyRecord:
-        """Return what a record holds.
-
-        Raises:
-            InvalidRecord: it cannot be decoded.
-        """
-        try:
-            return super().decode(value)
-        except (InvalidRecord, MemoryError):
-            raise
-        except Exception as exc:
-            raise InvalidRecord(f"{type(exc).__name__}: {exc!s:.200}") from exc
 
 
 class _ResumingReader(Reader):

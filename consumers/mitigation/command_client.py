@@ -3,14 +3,14 @@
 import getpass
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
 from consumers.errors import MitigatorTimeout
 from fnm_bus.codec import Codec
-from fnm_bus.errors import ConfigError, PublishError, RegistryError
+from fnm_bus.errors import ConfigError, PublishError
 from fnm_bus.event import Audit, Command
 from fnm_bus.publish import BRIEF, KafkaPublisher
 from fnm_bus.reader import Read, Reader
@@ -70,27 +70,19 @@ def send_command(
         # From the end on no answer is missed. A partition that cannot be read must not
         # keep a command from being sent: it may not be the one with the answer.
         while not reader.at_end and time.monotonic() < end:
-            for _read in _read_some(reader, 1.0):
+            for _read in reader.read(1.0):
                 pass
             reader.check()
         _publish(settings, record)
         end = time.monotonic() + _TIMEOUT
         while time.monotonic() < end:
-            for received in _read_some(reader, 0.2):
+            for received in reader.read(0.2):
                 if isinstance(received.event, Audit) and _answers(received, command):
                     return received.event
     raise MitigatorTimeout(
         f"no mitigator answered within {_TIMEOUT:.0f} s. The command is stored and"
         " counts once one is active (approve, add and resume only for a few minutes)."
     )
-
-
-def _read_some(reader: Reader, seconds: float) -> Iterator[Read]:
-    """Yield what comes; a record that only the registry could decode is no answer."""
-    try:
-        yield from reader.read(seconds)
-    except RegistryError:
-        return
 
 
 def _answers(read: Read, command: Command) -> bool:

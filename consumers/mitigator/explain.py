@@ -59,6 +59,9 @@ def explain(
     except InvalidRecord as exc:
         change.rollback()
         return Explanation(event, (), (), str(exc))
+    except Exception as exc:  # noqa: BLE001 - the mitigator's dead letter for it, too
+        change.rollback()
+        return Explanation(event, (), (), f"unexpected {type(exc).__name__}: {exc}")
     written = [record for record in change.mitigations.values() if record is not None]
     return Explanation(event, tuple(change.audits), tuple(written))
 
@@ -112,7 +115,8 @@ def _advance(context: DecisionContext, state: State, moment: Moment) -> None:
     def begin() -> Transition:
         return Transition(context, state, moment)
 
-    while any(True for _change in expire(state, begin)):
+    # Each call has taken what is due off its list: all of it has to be processed.
+    while list(expire(state, begin)):
         pass
     for _change in start_waiting(state, begin):
         pass

@@ -21,6 +21,7 @@ from fnm_bus.cli import (
     tail,
     topics,
 )
+from fnm_bus.cli.options import out
 
 app = typer.Typer(
     name="fnm-bus",
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fnm-bus {__version__}")
+        out(f"fnm-bus {__version__}")
         raise typer.Exit
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump
+from fnm_bus.cli.options import ConfigFile, Json, dump, out
 
 app = typer.Typer(help="Look at the configuration.")
 
@@ -24,4 +24,4 @@ def show(*, file: ConfigFile = None, json: Json = False) -> None:
     values = ["-" if row.value is None else str(row.value) for row in rows]
     value_width = min(max(map(len, values)), 48)
     for row, value in zip(rows, values, strict=True):
-        typer.echo(f"{row.key:{key_width}}  {value:{value_width}}  {row.source}")
+        out(f"{row.key:{key_width}}  {value:{value_width}}  {row.source}")

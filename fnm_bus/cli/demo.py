@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import colored, end, say
+from fnm_bus.cli.options import end, out, say
 
 if TYPE_CHECKING:
     from fnm_bus.demo.attack import NotifyCall
@@ -109,7 +109,7 @@ def _replay(
                 if isinstance(read.event, Event | DeadLetter):
                     check.record(read.event)
                 by_topic[read.topic] += 1
-                typer.echo(render.line(read.topic, read.event, color=colored()))
+                out(render.line(read.topic, read.event), *render.color_of(read.event))
         statuses = replaying.result()
     seconds = time.monotonic() - started_at
     failed = statuses.total() - statuses[0]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out_raw, say, settings
 from fnm_bus.errors import ConfigError, SpoolError
 from fnm_bus.location import CONFIG
 
@@ -102,7 +102,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
         interpreter = installing.SHELL if shell else installing.best_python()
     text = installing.install(path, directory, second, interpreter, command)
     say(f"fnm-bus: hook {path}")
-    typer.echo(text, nl=False)
+    out_raw(text.encode())
 
 
 @app.command()

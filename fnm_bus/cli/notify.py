@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fnm_bus import hook, location, lock
-from fnm_bus.cli.options import ConfigFile, complain, end, settings
+from fnm_bus.cli.options import ConfigFile, complain, complain_of, end, settings
 from fnm_bus.errors import ConfigError, FnmBusError, SchemaError, SpoolError
 
 INVALID = 65
@@ -48,10 +48,10 @@ def notify(
             end(hook.TRY_LATER if trouble else 0)
         reason = _drain(path, file, deadline)
     except (ConfigError, SchemaError) as exc:
-        complain(str(exc))
+        complain_of(exc)
         status = exc.exit_code
     except FnmBusError as exc:  # it is on disk: the next drain or a relay goes on
-        complain(str(exc))
+        complain_of(exc)
     if trouble or status:
         end(hook.TRY_LATER if trouble else status)
     if reason:

@@ -1,12 +1,14 @@
 """What commands have in common: options, and how they speak."""
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from fnm_bus.errors import ConfigError, FnmBusError, TopicRefused
+from fnm_bus.ops.terminal import SafeStream, json_line, visible, visible_lines
 
 if TYPE_CHECKING:
     from fnm_bus.settings import Settings
@@ -35,27 +37,69 @@ def settings(file: Path | None) -> "Settings":
     return loaded
 
 
-def plain(text: str) -> str:
-    """Return *text* without what steers a terminal or begins a new line."""
-    return "".join(
-        it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in text
-    )
+# Everything that a command prints goes through the next functions: what documents,
+# records and people wrote never reaches a terminal raw (`fnm_bus.ops.terminal`).
 
 
-def say(text: str) -> None:
-    """Say something to a person; stdout is for data."""
-    typer.echo("\n".join(map(plain, text.split("\n"))), err=True)
+def out(text: str, word: str = "", color: str = "") -> None:
+    """Print one line of data.
+
+    Args:
+        text: the line.
+        word: its first occurrence is coloured, on a terminal.
+        color: the colour; "" for none.
+    """
+    line = visible(text)
+    if color and colored():
+        line = line.replace(word, typer.style(word, fg=color), 1)
+    typer.echo(line)
 
 
-def complain(text: str) -> None:
-    """Say what is wrong, a line for each thing."""
-    for line in text.splitlines():
-        say(f"fnm-bus: {line}")
+def out_raw(data: bytes) -> None:
+    """Print bytes as they are into a pipe or a file; on a terminal as `out` would."""
+    if sys.stdout.isatty():
+        typer.echo(visible_lines(data.decode("utf-8", "backslashreplace")), nl=False)
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def dump(value: Any) -> None:
     """Print one JSON value on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    typer.echo(json_line(value))
+
+
+def say(line: str) -> None:
+    """Print one line for a person; stdout is for data."""
+    typer.echo(visible(line), err=True)
+
+
+def say_progress(text: str) -> None:
+    """Replace the line on a terminal that was printed so before; "" clears it."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\x1b[K{visible(text)}", file=sys.__stderr__, nl=False)
+
+
+def complain(line: str) -> None:
+    """Print one line about what is wrong."""
+    say(f"fnm-bus: {line}")
+
+
+def complain_of(error: FnmBusError) -> None:
+    """Print an error: a line for each problem of those that list several."""
+    several = isinstance(error, ConfigError | TopicRefused)
+    for line in str(error).split("\n") if several else [str(error)]:
+        complain(line)
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    sys.stderr = SafeStream(sys.stderr)
+    try:
+        app()
+    except FnmBusError as exc:
+        complain_of(exc)
+        sys.exit(exc.exit_code)
 
 
 def end(code: int) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fnm_bus import hook
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, settings
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, settings
 from fnm_bus.errors import InvalidNotification
 
 
@@ -71,13 +71,11 @@ def parse(
             }
         )
         return
-    typer.echo(f"topic    {record.topic}")
-    typer.echo(f"key      {render.text(record.key)}")
+    out(f"topic    {record.topic}")
+    out(f"key      {render.text(record.key)}")
     for name, value in render.headers(record.headers).items():
-        typer.echo(f"header   {name}: {value}")
-    typer.echo(
-        f"value    {len(record.value or b'')} bytes of Avro from {len(document)}"
-    )
+        out(f"header   {name}: {value}")
+    out(f"value    {len(record.value or b'')} bytes of Avro from {len(document)}")
     _show(render.value(event), "")
 
 
@@ -98,4 +96,4 @@ def _show(values: dict[str, object], above: str) -> None:
         if isinstance(value, dict):
             _show(value, f"{above}{key}.")
         elif value not in (None, "", (), []):
-            typer.echo(f"  {above}{key} = {value}")
+            out(f"  {above}{key} = {value}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, plain, say
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
 from fnm_bus.cli.spool import MISSING, open_spool, print_document
 from fnm_bus.errors import FnmBusError
 
@@ -34,7 +34,7 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         dump(kept)
         return
     for facts in kept:
-        typer.echo(plain(f"{facts['name']}  {facts.get('at')}  {facts.get('reason')}"))
+        out(f"{facts['name']}  {facts.get('at')}  {facts.get('reason')}")
     say(f"quarantine: {len(kept)}")
 
 

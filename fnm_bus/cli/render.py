@@ -4,7 +4,6 @@ import base64
 from typing import Any
 
 import msgspec
-import typer
 
 from fnm_bus.event import (
     AnyRecord,
@@ -12,9 +11,11 @@ from fnm_bus.event import (
     Audit,
     Command,
     DeadLetter,
+    Event,
     Mitigation,
     Reason,
 )
+from fnm_bus.ops.terminal import visible
 from fnm_bus.route import subject_of
 
 _COLORS = {
@@ -35,7 +36,13 @@ def heading() -> str:
     return _columns((*HEADING, "SENSOR"))
 
 
-def line(topic: str, event: AnyRecord, *, color: bool = False) -> str:
+def color_of(event: AnyRecord) -> tuple[str, str]:
+    """Return the word of an event's line that is coloured, and its colour."""
+    action = event.action if isinstance(event, Event) else ""
+    return action, _COLORS.get(action, "")
+
+
+def line(topic: str, event: AnyRecord) -> str:
     """Return one event as one line of columns."""
     if isinstance(event, DeadLetter):
         at, action, target = event.failed_at, "DEAD LETTER", event.entry or ""
@@ -52,21 +59,17 @@ def line(topic: str, event: AnyRecord, *, color: bool = False) -> str:
         return _columns(_decided(topic, event))
     pps, bits = _size(event.attack_details)
     uuid = (event.attack_details and event.attack_details.attack_uuid) or ""
-    action = event.action
     cells = (
         f"{event.receipt.received_at:%H:%M:%S.%f}"[:-3],
         _short(topic),
-        action,
+        event.action,
         subject_of(event),
         _human(pps),
         _human(bits),
         uuid[:8],
         event.receipt.sensor,
     )
-    text = _columns(cells)
-    if color and (shade := _COLORS.get(action)):
-        text = text.replace(action, typer.style(action, fg=shade), 1)
-    return text
+    return _columns(cells)
 
 
 def _decided(
@@ -108,12 +111,9 @@ def text(raw: bytes | None) -> str | None:
 
 
 def _columns(cells: tuple[str, ...]) -> str:
-    padded = [it.ljust(width) for it, width in zip(cells, _WIDTHS, strict=False)]
-    whole = "  ".join([*padded, *cells[len(_WIDTHS) :]]).rstrip()
-    # What FastNetMon sent must not steer the terminal.
-    return "".join(
-        it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in whole
-    )
+    shown = [visible(cell) for cell in cells]
+    padded = [it.ljust(width) for it, width in zip(shown, _WIDTHS, strict=False)]
+    return "  ".join([*padded, *shown[len(_WIDTHS) :]]).rstrip()
 
 
 def _short(topic: str) -> str:

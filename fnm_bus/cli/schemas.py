@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, say, settings
 
 app = typer.Typer(help="Register schemas, and pin their ids.")
 
@@ -46,7 +46,7 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
         dump(found)
     else:
         for subject, problems in found.items():
-            typer.echo(f"{subject}: {'; '.join(problems) or 'would be accepted'}")
+            out(f"{subject}: {'; '.join(problems) or 'would be accepted'}")
     end(REFUSED if any(found.values()) else 0)
 
 
@@ -76,7 +76,7 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         dump(rows)
         return
     for row in rows:
-        typer.echo(
+        out(
             f"{row['schema']:28}  {row['fingerprint']}  {row['id'] or '-':>8}  "
             f"{row['subject'] or 'always a single object'}"
         )
@@ -96,4 +96,7 @@ def show(
     full_name = name if "." in name else f"{schema.NAMESPACE}.{name}"
     if full_name not in schema.RECORDS:
         raise typer.BadParameter(f"{name}: wanted one of {', '.join(schema.RECORDS)}")
-    typer.echo(jsonlib.dumps(jsonlib.loads(schema.text(full_name)), indent=2))
+    for line in jsonlib.dumps(jsonlib.loads(schema.text(full_name)), indent=2).split(
+        "\n"
+    ):
+        out(line)

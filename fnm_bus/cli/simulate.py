@@ -1,6 +1,5 @@
 """`fnm-bus simulate`: a simulated attack through the real hook."""
 
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
+from fnm_bus.cli.options import (
+    ConfigFile,
+    complain,
+    end,
+    out_raw,
+    say,
+    say_progress,
+    settings,
+)
 
 if TYPE_CHECKING:
     from fnm_bus.settings import Settings
@@ -69,7 +76,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
     plan = AttackPlan(hosts, updates, seed)
     if print_:
         for call in attack(plan):
-            typer.echo(call.document, nl=False)
+            out_raw(call.document)
         return
     configured = settings(file)
     from fnm_bus.spool import Spool
@@ -141,11 +148,7 @@ def _install_hook(directory: Path, spool: Path, fallback: Path) -> Path:
 
 def _with_progress(statuses: Iterable[int], total: int) -> Iterator[int]:
     """Yield *statuses*, and show the progress on a terminal."""
-    on_terminal = sys.stderr.isatty()
     for number, status in enumerate(statuses, 1):
-        if on_terminal:
-            sys.stderr.write(f"\r{number}/{total}")
-            sys.stderr.flush()
+        say_progress(f"{number}/{total}")
         yield status
-    if on_terminal:
-        sys.stderr.write("\r\x1b[K")
+    say_progress("")

@@ -1,6 +1,5 @@
 """`fnm-bus spool`: the notifications that wait for Kafka."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,8 @@ from fnm_bus.cli.options import (
     complain,
     dump,
     end,
-    plain,
+    out,
+    out_raw,
     say,
     settings,
 )
@@ -88,13 +88,11 @@ def status(
         oldest = f", the oldest of {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
         refuses = usage["refuses"]
         refusal = f", refuses {refuses}" if refuses else ""
-        typer.echo(
-            plain(f"{root}: {usage['files']} waiting, {usage['bytes']} bytes")
-            + f"{oldest}{refusal}"
-        )
-    typer.echo(f"quarantine: {quarantine.count()}")
+        waiting = f"{usage['files']} waiting, {usage['bytes']} bytes"
+        out(f"{root}: {waiting}{oldest}{refusal}")
+    out(f"quarantine: {quarantine.count()}")
     for name in names:
-        typer.echo(name)
+        out(name)
 
 
 def _is_there(root: Path) -> bool:
@@ -118,6 +116,8 @@ def show(
 ) -> None:
     """Print the document of a waiting entry, as FastNetMon wrote it.
 
+    Into a pipe or a file byte for byte; on a terminal with escapes.
+
     Example:
         fnm-bus spool show NAME > document.json
     """
@@ -138,7 +138,7 @@ def show(
 def print_document(entry: "Entry", facts: dict[str, object], *, json: bool) -> None:
     """Print an entry's document on stdout, and *facts* about the entry on stderr.
 
-    A terminal gets no character that steers it; a file or a pipe gets the bytes.
+    A terminal gets escapes for unprintable characters; a pipe or a file gets the bytes.
     """
     facts = {**facts, "arguments": entry.arguments, "stored_at": entry.stored_at}
     text = entry.document.decode("utf-8", "backslashreplace")
@@ -147,7 +147,4 @@ def print_document(entry: "Entry", facts: dict[str, object], *, json: bool) -> N
         return
     for key, value in facts.items():
         say(f"{key}: {value}")
-    if sys.stdout.isatty():
-        typer.echo("\n".join(map(plain, text.split("\n"))))
-    else:
-        sys.stdout.buffer.write(entry.document)
+    out_raw(entry.document)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, colored, dump, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, out, say, settings
 
 
 def tail(  # noqa: PLR0913 - one parameter for each option
@@ -58,19 +58,19 @@ def tail(  # noqa: PLR0913 - one parameter for each option
             )
         elif it.event is None:
             where = f"{it.topic}[{it.partition}]@{it.offset}"
-            typer.echo(f"{where}: cannot be decoded: {it.error}")
+            out(f"{where}: cannot be decoded: {it.error}")
         else:
-            typer.echo(render.line(it.topic, it.event, color=colored()))
+            out(render.line(it.topic, it.event), *render.color_of(it.event))
 
     shown = 0
     with Reader(
         wiring.kafka(known),
         topics,
-        wiring.reading_codec(known),
+        wiring.reading_codec(known, wiring.REGISTRY_PAUSE),
         from_beginning=from_beginning,
     ) as reader:
         if not json:
-            typer.echo(render.heading(), err=True)
+            say(render.heading())
         while True:
             for it in reader.read(0.5):
                 show(it)

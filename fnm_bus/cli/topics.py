@@ -2,7 +2,7 @@
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, say, settings
 
 app = typer.Typer(help="Create topics, and compare them with what is wanted.")
 
@@ -72,4 +72,4 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
     for topic, there in rows:
         said = "; ".join(differences(topic, there)) or "as wanted"
         size = f"{there.partitions:>4} x {there.replication}" if there else "   -    "
-        typer.echo(f"{topic.name:28}  {size}  {said}")
+        out(f"{topic.name:28}  {size}  {said}")

@@ -74,6 +74,17 @@ def test_an_error_that_passes_loses_one_record(
     assert Producer.made == 1
 
 
+def test_what_is_in_flight_at_the_end_is_counted_and_logged(
+    audit: AuditPublisher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Producer, "flush", lambda *_: 3)
+    audit.close()
+    assert audit.lost == 3
+    assert "3 audit records lost" in caplog.text
+
+
 @pytest.mark.parametrize("stamp", [253_402_300_799.9, -1e12, 1e18])
 def test_a_broker_of_a_mad_time_stops_no_report(
     monkeypatch: pytest.MonkeyPatch, stamp: float

@@ -1,4 +1,5 @@
 import json
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -10,6 +11,7 @@ from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fnm_bus import codec as codec_module
 from fnm_bus import schema
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
@@ -296,3 +298,18 @@ def test_hints_change_no_byte(event: AnyRecord) -> None:
     datum = msgspec.to_builtins(event, builtin_types=(bytes, datetime))
     schemaless_writer(plain, schema.load()[full_name], datum)
     assert Codec().encode(event, TOPIC)[10:] == plain.getvalue()
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError, OverflowError, struct.error, KeyError]
+)
+def test_whatever_a_broken_record_raises_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def broken(*_: object) -> None:
+        raise error("a timestamp")
+
+    value = Codec().encode(BAN, TOPIC)
+    monkeypatch.setattr(codec_module, "schemaless_reader", broken)
+    with pytest.raises(InvalidRecord, match=rf"{error.__name__}.*a timestamp"):
+        Codec().decode(value)

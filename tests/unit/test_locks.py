@@ -79,3 +79,21 @@ def declared_by() -> dict[str, list[str]]:
 def test_every_declared_dependency_is_pinned(lock: str, declared: list[str]) -> None:
     names = {plain(requirement) for requirement, _ in pinned(lock)}
     assert {plain(requirement) for requirement in declared} <= names
+
+
+@pytest.mark.parametrize("name", ["exabgp", "fastavro", "jiter"])
+def test_what_is_read_by_its_text_is_bounded_by_the_version_that_was_tested(
+    name: str,
+) -> None:
+    declared = [
+        *project()["project"]["dependencies"],
+        *project()["project"]["optional-dependencies"]["exabgp"],
+        *project()["dependency-groups"]["dev"],
+    ]
+    texts = [it for it in declared if isinstance(it, str) and plain(it) == name]
+    [version] = [
+        text.partition("==")[2] for text, _ in pinned("dev") if plain(text) == name
+    ]
+    major, minor = version.split(".")[:2]
+    assert texts
+    assert {text.partition(",<")[2] for text in texts} == {f"{major}.{int(minor) + 1}"}

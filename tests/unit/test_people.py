@@ -18,7 +18,7 @@ from consumers.mitigator.stored_state import StoredState
 from consumers.mitigator.takeover import Stored
 from consumers.mitigator.transition import DecisionContext
 from fnm_bus.codec import Codec
-from fnm_bus.errors import ConfigError, RegistryError, SchemaError
+from fnm_bus.errors import ConfigError, SchemaError
 from fnm_bus.event import (
     Audit,
     Command,
@@ -38,16 +38,14 @@ class Audits:
 
     Attributes:
         answer: what it reads after a command was sent.
-        errors: raised one after the other by reading.
         unread: whether a partition has no leader.
     """
 
     answer: Audit | None = None
-    errors: tuple[Exception, ...] = ()
     unread = False
 
     def __init__(self, *_: object) -> None:
-        self._errors = list(self.errors)
+        pass
 
     @property
     def at_end(self) -> bool:
@@ -63,8 +61,6 @@ class Audits:
         pass
 
     def read(self, _seconds: float) -> Iterator[Read]:
-        if self._errors:
-            raise self._errors.pop(0)
         if self.answer is not None:
             yield Read("audit", 0, 0, NOW, None, (), b"x", self.answer, "")
 
@@ -92,14 +88,6 @@ def test_a_command_is_sent_although_an_audit_partition_has_no_leader(
 ) -> None:
     monkeypatch.setattr(Audits, "unread", True)
     monkeypatch.setattr(command_client, "_TIMEOUT", 0.2)
-    assert ask(monkeypatch).what == "paused"
-    assert len(sent) == 1
-
-
-def test_an_audit_record_that_needs_the_registry_stops_no_command(
-    sent: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Audits, "errors", (RegistryError("does not answer"),))
     assert ask(monkeypatch).what == "paused"
     assert len(sent) == 1
 

@@ -71,9 +71,9 @@ def test_what_was_sent_cannot_steer_the_terminal(evil: str) -> None:
     assert line.isprintable()
 
 
-def test_colour_is_only_there_when_wanted() -> None:
-    assert "\x1b[" in render.line(TOPIC, event(), color=True)
-    assert "\x1b[" not in render.line(TOPIC, event())
+def test_a_known_action_has_a_color() -> None:
+    assert render.color_of(event()) == ("ban", "red")
+    assert render.color_of(event("ban\x1b[2J")) == ("ban\x1b[2J", "")
 
 
 def test_a_dead_letter_shows_its_reason() -> None:

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from fnm_bus.ops.terminal import visible
+
 FAILURE_FILE: Final = "FNMBUS_EXABGP_FAILURE"
 """Variable with the path of a file: a process of ExaBGP that cannot start because of
 its configuration leaves the reason there."""
@@ -42,7 +44,7 @@ def main() -> int:
         stopped = False
     status, reason = verdict(code, failure(), stopped=stopped)
     if reason:
-        sys.stderr.write(f"fnm-bus-consumer: {reason}\n")
+        sys.stderr.write(f"fnm-bus-consumer: {visible(reason)}\n")
     return status
 
 

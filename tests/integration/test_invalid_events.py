@@ -1,0 +1,169 @@
+"""Records that no relay would publish, in front of a good one: each consumer goes on.
+
+The mitigator and the enforcers have theirs in `test_mitigator_faults`,
+`test_fuzz_mitigator` and `test_enforcer`, on a real Kafka.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from services.fuzz_records import Fuzz
+from services.plant import Plant
+from services.process import Server, free_port
+
+from fnm_bus.codec import Codec
+from fnm_bus.event import (
+    DeadLetter,
+    Event,
+    HostEvent,
+    HostgroupEvent,
+    HostgroupNetwork,
+    Receipt,
+)
+
+RECEIPT = Receipt(event_id="bad", received_at=datetime.now(UTC), sensor="fra1")
+HOST = HostEvent(receipt=RECEIPT, action="ban", ip="203.0.113.1")
+GROUP = HostgroupEvent(receipt=RECEIPT, action="ban", hostgroup_name="web")
+INVALID: tuple[Event, ...] = (
+    msgspec.structs.replace(HOST, ip="garbage"),
+    msgspec.structs.replace(HOST, ip="203.0.113.1/32"),
+    msgspec.structs.replace(HOST, action="ban\x1b[2J"),
+    msgspec.structs.replace(
+        GROUP, hostgroup_networks=(HostgroupNetwork(network="10.0.0.0/99"),)
+    ),
+    msgspec.structs.replace(GROUP, hostgroup_name=""),
+)
+UNKNOWN_ID = b"\x00\x00\x00\x00\x07 that only a registry knows"
+GOOD = "203.0.113.77"
+SIMPLE = """
+from consumers.simple import consume
+def handle(event):
+    print("handled", getattr(event, "ip", ""), flush=True)
+consume({group!r}, handle, ("host",))
+"""
+POLICY = """
+own_networks = ["203.0.113.0/24"]
+[[rule]]
+name = "all"
+then = { action = "blackhole", lease = "60s" }
+"""
+
+
+def configure(plant: Plant, *lines: str) -> None:
+    plant.configure(
+        "[consumers.mitigator]",
+        f'policy = "{plant.root}/policy.toml"',
+        "[consumers.jsonlines]",
+        f'path = "{plant.root}/lines"',
+        f'group = "{plant.prefix}lines"',
+        f'topics = ["{plant.topic("host")}"]',
+        *lines,
+    )
+
+
+@pytest.fixture
+def spoiled(plant: Plant) -> Plant:
+    """A plant whose host topic has a good event behind all kinds of bad ones."""
+    (plant.root / "policy.toml").write_text(POLICY)
+    configure(plant)
+    producer = Producer({"bootstrap.servers": plant.bootstrap})
+    for kind in ("hostgroup", "status", "deadletter", "reason", "mitigation"):
+        producer.produce(plant.topic(kind), None, partition=0)  # creates it
+    topic = plant.topic("host")
+    for value in values(plant.codec, topic):
+        producer.produce(topic, value, b"one key", partition=0)
+    assert producer.flush(10) == 0
+    return plant
+
+
+def values(codec: Codec, topic: str) -> Sequence[bytes]:
+    fuzz = Fuzz(1, [GOOD, "203.0.113.8", "203.0.113.9"], stored=True)
+    good = msgspec.structs.replace(HOST, ip=GOOD)
+    return [
+        *(codec.encode(event, topic) for event in INVALID),
+        *(b"", b"garbage", b"\xc3\x01" + bytes(9), UNKNOWN_ID),
+        *(fuzz.draw().value for _ in range(200)),
+        codec.encode(good, topic),
+    ]
+
+
+def run(plant: Plant, *arguments: str) -> bytes:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def tail(plant: Plant, *options: str) -> list[bytes]:
+    topic = plant.topic("host")
+    arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--exit", *options)
+    return run(plant, *arguments).splitlines()
+
+
+def test_tail_shows_each_as_a_line(spoiled: Plant) -> None:
+    lines = tail(spoiled)
+    assert len(lines) == len(values(Codec(), ""))
+    assert GOOD.encode() in lines[-1]
+
+
+def test_tail_shows_each_as_json(spoiled: Plant) -> None:
+    records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
+    assert len(records) == len(values(Codec(), ""))
+    assert records[-1]["event"]["ip"] == GOOD
+
+
+def test_tail_goes_on_while_the_registry_is_away(spoiled: Plant) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    configure(spoiled, "[registry]", f'url = "{url}"', f'pins = "{spoiled.root}/pins"')
+    records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
+    assert records[-1]["event"]["ip"] == GOOD
+    [unknown] = [it for it in records if url in (it["error"] or "")]
+    assert unknown["event"] is None
+
+
+def test_explain_replays_what_is_valid(spoiled: Plant) -> None:
+    printed = run(spoiled, "consumers", "explain", "--since", "7d", "--json")
+    shown = [json.loads(line) for line in printed.splitlines()]
+    refused = [it for it in shown if it["event_id"] == "bad" and it["error"]]
+    assert len(refused) == len(INVALID)
+
+
+@pytest.mark.parametrize("name", ["simple", "jsonlines"])
+def test_a_consumer_goes_on_and_publishes_dead_letters(
+    spoiled: Plant, name: str
+) -> None:
+    log = spoiled.root / "program.log"
+    simple = ["-c", SIMPLE.format(group=spoiled.prefix)]
+    program = simple if name == "simple" else ["-m", "consumers", "jsonlines"]
+    shown = log if name == "simple" else spoiled.root / "lines"
+    environment = {"FNM_BUS_CONFIG": str(spoiled.config)}
+    server = Server([sys.executable, *program], log, environment)
+    server.start()
+    try:
+        server.wait(lambda: shown.exists() and GOOD in last_line(shown), 60)
+        letters = spoiled.messages("deadletter", len(INVALID) + 3)
+    finally:
+        server.kill()
+    decoded = [spoiled.codec.decode(it.value()) for it in letters if it.value()]
+    reasons = [it.reason for it in decoded if isinstance(it, DeadLetter)]
+    assert any("/ip: wanted" in reason for reason in reasons)
+    assert any("/hostgroup_networks/0/network: wanted" in it for it in reasons)
+
+
+def last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines()
+    return lines[-1] if lines else ""

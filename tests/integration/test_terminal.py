@@ -1,0 +1,184 @@
+"""What reaches a terminal of each command, when all words are hostile."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from confluent_kafka import Producer
+from services.plant import Plant
+
+from fnm_bus.event import HostEvent, Receipt
+
+EVIL = (
+    "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eforged\u2066\u200e"
+    "\x85line\u2028line\r\nfnm-bus:"
+)
+COLORS = re.compile(r"\x1b\[\d+(;\d+)*m")
+"""The program's own, on a terminal."""
+DOCUMENT = json.dumps(
+    {
+        "ip": "192.0.2.1",
+        "action": "ban\u202e",
+        "alert_scope": "host",
+        "attack_details": {
+            "attack_uuid": EVIL,
+            "attack_severity": EVIL,
+            "host_group": EVIL,
+            "total_incoming_pps": EVIL,
+        },
+        EVIL: {EVIL: EVIL},
+    },
+    ensure_ascii=False,
+).encode()
+INVALID = b'{"action": "ban", "ip": "' + EVIL.encode() + b'"}\n{"two": "\x9b"}\n'
+
+
+def on_terminal(
+    plant: Plant, *arguments: str, stdin: bytes = b"", module: str = "fnm_bus"
+) -> str:
+    """Return what a command prints on a terminal, its line ends as line feeds."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
+    ) as process:
+        os.close(theirs)
+        assert process.stdin is not None
+        with process.stdin as pipe, suppress(BrokenPipeError):
+            pipe.write(stdin)
+        parts = []
+        with suppress(OSError):  # EIO: the other side is closed
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        os.close(ours)
+    return b"".join(parts).decode().replace("\r\n", "\n")
+
+
+def check(printed: str, *, shown: str = "forged") -> None:
+    """Make sure that nothing but our own colours steers the terminal."""
+    lines = COLORS.sub("", printed).split("\n")
+    assert [line for line in lines if not line.isprintable()] == []
+    assert shown in printed  # the words were printed at all
+    assert not any(line.startswith("fnm-bus:\\") for line in lines)
+
+
+@pytest.fixture
+def evil(plant: Plant) -> Plant:
+    """A plant with hostile records on its topics and in its quarantine."""
+    receipt = Receipt(event_id=EVIL, received_at=datetime.now(UTC), sensor=EVIL)
+    event = HostEvent(receipt=receipt, action=EVIL, ip=EVIL)
+    topic = plant.topic("host")
+    producer = Producer({"bootstrap.servers": plant.bootstrap})
+    for value in (plant.codec.encode(event, topic), EVIL.encode()):
+        headers = [("ce_id", EVIL.encode())]
+        producer.produce(topic, value, EVIL.encode(), headers=headers)
+    for kind in ("deadletter", "hostgroup", "status"):
+        producer.produce(plant.topic(kind), None)  # creates it
+    assert producer.flush(10) == 0
+    return plant
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
+@pytest.mark.parametrize("document", [DOCUMENT, INVALID], ids=["valid", "invalid"])
+def test_parse(plant: Plant, document: bytes, options: Sequence[str]) -> None:
+    arguments = ("parse", *options, EVIL)
+    check(on_terminal(plant, *arguments, stdin=document), shown="owned")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
+def test_tail(evil: Plant, options: Sequence[str]) -> None:
+    arguments = ("tail", evil.topic("host"), "--from-beginning", "--exit", *options)
+    check(on_terminal(evil, *arguments))
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
+def test_quarantine(evil: Plant, command: str, options: Sequence[str]) -> None:
+    name = evil.call(INVALID, (EVIL,))
+    assert evil.run("relay", "--once").returncode == 0
+    arguments = ("spool", command, *([name] if command == "show" else []), *options)
+    check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
+
+
+def test_a_document_goes_raw_into_a_pipe(evil: Plant) -> None:
+    name = evil.call(INVALID)
+    assert evil.run("relay", "--once").returncode == 0
+    assert evil.run("spool", "show", name).stdout == INVALID
+
+
+def test_the_log_of_the_relay(evil: Plant) -> None:
+    evil.call(INVALID, (EVIL,))
+    evil.call(DOCUMENT, (EVIL,))
+    printed = on_terminal(evil, "relay", "--once")
+    check(printed, shown="quarantine")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("spool", "show", EVIL),
+        ("spool", "release", EVIL),
+        ("tail", EVIL, "--exit"),
+        ("parse", "--file", EVIL),
+        ("parse", "--config", EVIL),
+        (EVIL,),
+        ("tail", f"--{EVIL}"),
+    ],
+    ids=lambda it: it[0][:5] + str(len(it)),
+)
+def test_errors(evil: Plant, arguments: Sequence[str]) -> None:
+    printed = on_terminal(evil, *arguments)
+    lines = COLORS.sub("", printed).split("\n")
+    assert [line for line in lines if not line.isprintable()] == []
+    assert "forged" in printed
+
+
+def test_a_traceback() -> None:
+    program = (
+        "from fnm_bus import cli; import fnm_bus.config as config\n"
+        f"def load(_file): raise RuntimeError({EVIL!r})\n"
+        "config.load = load; cli.main()"
+    )
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", program, "config", "show"],
+        stderr=theirs,
+        stdout=theirs,
+        check=False,
+    )
+    os.close(theirs)
+    printed = os.read(ours, 65536).decode().replace("\r\n", "\n")
+    os.close(ours)
+    assert [line for line in printed.split("\n") if not line.isprintable()] == []
+    assert "forged" in printed
+
+
+def test_explain(plant: Plant) -> None:
+    (plant.root / "policy.toml").write_text(
+        'own_networks = ["192.0.2.0/24"]\n[[rule]]\nname = "all"\n'
+        'then = { action = "blackhole" }\n'
+    )
+    plant.configure("[consumers.mitigator]", f'policy = "{plant.root}/policy.toml"')
+    document = DOCUMENT.replace("ban\u202e".encode(), b"ban")
+    for options in ((), ("--json",)):
+        arguments = ("explain", "--offline", *options)
+        printed = on_terminal(plant, *arguments, stdin=document, module="consumers")
+        check(printed, shown="192.0.2.1" if not options else "decisions")
+
+
+def test_colors_are_for_terminals(plant: Plant) -> None:
+    plant.call(DOCUMENT.replace("ban\u202e".encode(), b"ban"))
+    assert plant.run("relay", "--once").returncode == 0
+    arguments = ("tail", plant.topic("host"), "--from-beginning", "--exit")
+    assert "\x1b[31mban\x1b[0m" in on_terminal(plant, *arguments)
+    assert b"\x1b" not in plant.run(*arguments).stdout

@@ -1,0 +1,70 @@
+"""Replays: one event, or many leases at one instant, never stop the others."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from services.fuzz_records import Fuzz
+from services.mitigator_harness import policy, rule
+
+from consumers.mitigator import explain as explain_module
+from consumers.mitigator.explain import describe, replay
+from consumers.mitigator.transition import DecisionContext
+from fnm_bus.codec import Codec
+from fnm_bus.event import AttackDetails, Event, HostEvent, Receipt
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
+CONTEXT = DecisionContext(policy(rule("all")), dry_run=False)
+
+
+def ban(
+    number: int, after: timedelta = timedelta(0), sensor: str = "fra1"
+) -> HostEvent:
+    receipt = Receipt(
+        event_id=f"{sensor}-{number}",
+        received_at=START + after,
+        sequence=number,
+        sensor=sensor,
+    )
+    ip = f"203.0.113.{number}"
+    details = AttackDetails(attack_uuid=ip, total_incoming_pps=1_000_000)
+    return HostEvent(receipt=receipt, action="ban", ip=ip, attack_details=details)
+
+
+def events(seed: int) -> Sequence[Event]:
+    """Return events of all kinds, some of which only their types make valid."""
+    fuzz, codec = Fuzz(seed, ["203.0.113.7", "203.0.113.8", "203.0.113.9"]), Codec()
+    records = [codec.decode(fuzz.draw().value) for _ in range(200)]
+    return [it for it in records if isinstance(it, Event)]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", range(5))
+def test_every_event_of_a_replay_is_explained(seed: int) -> None:
+    chosen = events(seed)
+    explanations = list(replay(chosen, CONTEXT))
+    assert len(explanations) == len(chosen)
+    assert all(list(describe(it)) for it in explanations)
+
+
+def test_leases_that_end_at_one_instant_all_end() -> None:
+    events = [ban(1, sensor=sensor) for sensor in ("fra1", "fra2", "ams1")]
+    explanations = list(replay([*events, ban(2, timedelta(days=1))], CONTEXT))
+    assert [it.event.receipt.event_id for it in explanations][-1] == "fra1-2"
+    assert [it.started for it in explanations] == [1, 0, 0, 1]
+
+
+def test_an_event_that_no_decision_expects_has_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = explain_module.apply_event
+
+    def fail(change: object, event: HostEvent) -> None:
+        if event.ip == "203.0.113.1":
+            raise KeyError("planted")
+        original(change, event)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(explain_module, "apply_event", fail)
+    first, second = replay([ban(1), ban(2)], CONTEXT)
+    assert "unexpected KeyError" in first.error
+    assert second.started
