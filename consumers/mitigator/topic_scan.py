@@ -6,21 +6,26 @@ An hour of renewals is read as bytes; only what is the latest of its key is deco
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     KafkaError,
-    KafkaException,
     Message,
     TopicPartition,
 )
 
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
-from fnm_bus.reader import time_of
+from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    build_reader,
+    partitions_of,
+    topic_error,
+)
+from fnm_bus.kafka.names import READ
+from fnm_bus.reader import REFUSED, time_of
 
-_TIMEOUT: Final = 10.0
 _AT_ONCE: Final = 10_000
 _STALLED: Final = 30.0
 """Seconds without any answer about the partitions that are not read to their ends."""
@@ -62,26 +67,16 @@ def scan(
             *is_stopping* returned true.
         TopicRefused: a topic does not exist, or must not be read.
     """
+    state = ConnectionState(settings)
+    consumer = build_reader({**settings, "isolation.level": "read_committed"}, state)
     try:
-        consumer = Consumer(
-            {
-                "log_level": "2",
-                **settings,
-                # Whatever [kafka] has: looking joins no group and creates no topic.
-                "group.id": "fnm-bus-scan",
-                "allow.auto.create.topics": "false",
-                "enable.auto.commit": "false",
-                "enable.partition.eof": "true",
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
-            }
-        )
-    except KafkaException as exc:
-        raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-    try:
-        parts = [part for topic in topics for part in _partitions(consumer, topic)]
+        parts = [
+            TopicPartition(topic, number, OFFSET_BEGINNING)
+            for topic in topics
+            for number in partitions_of(consumer, topic, state, is_new=True)
+        ]
         consumer.assign(parts)
-        return _scan(consumer, parts, is_stopping)
+        return _scan(consumer, parts, state, is_stopping)
     finally:
         consumer.close()
 
@@ -95,6 +90,7 @@ class _Found(NamedTuple):
 def _scan(
     consumer: Consumer,
     parts: Sequence[TopicPartition],
+    state: ConnectionState,
     is_stopping: Callable[[], bool],
 ) -> dict[str, Latest]:
     newest: dict[str, dict[bytes, _Found]] = {part.topic: {} for part in parts}
@@ -107,7 +103,7 @@ def _scan(
         if messages:
             answered = monotonic()
         else:
-            _partitions(consumer, parts[0].topic)  # raises when nobody answers
+            partitions_of(consumer, parts[0].topic, state)  # raises if none answers
             _check_progress(unread, monotonic() - answered)
         for message in messages:
             error = message.error()
@@ -115,8 +111,9 @@ def _scan(
                 _take(newest[message.topic() or ""], message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 unread.discard((message.topic() or "", message.partition() or 0))
-            elif not error.retriable():
-                raise TopicRefused(f"{message.topic()}: {error.str()}")
+            elif not error.retriable() and error.code() in REFUSED:
+                topic = message.topic() or ""
+                raise topic_error(error, topic, READ, state.settings)
     return {
         topic: {
             key: Raw(it.value, time_of(it.stamp))
@@ -144,17 +141,3 @@ def _check_progress(unread: Iterable[tuple[str, int]], silent: float) -> None:
     if silent >= _STALLED:
         names = ", ".join(f"{topic}/{number}" for topic, number in sorted(unread)[:5])
         raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    try:
-        known: Any = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
-    except KafkaException as exc:
-        raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
-    if known.error is not None:
-        raise TopicRefused(
-            f"{topic}: {known.error.str()}; `fnm-bus topics create` creates it"
-        )
-    return [
-        TopicPartition(topic, number, OFFSET_BEGINNING) for number in known.partitions
-    ]

@@ -21,8 +21,14 @@ from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.webhook.bulletin import Member, why_over
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.event import Mitigation
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    access_error,
+    build_consumer,
+    partitions_of,
+)
 from fnm_bus.reader import Read, Reader
 
 log = logging.getLogger(__name__)
@@ -57,15 +63,15 @@ def position(settings: Mapping[str, str], group: str, topic: str) -> Position:
         BrokerUnavailable: no broker answers.
         TopicRefused: the topic does not exist, or must not be read.
     """
-    own = {"group.id": group, "enable.auto.commit": "false", "log_level": "2"}
+    own = {"group.id": group, "enable.auto.commit": "false"}
+    state = ConnectionState(settings)
+    consumer = build_consumer({**settings, **own}, state)
     try:
-        consumer = Consumer({**own, **settings, **own})
+        return _position(consumer, topic, state)
     except KafkaException as exc:
-        raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-    try:
-        return _position(consumer, topic)
-    except KafkaException as exc:
-        raise BrokerUnavailable(f"{topic}: {exc.args[0].str()}") from exc
+        denied = access_error(exc.args[0], settings, topic=topic, group=group)
+        text = f"{topic}: {exc.args[0].str()}"
+        raise denied or BrokerUnavailable(text) from exc
     finally:
         consumer.close()
 
@@ -140,14 +146,13 @@ def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
     return members
 
 
-def _position(consumer: Consumer, topic: str) -> Position:
-    known = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
-    if known.error is not None:
-        raise TopicRefused(
-            f"{topic}: {known.error.str()}; `fnm-bus topics create` makes it"
-        )
-    all_ = [TopicPartition(topic, it) for it in known.partitions]
+def _position(consumer: Consumer, topic: str, state: ConnectionState) -> Position:
+    numbers = partitions_of(consumer, topic, state, is_new=True)
+    all_ = [TopicPartition(topic, number) for number in numbers]
     committed = consumer.committed(all_, timeout=_ANSWER)
+    for partition in committed:
+        if partition.error is not None:
+            raise KafkaException(partition.error)
     if all(it.offset == OFFSET_INVALID for it in committed):
         committed = [
             TopicPartition(topic, it.partition, _end(consumer, it)) for it in all_

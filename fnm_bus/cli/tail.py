@@ -68,6 +68,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
         topics,
         wiring.reading_codec(known),
         from_beginning=from_beginning,
+        headers=json,
     ) as reader:
         if not json:
             typer.echo(render.heading(), err=True)

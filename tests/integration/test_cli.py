@@ -113,7 +113,7 @@ def test_check_names_the_topic_that_is_missing(real_plant: Plant) -> None:
     assert ended.returncode == 1
     said = ended.stdout.decode()
     assert f"FAILED  topic {name}.gone: missing" in said
-    assert "`fnm-bus topics create` makes it" in said
+    assert "`fnm-bus topics create` creates it" in said
 
 
 def test_tail_of_a_topic_that_is_not_there_ends_with_69(plant: Plant) -> None:

@@ -54,7 +54,7 @@ class Consumer:
 
     messages: tuple[Message, ...] = ()
 
-    def __init__(self, _settings: object) -> None:
+    def __init__(self, *_arguments: object) -> None:
         self._left = list(self.messages)
 
     def list_topics(self, topic: str, timeout: float) -> Any:
@@ -64,6 +64,9 @@ class Consumer:
 
     def assign(self, parts: list[TopicPartition]) -> None:
         assert len(parts) == 2
+
+    def poll(self, _timeout: float) -> None:
+        pass
 
     def consume(self, _most: int, _timeout: float) -> list[Message]:
         left, self._left = self._left, []
@@ -75,7 +78,7 @@ class Consumer:
 
 @pytest.fixture
 def consumer(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
-    monkeypatch.setattr(topic_scan, "Consumer", Consumer)
+    monkeypatch.setattr(topic_scan, "build_reader", Consumer)
     monkeypatch.setattr(topic_scan, "_STALLED", 0.2)
     return Consumer
 
