@@ -99,7 +99,15 @@ def classify(
 
 
 class Publisher(Protocol):
-    """Where records go."""
+    """Where records go.
+
+    Attributes:
+        problem: why nothing will be taken until a person acts, or "".
+    """
+
+    @property
+    def problem(self) -> str:
+        """See above; known by what `poll` was told."""
 
     def open(self) -> None:
         """Begin to connect, and do not wait for it; the first `publish` does it, too.
@@ -138,6 +146,11 @@ class KafkaPublisher:
         self._settings = {**manner, **settings}
         self._producer: Producer | None = None
         self.connection = ConnectionState(self._settings)
+
+    @property
+    def problem(self) -> str:
+        """Why the brokers reject this client, or ""."""
+        return self.connection.rejection
 
     def open(self) -> None:
         """Begin to connect, and do not wait for it.
@@ -222,9 +235,12 @@ class MemoryPublisher:
     """Keeps records in a list: for tests and for looking without a broker.
 
     Attributes:
+        problem: always "".
         records: what was taken and not refused, in order.
         refuse: returns the error with which a record is refused, or None.
     """
+
+    problem = ""
 
     def __init__(
         self, refuse: Callable[[Record], PublishError | None] = lambda _: None

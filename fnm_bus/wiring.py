@@ -232,9 +232,10 @@ def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HealthServer
         facts = {
             "draining": it.draining,
             "in_flight": it.drain.in_flight,
+            "problem": it.publisher.problem,
             "seconds_since_turn": round(silent, 3),
         }
-        return silent < HUNG, facts
+        return silent < HUNG and not it.publisher.problem, facts
 
     address = settings.relay.metrics_host, settings.relay.metrics_port
     return HealthServer(*address, metrics.registry(), state)

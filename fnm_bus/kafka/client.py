@@ -360,9 +360,8 @@ def explain(error: KafkaError, settings: Mapping[str, Any]) -> BrokerUnavailable
     text = _ATTEMPT_DETAILS.sub("", without_secrets(error.str(), settings))
     code = error.code()
     if code == KafkaError._RESOLVE:  # noqa: SLF001 - librdkafka's own name
-        return BrokerUnavailable(
-            f'{text}; correct "bootstrap.servers" in [kafka], or the DNS'
-        )
+        remedy = 'correct "bootstrap.servers" in [kafka], or the DNS'
+        return BrokerUnavailable(f"no broker answers: {text}; {remedy}")
     if code == KafkaError._AUTHENTICATION:  # noqa: SLF001 - as above
         return ConnectionRejected(_explain_authentication(text, settings))
     if code == KafkaError._SSL:  # noqa: SLF001 - as above
@@ -380,10 +379,8 @@ def _explain_transport(text: str, settings: Mapping[str, Any]) -> BrokerUnavaila
             " not: correct the port or the protocol in [kafka]"
         )
     if "Connection refused" in text:
-        return BrokerUnavailable(
-            f'{text}; start Kafka, or correct "bootstrap.servers" in [kafka]'
-        )
-    return BrokerUnavailable(text)
+        text += '; start Kafka, or correct "bootstrap.servers" in [kafka]'
+    return BrokerUnavailable(f"no broker answers: {text}")
 
 
 def _explain_authentication(text: str, settings: Mapping[str, Any]) -> str:

@@ -46,28 +46,25 @@ def _closer_look(
 ) -> ConnectionRejected | None:
     """Return a more precise reason than librdkafka's, or None."""
     protocol = settings.get("security.protocol", "plaintext").lower()
-    if protocol.endswith("ssl"):
-        if "certificate verify failed" not in str(error):
-            is_silent = str(error).startswith("no broker answers")
-            return (
-                _explain_silence(settings) if is_silent and protocol == "ssl" else None
-            )
-        faults = (_certificate_fault(settings, *it) for it in _addresses(settings))
-    else:
+    if not protocol.endswith("ssl"):
         faults = (_tls_fault(protocol, *it) for it in _addresses(settings))
+    elif "certificate verify failed" in str(error):
+        faults = (_certificate_fault(settings, *it) for it in _addresses(settings))
+    elif protocol == "ssl" and not isinstance(error, ConnectionRejected):
+        faults = (_silence(*it) for it in _addresses(settings))
+    else:
+        return None
     return next((ConnectionRejected(text) for text in faults if text), None)
 
 
-def _explain_silence(settings: Mapping[str, str]) -> ConnectionRejected | None:
-    """Return why a broker closes connections after a TLS handshake, if one does."""
-    for host, port in _addresses(settings):
-        if _speaks_tls(host, port):
-            return ConnectionRejected(
-                f"{host}:{port}: the TLS handshake succeeds, and the broker closes the"
-                ' connection: if the listener is SASL_SSL, set "security.protocol" ='
-                ' "SASL_SSL" in [kafka]'
-            )
-    return None
+def _silence(host: str, port: int) -> str:
+    if not _speaks_tls(host, port):
+        return ""
+    return (
+        f"{host}:{port}: the TLS handshake succeeds, and the broker closes the"
+        ' connection: if the listener is SASL_SSL, set "security.protocol" ='
+        ' "SASL_SSL" in [kafka]'
+    )
 
 
 def _tls_fault(protocol: str, host: str, port: int) -> str:

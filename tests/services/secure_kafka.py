@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its __all__
-    AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
@@ -13,6 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its 
     ResourceType,
 )
 
+from fnm_bus.kafka.access import Right
 from services.kafka import Cluster
 from services.process import free_port, wait_until
 
@@ -29,6 +29,11 @@ USERS = (
 )
 PASSWORD = "s3cret-of-"  # noqa: S105 - of a broker that ends with the tests
 """The password of a user is this and the name."""
+_KINDS = {
+    "Topic": ResourceType.TOPIC,
+    "Group": ResourceType.GROUP,
+    "TransactionalId": ResourceType.TRANSACTIONAL_ID,
+}
 HOST = "localhost"
 """The only name in the broker's certificate; 127.0.0.1 is not one."""
 
@@ -104,22 +109,20 @@ class SecureKafka(Cluster):
             answer.result(timeout=30)
         self.wait_for_acls(0)
 
-    def forbid(
-        self, user: str, operation: AclOperation, kind: ResourceType, name: str
-    ) -> None:
+    def forbid(self, user: str, right: Right) -> None:
         """Remove one right of *user*."""
-        binding = _binding(user, operation, kind, name)
-        admin = self.admin()
-        before = self.acls()
+        kind = _KINDS[right.kind]
+        operation = AclOperation[right.operation.upper()]
         found = AclBindingFilter(
-            binding.restype,
-            binding.name,
-            binding.resource_pattern_type,
-            binding.principal,
-            binding.host,
-            binding.operation,
-            binding.permission_type,
+            kind,
+            right.name,
+            ResourcePatternType.LITERAL,
+            f"User:{user}",
+            "*",
+            operation,
+            AclPermissionType.ALLOW,
         )
+        before, admin = self.acls(), self.admin()
         for answer in admin.delete_acls([found]).values():
             assert len(answer.result(timeout=30)) == 1
         self.wait_for_acls(before - 1)
@@ -135,7 +138,8 @@ class SecureKafka(Cluster):
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
-        return len(self.admin().describe_acls(everything).result(timeout=30))
+        admin = self.admin()
+        return len(admin.describe_acls(everything).result(timeout=30))
 
     def wait_for_acls(self, number: int) -> None:
         """Wait until the broker knows *number* rights.
@@ -173,20 +177,6 @@ class SecureKafka(Cluster):
         }
         # Of two lines with one name the later one counts.
         return text + "".join(f"{name}={value}\n" for name, value in more.items())
-
-
-def _binding(
-    user: str, operation: AclOperation, kind: ResourceType, name: str
-) -> AclBinding:
-    return AclBinding(
-        kind,
-        name,
-        ResourcePatternType.LITERAL,
-        f"User:{user}",
-        "*",
-        operation,
-        AclPermissionType.ALLOW,
-    )
 
 
 def _openssl(*arguments: str | Path, stdin: str = "") -> None:
