@@ -48,8 +48,13 @@ def kafka(settings: Settings) -> dict[str, str]:
     for name, path in settings.kafka_files.items():
         try:
             secrets[name] = Path(path).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f'[kafka_files] "{name}": {path}: {exc}') from exc
+        except OSError as exc:
+            # The password itself may stand in the place of a file's name.
+            place = path if path.is_absolute() else "not an absolute path"
+            text = f'[kafka_files] "{name}": {place}: {exc.strerror}'
+            raise ConfigError(text) from None
+        except UnicodeDecodeError:  # the error would quote the secret
+            raise ConfigError(f'[kafka_files] "{name}": {path}: not UTF-8') from None
     return {**_PROMPT, **settings.kafka, **secrets}
 
 
