@@ -37,6 +37,9 @@ _PROMPT: Final = {
     # What a dead member had is read by another one after this, not after 45 s.
     "session.timeout.ms": "10000",
 }
+_LOOK: Final = "60000"
+"""Milliseconds between two looks at how many partitions the topics have; librdkafka
+would look every five minutes."""
 _QUESTION: Final = 1.0
 """Seconds for a question that may as well stay without an answer."""
 
@@ -71,6 +74,7 @@ class Member:
     ) -> None:
         self._settings: dict[str, Any] = {
             "auto.offset.reset": "earliest",
+            "topic.metadata.refresh.interval.ms": _LOOK,
             # With the newer protocol that is the broker's to say.
             **({} if settings.get("group.protocol") == "consumer" else _PROMPT),
             **settings,

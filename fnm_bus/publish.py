@@ -185,6 +185,7 @@ class KafkaPublisher:
                 value=record.value,
                 key=record.key,
                 headers=list(record.headers),
+                partition=record.partition,
                 on_delivery=delivered,
             )
         except BufferError as exc:

@@ -75,6 +75,11 @@ class AuditPublisher:
         self._loss_logged_at: float | None = None
         self.lost = 0
 
+    @property
+    def problem(self) -> str:
+        """Why the brokers reject this client, or ""."""
+        return self.connection.rejection
+
     def open(self) -> None:
         """Begin to connect.
 

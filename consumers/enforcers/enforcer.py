@@ -123,7 +123,7 @@ class Enforcer:
         """Return whether its threads read and its last turn ended well."""
         readers = self.wanted_reader, self.command_reader
         well = all(it.healthy for it in readers)
-        return well and not (self._crashed or self.audit.connection.rejection)
+        return well and not (self._crashed or self.audit.problem)
 
     def facts(self) -> Mapping[str, object]:
         """Return what /healthz shows of it."""
@@ -135,7 +135,7 @@ class Enforcer:
             "command_reader": self.command_reader.healthy,
             "problem": self.wanted_reader.problem
             or self.command_reader.problem
-            or self.audit.connection.rejection,
+            or self.audit.problem,
         }
 
     def turn(self) -> None:

@@ -23,6 +23,7 @@ from confluent_kafka import (
 from consumers.errors import Fenced, RecordsRefused
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
+from consumers.mitigation.latest_record import partition_of
 from fnm_bus.errors import AccessDenied, BrokerUnavailable, ConfigError
 from fnm_bus.kafka.client import (
     ConnectionState,
@@ -72,6 +73,9 @@ class TransactionalJournal:
         name: transactional id, and the group that keeps the offsets.
         topics: what is read.
         clock: learns the broker's time from the answers to written records.
+        compacted: topics whose records go to the partition that their key has among the
+            partitions at `open`: a record must not go elsewhere before everything is
+            read again.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class TransactionalJournal:
         name: str,
         topics: Sequence[str],
         clock: BrokerClock,
+        compacted: Sequence[str] = (),
     ) -> None:
         common: dict[str, Any] = dict(settings)
         common.pop("group.protocol", None)  # nobody joins this group
@@ -104,6 +109,8 @@ class TransactionalJournal:
         }
         self._name = name
         self._topics = topics
+        self._compacted = compacted
+        self._counts: dict[str, int] = {}
         self._clock = clock
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
@@ -134,10 +141,13 @@ class TransactionalJournal:
                 for topic in self._topics
                 for number in self._partitions(topic, is_new=True)
             ]
+            self._counts = {
+                topic: len(self._partitions(topic, is_new=True))
+                for topic in self._compacted
+            }
             self._check_owner()
             known = consumer.committed(parts, timeout=_TIMEOUT)
-            new = [part for part in known if part.offset < 0]
-            first = _beginning(consumer, new, since) if new else []
+            first = _first_offsets(consumer, known, since)
         except KafkaException as exc:
             raise self._denied(exc) or BrokerUnavailable(
                 f"no offsets: {exc.args[0].str()}"
@@ -225,6 +235,9 @@ class TransactionalJournal:
         for topic in self._topics:
             numbers = set(self._partitions(topic))
             if numbers != {number for name, number in read if name == topic}:
+                raise BrokerUnavailable(f"{topic} has other partitions now")
+        for topic, count in self._counts.items():
+            if len(self._partitions(topic)) != count:
                 raise BrokerUnavailable(f"{topic} has other partitions now")
 
     def done(self, message: Message) -> None:
@@ -340,6 +353,12 @@ class TransactionalJournal:
             transactional_id=self._name,
         )
 
+    def _partition(self, record: Record) -> int:
+        count = self._counts.get(record.topic)
+        if record.partition >= 0 or count is None:
+            return record.partition
+        return partition_of(record.key or b"", count)
+
     def _positions(self) -> list[TopicPartition]:
         consumer = self._consumer
         if consumer is None:
@@ -386,6 +405,7 @@ class TransactionalJournal:
                     value=record.value,
                     key=record.key,
                     headers=list(record.headers),
+                    partition=self._partition(record),
                     on_delivery=delivered,
                 )
             except BufferError:
@@ -397,6 +417,26 @@ class TransactionalJournal:
 def place_of(message: Message) -> Place:
     """Return the topic and partition of a message."""
     return message.topic() or "", message.partition() or 0
+
+
+def _first_offsets(
+    consumer: Consumer, known: Sequence[TopicPartition], since: datetime | None
+) -> list[TopicPartition]:
+    """Return the partitions without a committed offset, with where reading begins.
+
+    That is what came after *since*; but a partition that a topic got since it was read
+    last is read whole.
+    """
+    read = {part.topic for part in known if part.offset >= 0}
+    new = [part for part in known if part.offset < 0]
+    first: list[TopicPartition] = []
+    for since_then, parts in (
+        (since, [part for part in new if part.topic not in read]),
+        (None, [part for part in new if part.topic in read]),
+    ):
+        if parts:
+            first += _beginning(consumer, parts, since_then)
+    return first
 
 
 def _beginning(

@@ -18,6 +18,7 @@ from confluent_kafka import (
 )
 
 from consumers.mitigation.clock import now as boottime
+from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.webhook.bulletin import Member, why_over
 from fnm_bus.codec import Codec
@@ -81,12 +82,14 @@ def recalled(
 ) -> list[Read]:
     """Return the latest record of each key below the offsets; no tombstones.
 
-    Records come in the order in which they were written to their partition.
+    Records come in the order in which they were written to their partition. Of two
+    partitions, the later record counts (`latest_record`).
 
     Raises:
         BrokerUnavailable, ConfigError, TopicRefused: as `position`.
     """
     found: dict[bytes | None, Read] = {}
+    origins: dict[bytes | None, Origin] = {}
     if not any(below.values()):
         return []
     with Reader(settings, [topic], codec, from_beginning=True) as reader:
@@ -94,11 +97,18 @@ def recalled(
             for it in reader.read(1.0):
                 if it.offset >= below.get(it.partition, 0):
                     continue
+                origin = _origin(it)
+                if not supersedes(
+                    origin, origins.get(it.key), is_tombstone=not it.value
+                ):
+                    continue
                 found.pop(it.key, None)
+                origins.pop(it.key, None)
                 if it.value:
-                    found[it.key] = it
+                    found[it.key], origins[it.key] = it, origin
                 if len(found) > _MAX_RECORDS:
-                    del found[next(iter(found))]
+                    oldest = next(iter(found))
+                    del found[oldest], origins[oldest]
             reader.check()
     return list(found.values())
 
@@ -144,6 +154,11 @@ def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
         why = why_over(mitigation)
         members.append(Member(mitigation, inf, why, mitigation.changed_at, cause))
     return members
+
+
+def _origin(read: Read) -> Origin:
+    revision = read.event.revision if isinstance(read.event, Mitigation) else 0
+    return Origin(read.partition, read.at.timestamp(), revision)
 
 
 def _position(consumer: Consumer, topic: str, state: ConnectionState) -> Position:

@@ -56,8 +56,7 @@ PLACES = [
         for name in REGISTRY
     ),
     f'[registry]\nurl = "http://me:{SECRET}@localhost:1"',
-    '[registry]\nurl = "http://localhost:1"\n'
-    f'settings.proxy = "http://a:{SECRET}@localhost:1"',
+    f'[registry]\nurl = "http://x:1"\nsettings.proxy = "http://a:{SECRET}@x:1"',
     f'[kafka_files]\n"sasl.password" = "{SECRET}"',
     f'[consumers.webhook]\nurl = "https://hooks.example.net/{SECRET}"',
     f'[consumers.webhook]\nurl_file = "{SECRET}"',
