@@ -292,7 +292,7 @@ class Admin:
         mapped = topic_error(cause, name, DESCRIBE, self._settings)
         if cause.code() in MISSING or isinstance(mapped, AccessDenied):
             return mapped
-        raise state.error or _error(error, name) from error
+        raise state.current_error() or _error(error, name) from error
 
     def _wait(
         self, client: AdminClient, state: ConnectionState, made: Sequence[str]

@@ -90,6 +90,7 @@ class ConnectionState:
     Attributes:
         settings: likewise.
         error: why no broker serves the client now, or None.
+        is_down: whether every broker was tried, and none serves the client.
         fatal: the error after which librdkafka gave the client up, or None.
         is_awaited: whether a caller waits for an answer and gets the error itself, so
             that it need not be logged.
@@ -100,6 +101,7 @@ class ConnectionState:
         self._is_connected = False
         self._logged = ""
         self.error: BrokerUnavailable | None = None
+        self.is_down = False
         self.fatal: KafkaError | None = None
         self.is_awaited = False
 
@@ -109,14 +111,14 @@ class ConnectionState:
         error = self.error
         return str(error) if isinstance(error, ConnectionRejected) else ""
 
-    @property
-    def is_down(self) -> bool:
-        """Whether it is known that no broker serves the client."""
-        return self.error is not None
+    def current_error(self) -> BrokerUnavailable | None:
+        """Return `error` as one that can be raised: each raise needs its own."""
+        return None if self.error is None else type(self.error)(str(self.error))
 
     def reset(self) -> None:
         """Forget everything: a new client takes the place of the old one."""
-        self._is_connected, self.error, self.fatal = False, None, None
+        self._is_connected, self.is_down = False, False
+        self.error, self.fatal = None, None
 
     def take_error(self, error: KafkaError) -> None:
         """Take an error that librdkafka reports (`error_cb`)."""
@@ -126,7 +128,7 @@ class ConnectionState:
             return
         reason = explain(error, self.settings)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its name
-            self._is_connected = False
+            self._is_connected, self.is_down = False, True
             self.error = self.error or reason
             self._log()
         elif not self._is_connected:
@@ -144,7 +146,7 @@ class ConnectionState:
 
     def answered(self) -> None:
         """Note that a broker served the client."""
-        self._is_connected = True
+        self._is_connected, self.is_down = True, False
         if self.error is not None:
             self.error = None
             if self._logged:
@@ -273,8 +275,9 @@ def metadata(
                 return _metadata(client, topic, state, min(_ATTEMPT, max(left, 0.01)))
             except BrokerUnavailable as exc:
                 client.poll(0)
-                if left <= 0 or state.rejection:
-                    raise (state.error or exc) from exc
+                # Of several brokers the next one may serve a client that one rejects.
+                if left <= 0 or (state.rejection and state.is_down):
+                    raise (state.current_error() or exc) from exc
     finally:
         state.is_awaited = False
 
@@ -289,7 +292,7 @@ def _metadata(
         answer = client.list_topics(topic, timeout=timeout)
     except KafkaException as exc:
         text = f"no broker answers: {exc.args[0].str()}"
-        raise state.error or BrokerUnavailable(text) from exc
+        raise state.current_error() or BrokerUnavailable(text) from exc
     state.answered()
     return answer
 
