@@ -347,7 +347,8 @@ def denied(
     """Return the error about a right that this client's user lacks."""
     return AccessDenied(
         f"{kind} {name or '(unknown)'}: {principal_of(settings)} has no {operation}"
-        " right; `fnm-bus topics acls` prints the commands that give it"
+        " right (authorization failed); `fnm-bus topics acls` prints the commands that"
+        " give it"
     )
 
 
