@@ -105,7 +105,7 @@ def check_access(
     yield Finding(ok=True, what=f"kafka {servers}: answers {user}")
     admin = Admin(kafka)
     needed = {
-        right.name: {it.operation for it in rights if it[1:] == right[1:]}
+        right.name: {other.operation for other in rights if other[1:] == right[1:]}
         for right in rights
         if right.kind == TOPIC
     }

@@ -107,7 +107,7 @@ class Publisher(Protocol):
 
     @property
     def problem(self) -> str:
-        """See above; known by what `poll` was told."""
+        """See above; known by what `poll` has learned."""
 
     def open(self) -> None:
         """Begin to connect, and do not wait for it; the first `publish` does it, too.

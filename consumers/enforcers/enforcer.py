@@ -122,7 +122,7 @@ class Enforcer:
     def healthy(self) -> bool:
         """Return whether its threads read and its last turn ended well."""
         readers = self.wanted_reader, self.command_reader
-        well = all(it.healthy for it in readers)
+        well = all(reader.healthy for reader in readers)
         return well and not (self._crashed or self.audit.problem)
 
     def facts(self) -> Mapping[str, object]:

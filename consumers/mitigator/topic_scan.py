@@ -165,11 +165,13 @@ def _merged(
         best = places[0]
         if len(places) > 1:
             best = _latest_of(
-                it._replace(revision=revision_of(found[key, it.partition][1]))
-                for it in places
+                place._replace(revision=revision_of(found[key, place.partition][1]))
+                for place in places
             )
-            numbers = (it.partition for it in places)
-            others[key] = tuple(it for it in numbers if it != best.partition)
+            numbers = (place.partition for place in places)
+            others[key] = tuple(
+                number for number in numbers if number != best.partition
+            )
         stamp, value = found[key, best.partition]
         latest[key] = Raw(value, time_of(stamp), best.partition)
     return latest, others

@@ -116,7 +116,7 @@ def acls(
     principals = access.principal_names(principal)
     resources = access.resource_names(wiring.topics(known), known.consumers)
     kafka = wiring.kafka(known)
-    rights = {it: access.rights_of(it, resources) for it in principals}
+    rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
         admin = Admin(kafka)
         for program, name in principals.items():

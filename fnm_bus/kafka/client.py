@@ -205,7 +205,7 @@ def build_reader(settings: Mapping[str, Any], state: ConnectionState) -> Consume
         "allow.auto.create.topics": "false",
         "enable.partition.eof": "true",
     }
-    kept = {name: it for name, it in settings.items() if name not in _MEMBERSHIP}
+    kept = {name: value for name, value in settings.items() if name not in _MEMBERSHIP}
     return build_consumer({"auto.offset.reset": "earliest", **kept, **own}, state)
 
 

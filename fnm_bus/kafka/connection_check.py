@@ -47,11 +47,13 @@ def _closer_look(
     """Return a more precise reason than librdkafka's, or None."""
     protocol = settings.get("security.protocol", "plaintext").lower()
     if not protocol.endswith("ssl"):
-        faults = (_tls_fault(protocol, *it) for it in _addresses(settings))
+        faults = (_tls_fault(protocol, *address) for address in _addresses(settings))
     elif "certificate verify failed" in str(error):
-        faults = (_certificate_fault(settings, *it) for it in _addresses(settings))
+        faults = (
+            _certificate_fault(settings, *address) for address in _addresses(settings)
+        )
     elif protocol == "ssl" and not isinstance(error, ConnectionRejected):
-        faults = (_silence(*it) for it in _addresses(settings))
+        faults = (_silence(*address) for address in _addresses(settings))
     else:
         return None
     return next((ConnectionRejected(text) for text in faults if text), None)
