@@ -38,7 +38,9 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
                 (TOPICS.mitigation, mitigations),
             )
         }
-        others: dict[str, dict[bytes, tuple[int, ...]]] = dict.fromkeys(latest, {})
+        others: dict[str, dict[bytes, tuple[int, ...]]] = {
+            topic: {} for topic in latest
+        }
         found = Scan(latest, others, dict.fromkeys(latest, 1))
         monkeypatch.setattr(stored_state, "scan", lambda *_: found)
         return read_state({}, TOPICS)
