@@ -1,6 +1,8 @@
 """What librdkafka reports of a connection, in words and in our tree of errors."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
@@ -170,3 +172,16 @@ def test_other_errors_are_about_no_right() -> None:
 
 def test_without_sasl_the_user_has_no_name() -> None:
     assert principal_of({"sasl.username": "relay"}) == "this client's user"
+
+
+def test_clients_are_built_in_one_place() -> None:
+    """The embedded broker is a broker, though librdkafka has it as a producer."""
+    root = Path(__file__).parents[3]
+    sources = [*root.glob("fnm_bus/**/*.py"), *root.glob("consumers/**/*.py")]
+    builds = re.compile(r"\b(Producer|Consumer|AdminClient)\((?!\))")
+    found = {
+        str(path.relative_to(root))
+        for path in sources
+        if builds.search(path.read_text())
+    }
+    assert found == {"fnm_bus/kafka/client.py", "fnm_bus/broker.py"}
