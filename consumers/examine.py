@@ -3,7 +3,9 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from consumers import reading
 from consumers.mitigation.states import PAUSE, WANTED
@@ -12,19 +14,36 @@ from consumers.policy.file import load as policy_file
 from consumers.policy.file.sensor_reach import TEXT, format_warnings
 from consumers.settings import AllSettings
 from fnm_bus import wiring
+from fnm_bus.doctor import check_access
 from fnm_bus.errors import FnmBusError
 from fnm_bus.finding import Finding
-from fnm_bus.topics import Admin, differences, wanted
+from fnm_bus.kafka.access import Resources, rights_of
+from fnm_bus.topics import wanted
+
+_DECIDING: Final = frozenset({"mitigator", "operator"})
+"""Programs that read the policy, and the reason and mitigation topics."""
+
+_REMEDY: Final = "run `fnm-bus topics create`; docs/security.md has the rights"
 
 
-def examine(settings: AllSettings) -> Iterator[Finding]:
-    """Yield the result of each check."""
-    checks: tuple[tuple[Callable[[AllSettings], Iterator[Finding]], str], ...] = (
-        (_policy, "correct the file; docs/reference/policy.md lists every key"),
-        (_topics, "start Kafka; then run `fnm-bus topics create`"),
-        (_state, "start Kafka; then run `fnm-bus topics create`"),
-        (_programs, ""),
-    )
+def examine(settings: AllSettings, program: str = "mitigator") -> Iterator[Finding]:
+    """Yield the result of each check.
+
+    Args:
+        settings: the settings.
+        program: whose rights are needed.
+
+    Raises:
+        ConfigError: *program* is unknown.
+    """
+    checks: list[tuple[Callable[[AllSettings], Iterator[Finding]], str]] = [
+        (partial(_access, program=program), _REMEDY)
+    ]
+    if program in _DECIDING:
+        policy = "correct the file; docs/reference/policy.md lists every key"
+        checks.insert(0, (_policy, policy))
+        checks.append((_state, _REMEDY))
+    checks.append((_programs, ""))
     for check, remedy in checks:
         try:
             yield from check(settings)
@@ -42,29 +61,24 @@ def _policy(settings: AllSettings) -> Iterator[Finding]:
     yield Finding(ok=True, what=f"mode: {mode}")
 
 
-def _topics(settings: AllSettings) -> Iterator[Finding]:
+def _access(settings: AllSettings, program: str) -> Iterator[Finding]:
     names, table = wiring.topics(settings), settings.topics
-    ours = {
-        names.reason,
-        names.mitigation,
-        names.command,
-        names.audit,
-        names.deadletter,
-    }
-    plan = [
-        topic
-        for topic in wanted(names, table.partitions, table.replication)
-        if topic.name in ours
-    ]
-    existing = Admin(wiring.kafka(settings)).find(plan)
-    for topic in plan:
-        faults = "; ".join(differences(topic, existing.get(topic.name)))
-        yield Finding(
-            ok=not faults,
-            what=f"topic {topic.name}: {faults or 'as it should be'}",
-            remedy="`fnm-bus topics create` creates it; change settings with"
-            " kafka-configs",
-        )
+    plan = wanted(names, table.partitions, table.replication)
+    resources = resources_of(settings)
+    rights = rights_of(program, resources)
+    yield from check_access(wiring.kafka(settings), plan, rights)
+
+
+def resources_of(settings: AllSettings) -> Resources:
+    """Return the configured names that rights are about."""
+    tables = settings.consumers
+    return Resources(
+        wiring.topics(settings),
+        tables.mitigator.transactional_id,
+        tables.webhook.group,
+        tables.jsonlines.group,
+        tables.jsonlines.topics,
+    )
 
 
 def _state(settings: AllSettings) -> Iterator[Finding]:

@@ -69,7 +69,7 @@ def main(settings: AllSettings) -> None:
     # Lines are no action that a dry run would have to hold back.
     known = settings.model_copy(update={"dry_run": False})
     try:
-        serving.serve(known, loop, metrics.registry())
+        serving.serve(known, loop, metrics.registry(), loop.facts, loop.healthy)
     finally:
         lines.close()
         publisher.close()

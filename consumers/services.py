@@ -164,20 +164,34 @@ def jsonlines(*, file: ConfigFile = None) -> None:
     program.main(serving.settings(file))
 
 
-def check(*, file: ConfigFile = None, json: Json = False) -> None:
-    """Look at the policy, the topics, what stands, and the programs that enforce.
+def check(
+    program: Annotated[
+        str,
+        typer.Argument(
+            help="The program whose rights are needed: mitigator, exabgp, nftables,"
+            " webhook, jsonlines or operator."
+        ),
+    ] = "mitigator",
+    *,
+    file: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Check Kafka, the topics, the rights of a program, the policy and the state.
 
-    Each line passed or failed, with what to do. Changes nothing. Ends with status 1
-    when something failed.
+    Each line passed or failed, with what to do. Changes nothing, and needs no other
+    rights than the program itself. The policy and the active mitigations are checked
+    for the mitigator and the operator only. Ends with status 1 when something failed.
 
-    Example:
+    Examples:
         fnm-bus-consumer check
+
+        fnm-bus-consumer check exabgp --config /etc/fnm-bus/exabgp.toml
     """
     from consumers import wiring
     from consumers.examine import examine
     from fnm_bus.cli.findings import show
 
-    findings = list(examine(wiring.settings(file)))
+    findings = list(examine(wiring.settings(file), program))
     if json:
         dump([it._asdict() for it in findings])
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from fnm_bus.kafka.access import JSONLINES_GROUP, MITIGATOR_ID, WEBHOOK_GROUP
 from fnm_bus.settings import Count, Port, Seconds, Settings, Table, Text
 
 _STATE = Path("/var/lib/fnm-bus")
@@ -29,7 +30,7 @@ class MitigatorSettings(Table):
         Path("/etc/fnm-bus/policy.toml"), description="The policy and its guardrails."
     )
     transactional_id: Text = Field(
-        "fnm-bus-mitigator",
+        MITIGATOR_ID,
         description="Kafka fences mitigators with one id: the one that starts last is"
         " the only one that writes. Also the group that keeps its offsets. Mitigators"
         " with other topics need another one.",
@@ -146,7 +147,7 @@ class WebhookSettings(Table):
         " the HMAC-SHA256 of the body.",
     )
     group: Text = Field(
-        "fnm-bus-webhook", description="Consumer group that keeps the offsets."
+        WEBHOOK_GROUP, description="Consumer group that keeps the offsets."
     )
     template: Annotated[str, Field(pattern="^(json|slack)$")] = Field(
         "json", description="json (docs/reference/notice.md) or slack."
@@ -171,7 +172,7 @@ class JsonlinesSettings(Table):
         (), description="Topics to read; else host, hostgroup, status and audit."
     )
     group: Text = Field(
-        "fnm-bus-jsonlines", description="Consumer group that keeps the offsets."
+        JSONLINES_GROUP, description="Consumer group that keeps the offsets."
     )
     fsync: bool = Field(
         default=True, description="Whether offsets wait until lines are on disk."

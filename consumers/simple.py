@@ -57,7 +57,7 @@ def consume(
     # What the handler does is its own: nothing here obeys a dry run.
     known = settings.model_copy(update={"dry_run": False})
     try:
-        wiring.serve(known, loop, metrics.registry())
+        wiring.serve(known, loop, metrics.registry(), loop.facts, loop.healthy)
     finally:
         publisher.close()
 

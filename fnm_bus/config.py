@@ -5,7 +5,6 @@ where each value came from nor refuses a misspelt variable.
 """
 
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fnm_bus import mistakes
 from fnm_bus.errors import ConfigError
+from fnm_bus.kafka.secrets import MASK, is_secret, without_user_info
 from fnm_bus.location import CONFIG, FILE, PREFIX
 from fnm_bus.settings import Settings
 
@@ -22,13 +22,14 @@ _OTHER: Final = frozenset(
     {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
 )
 """Variables that begin like ours and are no settings."""
-_SECRET: Final = re.compile(
-    r"(?i)password|secret|token|user\.info|key\.pem|jaas|oauthbearer\.config"
-)
 _DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "settings")})
 """Tables in which names have dots, which a variable's cannot."""
-MASK: Final = "********"
-
+_FILES: Final = frozenset(
+    {"consumers.webhook.url_file", "consumers.webhook.secret_file"}
+)
+"""Settings that name files with secrets."""
+_ADDRESSES: Final = frozenset({"consumers.webhook.url"})
+"""Addresses that are secrets as a whole: who knows one may post there."""
 DEFAULT: Final = "default"
 Key = tuple[str, ...]
 
@@ -113,12 +114,25 @@ def shown(loaded: Loaded[S]) -> Iterator[Shown]:
 
 
 def masked(name: str, value: object) -> object:
-    """Return *value*, or stars when *name* is that of a secret."""
-    if name.startswith("kafka_files."):  # the name of a file is no secret
+    """Return the value of a setting for people: stars where it may be a secret.
+
+    Args:
+        name: dotted key of the setting.
+        value: its value.
+    """
+    if not value or isinstance(value, bool | int | float):
         return value
-    if name == "registry.url":
-        return re.sub(r"//[^/@]*@", f"//{MASK}@", str(value)) if value else value
-    return MASK if value and _SECRET.search(name) else value
+    table, _, option = name.partition(".")
+    if table == "registry":
+        option = option.removeprefix("settings.")
+    if table == "kafka_files" or name in _FILES:
+        # The name of a file is no secret; a secret in the place of one is.
+        return value if str(value).startswith("/") else MASK
+    if is_secret(option) or name in _ADDRESSES:
+        return MASK
+    if isinstance(value, list | tuple):
+        return [masked(name, item) for item in value]
+    return without_user_info(value) if isinstance(value, str) else value
 
 
 def _read(file: Path, values: dict[str, Any], sources: dict[Key, str]) -> None:

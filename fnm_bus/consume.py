@@ -89,6 +89,7 @@ class Loop:
     ) -> None:
         self._codec = codec
         self._handler = handler
+        self._publisher = publisher
         self._letters = Letters(publisher, deadletter_topic, codec, group)
         self._metrics = metrics or ConsumeMetrics()
         self._attempts = attempts
@@ -137,6 +138,19 @@ class Loop:
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler."""
         self._stopping.set()
+
+    @property
+    def problem(self) -> str:
+        """Why the brokers reject this consumer or its dead letters, or ""."""
+        return self._member.connection.rejection or self._publisher.problem
+
+    def healthy(self) -> bool:
+        """Return whether no person has to act before it can work."""
+        return not self.problem
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what /healthz shows."""
+        return {"problem": self.problem}
 
     def _once(self) -> None:
         wait = max(min(self._turn(), _POLL, self._next_attempt()), 0.0)

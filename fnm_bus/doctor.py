@@ -4,15 +4,19 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from fnm_bus import pins, tree, wiring
-from fnm_bus.errors import FnmBusError, SchemaError
+from fnm_bus.errors import AccessDenied, FnmBusError, SchemaError, TopicRefused
 from fnm_bus.finding import Finding
+from fnm_bus.kafka.access import Resources, Right, rights_of
+from fnm_bus.kafka.client import principal_of
+from fnm_bus.kafka.connection_check import check_connection
+from fnm_bus.kafka.names import GROUP, TOPIC, TRANSACTIONAL_ID
 from fnm_bus.settings import Settings
 from fnm_bus.spool import Spool
-from fnm_bus.topics import Admin, differences, wanted
+from fnm_bus.topics import Admin, Topic, differences, wanted
 
 _FREE: Final = 1 << 30
 _SHOWN: Final = 3
@@ -95,32 +99,91 @@ def _relay(settings: Settings) -> Iterator[Finding]:
 
 
 def _topics(settings: Settings) -> Iterator[Finding]:
-    kafka = wiring.kafka(settings)
-    plan = wanted(
-        wiring.topics(settings),
-        settings.topics.partitions,
-        settings.topics.replication,
-    )
-    admin = Admin(kafka)
-    found = admin.find(plan)
-    yield Finding(ok=True, what=f"kafka {kafka.get('bootstrap.servers')}: answers")
-    for topic in plan:
-        said = list(differences(topic, found.get(topic.name)))
-        yield Finding(
-            ok=not said,
-            what=f"topic {topic.name}: {'; '.join(said) or 'as wanted'}",
-            remedy="`fnm-bus topics create` makes it"
-            if topic.name not in found
-            else "change it with Kafka's tools, or change [topics]",
-        )
     names = wiring.topics(settings)
-    ours = [it for it in (*names.of_events(), names.deadletter) if it in found]
-    for name, allowed in admin.writable(ours).items():
+    plan = wanted(names, settings.topics.partitions, settings.topics.replication)
+    rights = rights_of("relay", Resources(names))
+    yield from check_access(wiring.kafka(settings), plan, rights)
+
+
+def check_access(
+    kafka: Mapping[str, str], plan: Sequence[Topic], rights: Sequence[Right]
+) -> Iterator[Finding]:
+    """Check the way to Kafka, the topics, and the rights of one program.
+
+    Only the rights of the program itself are needed for this.
+
+    Args:
+        kafka: librdkafka's settings.
+        plan: the topics as they should be.
+        rights: what the program needs.
+
+    Raises:
+        ConfigError: librdkafka refuses the settings.
+        BrokerUnavailable: no broker serves this client; the text says why.
+    """
+    check_connection(kafka)
+    user = principal_of(kafka)
+    servers = kafka.get("bootstrap.servers")
+    yield Finding(ok=True, what=f"kafka {servers}: answers {user}")
+    admin = Admin(kafka)
+    needed = {
+        right.name: {other.operation for other in rights if other[1:] == right[1:]}
+        for right in rights
+        if right.kind == TOPIC
+    }
+    found = admin.survey([topic.name for topic in plan])
+    for topic in plan:
+        operations = needed.get(topic.name, set())
+        yield from _check_topic(topic, found[topic.name], operations, user)
+    groups = {right.name: right.operation for right in rights if right.kind == GROUP}
+    for name, allowed in admin.group_rights(list(groups)).items():
+        yield _right_finding(Right(groups[name], GROUP, name), allowed, user)
+    for right in rights:
+        if right.kind == TRANSACTIONAL_ID:
+            what = f"{right}: not checked, it would end the active mitigator's work"
+            remedy = "the log of the mitigator names this right when it is missing"
+            yield Finding(ok=True, what=what, remedy=remedy)
+
+
+def _check_topic(
+    plan: Topic, topic: Topic | TopicRefused, needed: set[str], user: str
+) -> Iterator[Finding]:
+    if isinstance(topic, AccessDenied):
+        what = f"topic {plan.name}: not visible to {user}"
+        if not needed:
+            yield Finding(ok=True, what=f"{what}, and not needed")
+        for operation in sorted(needed):
+            missing = Right(operation, TOPIC, plan.name)
+            yield _right_finding(missing, frozenset(), user)
+        return
+    if isinstance(topic, TopicRefused):
         yield Finding(
-            ok=allowed,
-            what=f"topic {name}: {'may' if allowed else 'must not'} be written",
-            remedy="give [kafka]'s user WRITE and DESCRIBE on it (kafka-acls)",
+            ok=False,
+            what=f"topic {plan.name}: missing",
+            remedy="`fnm-bus topics create` creates it",
         )
+        return
+    faults = "; ".join(differences(plan, topic))
+    unseen = " (its settings are not visible without DescribeConfigs)"
+    yield Finding(
+        ok=not faults,
+        what=f"topic {plan.name}: {faults or 'as wanted'}"
+        + unseen * (topic.settings is None),
+        remedy="change it with Kafka's tools, or change [topics]",
+    )
+    for operation in sorted(needed):
+        wanted_right = Right(operation, TOPIC, plan.name)
+        yield _right_finding(wanted_right, topic.operations, user)
+
+
+def _right_finding(right: Right, operations: frozenset[str], user: str) -> Finding:
+    # Kafka lists what is allowed with what that includes.
+    is_allowed = right.operation in operations
+    return Finding(
+        ok=is_allowed,
+        what=f"right: {user} {'has' if is_allowed else 'lacks'} {right}",
+        remedy="`fnm-bus topics acls` prints the kafka-acls commands",
+    )
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:

@@ -11,7 +11,9 @@
     ├── RegistryError              69  the registry did not answer, or refused
     └── PublishError               69  Kafka did not take a record
         ├── BrokerUnavailable      69  nobody answers                   (retryable)
+        │   └── ConnectionRejected 78  TLS or SASL settings are wrong   (retryable)
         ├── TopicRefused           69  this topic is refused; others go on (retryable)
+        │   └── AccessDenied       69  ... because a right is missing   (retryable)
         ├── RecordTooLarge         65  this record never fits
         └── RecordRefused          65  this record is refused for good
 
@@ -116,10 +118,20 @@ class BrokerUnavailable(PublishError):
     retryable = True
 
 
+class ConnectionRejected(BrokerUnavailable):
+    """A broker answers and rejects this client: a person has to correct [kafka]."""
+
+    exit_code = 78
+
+
 class TopicRefused(PublishError):
     """This topic is unknown or forbidden; other topics are not affected."""
 
     retryable = True
+
+
+class AccessDenied(TopicRefused):
+    """Kafka's access rules forbid an operation; the text names it and the resource."""
 
 
 class RecordTooLarge(PublishError):

@@ -15,7 +15,15 @@ from confluent_kafka import (
 )
 
 from fnm_bus.commits import Commits
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    access_error,
+    build_consumer,
+    is_fatal,
+    topic_error,
+)
+from fnm_bus.kafka.names import READ
 from fnm_bus.part import Part
 from fnm_bus.reader import REFUSED, Read, raw_of
 
@@ -29,6 +37,9 @@ _PROMPT: Final = {
     # What a dead member had is read by another one after this, not after 45 s.
     "session.timeout.ms": "10000",
 }
+_LOOK: Final = "60000"
+"""Milliseconds between two looks at how many partitions the topics have; librdkafka
+would look every five minutes."""
 _QUESTION: Final = 1.0
 """Seconds for a question that may as well stay without an answer."""
 
@@ -46,6 +57,9 @@ class Member:
         leaving: called by `poll` before partitions go to another member; the last time
             to commit what is done.
         gone: called with topic and number of a partition that went.
+
+    Attributes:
+        connection: what is known of the way to the brokers.
     """
 
     def __init__(  # noqa: PLR0913 - what it reads, and whom it tells
@@ -60,16 +74,14 @@ class Member:
     ) -> None:
         self._settings: dict[str, Any] = {
             "auto.offset.reset": "earliest",
+            "topic.metadata.refresh.interval.ms": _LOOK,
             # With the newer protocol that is the broker's to say.
             **({} if settings.get("group.protocol") == "consumer" else _PROMPT),
-            # What fails is raised or said here; each attempt to connect is no news.
-            "log_level": "2",
             **settings,
             "group.id": group,
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
             "enable.partition.eof": "true",
-            "error_cb": self._error,
             "on_commit": self._committed,
         }
         self._group = group
@@ -82,8 +94,8 @@ class Member:
         self._known: set[str] = set()
         self._unseen = list(topics)
         self._commits = Commits(self._parts)
-        self._alone = False
         self._ending = False
+        self.connection = ConnectionState(self._settings)
 
     def join(self) -> None:
         """Begin to join the group.
@@ -91,10 +103,7 @@ class Member:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        try:
-            self._consumer = Consumer(self._settings)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+        self._consumer = build_consumer(self._settings, self.connection)
         self._consumer.subscribe(
             self._topics,
             on_assign=self._given,
@@ -115,7 +124,11 @@ class Member:
         try:
             for _ in range(_TRIES if commit else 0):
                 self._await(consumer, seconds)
-                if self._commits.asked or self._alone or not self._commits.wanted():
+                if (
+                    self._commits.asked
+                    or self.connection.is_down
+                    or not self._commits.wanted()
+                ):
                     break
                 self.commit(now=False)
             self._await(consumer, seconds)
@@ -139,11 +152,11 @@ class Member:
         message = self._joined().poll(seconds)
         if message is None:
             return False
-        self._alone = False
         error = message.error()
         if error is not None:
             self._told(message, error)
             return True
+        self.connection.answered()
         read = raw_of(message)
         part = self._parts.get((read.topic, read.partition))
         # A record of a partition that was taken away comes to whoever has it now.
@@ -160,7 +173,7 @@ class Member:
         Raises:
             TopicRefused: a topic does not exist, or must not be read.
         """
-        while self._unseen and not self._alone:
+        while self._unseen and not self.connection.is_down:
             topic = self._unseen[-1]
             try:
                 found = self._joined().list_topics(topic, timeout=_QUESTION)
@@ -168,7 +181,7 @@ class Member:
                 return
             error = found.topics[topic].error
             if error is not None and error.code() in REFUSED:
-                raise _refused(topic, error)
+                raise topic_error(error, topic, READ, self._settings)
             self._unseen.pop()
 
     def parts(self) -> tuple[Part, ...]:
@@ -196,7 +209,7 @@ class Member:
 
         What pauses is not fetched, so its end has to be asked for.
         """
-        consumer, ask = self._joined(), not self._alone
+        consumer, ask = self._joined(), not self.connection.is_down
         for part in self.parts():
             end = -1
             try:
@@ -219,7 +232,7 @@ class Member:
     def _await(self, consumer: Consumer, seconds: float) -> None:
         """Wait for the answer to a commit; records that come are nobody's."""
         end = monotonic() + seconds
-        while self._commits.asked and not self._alone and monotonic() < end:
+        while self._commits.asked and not self.connection.is_down and monotonic() < end:
             consumer.poll(_STEP)
 
     def _told(self, message: Message, error: KafkaError) -> None:
@@ -231,17 +244,12 @@ class Member:
         elif is_fatal(error):
             raise BrokerUnavailable(f"this consumer is shut out: {error.str()}")
         elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            raise TopicRefused(f"group {self._group}: {error.str()}")
+            denied = access_error(error, self._settings, group=self._group)
+            raise denied or BrokerUnavailable(error.str())
         elif code in REFUSED and topic not in self._known:
-            raise _refused(topic, error)
+            raise topic_error(error, topic, READ, self._settings)
         else:  # a topic that was there may be so again: Kafka starts piece by piece
             log.warning("%s: %s", topic or f"group {self._group}", error.str())
-
-    def _error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its name
-            if not self._alone:
-                log.warning("no broker answers; trying on")
-            self._alone = True
 
     def _given(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
         for it in places:
@@ -267,21 +275,10 @@ class Member:
     def _committed(
         self, error: KafkaError | None, offsets: list[TopicPartition]
     ) -> None:
-        self._alone = self._alone and error is not None
+        if error is None:
+            self.connection.answered()
         self._commits.answered(error, offsets)
-
-
-def is_fatal(error: KafkaError) -> bool:
-    """Return whether a consumer that was told this is of no more use.
-
-    An error in the place of a record does not say so itself: its `fatal` is False.
-    """
-    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - its name
 
 
 def _at(part: Part) -> TopicPartition:
     return TopicPartition(part.topic, part.number)
-
-
-def _refused(topic: str, error: KafkaError) -> TopicRefused:
-    return TopicRefused(f"{topic}: {error.str()}; `fnm-bus topics create` makes it")

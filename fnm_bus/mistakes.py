@@ -32,6 +32,7 @@ _BOUNDS: Final[Mapping[str, str]] = {
     "less_than": "less than {lt}",
 }
 _QUOTED: Final = frozenset({"string_type", "path_type"})
+_TABLES: Final = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _SCALARS: Final = (bool, int, float)
 _SHOWN: Final = 60
 _NAMES: Final = 12
@@ -52,7 +53,7 @@ def describe(error: Mapping[str, Any], got: object, model: Any) -> str:
     if kind == "value_error":
         text = str(error["ctx"]["error"])
     else:
-        text = f"wanted {_wanted(error)}, got {_shown(got)}"
+        text = f"wanted {_wanted(error)}, got {_shown(got, kind)}"
     remedy = _remedy(error, model)
     return f"{text}; {remedy}" if remedy else text
 
@@ -101,7 +102,12 @@ def _number(value: object) -> str:
     return str(int(value) if whole else value)  # type: ignore[call-overload]
 
 
-def _shown(got: object) -> str:
+def _shown(got: object, kind: str) -> str:
+    """Return a value for people; of tables, and of what stands for one, the kind."""
+    if isinstance(got, Mapping):
+        return "a table"
+    if kind in _TABLES and not isinstance(got, _SCALARS):
+        return "text" if isinstance(got, str) else "a list"
     text = json.dumps(got, default=str, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

@@ -8,18 +8,24 @@ for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from fnm_bus.errors import (
     BrokerUnavailable,
-    ConfigError,
     PublishError,
     RecordRefused,
     RecordTooLarge,
     TopicRefused,
 )
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    access_error,
+    build_producer,
+)
+from fnm_bus.kafka.names import WRITE
 from fnm_bus.record import Record
 
 log = logging.getLogger(__name__)
@@ -45,8 +51,6 @@ BRIEF: Final[Mapping[str, str]] = {
     "acks": "all",
     "max.in.flight.requests.per.connection": "1",
     "linger.ms": "0",
-    # What becomes of each record is reported; each attempt to connect is no news.
-    "log_level": "2",
 }
 """What a producer that lives for one call is given: order by one in flight."""
 
@@ -59,7 +63,6 @@ _TOPIC: Final = frozenset(
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own name for it
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - as above
         KafkaError.TOPIC_EXCEPTION,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.POLICY_VIOLATION,
     }
 )
@@ -72,12 +75,19 @@ _RECORD: Final = frozenset(
 )
 
 
-def classify(error: KafkaError, topic: str) -> PublishError:
+def classify(
+    error: KafkaError, topic: str, settings: Mapping[str, str] = MappingProxyType({})
+) -> PublishError:
     """Return what librdkafka's *error* for a record of *topic* means to us.
+
+    *settings* are the client's: an error about a missing right names their user.
 
     What is not known to be about the record or its topic counts as trouble of the
     broker or of the way to it: it is tried again, so nothing is lost by a wrong guess.
     """
+    denied = access_error(error, settings, topic=topic, operation=WRITE)
+    if denied is not None and not error.fatal():
+        return denied
     code, text = error.code(), f"{topic}: {error.str()} ({error.name()})"
     if code in _TOO_LARGE:
         return RecordTooLarge(text)
@@ -89,7 +99,15 @@ def classify(error: KafkaError, topic: str) -> PublishError:
 
 
 class Publisher(Protocol):
-    """Where records go."""
+    """Where records go.
+
+    Attributes:
+        problem: why nothing will be taken until a person acts, or "".
+    """
+
+    @property
+    def problem(self) -> str:
+        """See above; known by what `poll` has learned."""
 
     def open(self) -> None:
         """Begin to connect, and do not wait for it; the first `publish` does it, too.
@@ -118,13 +136,21 @@ class KafkaPublisher:
         settings: librdkafka's settings under their own names; they win over *manner*.
         manner: LASTING or BRIEF.
 
+    Attributes:
+        connection: what is known of the way to the brokers.
+
     Nothing is opened before `open`, or the first `publish`.
     """
 
     def __init__(self, settings: Mapping[str, str], manner: Mapping[str, str]) -> None:
         self._settings = {**manner, **settings}
         self._producer: Producer | None = None
-        self._broken: KafkaError | None = None
+        self.connection = ConnectionState(self._settings)
+
+    @property
+    def problem(self) -> str:
+        """Why the brokers reject this client, or ""."""
+        return self.connection.rejection
 
     def open(self) -> None:
         """Begin to connect, and do not wait for it.
@@ -147,7 +173,11 @@ class KafkaPublisher:
         topic = record.topic
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
-            report(None if error is None else classify(error, topic))
+            if error is None:
+                self.connection.answered()
+                report(None)
+            else:
+                report(classify(error, topic, self._settings))
 
         try:
             producer.produce(
@@ -155,12 +185,13 @@ class KafkaPublisher:
                 value=record.value,
                 key=record.key,
                 headers=list(record.headers),
+                partition=record.partition,
                 on_delivery=delivered,
             )
         except BufferError as exc:
             raise BrokerUnavailable(f"{topic}: librdkafka's queue is full") from exc
         except KafkaException as exc:
-            raise classify(exc.args[0], topic) from exc
+            raise classify(exc.args[0], topic, self._settings) from exc
 
     def poll(self, timeout: float) -> None:
         """Deliver the reports that are there; replace a producer that broke."""
@@ -184,23 +215,16 @@ class KafkaPublisher:
             self._producer = None
 
     def _open(self) -> Producer:
-        settings = {**self._settings, "error_cb": self._error}
-        try:
-            self._producer = Producer(settings, logger=log)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+        self._producer = build_producer(self._settings, self.connection, log)
         return self._producer
 
     def _replace_broken(self) -> None:
-        if self._broken is not None and self._producer is not None:
+        if self.connection.fatal is not None and self._producer is not None:
             # A fatal error ends an idempotent producer (librdkafka, INTRODUCTION.md,
             # "Fatal errors"). Purging reports every record that was still queued.
             self._purge(self._producer)
-            self._producer, self._broken = None, None
-
-    def _error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._broken = error
+            self._producer = None
+            self.connection.reset()
 
     @staticmethod
     def _purge(producer: Producer) -> None:
@@ -212,9 +236,12 @@ class MemoryPublisher:
     """Keeps records in a list: for tests and for looking without a broker.
 
     Attributes:
+        problem: always "".
         records: what was taken and not refused, in order.
         refuse: returns the error with which a record is refused, or None.
     """
+
+    problem = ""
 
     def __init__(
         self, refuse: Callable[[Record], PublishError | None] = lambda _: None

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -12,38 +13,27 @@ from confluent_kafka import (
     OFFSET_END,
     Consumer,
     KafkaError,
-    KafkaException,
     Message,
     TopicPartition,
 )
 
 from fnm_bus.codec import Codec
-from fnm_bus.errors import (
-    BrokerUnavailable,
-    ConfigError,
-    InvalidRecord,
-    RegistryError,
-    TopicRefused,
-)
+from fnm_bus.errors import BrokerUnavailable, InvalidRecord, RegistryError
 from fnm_bus.event import AnyRecord
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    build_reader,
+    partitions_of,
+    topic_error,
+)
+from fnm_bus.kafka.names import READ
 
 log = logging.getLogger(__name__)
 
-_ANSWER: Final = 10.0
-"""Seconds for questions to the broker."""
+_read_headers: Final = methodcaller("headers")
 
 _STALLED: Final = 30.0
 """Seconds without any answer about partitions that were not read to their ends."""
-
-_LOOKING: Final = {
-    # librdkafka wants a group's name; nobody joins it, and nothing is committed.
-    "group.id": "fnm-bus-tail",
-    "enable.auto.commit": "false",
-    "allow.auto.create.topics": "false",
-    "enable.partition.eof": "true",
-}
-"""Settings that [kafka] cannot change: with others a reader would create topics, or
-commit offsets for a group of somebody else."""
 
 
 class Read(NamedTuple):
@@ -55,7 +45,7 @@ class Read(NamedTuple):
         offset: likewise.
         at: the record's time (UTC).
         key: its key, or None.
-        headers: its headers.
+        headers: its headers, where the reader was asked for them.
         value: its bytes; None or empty is a tombstone of a compacted topic.
         event: what it holds, or None when that cannot be decoded.
         error: why it cannot be decoded, or "".
@@ -80,6 +70,11 @@ class Reader:
         topics: names of the topics.
         codec: decodes the values.
         from_beginning: whether to read what is there already.
+        headers: whether to read the records' headers: for looking only, see
+            `headers_of`.
+
+    Attributes:
+        connection: what is known of the way to the brokers.
     """
 
     def __init__(
@@ -89,14 +84,16 @@ class Reader:
         codec: Codec,
         *,
         from_beginning: bool = False,
+        headers: bool = False,
     ) -> None:
         self._settings = settings
+        self._with_headers = headers
+        self.connection = ConnectionState(settings)
         self._topics = topics
         self._codec = codec
         self._start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         self._consumer: Consumer | None = None
         self._open_ends: set[tuple[str, int]] = set()
-        self._alone = False
         self._answered = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -154,13 +151,18 @@ class Reader:
             self._answered = time.monotonic()
             error = message.error()
             if error is None:
-                yield _decoded_now(raw_of(message), self._codec)
+                self.connection.answered()
+                raw = raw_of(message)
+                if self._with_headers:
+                    raw = raw._replace(headers=headers_of(message))
+                yield _decoded_now(raw, self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 self._open_ends.discard((message.topic() or "", _number(message)))
                 if self.at_end:
                     return
             elif not error.retriable() and error.code() in REFUSED:
-                raise TopicRefused(f"{message.topic()}: {error.str()}")
+                topic = message.topic() or ""
+                raise topic_error(error, topic, READ, self._settings)
 
     def check(self) -> None:
         """Make sure that the ends of all partitions come, if they seem not to.
@@ -168,48 +170,21 @@ class Reader:
         Raises:
             BrokerUnavailable: no broker answers, or a partition has no leader.
         """
-        if self._alone and self._consumer is not None:
-            self._metadata(self._consumer, self._topics[0])
-            self._alone = False
+        if self.connection.is_down and self._consumer is not None:
+            partitions_of(self._consumer, self._topics[0], self.connection)
         silent = time.monotonic() - self._answered
         if self._open_ends and silent >= _STALLED:
             names = ", ".join(f"{it[0]}[{it[1]}]" for it in sorted(self._open_ends)[:5])
             raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
 
     def _open(self) -> Consumer:
-        settings = {
-            "auto.offset.reset": "earliest",
-            # What fails is raised or said here; each attempt to connect is no news.
-            "log_level": "2",
-            **self._settings,
-            **_LOOKING,
-            "error_cb": self._error,
-        }
-        try:
-            return Consumer(settings)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-
-    def _error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its name
-            self._alone = True
-            if self._consumer is not None:  # before, it is raised
-                log.warning("no broker answers; trying on")
+        self.connection.reset()
+        return build_reader(self._settings, self.connection)
 
     def _of(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
-        found = self._metadata(consumer, topic)
-        if found.error is not None:
-            raise TopicRefused(
-                f"{topic}: {found.error.str()}; `fnm-bus topics create` makes it"
-            )
-        return [TopicPartition(topic, it, self._start) for it in found.partitions]
-
-    @staticmethod
-    def _metadata(consumer: Consumer, topic: str) -> Any:
-        try:
-            return consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
+        is_new = self._consumer is None
+        numbers = partitions_of(consumer, topic, self.connection, is_new=is_new)
+        return [TopicPartition(topic, number, self._start) for number in numbers]
 
 
 def raw_of(message: Message) -> Read:
@@ -220,21 +195,23 @@ def raw_of(message: Message) -> Read:
         message.offset() or 0,
         time_of(message.timestamp()[1]),
         message.key(),
-        _headers(message),
+        (),
         message.value(),
         None,
         "",
     )
 
 
-def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
-    """Return a record's headers; none when one has a name that is no UTF-8.
+def headers_of(message: Message) -> tuple[tuple[str, bytes], ...]:
+    """Return a record's headers; none when one has a name that is not UTF-8.
 
-    confluent-kafka raises SystemError then, and at the next call returns a list that
-    must not be touched: its names are NULL.
+    Only for looking at records that a person chose. For such a name confluent-kafka
+    returns a list of NULLs with an exception set. `methodcaller` reports it at once;
+    Python 3.11's specialized method calls do not check, and the exception would appear
+    anywhere later. The list stays in the message: never read its headers again.
     """
     try:
-        headers: Any = message.headers() or ()
+        headers: Any = _read_headers(message) or ()
     except Exception as exc:  # noqa: BLE001 - a record must not stop its reader
         log.warning(
             "%s@%s: headers left out: %s", message.topic(), message.offset(), exc

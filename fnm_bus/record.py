@@ -11,9 +11,11 @@ class Record(NamedTuple):
         key: decides the partition, so it decides the order; None spreads records.
         value: the framed Avro bytes; None is a tombstone in a compacted topic.
         headers: CloudEvents attributes in Kafka's binary mode, names to bytes.
+        partition: where it goes whatever its key is; -1: by the key.
     """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int = -1

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fnm_bus import schema
 from fnm_bus.errors import ConfigError, FnmBusError, RegistryError, SchemaError
+from fnm_bus.kafka.secrets import without_secrets
 from fnm_bus.pins import LARGEST, Pins, subject_of
 
 LEVEL: Final = "FULL_TRANSITIVE"
@@ -174,7 +175,8 @@ class Registry:
         try:
             client = SchemaRegistryClient(self._conf())
         except (ValueError, TypeError, OSError) as exc:
-            raise ConfigError(f"[registry] {self.shown}: {exc}") from exc
+            said = without_secrets(str(exc), self.settings)
+            raise ConfigError(f"[registry] {self.shown}: {said}") from None
         with client:
             yield client
 
@@ -212,12 +214,13 @@ class Registry:
         except SchemaRegistryError as exc:
             raise _refusal(where, exc) from exc
         except _MISREAD as exc:
+            said = without_secrets(f"{exc!r:.200}", self.settings)
             raise RegistryError(
-                f"{where}: the answer is no registry's ({exc!r:.200}); {_REMEDIES[404]}"
+                f"{where}: the answer is no registry's ({said}); {_REMEDIES[404]}"
             ) from exc
         except Exception as exc:
             # Of an HTTP library that the client chooses, so it cannot be named here.
-            said = str(exc) or type(exc).__name__
+            said = without_secrets(str(exc) or type(exc).__name__, self.settings)
             raise RegistryError(f"{where}: no answer: {said}") from exc
 
 

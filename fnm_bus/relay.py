@@ -139,6 +139,8 @@ class Relay:
         if now >= self._look_at and (self.watch.changed() or now >= self._blind_until):
             self._look(now)
         if self.drain.idle:
+            # Errors of the connection are known before the first attack, not by it.
+            self.publisher.poll(0)
             self.watch.wait(_LONGEST_NAP)
         elif self.drain.in_flight:
             before = self.drain.in_flight

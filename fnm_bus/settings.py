@@ -125,8 +125,8 @@ class TopicSettings(Table):
     )
     partitions: _Partitions = Field(
         12,
-        description="Partitions of a new topic. Not to be changed later: the order"
-        " of a target's events depends on it.",
+        description="Partitions of a new topic. To raise them later, use Kafka's tools"
+        " (docs/operation.md).",
     )
     replication: _Replicas = Field(
         3,

@@ -54,8 +54,13 @@ def kafka(settings: Settings) -> dict[str, str]:
     for name, path in settings.kafka_files.items():
         try:
             secrets[name] = Path(path).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f'[kafka_files] "{name}": {path}: {exc}') from exc
+        except OSError as exc:
+            # The password itself may stand in the place of a file's name.
+            place = path if path.is_absolute() else "not an absolute path"
+            text = f'[kafka_files] "{name}": {place}: {exc.strerror}'
+            raise ConfigError(text) from None
+        except UnicodeDecodeError:  # the error would quote the secret
+            raise ConfigError(f'[kafka_files] "{name}": {path}: not UTF-8') from None
     return {**_PROMPT, **settings.kafka, **secrets}
 
 
@@ -238,10 +243,12 @@ def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
         facts = {
             "draining": it.draining,
             "in_flight": it.drain.in_flight,
+            "problem": it.publisher.problem,
             "seconds_since_turn": round(silent, 3),
             "disk_errors": dict(it.drain.disk.current),
         }
-        return silent < HUNG and not it.drain.disk.current, facts
+        healthy = not it.drain.disk.current and not it.publisher.problem
+        return silent < HUNG and healthy, facts
 
     address = settings.relay.metrics_host, settings.relay.metrics_port
     return HttpServer(*address, metrics.registry(), state)

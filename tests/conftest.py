@@ -15,6 +15,7 @@ from services.fetch import Unavailable
 from services.kafka import Cluster
 from services.netns import Network
 from services.registry import Registry
+from services.secure_kafka import SecureKafka
 
 from fnm_bus.broker import EmbeddedBroker
 
@@ -54,6 +55,14 @@ def kafka3(cluster: Cluster) -> Iterator[Cluster]:
     """Three real brokers of which any can be killed; all run when a test begins."""
     yield cluster
     cluster.revive()
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """A real broker with SASL_SSL and the standard authorizer."""
+    server = SecureKafka(tmp_path_factory.mktemp("secure-kafka"))
+    with _served(server):
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +108,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a real server, so that `-m "not kafka"` leaves it out."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & {"kafka", "kafka3"}:
+        if fixtures & {"kafka", "kafka3", "secure_kafka"}:
             item.add_marker(pytest.mark.kafka)
         if "registry" in fixtures:
             item.add_marker(pytest.mark.registry)

@@ -17,9 +17,14 @@ from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
 from fnm_bus import __version__
 from fnm_bus.codec import Codec
-from fnm_bus.errors import ConfigError, FnmBusError
+from fnm_bus.errors import FnmBusError
 from fnm_bus.event import Audit
-from fnm_bus.member import is_fatal
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    access_error,
+    build_producer,
+)
+from fnm_bus.kafka.names import WRITE
 from fnm_bus.route import headers_for
 
 log = logging.getLogger(__name__)
@@ -42,6 +47,7 @@ class AuditPublisher:
         broker_clock: learns from the broker's answers.
 
     Attributes:
+        connection: what is known of the way to the brokers.
         lost: how many records Kafka did not take; they are in the log only.
     """
 
@@ -54,7 +60,6 @@ class AuditPublisher:
         broker_clock: BrokerClock,
     ) -> None:
         self._settings: dict[str, Any] = {
-            "log_level": "2",
             "acks": "all",
             "enable.idempotence": "true",
             "linger.ms": "5",
@@ -62,16 +67,20 @@ class AuditPublisher:
             "message.timeout.ms": "3600000",
             "queue.buffering.max.messages": _MAX_QUEUED,
             **settings,
-            "error_cb": self._failed,
         }
+        self.connection = ConnectionState(self._settings)
         self._topic = topic
         self._codec = codec
         self._name = name
         self._broker_clock = broker_clock
         self._producer: Producer | None = None
         self._loss_logged_at: float | None = None
-        self._ruined = False
         self.lost = 0
+
+    @property
+    def problem(self) -> str:
+        """Why the brokers reject this client, or ""."""
+        return self.connection.rejection
 
     def open(self) -> None:
         """Begin to connect.
@@ -79,10 +88,7 @@ class AuditPublisher:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        try:
-            self._producer = Producer(self._settings, logger=log)
-        except Exception as exc:
-            raise ConfigError(f"[kafka]: {exc}") from exc
+        self._producer = build_producer(self._settings, self.connection, log)
 
     def publish(
         self,
@@ -104,7 +110,7 @@ class AuditPublisher:
         """
         level = logging.WARNING if what == "failed" else logging.INFO
         log.log(level, "%s: %s %s", what, key or self._name, text)
-        if self._ruined:
+        if self.connection.fatal is not None:
             self._replace()
         if self._producer is None:
             return
@@ -122,8 +128,9 @@ class AuditPublisher:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self._lose(error.str())
+                self._lose(error)
             else:
+                self.connection.answered()
                 self._learn(asked, message)
 
         try:
@@ -137,8 +144,8 @@ class AuditPublisher:
         except BufferError:
             self._lose("more records wait for Kafka than fit in memory")
         except KafkaException as exc:
-            self._ruined = self._ruined or is_fatal(exc.args[0])
-            self._lose(exc.args[0].str())
+            self.connection.take_error(exc.args[0])
+            self._lose(exc.args[0])
         except FnmBusError as exc:
             self._lose(str(exc))
         self._producer.poll(0)
@@ -163,19 +170,17 @@ class AuditPublisher:
             self.lost += left
             log.error("%d audit records lost at the end: Kafka did not answer", left)
 
-    def _failed(self, error: KafkaError) -> None:
-        self._ruined = self._ruined or is_fatal(error)
-
     def _replace(self) -> None:
         """Begin anew: a fatal error ends an idempotent producer, whatever comes."""
         if self._producer is not None:
             self._producer.purge()  # what it had queued is reported as lost
             self._producer.poll(0)
-        self._ruined = False
+        self.connection.reset()
         self.open()
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, cause: KafkaError | str) -> None:
         self.lost += 1
+        reason = cause if isinstance(cause, str) else self._reason(cause)
         moment = clock.now()
         before = self._loss_logged_at
         if before is None or moment - before >= _LOG_LOSS_EVERY:
@@ -185,6 +190,10 @@ class AuditPublisher:
                 self.lost,
                 reason,
             )
+
+    def _reason(self, error: KafkaError) -> str:
+        denied = access_error(error, self._settings, topic=self._topic, operation=WRITE)
+        return error.str() if denied is None else str(denied)
 
     def _learn(self, asked: float, message: Message) -> None:
         kind, stamp = message.timestamp()

@@ -122,7 +122,8 @@ class Enforcer:
     def healthy(self) -> bool:
         """Return whether its threads read and its last turn ended well."""
         readers = self.wanted_reader, self.command_reader
-        return not self._crashed and all(it.healthy for it in readers)
+        well = all(reader.healthy for reader in readers)
+        return well and not (self._crashed or self.audit.problem)
 
     def facts(self) -> Mapping[str, object]:
         """Return what /healthz shows of it."""
@@ -132,6 +133,9 @@ class Enforcer:
             "broker_time_known": self.broker_clock.known,
             "wanted_reader": self.wanted_reader.healthy,
             "command_reader": self.command_reader.healthy,
+            "problem": self.wanted_reader.problem
+            or self.command_reader.problem
+            or self.audit.problem,
         }
 
     def turn(self) -> None:

@@ -14,7 +14,12 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING
 
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    ConnectionRejected,
+    TopicRefused,
+)
 from fnm_bus.reader import Read, Reader
 
 log = logging.getLogger(__name__)
@@ -93,6 +98,7 @@ class TopicFollower:
 
     Attributes:
         restarts: how often the thread ended by itself and was started again.
+        problem: why nothing can be read until a person acts, or "".
     """
 
     def __init__(
@@ -114,7 +120,7 @@ class TopicFollower:
         self._thread: threading.Thread | None = None
         self._died_at: float | None = None
         self._crashed = False
-        self._refused = False
+        self.problem = ""
         self._was_open = False
         self.restarts = 0
 
@@ -122,12 +128,13 @@ class TopicFollower:
     def healthy(self) -> bool:
         """Whether the thread, once started, runs and has read since it ended last.
 
-        A Kafka that does not answer is no fault; a topic that must not be read is one.
+        A Kafka that does not answer is no fault; a topic that must not be read is one,
+        and so are credentials that the brokers reject.
         """
         thread = self._thread
         if thread is None:
             return True
-        return thread.is_alive() and not (self._crashed or self._refused)
+        return thread.is_alive() and not (self._crashed or self.problem)
 
     def check_settings(self) -> None:
         """Make sure that librdkafka takes the settings.
@@ -192,7 +199,8 @@ class TopicFollower:
                     self._read()
                 except (BrokerUnavailable, TopicRefused) as exc:
                     log.warning("%s cannot be read now: %s", self._topic, exc)
-                    self._refused = isinstance(exc, TopicRefused)
+                    lasts = isinstance(exc, TopicRefused | ConnectionRejected)
+                    self.problem = str(exc) if lasts else ""
                     self._stopping.wait(_RESTART_PAUSE)
         except ConfigError as exc:
             self._put(_Failed(exc))
@@ -209,7 +217,8 @@ class TopicFollower:
                     self._put(record)
                     place = record.topic, record.partition
                     self._positions[place] = record.offset + 1
-                self._crashed = self._refused = False
+                self._crashed = False
+                self.problem = reader.connection.rejection
                 if reader.at_end and not self._ended:
                     self._put(End())
                     self._ended = True

@@ -20,6 +20,7 @@ from consumers.enforcers.wanted_reader import End
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
+from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.measure import Network
 from consumers.mitigation.states import PAUSE
 from fnm_bus.event import Command, Mitigation
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 
 _MAX_REFUSED: Final = 10_000
 """Keys whose refusal is remembered, so that it is logged once."""
-_MAX_PLACES: Final = 100_000
-"""Keys of which is remembered where their latest record stands."""
+_MAX_ORIGINS: Final = 100_000
+"""Keys of which is remembered where their latest record is from."""
 _MAX_KEY: Final = 2000
 """Characters of a key in an audit record."""
 
@@ -62,7 +63,7 @@ class WantedState:
         self._leases = LeaseTable(backend.name, backend.kinds, broker_clock)
         self._pause = PauseState()
         self._refused: OrderedDict[str, str] = OrderedDict()
-        self._places: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._origins: OrderedDict[str, Origin] = OrderedDict()
 
     @property
     def synced(self) -> bool:
@@ -152,9 +153,11 @@ class WantedState:
     def _apply(self, record: Read) -> bool:
         stamp = self._witness(record)
         key = _key_of(record)
-        if self._is_stale(key, record.partition, stamp):
-            return False
         event = record.event if isinstance(record.event, Mitigation) else None
+        revision = 0 if event is None else event.revision
+        origin = Origin(record.partition, stamp, revision)
+        if self._is_stale(key, origin, is_tombstone=not record.value):
+            return False
         if record.value and (
             event is None or event.key != key or (key == PAUSE) != (event.kind == PAUSE)
         ):
@@ -180,19 +183,18 @@ class WantedState:
         self._leases.want(key, event, stamp, now)
         return True
 
-    def _is_stale(self, key: str, partition: int, stamp: float) -> bool:
-        """Return whether a later record of *key* was read from another partition.
-
-        A topic that was given more partitions has records of a key in two of them, and
-        they are read in any order. Within one the order counts, and no clock.
-        """
-        known = self._places.pop(key, (partition, stamp))
-        stale = known[0] != partition and stamp < known[1]
-        self._places[key] = known if stale else (partition, stamp)
-        if len(self._places) > _MAX_PLACES:
-            oldest = next(name for name in self._places if name != PAUSE)
-            del self._places[oldest]
-        return stale
+    def _is_stale(self, key: str, origin: Origin, *, is_tombstone: bool) -> bool:
+        """Return whether what is known of *key* is from a later record."""
+        known = self._origins.pop(key, None)
+        is_stale = not supersedes(origin, known, is_tombstone=is_tombstone)
+        if is_stale and known is not None:
+            self._origins[key] = known
+        elif not is_tombstone:
+            self._origins[key] = origin
+        if len(self._origins) > _MAX_ORIGINS:
+            oldest = next(name for name in self._origins if name != PAUSE)
+            del self._origins[oldest]
+        return is_stale
 
     def _witness(self, record: Read) -> float:
         stamp = record.at.timestamp()

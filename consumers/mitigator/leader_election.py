@@ -12,10 +12,9 @@ from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from fnm_bus.errors import ConfigError
-from fnm_bus.member import is_fatal
+from fnm_bus.kafka.client import ConnectionState, access_error, build_consumer
 from fnm_bus.reader import REFUSED
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,6 @@ _BRIEF: Final = {
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "1500",
 }
-_STATISTICS: Final = {"statistics.interval.ms": "2000"}
 _STEADY: Final = "steady"
 """librdkafka's word for a member that knows what it holds."""
 _ABSENT: Final = 15.0
@@ -55,19 +53,17 @@ class LeaderElection:
         # old one. What has the name is known to be the old one.
         known = {**_BRIEF, "group.instance.id": f"{group}-{uuid4()}"}
         self._settings: dict[str, Any] = {
-            "log_level": "2",
             **(known if classic else {}),
             **settings,
-            **_STATISTICS,
             "group.id": group,
             "enable.auto.commit": "false",
             "auto.offset.reset": "latest",
-            "error_cb": self._failed,
-            "stats_cb": self._observe,
         }
         self._topic = topic
+        self._group = group
+        self._connection = ConnectionState(self._settings)
         self._consumer: Consumer | None = None
-        self._told = self._ruined = False
+        self._told = False
         self._complaint = ""
         self._member_at = monotonic()
         self.elected = False
@@ -76,12 +72,13 @@ class LeaderElection:
     @property
     def problem(self) -> str:
         """Why it can neither be elected nor stand by, or ""."""
-        if self._refusal:
-            return self._refusal
+        if self._refusal or self._connection.rejection:
+            return self._refusal or f"election: {self._connection.rejection}"
         absent = monotonic() - self._member_at
         if self._consumer is None or absent < _ABSENT:
             return ""
-        reason = f": {self._complaint}" if self._complaint else ""
+        cause = self._connection.error or self._complaint
+        reason = f": {cause}" if cause else ""
         return f"no place in the group for {absent:.0f} s: Kafka is away{reason}"
 
     def open(self) -> None:
@@ -90,12 +87,10 @@ class LeaderElection:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._told = self._ruined = False
+        self._told = False
         self._member_at = monotonic()
-        try:
-            self._consumer = Consumer(self._settings)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+        self._connection.reset()
+        self._consumer = build_consumer(self._settings, self._connection, self._observe)
         self._consumer.subscribe(
             [self._topic],
             on_assign=self._won,
@@ -112,11 +107,14 @@ class LeaderElection:
         if self._consumer is not None:
             message = self._consumer.poll(timeout)
             if message is not None and (error := message.error()) is not None:
-                self._failed(error)
-                self._complain(error)
-                if error.code() in _LASTING:
-                    self._refusal = f"election: {self._topic}: {error.str()}"
-            if self._ruined:
+                self._connection.take_error(error)
+                self._take_error(error)
+            fatal = self._connection.fatal
+            if fatal is not None:
+                # Where the end of its session is not looked at soon enough, librdkafka
+                # shuts itself out: it goes on as a member that it no longer is (its
+                # issue 3437).
+                self._complain(fatal.str())
                 self.close()
                 self.open()
         return self.elected
@@ -127,7 +125,7 @@ class LeaderElection:
         self.elected = False
         if consumer is None:
             return
-        if not self._ruined:
+        if self._connection.fatal is None:
             # A member with a name keeps its place when it closes, as if it came back
             # (KIP-345); it leaves when it unsubscribes.
             consumer.unsubscribe()
@@ -136,12 +134,14 @@ class LeaderElection:
                 consumer.poll(0.1)
         consumer.close()
 
-    def _failed(self, error: KafkaError) -> None:
-        # Where the end of its session is not looked at soon enough, librdkafka shuts
-        # itself out: it goes on as a member that it no longer is (its issue 3437).
-        if is_fatal(error):
-            self._ruined = True
-            self._complain(error)
+    def _take_error(self, error: KafkaError) -> None:
+        denied = access_error(
+            error, self._settings, topic=self._topic, group=self._group
+        )
+        text = str(denied or error.str())
+        self._complain(text)
+        if error.code() in _LASTING:
+            self._refusal = f"election: {denied or f'{self._topic}: {text}'}"
 
     def _observe(self, statistics: str) -> None:
         group = json.loads(statistics).get("cgrp", {})
@@ -149,9 +149,9 @@ class LeaderElection:
             self._member_at = monotonic()
             self._complaint = ""
 
-    def _complain(self, error: KafkaError) -> None:
-        if error.str() != self._complaint:
-            self._complaint = error.str()
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            self._complaint = text
             log.warning("election: %s", self._complaint)
 
     def _won(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -32,7 +32,7 @@ from consumers.mitigator.leader_election import LeaderElection
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.state import State
-from consumers.mitigator.stored_state import read_state
+from consumers.mitigator.stored_state import StoredState, read_state, restated
 from consumers.mitigator.takeover import take_over
 from consumers.mitigator.transaction import (
     MAX_EVENTS,
@@ -54,7 +54,7 @@ from fnm_bus.errors import (
 from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
 from fnm_bus.reader import time_of
 from fnm_bus.record import Record
-from fnm_bus.route import Topics, headers_for
+from fnm_bus.route import Topics, derived_id, headers_for
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ _COMMIT: Final = 5.0
 """Seconds after which offsets are committed although nothing changed."""
 _LOOK: Final = 30.0
 """Seconds between two looks at how many partitions the topics have."""
+_SETTLED: Final = 120.0
+"""Seconds after which every reader knows that a topic has more partitions."""
 _PAUSE: Final = 1.0
 """Seconds before the next attempt after a failure; twice as many after the next."""
 _MAX_PAUSE: Final = 8.0
@@ -107,6 +109,8 @@ class Mitigator:
     _broker: BrokerClock = field(default_factory=BrokerClock)
     _breaker: Breaker = field(default_factory=Breaker)
     _single: int = 0
+    _leftovers: list[tuple[str, bytes, int]] = field(default_factory=list)
+    _leftovers_due: float = 0.0
     _failures: int = 0
     _election: LeaderElection | None = None
     _unreadable: dict[Place, str] = field(default_factory=dict)
@@ -177,7 +181,10 @@ class Mitigator:
     def _lead(self, election: LeaderElection) -> None:
         names = self.topics
         inputs = (names.command, names.host, names.hostgroup, names.status)
-        journal = TransactionalJournal(self.settings, self.name, inputs, self._broker)
+        compacted = names.reason, names.mitigation
+        journal = TransactionalJournal(
+            self.settings, self.name, inputs, self._broker, compacted
+        )
         try:
             journal.open(None if self.once else datetime.now(UTC) - _BACK)
             journal.fence()
@@ -207,6 +214,7 @@ class Mitigator:
             self.metrics.unreadable_records.inc()
             log.error("left out: %s: %s", key, error)
         state = stored.restore(self.context, self._moment())
+        self._move(journal, stored)
         batch = self._batch()
         for change in take_over(state, lambda: self._begin(state)):
             _add(batch, change)
@@ -216,6 +224,43 @@ class Mitigator:
         # The audit topic has each change; thousands of lines would hide the next one.
         self._commit(journal, batch, logging.DEBUG)
         return state
+
+    def _move(self, journal: TransactionalJournal, stored: StoredState) -> None:
+        """Write records to where their keys are now; what they leave goes later.
+
+        A topic was given more partitions. Readers that know the old ones only would
+        take a tombstone for the end of a mitigation.
+        """
+        now = self._moment().now
+        moved = []
+        for topic, key, record in stored.misplaced:
+            content = restated(record, now)
+            name = derived_id("moved", topic, key.hex(), record.at.isoformat())
+            headers = headers_for(content, self.name, name, now)
+            value = self.codec.encode(content, topic)
+            moved.append(Record(topic, key, value, headers))
+        for first in range(0, len(moved), MAX_EVENTS):
+            journal.commit(moved[first : first + MAX_EVENTS])
+        self._leftovers = list(stored.leftovers)
+        self._leftovers_due = monotonic() + _SETTLED
+        if self._leftovers:
+            log.warning(
+                "topics have more partitions: records moved=%d; %d left behind get"
+                " tombstones in %.0f s",
+                len(stored.misplaced),
+                len(self._leftovers),
+                _SETTLED,
+            )
+
+    def _clean(self, journal: TransactionalJournal) -> None:
+        """Write tombstones to the partitions that keys have left."""
+        if self._leftovers and monotonic() >= self._leftovers_due:
+            leftovers = self._leftovers[:MAX_EVENTS]
+            del self._leftovers[:MAX_EVENTS]
+            journal.commit(
+                Record(topic, key, None, partition=partition)
+                for topic, key, partition in leftovers
+            )
 
     def _is_stopping(self) -> bool:
         self.turned_at = monotonic()
@@ -250,6 +295,7 @@ class Mitigator:
                 self._commit(journal, batch)
                 self._failures = 0
             self._single = max(self._single - len(messages), 0)
+            self._clean(journal)
             if monotonic() - looked >= _LOOK:
                 looked = monotonic()
                 journal.check_partitions()

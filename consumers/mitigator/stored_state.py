@@ -4,8 +4,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
+
+from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
@@ -13,7 +17,7 @@ from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
 from consumers.mitigator.takeover import Stored, restore
-from consumers.mitigator.topic_scan import Raw, scan
+from consumers.mitigator.topic_scan import Raw, Scan, scan
 from consumers.mitigator.wants import measure_of_want
 from fnm_bus.codec import Codec
 from fnm_bus.errors import InvalidRecord
@@ -38,11 +42,18 @@ class StoredState:
         reasons: those that could be decoded.
         mitigations: likewise.
         unreadable: (key, why) of the others; they are left out.
+        misplaced: those whose latest record is in another partition than their key's.
+        leftovers: (topic, key, partition) of every record of a key in another partition
+            than its own; after its latest one was written there, it needs a tombstone.
+        partitions: topic → number of partitions.
     """
 
     reasons: list[Stored] = field(default_factory=list)
     mitigations: list[Stored] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    misplaced: list[tuple[str, bytes, Stored]] = field(default_factory=list)
+    leftovers: list[tuple[str, bytes, int]] = field(default_factory=list)
+    partitions: Mapping[str, int] = field(default_factory=dict)
 
     def restore(self, context: DecisionContext, moment: Moment) -> State:
         """Return the state that these records hold."""
@@ -76,22 +87,63 @@ def read_state(
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    latest = scan(settings, (topics.reason, topics.mitigation), is_stopping)
-    state, codec = StoredState(), Codec()  # no registry may keep a block from its end
+    codec = Codec()  # no registry may keep a block from its end
+    names = (topics.reason, topics.mitigation)
+    found = scan(settings, names, is_stopping, partial(_revision, codec))
+    latest, state = found.latest, StoredState(partitions=found.partitions)
     for key, raw in latest[topics.reason].items():
         reason, fault = _checked(_reason, codec, key, raw)
         if reason is not None:
             state.reasons.append(Stored(reason, raw.at))
+            _note_places(state, found, topics.reason, key, state.reasons[-1])
         else:
             state.unreadable.append((key.decode(errors="replace")[:200], fault))
     for key, raw in latest[topics.mitigation].items():
         record, fault = _checked(_mitigation, codec, key, raw)
-        if record is None:
-            state.unreadable.append((key.decode(errors="replace")[:200], fault))
-            record = _unreadable_pause() if key == PAUSE.encode() else None
         if record is not None:
             state.mitigations.append(Stored(record, raw.at))
+            _note_places(state, found, topics.mitigation, key, state.mitigations[-1])
+            continue
+        state.unreadable.append((key.decode(errors="replace")[:200], fault))
+        if key == PAUSE.encode():
+            state.mitigations.append(Stored(_unreadable_pause(), raw.at))
     return state
+
+
+def restated(stored: Stored, now: datetime) -> Reason | Mitigation:
+    """Return a record whose lease, counted from *now*, ends when the stored one's does.
+
+    A lease that is over gets one millisecond: 0 would be none at all.
+    """
+    record = stored.record
+    if not record.lease_ms:
+        return record
+    age_ms = round(max((now - stored.at).total_seconds(), 0.0) * 1000)
+    return replace(record, lease_ms=max(record.lease_ms - age_ms, 1))
+
+
+def _note_places(
+    state: StoredState, found: Scan, topic: str, key: bytes, stored: Stored
+) -> None:
+    """Note where a key has records in partitions that are not its own."""
+    own = partition_of(key, found.partitions[topic])
+    latest = found.latest[topic][key].partition
+    if latest != own:
+        state.misplaced.append((topic, key, stored))
+    for partition in (latest, *found.others[topic].get(key, ())):
+        if partition != own:
+            state.leftovers.append((topic, key, partition))
+
+
+def _revision(codec: Codec, value: bytes) -> int:
+    """Return what grows from record to record of a key; 0 if it cannot be decoded."""
+    try:
+        record = codec.decode(value)
+    except InvalidRecord:
+        return 0
+    if isinstance(record, Mitigation):
+        return record.revision
+    return record.renewals if isinstance(record, Reason) else 0
 
 
 def _checked(

@@ -3,24 +3,32 @@
 An hour of renewals is read as bytes; only what is the latest of its key is decoded.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import reduce
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     KafkaError,
-    KafkaException,
     Message,
     TopicPartition,
 )
 
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
-from fnm_bus.reader import time_of
+from consumers.mitigation.latest_record import Origin, supersedes
+from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    build_reader,
+    partitions_of,
+    topic_error,
+)
+from fnm_bus.kafka.names import READ
+from fnm_bus.reader import REFUSED, time_of
 
-_TIMEOUT: Final = 10.0
 _AT_ONCE: Final = 10_000
 _STALLED: Final = 30.0
 """Seconds without any answer about the partitions that are not read to their ends."""
@@ -32,29 +40,49 @@ class Raw(NamedTuple):
     Attributes:
         value: its bytes; never empty.
         at: the broker's time of the record, UTC.
+        partition: where it is.
     """
 
     value: bytes
     at: datetime
+    partition: int = 0
 
 
 Latest = dict[bytes, Raw]
+
+
+class Scan(NamedTuple):
+    """What compacted topics hold.
+
+    Attributes:
+        latest: topic → key → latest record, without the keys that have a tombstone.
+        others: topic → key → partitions with an older record of a key that is in
+            `latest`: the topic was given more partitions.
+        partitions: topic → number of its partitions.
+    """
+
+    latest: dict[str, Latest]
+    others: dict[str, dict[bytes, tuple[int, ...]]]
+    partitions: dict[str, int]
 
 
 def scan(
     settings: Mapping[str, str],
     topics: Sequence[str],
     is_stopping: Callable[[], bool] = lambda: False,
-) -> dict[str, Latest]:
-    """Return topic → key → latest record, without the keys that have a tombstone.
+    revision_of: Callable[[bytes], int] = lambda _value: 0,
+) -> Scan:
+    """Return the latest record of each key.
 
-    Of two records of one key in two partitions, the later one by the broker's time
-    counts. Nothing is committed, and no group is joined.
+    Of two records of one key in two partitions, the later one counts
+    (`latest_record`). Nothing is committed, and no group is joined.
 
     Args:
         settings: librdkafka's settings.
         topics: names of compacted topics.
         is_stopping: checked between reads.
+        revision_of: returns the revision of a record; called for keys with records in
+            two partitions.
 
     Raises:
         ConfigError: librdkafka refuses the settings.
@@ -62,42 +90,36 @@ def scan(
             *is_stopping* returned true.
         TopicRefused: a topic does not exist, or must not be read.
     """
+    state = ConnectionState(settings)
+    consumer = build_reader({**settings, "isolation.level": "read_committed"}, state)
     try:
-        consumer = Consumer(
-            {
-                "log_level": "2",
-                **settings,
-                # Whatever [kafka] has: looking joins no group and creates no topic.
-                "group.id": "fnm-bus-scan",
-                "allow.auto.create.topics": "false",
-                "enable.auto.commit": "false",
-                "enable.partition.eof": "true",
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
-            }
-        )
-    except KafkaException as exc:
-        raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-    try:
-        parts = [part for topic in topics for part in _partitions(consumer, topic)]
+        parts = [
+            TopicPartition(topic, number, OFFSET_BEGINNING)
+            for topic in topics
+            for number in partitions_of(consumer, topic, state, is_new=True)
+        ]
         consumer.assign(parts)
-        return _scan(consumer, parts, is_stopping)
+        found = _scan(consumer, parts, state, is_stopping)
     finally:
         consumer.close()
+    latest: dict[str, Latest] = {}
+    others: dict[str, dict[bytes, tuple[int, ...]]] = {}
+    for topic, records in found.items():
+        latest[topic], others[topic] = _merged(records, revision_of)
+    return Scan(latest, others, dict(Counter(part.topic for part in parts)))
 
 
-class _Found(NamedTuple):
-    partition: int | None
-    stamp: int
-    value: bytes | None
+_Places = dict[tuple[bytes, int], tuple[int, bytes]]
+"""Key and partition → time and value of the latest record there; no tombstones."""
 
 
 def _scan(
     consumer: Consumer,
     parts: Sequence[TopicPartition],
+    state: ConnectionState,
     is_stopping: Callable[[], bool],
-) -> dict[str, Latest]:
-    newest: dict[str, dict[bytes, _Found]] = {part.topic: {} for part in parts}
+) -> dict[str, _Places]:
+    newest: dict[str, _Places] = {part.topic: {} for part in parts}
     unread = {(part.topic, part.partition) for part in parts}
     answered = monotonic()
     while unread:
@@ -107,7 +129,7 @@ def _scan(
         if messages:
             answered = monotonic()
         else:
-            _partitions(consumer, parts[0].topic)  # raises when nobody answers
+            partitions_of(consumer, parts[0].topic, state)  # raises if none answers
             _check_progress(unread, monotonic() - answered)
         for message in messages:
             error = message.error()
@@ -115,28 +137,51 @@ def _scan(
                 _take(newest[message.topic() or ""], message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 unread.discard((message.topic() or "", message.partition() or 0))
-            elif not error.retriable():
-                raise TopicRefused(f"{message.topic()}: {error.str()}")
-    return {
-        topic: {
-            key: Raw(it.value, time_of(it.stamp))
-            for key, it in known.items()
-            if it.value
-        }
-        for topic, known in newest.items()
-    }
+            elif not error.retriable() and error.code() in REFUSED:
+                topic = message.topic() or ""
+                raise topic_error(error, topic, READ, state.settings)
+    return newest
 
 
-def _take(known: dict[bytes, _Found], message: Message) -> None:
-    """Let a record count, unless a later one of its key is in another partition.
+def _take(known: _Places, message: Message) -> None:
+    place = message.key() or b"", message.partition() or 0
+    value = message.value()
+    if value:
+        known[place] = message.timestamp()[1], value
+    else:
+        known.pop(place, None)
 
-    Within a partition the order counts: a new leader's clock may be behind.
-    """
-    key = message.key() or b""
-    it = _Found(message.partition(), message.timestamp()[1], message.value())
-    before = known.get(key)
-    if before is None or before.partition == it.partition or before.stamp <= it.stamp:
-        known[key] = it
+
+def _merged(
+    found: _Places, revision_of: Callable[[bytes], int]
+) -> tuple[Latest, dict[bytes, tuple[int, ...]]]:
+    """Return the latest record of each key, and where the older ones are."""
+    origins: dict[bytes, list[Origin]] = {}
+    for (key, partition), (stamp, _value) in found.items():
+        origins.setdefault(key, []).append(Origin(partition, stamp))
+    latest: Latest = {}
+    others: dict[bytes, tuple[int, ...]] = {}
+    for key, places in origins.items():
+        best = places[0]
+        if len(places) > 1:
+            best = _latest_of(
+                place._replace(revision=revision_of(found[key, place.partition][1]))
+                for place in places
+            )
+            numbers = (place.partition for place in places)
+            others[key] = tuple(
+                number for number in numbers if number != best.partition
+            )
+        stamp, value = found[key, best.partition]
+        latest[key] = Raw(value, time_of(stamp), best.partition)
+    return latest, others
+
+
+def _latest_of(origins: Iterable[Origin]) -> Origin:
+    def later(known: Origin, new: Origin) -> Origin:
+        return new if supersedes(new, known, is_tombstone=False) else known
+
+    return reduce(later, origins)
 
 
 def _check_progress(unread: Iterable[tuple[str, int]], silent: float) -> None:
@@ -144,17 +189,3 @@ def _check_progress(unread: Iterable[tuple[str, int]], silent: float) -> None:
     if silent >= _STALLED:
         names = ", ".join(f"{topic}/{number}" for topic, number in sorted(unread)[:5])
         raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    try:
-        known: Any = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
-    except KafkaException as exc:
-        raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
-    if known.error is not None:
-        raise TopicRefused(
-            f"{topic}: {known.error.str()}; `fnm-bus topics create` creates it"
-        )
-    return [
-        TopicPartition(topic, number, OFFSET_BEGINNING) for number in known.partitions
-    ]

@@ -19,12 +19,22 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from consumers.errors import Fenced, RecordsRefused
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from consumers.mitigation.latest_record import partition_of
+from fnm_bus.errors import AccessDenied, BrokerUnavailable, ConfigError
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    access_error,
+    build_admin,
+    build_consumer,
+    build_producer,
+    partitions_of,
+    topic_error,
+)
+from fnm_bus.kafka.names import READ, WRITE
 from fnm_bus.reader import REFUSED
 from fnm_bus.record import Record
 
@@ -51,11 +61,6 @@ _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 _UNREADABLE: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 """Errors of reading that last until a person acts."""
 
-_CONNECTION: Final = frozenset(
-    {"bootstrap", "security", "sasl", "ssl", "enable.ssl", "socket", "broker"}
-)
-"""First words of the settings that say how to reach Kafka."""
-
 Place = tuple[str, int]
 """Topic and partition."""
 
@@ -68,6 +73,9 @@ class TransactionalJournal:
         name: transactional id, and the group that keeps the offsets.
         topics: what is read.
         clock: learns the broker's time from the answers to written records.
+        compacted: topics whose records go to the partition that their key has among the
+            partitions at `open`: a record must not go elsewhere before everything is
+            read again.
     """
 
     def __init__(
@@ -76,9 +84,11 @@ class TransactionalJournal:
         name: str,
         topics: Sequence[str],
         clock: BrokerClock,
+        compacted: Sequence[str] = (),
     ) -> None:
-        common: dict[str, Any] = {"log_level": "2", **settings}
+        common: dict[str, Any] = dict(settings)
         common.pop("group.protocol", None)  # nobody joins this group
+        self._common = common
         self._reading = {
             **common,
             "group.id": name,
@@ -99,9 +109,13 @@ class TransactionalJournal:
         }
         self._name = name
         self._topics = topics
+        self._compacted = compacted
+        self._counts: dict[str, int] = {}
         self._clock = clock
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
+        self._reading_state = ConnectionState(self._reading)
+        self._writing_state = ConnectionState(self._writing)
         self._offsets: dict[Place, int] = {}
         self._held: dict[Place, int] = {}
         self._refused: tuple[KafkaError, str] | None = None
@@ -119,21 +133,25 @@ class TransactionalJournal:
             BrokerUnavailable: no broker answers.
             TopicRefused: a topic does not exist.
         """
-        try:
-            consumer = Consumer(self._reading)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+        consumer = build_consumer(self._reading, self._reading_state)
         self._consumer = consumer
         try:
             parts = [
-                part for topic in self._topics for part in _partitions(consumer, topic)
+                TopicPartition(topic, number, OFFSET_BEGINNING)
+                for topic in self._topics
+                for number in self._partitions(topic, is_new=True)
             ]
+            self._counts = {
+                topic: len(self._partitions(topic, is_new=True))
+                for topic in self._compacted
+            }
             self._check_owner()
             known = consumer.committed(parts, timeout=_TIMEOUT)
-            new = [part for part in known if part.offset < 0]
-            first = _beginning(consumer, new, since) if new else []
+            first = _first_offsets(consumer, known, since)
         except KafkaException as exc:
-            raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
+            raise self._denied(exc) or BrokerUnavailable(
+                f"no offsets: {exc.args[0].str()}"
+            ) from exc
         consumer.assign([*(part for part in known if part.offset >= 0), *first])
         # Committed with the first transaction: they show whose transactional id it is.
         self._offsets |= {(part.topic, part.partition): part.offset for part in first}
@@ -145,14 +163,13 @@ class TransactionalJournal:
             ConfigError: librdkafka refuses the settings.
             Fenced: Kafka does not answer, or refuses.
         """
-        try:
-            self._producer = Producer(self._writing, logger=log)
-        except KafkaException as exc:
-            raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
+        self._producer = build_producer(self._writing, self._writing_state, log)
         try:
             self._producer.init_transactions(30)
         except KafkaException as exc:
-            raise Fenced(f"no transactions: {exc.args[0].str()}") from exc
+            raise self._denied(exc) or Fenced(
+                f"no transactions: {exc.args[0].str()}"
+            ) from exc
 
     def read(self, timeout: float, most: int = MAX_EVENTS) -> list[Message]:
         """Return what arrived, in the order in which the topics are named.
@@ -175,7 +192,10 @@ class TransactionalJournal:
             if error is None:
                 messages.append(message)
             elif error.code() in _UNREADABLE:
-                raise TopicRefused(f"{message.topic()}: {error.str()}")
+                topic = message.topic() or ""
+                raise self._denied(KafkaException(error), topic) or topic_error(
+                    error, topic, READ, self._reading
+                )
             elif not error.retriable():
                 log.warning("reading: %s", error.str())
         rank = {topic: number for number, topic in enumerate(self._topics)}
@@ -213,8 +233,11 @@ class TransactionalJournal:
             return
         read = {(part.topic, part.partition) for part in consumer.assignment()}
         for topic in self._topics:
-            numbers = {part.partition for part in _partitions(consumer, topic)}
+            numbers = set(self._partitions(topic))
             if numbers != {number for name, number in read if name == topic}:
+                raise BrokerUnavailable(f"{topic} has other partitions now")
+        for topic, count in self._counts.items():
+            if len(self._partitions(topic)) != count:
                 raise BrokerUnavailable(f"{topic} has other partitions now")
 
     def done(self, message: Message) -> None:
@@ -271,7 +294,15 @@ class TransactionalJournal:
             error, topic = self._refused or (exc.args[0], "")
             if error.code() in _REFUSED:
                 raise RecordsRefused(f"{topic}: {error.str()}") from exc
-            raise Fenced(_reason(error, topic)) from exc
+            denied = access_error(
+                error,
+                self._common,
+                topic=topic,
+                operation=WRITE,
+                group=self._name,
+                transactional_id=self._name,
+            )
+            raise Fenced(str(denied or _reason(error, topic))) from exc
         self._offsets.clear()
 
     @property
@@ -293,12 +324,7 @@ class TransactionalJournal:
 
     def _check_owner(self) -> None:
         """Refuse an id under which a mitigator with other topics keeps its offsets."""
-        settings = {
-            key: value
-            for key, value in self._reading.items()
-            if key in {"log_level", "client.id"} or key.split(".")[0] in _CONNECTION
-        }
-        admin = AdminClient(settings)
+        admin = build_admin(self._common, ConnectionState(self._common))
         [answer] = admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(self._name)], request_timeout=_TIMEOUT
         ).values()
@@ -311,6 +337,27 @@ class TransactionalJournal:
                 " for each mitigator with other topics; if that one is gone, delete"
                 f" its group: kafka-consumer-groups --delete --group {self._name}"
             )
+
+    def _partitions(self, topic: str, *, is_new: bool = False) -> list[int]:
+        if self._consumer is None:
+            return []
+        return partitions_of(self._consumer, topic, self._reading_state, is_new=is_new)
+
+    def _denied(self, error: KafkaException, topic: str = "") -> AccessDenied | None:
+        """Return which right is missing, if *error* is about one."""
+        return access_error(
+            error.args[0],
+            self._common,
+            topic=topic,
+            group=self._name,
+            transactional_id=self._name,
+        )
+
+    def _partition(self, record: Record) -> int:
+        count = self._counts.get(record.topic)
+        if record.partition >= 0 or count is None:
+            return record.partition
+        return partition_of(record.key or b"", count)
 
     def _positions(self) -> list[TopicPartition]:
         consumer = self._consumer
@@ -358,6 +405,7 @@ class TransactionalJournal:
                     value=record.value,
                     key=record.key,
                     headers=list(record.headers),
+                    partition=self._partition(record),
                     on_delivery=delivered,
                 )
             except BufferError:
@@ -371,18 +419,24 @@ def place_of(message: Message) -> Place:
     return message.topic() or "", message.partition() or 0
 
 
-def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    try:
-        known = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
-    except KafkaException as exc:
-        raise BrokerUnavailable(f"no broker answers: {exc.args[0].str()}") from exc
-    if known.error is not None:
-        raise TopicRefused(
-            f"{topic}: {known.error.str()}; `fnm-bus topics create` creates it"
-        )
-    return [
-        TopicPartition(topic, number, OFFSET_BEGINNING) for number in known.partitions
-    ]
+def _first_offsets(
+    consumer: Consumer, known: Sequence[TopicPartition], since: datetime | None
+) -> list[TopicPartition]:
+    """Return the partitions without a committed offset, with where reading begins.
+
+    That is what came after *since*; but a partition that a topic got since it was read
+    last is read whole.
+    """
+    read = {part.topic for part in known if part.offset >= 0}
+    new = [part for part in known if part.offset < 0]
+    first: list[TopicPartition] = []
+    for since_then, parts in (
+        (since, [part for part in new if part.topic not in read]),
+        (None, [part for part in new if part.topic in read]),
+    ):
+        if parts:
+            first += _beginning(consumer, parts, since_then)
+    return first
 
 
 def _beginning(

@@ -161,7 +161,9 @@ def secret_of(path: Path, setting: str) -> str:
     try:
         found = path.read_text("utf-8").strip()
     except OSError as exc:
-        raise ConfigError(f"{setting}: {path}: {exc.strerror}") from exc
+        # The secret itself may stand in the place of a file's name.
+        place = path if path.is_absolute() else "not an absolute path"
+        raise ConfigError(f"{setting}: {place}: {exc.strerror}") from None
     except UnicodeDecodeError:  # the error would quote the secret
         raise ConfigError(f"{setting}: {path}: no UTF-8") from None
     if not found:

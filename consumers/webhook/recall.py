@@ -18,11 +18,18 @@ from confluent_kafka import (
 )
 
 from consumers.mitigation.clock import now as boottime
+from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.webhook.bulletin import Member, why_over
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.event import Mitigation
+from fnm_bus.kafka.client import (
+    ConnectionState,
+    access_error,
+    build_consumer,
+    partitions_of,
+)
 from fnm_bus.reader import Read, Reader
 
 log = logging.getLogger(__name__)
@@ -57,15 +64,15 @@ def position(settings: Mapping[str, str], group: str, topic: str) -> Position:
         BrokerUnavailable: no broker answers.
         TopicRefused: the topic does not exist, or must not be read.
     """
-    own = {"group.id": group, "enable.auto.commit": "false", "log_level": "2"}
+    own = {"group.id": group, "enable.auto.commit": "false"}
+    state = ConnectionState(settings)
+    consumer = build_consumer({**settings, **own}, state)
     try:
-        consumer = Consumer({**own, **settings, **own})
+        return _position(consumer, topic, state)
     except KafkaException as exc:
-        raise ConfigError(f"[kafka]: {exc.args[0].str()}") from exc
-    try:
-        return _position(consumer, topic)
-    except KafkaException as exc:
-        raise BrokerUnavailable(f"{topic}: {exc.args[0].str()}") from exc
+        denied = access_error(exc.args[0], settings, topic=topic, group=group)
+        text = f"{topic}: {exc.args[0].str()}"
+        raise denied or BrokerUnavailable(text) from exc
     finally:
         consumer.close()
 
@@ -75,12 +82,14 @@ def recalled(
 ) -> list[Read]:
     """Return the latest record of each key below the offsets; no tombstones.
 
-    Records come in the order in which they were written to their partition.
+    Records come in the order in which they were written to their partition. Of two
+    partitions, the later record counts (`latest_record`).
 
     Raises:
         BrokerUnavailable, ConfigError, TopicRefused: as `position`.
     """
     found: dict[bytes | None, Read] = {}
+    origins: dict[bytes | None, Origin] = {}
     if not any(below.values()):
         return []
     with Reader(settings, [topic], codec, from_beginning=True) as reader:
@@ -88,11 +97,18 @@ def recalled(
             for it in reader.read(1.0):
                 if it.offset >= below.get(it.partition, 0):
                     continue
+                origin = _origin(it)
+                if not supersedes(
+                    origin, origins.get(it.key), is_tombstone=not it.value
+                ):
+                    continue
                 found.pop(it.key, None)
+                origins.pop(it.key, None)
                 if it.value:
-                    found[it.key] = it
+                    found[it.key], origins[it.key] = it, origin
                 if len(found) > _MAX_RECORDS:
-                    del found[next(iter(found))]
+                    oldest = next(iter(found))
+                    del found[oldest], origins[oldest]
             reader.check()
     return list(found.values())
 
@@ -140,14 +156,18 @@ def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
     return members
 
 
-def _position(consumer: Consumer, topic: str) -> Position:
-    known = consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
-    if known.error is not None:
-        raise TopicRefused(
-            f"{topic}: {known.error.str()}; `fnm-bus topics create` makes it"
-        )
-    all_ = [TopicPartition(topic, it) for it in known.partitions]
+def _origin(read: Read) -> Origin:
+    revision = read.event.revision if isinstance(read.event, Mitigation) else 0
+    return Origin(read.partition, read.at.timestamp(), revision)
+
+
+def _position(consumer: Consumer, topic: str, state: ConnectionState) -> Position:
+    numbers = partitions_of(consumer, topic, state, is_new=True)
+    all_ = [TopicPartition(topic, number) for number in numbers]
     committed = consumer.committed(all_, timeout=_ANSWER)
+    for partition in committed:
+        if partition.error is not None:
+            raise KafkaException(partition.error)
     if all(it.offset == OFFSET_INVALID for it in committed):
         committed = [
             TopicPartition(topic, it.partition, _end(consumer, it)) for it in all_

@@ -32,7 +32,7 @@ from consumers.webhook.storm import Storms
 from fnm_bus import wiring as bus
 from fnm_bus.codec import Codec
 from fnm_bus.consume import Loop
-from fnm_bus.errors import BrokerUnavailable, ConfigError
+from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.handling import Hold, TryLater
 from fnm_bus.publish import LASTING, KafkaPublisher
@@ -232,6 +232,7 @@ class Service:
     turned_at: float = field(default_factory=monotonic)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _loop: Loop | None = None
+    _problem: str = ""
 
     def run(self) -> None:
         """Learn what was told before, then read and tell until `stop`.
@@ -278,6 +279,17 @@ class Service:
         if self._loop is not None:
             self._loop.stop()
 
+    def healthy(self) -> bool:
+        """Return whether no person has to act before it can work."""
+        return not self._current_problem()
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what /healthz shows."""
+        return {"problem": self._current_problem()}
+
+    def _current_problem(self) -> str:
+        return self._problem or (self._loop.problem if self._loop else "")
+
     def _turn(self) -> float:
         self.turned_at = monotonic()
         return self.webhook.turn()
@@ -297,7 +309,9 @@ class Service:
             told = recalled(kafka, topic, codec, group.offsets)
         except BrokerUnavailable as exc:
             log.warning("what was reported before cannot be read now: %s", exc)
+            self._problem = str(exc) if isinstance(exc, ConnectionRejected) else ""
             return False
+        self._problem = ""
         if group.is_new:
             told = [read for read in told if _is_pause(read)]
         self.webhook.remember(told)
@@ -318,7 +332,7 @@ def main(settings: AllSettings) -> None:
     left_out = LeftOut(metrics.left_out)
     webhook = Webhook(storms, sending, of.template, left_out=left_out)
     service = Service(settings, webhook, metrics)
-    serving.serve(settings, service, metrics.registry())
+    serving.serve(settings, service, metrics.registry(), service.facts, service.healthy)
 
 
 def _is_pause(read: Read) -> bool:

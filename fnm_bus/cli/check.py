@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, settings
-from fnm_bus.config import MASK, Loaded, load, shown
+from fnm_bus.config import Loaded, load, shown
 from fnm_bus.finding import Finding
+from fnm_bus.kafka.secrets import MASK
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:

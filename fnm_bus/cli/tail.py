@@ -68,6 +68,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
         topics,
         wiring.reading_codec(known, wiring.REGISTRY_PAUSE),
         from_beginning=from_beginning,
+        headers=json,
     ) as reader:
         if not json:
             say(render.heading())

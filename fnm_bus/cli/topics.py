@@ -1,4 +1,6 @@
-"""`fnm-bus topics`: create and compare."""
+"""`fnm-bus topics`: create, compare, and who may use them."""
+
+from typing import Annotated
 
 import typer
 
@@ -62,7 +64,9 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
                     "topic": topic.name,
                     "partitions": there.partitions if there else None,
                     "replication": there.replication if there else None,
-                    "cleanup": topic.settings["cleanup.policy"] if there else None,
+                    "cleanup": (there.settings or {}).get("cleanup.policy")
+                    if there
+                    else None,
                     "differences": list(differences(topic, there)),
                 }
                 for topic, there in rows
@@ -73,3 +77,62 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         said = "; ".join(differences(topic, there)) or "as wanted"
         size = f"{there.partitions:>4} x {there.replication}" if there else "   -    "
         out(f"{topic.name:28}  {size}  {said}")
+
+
+@app.command()
+def acls(
+    principal: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PROGRAM=User:NAME",
+            help="A program and the principal that it connects as. Repeatable.",
+        ),
+    ],
+    *,
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="Give these rights now, as [kafka]'s user."),
+    ] = False,
+    file: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Print the kafka-acls commands that give each program exactly its rights.
+
+    Programs: relay, mitigator, exabgp, nftables, webhook, jsonlines, operator, viewer,
+    admin. Topics, groups and the transactional id are those of the configuration. Run
+    the commands, or this command with --apply, as a user with Alter on the cluster.
+
+    Examples:
+        fnm-bus topics acls --principal relay=User:fnm-bus-relay
+
+        fnm-bus topics acls --apply --config admin.toml --principal relay=User:relay
+        --principal mitigator=User:mitigator
+    """
+    from fnm_bus import wiring
+    from fnm_bus.kafka import access
+    from fnm_bus.topics import Admin
+
+    known = settings(file)
+    principals = access.principal_names(principal)
+    resources = access.resource_names(wiring.topics(known), known.consumers)
+    kafka = wiring.kafka(known)
+    rights = {program: access.rights_of(program, resources) for program in principals}
+    if apply:
+        admin = Admin(kafka)
+        for program, name in principals.items():
+            admin.allow(name, rights[program])
+    if json:
+        dump(
+            [
+                {"program": program, "principal": name, **right._asdict()}
+                for program, name in principals.items()
+                for right in rights[program]
+            ]
+        )
+    elif apply:
+        for program, name in principals.items():
+            say(f"{name}: {len(rights[program])} rights for {program}")
+    else:
+        servers = kafka.get("bootstrap.servers", "localhost:9092")
+        for line in access.commands(principals, resources, servers):
+            out(line)

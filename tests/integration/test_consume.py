@@ -225,7 +225,7 @@ def test_a_topic_that_does_not_exist_is_named(bench: Bench, protocol: str) -> No
     [error] = bench.failed
     assert isinstance(error, TopicRefused)
     assert "no-such-topic" in str(error)
-    assert "`fnm-bus topics create` makes it" in str(error)
+    assert "`fnm-bus topics create` creates it" in str(error)
     bench.failed.clear()
 
 

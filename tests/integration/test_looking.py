@@ -31,6 +31,7 @@ INVALID = b'{"action":"ban","ip":7}'
 LOOKING = {
     "fnm-bus parse": ["parse"],
     "fnm-bus tail": ["tail", "--from-beginning", "--exit"],
+    "fnm-bus topics acls": ["topics", "acls", "--principal", "relay=User:relay"],
     "fnm-bus topics list": ["topics", "list"],
     "fnm-bus schemas check": ["schemas", "check"],
     "fnm-bus schemas list": ["schemas", "list"],

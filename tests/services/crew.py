@@ -249,7 +249,9 @@ class Crew:
         found = []
         settings = {"bootstrap.servers": self.plant.bootstrap}
         topics = [self.plant.topic(kind)]
-        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+        with Reader(
+            settings, topics, self._codec, from_beginning=True, headers=True
+        ) as reader:
             while not reader.at_end:
                 found += [
                     (it.key or b"", it.value)

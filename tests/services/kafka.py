@@ -155,7 +155,10 @@ class Cluster:
         self._config(number).write_text(self._properties(number))
         command = [*java, "kafka.tools.StorageTool", "format"]
         done = subprocess.run(
-            [*command, "-t", _CLUSTER, "-c", str(self._config(number))],
+            [
+                *(*command, "-t", _CLUSTER, "-c", str(self._config(number))),
+                *self._format_options(),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -163,6 +166,10 @@ class Cluster:
         )
         if done.returncode != 0:
             raise RuntimeError(f"kafka.tools.StorageTool: {done.stdout}")
+
+    def _format_options(self) -> list[str]:
+        """Return further arguments for the formatting of the data directory."""
+        return []
 
     def _properties(self, number: int) -> str:
         copies = min(3, len(self._ports))

@@ -22,8 +22,7 @@ class Producer:
     made = 0
     error = KafkaError._FATAL
 
-    def __init__(self, _settings: object, logger: object = None) -> None:
-        del logger
+    def __init__(self, *_arguments: object) -> None:
         type(self).made += 1
         self.refuses = self.made == 1
         self.taken: list[bytes] = []
@@ -46,7 +45,7 @@ class Producer:
 @pytest.fixture
 def audit(monkeypatch: pytest.MonkeyPatch) -> AuditPublisher:
     monkeypatch.setattr(Producer, "made", 0)
-    monkeypatch.setattr(audit_publisher, "Producer", Producer)
+    monkeypatch.setattr(audit_publisher, "build_producer", Producer)
     made = AuditPublisher({}, "audit", Codec(), "memory", BrokerClock())
     made.open()
     return made
@@ -89,7 +88,7 @@ def test_what_is_in_flight_at_the_end_is_counted_and_logged(
 def test_a_broker_of_a_mad_time_stops_no_report(
     monkeypatch: pytest.MonkeyPatch, stamp: float
 ) -> None:
-    monkeypatch.setattr(audit_publisher, "Producer", Producer)
+    monkeypatch.setattr(audit_publisher, "build_producer", Producer)
     broker_clock = BrokerClock()
     broker_clock.witness(stamp)
     audit = AuditPublisher({}, "audit", Codec(), "memory", broker_clock)

@@ -184,7 +184,7 @@ def test_what_would_lose_notifications_is_refused_with_the_reason(file: Path) ->
         (
             'spool = "here"',
             (
-                'spool: wanted a table, got "here"; write a line [spool],'
+                "spool: wanted a table, got text; write a line [spool],"
                 " and its settings below"
             ),
         ),
@@ -345,6 +345,15 @@ def test_no_secret_is_shown(file: Path) -> None:
     [
         '[kafka]\n"sasl.password" = ["hunter2"]',
         '[registry.settings]\n"basic.auth.user.info" = ["hunter2"]',
+        '[kafka]\nsasl.password = "hunter2"',
+        '[kafka.sasl]\npassword = "hunter2"',
+        'kafka = "hunter2"',
+        'kafka = ["hunter2"]',
+        '[[kafka]]\n"sasl.password" = "hunter2"',
+        '[kafka_files]\n"sasl.password" = ["hunter2"]',
+        'registry = "http://me:hunter2@registry"',
+        '[registry]\nsettings = "hunter2"',
+        '[registry]\nurl = ["http://me:hunter2@registry"]',
     ],
 )
 def test_no_problem_shows_a_secret(file: Path, text: str) -> None:

@@ -39,6 +39,7 @@ class Topic:
     def __init__(self) -> None:
         self.found: list[Any] = []
         self.healthy = True
+        self.problem = ""
         self.restarts = 0
 
     def take(self, _timeout: float) -> list[Any]:
@@ -48,6 +49,8 @@ class Topic:
 
 class Audit:
     """Stands in for `AuditPublisher`: remembers what was published."""
+
+    problem = ""
 
     def __init__(self) -> None:
         self.lost = 0
@@ -685,6 +688,26 @@ def test_of_two_records_in_two_partitions_the_later_one_counts(post: Post) -> No
     post.end()
     post.turn()
     assert post.standing() == [TWO]
+
+
+@pytest.mark.parametrize("old_first", [True, False])
+def test_a_key_that_moved_to_another_partition_is_not_ended_by_its_tombstone(
+    post: Post, *, old_first: bool
+) -> None:
+    def old() -> None:
+        post.partition = 0
+        post.put(ONE, age=50)
+        post.record(ONE, None, None, age=1)
+
+    def moved() -> None:
+        post.partition = 7
+        post.put(ONE, age=20)
+
+    for step in (old, moved) if old_first else (moved, old):
+        step()
+    post.end()
+    post.turn()
+    assert post.standing() == [ONE]
 
 
 def test_in_one_partition_the_order_counts_and_no_clock(post: Post) -> None:

@@ -5,6 +5,7 @@ from confluent_kafka import KafkaError
 
 from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.errors import (
+    AccessDenied,
     BrokerUnavailable,
     ConfigError,
     PublishError,
@@ -31,7 +32,7 @@ RECORD = Record("fnm.test", b"192.0.2.1", b"value", (("ce_id", b"1"),))
         (KafkaError.MSG_SIZE_TOO_LARGE, RecordTooLarge),
         (KafkaError.RECORD_LIST_TOO_LARGE, RecordTooLarge),
         (KafkaError.INVALID_RECORD, RecordRefused),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, TopicRefused),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, AccessDenied),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicRefused),
         (KafkaError._MSG_TIMED_OUT, BrokerUnavailable),
         (KafkaError._ALL_BROKERS_DOWN, BrokerUnavailable),

@@ -17,7 +17,13 @@ from consumers.enforcers.wanted_reader import (
     WantedStateReader,
 )
 from fnm_bus.codec import Codec
-from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
+from fnm_bus.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    ConnectionRejected,
+    TopicRefused,
+)
+from fnm_bus.kafka.client import ConnectionState
 from fnm_bus.reader import Read, Reader
 
 
@@ -28,6 +34,7 @@ class Script:
         at_end: whether the topic was read to its end.
         opened: how often a reader was opened.
         grown: whether the topic was given more partitions.
+        connection: what the reader knows of its way to the brokers.
     """
 
     def __init__(self) -> None:
@@ -35,6 +42,7 @@ class Script:
         self.at_end = True
         self.opened = 0
         self.grown = False
+        self.connection = ConnectionState({})
 
     def __enter__(self) -> Self:
         self.opened += 1
@@ -126,6 +134,26 @@ def test_kafka_that_is_unreachable_is_no_fault_of_the_thread(
     assert [it.offset for it in taken(follower, 1)] == [7]
     assert follower.healthy
     assert follower.restarts == 0
+
+
+def test_rejected_credentials_make_it_unhealthy(
+    script: Script, follower: WantedStateReader
+) -> None:
+    for _ in range(10):
+        script.items.put(ConnectionRejected("unknown user or wrong password"))
+    wait_until(lambda: follower.problem != "", 10, "a connection that is rejected")
+    assert not follower.healthy
+    wait_until(lambda: follower.healthy, 10, "a connection that is accepted")
+    assert follower.problem == ""
+
+
+def test_a_connection_that_is_rejected_while_it_reads_makes_it_unhealthy(
+    script: Script, follower: WantedStateReader
+) -> None:
+    script.connection.error = ConnectionRejected("wrong password")
+    wait_until(lambda: not follower.healthy, 10, "a connection that is rejected")
+    script.connection.answered()
+    wait_until(lambda: follower.healthy, 10, "a connection that is accepted")
 
 
 def test_a_topic_that_must_not_be_read_makes_it_unhealthy(

@@ -1,16 +1,18 @@
 """Stored records that nobody can work with are left out, and stop no takeover."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator import stored_state
-from consumers.mitigator.stored_state import StoredState, read_state
-from consumers.mitigator.topic_scan import Raw
+from consumers.mitigator.stored_state import StoredState, read_state, restated
+from consumers.mitigator.takeover import Stored
+from consumers.mitigator.topic_scan import Raw, Scan
 from fnm_bus.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
 from fnm_bus.route import Topics
@@ -36,7 +38,11 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
                 (TOPICS.mitigation, mitigations),
             )
         }
-        monkeypatch.setattr(stored_state, "scan", lambda *_: latest)
+        others: dict[str, dict[bytes, tuple[int, ...]]] = {
+            topic: {} for topic in latest
+        }
+        found = Scan(latest, others, dict.fromkeys(latest, 1))
+        monkeypatch.setattr(stored_state, "scan", lambda *_: found)
         return read_state({}, TOPICS)
 
     return read
@@ -112,3 +118,57 @@ def test_a_record_that_fails_unexpectedly_stops_no_other(
     monkeypatch.setattr(stored_state, "validate_measure", fail)
     stored = reading(reason(), mitigation())
     assert len(stored.unreadable) == 2
+
+
+def placed(
+    monkeypatch: pytest.MonkeyPatch, latest: int, others: tuple[int, ...]
+) -> StoredState:
+    """Return the state of one mitigation with records in some of 24 partitions."""
+    [(key, value)] = mitigation().items()
+    raw = Raw(value, datetime.now(UTC), latest)
+    found = Scan(
+        {TOPICS.reason: {}, TOPICS.mitigation: {key: raw}},
+        {TOPICS.reason: {}, TOPICS.mitigation: {key: others} if others else {}},
+        {TOPICS.reason: 24, TOPICS.mitigation: 24},
+    )
+    monkeypatch.setattr(stored_state, "scan", lambda *_: found)
+    return read_state({}, TOPICS)
+
+
+OWN = partition_of(KEY.encode(), 24)
+
+
+@pytest.mark.parametrize(
+    ("latest", "others", "is_misplaced", "leftovers"),
+    [
+        (OWN, (), False, []),
+        (OWN, (OWN + 1,), False, [OWN + 1]),
+        (OWN + 1, (), True, [OWN + 1]),
+        (OWN + 1, (OWN,), True, [OWN + 1]),
+        (OWN + 1, (OWN, OWN + 2), True, [OWN + 1, OWN + 2]),
+    ],
+)
+def test_records_outside_their_keys_partition_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+    latest: int,
+    others: tuple[int, ...],
+    *,
+    is_misplaced: bool,
+    leftovers: list[int],
+) -> None:
+    state = placed(monkeypatch, latest, others)
+    assert bool(state.misplaced) == is_misplaced
+    assert [partition for _topic, _key, partition in state.leftovers] == leftovers
+
+
+@pytest.mark.parametrize(
+    ("age", "lease_ms", "expected"),
+    [(20, 60_000, 40_000), (90, 60_000, 1), (20, 0, 0), (-5, 60_000, 60_000)],
+)
+def test_a_record_that_moves_keeps_the_end_of_its_lease(
+    age: float, lease_ms: int, expected: int
+) -> None:
+    now = datetime.now(UTC)
+    record = Mitigation(key=KEY, lease_ms=lease_ms)
+    stored = Stored(record, now - timedelta(seconds=age))
+    assert restated(stored, now).lease_ms == expected

@@ -54,7 +54,7 @@ class Consumer:
 
     messages: tuple[Message, ...] = ()
 
-    def __init__(self, _settings: object) -> None:
+    def __init__(self, *_arguments: object) -> None:
         self._left = list(self.messages)
 
     def list_topics(self, topic: str, timeout: float) -> Any:
@@ -64,6 +64,9 @@ class Consumer:
 
     def assign(self, parts: list[TopicPartition]) -> None:
         assert len(parts) == 2
+
+    def poll(self, _timeout: float) -> None:
+        pass
 
     def consume(self, _most: int, _timeout: float) -> list[Message]:
         left, self._left = self._left, []
@@ -75,7 +78,7 @@ class Consumer:
 
 @pytest.fixture
 def consumer(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
-    monkeypatch.setattr(topic_scan, "Consumer", Consumer)
+    monkeypatch.setattr(topic_scan, "build_reader", Consumer)
     monkeypatch.setattr(topic_scan, "_STALLED", 0.2)
     return Consumer
 
@@ -96,7 +99,7 @@ def test_records_of_a_mad_time_are_read(
 ) -> None:
     messages = (Message(0, b"k", stamp), Message(0), Message(1))
     monkeypatch.setattr(consumer, "messages", messages)
-    assert scan({}, ["t"])["t"][b"k"].value == b"v"
+    assert scan({}, ["t"]).latest["t"][b"k"].value == b"v"
 
 
 def test_of_two_partitions_the_later_record_counts(
@@ -104,7 +107,7 @@ def test_of_two_partitions_the_later_record_counts(
 ) -> None:
     new, old = Message(0, b"k", 9, b"new"), Message(1, b"k", 5, b"old")
     monkeypatch.setattr(consumer, "messages", (new, Message(0), old, Message(1)))
-    assert scan({}, ["t"])["t"][b"k"].value == b"new"
+    assert scan({}, ["t"]).latest["t"][b"k"].value == b"new"
 
 
 def test_within_a_partition_the_order_counts_and_no_clock(
@@ -113,4 +116,38 @@ def test_within_a_partition_the_order_counts_and_no_clock(
     """A leader whose clock is behind continues a partition with earlier times."""
     first, last = Message(0, b"k", 9, b"first"), Message(0, b"k", 5, b"last")
     monkeypatch.setattr(consumer, "messages", (first, last, Message(0), Message(1)))
-    assert scan({}, ["t"])["t"][b"k"].value == b"last"
+    assert scan({}, ["t"]).latest["t"][b"k"].value == b"last"
+
+
+def test_where_older_records_of_a_key_are_is_known(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = Message(0, b"k", 9, b"new"), Message(1, b"k", 5, b"old")
+    monkeypatch.setattr(consumer, "messages", (new, Message(0), old, Message(1)))
+    found = scan({}, ["t"])
+    assert found.others == {"t": {b"k": (1,)}}
+    assert found.partitions == {"t": 2}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_at_one_time_the_higher_revision_counts(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    both = [Message(0, b"k", 5, b"1"), Message(1, b"k", 5, b"2")][::order]
+    monkeypatch.setattr(consumer, "messages", (*both, Message(0), Message(1)))
+    found = scan({}, ["t"], revision_of=int)
+    assert found.latest["t"][b"k"].value == b"2"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_tombstone_ends_what_its_own_partition_holds(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    """The mitigator writes it to where the key was, after the key has moved."""
+    left = [Message(0, b"k", 5, b"old"), Message(0, b"k", 9, None)]
+    moved = [Message(1, b"k", 7, b"new")]
+    messages = [*left, *moved] if order == 1 else [*moved, *left]
+    monkeypatch.setattr(consumer, "messages", (*messages, Message(0), Message(1)))
+    found = scan({}, ["t"])
+    assert found.latest["t"][b"k"].value == b"new"
+    assert found.others == {"t": {}}

@@ -1,0 +1,150 @@
+"""Topics that are given more partitions while everything runs: 12, then 24."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
+from services.crew import Crew, policy
+from services.plant import Plant
+from services.process import wait_until
+
+from consumers.enforcers import wanted_reader
+from consumers.enforcers.backend import MemoryBackend
+from consumers.enforcers.build import build_enforcer
+from consumers.metrics import EnforcerMetrics
+from consumers.settings import AllSettings
+from fnm_bus import config
+from fnm_bus.codec import Codec
+from fnm_bus.reader import Reader
+
+pytestmark = pytest.mark.kafka
+
+LOOK_OFTEN = (
+    "from consumers.mitigator import service; service._LOOK = 1.0;"
+    " service._SETTLED = {settled}"
+)
+KINDS = ("host", "hostgroup", "status", "reason", "mitigation", "audit")
+BEFORE = [f"203.0.113.{number}" for number in range(1, 13)]
+AFTER = [f"198.51.100.{number}" for number in range(1, 25)]
+
+
+def keys_of(hosts: list[str]) -> list[str]:
+    return sorted(f"blackhole|{host}/32" for host in hosts)
+
+
+class Enforcers:
+    """Enforcers in threads, each with a system of memory of its own."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._running: list[tuple[Any, threading.Thread]] = []
+
+    def start(self) -> MemoryBackend:
+        settings = config.load_as(AllSettings, self._plant.config).settings
+        settings = settings.model_copy(update={"dry_run": False})
+        path = self._plant.root / f"snapshot{len(self._running)}.json"
+        table = settings.consumers.exabgp.model_copy(
+            update={"snapshot": path, "reconcile_interval": 0.2}
+        )
+        backend = MemoryBackend("exabgp")
+        made = build_enforcer(settings, table, backend, EnforcerMetrics())
+        thread = threading.Thread(target=made.run)
+        thread.start()
+        self._running.append((made, thread))
+        wait_until(lambda: made.state.synced, 30, "the end of the topic")
+        return backend
+
+    def stop(self) -> None:
+        for made, thread in self._running:
+            made.stop()
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def crew(real_plant: Plant) -> Iterator[Crew]:
+    made = Crew(real_plant, policy())
+    raise_to(made, 12)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def enforcers(
+    real_plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Enforcers]:
+    monkeypatch.setattr(wanted_reader, "_LOOK", 1.0)
+    made = Enforcers(real_plant)
+    yield made
+    made.stop()
+
+
+def raise_to(crew: Crew, count: int) -> None:
+    admin = AdminClient({"bootstrap.servers": crew.plant.bootstrap})
+    topics = [crew.plant.topic(kind) for kind in KINDS]
+    for answer in admin.create_partitions(
+        [NewPartitions(topic, count) for topic in topics]
+    ).values():
+        answer.result(30)
+
+    def known() -> bool:
+        found = admin.list_topics(timeout=10).topics
+        return all(len(found[topic].partitions) == count for topic in topics)
+
+    wait_until(known, 30, f"{count} partitions")
+    crew._producer = None  # one that knows the new partitions takes its place
+
+
+def places(crew: Crew, kind: str) -> Counter[bytes | None]:
+    """Return in how many partitions each key has a latest record that is none's end."""
+    latest: dict[tuple[bytes | None, int], bool] = {}
+    settings = {"bootstrap.servers": crew.plant.bootstrap}
+    topics = [crew.plant.topic(kind)]
+    with Reader(settings, topics, Codec(), from_beginning=True) as reader:
+        while not reader.at_end:
+            for it in reader.read(1.0):
+                latest[it.key, it.partition] = bool(it.value)
+    return Counter(key for (key, _partition), is_live in latest.items() if is_live)
+
+
+def test_bans_before_and_after_are_decided_and_enforced_and_end(
+    crew: Crew, enforcers: Enforcers
+) -> None:
+    crew.start("mitigator", fault=LOOK_OFTEN.format(settled=3.0))
+    backend = enforcers.start()
+    crew.tell("ban", *BEFORE)
+    wait_until(lambda: sorted(backend.standing) == keys_of(BEFORE), 60, "12 in force")
+    raise_to(crew, 24)
+    crew.tell("ban", *AFTER)
+    everything = keys_of([*BEFORE, *AFTER])
+    wait_until(lambda: sorted(backend.standing) == everything, 60, "36 in force")
+    crew.tell("unban", *BEFORE)
+    wait_until(lambda: sorted(backend.standing) == keys_of(AFTER), 60, "24 in force")
+    # Whoever reads the topics from the beginning comes to the same.
+    wait_until(
+        lambda: max(places(crew, "mitigation").values()) == 1, 60, "one record each"
+    )
+    assert set(places(crew, "reason").values()) == {1}
+    assert sorted(enforcers.start().standing) == keys_of(AFTER)
+
+
+def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
+    crew: Crew, enforcers: Enforcers
+) -> None:
+    mitigator = crew.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))
+    backend = enforcers.start()
+    crew.tell("ban", *BEFORE)
+    wait_until(lambda: sorted(backend.standing) == keys_of(BEFORE), 60, "12 in force")
+    raise_to(crew, 24)
+    wait_until(lambda: "records moved" in mitigator.output(), 60, "the takeover")
+    crew.tell("unban", *BEFORE)
+    wait_until(lambda: not backend.standing, 60, "none in force")
+    assert max(places(crew, "mitigation").values()) == 2
+    mitigator.kill()
+    again = crew.start("mitigator", fault=LOOK_OFTEN.format(settled=0.0))
+    assert "mitigations=0" in again.output()
+    assert enforcers.start().standing == {}
+    assert not backend.standing

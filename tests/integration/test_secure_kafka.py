@@ -1,0 +1,391 @@
+"""Kafka with SASL_SSL, SCRAM-SHA-512 and ACLs: each program as a user of its own.
+
+Every user has exactly the rights that `fnm-bus topics acls` gives its program.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from services.plant import Plant, ban
+from services.process import Server, wait_until
+from services.secure_kafka import PASSWORD, SecureKafka
+
+from consumers import examine
+from consumers.settings import AllSettings
+from fnm_bus import config, doctor, wiring
+from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
+from fnm_bus.finding import Finding
+from fnm_bus.kafka import connection_check
+from fnm_bus.kafka.access import Right, rights_of
+from fnm_bus.kafka.connection_check import check_connection
+from fnm_bus.spool import Spool
+from fnm_bus.topics import Admin, wanted
+
+PROGRAMS = (
+    *("relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"),
+    *("operator", "admin"),
+)
+POLICY = """
+own_networks = ["203.0.113.0/24"]
+[guardrails]
+max_affected_share = 1.0
+[[rule]]
+name = "all"
+then = { action = "firewall", lease = "60s" }
+"""
+
+
+@dataclass
+class Site:
+    """Topics, rights, and one configuration file for all programs.
+
+    Attributes:
+        kafka: the broker.
+        plant: its configuration and spool; its own clients may do everything.
+    """
+
+    kafka: SecureKafka
+    plant: Plant
+
+    def environment(self, user: str, password: str = "") -> dict[str, str]:
+        """Return the environment in which a program connects as *user*."""
+        return {
+            "FNM_BUS_CONFIG": str(self.plant.config),
+            "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": self.kafka.secure,
+            "FNM_BUS_KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
+            "FNM_BUS_KAFKA__SSL_CA_LOCATION": str(self.kafka.ca),
+            "FNM_BUS_KAFKA__SASL_MECHANISM": "SCRAM-SHA-512",
+            "FNM_BUS_KAFKA__SASL_USERNAME": user,
+            "FNM_BUS_KAFKA__SASL_PASSWORD": password or f"{PASSWORD}{user}",
+        }
+
+    def settings(self, user: str) -> AllSettings:
+        return config.load_as(AllSettings, None, self.environment(user)).settings
+
+    def run(
+        self, module: str, user: str, *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env={**os.environ, **self.environment(user)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def start(self, module: str, user: str, *arguments: str, **more: str) -> Server:
+        """Start a program that runs until the test ends it."""
+        log = self.plant.root / f"{user}-{len(self.servers)}.log"
+        command = [sys.executable, "-m", module, *arguments]
+        environment = {**self.environment(user), **more}
+        server = Server(command, log, environment)
+        server.start()
+        self.servers.append(server)
+        return server
+
+    def __post_init__(self) -> None:
+        self.servers: list[Server] = []
+
+    def stop(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def rights(self, program: str) -> tuple[Right, ...]:
+        return rights_of(program, examine.resources_of(self.settings(program)))
+
+
+@pytest.fixture(scope="module")
+def site(
+    secure_kafka: SecureKafka, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Every user has the rights of its program, given by the command itself."""
+    plant = Plant(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
+    (plant.root / "policy.toml").write_text(POLICY)
+    plant.configure(
+        "[consumers.mitigator]",
+        f'policy = "{plant.root}/policy.toml"',
+        f'transactional_id = "{plant.prefix}mitigator"',
+        "[consumers.jsonlines]",
+        f'group = "{plant.prefix}jsonlines"',
+        f'path = "{plant.root}/events.jsonl"',
+        "[consumers.webhook]",
+        f'group = "{plant.prefix}webhook"',
+        "group_wait = 0.1",
+        "[consumers.nftables]",
+        f'snapshot = "{plant.root}/nftables.json"',
+    )
+    pairs = (f"{program}=User:{program}" for program in PROGRAMS)
+    options = [word for pair in pairs for word in ("--principal", pair)]
+    given = plant.run("topics", "acls", "--apply", *options)
+    assert given.returncode == 0, given.stderr.decode()
+    made = Site(secure_kafka, plant)
+    created = made.run("fnm_bus", "admin", "topics", "create")
+    assert created.returncode == 0, created.stderr
+    yield made
+    made.stop()
+    plant.stop()
+
+
+@pytest.fixture
+def started(site: Site) -> Iterator[Callable[..., Server]]:
+    """Start programs that end with the test."""
+    before = len(site.servers)
+    yield site.start
+    for server in site.servers[before:]:
+        server.kill()
+
+
+def health(server: Server) -> tuple[int, dict[str, object]]:
+    """Return the status and the facts of a program's /healthz; 0 before it serves."""
+    found = re.findall(r"metrics and health on (\S+:\d+)", server.output())
+    if not found:
+        return 0, {}
+    try:
+        with urlopen(f"http://{found[0]}/healthz", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as exc:
+        with exc:
+            return exc.code, json.load(exc)
+
+
+# -- each program does its work with exactly its rights ---------------------------
+
+
+@pytest.fixture(scope="module")
+def running(site: Site) -> Iterator[dict[str, Server]]:
+    """All services, each as its own user."""
+    live = {"FNM_BUS_DRY_RUN": "false"}
+    yield {
+        "relay": site.start("fnm_bus", "relay", "relay"),
+        "mitigator": site.start("consumers", "mitigator", "mitigator", **live),
+        **{
+            name: site.start("consumers", name, name)
+            for name in ("nftables", "webhook", "jsonlines")
+        },
+    }
+    site.stop()
+
+
+def test_an_attack_passes_through_every_program(
+    site: Site, running: dict[str, Server]
+) -> None:
+    site.plant.call(ban("203.0.113.7"))
+    lines = site.plant.root / "events.jsonl"
+    expected = {
+        "mitigator": "wanted: firewall|203.0.113.7/32",
+        "nftables": "in-force: firewall|203.0.113.7/32",
+        "webhook": "notice ",
+    }
+
+    def done() -> bool:
+        text = lines.read_text() if lines.exists() else ""
+        said = {name: server.output() for name, server in running.items()}
+        words = ('"action": "ban"', '"what": "in-force"')
+        return all(word in said[name] for name, word in expected.items()) and all(
+            word in text for word in words
+        )
+
+    try:
+        wait_until(done, 40, "an attack on its way")
+    except TimeoutError:
+        tails = {name: server.tail()[-1500:] for name, server in running.items()}
+        pytest.fail(str(tails))
+    assert {name: health(server)[0] for name, server in running.items()} == (
+        dict.fromkeys(running, 200)
+    )
+
+
+def test_an_operator_sends_commands_and_lists_mitigations(
+    site: Site, running: dict[str, Server]
+) -> None:
+    mitigator = running["mitigator"]
+    mitigator.wait(lambda: "active:" in mitigator.output(), 40)
+    paused = site.run(
+        "consumers", "operator", "mitigations", "pause", "--why", "a test"
+    )
+    assert paused.returncode == 0, paused.stderr
+    listed = site.run("consumers", "operator", "mitigations", "list")
+    assert "PAUSED" in listed.stderr
+
+
+def test_a_viewer_reads_events(site: Site) -> None:
+    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--exit")
+    assert seen.returncode == 0, seen.stderr
+
+
+# -- check ------------------------------------------------------------------------
+
+
+def checked(site: Site, program: str) -> list[Finding]:
+    """Return what `check` finds about Kafka, as the program's user."""
+    settings = site.settings(program)
+    table = settings.topics
+    plan = wanted(wiring.topics(settings), table.partitions, table.replication)
+    kafka = wiring.kafka(settings)
+    return list(doctor.check_access(kafka, plan, site.rights(program)))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_check_passes_with_exactly_the_documented_rights(
+    site: Site, program: str
+) -> None:
+    assert [it.what for it in checked(site, program) if not it.ok] == []
+
+
+@pytest.mark.parametrize("program", ["relay", "mitigator", "webhook", "jsonlines"])
+def test_check_names_each_right_that_is_missing(site: Site, program: str) -> None:
+    admin = Admin({"bootstrap.servers": site.kafka.bootstrap})
+    for right in site.rights(program):
+        if right.kind == "TransactionalId":
+            continue
+        before = site.kafka.acls()
+        site.kafka.forbid(program, right)
+        try:
+            failed = [it.what for it in checked(site, program) if not it.ok]
+        finally:
+            admin.allow(f"User:{program}", [right])
+            site.kafka.wait_for_acls(before)
+        assert failed == [f"right: User:{program} lacks {right}"]
+
+
+def test_check_names_a_topic_that_is_missing(site: Site) -> None:
+    settings = site.settings("relay")
+    names = wiring.topics(settings)
+    missing = Right("Write", "Topic", f"{names.host}.missing")
+    Admin({"bootstrap.servers": site.kafka.bootstrap}).allow("User:relay", [missing])
+    plan = wanted(type(names)(host=missing.name), 4, 1)[:1]
+    wait_until(
+        lambda: (
+            "topic " + missing.name + ": missing"
+            in [
+                it.what
+                for it in doctor.check_access(wiring.kafka(settings), plan, [missing])
+            ]
+        ),
+        10,
+        "a missing topic",
+    )
+    site.kafka.forbid("relay", missing)
+
+
+CAUSES = {
+    "unresolvable": (
+        {"bootstrap_servers": "kafka.invalid:9092"},
+        "Failed to resolve 'kafka.invalid:9092'",
+    ),
+    "refused": ({"bootstrap_servers": "localhost:1"}, "Connection refused"),
+    "TLS to a plain port": ({"bootstrap_servers": "plain"}, "uses TLS, and this port"),
+    "plain to a TLS port": ({"security_protocol": "SASL_PLAINTEXT"}, "port uses TLS"),
+    "no SASL": ({"security_protocol": "SSL"}, "if the listener is SASL_SSL"),
+    "unknown authority": ({"ssl_ca_location": "other"}, "unknown certificate author"),
+    "wrong host name": ({"bootstrap_servers": "address"}, "wrong host name"),
+    "wrong mechanism": ({"sasl_mechanism": "PLAIN"}, "does not offer PLAIN"),
+    "unknown user": ({"sasl_username": "nobody-knows"}, "unknown user or wrong"),
+    "wrong password": ({"sasl_password": "not-this-one"}, "unknown user or wrong"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_check_tells_why_it_cannot_connect(
+    secure_kafka: SecureKafka, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_check, "_WITHIN", 1.5)
+    changes, expected = CAUSES[cause]
+    real = {
+        "plain": secure_kafka.bootstrap,
+        "address": f"127.0.0.1:{secure_kafka.secure_port}",
+        "other": str(secure_kafka.other_ca),
+    }
+    changed = {name: real.get(value, value) for name, value in changes.items()}
+    with pytest.raises(BrokerUnavailable, match=re.escape(expected)) as raised:
+        check_connection(secure_kafka.settings("relay", **changed))
+    rejected = cause not in {"unresolvable", "refused"}
+    assert isinstance(raised.value, ConnectionRejected) == rejected
+    assert PASSWORD not in str(raised.value)
+    assert "not-this-one" not in str(raised.value)
+
+
+# -- wrong credentials --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "program", ["relay", "mitigator", "nftables", "webhook", "jsonlines"]
+)
+def test_wrong_credentials_are_reported_at_once_and_unhealthy(
+    started: Callable[..., Server], program: str, tmp_path: Path
+) -> None:
+    module = "fnm_bus" if program == "relay" else "consumers"
+    Spool(tmp_path / "spool").make(os.getuid(), os.getgid())  # the other one is locked
+    wrong = {
+        "FNM_BUS_KAFKA__SASL_PASSWORD": "wrong-password",
+        "FNM_BUS_SPOOL__DIRECTORY": str(tmp_path / "spool"),
+    }
+    server = started(module, program, program, **wrong)
+
+    def known() -> bool:
+        status, facts = health(server)
+        return status == 503 and "unknown user or wrong" in str(facts["problem"])
+
+    try:
+        wait_until(known, 15, "an unhealthy program")
+    except TimeoutError:
+        pytest.fail(f"{health(server)}\n{server.tail()}")
+    assert "unknown user or wrong password" in server.output()
+    assert "wrong-password" not in server.output()
+
+
+def test_a_mitigator_without_its_transactional_id_names_the_right(
+    site: Site, started: Callable[..., Server]
+) -> None:
+    [right] = [it for it in site.rights("mitigator") if it.kind == "TransactionalId"]
+    site.kafka.forbid("mitigator", right)
+    try:
+        # With --once it is not elected: another mitigator is active.
+        mitigator = started("consumers", "mitigator", "mitigator", "--once")
+        text = f"{right.kind} {right.name}: User:mitigator has no Write right"
+        mitigator.wait(lambda: text in mitigator.output(), 30)
+        wait_until(lambda: health(mitigator)[0] == 503, 10, "an unhealthy mitigator")
+    finally:
+        admin = Admin({"bootstrap.servers": site.kafka.bootstrap})
+        admin.allow("User:mitigator", [right])
+
+
+# -- the commands -------------------------------------------------------------------
+
+
+def test_acls_are_printed_as_commands(site: Site) -> None:
+    printed = site.plant.run("topics", "acls", "--principal", "webhook=User:CN=w,O=x")
+    topic = site.plant.topic("mitigation")
+    start = f"kafka-acls --bootstrap-server {site.kafka.bootstrap}"
+    start += " --command-config admin.properties --add --allow-principal User:CN=w,O=x"
+    assert printed.stdout.decode().splitlines() == [
+        f"{start} --operation Read --topic {topic}",
+        f"{start} --operation Write --topic {site.plant.topic('deadletter')}",
+        f"{start} --operation Read --group {site.plant.prefix}webhook",
+        f"{start} --operation Describe --group fnm-bus-reader",
+    ]
+
+
+def test_a_user_who_may_not_give_rights_is_told_so(site: Site) -> None:
+    refused = site.run(
+        "fnm_bus",
+        "relay",
+        *("topics", "acls", "--apply", "--principal", "relay=User:relay"),
+    )
+    assert refused.returncode == 69
+    assert "Cluster kafka-cluster: User:relay has no Alter right" in refused.stderr
+
+
+def test_secrets_of_the_environment_are_in_no_output(site: Site) -> None:
+    shown = site.run("fnm_bus", "relay", "config", "show")
+    assert PASSWORD not in shown.stdout + shown.stderr

@@ -1,0 +1,52 @@
+"""Of two records of one key in two partitions, the later one counts."""
+
+import pytest
+from confluent_kafka import Producer
+
+from consumers.mitigation.latest_record import Origin, partition_of, supersedes
+from fnm_bus.broker import EmbeddedBroker
+
+KNOWN = Origin(0, 5.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("new", "counts"),
+    [
+        (Origin(0, 4.0, 1), True),  # one partition: the order counts
+        (Origin(1, 6.0, 1), True),
+        (Origin(1, 4.0, 9), False),
+        (Origin(1, 5.0, 4), True),
+        (Origin(1, 5.0, 2), False),
+    ],
+)
+def test_the_later_record_counts_then_the_higher_revision(
+    new: Origin, *, counts: bool
+) -> None:
+    assert supersedes(new, KNOWN, is_tombstone=False) == counts
+
+
+def test_a_tombstone_of_another_partition_ends_nothing() -> None:
+    assert not supersedes(Origin(1, 9.0), KNOWN, is_tombstone=True)
+    assert supersedes(Origin(0, 1.0), KNOWN, is_tombstone=True)
+
+
+def test_what_is_not_known_is_superseded_by_everything() -> None:
+    assert supersedes(Origin(1, 0.0), None, is_tombstone=False)
+
+
+def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
+    keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
+    found: dict[bytes, int] = {}
+    with EmbeddedBroker() as broker:
+        broker.make("t")
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        count = len(producer.list_topics("t", timeout=10).topics["t"].partitions)
+        for key in keys:
+            producer.produce(
+                "t",
+                key=key,
+                value=b"",
+                on_delivery=lambda _error, it: found.update({it.key(): it.partition()}),
+            )
+        assert producer.flush(10) == 0
+    assert found == {key: partition_of(key, count) for key in keys}
