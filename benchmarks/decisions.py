@@ -22,11 +22,11 @@ from consumers.mitigator.stored_state import read_state
 from consumers.mitigator.takeover import take_over
 from consumers.mitigator.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
-from fnm_bus.record import Record
-from fnm_bus.route import Topics
-from fnm_bus.topics import Admin, wanted
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import Admin, wanted
 
 _OWN = (ip_network("10.0.0.0/8"),)
 _GROUP = "pool"

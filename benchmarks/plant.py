@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fnm_bus import hook
-from fnm_bus.broker import EmbeddedBroker
-from fnm_bus.route import Topics
-from fnm_bus.spool import Spool
-from fnm_bus.topics import Admin, Topic, wanted
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import Admin, Topic, wanted
+from fnm_bus.spool.spool import Spool
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "tests/unit/samples"
@@ -75,8 +75,8 @@ class Plant:
 
     def fill(self, document: bytes, count: int, start: int = 0) -> None:
         """Put *count* entries into the spool, as that many hooks would have."""
-        data, boot = hook.pack((), document), hook.boot_id()
-        base = hook.started()
+        data, boot = python_hook.pack((), document), python_hook.boot_id()
+        base = python_hook.started()
         for number in range(start, start + count):
             name = f"{boot}-{base + number // 64:012d}-{number % 30_000:07d}-"
             name += f"{number:08x}"

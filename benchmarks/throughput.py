@@ -18,12 +18,13 @@ from fastavro import schemaless_writer
 from plant import DOCUMENTS, Plant, peak_memory
 from report import Row
 
-from fnm_bus import hook, schema
-from fnm_bus.codec import Codec
-from fnm_bus.entry import Entry
-from fnm_bus.hints import hints
-from fnm_bus.pipeline import Pipeline
-from fnm_bus.route import Topics
+from fnm_bus.avro import schema
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.union_hints import hints
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.route import Topics
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.spool.entry import Entry
 
 _GOALS = {"19 KB": 2_000, "1.5 KB": 8_000}
 _WITHIN = 300.0
@@ -103,8 +104,10 @@ def latency(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     times = []
     with _at_the_end(bootstrap) as consumer, it.relay():
         for number in range(20 if quick else 200):
-            name = hook.entry_name()[:-8] + f"{number:08x}"
-            hook.store(str(it.spool.root), name, hook.pack((), DOCUMENTS["1.5 KB"]))
+            name = python_hook.entry_name()[:-8] + f"{number:08x}"
+            python_hook.store(
+                str(it.spool.root), name, python_hook.pack((), DOCUMENTS["1.5 KB"])
+            )
             stored = time.perf_counter()
             while consumer.poll(5) is None:
                 continue

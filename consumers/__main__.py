@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from consumers import explaining, people, policies, services
+from consumers.cli import explain, mitigations, policy, run
 from fnm_bus import __version__
-from fnm_bus.cli.options import out, run
+from fnm_bus.cli import options
+from fnm_bus.cli.options import out
 
 app = typer.Typer(
     name="fnm-bus-consumer",
@@ -41,22 +42,22 @@ def consumer(
     """Turn attack events into mitigations that always end, and tell people."""
 
 
-app.command()(services.mitigator)
-app.command()(services.exabgp)
-app.command()(services.nftables)
-app.command()(services.webhook)
-app.command()(services.jsonlines)
-app.add_typer(people.app, name="mitigations")
-app.add_typer(policies.app, name="policy")
-app.command()(explaining.explain)
-app.command()(services.check)
-app.command()(services.demo)
-app.command()(services.demo_bgp)
+app.command()(run.mitigator)
+app.command()(run.exabgp)
+app.command()(run.nftables)
+app.command()(run.webhook)
+app.command()(run.jsonlines)
+app.add_typer(mitigations.app, name="mitigations")
+app.add_typer(policy.app, name="policy")
+app.command()(explain.explain)
+app.command()(run.check)
+app.command()(run.demo)
+app.command()(run.demo_bgp)
 
 
 def main() -> None:
     """Run the command on the command line; a user's mistake is a line, no traceback."""
-    run(app)
+    options.run(app)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from typing import Any
 from consumers import serving
 from consumers.lines import Lines
 from consumers.settings import AllSettings
-from fnm_bus import wiring as bus
+from fnm_bus import build as bus
 from fnm_bus.cli.render import text, value
-from fnm_bus.consume import Loop
-from fnm_bus.consume_metrics import ConsumeMetrics
+from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.metrics import ConsumeMetrics
+from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.reader import Read
 from fnm_bus.ops.terminal import json_line
-from fnm_bus.publish import LASTING, KafkaPublisher
-from fnm_bus.reader import Read
 
 
 def line_of(read: Read) -> bytes:

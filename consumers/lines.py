@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fnm_bus import durable
+from fnm_bus import atomic_file
+from fnm_bus.consume.handler import GiveUp, TryLater
 from fnm_bus.errors import ConfigError
-from fnm_bus.handling import GiveUp, TryLater
 
 _MOST: Final = 10_000
 _MOST_BYTES: Final = 64 << 20
@@ -137,7 +137,7 @@ class Lines:
         new = not path.exists()
         self._fd = os.open(path, _FLAGS, 0o640)
         if new and self._fsync:
-            durable.sync(path.parent)
+            atomic_file.sync(path.parent)
         return self._fd
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from fnm_bus.figures import Figures, counter, gauge
+from fnm_bus.ops.metrics import Figures, counter, gauge
 
 _DELAYS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300)
 

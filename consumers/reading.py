@@ -11,10 +11,10 @@ from consumers.mitigation.clock import now as boottime
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.stored_state import StoredState, read_state
 from consumers.settings import AllSettings
-from fnm_bus import wiring
+from fnm_bus import build
+from fnm_bus.build import REGISTRY_PAUSE
 from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.reader import Read, Reader
-from fnm_bus.wiring import REGISTRY_PAUSE
+from fnm_bus.kafka.reader import Read, Reader
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    codec = wiring.reading_codec(settings, REGISTRY_PAUSE)
-    kafka = wiring.kafka(settings)
+    codec = build.reading_codec(settings, REGISTRY_PAUSE)
+    kafka = build.kafka(settings)
     with Reader(kafka, topics, codec, from_beginning=True) as reader:
         while not reader.at_end:
             yield from reader.read(1.0)
@@ -41,7 +41,7 @@ def read_events(settings: AllSettings) -> Iterator[Event]:
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    names = wiring.topics(settings)
+    names = build.topics(settings)
     for read in read_records(settings, [names.host, names.hostgroup, names.status]):
         if isinstance(read.event, HostEvent | HostgroupEvent | StatusEvent):
             yield read.event
@@ -57,7 +57,7 @@ def read_wanted_state(settings: AllSettings) -> StoredState:
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    return read_state(wiring.kafka(settings), wiring.topics(settings))
+    return read_state(build.kafka(settings), build.topics(settings))
 
 
 def moment_of(stored: StoredState) -> Moment:

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from prometheus_client import CollectorRegistry
 
 from consumers.settings import AllSettings
-from fnm_bus import config
-from fnm_bus import log as logs
+from fnm_bus.config import load
+from fnm_bus.ops import log as logs
 from fnm_bus.ops.http_server import HttpServer
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def settings(file: Path | None) -> AllSettings:
     Raises:
         ConfigError: they are wrong.
     """
-    loaded = config.load_as(AllSettings, file).settings
+    loaded = load.load_as(AllSettings, file).settings
     logs.configure(loaded.log.level, loaded.log.format)
     return loaded
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from fnm_bus.config.settings import Count, Port, Seconds, Settings, Table, Text
 from fnm_bus.kafka.access import JSONLINES_GROUP, MITIGATOR_ID, WEBHOOK_GROUP
-from fnm_bus.settings import Count, Port, Seconds, Settings, Table, Text
 
 _STATE = Path("/var/lib/fnm-bus")
 Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-from consumers import wiring
-from fnm_bus import wiring as bus
-from fnm_bus.consume import Loop
-from fnm_bus.consume_metrics import ConsumeMetrics
+from consumers import build
+from fnm_bus import build as bus
+from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
-from fnm_bus.publish import LASTING, KafkaPublisher
-from fnm_bus.reader import Read
-from fnm_bus.route import Topics
+from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.route import Topics
 
 
 def consume(
@@ -21,7 +21,7 @@ def consume(
     """Call *handler* with each event until SIGTERM or Ctrl-C.
 
     An event counts as done when *handler* returns. When it raises, the event is tried
-    again, and is a dead letter after a few failures; `fnm_bus.handling.TryLater` waits.
+    again, and is a dead letter after a few failures; `TryLater` waits.
     Figures and health are served as for every consumer (`[consumers] metrics_port`).
 
     Args:
@@ -34,7 +34,7 @@ def consume(
             is no such topic.
         TopicRefused: a topic does not exist, or must not be read.
     """
-    settings = wiring.settings(None)
+    settings = build.settings(None)
     names, kafka = bus.topics(settings), bus.kafka(settings)
     publisher = KafkaPublisher(kafka, LASTING)
     metrics = ConsumeMetrics()
@@ -57,7 +57,7 @@ def consume(
     # What the handler does is its own: nothing here obeys a dry run.
     known = settings.model_copy(update={"dry_run": False})
     try:
-        wiring.serve(known, loop, metrics.registry(), loop.facts, loop.healthy)
+        build.serve(known, loop, metrics.registry(), loop.facts, loop.healthy)
     finally:
         publisher.close()
 

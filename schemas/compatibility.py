@@ -19,7 +19,8 @@ from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
 
-from fnm_bus import __version__, schema
+from fnm_bus import __version__
+from fnm_bus.avro import schema
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "schemas" / "released"

@@ -7,6 +7,7 @@ Only the standard library is used, so it also runs when fnm_bus cannot be import
 """
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -51,11 +52,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 '''
 
 
+PACKAGE = '''"""FastNetMon's bytes as frozen, typed events; and all other records.
+
+`parse` is the entry point; the types are generated from schemas/avro.
+"""
+'''
+
+
 def main(arguments: list[str]) -> int:
     """Write or check the generated files; return the exit status."""
     schemas = read(AVRO)
+    types = module(schemas)
     wanted = {
-        ROOT / "fnm_bus" / "event.py": module(schemas),
+        ROOT / "fnm_bus" / "event" / "types.py": types,
+        ROOT / "fnm_bus" / "event" / "__init__.py": package(types),
         ROOT / "docs" / "reference" / "events.md": reference(schemas, RECORDS),
     }
     stale = [path for path, text in wanted.items() if not holds(path, text)]
@@ -82,7 +92,7 @@ def holds(path: Path, text: str) -> bool:
 
 
 def module(schemas: dict[str, dict[str, Any]]) -> str:
-    """Return the text of fnm_bus/event.py."""
+    """Return the text of fnm_bus/event/types.py."""
     names = list(dict.fromkeys(n for name in RECORDS for n in used(name, schemas)))
     limits = sorted({n for name in names for n in bounds(schemas[name])})
     aliases = "".join(
@@ -96,6 +106,19 @@ def module(schemas: dict[str, dict[str, Any]]) -> str:
         f"(\n    Event | {' | '.join(RECORDS[len(EVENTS) :])}\n)\n"
     )
     return f"{HEADER}\n{aliases}\n\n{classes}{unions}"
+
+
+def package(types: str) -> str:
+    """Return the text of fnm_bus/event/__init__.py, which exports every type."""
+    names = sorted(
+        re.findall(r"^(?:class )?([A-Z]\w+)(?:\(|: TypeAlias| = )", types, re.MULTILINE)
+    )
+    lines = "".join(f"    {name},\n" for name in names)
+    quoted = "".join(f'    "{name}",\n' for name in names)
+    return (
+        f"{PACKAGE}\nfrom fnm_bus.event.types import (\n{lines})\n\n"
+        f"__all__ = [\n{quoted}]\n"
+    )
 
 
 def used(name: str, schemas: dict[str, dict[str, Any]]) -> Iterator[str]:

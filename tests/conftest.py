@@ -17,7 +17,7 @@ from services.netns import Network
 from services.registry import Registry
 from services.secure_kafka import SecureKafka
 
-from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 SKIPPED: list[str] = []

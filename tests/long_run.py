@@ -28,7 +28,7 @@ from services.bgp_lab import GRACE, BgpLab, CutKafka
 from services.fuzz_records import Fuzz
 from services.plant import ban
 
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation
 

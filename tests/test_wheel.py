@@ -18,7 +18,7 @@ LOOK = """
 import json
 from pathlib import Path
 import fnm_bus
-from fnm_bus import schema
+from fnm_bus.avro import schema
 print(json.dumps({
     "where": str(Path(fnm_bus.__file__)),
     "events": list(schema.RECORDS),

@@ -19,7 +19,7 @@ from typing import Final
 
 from consumers.demo.policy_preview import POLICY
 from consumers.settings import AllSettings
-from fnm_bus import config
+from fnm_bus.config import load
 from fnm_bus.demo import environment, marker
 from fnm_bus.demo.environment import DemoEnvironment, child_environment
 from fnm_bus.errors import FnmBusError
@@ -85,7 +85,7 @@ def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
             "FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT": str(demo.directory / "exabgp.json"),
         }
     )
-    settings = config.load_as(AllSettings, demo.config, variables).settings
+    settings = load.load_as(AllSettings, demo.config, variables).settings
     bootstrap = settings.kafka.get("bootstrap.servers")
     marker.require_broker(settings.spool.directory, bootstrap)
     return variables

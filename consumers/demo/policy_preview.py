@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from consumers import reading, wiring
+from consumers import build, reading
 from consumers.mitigator.explain import replay
 from consumers.settings import AllSettings
-from fnm_bus import wiring as publishing
+from fnm_bus import build as publishing
 from fnm_bus.demo import marker
 from fnm_bus.event import Audit, Event, HostEvent, HostgroupEvent, StatusEvent
 
@@ -80,7 +80,7 @@ def _decide(events: Iterable[Event], settings: AllSettings) -> Iterator[Decision
         }
     )
     kinds: dict[str, str] = {}
-    for explained in replay(events, wiring.context(with_policy)):
+    for explained in replay(events, build.context(with_policy)):
         kinds |= {change.key: change.kind for change in explained.mitigations}
         for audit in explained.audits:
             word = _WORDS.get(audit.what)

@@ -16,7 +16,7 @@ from confluent_kafka import (
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
 from fnm_bus import __version__
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import FnmBusError
 from fnm_bus.event import Audit
 from fnm_bus.kafka.client import (
@@ -25,7 +25,7 @@ from fnm_bus.kafka.client import (
     build_producer,
 )
 from fnm_bus.kafka.names import WRITE
-from fnm_bus.route import headers_for
+from fnm_bus.kafka.route import headers_for
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
 from consumers.settings import AllSettings, EnforcerSettings
-from fnm_bus import wiring
-from fnm_bus.codec import Codec
+from fnm_bus import build
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,10 @@ def build_enforcer(
     Raises:
         ConfigError: a secret cannot be read, or it may not go live.
     """
-    kafka, names = wiring.kafka(it), wiring.topics(it)
+    kafka, names = build.kafka(it), build.topics(it)
     # What ends a block depends on no registry.
     codec = Codec()
-    audit_codec = wiring.independent_codec(it)
+    audit_codec = build.independent_codec(it)
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
@@ -76,7 +76,7 @@ def check_enforcer(it: AllSettings, of: EnforcerSettings) -> None:
             cannot be written, or it may not go live.
     """
     allowed_networks(it)
-    kafka, codec = wiring.kafka(it), Codec()
+    kafka, codec = build.kafka(it), Codec()
     AuditPublisher(kafka, it.topics.audit, codec, "", BrokerClock()).open()
     WantedStateReader(kafka, it.topics.mitigation, codec).check_settings()
     directory = of.snapshot.absolute().parent

@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from consumers.enforcers.guard import MAX_LEASE
 from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
-from fnm_bus import durable, hook
+from fnm_bus import atomic_file
 from fnm_bus.errors import FnmBusError
+from fnm_bus.hook import python_hook
 
 _VERSION: Final = 2
 _MAX_BYTES: Final = 1 << 29
@@ -70,9 +71,9 @@ def save(path: Path, snapshot: Snapshot) -> None:
     Raises:
         SnapshotError: it is not certain to survive a loss of power.
     """
-    data = {"version": _VERSION, "boot": hook.boot_id(), "snapshot": snapshot}
+    data = {"version": _VERSION, "boot": python_hook.boot_id(), "snapshot": snapshot}
     try:
-        durable.replace(path, msgspec.json.encode(data))
+        atomic_file.replace(path, msgspec.json.encode(data))
     except OSError as exc:
         raise SnapshotError(f"{path}: {exc.strerror}") from exc
 
@@ -93,7 +94,7 @@ def load(path: Path) -> Snapshot | None:
         if document["version"] != _VERSION:
             raise SnapshotError(f"{path}: version {document['version']} is unknown")
         snapshot = msgspec.convert(document["snapshot"], type=Snapshot)
-        if document["boot"] != hook.boot_id():
+        if document["boot"] != python_hook.boot_id():
             return Snapshot({}, snapshot.pause_command)
         return replace(snapshot, leases=_checked(snapshot.leases))
     except FileNotFoundError:

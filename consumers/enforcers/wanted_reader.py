@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING
 
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
     ConnectionRejected,
     TopicRefused,
 )
-from fnm_bus.reader import Read, Reader
+from fnm_bus.kafka.reader import Read, Reader
 
 log = logging.getLogger(__name__)
 

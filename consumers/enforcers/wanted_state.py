@@ -24,7 +24,7 @@ from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.measure import Network
 from consumers.mitigation.states import PAUSE
 from fnm_bus.event import Command, Mitigation
-from fnm_bus.reader import Read
+from fnm_bus.kafka.reader import Read
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 from uuid import uuid4
 
 from consumers.errors import MitigatorTimeout
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, PublishError
 from fnm_bus.event import Audit, Command
-from fnm_bus.publish import BRIEF, KafkaPublisher
-from fnm_bus.reader import Read, Reader
-from fnm_bus.record import Record
-from fnm_bus.route import Topics, headers_for
+from fnm_bus.kafka.publisher import BRIEF, KafkaPublisher
+from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics, headers_for
 
 _TIMEOUT: Final = 10.0
 """Seconds that the mitigator gets for an answer."""

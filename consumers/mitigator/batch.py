@@ -8,10 +8,10 @@ from typing import Final
 from uuid import uuid4
 
 from consumers.mitigator.transition import Transition
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AnyRecord, Audit
-from fnm_bus.record import Record
-from fnm_bus.route import Topics, headers_for
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics, headers_for
 
 MAX_BYTES: Final = 4_000_000
 """Bytes of records in one transaction."""

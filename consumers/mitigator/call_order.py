@@ -9,8 +9,8 @@ attack, and an attack ends before the next one on its target begins.
 from typing import Final, NamedTuple
 
 from consumers.policy.facts import CLOSES, AttackFacts
-from fnm_bus.hook import TICKS_PER_SECOND
-from fnm_bus.order import PID_BITS
+from fnm_bus.hook.python_hook import TICKS_PER_SECOND
+from fnm_bus.spool.sequence import PID_BITS
 
 STATUS: Final = "attack_status"
 _WITHIN: Final = 5 * TICKS_PER_SECOND << PID_BITS

@@ -28,7 +28,7 @@ from consumers.policy.facts import ATTACK, CLOSES, OPENS, AttackFacts, facts_of
 from consumers.policy.guardrails import REFUSE
 from fnm_bus import __version__
 from fnm_bus.event import Check, Event, Reason
-from fnm_bus.order import sequence_at
+from fnm_bus.spool.sequence import sequence_at
 
 _MAX_PARTS: Final = 256
 """Flow Spec rules of one document, and of one target at once: a status update renews

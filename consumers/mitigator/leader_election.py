@@ -15,7 +15,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from fnm_bus.kafka.client import ConnectionState, access_error, build_consumer
-from fnm_bus.reader import REFUSED
+from fnm_bus.kafka.reader import REFUSED
 
 log = logging.getLogger(__name__)
 

@@ -41,8 +41,7 @@ from consumers.mitigator.transaction import (
     place_of,
 )
 from consumers.mitigator.transition import Transition
-from fnm_bus.codec import Codec
-from fnm_bus.deadletter import letter_of
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -52,9 +51,10 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.reader import time_of
-from fnm_bus.record import Record
-from fnm_bus.route import Topics, derived_id, headers_for
+from fnm_bus.kafka.dead_letter import letter_of
+from fnm_bus.kafka.reader import time_of
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics, derived_id, headers_for
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from consumers.mitigator.state import State
 from consumers.mitigator.takeover import Stored, restore
 from consumers.mitigator.topic_scan import Raw, Scan, scan
 from consumers.mitigator.wants import measure_of_want
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from fnm_bus.kafka.client import (
     topic_error,
 )
 from fnm_bus.kafka.names import READ
-from fnm_bus.reader import REFUSED, time_of
+from fnm_bus.kafka.reader import REFUSED, time_of
 
 _AT_ONCE: Final = 10_000
 _STALLED: Final = 30.0

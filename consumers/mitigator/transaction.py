@@ -35,8 +35,8 @@ from fnm_bus.kafka.client import (
     topic_error,
 )
 from fnm_bus.kafka.names import READ, WRITE
-from fnm_bus.reader import REFUSED
-from fnm_bus.record import Record
+from fnm_bus.kafka.reader import REFUSED
+from fnm_bus.kafka.record import Record
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import AttackDetails, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.parse import MAX_MEMBERS
-from fnm_bus.subject import address, network
+from fnm_bus.event.identifiers import address, network
+from fnm_bus.event.parse import MAX_MEMBERS
 
 MAX_SEQUENCE: Final = 2**53 - 1
 """Larger numbers are rounded by JavaScript and jq."""

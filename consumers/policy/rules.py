@@ -11,8 +11,8 @@ from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts
 from consumers.policy.model import BLOCKING, Customer, Match, Policy, Rule
 from consumers.policy.networks import NetworkSet, within
-from fnm_bus.aside import shorten
 from fnm_bus.event import Check
+from fnm_bus.event.extra import shorten
 
 __all__ = ["Decision", "customer_of", "decide", "mismatch", "mismatch_code", "within"]
 

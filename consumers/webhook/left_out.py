@@ -7,8 +7,8 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from fnm_bus.consume_metrics import ConsumeMetrics
-from fnm_bus.figures import counter
+from fnm_bus.consume.metrics import ConsumeMetrics
+from fnm_bus.ops.metrics import counter
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.webhook.bulletin import Member, why_over
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.event import Mitigation
 from fnm_bus.kafka.client import (
@@ -30,7 +30,7 @@ from fnm_bus.kafka.client import (
     build_consumer,
     partitions_of,
 )
-from fnm_bus.reader import Read, Reader
+from fnm_bus.kafka.reader import Read, Reader
 
 log = logging.getLogger(__name__)
 

@@ -29,14 +29,14 @@ from consumers.webhook.post import Letter, Post
 from consumers.webhook.recall import ends_of, members_of, position, recalled
 from consumers.webhook.record_check import LATEST, problem_of
 from consumers.webhook.storm import Storms
-from fnm_bus import wiring as bus
-from fnm_bus.codec import Codec
-from fnm_bus.consume import Loop
+from fnm_bus import build as bus
+from fnm_bus.avro.codec import Codec
+from fnm_bus.consume.handler import Hold, TryLater
+from fnm_bus.consume.loop import Loop
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import EPOCH, Mitigation
-from fnm_bus.handling import Hold, TryLater
-from fnm_bus.publish import LASTING, KafkaPublisher
-from fnm_bus.reader import Read
+from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.reader import Read
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, settings
-from fnm_bus.config import Loaded, load, shown
-from fnm_bus.finding import Finding
-from fnm_bus.kafka.secrets import MASK
+from fnm_bus.config.load import Loaded, load, shown
+from fnm_bus.config.secrets import MASK
+from fnm_bus.setup.check_result import Finding
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:
@@ -23,7 +23,7 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus check --json
     """
     from fnm_bus.cli.findings import show
-    from fnm_bus.doctor import examine
+    from fnm_bus.setup.check_all import examine
 
     known = settings(file)
     group = _group_of(known.spool.directory)

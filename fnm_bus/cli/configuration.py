@@ -14,9 +14,9 @@ def show(*, file: ConfigFile = None, json: Json = False) -> None:
     Example:
         fnm-bus config show
     """
-    from fnm_bus import config
+    from fnm_bus.config import load
 
-    rows = list(config.shown(config.load(file)))
+    rows = list(load.shown(load.load(file)))
     if json:
         dump([row._asdict() for row in rows])
         return

@@ -17,9 +17,9 @@ import typer
 from fnm_bus.cli.options import end, out, say
 
 if TYPE_CHECKING:
+    from fnm_bus.config.settings import Settings
     from fnm_bus.demo.attack import NotifyCall
     from fnm_bus.demo.environment import DemoEnvironment
-    from fnm_bus.settings import Settings
 
 FAILED = 1
 _ARRIVAL_TIMEOUT = 20.0
@@ -47,7 +47,8 @@ def demo(
 
         fnm-bus demo --hosts 200 --keep
     """
-    from fnm_bus import config, schema
+    from fnm_bus.avro import schema
+    from fnm_bus.config import load
     from fnm_bus.demo import environment
     from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack
 
@@ -70,7 +71,7 @@ def demo(
                 " invalid document."
             )
             say("")
-            settings = config.load(running.config, {}).settings
+            settings = load.load(running.config, {}).settings
             ok = _replay(running, settings, [*examples, *simulated, invalid])
             ok = _preview_policy(running) and ok
             _print_next_steps(running, keep=keep)
@@ -83,18 +84,18 @@ def demo(
 def _replay(
     running: "DemoEnvironment", settings: "Settings", calls: "list[NotifyCall]"
 ) -> bool:
-    from fnm_bus import wiring
+    from fnm_bus import build
     from fnm_bus.cli import render
     from fnm_bus.demo.delivery_check import DeliveryCheck
     from fnm_bus.demo.replay import replay
     from fnm_bus.event import DeadLetter, Event
-    from fnm_bus.reader import Reader
+    from fnm_bus.kafka.reader import Reader
 
-    names = wiring.topics(settings)
+    names = build.topics(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
     check, by_topic = DeliveryCheck(calls), Counter[str]()
     reader = Reader(
-        wiring.kafka(settings), topics, wiring.codec(settings), from_beginning=True
+        build.kafka(settings), topics, build.codec(settings), from_beginning=True
     )
     say(render.heading())
     started_at = time.monotonic()
@@ -149,7 +150,7 @@ def _preview_policy(running: "DemoEnvironment") -> bool:
 
 
 def _print_next_steps(running: "DemoEnvironment", *, keep: bool) -> None:
-    from fnm_bus.location import CONFIG, PREFIX
+    from fnm_bus.config.spool_paths import CONFIG, PREFIX
 
     say("")
     if not keep:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from fnm_bus.cli.options import out
-from fnm_bus.finding import Finding
+from fnm_bus.setup.check_result import Finding
 
 
 def show(findings: Iterable[Finding]) -> None:

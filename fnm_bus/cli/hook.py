@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, out_raw, say, settings
+from fnm_bus.config.spool_paths import CONFIG
 from fnm_bus.errors import ConfigError, SpoolError
-from fnm_bus.location import CONFIG
 
 app = typer.Typer(help="Install and check the file that FastNetMon starts.")
 
@@ -76,8 +76,8 @@ def install(  # noqa: PLR0913 - one parameter for each option
     """
     if (shell or busybox) and drain:
         raise typer.BadParameter("--shell: this hook never drains; leave --drain out")
-    from fnm_bus import install as installing
-    from fnm_bus.spool import Spool
+    from fnm_bus.setup import install_hook as installing
+    from fnm_bus.spool.spool import Spool
 
     known = settings(file)
     directory = spool or known.spool.directory
@@ -115,7 +115,7 @@ def check(path: HookPath, *, json: Json = False) -> None:
         fnm-bus hook check /usr/local/bin/fnm-bus-hook
     """
     from fnm_bus.cli.findings import show
-    from fnm_bus.probe import check as prove
+    from fnm_bus.setup.check_hook import check as prove
 
     findings = prove(path)
     if json:

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus import hook, location, lock
 from fnm_bus.cli.options import ConfigFile, complain, complain_of, end, settings
+from fnm_bus.config import spool_paths
 from fnm_bus.errors import ConfigError, FnmBusError, SchemaError, SpoolError
+from fnm_bus.hook import python_hook
+from fnm_bus.spool import lock
 
 INVALID = 65
 
@@ -33,19 +35,21 @@ def notify(
 
         fnm-bus notify ban 192.0.2.1 < ban.json
     """
-    spool, fallback = location.spools(file)
+    spool, fallback = spool_paths.spools(file)
     try:
-        document = hook.read_stdin(context.args)
-        path, trouble = hook.keep(str(spool), str(fallback), context.args, document)
+        document = python_hook.read_stdin(context.args)
+        path, trouble = python_hook.keep(
+            str(spool), str(fallback), context.args, document
+        )
     except OSError as exc:
         complain(f"this notification is lost: {exc}; is the spool set up?")
-        end(hook.TRY_LATER)
+        end(python_hook.TRY_LATER)
     if trouble:
         complain(f"{trouble}; kept in the fallback spool: {path}")
     reason, status = "", 0
     try:
         if _relayed(spool):
-            end(hook.TRY_LATER if trouble else 0)
+            end(python_hook.TRY_LATER if trouble else 0)
         reason = _drain(path, file, deadline)
     except (ConfigError, SchemaError) as exc:
         complain_of(exc)
@@ -53,7 +57,7 @@ def notify(
     except FnmBusError as exc:  # it is on disk: the next drain or a relay goes on
         complain_of(exc)
     if trouble or status:
-        end(hook.TRY_LATER if trouble else status)
+        end(python_hook.TRY_LATER if trouble else status)
     if reason:
         complain(f"invalid, kept in the quarantine: {reason}")
         end(INVALID)
@@ -70,13 +74,14 @@ def _relayed(spool: Path) -> bool:
 def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:
     """Drain if nobody else does; return why this document is invalid, or ""."""
     known = settings(file)
-    from fnm_bus import priority, wiring
-    from fnm_bus.spool import Spool
+    from fnm_bus import build
+    from fnm_bus.ops import cpu_priority
+    from fnm_bus.spool.spool import Spool
 
-    if not wiring.may_drain(known):
+    if not build.may_drain(known):
         return ""
     Spool(known.spool.directory).become_owner()
-    priority.lower(known.relay.nice)
+    cpu_priority.lower(known.relay.nice)
     within = known.notify.deadline if deadline is None else deadline
-    _ended, refused = wiring.drain_once(known, within)
+    _ended, refused = build.drain_once(known, within)
     return refused.get(path.rpartition("/")[2], {}).get("reason", "")

@@ -11,7 +11,7 @@ from fnm_bus.errors import ConfigError, FnmBusError, TopicRefused
 from fnm_bus.ops.terminal import SafeStream, json_line, visible, visible_lines
 
 if TYPE_CHECKING:
-    from fnm_bus.settings import Settings
+    from fnm_bus.config.settings import Settings
 
 ConfigFile = Annotated[
     Path | None,
@@ -30,9 +30,10 @@ def settings(file: Path | None) -> "Settings":
     Raises:
         ConfigError: they are wrong.
     """
-    from fnm_bus import config, log
+    from fnm_bus.config import load
+    from fnm_bus.ops import log
 
-    loaded = config.load(file).settings
+    loaded = load.load(file).settings
     log.configure(loaded.log.level, loaded.log.format)
     return loaded
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus import hook
 from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, settings
 from fnm_bus.errors import InvalidNotification
+from fnm_bus.hook import python_hook
 
 
 def parse(
@@ -34,11 +34,11 @@ def parse(
         fnm-bus parse 192.0.2.1 incoming 98765 ban < report.txt
     """
     known = settings(file)
-    from fnm_bus import wiring
+    from fnm_bus import build
+    from fnm_bus.avro.codec import Codec
     from fnm_bus.cli import render
-    from fnm_bus.codec import Codec
-    from fnm_bus.entry import Entry
-    from fnm_bus.pipeline import Pipeline
+    from fnm_bus.relay.pipeline import Pipeline
+    from fnm_bus.spool.entry import Entry
 
     document = _document(source, context.args)
     entry = Entry(
@@ -50,7 +50,7 @@ def parse(
         "",
     )
     # Single-object: to look at a notification nobody should need pinned ids.
-    line = Pipeline(known.sensor, wiring.topics(known), Codec())
+    line = Pipeline(known.sensor, build.topics(known), Codec())
     try:
         record, event, drift = line.prepare(entry, 0)
     except InvalidNotification as exc:
@@ -81,7 +81,7 @@ def parse(
 
 def _document(source: Path | None, arguments: list[str]) -> bytes:
     if source is None:
-        return hook.read_stdin(arguments)
+        return python_hook.read_stdin(arguments)
     try:
         return source.read_bytes()
     except OSError as exc:

@@ -10,7 +10,7 @@ from fnm_bus.cli.spool import MISSING, open_spool, print_document
 from fnm_bus.errors import FnmBusError
 
 if TYPE_CHECKING:
-    from fnm_bus.quarantine import Quarantine
+    from fnm_bus.spool.quarantine import Quarantine
 
 app = typer.Typer(help="Documents that cannot become events, with the reason.")
 

@@ -10,7 +10,7 @@ from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
 from fnm_bus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fnm_bus.notify import Drained
+    from fnm_bus.relay.one_shot import Drained
 
 LEFT = 75
 
@@ -36,22 +36,23 @@ def relay(
 
         fnm-bus relay --once --deadline 30
     """
-    from fnm_bus import priority, wiring
-    from fnm_bus.metrics import RelayMetrics
-    from fnm_bus.spool import Spool
+    from fnm_bus import build
+    from fnm_bus.ops import cpu_priority
+    from fnm_bus.relay.metrics import RelayMetrics
+    from fnm_bus.spool.spool import Spool
 
     known = settings(file)
     Spool(known.spool.directory).become_owner()
-    priority.lower(known.relay.nice)
+    cpu_priority.lower(known.relay.nice)
     if once:
-        ended, _refused = wiring.drain_once(known, deadline)
-        _once(ended, wiring.pause(known))
+        ended, _refused = build.drain_once(known, deadline)
+        _once(ended, build.pause(known))
         return
     metrics = RelayMetrics()
-    it = wiring.relay(known, metrics)
+    it = build.relay(known, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: it.stop())
-    server = wiring.health(known, it, metrics)
+    server = build.health(known, it, metrics)
     try:
         port = server.start()
     except ConfigError as exc:
@@ -67,7 +68,7 @@ def relay(
 
 
 def _once(ended: "Drained", pause: float) -> None:
-    from fnm_bus.notify import Drained
+    from fnm_bus.relay.one_shot import Drained
 
     if ended in {Drained.CLEAN, Drained.ELSEWHERE}:
         say(f"fnm-bus: {ended.value}")

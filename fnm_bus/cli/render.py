@@ -15,8 +15,8 @@ from fnm_bus.event import (
     Mitigation,
     Reason,
 )
+from fnm_bus.kafka.route import subject_of
 from fnm_bus.ops.terminal import visible
-from fnm_bus.route import subject_of
 
 _COLORS = {
     "ban": "red",

@@ -21,10 +21,10 @@ def register(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus schemas register
     """
-    from fnm_bus import wiring
+    from fnm_bus import build
 
     known = settings(file)
-    pins = wiring.registry(known).register(wiring.topics(known).of_framed())
+    pins = build.registry(known).register(build.topics(known).of_framed())
     pins.write(known.registry.pins)
     for subject, number in pins.ids.items():
         say(f"{number:>8}  {subject}")
@@ -38,10 +38,10 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
     Example:
         fnm-bus schemas check
     """
-    from fnm_bus import wiring
+    from fnm_bus import build
 
     known = settings(file)
-    found = wiring.registry(known).check(wiring.topics(known).of_framed())
+    found = build.registry(known).check(build.topics(known).of_framed())
     if json:
         dump(found)
     else:
@@ -57,12 +57,14 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
     Example:
         fnm-bus schemas list
     """
-    from fnm_bus import pins, schema, wiring
+    from fnm_bus import build
+    from fnm_bus.avro import schema
+    from fnm_bus.avro import schema_ids as pins
 
     known = settings(file)
     there = known.registry.url is not None and known.registry.pins.exists()
     ids = pins.read(known.registry.pins).ids if there else {}
-    topics = {name: topic for topic, name in wiring.topics(known).of_framed().items()}
+    topics = {name: topic for topic, name in build.topics(known).of_framed().items()}
     rows = [
         {
             "schema": name,
@@ -91,7 +93,7 @@ def show(
     Example:
         fnm-bus schemas show fastnetmon.HostEvent > HostEvent.avsc
     """
-    from fnm_bus import schema
+    from fnm_bus.avro import schema
 
     full_name = name if "." in name else f"{schema.NAMESPACE}.{name}"
     if full_name not in schema.RECORDS:

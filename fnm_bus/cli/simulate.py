@@ -19,7 +19,7 @@ from fnm_bus.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fnm_bus.settings import Settings
+    from fnm_bus.config.settings import Settings
 
 UNSTORED = 75
 
@@ -79,7 +79,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
             out_raw(call.document)
         return
     configured = settings(file)
-    from fnm_bus.spool import Spool
+    from fnm_bus.spool.spool import Spool
 
     spools = _spools(configured, hook)
     if not yes_publish:
@@ -105,15 +105,15 @@ def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
     """
     if hook is None:
         return configured.spool.directory, configured.spool.fallback
-    from fnm_bus import install
     from fnm_bus.errors import ConfigError
+    from fnm_bus.setup import install_hook
 
     try:
         text = hook.read_text(encoding="utf-8", errors="replace")
     except OSError as exc:
         raise ConfigError(f"--hook: {hook}: {exc.strerror}") from exc
     try:
-        _interpreter, values = install.read_settings(text)
+        _interpreter, values = install_hook.read_settings(text)
     except ConfigError as exc:
         raise ConfigError(f"--hook: {hook}: {exc}") from exc
     return Path(str(values["SPOOL"])), Path(str(values["FALLBACK"]))
@@ -139,10 +139,10 @@ def _require_demo(spools: Iterable[Path]) -> None:
 
 
 def _install_hook(directory: Path, spool: Path, fallback: Path) -> Path:
-    from fnm_bus import install
+    from fnm_bus.setup import install_hook
 
     path = directory / "hook"
-    install.install(path, spool, fallback, install.best_python())
+    install_hook.install(path, spool, fallback, install_hook.best_python())
     return path
 
 

@@ -19,10 +19,10 @@ from fnm_bus.cli.options import (
 from fnm_bus.errors import SpoolError
 
 if TYPE_CHECKING:
-    from fnm_bus.entry import Entry
-    from fnm_bus.quarantine import Quarantine
-    from fnm_bus.settings import Settings
-    from fnm_bus.spool import Spool
+    from fnm_bus.config.settings import Settings
+    from fnm_bus.spool.entry import Entry
+    from fnm_bus.spool.quarantine import Quarantine
+    from fnm_bus.spool.spool import Spool
 
 app = typer.Typer(help="Look at the notifications that wait for Kafka.")
 
@@ -40,13 +40,13 @@ def open_spool(file: Path | None) -> "tuple[Settings, Spool, Quarantine]":
         SpoolError: the spool is not set up, or root's rights cannot be given up.
     """
     # Before root's rights are given up: the owner may not be able to read this program.
-    from fnm_bus import wiring
-    from fnm_bus.spool import Spool
+    from fnm_bus import build
+    from fnm_bus.spool.spool import Spool
 
     known = settings(file)
     spool = Spool(known.spool.directory)
     spool.become_owner()
-    return known, spool, wiring.quarantine(known)
+    return known, spool, build.quarantine(known)
 
 
 @app.command()
@@ -65,7 +65,7 @@ def status(
 
         fnm-bus spool status --entries --json
     """
-    from fnm_bus.spool import Spool
+    from fnm_bus.spool.spool import Spool
 
     known, spool, quarantine = open_spool(file)
     spools = {
@@ -121,7 +121,7 @@ def show(
     Example:
         fnm-bus spool show NAME > document.json
     """
-    from fnm_bus.order import is_name
+    from fnm_bus.spool.sequence import is_name
 
     _known, spool, _quarantine = open_spool(file)
     try:

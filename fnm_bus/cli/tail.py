@@ -34,12 +34,12 @@ def tail(  # noqa: PLR0913 - one parameter for each option
 
         fnm-bus tail fastnetmon.deadletter.v1 --from-beginning -n 10
     """
-    from fnm_bus import wiring
+    from fnm_bus import build
     from fnm_bus.cli import render
-    from fnm_bus.reader import Read, Reader
+    from fnm_bus.kafka.reader import Read, Reader
 
     known = settings(file)
-    names = wiring.topics(known)
+    names = build.topics(known)
     topics = topic or [names.host, names.hostgroup, names.status]
 
     def show(it: Read) -> None:
@@ -64,9 +64,9 @@ def tail(  # noqa: PLR0913 - one parameter for each option
 
     shown = 0
     with Reader(
-        wiring.kafka(known),
+        build.kafka(known),
         topics,
-        wiring.reading_codec(known, wiring.REGISTRY_PAUSE),
+        build.reading_codec(known, build.REGISTRY_PAUSE),
         from_beginning=from_beginning,
         headers=json,
     ) as reader:

@@ -20,14 +20,14 @@ def create(*, file: ConfigFile = None) -> None:
     Example:
         fnm-bus topics create
     """
-    from fnm_bus import wiring
-    from fnm_bus.topics import Admin, differences, wanted
+    from fnm_bus import build
+    from fnm_bus.kafka.topics import Admin, differences, wanted
 
     known = settings(file)
     plan = wanted(
-        wiring.topics(known), known.topics.partitions, known.topics.replication
+        build.topics(known), known.topics.partitions, known.topics.replication
     )
-    admin = Admin(wiring.kafka(known))
+    admin = Admin(build.kafka(known))
     made = set(admin.create(plan))
     found = admin.find([it for it in plan if it.name not in made])
     different = False
@@ -48,14 +48,14 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
     Example:
         fnm-bus topics list
     """
-    from fnm_bus import wiring
-    from fnm_bus.topics import Admin, differences, wanted
+    from fnm_bus import build
+    from fnm_bus.kafka.topics import Admin, differences, wanted
 
     known = settings(file)
     plan = wanted(
-        wiring.topics(known), known.topics.partitions, known.topics.replication
+        build.topics(known), known.topics.partitions, known.topics.replication
     )
-    found = Admin(wiring.kafka(known)).find(plan)
+    found = Admin(build.kafka(known)).find(plan)
     rows = [(topic, found.get(topic.name)) for topic in plan]
     if json:
         dump(
@@ -108,14 +108,14 @@ def acls(
         fnm-bus topics acls --apply --config admin.toml --principal relay=User:relay
         --principal mitigator=User:mitigator
     """
-    from fnm_bus import wiring
+    from fnm_bus import build
     from fnm_bus.kafka import access
-    from fnm_bus.topics import Admin
+    from fnm_bus.kafka.topics import Admin
 
     known = settings(file)
     principals = access.principal_names(principal)
-    resources = access.resource_names(wiring.topics(known), known.consumers)
-    kafka = wiring.kafka(known)
+    resources = access.resource_names(build.topics(known), known.consumers)
+    kafka = build.kafka(known)
     rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
         admin = Admin(kafka)

@@ -17,12 +17,12 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
 
-from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.config.spool_paths import PREFIX
 from fnm_bus.demo import marker
 from fnm_bus.errors import FnmBusError
-from fnm_bus.location import PREFIX
-from fnm_bus.route import Topics
-from fnm_bus.systemd import READY
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from fnm_bus.kafka.route import Topics
+from fnm_bus.ops.systemd import READY
 
 SENSOR: Final = "demo"
 _READY_TIMEOUT: Final = 20.0

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from fnm_bus import entry
 from fnm_bus.errors import ConfigError, SpoolError
+from fnm_bus.spool import entry
 
 NAME: Final = "made-by-fnm-bus-demo.json"
 _LARGEST: Final = 4096

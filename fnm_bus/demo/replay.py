@@ -26,7 +26,7 @@ def replay(hook: Path, calls: Iterable[NotifyCall], rate: float = 0.0) -> Iterat
     """Start *hook* for every call; yield each exit status, in the order of the calls.
 
     Args:
-        hook: what `fnm_bus.install.install` wrote.
+        hook: what `fnm_bus.setup.install_hook.install` wrote.
         calls: FastNetMon's calls.
         rate: calls per second, at most 100; 0 means as fast as possible.
 

@@ -21,7 +21,7 @@ from fnm_bus.kafka.names import (
     TRANSACTIONAL_ID,
     WRITE,
 )
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 MITIGATOR_ID: Final = "fnm-bus-mitigator"
 WEBHOOK_GROUP: Final = "fnm-bus-webhook"

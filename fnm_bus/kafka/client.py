@@ -16,6 +16,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from fnm_bus.config.secrets import without_secrets
 from fnm_bus.errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -34,7 +35,6 @@ from fnm_bus.kafka.names import (
     TRANSACTIONAL_ID,
     WRITE,
 )
-from fnm_bus.kafka.secrets import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from services.fetch import Unavailable
 from services.front import Installed
 from services.plant import Plant
 
-from fnm_bus.route import Topics
-from fnm_bus.topics import Admin, wanted
+from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import Admin, wanted
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from services.kafka import Cluster
 from services.plant import Plant, ban
 
 from fnm_bus.errors import TopicRefused
-from fnm_bus.topics import Admin, Topic
+from fnm_bus.kafka.topics import Admin, Topic
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 

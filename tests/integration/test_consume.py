@@ -16,12 +16,12 @@ from services.loops import CODEC, Bench, Seen, event
 from services.plant import Plant
 from services.process import wait_until
 
+from fnm_bus.consume.handler import Hold, TryLater
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.event import DeadLetter
-from fnm_bus.handling import Hold, TryLater
-from fnm_bus.publish import LASTING, KafkaPublisher
-from fnm_bus.reader import Reader
-from fnm_bus.topics import Admin, Topic
+from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.reader import Reader
+from fnm_bus.kafka.topics import Admin, Topic
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4

@@ -10,8 +10,9 @@ from services import injection
 from services.fetch import Unavailable
 from services.injection import Run, Site
 
-from fnm_bus import hook, install
-from fnm_bus.spool import Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.setup import install_hook
+from fnm_bus.spool.spool import Spool
 
 DOCUMENT = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}'
 KINDS = ("python", "shell")
@@ -40,9 +41,9 @@ class Front:
         roots = (self.spool.root, self.fallback.root)
         interpreters = {
             "python": Path(sys.executable).resolve(),
-            "shell": install.SHELL,
+            "shell": install_hook.SHELL,
         }
-        install.install(self.path, *roots, interpreters[kind])
+        install_hook.install(self.path, *roots, interpreters[kind])
         self.programs = _PROGRAMS if kind == "shell" else ()
 
     def runs(self, fault: str) -> Iterator[tuple[Site, Run, list[bytes], list[bytes]]]:
@@ -105,7 +106,7 @@ def test_a_fault_at_any_call_is_met_with_the_fallback_or_harmless(
     met = []
     for site, run, stored, aside in front.runs(f"error={error}"):
         assert run.faults, site
-        assert run.status in {0, hook.TRY_LATER}, (site, run)
+        assert run.status in {0, python_hook.TRY_LATER}, (site, run)
         if run.status == 0:
             assert (stored, run.stderr) == ([DOCUMENT], b""), (site, run)
             continue

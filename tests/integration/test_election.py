@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from services.process import wait_until
 
 from consumers.mitigator.leader_election import LeaderElection
-from fnm_bus.topics import Admin, Topic
+from fnm_bus.kafka.topics import Admin, Topic
 
 pytestmark = pytest.mark.kafka
 

@@ -14,10 +14,10 @@ from consumers.enforcers.build import build_enforcer
 from consumers.enforcers.enforcer import Enforcer
 from consumers.metrics import EnforcerMetrics
 from consumers.settings import AllSettings
-from fnm_bus import config
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
+from fnm_bus.config import load
 from fnm_bus.event import Audit, Command, Mitigation
-from fnm_bus.reader import Reader
+from fnm_bus.kafka.reader import Reader
 
 ONE, TWO = "blackhole|203.0.113.1/32", "blackhole|203.0.113.2/32"
 
@@ -39,7 +39,7 @@ class Site:
         self._running: list[tuple[Enforcer, threading.Thread]] = []
 
     def start(self) -> Enforcer:
-        settings = config.load_as(AllSettings, self.plant.config).settings
+        settings = load.load_as(AllSettings, self.plant.config).settings
         settings = settings.model_copy(update={"dry_run": False})
         path = self.plant.root / "snapshot.json"
         of = settings.consumers.exabgp.model_copy(

@@ -20,15 +20,15 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from fastavro import schemaless_reader
 from fastavro.schema import load_schema
 
-from fnm_bus import schema
-from fnm_bus.codec import Codec
+from fnm_bus.avro import schema
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.registry import Registry
 from fnm_bus.event import Event
-from fnm_bus.pipeline import Pipeline
-from fnm_bus.publish import BRIEF, KafkaPublisher
-from fnm_bus.record import Record
-from fnm_bus.registry import Registry
-from fnm_bus.route import Topics
-from fnm_bus.topics import Admin, wanted
+from fnm_bus.kafka.publisher import BRIEF, KafkaPublisher
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import Admin, wanted
+from fnm_bus.relay.pipeline import Pipeline
 
 Names = Callable[[str], str]
 Published = tuple[list[tuple[Event, Record]], Topics]

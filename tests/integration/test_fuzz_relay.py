@@ -19,8 +19,8 @@ from services.odd_documents import Call, Mutator, real
 from services.plant import Plant
 
 from fnm_bus.event import DeadLetter, Event
-from fnm_bus.quarantine import Quarantine
-from fnm_bus.route import event_id
+from fnm_bus.kafka.route import event_id
+from fnm_bus.spool.quarantine import Quarantine
 
 pytestmark = pytest.mark.timeout(7_200)
 

@@ -17,10 +17,11 @@ import pytest
 from services.front import SAMPLE, STATUS, Installed
 from services.process import wait_until
 
-from fnm_bus import hook, install
-from fnm_bus.limits import Refusal
-from fnm_bus.order import Epochs, pid_of, sequence
-from fnm_bus.spool import Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.setup import install_hook
+from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.sequence import Epochs, pid_of, sequence
+from fnm_bus.spool.spool import Spool
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act as another user"
@@ -236,7 +237,7 @@ def test_calls_come_in_the_order_in_which_they_were_started(
     first = subprocess.Popen([installed.path, "0"], stdin=subprocess.PIPE)
     for number in range(1, 6):
         assert installed(SAMPLE, str(number)).returncode == 0
-    epochs = Epochs(installed.spool.root / "state/epochs.json", hook.boot_id())
+    epochs = Epochs(installed.spool.root / "state/epochs.json", python_hook.boot_id())
     spool = Spool(installed.spool.root, epochs)
     published = spool.scan()
     assert [spool.read(it).arguments[0] for it in published] == list("12345")
@@ -285,7 +286,9 @@ def test_a_disk_that_really_is_full_costs_nothing_but_the_fallback(
     installed.install()
     text = installed.path.read_text()
     for setting in ("RESERVE_BYTES", "RESERVE_INODES"):
-        text = text.replace(f"{setting} = {getattr(hook, setting)}", f"{setting} = 0")
+        text = text.replace(
+            f"{setting} = {getattr(python_hook, setting)}", f"{setting} = 0"
+        )
     installed.path.write_text(text)
     document = b"x" * (50_000 if what == "bytes" else 1)
     statuses = [installed(document).returncode for _ in range(45)]
@@ -311,7 +314,7 @@ mount --rbind . /dev && exec "$2" </dev/null
 def test_syslog_is_told_as_well(installed: Installed, kind: str) -> None:
     if kind == "shell":
         roots = (installed.spool.root, installed.fallback.root)
-        install.install(installed.path, *roots, install.SHELL)
+        install_hook.install(installed.path, *roots, install_hook.SHELL)
     installed.spool.refuse(Refusal.ALL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(installed.directory / "log"))
@@ -334,7 +337,7 @@ def test_a_syslog_that_nobody_reads_does_not_keep_the_hook(
 ) -> None:
     if kind == "shell":
         roots = (installed.spool.root, installed.fallback.root)
-        install.install(installed.path, *roots, install.SHELL)
+        install_hook.install(installed.path, *roots, install_hook.SHELL)
     installed.spool.refuse(Refusal.ALL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(installed.directory / "log"))
@@ -374,7 +377,9 @@ def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(
     installed.spool.refuse(Refusal.ALL)
     text = installed.path.read_text()
     installed.path.write_text(
-        text.replace(f"FALLBACK_FILES = {hook.FALLBACK_FILES}", "FALLBACK_FILES = 5")
+        text.replace(
+            f"FALLBACK_FILES = {python_hook.FALLBACK_FILES}", "FALLBACK_FILES = 5"
+        )
     )
     with ThreadPoolExecutor(8) as pool:
         calls = [*pool.map(installed, [SAMPLE] * 40)]

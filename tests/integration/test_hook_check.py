@@ -12,10 +12,10 @@ import pytest
 from services.front import NOBODY, Installed, drains
 from services.process import being, wait_until
 
-from fnm_bus import install, probe
 from fnm_bus.errors import ConfigError
-from fnm_bus.limits import Refusal
-from fnm_bus.spool import Spool
+from fnm_bus.setup import check_hook, install_hook
+from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.spool import Spool
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act as another user"
@@ -45,7 +45,7 @@ def test_a_path_that_cannot_work_is_refused(
         **changes,
     }
     with pytest.raises(ConfigError, match=word):
-        install.install(**paths)
+        install_hook.install(**paths)
 
 
 def test_the_instructions_name_the_settings_of_both_editions(
@@ -64,7 +64,7 @@ def test_another_program_is_not_replaced(installed: Installed, content: bytes) -
     with pytest.raises(ConfigError, match="another program"):
         installed.install()
     assert installed.path.read_bytes() == content
-    (finding,) = probe.check(installed.path)
+    (finding,) = check_hook.check(installed.path)
     assert "this is no hook" in finding.what
     assert "hook install" in finding.remedy
     assert str(installed.path) not in finding.remedy
@@ -82,15 +82,17 @@ def test_an_older_hook_and_an_empty_file_are_replaced(installed: Installed) -> N
 @pytest.fixture(autouse=True)
 def one_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container: there is none for the fallback spool but the spool's."""
-    monkeypatch.setattr(probe, "_ELSEWHERE", ())
+    monkeypatch.setattr(check_hook, "_ELSEWHERE", ())
 
 
 def test_a_check_names_a_file_system_for_the_fallback_spool(
     installed: Installed, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = installed.directory / "missing"
-    monkeypatch.setattr(probe, "_ELSEWHERE", (str(missing), str(small_disk)))
-    [fault] = [it for it in probe.check(installed.path) if "file system" in it.what]
+    monkeypatch.setattr(check_hook, "_ELSEWHERE", (str(missing), str(small_disk)))
+    [fault] = [
+        it for it in check_hook.check(installed.path) if "file system" in it.what
+    ]
     assert not fault.ok
     assert f"--fallback {small_disk}/fnm-bus/spool" in fault.remedy
 
@@ -98,7 +100,9 @@ def test_a_check_names_a_file_system_for_the_fallback_spool(
 def test_a_check_asks_for_no_file_system_that_is_not_there(
     installed: Installed,
 ) -> None:
-    [finding] = [it for it in probe.check(installed.path) if "file system" in it.what]
+    [finding] = [
+        it for it in check_hook.check(installed.path) if "file system" in it.what
+    ]
     assert finding.ok
     assert "there is no other one here" in finding.what
 
@@ -112,7 +116,7 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_hook(
     path.parent.mkdir()
     shutil.copy(installed.path, path)
     loose.chmod(0o777)
-    [fault] = [it for it in probe.check(path) if "replace it" in it.what]
+    [fault] = [it for it in check_hook.check(path) if "replace it" in it.what]
     assert not fault.ok
     assert f"chmod go-w {loose}," in fault.remedy
 
@@ -126,7 +130,7 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_spool(
     installed.spool = Spool(loose / "spool")
     installed.install()
     loose.chmod(0o777)
-    [fault] = [it for it in probe.check(installed.path) if "replace it" in it.what]
+    [fault] = [it for it in check_hook.check(installed.path) if "replace it" in it.what]
     assert (fault.ok, f"{loose}/spool" in fault.what) == (False, True)
     assert str(loose) in fault.remedy
 
@@ -136,7 +140,7 @@ def test_root_removes_a_check_s_entry_as_the_spool_s_owner(shared: Installed) ->
     """He could have put a directory of another's in the place of his own."""
 
     def check() -> None:
-        findings = probe.check(shared.path)
+        findings = check_hook.check(shared.path)
         assert "a notification was stored, and removed" in findings[-1].what
         assert os.getresuid() == (1234, 1234, 1234)
 
@@ -146,7 +150,7 @@ def test_root_removes_a_check_s_entry_as_the_spool_s_owner(shared: Installed) ->
     assert shared.entries() == []
 
 
-def wrong(findings: list[probe.Finding]) -> str:
+def wrong(findings: list[check_hook.Finding]) -> str:
     return "\n".join(it.what for it in findings if not it.ok)
 
 
@@ -154,7 +158,7 @@ def test_a_check_without_a_relay_stores_one_and_takes_it_away(
     installed: Installed,
 ) -> None:
     told = drains(installed)
-    findings = probe.check(installed.path)
+    findings = check_hook.check(installed.path)
     assert "removed" in findings[-1].what
     assert findings[-1].ok
     assert not told.exists()
@@ -163,8 +167,8 @@ def test_a_check_without_a_relay_stores_one_and_takes_it_away(
 
 TAKES = """
 import sys
-from fnm_bus.spool import Spool
-from fnm_bus.watch import Watch
+from fnm_bus.spool.spool import Spool
+from fnm_bus.spool.watch import Watch
 spool = Spool(sys.argv[1])
 with spool.lock(), Watch(spool.buckets()) as watch:
     print("held", flush=True)
@@ -180,7 +184,7 @@ def test_a_check_with_a_relay_waits_until_that_took_it(installed: Installed) -> 
         try:
             assert relay.stdout is not None
             assert relay.stdout.readline() == b"held\n"
-            findings = probe.check(installed.path)
+            findings = check_hook.check(installed.path)
         finally:
             relay.kill()
     assert "the relay took it" in findings[-1].what
@@ -192,10 +196,10 @@ def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
     shared: Installed, monkeypatch: pytest.MonkeyPatch, *, relay: bool
 ) -> None:
     if not relay:
-        monkeypatch.setattr(probe, "_RELAY_WITHIN", 0.5)
+        monkeypatch.setattr(check_hook, "_RELAY_WITHIN", 0.5)
 
     def check() -> None:
-        findings = probe.check(shared.path)
+        findings = check_hook.check(shared.path)
         last = "the relay took it" if relay else "did not take a notification"
         assert last in findings[-1].what
         faults = [*filter(lambda it: not it.ok, findings)]
@@ -223,7 +227,7 @@ def test_another_run_of_pytest_does_not_close_the_shared_spool(
 @needs_root
 def test_a_check_finds_an_owner_who_is_not_root(installed: Installed) -> None:
     os.chown(installed.path, NOBODY, NOBODY)
-    assert f"owner {NOBODY}" in wrong(probe.check(installed.path))
+    assert f"owner {NOBODY}" in wrong(check_hook.check(installed.path))
 
 
 def test_a_check_finds_a_spool_on_several_file_systems(
@@ -233,7 +237,7 @@ def test_a_check_finds_a_spool_on_several_file_systems(
     (small_disk / "bucket").mkdir()
     subprocess.run(["mount", "--bind", small_disk / "bucket", bucket], check=True)
     try:
-        assert "are on several file systems" in wrong(probe.check(installed.path))
+        assert "are on several file systems" in wrong(check_hook.check(installed.path))
     finally:
         subprocess.run(["umount", bucket], check=True)
 
@@ -244,13 +248,13 @@ def test_a_check_finds_a_python_that_only_one_can_start(installed: Installed) ->
     python = shutil.copy("/usr/bin/python3", private)
     text = installed.path.read_text().split("\n", 1)[1]
     installed.path.write_text(f"#!{python} -IS\n{text}")
-    assert "other users cannot start it" in wrong(probe.check(installed.path))
+    assert "other users cannot start it" in wrong(check_hook.check(installed.path))
 
 
 @needs_root
 def test_a_check_by_a_stranger_says_which_group_is_missing(shared: Installed) -> None:
     def check() -> None:
-        assert "Permission denied" in wrong(probe.check(shared.path))
+        assert "Permission denied" in wrong(check_hook.check(shared.path))
 
     being(NOBODY, NOBODY, check)
     assert shared.entries() == []
@@ -290,7 +294,7 @@ def test_a_check_says_what_is_wrong_and_what_to_do(
         (installed.spool.root / "incoming/tmp").chmod(0o777)
     elif how == "full":
         installed.spool.refuse(Refusal.ALL)
-    findings = probe.check(installed.path)
+    findings = check_hook.check(installed.path)
     assert word in wrong(findings)
     assert all(it.remedy for it in findings if not it.ok)
     with contextlib.suppress(FileNotFoundError):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from services.front import DRAINED, NOBODY, SAMPLE, Installed, as_user, drains
 
-from fnm_bus.backoff import Backoff
-from fnm_bus.limits import Refusal
+from fnm_bus.spool.drain_backoff import Backoff
+from fnm_bus.spool.limits import Refusal
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act as another user"

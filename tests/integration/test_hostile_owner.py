@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from services.front import SAMPLE, Installed, as_user
 
-from fnm_bus import hook
 from fnm_bus.errors import SpoolError
+from fnm_bus.hook import python_hook
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act for root and as another user"
@@ -107,7 +107,7 @@ def quarantined(shared: Installed) -> list[str]:
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(3)]
     for name in names:
         path = shared.spool.root / "quarantine" / name
-        path.write_bytes(hook.pack(("ban",), SAMPLE))
+        path.write_bytes(python_hook.pack(("ban",), SAMPLE))
         path.with_name(f"{name}.json").write_text('{"reason": "tried"}')
         for it in (path, path.with_name(f"{name}.json")):
             os.chown(it, 1234, 2345)

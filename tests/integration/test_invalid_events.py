@@ -20,7 +20,7 @@ from services.fuzz_records import Fuzz
 from services.plant import Plant
 from services.process import Server, free_port
 
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import (
     DeadLetter,
     Event,

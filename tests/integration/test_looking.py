@@ -18,9 +18,9 @@ from services.untouched import file_state, kafka_state
 from typer.main import get_command
 
 from consumers.__main__ import app as consumer_app
+from fnm_bus.avro.registry import Registry
 from fnm_bus.cli import app
-from fnm_bus.limits import Refusal
-from fnm_bus.registry import Registry
+from fnm_bus.spool.limits import Refusal
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST = "203.0.113.7"

@@ -25,7 +25,7 @@ from services.crew import Crew, policy
 from services.plant import Plant, silent
 from services.process import Server, free_port
 
-from fnm_bus import schema
+from fnm_bus.avro import schema
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
 
 pytestmark = pytest.mark.kafka

@@ -12,9 +12,9 @@ from services.crew import Crew, policy
 from services.plant import Plant
 from services.process import Server
 
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Command, DeadLetter, HostEvent, Receipt
-from fnm_bus.order import sequence_at
+from fnm_bus.spool.sequence import sequence_at
 
 pytestmark = pytest.mark.kafka
 

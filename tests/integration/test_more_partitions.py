@@ -16,9 +16,9 @@ from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer
 from consumers.metrics import EnforcerMetrics
 from consumers.settings import AllSettings
-from fnm_bus import config
-from fnm_bus.codec import Codec
-from fnm_bus.reader import Reader
+from fnm_bus.avro.codec import Codec
+from fnm_bus.config import load
+from fnm_bus.kafka.reader import Reader
 
 pytestmark = pytest.mark.kafka
 
@@ -43,7 +43,7 @@ class Enforcers:
         self._running: list[tuple[Any, threading.Thread]] = []
 
     def start(self) -> MemoryBackend:
-        settings = config.load_as(AllSettings, self._plant.config).settings
+        settings = load.load_as(AllSettings, self._plant.config).settings
         settings = settings.model_copy(update={"dry_run": False})
         path = self._plant.root / f"snapshot{len(self._running)}.json"
         table = settings.consumers.exabgp.model_copy(

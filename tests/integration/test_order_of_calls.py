@@ -10,8 +10,8 @@ import pytest
 from services.plant import Plant, ban
 from services.process import wait_until
 
-from fnm_bus.hook import uptime
-from fnm_bus.order import pid_of
+from fnm_bus.hook.python_hook import uptime
+from fnm_bus.spool.sequence import pid_of
 
 IN_FLIGHT = 500
 HOST = "192.0.2.1"

@@ -9,9 +9,9 @@ import pytest
 from services.plant import Plant, ban
 from services.planted import Planted, poison
 
-from fnm_bus.backoff import Backoff
-from fnm_bus.quarantine import Quarantine
-from fnm_bus.reading_note import ReadingNote
+from fnm_bus.relay.reading_note import ReadingNote
+from fnm_bus.spool.drain_backoff import Backoff
+from fnm_bus.spool.quarantine import Quarantine
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from fnm_bus.broker import EmbeddedBroker
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, ConfigError
 from fnm_bus.event import HostEvent, Receipt
 from fnm_bus.kafka import client
-from fnm_bus.reader import Read, Reader
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from fnm_bus.kafka.reader import Read, Reader
 
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
 CODEC = Codec()

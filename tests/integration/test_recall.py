@@ -6,9 +6,9 @@ import pytest
 from confluent_kafka import Producer
 
 from consumers.webhook.recall import recalled
-from fnm_bus.broker import EmbeddedBroker
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
 KEY = "blackhole|203.0.113.7/32"
 

@@ -8,12 +8,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from fnm_bus import pins, schema
-from fnm_bus.codec import Codec
+from fnm_bus.avro import schema, schema_ids
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.registry import Registry
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
-from fnm_bus.registry import Registry
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 Names = Callable[[str], str]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
@@ -51,7 +51,7 @@ def test_every_subject_is_registered_and_pinned(
     assert sorted(made.ids) == sorted(f"{topic}-value" for topic in wanted)
     path = tmp_path / "schema-ids.json"
     made.write(path)
-    again = pins.read(path)
+    again = schema_ids.read(path)
     again.check(wanted)
     for topic, full_name in wanted.items():
         number = again.ids[f"{topic}-value"]
@@ -81,7 +81,7 @@ def test_ids_of_older_versions_are_pinned_and_read(
     made = Registry(registry).register({topic: "fastnetmon.HostEvent"})
     assert made.older == {f"{topic}-value": (number,)}
     made.write(tmp_path / "ids.json")
-    codec = Codec(pins.read(tmp_path / "ids.json"))
+    codec = Codec(schema_ids.read(tmp_path / "ids.json"))
     # The last field is a map that is empty here: one byte less is its older form.
     value = codec.encode(BAN, topic)
     assert codec.decode(bytes([0]) + number.to_bytes(4) + value[5:-1]) == BAN
@@ -130,5 +130,5 @@ def test_with_pins_a_registry_that_is_gone_changes_nothing(
     path = tmp_path / "ids.json"
     Registry(registry).register({topic: "fastnetmon.HostEvent"}).write(path)
     gone = Registry("http://127.0.0.1:1")
-    codec = Codec(pins.read(path), gone.schema_of)
+    codec = Codec(schema_ids.read(path), gone.schema_of)
     assert codec.decode(codec.encode(BAN, topic)) == BAN

@@ -13,7 +13,7 @@ import pytest
 from services.kafka import Cluster
 from services.plant import Plant, ban, silent
 
-from fnm_bus.settings import Settings
+from fnm_bus.config.settings import Settings
 
 
 def ids(events: list[Any]) -> list[str]:

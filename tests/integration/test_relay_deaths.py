@@ -14,7 +14,7 @@ from services.fetch import Unavailable
 from services.injection import Ended, Run, Site
 from services.plant import Plant, ban
 
-from fnm_bus.quarantine import Quarantine
+from fnm_bus.spool.quarantine import Quarantine
 
 _LOOKS = {"newfstatat", "ioctl", "lseek", "fcntl", "close"}
 _READS = {"getdents64", "read"}

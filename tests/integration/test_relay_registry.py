@@ -3,10 +3,10 @@
 import pytest
 from services.plant import Plant, ban, silent
 
-from fnm_bus import schema
-from fnm_bus.codec import Codec
-from fnm_bus.pins import Pins
-from fnm_bus.registry import Registry
+from fnm_bus.avro import schema
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.registry import Registry
+from fnm_bus.avro.schema_ids import Pins
 
 NAMES = {
     "host": "fastnetmon.HostEvent",

@@ -19,16 +19,18 @@ from services.plant import Plant, ban
 from services.process import Server, wait_until
 from services.secure_kafka import PASSWORD, SecureKafka
 
-from consumers import examine
+from consumers.check_all import resources_of
 from consumers.settings import AllSettings
-from fnm_bus import config, doctor, wiring
+from fnm_bus import build
+from fnm_bus.config import load
 from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
-from fnm_bus.finding import Finding
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.access import Right, rights_of
 from fnm_bus.kafka.connection_check import check_connection
-from fnm_bus.spool import Spool
-from fnm_bus.topics import Admin, wanted
+from fnm_bus.kafka.topics import Admin, wanted
+from fnm_bus.setup import check_all
+from fnm_bus.setup.check_result import Finding
+from fnm_bus.spool.spool import Spool
 
 PROGRAMS = (
     *("relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"),
@@ -69,7 +71,7 @@ class Site:
         }
 
     def settings(self, user: str) -> AllSettings:
-        return config.load_as(AllSettings, None, self.environment(user)).settings
+        return load.load_as(AllSettings, None, self.environment(user)).settings
 
     def run(
         self, module: str, user: str, *arguments: str
@@ -101,7 +103,7 @@ class Site:
             server.kill()
 
     def rights(self, program: str) -> tuple[Right, ...]:
-        return rights_of(program, examine.resources_of(self.settings(program)))
+        return rights_of(program, resources_of(self.settings(program)))
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +232,9 @@ def checked(site: Site, program: str) -> list[Finding]:
     """Return what `check` finds about Kafka, as the program's user."""
     settings = site.settings(program)
     table = settings.topics
-    plan = wanted(wiring.topics(settings), table.partitions, table.replication)
-    kafka = wiring.kafka(settings)
-    return list(doctor.check_access(kafka, plan, site.rights(program)))
+    plan = wanted(build.topics(settings), table.partitions, table.replication)
+    kafka = build.kafka(settings)
+    return list(check_all.check_access(kafka, plan, site.rights(program)))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -260,7 +262,7 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
 
 def test_check_names_a_topic_that_is_missing(site: Site) -> None:
     settings = site.settings("relay")
-    names = wiring.topics(settings)
+    names = build.topics(settings)
     missing = Right("Write", "Topic", f"{names.host}.missing")
     Admin({"bootstrap.servers": site.kafka.bootstrap}).allow("User:relay", [missing])
     plan = wanted(type(names)(host=missing.name), 4, 1)[:1]
@@ -269,7 +271,7 @@ def test_check_names_a_topic_that_is_missing(site: Site) -> None:
             "topic " + missing.name + ": missing"
             in [
                 it.what
-                for it in doctor.check_access(wiring.kafka(settings), plan, [missing])
+                for it in check_all.check_access(build.kafka(settings), plan, [missing])
             ]
         ),
         10,

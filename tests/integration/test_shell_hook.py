@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 from services.process import wait_until
 
-from fnm_bus import hook, install, order, probe
-from fnm_bus.limits import Refusal
-from fnm_bus.order import Epochs, is_name, pid_of, sequence, ticks_of
-from fnm_bus.spool import Entry, Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.setup import check_hook, install_hook
+from fnm_bus.spool import sequence as sequences
+from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.sequence import Epochs, is_name, pid_of, sequence, ticks_of
+from fnm_bus.spool.spool import Entry, Spool
 
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
 STATUS = b'{"action":"attack_status","alert_scope":"host","ip":"192.0.2.1"}\n'
@@ -54,7 +56,7 @@ class Installed:
         for spool in (self.spool, self.fallback):
             spool.make(os.geteuid(), os.getegid())
         roots = (self.spool.root, self.fallback.root)
-        install.install(self.path, *roots, install.SHELL)
+        install_hook.install(self.path, *roots, install_hook.SHELL)
 
     def change(self, old: str, new: str) -> None:
         text = self.path.read_text()
@@ -148,7 +150,7 @@ def test_an_entry_is_byte_for_byte_that_of_the_python_hook(
     (shell,) = anywhere.raw()
     roots = (anywhere.spool.root, anywhere.fallback.root)
     python = Path(sys.executable).resolve()
-    install.install(anywhere.path, *roots, python)
+    install_hook.install(anywhere.path, *roots, python)
     argv = [os.fsencode(anywhere.path), *arguments]
     subprocess.run(argv, input=document, check=True, env={})
     assert anywhere.raw() == [shell, shell]
@@ -159,10 +161,10 @@ def test_a_name_holds_the_pid_and_the_start_of_the_process_that_was_started(
     installed: Installed,
 ) -> None:
     call = installed.start()
-    started = hook.started(call.pid)
+    started = python_hook.started(call.pid)
     assert call.communicate(SAMPLE, timeout=30) == (b"", b"")
     (name,) = installed.spool.scan()
-    assert order.boot_of(name) == hook.boot_id()
+    assert sequences.boot_of(name) == python_hook.boot_id()
     assert (pid_of(name), ticks_of(name)) == (call.pid, started)
 
 
@@ -606,7 +608,7 @@ def test_calls_come_in_the_order_in_which_they_were_started(
     for number in range(1, 6):
         assert installed(SAMPLE, str(number)).returncode == 0
     first.communicate(SAMPLE, timeout=30)
-    epochs = Epochs(installed.spool.root / "state/epochs.json", hook.boot_id())
+    epochs = Epochs(installed.spool.root / "state/epochs.json", python_hook.boot_id())
     spool = Spool(installed.spool.root, epochs)
     assert [spool.read(it).arguments[0] for it in spool.scan()] == list("012345")
 
@@ -620,13 +622,13 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     for number in range(2):
         assert installed(SAMPLE, str(number)).returncode == 0
     after = time.time_ns() // 10**7
-    epochs = Epochs(installed.spool.root / "state/epochs.json", hook.boot_id())
+    epochs = Epochs(installed.spool.root / "state/epochs.json", python_hook.boot_id())
     names = Spool(installed.spool.root, epochs).scan()
     assert [installed.spool.read(it).arguments[0] for it in names] == ["0", "1"]
     assert {it.document for it in installed.entries()} == {SAMPLE.rstrip()}
     for name in names:
-        assert order.boot_of(name).startswith(hook.NO_BOOT_ID)
-        place = sequence(name, epochs) >> order.PID_BITS
+        assert sequences.boot_of(name).startswith(python_hook.NO_BOOT_ID)
+        place = sequence(name, epochs) >> sequences.PID_BITS
         assert before <= place + 1_735_689_600 * 100 <= after
 
 
@@ -727,7 +729,7 @@ def test_a_user_of_the_group_can_add_and_a_stranger_hears_why_not(
 
 
 def test_a_check_proves_it(plain: Installed) -> None:
-    findings = probe.check(plain.path)
+    findings = check_hook.check(plain.path)
     assert findings[1].ok
     assert "/bin/sh: has tee, sync, link" in findings[1].what
     wrong = [it.what for it in findings if not it.ok]
@@ -736,7 +738,7 @@ def test_a_check_proves_it(plain: Installed) -> None:
     assert "stored, and removed" in findings[-1].what
     assert not [*plain.spool.root.glob("incoming/tmp/*"), *plain.spool.scan()]
     plain.change("umask 027", "umask 000")
-    assert any("changed by hand" in it.what for it in probe.check(plain.path))
+    assert any("changed by hand" in it.what for it in check_hook.check(plain.path))
 
 
 def test_a_check_misses_the_programs_that_it_needs(
@@ -744,12 +746,14 @@ def test_a_check_misses_the_programs_that_it_needs(
 ) -> None:
     for name in ("sync", "link", "rm", "cat"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    monkeypatch.setattr(probe, "_TOOLS_PATH", str(tmp_path))
-    finding = probe.check(plain.path)[1]
+    monkeypatch.setattr(check_hook, "_TOOLS_PATH", str(tmp_path))
+    finding = check_hook.check(plain.path)[1]
     assert finding.what == f"/bin/sh: not in {tmp_path}: tee"
     assert finding.remedy == "install coreutils"
 
 
 def test_a_check_misses_the_shell(plain: Installed, tmp_path: Path) -> None:
     plain.change("#!/bin/sh", f"#!{tmp_path}/busybox sh")
-    assert probe.check(plain.path)[1].remedy == "install busybox, or the hook again"
+    assert (
+        check_hook.check(plain.path)[1].remedy == "install busybox, or the hook again"
+    )

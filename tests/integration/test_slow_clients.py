@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from services.plant import Plant
 from services.process import accepts, free_port, wait_until
 
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 CLIENTS = 100
 """More than a port's connections may be."""

@@ -145,7 +145,7 @@ def test_errors(evil: Plant, arguments: Sequence[str]) -> None:
 
 def test_a_traceback() -> None:
     program = (
-        "from fnm_bus import cli; import fnm_bus.config as config\n"
+        "from fnm_bus import cli; import fnm_bus.config.load as config\n"
         f"def load(_file): raise RuntimeError({EVIL!r})\n"
         "config.load = load; cli.main()"
     )

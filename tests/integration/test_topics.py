@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
-from fnm_bus.route import Topics
-from fnm_bus.topics import Admin, Topic, differences, wanted
+from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import Admin, Topic, differences, wanted
 
 Names = Callable[[str], str]
 

@@ -17,9 +17,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from services.process import Server, wait_until
 from services.receiver import Receiver
 
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, ReasonSummary
-from fnm_bus.topics import Admin, Topic
+from fnm_bus.kafka.topics import Admin, Topic
 
 PARTITIONS = 4
 NEW = "new consumer group: starting at the end of the topic"

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from consumers.policy.facts import AttackFacts, facts_of
-from fnm_bus import schema
+from fnm_bus.avro import schema
 from fnm_bus.event import (
     AttackDetails,
     Event,

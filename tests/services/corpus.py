@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fnm_bus import hook
-from fnm_bus.entry import unpack
+from fnm_bus.hook import python_hook
+from fnm_bus.spool.entry import unpack
 from services.odd_documents import Call
 
 DIRECTORY = Path(__file__).parents[1] / "unit" / "corpus" / "fuzz"
@@ -39,5 +39,5 @@ def kept(call: Call) -> Iterator[None]:
 
 def _file(call: Call) -> tuple[Path, bytes]:
     document, arguments = call
-    data = hook.pack(arguments, document)
+    data = python_hook.pack(arguments, document)
     return DIRECTORY / f"{hashlib.sha256(data).hexdigest()[:16]}.entry", data

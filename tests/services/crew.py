@@ -19,7 +19,7 @@ from urllib.request import urlopen
 from confluent_kafka import ConsumerGroupState, Producer
 from confluent_kafka.admin import AdminClient
 
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import (
     AnyRecord,
@@ -32,8 +32,8 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.reader import Reader
-from fnm_bus.route import key_of
+from fnm_bus.kafka.reader import Reader
+from fnm_bus.kafka.route import key_of
 from services.plant import Plant
 from services.process import Server, wait_until
 

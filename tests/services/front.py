@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fnm_bus import install
-from fnm_bus.spool import Entry, Spool
+from fnm_bus.setup import install_hook
+from fnm_bus.spool.spool import Entry, Spool
 
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
 STATUS = b'{"action":"attack_status","alert_scope":"host","ip":"192.0.2.1"}\n'
@@ -35,7 +35,7 @@ class Installed:
 
     def install(self, drain: tuple[str, ...] = ()) -> str:
         python = Path(sys.executable).resolve()
-        return install.install(
+        return install_hook.install(
             self.path, self.spool.root, self.fallback.root, python, drain
         )
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from consumers.mitigation.reason_key import key_of_reason
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import (
     AnyRecord,

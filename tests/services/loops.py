@@ -6,13 +6,13 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from fnm_bus.codec import Codec
-from fnm_bus.consume import Loop
-from fnm_bus.consume_metrics import ConsumeMetrics
+from fnm_bus.avro.codec import Codec
+from fnm_bus.consume.handler import Handler, Hold
+from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.event import AnyRecord, HostEvent, Receipt
-from fnm_bus.handling import Handler, Hold
-from fnm_bus.publish import MemoryPublisher
-from fnm_bus.reader import Read
+from fnm_bus.kafka.publisher import MemoryPublisher
+from fnm_bus.kafka.reader import Read
 from services.process import wait_until
 
 CODEC = Codec()

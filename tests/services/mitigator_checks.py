@@ -11,9 +11,9 @@ import msgspec
 from consumers.mitigation.effects import unite
 from consumers.mitigation.measure import measure_of
 from consumers.mitigator.transition import Transition
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 from services.mitigator_harness import OWN, START, MitigatorHarness
 from services.mitigator_model import LIMITS, Claim, Model, includes, rank
 

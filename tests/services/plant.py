@@ -25,9 +25,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from fnm_bus import hook
-from fnm_bus.codec import Codec
-from fnm_bus.spool import Spool
+from fnm_bus.avro.codec import Codec
+from fnm_bus.hook import python_hook
+from fnm_bus.spool.spool import Spool
 
 _TICKS = count(1_000)
 
@@ -115,8 +115,8 @@ class Plant:
         """Store a notification, as a hook started after all others would."""
         root = (spool or self.spool).root
         ticks = next(_TICKS)
-        name = f"{hook.boot_id()}-{ticks:012d}-0000100-{ticks % 16:08x}"
-        hook.store(str(root), name, hook.pack(arguments, document))
+        name = f"{python_hook.boot_id()}-{ticks:012d}-0000100-{ticks % 16:08x}"
+        python_hook.store(str(root), name, python_hook.pack(arguments, document))
         return name
 
     def run(

@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 
-from fnm_bus import pipeline
+from fnm_bus.relay import pipeline
 
 _parse = pipeline.parse
 

@@ -18,7 +18,7 @@ from consumers.__main__ import app as consumers
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
 from consumers.webhook.left_out import WebhookMetrics
 from fnm_bus.cli import app as bus
-from fnm_bus.metrics import RelayMetrics
+from fnm_bus.relay.metrics import RelayMetrics
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "docker/prometheus"

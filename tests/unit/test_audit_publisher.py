@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from consumers.enforcers import audit_publisher
 from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.mitigation.clock import BrokerClock
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 
 
 class Producer:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import hook
-from fnm_bus.backoff import Backoff
 from fnm_bus.errors import SpoolError
-from fnm_bus.spool import Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.spool.drain_backoff import Backoff
+from fnm_bus.spool.spool import Spool
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def test_a_success_forgets_all_failures(root: Path) -> None:
 
 
 def test_the_pause_ends_with_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = hook.uptime()
+    now = python_hook.uptime()
     Backoff(root).failed()
-    monkeypatch.setattr(hook, "uptime", lambda: now + 200)
+    monkeypatch.setattr(python_hook, "uptime", lambda: now + 200)
     assert Backoff(root).pausing() == 0.0
 
 
@@ -46,7 +46,7 @@ def test_another_boot_does_not_wait(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Backoff(root).failed()
-    monkeypatch.setattr(hook, "boot_id", lambda: "f" * 32)
+    monkeypatch.setattr(python_hook, "boot_id", lambda: "f" * 32)
     assert Backoff(root).pausing() == 0.0
     assert Backoff(root).failed() == 1.0
 

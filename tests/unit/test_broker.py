@@ -3,8 +3,8 @@ import socket
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
 
 def addresses(bootstrap: str) -> list[tuple[str, int]]:

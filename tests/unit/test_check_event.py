@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnm_bus import schema
+from fnm_bus.avro import schema
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import (
     Event,
@@ -17,8 +17,8 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.parse import parse
-from fnm_bus.subject import check_event
+from fnm_bus.event.identifiers import check_event
+from fnm_bus.event.parse import parse
 
 RECEIPT = Receipt(event_id="id")
 HOST = HostEvent(receipt=RECEIPT, action="ban", ip="192.0.2.1")

@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fnm_bus import __version__, hook, install
-from fnm_bus.config import MASK
-from fnm_bus.spool import Spool
+from fnm_bus import __version__
+from fnm_bus.config.load import MASK
+from fnm_bus.hook import python_hook
+from fnm_bus.setup import install_hook
+from fnm_bus.spool.spool import Spool
 
 BAN = b'{"action":"ban","ip":"2001:DB8::0001","alert_scope":"host"}'
 INVALID = b'{"action":"ban","ip":7}'
@@ -221,7 +223,7 @@ def test_notify_leaves_everything_to_a_relay_that_runs(run: Run, spool: Spool) -
 
 def test_notify_without_a_spool_ends_with_75_and_says_so(run: Run) -> None:
     ended = run("notify", stdin=BAN)
-    assert ended.returncode == hook.TRY_LATER == 75
+    assert ended.returncode == python_hook.TRY_LATER == 75
     assert b"this notification is lost" in ended.stderr
     assert b"Traceback" not in ended.stderr
 
@@ -279,7 +281,7 @@ def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
 
 
 def test_the_status_of_the_spool_names_what_waits(run: Run, spool: Spool) -> None:
-    name = Path(hook.keep(str(spool.root), "/nowhere", ["ban"], BAN)[0]).name
+    name = Path(python_hook.keep(str(spool.root), "/nowhere", ["ban"], BAN)[0]).name
     status = json.loads(run("spool", "status", "--entries", "--json").stdout)
     assert status["entries"] == [name]
     assert status["spools"][str(spool.root)]["files"] == 1
@@ -393,7 +395,7 @@ def test_a_call_drains_the_spool_of_its_hook_with_the_hook_s_configuration(
     [reason] = (root / "quarantine").glob("*.json")
     assert json.loads(reason.read_text())["field"] == "/ip"
     assert not (tmp_path / "spool").exists()
-    _python, values = install.read_settings(path.read_text())
+    _python, values = install_hook.read_settings(path.read_text())
     assert str(tmp_path / "fnm-bus.toml") in values["DRAIN"]
 
 

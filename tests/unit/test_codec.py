@@ -11,13 +11,13 @@ from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnm_bus import codec as codec_module
-from fnm_bus import schema
-from fnm_bus.codec import Codec
+from fnm_bus.avro import codec as codec_module
+from fnm_bus.avro import schema
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.schema_ids import Pins
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
-from fnm_bus.pins import Pins
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 TOPIC = "fastnetmon.host.v1"
 WANTED = Topics().of_events()

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from consumers.settings import AllSettings
-from fnm_bus import config, location, wiring
+from fnm_bus import build
+from fnm_bus.config import load, spool_paths
+from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError
-from fnm_bus.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def no_system_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(config, "FILE", tmp_path / "etc.toml")
+    monkeypatch.setattr(load, "FILE", tmp_path / "etc.toml")
 
 
 @pytest.fixture
@@ -24,12 +25,12 @@ def file(tmp_path: Path) -> Path:
 
 def refused(path: Path | None, **environ: str) -> str:
     with pytest.raises(ConfigError) as info:
-        config.load(path, environ)
+        load.load(path, environ)
     return str(info.value)
 
 
 def test_without_file_and_environment_all_is_default() -> None:
-    loaded = config.load(None, {})
+    loaded = load.load(None, {})
     assert loaded.settings == Settings()
     assert loaded.sources == {}
 
@@ -38,7 +39,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(
     file: Path,
 ) -> None:
     file.write_text('sensor = "fra1"\n[spool]\nsoft_files = 5\nhard_files = 6\n')
-    settings, sources = config.load(file, {"FNM_BUS_SPOOL__HARD_FILES": "7"})
+    settings, sources = load.load(file, {"FNM_BUS_SPOOL__HARD_FILES": "7"})
     assert (settings.sensor, settings.spool.soft_files) == ("fra1", 5)
     assert settings.spool.hard_files == 7
     assert settings.spool.soft_bytes == Settings().spool.soft_bytes
@@ -51,7 +52,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(
 
 def test_the_systems_file_is_read_when_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "etc.toml").write_text('sensor = "fra1"')
-    assert config.load(None, {}).settings.sensor == "fra1"
+    assert load.load(None, {}).settings.sensor == "fra1"
 
 
 def test_a_named_file_is_read_instead_of_the_systems(
@@ -60,8 +61,8 @@ def test_a_named_file_is_read_instead_of_the_systems(
     (tmp_path / "etc.toml").write_text("nonsense")
     file.write_text('sensor = "fra1"')
     named = {"FNM_BUS_CONFIG": str(file)}
-    assert config.load(None, named).settings.sensor == "fra1"
-    assert config.load(file, {}).settings.sensor == "fra1"
+    assert load.load(None, named).settings.sensor == "fra1"
+    assert load.load(file, {}).settings.sensor == "fra1"
 
 
 @pytest.mark.parametrize(
@@ -75,14 +76,14 @@ def test_a_named_file_is_read_instead_of_the_systems(
 def test_names_with_dots_are_set_by_variables(
     variable: str, table: str, key: str
 ) -> None:
-    settings = config.load(None, {variable: "x"}).settings
+    settings = load.load(None, {variable: "x"}).settings
     found = settings.kafka if table == "kafka" else settings.registry.settings
     assert found[key] == "x"
 
 
-@pytest.mark.parametrize("name", sorted(config._OTHER - {"FNM_BUS_CONFIG"}))
+@pytest.mark.parametrize("name", sorted(load._OTHER - {"FNM_BUS_CONFIG"}))
 def test_variables_that_are_no_settings_are_passed_over(name: str) -> None:
-    assert config.load(None, {name: "x"}).settings == Settings()
+    assert load.load(None, {name: "x"}).settings == Settings()
 
 
 def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
@@ -146,7 +147,7 @@ def test_what_would_lose_notifications_is_refused_with_the_reason(file: Path) ->
     assert "acks: wanted all, got 0" in refused(file)
     assert "could be lost" in refused(None, FNM_BUS_KAFKA__ACKS="0")
     file.write_text('[kafka]\n"acks" = "-1"\n"enable.idempotence" = "True"')
-    assert config.load(file, {}).settings.kafka["acks"] == "-1"
+    assert load.load(file, {}).settings.kafka["acks"] == "-1"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_what_librdkafka_takes_as_text_may_be_a_number_or_a_flag(file: Path) -> 
         '"socket.keepalive.enable" = false\n'
         '[registry.settings]\n"max.retries" = 3'
     )
-    settings = config.load(file, {}).settings
+    settings = load.load(file, {}).settings
     assert settings.kafka == {
         "linger.ms": "5",
         "enable.idempotence": "true",
@@ -254,26 +255,26 @@ def test_what_librdkafka_takes_as_text_may_be_a_number_or_a_flag(file: Path) -> 
 )
 def test_a_list_is_set_by_a_variable(text: str, topics: tuple[str, ...]) -> None:
     environ = {"FNM_BUS_CONSUMERS__JSONLINES__TOPICS": text}
-    loaded = config.load_as(AllSettings, None, environ)
+    loaded = load.load_as(AllSettings, None, environ)
     assert loaded.settings.consumers.jsonlines.topics == topics
 
 
 def test_a_slip_in_a_list_names_its_source(file: Path) -> None:
     file.write_text("[consumers.jsonlines]\ntopics = ['a', 3]")
     with pytest.raises(ConfigError) as caught:
-        config.load_as(AllSettings, file, {})
+        load.load_as(AllSettings, file, {})
     assert str(caught.value) == (
         f"{file}: consumers.jsonlines.topics.1: wanted text, got 3; write it in quotes"
     )
     file.write_text("[consumers.jsonlines]\ntopics = 'a,b'")
     with pytest.raises(ConfigError, match=r"wanted a list, got .a,b.; write"):
-        config.load_as(AllSettings, file, {})
+        load.load_as(AllSettings, file, {})
 
 
 def test_a_ban_time_of_0_gets_an_answer(file: Path) -> None:
     file.write_text("[consumers.mitigator]\nfastnetmon_ban_time = 0")
     with pytest.raises(ConfigError) as caught:
-        config.load_as(AllSettings, file, {})
+        load.load_as(AllSettings, file, {})
     text = str(caught.value)
     assert text.startswith(
         f"{file}: consumers.mitigator.fastnetmon_ban_time: wanted more than 0"
@@ -288,7 +289,7 @@ def test_a_ban_time_is_at_most_a_day(file: Path, value: str) -> None:
     with pytest.raises(
         ConfigError, match="fastnetmon_ban_time: wanted at most 86400, got"
     ):
-        config.load_as(AllSettings, file, {})
+        load.load_as(AllSettings, file, {})
 
 
 @pytest.mark.parametrize("content", [b"sensor = ", b"\xff\xfe", b"[spool\n"])
@@ -333,9 +334,9 @@ url = "http://me:hunter2@registry:8081"
 
 def test_no_secret_is_shown(file: Path) -> None:
     file.write_text(SECRETS)
-    rows = {row.key: row.value for row in config.shown(config.load(file, {}))}
+    rows = {row.key: row.value for row in load.shown(load.load(file, {}))}
     assert "hunter2" not in str(rows)
-    assert rows["registry.url"] == f"http://{config.MASK}@registry:8081"
+    assert rows["registry.url"] == f"http://{load.MASK}@registry:8081"
     assert rows["kafka.sasl.username"] == "me"
     assert rows["kafka_files.ssl.key.password"] == "/run/secrets/key"
 
@@ -363,12 +364,12 @@ def test_no_problem_shows_a_secret(file: Path, text: str) -> None:
 
 def test_every_setting_is_shown_with_its_source(file: Path) -> None:
     file.write_text('[spool]\ndirectory = "/srv"')
-    rows = {row.key: row for row in config.shown(config.load(file, {}))}
+    rows = {row.key: row for row in load.shown(load.load(file, {}))}
     assert (rows["spool.directory"].value, rows["spool.directory"].source) == (
         "/srv",
         str(file),
     )
-    assert rows["spool.fallback"].source == config.DEFAULT
+    assert rows["spool.fallback"].source == load.DEFAULT
 
 
 @pytest.mark.parametrize("text", ["[spool", "spool = 3", "[spool]\ndirectory = 7"])
@@ -377,14 +378,14 @@ def test_the_spool_is_known_whatever_is_wrong_with_the_file(
 ) -> None:
     file.write_text(text)
     default = Settings().spool
-    assert location.spools(file, {}) == (default.directory, default.fallback)
+    assert spool_paths.spools(file, {}) == (default.directory, default.fallback)
 
 
 def test_the_spool_is_that_of_a_file_that_is_wrong_elsewhere(file: Path) -> None:
     file.write_text('colour = 1\n[spool]\ndirectory = "/a"\nfallback = "/b"')
-    assert location.spools(file, {}) == (Path("/a"), Path("/b"))
+    assert spool_paths.spools(file, {}) == (Path("/a"), Path("/b"))
     environ = {"FNM_BUS_SPOOL__DIRECTORY": "/c"}
-    assert location.spools(file, environ) == (Path("/c"), Path("/b"))
+    assert spool_paths.spools(file, environ) == (Path("/c"), Path("/b"))
 
 
 def test_the_reference_is_as_the_code_is() -> None:
@@ -403,6 +404,6 @@ def test_a_broker_that_is_back_is_found_soon_unless_somebody_wants_it_otherwise(
     None
 ):
     name = "reconnect.backoff.max.ms"
-    assert wiring.kafka(config.load(None, {}).settings)[name] == "1000"
+    assert build.kafka(load.load(None, {}).settings)[name] == "1000"
     variable = {"FNM_BUS_KAFKA__RECONNECT_BACKOFF_MAX_MS": "5000"}
-    assert wiring.kafka(config.load(None, variable).settings)[name] == "5000"
+    assert build.kafka(load.load(None, variable).settings)[name] == "5000"

@@ -14,10 +14,11 @@ import pytest
 from services.loops import CODEC, Bench, Seen, event, value_of
 from services.process import wait_until
 
-from fnm_bus import consume, schema
-from fnm_bus.broker import EmbeddedBroker
-from fnm_bus.codec import Codec
-from fnm_bus.deadletter import letter_of
+from fnm_bus.avro import schema
+from fnm_bus.avro.codec import Codec
+from fnm_bus.consume import loop
+from fnm_bus.consume.handler import GiveUp, Hold, TryLater
+from fnm_bus.consume.progress import Progress
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -25,10 +26,10 @@ from fnm_bus.errors import (
     RegistryError,
 )
 from fnm_bus.event import AnyRecord, DeadLetter
-from fnm_bus.handling import GiveUp, Hold, TryLater
-from fnm_bus.progress import Progress
-from fnm_bus.reader import Read
-from fnm_bus.route import derived_id
+from fnm_bus.kafka.dead_letter import letter_of
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.route import derived_id
 
 
 @pytest.fixture
@@ -431,7 +432,7 @@ def test_records_of_older_and_newer_writers_are_read(bench: Bench) -> None:
 def test_the_lag_is_what_was_not_taken(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consume, "_SHOW", 0.05)
+    monkeypatch.setattr(loop, "_SHOW", 0.05)
     open_ = threading.Event()
 
     def later(_name: str, _count: int) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from fnm_bus.demo.attack import GROUP, PARENT, AttackPlan, NotifyCall, attack
 from fnm_bus.event import HostgroupEvent, Receipt
-from fnm_bus.parse import Parsed, parse
-from fnm_bus.route import subject_of
+from fnm_bus.event.parse import Parsed, parse
+from fnm_bus.kafka.route import subject_of
 
 ROOT = Path(__file__).parents[2]
 POLICIES = sorted(

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import doctor, hook, schema, tree
-from fnm_bus.doctor import Finding
-from fnm_bus.pins import Pins
-from fnm_bus.route import Topics
-from fnm_bus.settings import Settings
-from fnm_bus.spool import Spool
+from fnm_bus.avro import schema
+from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.config.settings import Settings
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.route import Topics
+from fnm_bus.setup import check_all
+from fnm_bus.setup.check_all import Finding
+from fnm_bus.spool import layout
+from fnm_bus.spool.spool import Spool
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def spool(settings: Settings) -> Spool:
 
 
 def test_a_missing_spool_is_told_with_its_remedy(settings: Settings) -> None:
-    found = next(doctor._spool(settings))
+    found = next(check_all._spool(settings))
     assert not found.ok
     assert str(settings.spool.directory) in found.what
     assert "hook install" in found.remedy
@@ -43,7 +46,7 @@ def test_a_missing_spool_is_told_with_its_remedy(settings: Settings) -> None:
 
 def test_a_spool_as_it_should_be_passes(settings: Settings, spool: Spool) -> None:
     del spool  # it is there
-    assert all(it.ok for it in doctor._spool(settings))
+    assert all(it.ok for it in check_all._spool(settings))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
@@ -53,9 +56,9 @@ def test_entries_that_the_relay_may_not_read_are_named(
     spool.make(1234, 2345)
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(2)]
     for name, mode in zip(names, (0o640, 0o600), strict=True):
-        hook.store(str(spool.root), name, hook.pack((), b"{}"))
+        python_hook.store(str(spool.root), name, python_hook.pack((), b"{}"))
         spool.path(name).chmod(mode)
-    [fault] = [it for it in doctor._spool(settings) if not it.ok]
+    [fault] = [it for it in check_all._spool(settings) if not it.ok]
     assert "1 entries" in fault.what
     assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.what
     assert "chmod 640" in fault.remedy
@@ -77,25 +80,25 @@ def test_rights_are_counted_as_the_kernel_counts_them(
     user: int, group: int, mode: int, *, readable: bool
 ) -> None:
     facts = os.stat_result((mode, 0, 0, 1, user, group, 0, 0, 0, 0))
-    assert tree._may_read(facts, 7, {8}) is readable
+    assert layout._may_read(facts, 7, {8}) is readable
 
 
 def test_a_spool_with_wrong_rights_fails(settings: Settings, spool: Spool) -> None:
     (spool.root / "quarantine").chmod(0o777)
-    assert not all(it.ok for it in doctor._spool(settings))
+    assert not all(it.ok for it in check_all._spool(settings))
 
 
 def test_it_sees_whether_a_relay_drains(settings: Settings, spool: Spool) -> None:
-    assert [it.ok for it in doctor._relay(settings)] == [False]
+    assert [it.ok for it in check_all._relay(settings)] == [False]
     with spool.lock() or pytest.fail("somebody else holds the lock"):
-        assert [it.ok for it in doctor._relay(settings)] == [True]
+        assert [it.ok for it in check_all._relay(settings)] == [True]
 
 
 def test_one_part_that_fails_does_not_hide_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = list(doctor.examine(settings))  # no spool, no Kafka
+    found = list(check_all.examine(settings))  # no spool, no Kafka
     assert found[-1].what.startswith("FastNetMon: no fcli here")
     assert any("Kafka" in it.remedy or "[kafka]" in it.remedy for it in found)
     assert all(it.remedy for it in found if not it.ok)
@@ -110,7 +113,7 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
         file.write("echo enable\n")
     fcli.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    wrong = [it for it in doctor._fastnetmon(settings) if not it.ok]
+    wrong = [it for it in check_all._fastnetmon(settings) if not it.ok]
     assert wrong == [
         Finding(
             ok=False,
@@ -130,7 +133,7 @@ def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
     settings = Settings.model_validate(
         {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
     )
-    fits, audit, deadletter = islice(doctor._registry(settings), 3)
+    fits, audit, deadletter = islice(check_all._registry(settings), 3)
     assert fits.ok
     for finding, topic in ((audit, Topics().audit), (deadletter, Topics().deadletter)):
         assert not finding.ok

@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 from services.planted import Planted, poison
 
-from fnm_bus import drain as drain_module
-from fnm_bus import entry, hook
-from fnm_bus.codec import Codec
-from fnm_bus.drain import Drain, Flight
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,
     InvalidRecord,
@@ -24,16 +21,20 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.event import DeadLetter, HostEvent
-from fnm_bus.intake import Intake
-from fnm_bus.metrics import RelayMetrics
-from fnm_bus.order import Epochs
-from fnm_bus.pipeline import Pipeline
-from fnm_bus.publish import MemoryPublisher
-from fnm_bus.quarantine import Quarantine
-from fnm_bus.reading_note import ReadingNote
-from fnm_bus.record import Record
-from fnm_bus.route import Topics, derived_id
-from fnm_bus.spool import Entry, Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.publisher import MemoryPublisher
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics, derived_id
+from fnm_bus.relay import drain as drain_module
+from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.metrics import RelayMetrics
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.relay.reading_note import ReadingNote
+from fnm_bus.relay.source import Intake
+from fnm_bus.spool import entry
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.spool import Entry, Spool
 
 TOPICS = Topics()
 PACKETS = ["a packet " * 50]
@@ -49,7 +50,7 @@ class House:
     """A spool, a fallback spool, a quarantine and everything that drains them."""
 
     def __init__(self, root: Path, quarantine_files: int = 100) -> None:
-        epochs = Epochs(root / "spool/state/epochs.json", hook.boot_id())
+        epochs = Epochs(root / "spool/state/epochs.json", python_hook.boot_id())
         self.spools = [Spool(root / "spool", epochs), Spool(root / "fallback", epochs)]
         for spool in self.spools:
             spool.make(os.getuid(), os.getgid())
@@ -65,9 +66,9 @@ class House:
         self, document: bytes, arguments: tuple[str, ...] = (), spool: int = 0
     ) -> str:
         """Store a notification as a hook started after all others would."""
-        name = f"{hook.boot_id()}-{next(self._ticks):012d}-0000100-0000000a"
+        name = f"{python_hook.boot_id()}-{next(self._ticks):012d}-0000100-0000000a"
         root = str(self.spools[spool].root)
-        hook.store(root, name, hook.pack(arguments, document))
+        python_hook.store(root, name, python_hook.pack(arguments, document))
         return name
 
     def drain(self) -> Drain:
@@ -384,12 +385,12 @@ def test_a_released_document_keeps_its_event_id(house: House) -> None:
 
 
 def hook_entry(house: House, name: str, body: bytes) -> object:
-    hook.store(str(house.spools[0].root), name, hook.pack((), body))
+    python_hook.store(str(house.spools[0].root), name, python_hook.pack((), body))
     return house.spools[0].read(name)
 
 
 def test_the_document_of_a_check_is_removed_and_not_published(house: House) -> None:
-    house.call(b"", (hook.CHECK_ARGUMENT,))
+    house.call(b"", (python_hook.CHECK_ARGUMENT,))
     turn(house.drain())
     assert house.publisher.records == []
     assert house.spools[0].scan() == []
@@ -399,9 +400,9 @@ def test_the_document_of_a_check_is_removed_and_not_published(house: House) -> N
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("ban", hook.CHECK_ARGUMENT),
-        (hook.CHECK_ARGUMENT, "incoming", "1000", "ban"),
-        (hook.CHECK_ARGUMENT, hook.CHECK_ARGUMENT),
+        ("ban", python_hook.CHECK_ARGUMENT),
+        (python_hook.CHECK_ARGUMENT, "incoming", "1000", "ban"),
+        (python_hook.CHECK_ARGUMENT, python_hook.CHECK_ARGUMENT),
     ],
 )
 def test_the_mark_of_a_check_beside_other_arguments_removes_no_document(

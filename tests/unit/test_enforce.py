@@ -26,7 +26,7 @@ from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Measure
 from fnm_bus.event import Command, Mitigation
-from fnm_bus.reader import Read
+from fnm_bus.kafka.reader import Read
 
 ONE, TWO = "blackhole|203.0.113.1/32", "blackhole|203.0.113.2/32"
 OWN = (ip_network("203.0.113.0/24"), ip_network("2001:db8:1::/48"))
@@ -462,7 +462,7 @@ def test_a_snapshot_of_another_boot_has_no_leases_and_keeps_the_pause(
 ) -> None:
     path, measure = tmp_path / "it.json", Measure(kind="blackhole", prefix="::1/128")
     snapshot.save(path, Snapshot({"key": Lease(measure, clock.now() + 60)}, 7))
-    monkeypatch.setattr(snapshot.hook, "boot_id", lambda: "another")
+    monkeypatch.setattr(snapshot.python_hook, "boot_id", lambda: "another")
     assert snapshot.load(path) == Snapshot({}, 7)
 
 

@@ -15,13 +15,13 @@ import pytest
 from services import corpus
 from services.odd_documents import Call, Mutator, real
 
-from fnm_bus.codec import Codec
-from fnm_bus.entry import Entry, utc
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.pipeline import Pipeline, digest
-from fnm_bus.preparation import prepare
-from fnm_bus.route import Topics
-from fnm_bus.subject import check_event
+from fnm_bus.event.identifiers import check_event
+from fnm_bus.kafka.route import Topics
+from fnm_bus.relay.pipeline import Pipeline, digest
+from fnm_bus.relay.preparation import prepare
+from fnm_bus.spool.entry import Entry, utc
 
 pytestmark = pytest.mark.timeout(7_200)
 

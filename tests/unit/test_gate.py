@@ -1,4 +1,4 @@
-from fnm_bus.gate import FIRST_PAUSE, LONGEST_PAUSE, Gate, Item
+from fnm_bus.relay.topic_queue import FIRST_PAUSE, LONGEST_PAUSE, Gate, Item
 
 
 def items(count: int) -> list[Item]:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 _HANGS = """
-from fnm_bus.hang_guard import HangGuard
+from fnm_bus.relay.hang_guard import HangGuard
 import signal
 guard = HangGuard(0.3)
 guard.alive()

@@ -14,10 +14,10 @@ import pytest
 
 from consumers.jsonlines import line_of
 from consumers.lines import Lines
+from fnm_bus.consume.handler import GiveUp, TryLater
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import Audit, Check, HostEvent, Receipt
-from fnm_bus.handling import GiveUp, TryLater
-from fnm_bus.reader import Read
+from fnm_bus.kafka.reader import Read
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 

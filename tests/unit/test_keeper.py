@@ -7,20 +7,20 @@ from typing import Self
 
 import pytest
 
-from fnm_bus import hook
-from fnm_bus.codec import Codec
-from fnm_bus.drain import Drain, Flight
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
-from fnm_bus.intake import Intake
-from fnm_bus.keeper import Keeper
-from fnm_bus.limits import Limits, Refusal
-from fnm_bus.metrics import RelayMetrics
-from fnm_bus.order import Epochs
-from fnm_bus.pipeline import Pipeline
-from fnm_bus.publish import MemoryPublisher
-from fnm_bus.quarantine import Quarantine
-from fnm_bus.route import Topics
-from fnm_bus.spool import Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.publisher import MemoryPublisher
+from fnm_bus.kafka.route import Topics
+from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.metrics import RelayMetrics
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.relay.source import Intake
+from fnm_bus.spool.limits import Limits, Refusal
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.spool import Spool
 
 NAME = f"{'a' * 32}-000000001000-0000100-0000000a"
 """Of another boot: whoever made it is dead."""
@@ -30,7 +30,7 @@ class Box:
     """Two spools and who looks after them."""
 
     def __init__(self, root: Path) -> None:
-        epochs = Epochs(root / "epochs.json", hook.boot_id())
+        epochs = Epochs(root / "epochs.json", python_hook.boot_id())
         self.spools = [Spool(root / name, epochs) for name in ("spool", "fallback")]
         for spool in self.spools:
             spool.make(os.getuid(), os.getgid())
@@ -70,7 +70,7 @@ def test_a_call_that_died_when_it_had_stored_is_not_lost(
     box: Box, stored_in: int, left_in: int
 ) -> None:
     path = box.left(left_in)
-    box.spools[stored_in].path(NAME).write_bytes(hook.pack((), b"{}"))
+    box.spools[stored_in].path(NAME).write_bytes(python_hook.pack((), b"{}"))
     box.keeper.turn()
     assert not path.exists()
     assert box.lost() == 0
@@ -123,7 +123,7 @@ def test_a_full_disk_does_not_end_the_relay_while_the_spool_is_at_its_limit(
 
     monkeypatch.setattr(box.spools[0], "refuse", full)
     box.keeper.limits = Limits(hard_files=1)
-    box.spools[0].path(NAME).write_bytes(hook.pack((), b"{}"))
+    box.spools[0].path(NAME).write_bytes(python_hook.pack((), b"{}"))
     keeper = Trouble(box)
     keeper.turn()
     keeper.turn()

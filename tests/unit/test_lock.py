@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import hook
 from fnm_bus.errors import SpoolError
-from fnm_bus.spool import Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.spool.spool import Spool
 
 HOLD = """
 import sys
-from fnm_bus.spool import Spool
+from fnm_bus.spool.spool import Spool
 with Spool(sys.argv[1]).lock():
     print("held", flush=True)
     sys.stdin.read()
@@ -45,7 +45,7 @@ def test_one_of_two_gets_the_lock_until_it_is_released(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         assert spool.lock() is None
         assert spool.locked()
-        assert hook.take_lock(str(spool.root)) == -1
+        assert python_hook.take_lock(str(spool.root)) == -1
         process.communicate(timeout=10)
     lock = spool.lock()
     assert lock is not None
@@ -89,11 +89,11 @@ def test_root_does_not_drain_what_belongs_to_another(spool: Spool) -> None:
 def test_a_lock_that_is_handed_over_stays_held(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fd = hook.take_lock(str(spool.root))
-    monkeypatch.setenv(hook.LOCK_FD, str(fd))
+    fd = python_hook.take_lock(str(spool.root))
+    monkeypatch.setenv(python_hook.LOCK_FD, str(fd))
     lock = spool.lock()
     assert lock is not None
-    assert hook.LOCK_FD not in os.environ
+    assert python_hook.LOCK_FD not in os.environ
     assert not os.get_inheritable(fd)
     assert spool.lock() is None
     lock.release()
@@ -104,7 +104,7 @@ def test_a_lock_that_is_handed_over_stays_held(
 def test_a_descriptor_that_is_not_the_lock_is_not_taken_for_it(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setenv(hook.LOCK_FD, text)
+    monkeypatch.setenv(python_hook.LOCK_FD, text)
     lock = spool.lock()
     assert lock is not None
     with lock:

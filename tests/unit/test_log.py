@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fnm_bus import log
+from fnm_bus.ops import log
 
 
 @pytest.fixture(autouse=True)
@@ -26,31 +26,31 @@ def test_a_line_has_time_level_module_and_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log.configure("info", "text")
-    logging.getLogger("fnm_bus.drain").warning("topic=%s refused", "x")
+    logging.getLogger("fnm_bus.relay.drain").warning("topic=%s refused", "x")
     (line,) = said(capsys)
     time, rest = line.split(" ", 1)
     assert time.endswith("Z")
-    assert rest == "warning drain: topic=x refused"
+    assert rest == "warning relay.drain: topic=x refused"
 
 
 def test_a_document_cannot_make_a_second_line_or_steer_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log.configure("info", "text")
-    logging.getLogger("fnm_bus.drain").warning("got %s", "a\nb\x1b[2J\u202e")
+    logging.getLogger("fnm_bus.relay.drain").warning("got %s", "a\nb\x1b[2J\u202e")
     (line,) = said(capsys)
     assert line.endswith(r"got a\nb\x1b[2J\u202e")
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("info", "json")
-    logging.getLogger("fnm_bus.drain").warning("got %s", "a\nb")
+    logging.getLogger("fnm_bus.relay.drain").warning("got %s", "a\nb")
     (line,) = said(capsys)
     found = json.loads(line)
     assert found.pop("time").endswith("Z")
     assert found == {
         "level": "warning",
-        "logger": "fnm_bus.drain",
+        "logger": "fnm_bus.relay.drain",
         "message": "got a\nb",
     }
 
@@ -62,16 +62,16 @@ def test_an_exception_is_named_on_the_same_line(
     try:
         raise ValueError("broken\nin two")  # noqa: TRY301 - there must be one to log
     except ValueError:
-        logging.getLogger("fnm_bus.relay").exception("turn")
+        logging.getLogger("fnm_bus.relay.service").exception("turn")
     (line,) = said(capsys)
-    assert r"error relay: turn: ValueError('broken\nin two')" in line
+    assert r"error relay.service: turn: ValueError('broken\nin two')" in line
     assert r"Traceback (most recent call last):\n" in line
     assert "there must be one to log" in line
 
 
 def test_less_severe_lines_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("warning", "text")
-    logging.getLogger("fnm_bus.relay").info("hello")
+    logging.getLogger("fnm_bus.relay.service").info("hello")
     assert said(capsys) == []
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnm_bus import order
 from fnm_bus.errors import SpoolError
-from fnm_bus.order import PID_BITS, Epochs, is_name, sequence
+from fnm_bus.spool import sequence as sequences
+from fnm_bus.spool.sequence import PID_BITS, Epochs, is_name, sequence
 
 LARGEST = 2**53 - 1
 """The largest integer of JavaScript and jq."""
@@ -154,7 +154,7 @@ def test_no_more_than_so_many_boots_are_kept_in_the_file(
     sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else names of boots that never were fill the disk."""
-    monkeypatch.setattr(order, "_BOOTS", 4)
+    monkeypatch.setattr(sequences, "_BOOTS", 4)
     (now,) = sensor.see(name(NOW, 5))
     names = [name(digit * 32, 5) for digit in "123456789"]
     before = [sensor.see(it)[0] for it in names]

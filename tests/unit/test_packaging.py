@@ -16,11 +16,14 @@ from typer.testing import CliRunner
 
 from consumers.__main__ import app as consumer_app
 from consumers.settings import AllSettings, EnforcerSettings
-from fnm_bus import config, install, location, tree, wiring
+from fnm_bus import build
 from fnm_bus.cli import app as bus_app
-from fnm_bus.limits import Refusal
-from fnm_bus.settings import Settings
-from fnm_bus.spool import Spool
+from fnm_bus.config import load, spool_paths
+from fnm_bus.config.settings import Settings
+from fnm_bus.setup import install_hook
+from fnm_bus.spool import layout
+from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.spool import Spool
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 SERVICES = sorted((PACKAGING / "systemd").glob("*.service"))
@@ -88,7 +91,7 @@ def settings_of(path: Path, empty: Path) -> AllSettings:
     environment = dict(
         it.split("=", 1) for it in directives(path).get("Environment", ())
     )
-    return config.load_as(AllSettings, empty, environment).settings
+    return load.load_as(AllSettings, empty, environment).settings
 
 
 def run(*argv: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -204,7 +207,7 @@ def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None
     environment = dict(value.split("=", 1) for value in values)
     empty = tmp_path / "fnm-bus.toml"
     empty.touch()
-    known = config.load(empty, environment).settings
+    known = load.load(empty, environment).settings
     assert known.kafka == {"sasl.username": "%p"}
     assert known.kafka_files == {"sasl.password": Path("%d/kafka-password")}
 
@@ -329,7 +332,7 @@ def hook(machine: Machine) -> Path:
     """Install the hook on *machine*; return its path."""
     known = Settings().spool
     path = machine.root.parent / "fnm-bus-hook"
-    install.install(
+    install_hook.install(
         path,
         machine.at(known.directory),
         machine.at(known.fallback),
@@ -371,9 +374,9 @@ def test_the_spools_are_as_hook_install_makes_them(
     machine: Machine, tmp_path: Path, kind: str
 ) -> None:
     made = machine.at(getattr(Settings().spool, kind))
-    tree.make(tmp_path / "spool", machine.uid, machine.gid)
+    layout.make(tmp_path / "spool", machine.uid, machine.gid)
     assert facts(made) == facts(tmp_path / "spool")
-    assert tree.faults(made, machine.uid, machine.gid) == []
+    assert layout.faults(made, machine.uid, machine.gid) == []
 
 
 @needs_root
@@ -382,7 +385,7 @@ def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -
     state = machine.at(known.registry.pins.parent)
     assert known.consumers.exabgp.snapshot.parent == known.registry.pins.parent
     assert facts(state) == {".": (0o040755, machine.uid, machine.gid)}
-    assert facts(machine.at(location.FILE.parent)) == {
+    assert facts(machine.at(spool_paths.FILE.parent)) == {
         ".": (0o040755, 0, 0),
         "secrets": (0o040700, 0, 0),
     }
@@ -427,7 +430,7 @@ def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
     spool.joinpath("incoming/tmp").chmod(0o777)
     spool.joinpath("incoming/new/7").rmdir()
     machine.boot()
-    assert tree.faults(spool, machine.uid, machine.gid) == []
+    assert layout.faults(spool, machine.uid, machine.gid) == []
 
 
 @needs_root
@@ -450,8 +453,8 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
     )
 
     def look() -> None:
-        places = wiring.epochs(settings)
-        first, second = wiring.spools(settings, places)
+        places = build.epochs(settings)
+        first, second = build.spools(settings, places)
         for spool in (first, second):
             lock = spool.lock()
             assert lock is not None

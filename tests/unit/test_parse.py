@@ -9,7 +9,6 @@ import jiter
 import msgspec
 import pytest
 
-from fnm_bus.document import MAX_VALUES
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import (
     Event,
@@ -19,7 +18,8 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.parse import MAX_DOCUMENT, Parsed, parse
+from fnm_bus.event.json_document import MAX_VALUES
+from fnm_bus.event.parse import MAX_DOCUMENT, Parsed, parse
 
 HERE = Path(__file__).parent
 SAMPLES = sorted((HERE / "samples").glob("*.json"))

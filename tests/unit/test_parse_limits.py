@@ -8,7 +8,7 @@ from services.odd_documents import FAULTS, TEXT_ARGUMENTS, TEXT_FAULTS
 
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import Receipt
-from fnm_bus.parse import parse
+from fnm_bus.event.parse import parse
 
 _SMALL = 16_000
 _FACTOR = 4

@@ -20,8 +20,8 @@ from fnm_bus.event import (
     PacketSample,
     Receipt,
 )
-from fnm_bus.parse import Parsed, parse
-from fnm_bus.subject import address
+from fnm_bus.event.identifiers import address
+from fnm_bus.event.parse import Parsed, parse
 
 RECEIPT = Receipt()
 SAMPLES = sorted((Path(__file__).parent / "samples").glob("*.json"))

@@ -15,7 +15,7 @@ from fnm_bus.event import (
     PacketSample,
     Receipt,
 )
-from fnm_bus.parse import Drift, Parsed, parse
+from fnm_bus.event.parse import Drift, Parsed, parse
 
 RECEIPT = Receipt()
 PPS = "/attack_details/total_incoming_pps"

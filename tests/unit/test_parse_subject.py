@@ -3,7 +3,7 @@
 import pytest
 
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.subject import address, network, word
+from fnm_bus.event.identifiers import address, network, word
 
 
 @pytest.mark.parametrize(

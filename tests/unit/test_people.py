@@ -8,8 +8,9 @@ import pytest
 from services.mitigator_harness import policy, rule
 from typer.testing import CliRunner
 
-from consumers import people, reading, wiring
+from consumers import build, reading
 from consumers.__main__ import app
+from consumers.cli import mitigations
 from consumers.errors import MitigatorTimeout
 from consumers.mitigation import command_client
 from consumers.mitigation.command_client import new_command, send_command
@@ -17,7 +18,7 @@ from consumers.mitigator.explain import describe, replay
 from consumers.mitigator.stored_state import StoredState
 from consumers.mitigator.takeover import Stored
 from consumers.mitigator.transition import DecisionContext
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, SchemaError
 from fnm_bus.event import (
     Audit,
@@ -27,8 +28,8 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.reader import Read, time_of
-from fnm_bus.route import Topics
+from fnm_bus.kafka.reader import Read, time_of
+from fnm_bus.kafka.route import Topics
 
 NOW = datetime.now(UTC)
 
@@ -133,10 +134,10 @@ class Sender:
 def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
     made = Sender()
     monkeypatch.setattr(command_client, "send_command", made)
-    monkeypatch.setattr(wiring, "settings", lambda _file: None)
-    monkeypatch.setattr("fnm_bus.wiring.kafka", lambda _settings: {})
-    monkeypatch.setattr("fnm_bus.wiring.topics", lambda _settings: Topics())
-    monkeypatch.setattr("fnm_bus.wiring.reading_codec", lambda _settings: Codec())
+    monkeypatch.setattr(build, "settings", lambda _file: None)
+    monkeypatch.setattr("fnm_bus.build.kafka", lambda _settings: {})
+    monkeypatch.setattr("fnm_bus.build.topics", lambda _settings: Topics())
+    monkeypatch.setattr("fnm_bus.build.reading_codec", lambda _settings: Codec())
     return made
 
 
@@ -154,7 +155,7 @@ def test_all_approvals_are_sent_although_one_gets_no_answer(
     def found(_settings: object, key: str) -> Mitigation:
         return Mitigation(key=key, kind="blackhole", state="proposed", revision=3)
 
-    monkeypatch.setattr(people, "_find", found)
+    monkeypatch.setattr(mitigations, "_find", found)
     arguments = ["mitigations", "approve", "first", "second", "--by", "a"]
     result = CliRunner().invoke(app, arguments)
     assert sender.keys == ["first", "second"]
@@ -178,8 +179,8 @@ def test_pins_that_cannot_be_used_stop_no_pause(
     def broken(_settings: object) -> Codec:
         raise SchemaError("pins.json: not JSON")
 
-    monkeypatch.setattr("fnm_bus.wiring.reading_codec", broken)
-    monkeypatch.setattr("fnm_bus.wiring.independent_codec", lambda _settings: Codec())
+    monkeypatch.setattr("fnm_bus.build.reading_codec", broken)
+    monkeypatch.setattr("fnm_bus.build.independent_codec", lambda _settings: Codec())
     result = CliRunner().invoke(app, ["mitigations", "pause", "--by", "a"])
     assert (result.exit_code, sender.keys) == (0, [None])
 
@@ -203,9 +204,9 @@ def test_a_record_steers_no_terminal(
     stored = StoredState(
         mitigations=[Stored(record, NOW)], unreadable=[(f"k{bad}", f"why {bad}")]
     )
-    monkeypatch.setattr(wiring, "settings", lambda _file: None)
+    monkeypatch.setattr(build, "settings", lambda _file: None)
     monkeypatch.setattr(reading, "read_wanted_state", lambda _settings: stored)
-    result = CliRunner().invoke(people.app, arguments)
+    result = CliRunner().invoke(mitigations.app, arguments)
     assert result.exit_code == 0
     assert "owned" in result.output
     lines = result.output.splitlines()

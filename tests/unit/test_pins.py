@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import pins, schema
-from fnm_bus.codec import Codec
+from fnm_bus.avro import schema, schema_ids
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.schema_ids import Pins
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
-from fnm_bus.pins import Pins
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 TOPIC = "fastnetmon.host.v1"
 SUBJECT = f"{TOPIC}-value"
@@ -30,7 +30,7 @@ def pinned() -> Pins:
 def test_pins_survive_the_file(tmp_path: Path) -> None:
     path = tmp_path / "made" / "schema-ids.json"
     pinned().write(path)
-    again = pins.read(path)
+    again = schema_ids.read(path)
     assert again.ids == pinned().ids
     assert again.older[SUBJECT] == (7,)
     assert again.registry == "http://registry"
@@ -63,7 +63,7 @@ def test_a_schema_that_only_the_registry_spelled_otherwise_is_ours(
     ]
     path = tmp_path / "schema-ids.json"
     path.write_text(broken({"schemas": {"1": plain}}))
-    pins.read(path).check({TOPIC: "fastnetmon.HostEvent"})
+    schema_ids.read(path).check({TOPIC: "fastnetmon.HostEvent"})
 
 
 def broken(change: Mapping[str, object]) -> str:
@@ -119,14 +119,14 @@ def test_a_broken_file_is_refused_with_path_and_remedy(
     path = tmp_path / "schema-ids.json"
     path.write_text(text, "latin-1")
     with pytest.raises(SchemaError, match=why) as error:
-        pins.read(path)
+        schema_ids.read(path)
     assert str(path) in str(error.value)
     assert "fnm-bus schemas register" in str(error.value)
 
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"none\.json: No such .*schemas register"):
-        pins.read(tmp_path / "none.json")
+        schema_ids.read(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("avro", [STATUS, OLDER], ids=["other", "older"])

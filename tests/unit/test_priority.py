@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
-from fnm_bus import priority
+from fnm_bus.ops import cpu_priority
 
 
 def after(wanted: int, more: int) -> int:
     """Return the priority of a process that began *more* below ours and lowered it."""
-    code = f"import os; from fnm_bus import priority; priority.lower({wanted})"
+    code = (
+        f"import os; from fnm_bus.ops import cpu_priority; cpu_priority.lower({wanted})"
+    )
     command = [sys.executable, "-c", f"{code}; print(os.getpriority(0, 0))"]
     done = subprocess.run(
         ["nice", f"-n{more}", *command], capture_output=True, check=True
@@ -29,7 +31,7 @@ def test_nothing_is_changed_unless_it_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "setpriority")
-    priority.lower(0)
+    cpu_priority.lower(0)
 
 
 def test_where_it_is_not_allowed_it_is_said_and_work_goes_on(
@@ -40,5 +42,5 @@ def test_where_it_is_not_allowed_it_is_said_and_work_goes_on(
 
     monkeypatch.setattr(os, "setpriority", refuse)
     with caplog.at_level("INFO"):
-        priority.lower(19)
+        cpu_priority.lower(19)
     assert "the priority stays as it is" in caplog.text

@@ -3,7 +3,6 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import KafkaError
 
-from fnm_bus.broker import EmbeddedBroker
 from fnm_bus.errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -13,7 +12,8 @@ from fnm_bus.errors import (
     RecordTooLarge,
     TopicRefused,
 )
-from fnm_bus.publish import (
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from fnm_bus.kafka.publisher import (
     BRIEF,
     LASTING,
     KafkaPublisher,
@@ -21,7 +21,7 @@ from fnm_bus.publish import (
     Publisher,
     classify,
 )
-from fnm_bus.record import Record
+from fnm_bus.kafka.record import Record
 
 RECORD = Record("fnm.test", b"192.0.2.1", b"value", (("ce_id", b"1"),))
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import durable, hook
+from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError, SpoolFull
-from fnm_bus.quarantine import Quarantine
-from fnm_bus.spool import Entry, Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.spool import Entry, Spool
 
 BOOT = "b" * 32
 REASON = {"field": "/ip", "wanted": "an address", "got": "7", "reason": "/ip: 7"}
@@ -28,7 +29,9 @@ class Box:
         self.quarantine = Quarantine(root, 3, 1_000)
 
     def entry(self, ticks: int, document: bytes = b'{"ip": 7}') -> Entry:
-        hook.store(str(self.root), name(ticks), hook.pack(["ban", "é"], document))
+        python_hook.store(
+            str(self.root), name(ticks), python_hook.pack(["ban", "é"], document)
+        )
         return self.spool.read(name(ticks))
 
     def put(self, ticks: int) -> Entry:
@@ -102,7 +105,7 @@ def test_no_dead_letter_is_owed_for_what_did_not_arrive(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "replace", full)
+        patch.setattr(atomic_file, "replace", full)
         with pytest.raises(SpoolError, match="No space"):
             box.quarantine.put(entry, REASON)
     assert box.quarantine.untold() == ()
@@ -204,16 +207,16 @@ def test_a_document_refused_again_while_it_is_released_keeps_its_new_reason(
 ) -> None:
     """A relay may be quicker than the rest of the command that released it."""
     entry = box.put(5)
-    sync = durable.sync
+    sync = atomic_file.sync
 
     def relay(directory: Path) -> None:
         if directory == box.spool.path(entry.name).parent:
-            monkeypatch.setattr(durable, "sync", sync)
+            monkeypatch.setattr(atomic_file, "sync", sync)
             box.quarantine.put(box.spool.read(entry.name), {"reason": "again"})
             box.spool.remove(entry.name)
         sync(directory)
 
-    monkeypatch.setattr(durable, "sync", relay)
+    monkeypatch.setattr(atomic_file, "sync", relay)
     box.quarantine.release(entry.name, box.spool)
     assert box.quarantine.read(entry.name).reason["reason"] == "again"
     assert box.quarantine.untold() == (entry.name,)

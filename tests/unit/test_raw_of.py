@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from fnm_bus.broker import EmbeddedBroker
-from fnm_bus.codec import Codec
-from fnm_bus.deadletter import letter_of
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
-from fnm_bus.reader import Reader, decoded, headers_of, raw_of
+from fnm_bus.kafka.dead_letter import letter_of
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from fnm_bus.kafka.reader import Reader, decoded, headers_of, raw_of
 
 
 class Odd:
@@ -83,6 +83,6 @@ def test_a_partition_without_a_leader_is_no_endless_wait(
             while len(reader._open_ends) > 1:
                 assert not list(reader.read(0.5))
             reader.check()
-            monkeypatch.setattr("fnm_bus.reader._STALLED", 0.0)
+            monkeypatch.setattr("fnm_bus.kafka.reader._STALLED", 0.0)
             with pytest.raises(BrokerUnavailable, match=r"t\[99\]"):
                 reader.check()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fnm_bus.errors import SpoolError
-from fnm_bus.reading_note import ReadingNote
+from fnm_bus.relay.reading_note import ReadingNote
 
 NAMES = [f"{'a' * 32}-{n:012d}-0000100-0000000a" for n in range(5)]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fnm_bus import schema
+from fnm_bus.avro import schema
+from fnm_bus.avro.registry import Registry
 from fnm_bus.errors import ConfigError, FnmBusError, RegistryError, SchemaError
-from fnm_bus.registry import Registry
 
 SUBJECT = "fastnetmon.host.v1-value"
 WANTED = {"fastnetmon.host.v1": "fastnetmon.HostEvent"}

@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import hook
-from fnm_bus.backoff import Backoff
-from fnm_bus.codec import Codec
-from fnm_bus.drain import Drain, Flight
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
-from fnm_bus.intake import Intake
-from fnm_bus.keeper import Keeper
-from fnm_bus.limits import Limits
-from fnm_bus.metrics import RelayMetrics
-from fnm_bus.notify import Drained, drain_within
-from fnm_bus.order import Epochs
-from fnm_bus.pipeline import Pipeline
-from fnm_bus.publish import MemoryPublisher
-from fnm_bus.quarantine import Quarantine
-from fnm_bus.relay import Relay
-from fnm_bus.route import Topics
-from fnm_bus.spool import Spool
-from fnm_bus.systemd import Systemd
-from fnm_bus.watch import Watch
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.publisher import MemoryPublisher
+from fnm_bus.kafka.route import Topics
+from fnm_bus.ops.systemd import Systemd
+from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.metrics import RelayMetrics
+from fnm_bus.relay.one_shot import Drained, drain_within
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.relay.service import Relay
+from fnm_bus.relay.source import Intake
+from fnm_bus.spool.drain_backoff import Backoff
+from fnm_bus.spool.limits import Limits
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.spool import Spool
+from fnm_bus.spool.watch import Watch
 
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 
@@ -48,7 +48,7 @@ class House:
     """A relay in this process."""
 
     def __init__(self, root: Path) -> None:
-        epochs = Epochs(root / "state/epochs.json", hook.boot_id())
+        epochs = Epochs(root / "state/epochs.json", python_hook.boot_id())
         self.spool = Spool(root, epochs)
         self.spool.make(os.getuid(), os.getgid())
         metrics = RelayMetrics()
@@ -67,8 +67,8 @@ class House:
         )
 
     def call(self) -> None:
-        name = f"{hook.boot_id()}-000000001000-0000100-0000000a"
-        hook.store(str(self.spool.root), name, hook.pack((), BAN))
+        name = f"{python_hook.boot_id()}-000000001000-0000100-0000000a"
+        python_hook.store(str(self.spool.root), name, python_hook.pack((), BAN))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from uuid import UUID, uuid5
 import msgspec
 import pytest
 
-from fnm_bus import schema
+from fnm_bus.avro import schema
 from fnm_bus.event import (
     Event,
     FlowSpecAction,
@@ -15,7 +15,7 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.route import (
+from fnm_bus.kafka.route import (
     Topics,
     derived_id,
     event_id,

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from fastavro.schema import parse_schema
 
-from fnm_bus import schema
+from fnm_bus.avro import schema
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import AttackDetails, HostEvent, PacketSample, Receipt
 
@@ -50,7 +50,9 @@ def test_a_text_keeps_the_docs() -> None:
 
 
 def test_a_text_is_the_same_in_another_process() -> None:
-    code = "from fnm_bus import schema; print(schema.text('fastnetmon.StatusEvent'))"
+    code = (
+        "from fnm_bus.avro import schema; print(schema.text('fastnetmon.StatusEvent'))"
+    )
     other = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
@@ -108,7 +110,7 @@ def test_every_schema_file_has_a_type() -> None:
 
 
 def test_the_import_brings_no_avro_library() -> None:
-    code = "import sys, fnm_bus.schema; sys.exit('fastavro' in sys.modules)"
+    code = "import sys, fnm_bus.avro.schema; sys.exit('fastavro' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -7,19 +7,24 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fnm_bus import hook, install
 from fnm_bus.cli import app
 from fnm_bus.errors import ConfigError
+from fnm_bus.hook import python_hook
+from fnm_bus.setup import install_hook
 
-VALUES = install.settings(Path("/var/spool/fnm-bus"), Path("/run/fnm-bus/spool"))
+VALUES = install_hook.settings(Path("/var/spool/fnm-bus"), Path("/run/fnm-bus/spool"))
 runner = CliRunner()
 
 
 def test_the_defaults_in_the_file_are_those_of_the_python_hook() -> None:
-    text = Path(install.__file__).with_name("hook.sh").read_text(encoding="utf-8")
-    values = install.settings(Path(hook.SPOOL), Path(hook.FALLBACK))
-    assert install.source(install.SHELL, values) == text
-    assert f"\nMAX_STDIN={hook.MAX_STDIN} " in text
+    text = (
+        Path(python_hook.__file__)
+        .with_name("shell_hook.sh")
+        .read_text(encoding="utf-8")
+    )
+    values = install_hook.settings(Path(python_hook.SPOOL), Path(python_hook.FALLBACK))
+    assert install_hook.source(install_hook.SHELL, values) == text
+    assert f"\nMAX_STDIN={python_hook.MAX_STDIN} " in text
 
 
 @pytest.mark.parametrize(
@@ -30,8 +35,8 @@ def test_settings_come_back_as_they_were_and_mean_the_same_to_a_shell(
     spool: str,
 ) -> None:
     values = {**VALUES, "SPOOL": spool, "FALLBACK_FILES": 7, "FALLBACK_BYTES": 8}
-    text = install.source(install.SHELL, values)
-    assert install.read_settings(text) == ("/bin/sh", values)
+    text = install_hook.source(install_hook.SHELL, values)
+    assert install_hook.read_settings(text) == ("/bin/sh", values)
     line = next(it for it in text.splitlines() if it.startswith("SPOOL="))
     script = f'{line}\nprintf %s "$SPOOL"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
@@ -41,12 +46,12 @@ def test_settings_come_back_as_they_were_and_mean_the_same_to_a_shell(
 def test_a_path_that_a_line_cannot_hold_is_refused() -> None:
     values = {**VALUES, "FALLBACK": "/run/a\nrm -rf /"}
     with pytest.raises(ConfigError, match="fallback"):
-        install.source(install.SHELL, values)
+        install_hook.source(install_hook.SHELL, values)
 
 
 def test_a_hook_in_shell_that_is_to_drain_is_refused() -> None:
     with pytest.raises(ConfigError, match="never drains"):
-        install.source(install.SHELL, {**VALUES, "DRAIN": ("fnm-bus",)})
+        install_hook.source(install_hook.SHELL, {**VALUES, "DRAIN": ("fnm-bus",)})
 
 
 @pytest.mark.parametrize(
@@ -61,17 +66,19 @@ def test_a_hook_in_shell_that_is_to_drain_is_refused() -> None:
 def test_settings_that_were_changed_beyond_recognition_are_told(
     old: str, new: str
 ) -> None:
-    text = install.source(install.SHELL, VALUES)
+    text = install_hook.source(install_hook.SHELL, VALUES)
     assert old in text
     with pytest.raises(ConfigError, match="were changed"):
-        install.read_settings(text.replace(old, new, 1))
+        install_hook.read_settings(text.replace(old, new, 1))
 
 
 @pytest.mark.parametrize("first", ["#!/bin/bash", "#!/usr/bin/python3", "#!/bin/sh -e"])
 def test_a_file_with_another_first_line_is_no_hook(first: str) -> None:
-    text = install.source(install.SHELL, VALUES).replace("#!/bin/sh", first, 1)
+    text = install_hook.source(install_hook.SHELL, VALUES).replace(
+        "#!/bin/sh", first, 1
+    )
     with pytest.raises(ConfigError, match="no hook"):
-        install.read_settings(text)
+        install_hook.read_settings(text)
 
 
 def arguments(directory: Path) -> list[str]:
@@ -94,7 +101,7 @@ def test_the_command_line_installs_it(
     assert done.exit_code == 0, done.output
     path = tmp_path / "hook"
     assert path.stat().st_mode & 0o777 == 0o755
-    shell, values = install.read_settings(path.read_text(encoding="utf-8"))
+    shell, values = install_hook.read_settings(path.read_text(encoding="utf-8"))
     assert (shell, values["DRAIN"]) == (interpreter, ())
     subprocess.run([path, "ban", "192.0.2.1"], input=b"{}", check=True)
     assert len(list((tmp_path / "spool/incoming/new").glob("?/*"))) == 1
@@ -110,8 +117,8 @@ def test_without_busybox_it_says_so(
 
 
 def test_both_hooks_in_shell_differ_in_their_first_line_only() -> None:
-    shell = install.source(install.SHELL, VALUES)
-    busybox = install.source(Path("/bin/busybox"), VALUES)
+    shell = install_hook.source(install_hook.SHELL, VALUES)
+    busybox = install_hook.source(Path("/bin/busybox"), VALUES)
     assert busybox == shell.replace("#!/bin/sh\n", "#!/bin/busybox sh\n", 1)
 
 
@@ -124,7 +131,7 @@ def test_the_python_hook_drains_unless_told_otherwise(
     done = runner.invoke(app, [*arguments(tmp_path), *options])
     assert done.exit_code == 0, done.output
     text = (tmp_path / "hook").read_text(encoding="utf-8")
-    assert bool(install.read_settings(text)[1]["DRAIN"]) == drains
+    assert bool(install_hook.read_settings(text)[1]["DRAIN"]) == drains
 
 
 @pytest.mark.parametrize("option", ["--shell", "--busybox"])
@@ -139,6 +146,6 @@ def test_shellcheck_has_nothing_to_say() -> None:
     program = shutil.which("shellcheck")
     if program is None:
         pytest.skip("shellcheck is not installed")
-    text = Path(install.__file__).with_name("hook.sh")
+    text = Path(python_hook.__file__).with_name("shell_hook.sh")
     done = subprocess.run([program, text], capture_output=True, check=False)
     assert done.stdout.decode() == ""

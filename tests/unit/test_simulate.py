@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import install
 from fnm_bus.demo import marker
-from fnm_bus.spool import Spool
+from fnm_bus.setup import install_hook
+from fnm_bus.spool.spool import Spool
 
 Simulate = Callable[..., subprocess.CompletedProcess[bytes]]
 OPTIONS = ("--hosts", "2", "--updates", "1", "--seed", "3", "--rate", "100")
@@ -64,7 +64,7 @@ def test_a_hook_whose_spool_no_demo_made_is_refused(
     simulate: Simulate, spools: tuple[Spool, Spool], tmp_path: Path
 ) -> None:
     hook, roots = tmp_path / "hook", [spool.root for spool in spools]
-    install.install(hook, *roots, install.best_python())
+    install_hook.install(hook, *roots, install_hook.best_python())
     done = simulate("--hook", str(hook))
     assert done.returncode == 78
     assert b"--yes-publish" in done.stderr
@@ -98,7 +98,7 @@ def test_a_demos_spool_takes_the_attack_in_the_order_of_the_calls(
     for spool in spools:
         marker.write(spool.root, "127.0.0.1:1")
     hook, roots = tmp_path / "hook", [spool.root for spool in spools]
-    install.install(hook, *roots, install.best_python())
+    install_hook.install(hook, *roots, install_hook.best_python())
     done = simulate(*(("--hook", str(hook)) if with_hook else ()))
     assert done.returncode == 0, done.stderr
     printed = simulate("--print").stdout.splitlines(keepends=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import entry as entries
-from fnm_bus import hook, tree
 from fnm_bus.errors import SpoolError
-from fnm_bus.limits import Depth, Limits, Refusal
-from fnm_bus.order import Epochs
-from fnm_bus.spool import Spool
+from fnm_bus.hook import python_hook
+from fnm_bus.spool import entry as entries
+from fnm_bus.spool import layout
+from fnm_bus.spool.limits import Depth, Limits, Refusal
+from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.spool import Spool
 
 BOOT = "b" * 32
 
@@ -32,7 +33,7 @@ class Box:
         self.spool.make(os.geteuid(), os.getegid())
 
     def store(self, entry: str, document: bytes = b"{}", *arguments: str) -> str:
-        hook.store(str(self.root), entry, hook.pack(arguments, document))
+        python_hook.store(str(self.root), entry, python_hook.pack(arguments, document))
         return entry
 
 
@@ -144,7 +145,7 @@ def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
 @pytest.mark.parametrize("kept", range(10))
 def test_an_entry_that_a_loss_of_power_has_cut_is_not_whole(kept: int) -> None:
     document = b"192.0.2.1"
-    data = hook.pack(["ban"], document)
+    data = python_hook.pack(["ban"], document)
     cut = data[: len(data) - len(document) - 1 + kept]
     assert entries.unpack(cut) == (("ban",), document[:kept], False)
 
@@ -229,9 +230,11 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
 
 
 def test_a_name_with_ticks_beyond_the_uptime_is_no_entry_s(box: Box) -> None:
-    days = 2 * 86_400 * hook.TICKS_PER_SECOND
-    early = f"{hook.boot_id()}-{hook.uptime():012d}-0000007-00000000"
-    late = f"{hook.boot_id()}-{hook.uptime() + days:012d}-0000007-00000000"
+    days = 2 * 86_400 * python_hook.TICKS_PER_SECOND
+    early = f"{python_hook.boot_id()}-{python_hook.uptime():012d}-0000007-00000000"
+    late = (
+        f"{python_hook.boot_id()}-{python_hook.uptime() + days:012d}-0000007-00000000"
+    )
     box.store(early)
     box.store(late)
     assert box.spool.scan() == [early]
@@ -262,7 +265,7 @@ def test_the_depth_counts_entries_bytes_and_the_oldest(box: Box) -> None:
         box.store(name(ticks, f"{ticks}"), b"x" * 100)
         os.utime(box.spool.path(name(ticks, f"{ticks}")), (1_000 + ticks,) * 2)
     depth = box.spool.size()
-    size = len(hook.pack([], b"x" * 100))
+    size = len(python_hook.pack([], b"x" * 100))
     assert depth == (3, 3 * size, datetime.fromtimestamp(1_000, UTC))
 
 
@@ -275,9 +278,9 @@ def temporary(box: Box, entry: str, age: float) -> Path:
 
 
 def own(**changes: int) -> str:
-    ticks = changes.get("ticks", hook.started())
+    ticks = changes.get("ticks", python_hook.started())
     pid = changes.get("pid", os.getpid())
-    return f"{hook.boot_id()}-{ticks:012d}-{pid:07d}-00000000"
+    return f"{python_hook.boot_id()}-{ticks:012d}-{pid:07d}-00000000"
 
 
 def dead_pid() -> int:
@@ -303,7 +306,7 @@ def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> 
 def test_a_pid_that_was_given_to_another_process_does_not_keep_a_file(
     box: Box,
 ) -> None:
-    temporary(box, own(ticks=hook.started() - 1), age=4_000)
+    temporary(box, own(ticks=python_hook.started() - 1), age=4_000)
     assert len(box.spool.clean()) == 1
 
 
@@ -321,7 +324,7 @@ def test_a_young_file_stays_since_its_process_may_be_in_another_container(
 
 
 def test_a_file_whose_boot_is_unknown_stays_for_a_day(box: Box) -> None:
-    hidden = hook.NO_BOOT_ID + f"{5:012d}" + name(5)[32:]
+    hidden = python_hook.NO_BOOT_ID + f"{5:012d}" + name(5)[32:]
     path = temporary(box, hidden, age=80_000)
     assert box.spool.clean() == []
     os.utime(path, (1, 1))
@@ -342,7 +345,7 @@ def test_an_unfinished_file_is_no_entry(box: Box) -> None:
 
 
 def test_the_directories_have_the_rights_of_the_design(box: Box) -> None:
-    assert tree.faults(box.root, os.geteuid(), os.getegid()) == []
+    assert layout.faults(box.root, os.geteuid(), os.getegid()) == []
     modes = {
         path: stat.S_IMODE((box.root / path).stat().st_mode)
         for path in ("incoming/tmp", "incoming/new/f", "quarantine", "lock")
@@ -360,9 +363,9 @@ def test_set_up_again_mends_rights_and_keeps_what_is_there(box: Box) -> None:
     lock = (box.root / "lock").stat().st_ino
     (box.root / "incoming/tmp").chmod(0o777)
     (box.root / "state").chmod(0o755)
-    assert len(tree.faults(box.root, os.geteuid(), os.getegid())) == 2
+    assert len(layout.faults(box.root, os.geteuid(), os.getegid())) == 2
     box.spool.make(os.geteuid(), os.getegid())
-    assert tree.faults(box.root, os.geteuid(), os.getegid()) == []
+    assert layout.faults(box.root, os.geteuid(), os.getegid()) == []
     assert (box.root / "lock").stat().st_ino == lock
     assert box.spool.scan() == [name(5)]
 
@@ -380,7 +383,7 @@ def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> 
     with pytest.raises(SpoolError):
         box.spool.make(os.geteuid(), os.getegid())
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
-    assert tree.faults(box.root, os.geteuid(), os.getegid())
+    assert layout.faults(box.root, os.geteuid(), os.getegid())
 
 
 @pytest.mark.parametrize("exchanged", ["incoming", "incoming/new"])
@@ -428,7 +431,7 @@ def test_the_marker_tells_what_is_refused(box: Box) -> None:
         assert box.spool.refusal() is what
     box.spool.refuse(Refusal.STATUS)
     with pytest.raises(OSError, match="at its limit: status"):
-        hook.check_room(str(box.root), b"attack_status")
+        python_hook.check_room(str(box.root), b"attack_status")
 
 
 @pytest.mark.parametrize(
@@ -446,7 +449,7 @@ def test_a_marker_written_by_hand_means_the_same_to_both_sides(
     ):
         context = pytest.raises(OSError, match="limit") if refused else nullcontext()
         with context:
-            hook.check_room(str(box.root), document)
+            python_hook.check_room(str(box.root), document)
     box.spool.refuse(Refusal.NOTHING)
     assert box.spool.refusal() is Refusal.NOTHING
 

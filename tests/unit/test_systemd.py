@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus.systemd import READY, Systemd
+from fnm_bus.ops.systemd import READY, Systemd
 
 
 @pytest.fixture

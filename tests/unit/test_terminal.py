@@ -23,13 +23,13 @@ EVIL = [
 PRINTERS = {"print", "echo", "secho", "style", "stdout", "stderr", "__stderr__"}
 MAY_PRINT = {
     "fnm_bus/cli/options.py": "the one way to print",
-    "fnm_bus/hook.py": "one file for FastNetMon that imports nothing of ours",
-    "fnm_bus/log.py": "the log, made safe by `visible` and `json_line`",
+    "fnm_bus/hook/python_hook.py": "FastNetMon runs it; imports nothing of ours",
+    "fnm_bus/ops/log.py": "the log, made safe by `visible` and `json_line`",
     "consumers/lines.py": "standard output gets lines of `json_line`",
     "consumers/enforcers/exabgp/server.py": "runs as ExaBGP; its line is `visible`",
     "consumers/enforcers/exabgp/watchdog.py": "a stream that `run` made safe",
     "consumers/enforcers/exabgp/session.py": "the pipe to ExaBGP",
-    "consumers/people.py": "asks whether standard input is a terminal",
+    "consumers/cli/mitigations.py": "asks whether standard input is a terminal",
 }
 
 

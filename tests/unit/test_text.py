@@ -5,7 +5,7 @@ import pytest
 
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import AttackDetails, HostEvent, Receipt, TextMode
-from fnm_bus.parse import Drift, Parsed, parse
+from fnm_bus.event.parse import Drift, Parsed, parse
 
 RECEIPT = Receipt(sensor="test")
 UDP = (

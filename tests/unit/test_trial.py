@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from services.planted import Planted, poison
 
-from fnm_bus import hook, trial
-from fnm_bus.codec import Codec
-from fnm_bus.entry import read
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification, PoisonEntry, SpoolError
-from fnm_bus.pipeline import Pipeline
-from fnm_bus.preparation import Preparation, prepare
-from fnm_bus.route import Topics
-from fnm_bus.trial import Task, Trial
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.route import Topics
+from fnm_bus.relay import trial
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.relay.preparation import Preparation, prepare
+from fnm_bus.relay.trial import Task, Trial
+from fnm_bus.spool.entry import read
 
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 PIPELINE = Pipeline("fra1", Topics(), Codec())
@@ -32,7 +33,7 @@ class Box:
     def store(self, document: bytes, *arguments: str) -> Task:
         self._count += 1
         name = f"{'a' * 32}-{self._count:012d}-0000100-0000000a"
-        (self.root / name).write_bytes(hook.pack(arguments, document))
+        (self.root / name).write_bytes(python_hook.pack(arguments, document))
         return Task(str(self.root), name, 7, without_samples=False)
 
 
@@ -60,7 +61,7 @@ def test_one_child_prepares_many_entries(box: Box) -> None:
 
 
 def test_an_entry_of_hook_check_has_no_record(box: Box) -> None:
-    assert box.trial.prepare(box.store(b"", hook.CHECK_ARGUMENT)).record is None
+    assert box.trial.prepare(box.store(b"", python_hook.CHECK_ARGUMENT)).record is None
 
 
 def test_an_invalid_document_has_its_own_reason(box: Box) -> None:

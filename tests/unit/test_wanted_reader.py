@@ -16,7 +16,7 @@ from consumers.enforcers.wanted_reader import (
     TopicFollower,
     WantedStateReader,
 )
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -24,7 +24,7 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.kafka.client import ConnectionState
-from fnm_bus.reader import Read, Reader
+from fnm_bus.kafka.reader import Read, Reader
 
 
 class Script:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import watch
-from fnm_bus.watch import Watch
+from fnm_bus.spool import watch
+from fnm_bus.spool.watch import Watch
 
 LONG = 30.0
 

@@ -15,7 +15,8 @@ from consumers.webhook.post import Letter
 from consumers.webhook.recall import ends_of, members_of
 from consumers.webhook.service import Place, Webhook, sending_of
 from consumers.webhook.storm import Storms
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
+from fnm_bus.consume.handler import Hold, TryLater
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import (
     EPOCH,
@@ -26,8 +27,7 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.handling import Hold, TryLater
-from fnm_bus.reader import Read, decoded
+from fnm_bus.kafka.reader import Read, decoded
 
 NOW = datetime.now(UTC)
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fnm_bus import schema, wiring
-from fnm_bus.codec import Codec
+from fnm_bus import build
+from fnm_bus.avro import schema
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
-from fnm_bus.pins import Pins
-from fnm_bus.route import Topics
-from fnm_bus.settings import Settings
+from fnm_bus.kafka.route import Topics
 
 TOPICS = Topics()
 
@@ -55,9 +56,9 @@ def test_with_the_registry_down_a_reader_with_pins_reads_every_record(
     pins = pinned(dict(TOPICS.of_framed()))
     pins.write(tmp_path / "ids.json")
     value = Codec(pins).encode(example(name), topic)
-    reader = wiring.reading_codec(settings(tmp_path))
+    reader = build.reading_codec(settings(tmp_path))
     assert reader.decode(value) == example(name)
-    assert wiring.independent_codec(settings(tmp_path)).decode(value) == example(name)
+    assert build.independent_codec(settings(tmp_path)).decode(value) == example(name)
 
 
 @pytest.mark.parametrize(("name", "topic"), ALL)
@@ -65,7 +66,7 @@ def test_with_the_registry_down_a_reader_without_pins_reads_single_objects(
     tmp_path: Path, name: str, topic: str
 ) -> None:
     value = Codec().encode(example(name), topic)
-    reader = wiring.reading_codec(settings(tmp_path))
+    reader = build.reading_codec(settings(tmp_path))
     assert reader.decode(value) == example(name)
 
 
@@ -74,9 +75,9 @@ def test_an_id_that_is_not_pinned_needs_the_registry(tmp_path: Path) -> None:
         example("Audit"), TOPICS.audit
     )
     with pytest.raises(RegistryError):
-        wiring.reading_codec(settings(tmp_path)).decode(value)
+        build.reading_codec(settings(tmp_path)).decode(value)
     with pytest.raises(InvalidRecord, match="not pinned"):
-        wiring.independent_codec(settings(tmp_path)).decode(value)
+        build.independent_codec(settings(tmp_path)).decode(value)
 
 
 def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
@@ -84,7 +85,7 @@ def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
 ) -> None:
     """As they were pinned before audit records and dead letters had ids."""
     pinned(dict(TOPICS.of_events())).write(tmp_path / "ids.json")
-    codec = wiring.codec(settings(tmp_path))
+    codec = build.codec(settings(tmp_path))
     assert codec.encode(example("HostEvent"), TOPICS.host)[0] == 0
     assert codec.encode(example("DeadLetter"), TOPICS.deadletter)[:2] == b"\xc3\x01"
     assert len(caplog.records) == 1
@@ -96,8 +97,8 @@ def test_pins_that_cannot_be_used_stop_only_who_depends_on_them(
 ) -> None:
     (tmp_path / "ids.json").write_text(text)
     with pytest.raises(SchemaError):
-        wiring.reading_codec(settings(tmp_path))
-    codec = wiring.independent_codec(settings(tmp_path))
+        build.reading_codec(settings(tmp_path))
+    codec = build.independent_codec(settings(tmp_path))
     assert codec.encode(example("Audit"), TOPICS.audit)[:2] == b"\xc3\x01"
     assert "ids.json" in caplog.text
 
@@ -114,7 +115,7 @@ def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
     monkeypatch.setattr(Path, "stat", refuse)
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(SchemaError, match="Permission denied"):
-        wiring.reading_codec(made)
-    codec = wiring.independent_codec(made)
+        build.reading_codec(made)
+    codec = build.independent_codec(made)
     assert codec.encode(audit, TOPICS.audit)[:2] == b"\xc3\x01"
     assert "Permission denied" in caplog.text

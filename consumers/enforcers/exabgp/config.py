@@ -20,7 +20,7 @@ from consumers.enforcers.exabgp import server
 from consumers.enforcers.exabgp import vocabulary as words
 from consumers.enforcers.exabgp.server import FAILURE_FILE
 from consumers.settings import ExabgpSettings
-from fnm_bus import durable
+from fnm_bus import atomic_file
 from fnm_bus.errors import ConfigError
 
 # A loop of 2 ms instead of 10: a route is out sooner, for 5 % of a core when idle.
@@ -181,8 +181,8 @@ def run(
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_enforcer()
         (place / "failure").unlink(missing_ok=True)
-        durable.replace(place / "exabgp.conf", text.encode(), 0o600)
-        durable.replace(place / "exabgp.env", env(user).encode(), 0o600)
+        atomic_file.replace(place / "exabgp.conf", text.encode(), 0o600)
+        atomic_file.replace(place / "exabgp.env", env(user).encode(), 0o600)
     except OSError as exc:
         raise ConfigError(f"{place}: {exc.strerror}") from exc
     # Variables of this kind would win over the file.
@@ -208,7 +208,7 @@ def recorded_failure() -> Iterator[None]:
     except ConfigError as exc:
         if name := os.environ.get(FAILURE_FILE):
             with suppress(OSError):
-                durable.replace(Path(name), str(exc).encode(), 0o600)
+                atomic_file.replace(Path(name), str(exc).encode(), 0o600)
         raise
 
 

@@ -27,7 +27,7 @@ from consumers.policy.file.field_types import (
     Words,
     tuple_of,
 )
-from fnm_bus.settings import Count, Table
+from fnm_bus.config.settings import Count, Table
 
 
 class PolicyTable(Table):

@@ -15,7 +15,7 @@ from fnm_bus.kafka.access import (
     resource_names,
     rights_of,
 )
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 ROOT = Path(__file__).parents[3]
 NAMES = Topics(**{kind: kind for kind in Topics.__dataclass_fields__})
@@ -64,7 +64,7 @@ def test_without_tables_the_names_are_the_defaults(tables: object) -> None:
 
 
 def test_the_defaults_are_those_of_the_consumers_settings() -> None:
-    from consumers.examine import resources_of  # noqa: PLC0415 - of another package
+    from consumers.check_all import resources_of  # noqa: PLC0415 - of another package
     from consumers.settings import AllSettings  # noqa: PLC0415 - as above
 
     assert resources_of(AllSettings()) == Resources()

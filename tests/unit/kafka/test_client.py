@@ -184,4 +184,4 @@ def test_clients_are_built_in_one_place() -> None:
         for path in sources
         if builds.search(path.read_text())
     }
-    assert found == {"fnm_bus/kafka/client.py", "fnm_bus/broker.py"}
+    assert found == {"fnm_bus/kafka/client.py", "fnm_bus/kafka/embedded_broker.py"}

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from consumers import examine
+from consumers import check_all
 from consumers.__main__ import app as consumers
 from consumers.settings import AllSettings
 from consumers.webhook.post import secret_of
-from fnm_bus import config, wiring
+from fnm_bus import build
 from fnm_bus.cli import app
+from fnm_bus.config import load
+from fnm_bus.config.secrets import is_secret, without_secrets
 from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.client import ConnectionState, build_consumer, build_producer
 from fnm_bus.kafka.connection_check import check_connection
-from fnm_bus.kafka.secrets import is_secret, without_secrets
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - of nobody
 
@@ -112,16 +113,16 @@ def test_no_log_line_and_no_error_holds_a_secret(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    settings = config.load_as(AllSettings, file, {}).settings
-    said += [str(finding) for finding in examine.examine(settings, "jsonlines")]
+    settings = load.load_as(AllSettings, file, {}).settings
+    said += [str(finding) for finding in check_all.examine(settings, "jsonlines")]
     try:
-        kafka = wiring.kafka(settings)
+        kafka = build.kafka(settings)
         check_connection(kafka)
     except FnmBusError as exc:
         said += [str(exc), repr(exc)]
     if settings.registry.url is not None:
         try:
-            wiring.registry(settings).check({"t": "fastnetmon.HostEvent"})
+            build.registry(settings).check({"t": "fastnetmon.HostEvent"})
         except FnmBusError as exc:
             said += [str(exc), repr(exc)]
     assert SECRET not in "\n".join([*said, caplog.text])
@@ -139,7 +140,7 @@ def test_librdkafkas_refusals_hold_no_secret(name: str, build: object) -> None:
 
 def test_the_environments_secret_is_in_no_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
-        config.load(
+        load.load(
             tmp_path / "none.toml",
             {"FNM_BUS_KAFKA": SECRET, "FNM_BUS_KAFKA__SASL_PASSWORD": SECRET},
         )

@@ -4,7 +4,7 @@ import pytest
 from confluent_kafka import Producer
 
 from consumers.mitigation.latest_record import Origin, partition_of, supersedes
-from fnm_bus.broker import EmbeddedBroker
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
 KNOWN = Origin(0, 5.0, 3)
 

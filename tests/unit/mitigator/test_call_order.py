@@ -4,7 +4,7 @@ import pytest
 from services.mitigator_harness import KEY, MitigatorHarness
 
 from consumers.mitigator.call_order import LastEvent, overtaken, swapped
-from fnm_bus.order import PID_BITS
+from fnm_bus.spool.sequence import PID_BITS
 
 SECOND = 100 << PID_BITS
 BAN = LastEvent(90 * SECOND, "a2")

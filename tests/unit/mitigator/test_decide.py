@@ -9,7 +9,7 @@ from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 from consumers.policy.model import Action, Match
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import FlowSpecRule, HostEvent, TextMode
-from fnm_bus.order import PID_BITS, sequence_at
+from fnm_bus.spool.sequence import PID_BITS, sequence_at
 
 SECOND = 100 << PID_BITS
 """Of sequences."""

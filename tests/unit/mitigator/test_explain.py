@@ -10,7 +10,7 @@ from services.mitigator_harness import policy, rule
 from consumers.mitigator import explain as explain_module
 from consumers.mitigator.explain import describe, replay
 from consumers.mitigator.transition import DecisionContext
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, Event, HostEvent, Receipt
 
 START = datetime(2026, 5, 1, tzinfo=UTC)

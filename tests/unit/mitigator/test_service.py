@@ -12,7 +12,7 @@ from consumers.mitigator.batch import Batch
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.state import State
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import (
     AnyRecord,
     Command,
@@ -22,8 +22,8 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.order import sequence_at
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
+from fnm_bus.spool.sequence import sequence_at
 
 TOPICS = Topics()
 NOW = datetime.now(UTC)

@@ -8,7 +8,7 @@ import pytest
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator import service
 from consumers.mitigator.service import Mitigator
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 from tests.services.mitigator_harness import MitigatorHarness
 
 LOOPS = 50

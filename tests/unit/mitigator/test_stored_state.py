@@ -13,9 +13,9 @@ from consumers.mitigator import stored_state
 from consumers.mitigator.stored_state import StoredState, read_state, restated
 from consumers.mitigator.takeover import Stored
 from consumers.mitigator.topic_scan import Raw, Scan
-from fnm_bus.codec import Codec
+from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
-from fnm_bus.route import Topics
+from fnm_bus.kafka.route import Topics
 
 PREFIX = "203.0.113.70/32"
 KEY = f"blackhole|{PREFIX}"

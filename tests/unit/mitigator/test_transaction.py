@@ -10,7 +10,7 @@ from consumers.errors import Fenced
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigator.transaction import TransactionalJournal
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
-from fnm_bus.record import Record
+from fnm_bus.kafka.record import Record
 
 
 class Failure:

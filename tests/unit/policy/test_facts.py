@@ -32,7 +32,7 @@ from fnm_bus.event import (
     StatusEvent,
     TextMode,
 )
-from fnm_bus.parse import parse
+from fnm_bus.event.parse import parse
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -24,7 +24,7 @@ from consumers.policy.facts import AttackFacts, facts_of
 from consumers.policy.measures import MAX_MEASURES, PlannedMeasures, plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action
 from fnm_bus.event import Check, FlowMatch, FlowSpecAction, FlowSpecRule, FlowThen
-from fnm_bus.parse import parse
+from fnm_bus.event.parse import parse
 
 BAN = facts("ban")._replace(protocol="udp")
 GROUP_BAN = facts("hostgroup-ban")

@@ -16,7 +16,7 @@ from consumers.policy.measures import plan_measures
 from consumers.policy.model import NOTIFY, Policy
 from consumers.policy.rules import decide
 from fnm_bus.event import Event
-from fnm_bus.parse import parse
+from fnm_bus.event.parse import parse
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "tests" / "unit" / "samples"

@@ -1,0 +1,133 @@
+"""Examine: check everything that the consumers depend on; change nothing."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from consumers import reading
+from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigator.stored_state import StoredState
+from consumers.policy.file import load as policy_file
+from consumers.policy.file.sensor_reach import TEXT, format_warnings
+from consumers.settings import AllSettings
+from fnm_bus import build
+from fnm_bus.errors import FnmBusError
+from fnm_bus.kafka.access import Resources, rights_of
+from fnm_bus.kafka.topics import wanted
+from fnm_bus.setup.check_all import check_access
+from fnm_bus.setup.check_result import Finding
+
+_DECIDING: Final = frozenset({"mitigator", "operator"})
+"""Programs that read the policy, and the reason and mitigation topics."""
+
+_REMEDY: Final = "run `fnm-bus topics create`; docs/security.md has the rights"
+
+
+def examine(settings: AllSettings, program: str = "mitigator") -> Iterator[Finding]:
+    """Yield the result of each check.
+
+    Args:
+        settings: the settings.
+        program: whose rights are needed.
+
+    Raises:
+        ConfigError: *program* is unknown.
+    """
+    checks: list[tuple[Callable[[AllSettings], Iterator[Finding]], str]] = [
+        (partial(_access, program=program), _REMEDY)
+    ]
+    if program in _DECIDING:
+        policy = "correct the file; docs/reference/policy.md lists every key"
+        checks.insert(0, (_policy, policy))
+        checks.append((_state, _REMEDY))
+    checks.append((_programs, ""))
+    for check, remedy in checks:
+        try:
+            yield from check(settings)
+        except FnmBusError as exc:
+            yield Finding(ok=False, what=str(exc), remedy=remedy)
+
+
+def _policy(settings: AllSettings) -> Iterator[Finding]:
+    path = settings.consumers.mitigator.policy
+    policy = policy_file.load(path)
+    networks = len(policy.limits.own_networks)
+    text = f"policy {path}: {len(policy.rules)} rules, {networks} networks"
+    yield Finding(ok=True, what=text)
+    mode = "dry run: nothing is touched" if settings.dry_run else "live"
+    yield Finding(ok=True, what=f"mode: {mode}")
+
+
+def _access(settings: AllSettings, program: str) -> Iterator[Finding]:
+    names, table = build.topics(settings), settings.topics
+    plan = wanted(names, table.partitions, table.replication)
+    resources = resources_of(settings)
+    rights = rights_of(program, resources)
+    yield from check_access(build.kafka(settings), plan, rights)
+
+
+def resources_of(settings: AllSettings) -> Resources:
+    """Return the configured names that rights are about."""
+    tables = settings.consumers
+    return Resources(
+        build.topics(settings),
+        tables.mitigator.transactional_id,
+        tables.webhook.group,
+        tables.jsonlines.group,
+        tables.jsonlines.topics,
+    )
+
+
+def _state(settings: AllSettings) -> Iterator[Finding]:
+    stored = reading.read_wanted_state(settings)
+    for key, error in stored.unreadable:
+        yield Finding(
+            ok=False,
+            what=f"a record cannot be read and is left out: {key}: {error}",
+            remedy="its mitigation expires with its lease; check who may write to"
+            " the reason and mitigation topics",
+        )
+    pause = next((r for r in stored.records() if r.kind == PAUSE), None)
+    active = sum(r.state == WANTED and r.kind != PAUSE for r in stored.records())
+    paused = pause is not None and pause.state == WANTED
+    yield Finding(
+        ok=not paused,
+        what=f"{active} active mitigations{', all paused' * paused}",
+        remedy="`fnm-bus-consumer mitigations resume` ends the pause",
+    )
+    yield from _sensors(settings, stored)
+
+
+def _sensors(settings: AllSettings, stored: StoredState) -> Iterator[Finding]:
+    reasons = [reason for reason in stored.all_reasons() if reason.sensor]
+    for sensor in sorted({reason.sensor for reason in reasons}):
+        own = [reason for reason in reasons if reason.sensor == sensor]
+        text_mode = any(" " in reason.attack for reason in own)
+        if text_mode:
+            yield Finding(
+                ok=True, what=f"sensor {sensor}: text mode, no status updates"
+            )
+            policy = policy_file.load(settings.consumers.mitigator.policy)
+            for warning in format_warnings(policy, {sensor: TEXT}):
+                yield Finding(ok=False, what=warning.what, remedy=warning.remedy)
+            continue
+        renews = any(reason.renewals for reason in own)
+        text = "sends status updates" if renews else "no attack_status was received"
+        yield Finding(
+            ok=renews,
+            what=f"sensor {sensor}: {text}",
+            remedy="on that FastNetMon: sudo fcli set main"
+            " notify_script_attack_status_updates enable && sudo fcli commit; without"
+            " it every lease lasts FastNetMon's ban time",
+        )
+
+
+def _programs(settings: AllSettings) -> Iterator[Finding]:
+    exabgp = Path(sys.executable).with_name("exabgp")
+    where = exabgp if exabgp.exists() else "not installed"
+    yield Finding(ok=True, what=f"exabgp: {where}")
+    nft = shutil.which(settings.consumers.nftables.command.split()[0])
+    yield Finding(ok=True, what=f"nft: {nft or 'not installed'}")

@@ -1,0 +1,153 @@
+"""`explain`: what the policy decides about an event, and why."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from consumers.mitigator.context import DecisionContext
+    from consumers.mitigator.explain import Explanation
+    from consumers.settings import AllSettings
+    from fnm_bus.event import Event
+
+
+def explain(  # noqa: PLR0913 - one parameter for each option
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="FastNetMon's arguments of the call; the text mode needs them."
+        ),
+    ] = None,
+    *,
+    file: ConfigFile = None,
+    event_id: Annotated[
+        str, typer.Option("--event-id", help="Explain this event of the topics.")
+    ] = "",
+    since: Annotated[
+        str, typer.Option(help="Replay this much of the topics: 30m, 12h, 7d.")
+    ] = "",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not read the wanted state from Kafka.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what the policy decides about a notification, and why; publish nothing.
+
+    Reads a notification from stdin unless an option names another event. Lists every
+    rule, guardrail and limit that was checked.
+
+    Examples:
+        fnm-bus-consumer explain < ban.json
+
+        fnm-bus-consumer explain 203.0.113.7 incoming 90000 ban < report.txt
+
+        fnm-bus-consumer explain --event-id 1c1b7e66-6d4b-5f04-8d4c-0b8d3b3c5a4e
+
+        fnm-bus-consumer explain --since 7d
+    """
+    from consumers import build
+
+    settings = build.settings(file)
+    context = build.context(settings)
+    if since:
+        explanations = _replay(settings, context, _duration(since))
+    else:
+        event = _event(settings, event_id, arguments or [])
+        explanations = iter([_explain(settings, context, event, offline=offline)])
+    _print(explanations, json=json)
+
+
+def _explain(
+    settings: "AllSettings",
+    context: "DecisionContext",
+    event: "Event",
+    *,
+    offline: bool,
+) -> "Explanation":
+    from consumers import reading
+    from consumers.mitigator.explain import explain as explained
+    from consumers.mitigator.stored_state import StoredState
+
+    stored = StoredState() if offline else reading.read_wanted_state(settings)
+    moment = reading.moment_of(stored)
+    return explained(event, stored.restore(context, moment), context, moment)
+
+
+def _replay(
+    settings: "AllSettings", context: "DecisionContext", back: timedelta
+) -> "Iterator[Explanation]":
+    from consumers import reading
+    from consumers.mitigator.explain import replay
+
+    first = datetime.now(UTC) - back
+    events = (
+        event
+        for event in reading.read_events(settings)
+        if event.receipt.received_at >= first
+    )
+    return replay(events, context)
+
+
+def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
+    from consumers import reading
+    from consumers.mitigator.explain import describe
+
+    started = reported = 0
+    for explanation in explanations:
+        started += explanation.started
+        reported += explanation.reported
+        if json:
+            dump(
+                {
+                    "event_id": explanation.event.receipt.event_id,
+                    "error": explanation.error,
+                    "decisions": [reading.to_json(a) for a in explanation.audits],
+                    "mitigations": [
+                        reading.to_json(m) for m in explanation.mitigations
+                    ],
+                }
+            )
+            continue
+        for line in describe(explanation):
+            out(line)
+    say(
+        f"Mitigations that would start: {started}; attacks that would only be"
+        f" reported: {reported}. Nothing was published."
+    )
+
+
+def _event(settings: "AllSettings", event_id: str, arguments: list[str]) -> "Event":
+    from consumers import reading
+    from fnm_bus.event import Receipt
+    from fnm_bus.event.parse import parse
+    from fnm_bus.hook import python_hook
+    from fnm_bus.spool.sequence import sequence_at
+
+    if event_id:
+        for event in reading.read_events(settings):
+            if event.receipt.event_id == event_id:
+                return event
+        complain(f"no event {event_id} on the topics")
+        end(1)
+    now = datetime.now(UTC)
+    receipt = Receipt(
+        event_id="explained",
+        received_at=now,
+        sequence=sequence_at(now),
+        sensor=settings.sensor,
+    )
+    document = python_hook.read_stdin(arguments)
+    return parse(document, tuple(arguments), receipt)[0]
+
+
+def _duration(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    number, unit = text[:-1], text[-1:]
+    if number.isascii() and number.isdigit() and len(number) < 6 and unit in units:  # noqa: PLR2004 - a bound
+        return timedelta(**{units[unit]: int(number)})
+    raise typer.BadParameter(f"{text}: expected 30m, 12h or 7d", param_hint="--since")

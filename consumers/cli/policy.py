@@ -1,0 +1,63 @@
+"""`policy`: check a policy file before the mitigator reads it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fnm_bus.cli.options import ConfigFile, Json, dump, end
+
+app = typer.Typer(
+    help="Check policy files.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.callback()
+def policy() -> None:
+    """Check policy files."""
+
+
+@app.command()
+def check(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="The policy file. Default: the configured one."),
+    ] = None,
+    *,
+    text_mode: Annotated[
+        list[str] | None,
+        typer.Option("--text-mode", help="Name of a sensor that sends text reports."),
+    ] = None,
+    file: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """List every mistake of a policy, and blocking rules that can never match.
+
+    Needs no Kafka. Ends with status 78 for a mistake, 1 for a warning.
+
+    Examples:
+        fnm-bus-consumer policy check
+
+        fnm-bus-consumer policy check ./policy.toml --text-mode fra1
+    """
+    from consumers import serving
+    from consumers.policy.file import load as policy_file
+    from consumers.policy.file.sensor_reach import TEXT, format_warnings
+    from fnm_bus.cli.findings import show
+    from fnm_bus.setup.check_result import Finding
+
+    if path is None:
+        path = serving.settings(file).consumers.mitigator.policy
+    loaded = policy_file.load(path)
+    networks = len(loaded.limits.own_networks)
+    text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"
+    sensors = dict.fromkeys(text_mode or (), TEXT)
+    results = [Finding(ok=True, what=text)] + [
+        Finding(ok=warning.ok, what=warning.what, remedy=warning.remedy)
+        for warning in format_warnings(loaded, sensors)
+    ]
+    if json:
+        dump([result._asdict() for result in results])
+    else:
+        show(results)
+    end(0 if all(result.ok for result in results) else 1)

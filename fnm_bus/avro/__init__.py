@@ -1,0 +1,4 @@
+"""Events to Avro bytes and back.
+
+`codec` is the entry point.
+"""

@@ -1,0 +1,301 @@
+"""Everything put together from the settings; the only place that knows all of it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+
+from fnm_bus.avro import schema_ids
+from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.registry import PausingLookup, Registry
+from fnm_bus.config.settings import Settings
+from fnm_bus.errors import ConfigError, SchemaError, SpoolError
+from fnm_bus.hook import python_hook
+from fnm_bus.kafka.publisher import BRIEF, LASTING, KafkaPublisher, Publisher
+from fnm_bus.kafka.route import Topics
+from fnm_bus.ops.http_server import HttpServer
+from fnm_bus.ops.systemd import Systemd
+from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.metrics import RelayMetrics
+from fnm_bus.relay.one_shot import Drained, drain_within
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.relay.service import Relay
+from fnm_bus.relay.source import Intake
+from fnm_bus.spool.drain_backoff import Backoff
+from fnm_bus.spool.limits import Limits
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.spool import Spool
+from fnm_bus.spool.watch import Watch
+
+log = logging.getLogger(__name__)
+
+HUNG: float = 30.0
+"""Seconds without a turn of the relay's loop after which /healthz says so."""
+REGISTRY_PAUSE: float = 10.0
+"""Seconds for which a program that reads other records, too, leaves a registry alone
+that did not answer."""
+
+_LAST = 1.0
+"""Seconds that records in flight get when a short drain ends by an error."""
+
+_PROMPT: Mapping[str, str] = {"reconnect.backoff.max.ms": "1000"}
+"""A broker that is back is found within a second; librdkafka's default is ten."""
+
+
+def kafka(settings: Settings) -> dict[str, str]:
+    """Return librdkafka's settings, secrets read from their files.
+
+    Raises:
+        ConfigError: a file with a secret cannot be read.
+    """
+    secrets = {}
+    for name, path in settings.kafka_files.items():
+        try:
+            secrets[name] = Path(path).read_text("utf-8").strip()
+        except OSError as exc:
+            # The password itself may stand in the place of a file's name.
+            place = path if path.is_absolute() else "not an absolute path"
+            text = f'[kafka_files] "{name}": {place}: {exc.strerror}'
+            raise ConfigError(text) from None
+        except UnicodeDecodeError:  # the error would quote the secret
+            raise ConfigError(f'[kafka_files] "{name}": {path}: not UTF-8') from None
+    return {**_PROMPT, **settings.kafka, **secrets}
+
+
+def topics(settings: Settings) -> Topics:
+    """Return the names of the topics."""
+    it = settings.topics
+    return Topics(
+        host=it.host,
+        hostgroup=it.hostgroup,
+        status=it.status,
+        reason=it.reason,
+        mitigation=it.mitigation,
+        command=it.command,
+        audit=it.audit,
+        deadletter=it.deadletter,
+    )
+
+
+def registry(settings: Settings) -> Registry:
+    """Return the schema registry.
+
+    Raises:
+        ConfigError: none is configured.
+    """
+    it = settings.registry
+    if it.url is None:
+        raise ConfigError("[registry] url: wanted an address, got nothing")
+    return Registry(it.url, it.timeout, it.settings)
+
+
+def codec(settings: Settings) -> Codec:
+    """Return the codec of a writer: pinned ids when a registry is configured.
+
+    Raises:
+        SchemaError: the pins are missing, or are not for this version's schemas.
+    """
+    if settings.registry.url is None:
+        return Codec()
+    pinned = schema_ids.read(settings.registry.pins)
+    pinned.check(topics(settings).of_events())
+    return Codec(pinned)
+
+
+def reading_codec(settings: Settings, pause: float = 0.0) -> Codec:
+    """Return the codec of a reader, who looks up what is not pinned.
+
+    Args:
+        settings: the settings.
+        pause: seconds for which a registry that did not answer is not asked again.
+
+    Raises:
+        SchemaError: there are pins, and they must not be used.
+    """
+    return Codec(
+        _pins_if_any(settings),
+        None
+        if settings.registry.url is None
+        else PausingLookup(registry(settings).schema_of, pause),
+    )
+
+
+def independent_codec(settings: Settings) -> Codec:
+    """Return the codec of a program that must run whatever the registry's state is.
+
+    It is for programs that end a block, and for what people ask of them: it never asks
+    the registry, and pins that must not be used are a warning. Audit records have
+    Confluent's framing where their id is pinned.
+    """
+    try:
+        return Codec(_pins_if_any(settings))
+    except SchemaError as exc:
+        log.warning("audit records are Avro single objects: %s", exc)
+        return Codec()
+
+
+def _pins_if_any(settings: Settings) -> schema_ids.Pins | None:
+    """Return the pins, or None where there is no such file.
+
+    Raises:
+        SchemaError: there may be pins, and they cannot or must not be used.
+    """
+    path = settings.registry.pins
+    try:
+        exists = path.exists()
+    except OSError:  # such as a directory of another user
+        exists = True
+    return schema_ids.read(path) if exists else None
+
+
+def epochs(settings: Settings) -> Epochs:
+    """Return the places of the boots."""
+    return Epochs(settings.spool.directory / "state/epochs.json", python_hook.boot_id())
+
+
+def spools(settings: Settings, places: Epochs) -> tuple[Spool, ...]:
+    """Return the spool, and the fallback spool if it is there or can be made.
+
+    `/run` is empty after a boot, so the fallback spool may have to be made anew. A
+    relay without it is better than none; the hook then says what it cannot do.
+    """
+    spool = Spool(settings.spool.directory, places)
+    fallback = Spool(settings.spool.fallback, places)
+    try:
+        if not (fallback.root / "lock").exists():
+            facts = spool.root.stat()
+            fallback.make(facts.st_uid, facts.st_gid)
+    except (OSError, SpoolError) as exc:
+        log.warning("no fallback spool: %s", exc)
+        return (spool,)
+    return (spool, fallback)
+
+
+def quarantine(settings: Settings) -> Quarantine:
+    """Return the quarantine."""
+    it = settings.spool
+    return Quarantine(it.directory, it.quarantine_files, it.quarantine_bytes)
+
+
+def pipeline(settings: Settings) -> Pipeline:
+    """Return what every entry goes through.
+
+    Raises:
+        SchemaError: as `codec`.
+    """
+    return Pipeline(settings.sensor, topics(settings), codec(settings))
+
+
+def intake(settings: Settings, metrics: RelayMetrics) -> Intake:
+    """Return what finds the entries and makes records of them.
+
+    Raises:
+        SchemaError: as `codec`.
+    """
+    places = epochs(settings)
+    return Intake(
+        spools(settings, places),
+        quarantine(settings),
+        places,
+        pipeline(settings),
+        metrics,
+    )
+
+
+def _drain(entries: Intake, publisher: Publisher, settings: Settings) -> Drain:
+    it = settings.relay
+    return Drain(entries, publisher, Flight(it.in_flight_records, it.in_flight_bytes))
+
+
+def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
+    """Return the relay.
+
+    Raises:
+        ConfigError: a secret cannot be read.
+        SchemaError: as `codec`.
+    """
+    entries = intake(settings, metrics)
+    publisher = KafkaPublisher(kafka(settings), LASTING)
+    drain = _drain(entries, publisher, settings)
+    it = settings.spool
+    limits = Limits(
+        it.soft_files, it.soft_bytes, it.hard_files, it.hard_bytes, it.reserve
+    )
+    buckets = [path for spool in entries.spools for path in spool.buckets()]
+    return Relay(
+        spool=entries.spools[0],
+        drain=drain,
+        keeper=Keeper(entries.spools, entries.quarantine, drain, limits, metrics),
+        publisher=publisher,
+        watch=Watch(buckets),
+        systemd=Systemd(),
+        flush=settings.relay.flush,
+    )
+
+
+def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
+    """Return the server of /metrics and /healthz."""
+
+    def state() -> tuple[bool, Mapping[str, object]]:
+        silent = monotonic() - it.turned_at
+        facts = {
+            "draining": it.draining,
+            "in_flight": it.drain.in_flight,
+            "problem": it.publisher.problem,
+            "seconds_since_turn": round(silent, 3),
+            "disk_errors": dict(it.drain.disk.current),
+        }
+        healthy = not it.drain.disk.current and not it.publisher.problem
+        return silent < HUNG and healthy, facts
+
+    address = settings.relay.metrics_host, settings.relay.metrics_port
+    return HttpServer(*address, metrics.registry(), state)
+
+
+def drain_once(
+    settings: Settings, deadline: float
+) -> tuple[Drained, Mapping[str, Mapping[str, str]]]:
+    """Drain for up to *deadline* seconds, if nobody else does.
+
+    Returns:
+        How it ended, and the documents that were refused, by name, with the reason.
+
+    Raises:
+        ConfigError: a secret cannot be read, or librdkafka refuses its settings.
+        SchemaError: as `codec`.
+        SpoolError: the spool is not this user's.
+    """
+    root = settings.spool.directory
+    backoff = Backoff(root)
+    if backoff.pausing():
+        return Drained.PAUSED, {}
+    entries = intake(settings, RelayMetrics())
+    publisher = KafkaPublisher(kafka(settings), BRIEF)
+    drain = _drain(entries, publisher, settings)
+    try:
+        ended = drain_within(deadline, entries.spools[0], backoff, drain)
+    except BaseException:
+        # What was handed over leaves the disk when Kafka has it, however this ends.
+        publisher.flush(_LAST)
+        raise
+    finally:
+        publisher.close()
+        drain.close()
+    return ended, drain.refused
+
+
+def pause(settings: Settings) -> float:
+    """Return the seconds for which short drains are not tried; 0.0 for none."""
+    return Backoff(settings.spool.directory).pausing()
+
+
+def may_drain(settings: Settings) -> bool:
+    """Return whether this process is the spool's owner, or root, who becomes it."""
+    try:
+        owner = (settings.spool.directory / "lock").stat().st_uid
+    except OSError:
+        return False
+    return os.geteuid() in {0, owner}

@@ -1,0 +1,211 @@
+"""Read the configuration: defaults, then a file, then the environment.
+
+Written on pydantic alone: its settings package reads the same sources, but neither says
+where each value came from nor refuses a misspelt variable.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fnm_bus.config import mistakes
+from fnm_bus.config.secrets import MASK, is_secret, without_user_info
+from fnm_bus.config.settings import Settings
+from fnm_bus.config.spool_paths import CONFIG, FILE, PREFIX
+from fnm_bus.errors import ConfigError
+
+_OTHER: Final = frozenset(
+    {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
+)
+"""Variables that begin like ours and are no settings."""
+_DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "settings")})
+"""Tables in which names have dots, which a variable's cannot."""
+_FILES: Final = frozenset(
+    {"consumers.webhook.url_file", "consumers.webhook.secret_file"}
+)
+"""Settings that name files with secrets."""
+_ADDRESSES: Final = frozenset({"consumers.webhook.url"})
+"""Addresses that are secrets as a whole: who knows one may post there."""
+DEFAULT: Final = "default"
+Key = tuple[str, ...]
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Loaded(NamedTuple, Generic[S]):
+    """What is configured.
+
+    Attributes:
+        settings: all settings.
+        sources: dotted key → where its value comes from, for those that are set.
+    """
+
+    settings: S
+    sources: Mapping[str, str]
+
+
+class Shown(NamedTuple):
+    """One setting for people to look at."""
+
+    key: str
+    value: object
+    source: str
+
+
+def load(
+    path: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Loaded[Settings]:
+    """Return the configuration of fnm-bus, as `load_as` does."""
+    return load_as(Settings, path, environ)
+
+
+def load_as(
+    model: type[S],
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded[S]:
+    """Return the configuration.
+
+    Args:
+        model: what may be configured; consumers know their own tables.
+        path: the file; else the one that FNM_BUS_CONFIG names; else /etc's, if there.
+        environ: the environment.
+
+    Raises:
+        ConfigError: lists every problem, one a line, with where it comes from.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[Key, str] = {}
+    problems: list[str] = []
+    file = path or (Path(environ[CONFIG]) if environ.get(CONFIG) else None)
+    if file is not None or FILE.exists():
+        _read(file or FILE, values, sources)
+    for name, key in _variables(environ):
+        kind = _kind(key, model)
+        if kind is None:
+            slip = name.removeprefix(PREFIX)
+            text = mistakes.unknown(slip, _settable(model), PREFIX)
+            problems.append(f"{name}: {text}")
+            continue
+        text = environ[name]
+        listed = [it.strip() for it in text.split(",") if it.strip()]
+        _put(values, key, listed if mistakes.is_list(kind) else text)
+        sources[key] = name
+    try:
+        settings = model.model_validate(values)
+    except ValidationError as exc:
+        problems += [_problem(error, sources, model) for error in exc.errors()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Loaded(settings, {".".join(key): it for key, it in sources.items()})
+
+
+def shown(loaded: Loaded[S]) -> Iterator[Shown]:
+    """Yield every setting with its value and where it comes from, secrets masked."""
+    for key, value in _leaves(loaded.settings.model_dump(mode="json")):
+        name = ".".join(key)
+        source = loaded.sources.get(name, DEFAULT)
+        yield Shown(name, masked(name, value), source)
+
+
+def masked(name: str, value: object) -> object:
+    """Return the value of a setting for people: stars where it may be a secret.
+
+    Args:
+        name: dotted key of the setting.
+        value: its value.
+    """
+    if not value or isinstance(value, bool | int | float):
+        return value
+    table, _, option = name.partition(".")
+    if table == "registry":
+        option = option.removeprefix("settings.")
+    if table == "kafka_files" or name in _FILES:
+        # The name of a file is no secret; a secret in the place of one is.
+        return value if str(value).startswith("/") else MASK
+    if is_secret(option) or name in _ADDRESSES:
+        return MASK
+    if isinstance(value, list | tuple):
+        return [masked(name, item) for item in value]
+    return without_user_info(value) if isinstance(value, str) else value
+
+
+def _read(file: Path, values: dict[str, Any], sources: dict[Key, str]) -> None:
+    try:
+        values.update(tomllib.loads(file.read_text("utf-8")))
+    except OSError as exc:
+        raise ConfigError(f"{file}: {exc.strerror}") from exc
+    except ValueError as exc:  # bad TOML, or not UTF-8
+        raise ConfigError(f"{file}: {exc}") from exc
+    for key, _value in _leaves(values):
+        sources[key] = str(file)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key]]:
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in _OTHER:
+            table, *rest = name.removeprefix(PREFIX).lower().split("__")
+            key = (table, *rest)
+            if rest and key[:-1] in _DOTTED:
+                key = (*key[:-1], key[-1].replace("_", "."))
+            yield name, key
+
+
+def _kind(key: Key, model: Any) -> Any:
+    """Return the type of the value *key* leads to; None: to a table, or nowhere."""
+    for number, part in enumerate(key):
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        kind = field.annotation
+        last = len(key) == number + 1
+        if kind is Any:  # tables that only their consumers know
+            return None if last else Any
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            if getattr(kind, "__origin__", None) is dict:
+                return str if len(key) == number + 2 else None
+            return kind if last else None
+        model = kind
+    return None
+
+
+def _settable(model: Any, above: str = "") -> Iterator[str]:
+    """Yield the variables of all settings whose names are fixed, without PREFIX."""
+    for name, field in model.model_fields.items():
+        kind, variable = field.annotation, f"{above}{name.upper()}"
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _settable(kind, f"{variable}__")
+        elif kind is not Any and getattr(kind, "__origin__", None) is not dict:
+            yield variable
+
+
+def _put(values: dict[str, Any], key: Key, value: str | list[str]) -> None:
+    table: Any = values
+    for part in key[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):  # the file is wrong here, and will be refused
+            return
+    table[key[-1]] = value
+
+
+def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _problem(error: Any, sources: Mapping[Key, str], model: Any) -> str:
+    key = tuple(str(part) for part in error["loc"])
+    name = ".".join(key)
+    within = (it for at, it in sources.items() if at[: len(key)] == key)
+    above = (it for at, it in sources.items() if key[: len(at)] == at)
+    source = next(within, None) or next(above, None) or DEFAULT
+    text = mistakes.describe(error, masked(name, error["input"]), model)
+    return f"{source}: {name}: {text}"

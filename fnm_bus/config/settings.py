@@ -1,0 +1,244 @@
+"""The settings: what can be configured, with its default, type and meaning.
+
+The descriptions here are the reference (docs/reference/configuration.md).
+"""
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
+
+from fnm_bus.hook import python_hook
+
+_MIB = 1024 * 1024
+_KAFKA_MUST = {
+    "acks": ("all", "-1"),
+    "request.required.acks": ("all", "-1"),
+    "enable.idempotence": ("true",),
+}
+"""Settings of librdkafka that are for us to choose, with what they may be set to: with
+others a notification would leave the disk before Kafka has it, or out of its order."""
+
+MAX_LEASE = 86_400
+"""Seconds: the longest lease of a mitigation, and the longest time of any setting."""
+
+
+def _no_flag(wanted: str) -> BeforeValidator:
+    """Return what refuses true and false, which pydantic would take for 1 and 0."""
+
+    def refuse(value: object) -> object:
+        if isinstance(value, bool):
+            text = f"wanted {wanted}, got {str(value).lower()}"
+            raise ValueError(text)  # noqa: TRY004 - pydantic reports only this
+        return value
+
+    return BeforeValidator(refuse)
+
+
+_Whole = _no_flag("a whole number")
+_Number = _no_flag("a number")
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1), _Whole]
+Seconds = Annotated[float, Field(gt=0, le=MAX_LEASE), _Number]
+Nice = Annotated[int, Field(ge=0, le=19), _Whole]
+Port = Annotated[int, Field(ge=0, le=65_535), _Whole]
+Share = Annotated[float, Field(ge=0, lt=1), _Number]
+_Partitions = Annotated[int, Field(ge=1, le=10_000), _Whole]
+_Replicas = Annotated[int, Field(ge=1, le=32_767), _Whole]
+
+
+def _as_librdkafka_writes(value: object) -> object:
+    """Return a whole number or a flag as the text that librdkafka takes for it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+Option = Annotated[str, BeforeValidator(_as_librdkafka_writes)]
+"""A value of another program's settings: text, a whole number, true or false."""
+
+
+class Table(BaseModel):
+    """A table of the configuration file; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SpoolSettings(Table):
+    """Where notifications wait, and how many may."""
+
+    directory: Path = Field(
+        Path(python_hook.SPOOL), description="The spool, on a local disk."
+    )
+    fallback: Path = Field(
+        Path(python_hook.FALLBACK),
+        description="A small second spool on another file system, used by the hook when"
+        " the first one cannot be written.",
+    )
+    soft_files: Count = Field(
+        20_000,
+        description="From so many waiting files on, only the newest status update of"
+        " each attack is published.",
+    )
+    soft_bytes: Count = Field(512 * _MIB, description="Likewise, in bytes.")
+    hard_files: Count = Field(
+        200_000,
+        description="With so many waiting files the spool refuses everything: the hook"
+        " uses the fallback spool and ends with status 75.",
+    )
+    hard_bytes: Count = Field(4096 * _MIB, description="Likewise, in bytes.")
+    reserve: Share = Field(
+        0.25, description="Share of the hard limits that status updates may not use."
+    )
+    quarantine_files: Count = Field(
+        10_000, description="So many documents may be in the quarantine."
+    )
+    quarantine_bytes: Count = Field(1024 * _MIB, description="Likewise, in bytes.")
+
+
+class TopicSettings(Table):
+    """The topics: names, and how `topics create` makes them."""
+
+    host: Text = Field("fastnetmon.host.v1", description="Events of hosts.")
+    hostgroup: Text = Field(
+        "fastnetmon.hostgroup.v1", description="Events of hostgroups."
+    )
+    status: Text = Field("fastnetmon.status.v1", description="Status updates.")
+    reason: Text = Field(
+        "fastnetmon.reason.v1",
+        description="Who wants which measures and until when, compacted.",
+    )
+    mitigation: Text = Field(
+        "fastnetmon.mitigation.v1", description="The wanted state, compacted."
+    )
+    command: Text = Field(
+        "fastnetmon.command.v1", description="What people ask of the mitigator."
+    )
+    audit: Text = Field("fastnetmon.audit.v1", description="What was decided and done.")
+    deadletter: Text = Field(
+        "fastnetmon.deadletter.v1", description="What could not be understood."
+    )
+    partitions: _Partitions = Field(
+        12,
+        description="Partitions of a new topic. To raise them later, use Kafka's tools"
+        " (docs/operation.md).",
+    )
+    replication: _Replicas = Field(
+        3,
+        description="Replicas of a new topic; with 3 or more, two must have a record"
+        " before it counts as taken.",
+    )
+
+
+class RegistrySettings(Table):
+    """The schema registry; without an address no registry is used."""
+
+    url: Text | None = Field(
+        None,
+        description="Base address of a registry with Confluent's API; Apicurio's ends"
+        " with /apis/ccompat/v7.",
+    )
+    pins: Path = Field(
+        Path("/var/lib/fnm-bus/schema-ids.json"),
+        description="File with the ids, written by `fnm-bus schemas register`.",
+    )
+    timeout: Seconds = Field(5.0, description="Seconds for each request.")
+    settings: dict[str, Option] = Field(
+        default_factory=dict,
+        description="Further settings of Confluent's client, under their own names"
+        " (`basic.auth.user.info`, `ssl.ca.location`, …).",
+    )
+
+
+class RelaySettings(Table):
+    """The relay."""
+
+    metrics_host: Text = Field(
+        "127.0.0.1", description="Address of /metrics and /healthz."
+    )
+    metrics_port: Port = Field(9310, description="Their port; 0 takes a free one.")
+    in_flight_records: Count = Field(
+        10_000, description="Most records without an answer from Kafka, for each topic."
+    )
+    in_flight_bytes: Count = Field(16 * _MIB, description="Likewise, in bytes.")
+    flush: Seconds = Field(
+        5.0, description="Seconds that records in flight get when the relay ends."
+    )
+    nice: Nice = Field(
+        5,
+        description="Priority on the CPU of whoever drains, so that the detector and"
+        " its hooks go first: from 0, as all others, to 19, the last.",
+    )
+
+
+class NotifySettings(Table):
+    """`fnm-bus notify`, and the hook where no relay runs."""
+
+    deadline: Seconds = Field(
+        5.0, description="Seconds that a call may spend on publishing by itself."
+    )
+
+
+class LogSettings(Table):
+    """What is said on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe level that is shown."
+    )
+    format: Literal["text", "json"] = Field(
+        "text", description="One line of text, or one JSON object, for each message."
+    )
+
+
+class Settings(Table):
+    """All settings."""
+
+    sensor: Text = Field(
+        default_factory=socket.gethostname,
+        description="Stable name of the FastNetMon in front; part of every event_id, so"
+        " not to be changed. The machine's name unless set.",
+    )
+    dry_run: bool = Field(
+        default=True,
+        description="Whether consumers that act only say what they would do.",
+    )
+    spool: SpoolSettings = SpoolSettings()
+    kafka: dict[str, Option] = Field(
+        default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
+        description="librdkafka's settings under their own names, in quotes. Values are"
+        " text; whole numbers, true and false need no quotes. Ours, unless set:"
+        ' `"reconnect.backoff.max.ms" = "1000"`, so that a broker which is back is'
+        " found at once.",
+    )
+    kafka_files: dict[str, Path] = Field(
+        default_factory=dict,
+        description="librdkafka's settings whose values stand in files, such as"
+        ' `"sasl.password" = "/run/secrets/kafka"`.',
+    )
+    topics: TopicSettings = TopicSettings()
+    registry: RegistrySettings = RegistrySettings()
+    relay: RelaySettings = RelaySettings()
+    notify: NotifySettings = NotifySettings()
+    log: LogSettings = LogSettings()
+    consumers: Any = Field(
+        default_factory=dict,
+        description="The tables of the consumers, one for each.",
+    )
+
+    @field_validator("kafka")
+    @classmethod
+    def _nothing_is_lost(cls, kafka: dict[str, str]) -> dict[str, str]:
+        for name, right in _KAFKA_MUST.items():
+            if (value := kafka.get(name)) is not None and value.lower() not in right:
+                raise ValueError(
+                    f"{name}: wanted {right[0]}, got {value}: what FastNetMon said"
+                    " could be lost, or lose its order; leave it out"
+                )
+        return kafka

@@ -1,0 +1,153 @@
+"""Look after the spool now and then: limits, left-overs, figures."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from fnm_bus.errors import SpoolError
+from fnm_bus.relay.drain import Drain
+from fnm_bus.relay.metrics import RelayMetrics
+from fnm_bus.spool.limits import Depth, Limits, Refusal
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.spool import Odd, Spool
+
+log = logging.getLogger(__name__)
+
+_CARE: Final = 2.0
+"""Seconds between two rounds."""
+_CLEAN: Final = 60.0
+"""Seconds between two looks for what dead hooks left."""
+_AT_ONCE: Final = 1_000
+"""Foreign files that are moved in one round, which takes well under a second."""
+
+
+@dataclass
+class Keeper:
+    """Keeps the spools in order while they are drained.
+
+    Attributes:
+        spools: the spool, then the fallback spool.
+        quarantine: counted.
+        drain: told when status updates have to be thinned out.
+        limits: how full the first of the spools may get.
+        metrics: what the figures are shown in.
+    """
+
+    spools: Sequence[Spool]
+    quarantine: Quarantine
+    drain: Drain
+    limits: Limits
+    metrics: RelayMetrics
+    _care_at: float = 0.0
+    _clean_at: float = 0.0
+    _immovable: frozenset[Path] = field(default=frozenset())
+
+    def found(self, files: int) -> None:
+        """Note at once that there are too many *files*; `turn` says when no longer."""
+        if files >= self.limits.soft_files:
+            self.drain.thinning = True
+
+    def turn(self) -> None:
+        """Do what is due; nothing most of the times.
+
+        What the disk refuses is tried again in the next round.
+        """
+        now = monotonic()
+        if now < self._care_at:
+            return
+        disk = self.drain.disk
+        depths = self._measure()
+        with disk.caught("setting the spool's limits"):
+            if depths:
+                self._limit(depths[0])
+        self.drain.show()  # before what was refused becomes due again
+        self.drain.retry()
+        with disk.caught("counting the quarantine"):
+            self.metrics.quarantine_files.set(self.quarantine.count())
+        if now >= self._clean_at:
+            self._clean_at = now + _CLEAN
+            self._clean()
+        # Measuring 100,000 files takes a while; it must not eat the relay's time.
+        self._care_at = monotonic() + max(_CARE, 20 * (monotonic() - now))
+
+    def _measure(self) -> list[Depth]:
+        """Return how full the spools are; nothing when the first cannot be read."""
+        depths = []
+        for spool in self.spools:
+            with self.drain.disk.caught("measuring", spool.root):
+                depth = spool.size()
+                self._show(str(spool.root), depth)
+                depths.append(depth)
+            if not depths:
+                break
+        return depths
+
+    def _show(self, label: str, depth: Depth) -> None:
+        age = datetime.now(UTC) - (depth.oldest or datetime.now(UTC))
+        self.metrics.spool_files.labels(label).set(depth.files)
+        self.metrics.spool_bytes.labels(label).set(depth.bytes)
+        self.metrics.oldest_age.labels(label).set(max(age.total_seconds(), 0))
+
+    def _limit(self, depth: Depth) -> None:
+        thinning = self.limits.thinning(depth)
+        if thinning != self.drain.thinning:
+            log.warning(
+                "%s status updates: files=%d bytes=%d",
+                "thinning out" if thinning else "no longer thinning out",
+                depth.files,
+                depth.bytes,
+            )
+        self.drain.thinning = thinning
+        if thinning:
+            self.drain.thin()
+        spool, refusal = self.spools[0], self.limits.refusal(depth)
+        if refusal is not spool.refusal():
+            log.warning("the spool refuses: %s", refusal or "nothing any more")
+            spool.refuse(refusal)
+        self.metrics.refusing.set(list(Refusal).index(refusal))
+
+    def _clean(self) -> None:
+        for spool in self.spools:
+            with self.drain.disk.caught("sweeping", spool.root):
+                for left in spool.clean():
+                    if any(it.path(left.name).exists() for it in self.spools):
+                        continue  # a second link of what is stored, or a copy
+                    self.metrics.left.inc()
+                    log.warning(
+                        "a hook died before it had stored: entry=%s size=%d", *left[:2]
+                    )
+        self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Move foreign files to the quarantine; report one that cannot be moved once.
+
+        Such a file is a directory of another user or a mount point, for example.
+        """
+        immovable: set[Path] = set()
+        moved = 0
+        for spool in self.spools:
+            with self.drain.disk.caught("looking for foreign files", spool.root):
+                for odd in spool.odd():
+                    if moved == _AT_ONCE:
+                        self._clean_at = 0.0  # the rest follows in the next round
+                        break
+                    moved += self._move(spool, odd, immovable)
+        self._immovable = frozenset(immovable)
+
+    def _move(self, spool: Spool, odd: Odd, immovable: set[Path]) -> bool:
+        """Move *odd*, or add it to *immovable*; return whether anything was tried."""
+        if odd.path in self._immovable:
+            immovable.add(odd.path)
+            return False
+        self.metrics.odd_files.inc()
+        log.warning("not an entry: path=%s %s", *odd)
+        try:
+            log.warning("moved to %s", spool.set_aside(odd))
+        except SpoolError as exc:
+            immovable.add(odd.path)
+            log.warning("not moved, remove it by hand: %s", exc)
+        return True

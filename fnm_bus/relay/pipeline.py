@@ -1,0 +1,152 @@
+"""parse ▶ event ▶ route ▶ codec: what one entry of the spool becomes.
+
+Pure: the same entry with the same sequence always gives the same record, so what is
+published twice can be told apart from two notifications by its `event_id`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fnm_bus import __version__
+from fnm_bus.avro.codec import Codec
+from fnm_bus.errors import InvalidNotification
+from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
+from fnm_bus.event.parse import Drift, parse
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import (
+    Topics,
+    derived_id,
+    event_id,
+    headers_for,
+    headers_of,
+    key_of,
+    topic_of,
+)
+from fnm_bus.spool.entry import WholeDocument
+from fnm_bus.spool.spool import Entry
+
+_CUT: Final = "the begin of one: power was lost while it was stored"
+HEAD: Final = 4096
+"""Bytes of a document that a dead letter shows; the quarantine has the rest."""
+
+
+class Prepared(NamedTuple):
+    """An entry on its way to Kafka.
+
+    Attributes:
+        record: what is published.
+        event: what it holds.
+        drift: secondary fields of a wrong type or range.
+    """
+
+    record: Record
+    event: Event
+    drift: tuple[Drift, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What every entry of one sensor goes through.
+
+    Attributes:
+        sensor: the stable name of the FastNetMon in front.
+        topics: the names of the topics.
+        codec: frames the Avro bytes.
+    """
+
+    sensor: str
+    topics: Topics
+    codec: Codec
+
+    def prepare(self, entry: Entry, sequence: int) -> Prepared:
+        """Return what *entry* becomes; *sequence* orders the calls of a target.
+
+        Raises:
+            InvalidNotification: the document can never become an event.
+            InvalidRecord: the event does not fit its schema.
+        """
+        if not entry.whole:
+            raise InvalidNotification("", "a whole document", _CUT)
+        receipt = Receipt(
+            event_id=event_id(self.sensor, entry.name),
+            received_at=entry.stored_at,
+            sequence=sequence,
+            sensor=self.sensor,
+            producer_name="fnm-bus",
+            producer_version=__version__,
+            raw_digest=digest(entry.document),
+            raw_size=len(entry.document),
+            arguments=entry.arguments,
+        )
+        event, drift = parse(entry.document, entry.arguments, receipt)
+        return Prepared(self.record(event), event, drift)
+
+    def record(self, event: Event) -> Record:
+        """Return the record of *event*."""
+        topic = topic_of(event, self.topics)
+        return Record(
+            topic, key_of(event), self.codec.encode(event, topic), headers_of(event)
+        )
+
+    def without_samples(self, event: Event) -> Record:
+        """Return the record of *event* without its packet samples, which says so."""
+        return self.record(
+            msgspec.structs.replace(
+                event, packet_dump=(), packet_dump_detailed=(), truncated=True
+            )
+        )
+
+    def dead_letter(
+        self, entry: Entry, reason: Mapping[str, str], failed_at: datetime
+    ) -> Record:
+        """Return the record that tells others what could not be understood, and why."""
+        whole = entry.cut or WholeDocument(len(entry.document), digest(entry.document))
+        letter = DeadLetter(
+            sensor=self.sensor,
+            entry=entry.name,
+            reason=reason.get("reason", ""),
+            field=reason.get("field", ""),
+            wanted=reason.get("wanted", ""),
+            got=reason.get("got", ""),
+            head=entry.document[:HEAD],
+            size=whole.size,
+            digest=whole.digest,
+            arguments=entry.arguments,
+            failed_at=failed_at,
+            producer_name="fnm-bus",
+            producer_version=__version__,
+        )
+        topic = self.topics.deadletter
+        return Record(
+            topic,
+            entry.name.encode(),
+            self.codec.encode(letter, topic),
+            headers_for(
+                letter,
+                "relay",
+                derived_id("deadletter", self.sensor, entry.name),
+                failed_at,
+            ),
+        )
+
+
+def digest(document: bytes) -> str:
+    """Return "sha256:" and the document's digest in hexadecimal."""
+    return f"sha256:{hashlib.sha256(document).hexdigest()}"
+
+
+def attack_of(event: Event) -> tuple[str, str] | None:
+    """Return what a status update is about; None for what is no status update.
+
+    Of two updates with an equal answer the newer one tells all that the older one did.
+    """
+    if not isinstance(event, StatusEvent):
+        return None
+    details = event.attack_details
+    uuid = details.attack_uuid if details is not None else None
+    return (event.ip or event.hostgroup_name or "", uuid or "")

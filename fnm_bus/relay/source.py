@@ -1,0 +1,138 @@
+"""What the drain finds on disk, and what each find becomes."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from fnm_bus.kafka.record import Record
+from fnm_bus.relay.disk_errors import DiskErrors
+from fnm_bus.relay.metrics import RelayMetrics
+from fnm_bus.relay.pipeline import Pipeline
+from fnm_bus.relay.preparation import Preparation, prepare
+from fnm_bus.relay.topic_queue import Item
+from fnm_bus.relay.trial import Task, Trial
+from fnm_bus.spool.quarantine import Quarantine
+from fnm_bus.spool.sequence import Epochs, sequence
+from fnm_bus.spool.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LISTING: Final = "listing entries"
+"""The task under which an unreadable spool is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Finds notifications and makes records of them.
+
+    Attributes:
+        spools: the spool, then the fallback spool.
+        quarantine: whose dead letters are sent too.
+        epochs: gives `sequence` its part above the kernel's ticks.
+        pipeline: what an entry becomes.
+        metrics: where drift and the like are counted.
+        disk: errors of the disk that are retried.
+        trial: reads suspect entries in a process of their own.
+    """
+
+    spools: Sequence[Spool]
+    quarantine: Quarantine
+    epochs: Epochs
+    pipeline: Pipeline
+    metrics: RelayMetrics
+    disk: DiskErrors = field(init=False)
+    trial: Trial = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "disk", DiskErrors(self.metrics.disk_errors))
+        object.__setattr__(self, "trial", Trial(self.pipeline))
+
+    def names(self) -> Iterator[tuple[str, Spool | None]]:
+        """Yield what is there, in the order of the calls; None for a dead letter.
+
+        What cannot be listed now is left out, and reported by `disk`.
+        """
+        found: list[tuple[str, Spool]] = []
+        for spool in self.spools:
+            with self.disk.caught(LISTING, spool.root):
+                found += [(name, spool) for name in spool.scan()]
+                spool.check()
+        if len({id(spool) for _name, spool in found}) > 1:
+            found.sort(key=lambda pair: self.epochs.order(pair[0]))
+        yield from found
+        untold: Sequence[str] = ()
+        with self.disk.caught(LISTING, "of the quarantine"):
+            untold = self.quarantine.untold()
+        for name in untold:
+            yield name, None
+
+    def record(self, item: Item, *, first: bool, suspect: bool) -> Record | None:
+        """Return the record of *item*; None when it is one of `hook check`.
+
+        Args:
+            item: an entry of a spool, or a dead letter of the quarantine.
+            first: whether it was not read before: what is counted is counted then.
+            suspect: whether reading it may have killed a process before.
+
+        Raises:
+            InvalidNotification: the document can never become an event.
+            InvalidRecord: the event does not fit its schema.
+            PoisonEntry: reading it kills a process.
+            FileNotFoundError: it is gone.
+            SpoolError: it cannot be read.
+        """
+        if item.source is None:
+            letter = self.quarantine.read(item.name)
+            return self.pipeline.dead_letter(
+                letter.entry, letter.reason, letter.failed_at
+            )
+        ready = self._prepare(item, item.source, suspect=suspect)
+        item.size, item.stored_at = ready.size, ready.stored_at
+        if ready.record is None:
+            self.metrics.checks.inc()
+            return None
+        if first:
+            item.attack = ready.attack
+            if item.source is not self.spools[0]:
+                self.metrics.from_fallback.inc()
+            self.metrics.drifted.inc(ready.mismatch_count)
+            _log(item.name, ready)
+        return ready.record
+
+    def _prepare(self, item: Item, source: Spool, *, suspect: bool) -> Preparation:
+        place = sequence(item.name, self.epochs)
+        if suspect:
+            directory = str(source.path(item.name).parent)
+            return self.trial.prepare(Task(directory, item.name, place, item.shrunk))
+        return prepare(
+            self.pipeline, source.read(item.name), place, without_samples=item.shrunk
+        )
+
+    def forget(self, item: Item) -> None:
+        """Remove an entry, and before it what its hook left beside it.
+
+        Of a dead letter, remove the note that it is to be sent.
+
+        That is a second link of the entry, which the shell hook never removes, or a
+        copy in the other spool where it was killed just then. To find them later would
+        be to count as lost what was published.
+
+        Raises:
+            SpoolError: it cannot be removed.
+        """
+        if item.source is None:
+            self.quarantine.told(item.name)
+            return
+        for spool in self.spools:
+            spool.forget_temporary(item.name)
+        item.source.remove(item.name)
+
+
+def _log(entry: str, ready: Preparation) -> None:
+    """Log the first few mismatches: one document may hold thousands."""
+    for mismatch in ready.mismatches:
+        log.warning("entry=%s %s", entry, mismatch)
+    more = ready.mismatch_count - len(ready.mismatches)
+    if more:
+        log.warning("entry=%s and %d more mismatches", entry, more)
