@@ -24,8 +24,8 @@ from fnm_bus.event import FlowMatch, FlowThen
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 if TYPE_CHECKING:
-    from services.bird import Bird
-    from services.crew import Crew
+    from support.bird import Bird
+    from support.crew import Crew
 
 _POLICY = """
 own_networks = ["10.0.0.0/8"]
@@ -94,9 +94,9 @@ def measure(bootstrap: str, *, quick: bool) -> list[Row]:
 
 @contextmanager
 def _town(bootstrap: str) -> "Iterator[tuple[Crew, Bird]]":
-    from services.bird import Bird  # noqa: PLC0415 - found through sys.path
-    from services.crew import Crew  # noqa: PLC0415 - as above
-    from services.plant import Plant  # noqa: PLC0415 - as above
+    from support.bird import Bird  # noqa: PLC0415 - found through sys.path
+    from support.crew import Crew  # noqa: PLC0415 - as above
+    from support.plant import Plant  # noqa: PLC0415 - as above
 
     root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
     bird = Bird(root)
@@ -131,8 +131,8 @@ def _town(bootstrap: str) -> "Iterator[tuple[Crew, Bird]]":
 
 @contextmanager
 def _floor() -> Iterator[tuple[Any, "Bird"]]:
-    from services.bird import Bird  # noqa: PLC0415 - found through sys.path
-    from services.exabgp import Exabgp  # noqa: PLC0415 - as above
+    from support.bird import Bird  # noqa: PLC0415 - found through sys.path
+    from support.exabgp import Exabgp  # noqa: PLC0415 - as above
 
     root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
     bird = Bird(root)

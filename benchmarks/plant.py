@@ -31,8 +31,8 @@ DOCUMENTS = {
 @contextmanager
 def broker(root: Path) -> Iterator[tuple[str, str]]:
     """Give the address of a broker and what it is: Apache Kafka if it can be had."""
-    from services.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
-    from services.kafka import Cluster  # noqa: PLC0415 - as above
+    from support.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
+    from support.kafka import Cluster  # noqa: PLC0415 - as above
 
     cluster = Cluster(root / "kafka", nodes=1)
     (root / "kafka").mkdir()

@@ -55,7 +55,7 @@ class Storm:
 
 def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     """Measure storms: of each hook, and of what else one could have FastNetMon call."""
-    from services.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
+    from support.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
 
     hosts = 50 if quick else 1_000
     try:
@@ -126,7 +126,7 @@ def _best(once: Callable[[], Storm]) -> Storm:
 
 
 def _storm(hook: Path, hosts: int) -> Storm:
-    from services.detector import Detector  # noqa: PLC0415 - found through sys.path
+    from support.detector import Detector  # noqa: PLC0415 - found through sys.path
 
     with tempfile.TemporaryDirectory(prefix="fnm-bus-storm-") as name:
         detector = Detector(Path(name), hook, ban_time=1_900)

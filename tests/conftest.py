@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
-from services.fetch import Unavailable
-from services.kafka import Cluster
-from services.netns import Network
-from services.registry import Registry
-from services.secure_kafka import SecureKafka
+from support.fetch import Unavailable
+from support.kafka import Cluster
+from support.netns import Network
+from support.registry import Registry
+from support.secure_kafka import SecureKafka
 
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 

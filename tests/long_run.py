@@ -24,9 +24,9 @@ from tempfile import mkdtemp
 from time import monotonic, sleep, time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from services.bgp_lab import GRACE, BgpLab, CutKafka
-from services.fuzz_records import Fuzz
-from services.plant import ban
+from support.bgp_lab import GRACE, BgpLab, CutKafka
+from support.fuzz_records import Fuzz
+from support.plant import ban
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord

@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
-from services.bird import Bird
-from services.exabgp import Exabgp
-from services.fetch import Unavailable
-from services.netns import Network
+from support.bird import Bird
+from support.exabgp import Exabgp
+from support.fetch import Unavailable
+from support.netns import Network
 
 from consumers.enforcers.backend import Backend, MemoryBackend
 from consumers.enforcers.nftables.backend import NftablesBackend

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from services.process import wait_until
+from support.process import wait_until
 
 from consumers.enforcers.backend import (
     ActiveMeasure,

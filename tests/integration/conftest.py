@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
-from services.bgp_lab import BgpLab, CutKafka
-from services.fetch import Unavailable
-from services.front import Installed
-from services.plant import Plant
+from support.bgp_lab import BgpLab, CutKafka
+from support.fetch import Unavailable
+from support.front import Installed
+from support.plant import Plant
 
 from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topics import Admin, wanted

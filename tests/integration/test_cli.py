@@ -18,9 +18,9 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from services.fetch import Unavailable
-from services.kafka import Cluster
-from services.plant import Plant, ban
+from support.fetch import Unavailable
+from support.kafka import Cluster
+from support.plant import Plant, ban
 
 from fnm_bus.errors import TopicRefused
 from fnm_bus.kafka.topics import Admin, Topic

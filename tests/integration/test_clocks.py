@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from services import wrong_clock
-from services.bgp_lab import ENFORCER, LEASE, LONG, NEW, SHORT, BgpLab
+from support import wrong_clock
+from support.bgp_lab import ENFORCER, LEASE, LONG, NEW, SHORT, BgpLab
 
 pytestmark = pytest.mark.kafka
 DAYS = [3, -3]

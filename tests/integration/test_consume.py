@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from services.crew import Crew, policy
-from services.kafka import Cluster
-from services.loops import CODEC, Bench, Seen, event
-from services.plant import Plant
-from services.process import wait_until
+from support.crew import Crew, policy
+from support.kafka import Cluster
+from support.loops import CODEC, Bench, Seen, event
+from support.plant import Plant
+from support.process import wait_until
 
 from fnm_bus.consume.handler import Hold, TryLater
 from fnm_bus.errors import BrokerUnavailable, TopicRefused

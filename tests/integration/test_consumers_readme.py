@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from services.crew import Crew, policy
-from services.plant import Plant
+from support.crew import Crew, policy
+from support.plant import Plant
 
 README = Path(__file__).parents[2] / "consumers" / "README.md"
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from services.plant import Plant, ban
+from support.plant import Plant, ban
 
 CALLS = 50
 

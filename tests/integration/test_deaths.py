@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from services.bgp_lab import ENFORCER, LONG, NEW, NEXT, SHORT, BgpLab, die, host
-from services.plant import ban
+from support.bgp_lab import ENFORCER, LONG, NEW, NEXT, SHORT, BgpLab, die, host
+from support.plant import ban
 
 pytestmark = pytest.mark.kafka
 RECONNECTED = 15.0

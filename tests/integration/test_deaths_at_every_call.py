@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import injection
-from services.fetch import Unavailable
-from services.injection import Run, Site
+from support import injection
+from support.fetch import Unavailable
+from support.injection import Run, Site
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook

@@ -9,7 +9,7 @@ import signal
 from time import monotonic
 
 import pytest
-from services.bgp_lab import (
+from support.bgp_lab import (
     ENFORCER,
     HOLD,
     LEASE,
@@ -22,7 +22,7 @@ from services.bgp_lab import (
     die,
     runs,
 )
-from services.process import wait_until
+from support.process import wait_until
 
 pytestmark = pytest.mark.kafka
 

@@ -11,7 +11,7 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
-from services.bgp_lab import (
+from support.bgp_lab import (
     ENFORCER,
     LEASE,
     LONG,
@@ -23,10 +23,10 @@ from services.bgp_lab import (
     host,
     policy,
 )
-from services.crew import Crew
-from services.netns import Network
-from services.plant import Plant
-from services.process import Server
+from support.crew import Crew
+from support.netns import Network
+from support.plant import Plant
+from support.process import Server
 
 from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.settings import NftablesSettings

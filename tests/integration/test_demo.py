@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from services.plant import Plant
-from services.untouched import file_state
+from support.plant import Plant
+from support.untouched import file_state
 
 TOPICS = (
     "fastnetmon.host.v1",

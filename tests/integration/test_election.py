@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
-from services.process import wait_until
+from support.process import wait_until
 
 from consumers.mitigator.leader_election import LeaderElection
 from fnm_bus.kafka.topics import Admin, Topic

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from services.plant import Plant
-from services.process import wait_until
+from support.plant import Plant
+from support.process import wait_until
 
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer

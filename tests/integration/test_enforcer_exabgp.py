@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from services.bird import Bird
-from services.crew import Crew, policy
-from services.fetch import Unavailable
-from services.plant import Plant
+from support.bird import Bird
+from support.crew import Crew, policy
+from support.fetch import Unavailable
+from support.plant import Plant
 
 from fnm_bus.event import Mitigation
 

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from services.bird import Bird, Route
-from services.exabgp import Exabgp
-from services.fetch import Unavailable
-from services.process import wait_until
+from support.bird import Bird, Route
+from support.exabgp import Exabgp
+from support.fetch import Unavailable
+from support.process import wait_until
 
 from consumers.enforcers.backend import BackendError, DesiredMeasure
 from consumers.enforcers.exabgp.backend import ExabgpBackend

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from services.process import free_port, wait_until
+from support.process import free_port, wait_until
 
 pytest.importorskip("exabgp")
 

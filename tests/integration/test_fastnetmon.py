@@ -6,10 +6,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from services.detector import Called, Detector
-from services.fetch import Unavailable
-from services.plant import Plant
-from services.process import wait_until
+from support.detector import Called, Detector
+from support.fetch import Unavailable
+from support.plant import Plant
+from support.process import wait_until
 
 from fnm_bus.event import HostEvent
 

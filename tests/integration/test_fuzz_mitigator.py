@@ -15,9 +15,9 @@ from time import monotonic
 
 import pytest
 from confluent_kafka import Producer
-from services.crew import Crew
-from services.fuzz_records import Fuzz, Made
-from services.plant import Plant
+from support.crew import Crew
+from support.fuzz_records import Fuzz, Made
+from support.plant import Plant
 
 from fnm_bus.event import Audit, Mitigation
 

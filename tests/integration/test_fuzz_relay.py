@@ -13,10 +13,10 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from services import corpus
-from services.front import Installed
-from services.odd_documents import Call, Mutator, real
-from services.plant import Plant
+from support import corpus
+from support.front import Installed
+from support.odd_documents import Call, Mutator, real
+from support.plant import Plant
 
 from fnm_bus.event import DeadLetter, Event
 from fnm_bus.kafka.route import event_id

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from services.front import SAMPLE, STATUS, Installed
-from services.process import wait_until
+from support.front import SAMPLE, STATUS, Installed
+from support.process import wait_until
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook

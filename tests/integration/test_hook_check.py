@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from services.front import NOBODY, Installed, drains
-from services.process import being, wait_until
+from support.front import NOBODY, Installed, drains
+from support.process import being, wait_until
 
 from fnm_bus.errors import ConfigError
 from fnm_bus.setup import check_hook, install_hook

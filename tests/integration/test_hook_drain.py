@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from services.front import DRAINED, NOBODY, SAMPLE, Installed, as_user, drains
+from support.front import DRAINED, NOBODY, SAMPLE, Installed, as_user, drains
 
 from fnm_bus.spool.drain_backoff import Backoff
 from fnm_bus.spool.limits import Refusal

@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from services.process import wait_until
+from support.process import wait_until
 
 from fnm_bus.errors import ConfigError
 from fnm_bus.ops import http_server

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from services.fuzz_records import Fuzz
-from services.plant import Plant
-from services.process import Server, free_port
+from support.fuzz_records import Fuzz
+from support.plant import Plant
+from support.process import Server, free_port
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import (

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services.crew import Crew, policy
-from services.plant import Plant
+from support.crew import Crew, policy
+from support.plant import Plant
 
 pytestmark = pytest.mark.kafka
 

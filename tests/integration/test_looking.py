@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.crew import Crew, policy
-from services.fetch import Unavailable
-from services.kafka import Cluster
-from services.plant import Plant, ban
-from services.process import Server, wait_until
-from services.untouched import file_state, kafka_state
+from support.crew import Crew, policy
+from support.fetch import Unavailable
+from support.kafka import Cluster
+from support.plant import Plant, ban
+from support.process import Server, wait_until
+from support.untouched import file_state, kafka_state
 from typer.main import get_command
 
 from consumers.__main__ import app as consumer_app

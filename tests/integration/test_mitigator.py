@@ -5,8 +5,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from services.crew import Crew, policy
-from services.plant import Plant
+from support.crew import Crew, policy
+from support.plant import Plant
 
 from fnm_bus.event import DeadLetter
 

@@ -16,10 +16,10 @@ from confluent_kafka.admin import (
     ConfigResource,
     ResourceType,
 )
-from services.crew import Crew, policy
-from services.front import Installed
-from services.plant import Plant, ban
-from services.process import Server
+from support.crew import Crew, policy
+from support.front import Installed
+from support.plant import Plant, ban
+from support.process import Server
 
 from consumers.mitigation.reason_key import key_of_reason
 from fnm_bus.event import (

@@ -20,10 +20,10 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from services.bgp_lab import CutKafka
-from services.crew import Crew, policy
-from services.plant import Plant, silent
-from services.process import Server, free_port
+from support.bgp_lab import CutKafka
+from support.crew import Crew, policy
+from support.plant import Plant, silent
+from support.process import Server, free_port
 
 from fnm_bus.avro import schema
 from fnm_bus.event import AttackDetails, HostEvent, Receipt

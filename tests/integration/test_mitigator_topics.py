@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from services.crew import Crew, policy
-from services.plant import Plant
-from services.process import Server
+from support.crew import Crew, policy
+from support.plant import Plant
+from support.process import Server
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Command, DeadLetter, HostEvent, Receipt

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
-from services.crew import Crew, policy
-from services.plant import Plant
-from services.process import wait_until
+from support.crew import Crew, policy
+from support.plant import Plant
+from support.process import wait_until
 
 from consumers.enforcers import wanted_reader
 from consumers.enforcers.backend import MemoryBackend

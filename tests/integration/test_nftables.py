@@ -11,8 +11,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from services.netns import OUTSIDE, ROUTER, Network
-from services.process import wait_until
+from support.netns import OUTSIDE, ROUTER, Network
+from support.process import wait_until
 
 from consumers.enforcers.backend import BackendError, DesiredMeasure
 from consumers.enforcers.nftables.backend import NftablesBackend

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from services.plant import Plant, ban
-from services.process import wait_until
+from support.plant import Plant, ban
+from support.process import wait_until
 
 from fnm_bus.hook.python_hook import uptime
 from fnm_bus.spool.sequence import pid_of

@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from services.plant import Plant, ban
-from services.planted import Planted, poison
+from support.plant import Plant, ban
+from support.planted import Planted, poison
 
 from fnm_bus.relay.reading_note import ReadingNote
 from fnm_bus.spool.drain_backoff import Backoff

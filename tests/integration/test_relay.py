@@ -10,8 +10,8 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from services.kafka import Cluster
-from services.plant import Plant, ban, silent
+from support.kafka import Cluster
+from support.plant import Plant, ban, silent
 
 from fnm_bus.config.settings import Settings
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from services import injection
-from services.fetch import Unavailable
-from services.injection import Ended, Run, Site
-from services.plant import Plant, ban
+from support import injection
+from support.fetch import Unavailable
+from support.injection import Ended, Run, Site
+from support.plant import Plant, ban
 
 from fnm_bus.spool.quarantine import Quarantine
 

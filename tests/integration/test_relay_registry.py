@@ -1,7 +1,7 @@
 """The relay with a registry: only its pinned ids are needed, whatever else it does."""
 
 import pytest
-from services.plant import Plant, ban, silent
+from support.plant import Plant, ban, silent
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec

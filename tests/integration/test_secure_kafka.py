@@ -15,9 +15,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from services.plant import Plant, ban
-from services.process import Server, wait_until
-from services.secure_kafka import PASSWORD, SecureKafka
+from support.plant import Plant, ban
+from support.process import Server, wait_until
+from support.secure_kafka import PASSWORD, SecureKafka
 
 from consumers.check_all import resources_of
 from consumers.settings import AllSettings

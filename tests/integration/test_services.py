@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 import pytest
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from services.kafka import Cluster
-from services.process import Server, wait_until
+from support.kafka import Cluster
+from support.process import Server, wait_until
 
 Name = Callable[[str], str]
 
@@ -84,7 +84,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     starter = """
 import sys
 from pathlib import Path
-from services.process import Server
+from support.process import Server
 server = Server(["/bin/sleep", "600"], Path(sys.argv[1]) / "log")
 server.start()
 print(server.pid, flush=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from services.process import wait_until
+from support.process import wait_until
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import check_hook, install_hook

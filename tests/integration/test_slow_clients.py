@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import Producer
-from services.plant import Plant
-from services.process import accepts, free_port, wait_until
+from support.plant import Plant
+from support.process import accepts, free_port, wait_until
 
 from fnm_bus.kafka.route import Topics
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from services.plant import Plant, ban
+from support.plant import Plant, ban
 
 
 def told(plant: Plant, *arguments: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Producer
-from services.plant import Plant
+from support.plant import Plant
 
 from fnm_bus.event import HostEvent, Receipt
 

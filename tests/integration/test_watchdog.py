@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from services.bird import Bird
-from services.exabgp import Exabgp
-from services.fetch import Unavailable
-from services.process import wait_until
+from support.bird import Bird
+from support.exabgp import Exabgp
+from support.fetch import Unavailable
+from support.process import wait_until
 
 from consumers.enforcers import snapshot
 from consumers.enforcers.backend import DesiredMeasure

@@ -10,7 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from services.process import wait_until
+from support.process import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs/fastnetmon.md"
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from services.process import Server, wait_until
-from services.receiver import Receiver
+from support.process import Server, wait_until
+from support.receiver import Receiver
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, ReasonSummary

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
-from services.stack import Stack
+from support.stack import Stack
 
 ROWS: list[tuple[str, ...]] = []
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.request import urlopen
 
-from services.process import wait_until
-from services.stack import Stack
+from support.process import wait_until
+from support.stack import Stack
 
 from fnm_bus.event import HostEvent
 

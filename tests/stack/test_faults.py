@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from services.process import wait_until
-from services.stack import Stack
+from support.process import wait_until
+from support.stack import Stack
 
 LEASE = 20.0
 BOUND = 8.0

@@ -12,7 +12,7 @@ from consumers.mitigator import transition
 from consumers.mitigator.takeover import Stored
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule
-from tests.services.mitigator_harness import (
+from tests.support.mitigator_harness import (
     HOST,
     KEY,
     OWN,

@@ -1,7 +1,7 @@
 """Which of two events FastNetMon meant to be later."""
 
 import pytest
-from services.mitigator_harness import KEY, MitigatorHarness
+from support.mitigator_harness import KEY, MitigatorHarness
 
 from consumers.mitigator.call_order import LastEvent, overtaken, swapped
 from fnm_bus.spool.sequence import PID_BITS

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
-from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 from consumers.policy.model import Action, Match
 from fnm_bus.errors import InvalidRecord

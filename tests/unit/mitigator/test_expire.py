@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 
 import pytest
-from services.mitigator_harness import KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
 from consumers.mitigator.transition import Transition
 from consumers.policy.model import Action, Customer, Match

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from services.fuzz_records import Fuzz
-from services.mitigator_harness import policy, rule
+from support.fuzz_records import Fuzz
+from support.mitigator_harness import policy, rule
 
 from consumers.mitigator import explain as explain_module
 from consumers.mitigator.explain import describe, replay

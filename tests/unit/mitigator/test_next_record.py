@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 
 import pytest
-from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 from consumers.policy.model import Match, Rule
 from fnm_bus.event import FlowThen

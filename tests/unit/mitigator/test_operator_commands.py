@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import msgspec
 import pytest
-from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 from consumers.policy.model import Action, Match, Rule
 from fnm_bus.event import FlowMatch, FlowThen

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from services.mitigator_checks import (
+from support.mitigator_checks import (
     Ledger,
     check_ended,
     check_memory,
@@ -32,9 +32,9 @@ from services.mitigator_checks import (
     mitigations,
     picture,
 )
-from services.mitigator_harness import START, MitigatorHarness, policy
-from services.mitigator_harness import rule as rule_of
-from services.mitigator_model import WITHIN, Desire, Model
+from support.mitigator_harness import START, MitigatorHarness, policy
+from support.mitigator_harness import rule as rule_of
+from support.mitigator_model import WITHIN, Desire, Model
 
 from consumers.mitigation.measure import Measure
 from consumers.mitigator.decide import apply_event

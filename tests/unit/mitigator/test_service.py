@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from services.mitigator_harness import policy, rule
+from support.mitigator_harness import policy, rule
 
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator import service

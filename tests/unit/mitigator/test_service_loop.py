@@ -9,7 +9,7 @@ from consumers.metrics import MitigatorMetrics
 from consumers.mitigator import service
 from consumers.mitigator.service import Mitigator
 from fnm_bus.kafka.route import Topics
-from tests.services.mitigator_harness import MitigatorHarness
+from tests.support.mitigator_harness import MitigatorHarness
 
 LOOPS = 50
 

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import msgspec
 import pytest
-from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule, HostgroupNetwork

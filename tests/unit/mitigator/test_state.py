@@ -4,7 +4,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
-from services.mitigator_harness import KEY, OWN, START, MitigatorHarness, policy, rule
+from support.mitigator_harness import KEY, OWN, START, MitigatorHarness, policy, rule
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigator.call_order import NEVER, LastEvent

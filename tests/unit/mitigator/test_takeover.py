@@ -5,7 +5,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
-from services.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
 from consumers.mitigator.takeover import Stored
 from consumers.policy.model import Action, Customer, Match, Policy

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from services.mitigator_harness import (
+from support.mitigator_harness import (
     HOST,
     KEY,
     OWN,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.attack_facts import example_facts
+from support.attack_facts import example_facts
 
 from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.attack_facts import (
+from support.attack_facts import (
     HOST,
     RECEIPT,
     example_events,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.attack_facts import facts
+from support.attack_facts import facts
 
 from consumers.mitigation.measure import Measure, Network
 from consumers.policy.affected import AffectedAddresses

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.attack_facts import HOST, RECEIPT, facts, flow_rule, host_event
+from support.attack_facts import HOST, RECEIPT, facts, flow_rule, host_event
 
 from consumers.mitigation.flow_match import MAX_VALUES
 from consumers.mitigation.flow_words import FRAGMENTS, PROTOCOLS, TCP_FLAGS

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from services.attack_facts import facts
+from support.attack_facts import facts
 
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, NOTIFY
 from consumers.policy.facts import AttackFacts

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from services.attack_facts import facts
+from support.attack_facts import facts
 
 from consumers.policy.file.sensor_reach import (
     JSON,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from services.attack_facts import RECEIPT, example_events
+from support.attack_facts import RECEIPT, example_events
 
 import consumers
 from consumers.policy.facts import OPENS, facts_of

@@ -1,0 +1,62 @@
+"""`make sbom` lists what the image installs: the lock, and fnm-bus itself."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import Marker
+
+from fnm_bus import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+def pinned() -> set[tuple[str, str]]:
+    """Return name and version of what the image's lock installs on this machine."""
+    lock = (ROOT / "requirements/image.txt").read_text()
+    lines = re.findall(r"^(\S+)==(\S+?)(?: ; (.+?))? \\$", lock, re.MULTILINE)
+    return {
+        (name, version)
+        for name, version, marker in lines
+        if not marker or Marker(marker).evaluate()
+    }
+
+
+@pytest.fixture(scope="module")
+def sbom() -> Any:
+    home = Path(sys.executable).parent
+    # The environment of the tests takes the place of the Makefile's.
+    command = ["make", "-o", ".venv/.ready", "sbom", f"BIN={home}"]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    done = subprocess.run(
+        [*command, f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((ROOT / "dist/fnm-bus.cdx.json").read_text())
+
+
+@pytest.mark.timeout(600)
+def test_it_lists_the_versions_of_the_lock_and_fnm_bus(sbom: Any) -> None:
+    assert sbom["bomFormat"] == "CycloneDX"
+    listed = {
+        (re.sub(r"[-_.]+", "-", it["name"]).lower(), it["version"])
+        for it in sbom["components"]
+    }
+    assert listed == {*pinned(), ("fnm-bus", __version__)}
+
+
+def test_it_names_licences_and_dependencies(sbom: Any) -> None:
+    with_license = [it for it in sbom["components"] if it.get("licenses")]
+    assert len(with_license) > len(sbom["components"]) / 2
+    [own] = [it for it in sbom["dependencies"] if it["ref"].startswith("fnm-bus==")]
+    assert any(ref.startswith("fastavro==") for ref in own["dependsOn"])

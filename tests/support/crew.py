@@ -1,0 +1,362 @@
+"""Consumers as processes of their own, on the topics of a plant."""
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from confluent_kafka import ConsumerGroupState, Producer
+from confluent_kafka.admin import AdminClient
+
+from fnm_bus.avro.codec import Codec
+from fnm_bus.errors import InvalidRecord
+from fnm_bus.event import (
+    AnyRecord,
+    AttackDetails,
+    Audit,
+    Command,
+    FlowSpecRule,
+    HostEvent,
+    Mitigation,
+    Receipt,
+    StatusEvent,
+)
+from fnm_bus.kafka.reader import Reader
+from fnm_bus.kafka.route import key_of
+from support.plant import Plant
+from support.process import Server, wait_until
+
+_NUMBERS = count(1)
+
+OWN_NETWORKS = '["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]'
+POLICY = """
+own_networks = ["203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+[guardrails]
+max_affected_share = 1.0
+max_active = 100000
+max_new_per_minute = 400000
+[[rule]]
+name = "all"
+then = {{ action = "{action}", lease = "{lease}" }}
+"""
+
+
+# The program as `python -m consumers` starts it, after a fault was planted.
+_FAULTY = """
+{fault}
+from consumers.__main__ import main
+main()
+"""
+
+
+class Crew:
+    """The consumers of one plant.
+
+    Args:
+        plant: its topics exist.
+        policy: text of the policy.
+        tables: further lines of the configuration.
+    """
+
+    def __init__(self, plant: Plant, policy: str, *tables: str) -> None:
+        self.plant = plant
+        self.policy = plant.root / "policy.toml"
+        self.policy.write_text(policy)
+        plant.configure(
+            "[consumers.mitigator]",
+            f'policy = "{self.policy}"',
+            f'transactional_id = "{plant.prefix}mitigator"',
+            "fastnetmon_ban_time = 5",
+            "[consumers.enforcer]",
+            f"own_networks = {OWN_NETWORKS}",
+            *tables,
+        )
+        self._codec = Codec()
+        self._servers: list[Server] = []
+        self._producer: Producer | None = None
+
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        ready: str = "",
+        wait: bool = True,
+        fault: str = "",
+        **environment: str,
+    ) -> Server:
+        """Start a consumer and wait until it has said *ready*.
+
+        Args:
+            name: of the command.
+            arguments: of the command.
+            ready: what it prints when it works.
+            wait: whether to wait for that.
+            fault: Python code that runs before the program, to plant a fault.
+            environment: added to the test's own.
+        """
+        log = self.plant.root / f"{name}{len(self._servers)}.log"
+        program = ["-c", _FAULTY.format(fault=fault)] if fault else ["-m", "consumers"]
+        command = [sys.executable, *program, name, *arguments]
+        server = Server(command, log, self._environment(environment))
+        self._servers.append(server)
+        server.start()
+        if wait:
+            said = ready or {"mitigator": "active:"}.get(name, "enforcing")
+            server.wait(lambda: said in log.read_text(errors="replace"), 60)
+        return server
+
+    def health(self, server: Server) -> tuple[int, Mapping[str, Any]]:
+        """Return the status and the facts of a consumer's /healthz."""
+        try:
+            with urlopen(f"{_address(server)}/healthz", timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as exc:
+            with exc:
+                return exc.code, json.load(exc)
+
+    def metric(self, server: Server, name: str) -> float:
+        """Return the sum of a metric's samples at a consumer's /metrics."""
+        with urlopen(f"{_address(server)}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found))
+
+    def decided_after(self, event_id: str, seconds: float = 5.0) -> float:
+        """Wait until an event was decided; return the seconds that it took.
+
+        They are counted by the broker, from the event's record to the audit record.
+        """
+        found: list[float] = []
+
+        def decided() -> bool:
+            found.extend(
+                at.timestamp()
+                for _key, it, at in self.records("audit")
+                if isinstance(it, Audit) and it.event_id == event_id
+            )
+            return bool(found)
+
+        self.until(decided, seconds, f"a decision about {event_id}")
+        sent = [
+            at.timestamp()
+            for kind in ("host", "status")
+            for _key, it, at in self.records(kind)
+            if isinstance(it, HostEvent | StatusEvent)
+            and it.receipt.event_id == event_id
+        ]
+        return min(found) - sent[0]
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        """Run a command; return its status, its output, and what it complained of."""
+        done = subprocess.run(
+            [sys.executable, "-m", "consumers", *arguments],
+            input=stdin,
+            env={**os.environ, **self._environment({})},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def said(self) -> str:
+        """Return what all consumers printed."""
+        logs = sorted(self.plant.root.glob("*.log"))
+        return "\n".join(f"{it.name}\n{it.read_text()[-3000:]}" for it in logs)
+
+    def tell(
+        self,
+        action: str,
+        *targets: str,
+        age: float = 0.0,
+        sensor: str = "fnm1",
+        rules: Sequence[FlowSpecRule] = (),
+        **details: Any,
+    ) -> list[str]:
+        """Publish an event for each target, as a relay would; return their ids."""
+        events = []
+        for target in targets:
+            number = next(_NUMBERS)
+            receipt = Receipt(
+                event_id=f"event-{number}",
+                received_at=datetime.fromtimestamp(time.time() - age, UTC),
+                sequence=number,
+                sensor=sensor,
+            )
+            of = {"attack_uuid": f"attack-{target}", **details}
+            facts = AttackDetails(**of)
+            kind = StatusEvent if action == "attack_status" else HostEvent
+            more: dict[str, Any] = {"flow_spec_rules": tuple(rules)} if rules else {}
+            events.append(
+                kind(
+                    receipt=receipt,
+                    action=action,
+                    ip=target,
+                    attack_details=facts,
+                    **more,
+                )
+            )
+        for it in events:
+            topic = "status" if isinstance(it, StatusEvent) else "host"
+            self.put(topic, key_of(it), it)
+        self.flush()
+        return [it.receipt.event_id for it in events]
+
+    def put(
+        self, kind: str, key: bytes | None, record: AnyRecord | bytes | None
+    ) -> None:
+        """Publish one record; bytes and None as they are."""
+        topic = self.plant.topic(kind)
+        value = (
+            record
+            if record is None or isinstance(record, bytes)
+            else self._codec.encode(record, topic)
+        )
+        self._made().produce(topic, value=value, key=key)
+
+    def put_framed(self, kind: str, key: bytes, record: AnyRecord, number: int) -> None:
+        """Publish a record with Confluent's framing, under a schema id."""
+        single = self._codec.encode(record, self.plant.topic(kind))
+        self.put(kind, key, struct.pack(">bI", 0, number) + single[10:])
+        self.flush()
+
+    def flush(self) -> None:
+        """Wait until everything that was put is on Kafka."""
+        assert self._made().flush(60) == 0
+
+    def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
+        """Return key, record and time of all committed records of a topic."""
+        found = []
+        settings = {"bootstrap.servers": self.plant.bootstrap}
+        topics = [self.plant.topic(kind)]
+        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+            while not reader.at_end:
+                found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
+        return found
+
+    def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
+        """Return key and value of all records that a program of ours wrote."""
+        found = []
+        settings = {"bootstrap.servers": self.plant.bootstrap}
+        topics = [self.plant.topic(kind)]
+        with Reader(
+            settings, topics, self._codec, from_beginning=True, headers=True
+        ) as reader:
+            while not reader.at_end:
+                found += [
+                    (it.key or b"", it.value)
+                    for it in reader.read(1.0)
+                    if it.headers or not it.value  # tests write without headers
+                ]
+        return found
+
+    def decode(self, value: bytes) -> AnyRecord | None:
+        """Return what a value holds; None where it cannot be decoded."""
+        try:
+            return self._codec.decode(value)
+        except InvalidRecord:
+            return None
+
+    def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
+        """Return ((partition, offset), record) of a topic, as far as it is readable."""
+        found = []
+        settings = {"bootstrap.servers": self.plant.bootstrap}
+        topics = [self.plant.topic(kind)]
+        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+            while not reader.at_end:
+                found += [
+                    ((it.partition, it.offset), it.event)
+                    for it in reader.read(1.0)
+                    if it.event is not None
+                ]
+        return found
+
+    def state(self) -> Mapping[str, Mitigation]:
+        """Return the latest mitigation of each key."""
+        latest: dict[str, Mitigation] = {}
+        for key, event, _at in self.records("mitigation"):
+            name = (key or b"").decode()
+            latest.pop(name, None)
+            if isinstance(event, Mitigation):
+                latest[name] = event
+        return latest
+
+    def wanted(self) -> list[str]:
+        """Return the keys of what is wanted, sorted."""
+        return sorted(k for k, it in self.state().items() if it.state == "wanted")
+
+    def members(self) -> int:
+        """Return how many mitigators Kafka knows of; -1 while it asks them."""
+        group = f"{self.plant.prefix}mitigator-election"
+        admin = AdminClient({"bootstrap.servers": self.plant.bootstrap})
+        [known] = admin.describe_consumer_groups([group]).values()
+        found = known.result(timeout=30)
+        if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
+            return -1
+        return len(found.members)
+
+    def order(self, verb: str, **about: Any) -> None:
+        """Publish a command, as `mitigations` would."""
+        number = next(_NUMBERS)
+        command = Command(
+            command_id=f"command-{number}",
+            verb=verb,
+            by="test",
+            why="a test",
+            asked_at=datetime.now(UTC),
+            **about,
+        )
+        self.put("command", None, command)
+        self.flush()
+
+    def audits(self, what: str) -> list[Audit]:
+        """Return what was told of one kind."""
+        found = (event for _key, event, _at in self.records("audit"))
+        return [it for it in found if isinstance(it, Audit) and it.what == what]
+
+    def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
+        """Wait until something is true that no event tells of."""
+        try:
+            wait_until(true, seconds, what)
+        except TimeoutError as exc:
+            raise AssertionError(f"{exc}\n{self.said()}") from exc
+
+    def stop(self) -> None:
+        """End all consumers."""
+        for server in self._servers:
+            if server.alive:
+                with suppress(ProcessLookupError):
+                    os.kill(server.pid, signal.SIGCONT)
+                server.kill()
+
+    def _made(self) -> Producer:
+        if self._producer is None:
+            self._producer = Producer({"bootstrap.servers": self.plant.bootstrap})
+        return self._producer
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "FNM_BUS_CONFIG": str(self.plant.config),
+            "FNM_BUS_DRY_RUN": "false",
+            **more,
+        }
+
+
+def _address(server: Server) -> str:
+    (port, *_) = re.findall(r"metrics and health on \S+:(\d+)", server.output())
+    return f"http://127.0.0.1:{port}"
+
+
+def policy(action: str = "blackhole", lease: str = "60s") -> str:
+    """Return a policy of one rule."""
+    return POLICY.format(action=action, lease=lease)

@@ -1,0 +1,226 @@
+"""Apache Kafka: KRaft nodes that are broker and controller at once, on loopback."""
+
+import base64
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ClusterMetadata, PartitionMetadata
+
+from support import fetch
+from support.process import Server, accepts, free_port, wait_until
+
+_CLUSTER = base64.urlsafe_b64encode(b"fnm-bus's testing").decode()[:22]
+_HEAP = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+_SECONDS = 60.0
+_RULES = {
+    # Without rules everything is allowed; a test may forbid something. Several nodes
+    # would have to be allowed to talk to each other first.
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
+
+class Cluster:
+    """Kafka nodes with the ids 1, 2, ...
+
+    Args:
+        root: an empty directory for configuration, data and logs.
+        nodes: how many.
+        fronts: ports at which something forwards connections to the only node; clients
+            that connect to one of them keep to it. `behind` has the port to forward to.
+
+    Attributes:
+        bootstrap: `host:port,...` of all of them, for `bootstrap.servers`.
+
+    Topics are not made by themselves, as an operator would have it.
+    """
+
+    def __init__(self, root: Path, nodes: int, fronts: Sequence[int] = ()) -> None:
+        self._root = root
+        self._ports = {number: free_port() for number in range(1, nodes + 1)}
+        self._behind = {front: free_port() for front in fronts}
+        self._controllers = {number: free_port() for number in self._ports}
+        self._servers: dict[int, Server] = {}
+        self.bootstrap = ",".join(f"127.0.0.1:{p}" for p in self._ports.values())
+
+    def open(self) -> None:
+        """Format the directories, start all nodes, wait until they know each other.
+
+        Raises:
+            Unavailable: Kafka cannot be fetched.
+            RuntimeError: a node did not come up; with the end of its log.
+        """
+        jars = fetch.kafka()
+        java = [fetch.java(), *_HEAP, "-cp", f"{jars}/*"]
+        with ThreadPoolExecutor(len(self._ports)) as pool:
+            list(pool.map(lambda number: self._format(number, java), self._ports))
+        for number in self._ports:
+            config = str(self._config(number))
+            self._servers[number] = Server(
+                [*java, "kafka.Kafka", config], self._root / f"kafka-{number}.log"
+            )
+            self._servers[number].start()
+        for number in self._ports:
+            self._await(number)
+
+    def close(self) -> None:
+        """End all nodes."""
+        for server in self._servers.values():
+            server.kill()
+
+    def port(self, number: int) -> int:
+        """Return where a node listens."""
+        return self._ports[number]
+
+    def behind(self, front: int) -> int:
+        """Return where the only node listens for what comes through *front*."""
+        return self._behind[front]
+
+    def pid(self, number: int) -> int:
+        """Return the process of a node."""
+        return self._servers[number].pid
+
+    def kill(self, number: int) -> None:
+        """End a node at once (SIGKILL)."""
+        self._servers[number].kill()
+
+    def start(self, number: int) -> None:
+        """Start a node that was killed, and wait until the others know it.
+
+        Raises:
+            RuntimeError: it runs, or did not come up.
+        """
+        if self._servers[number].alive:
+            raise RuntimeError(f"node {number} runs")
+        self._servers[number].start()
+        self._await(number)
+
+    def revive(self) -> None:
+        """Start every node that does not run."""
+        for number, server in self._servers.items():
+            if not server.alive:
+                self.start(number)
+
+    def leader_of(self, topic: str, partition: int = 0) -> int:
+        """Return the id of the node that leads a partition; -1 when none does."""
+        return int(self._partition(topic, partition).leader)
+
+    def in_sync(self, topic: str, partition: int = 0) -> set[int]:
+        """Return the ids of the nodes that have all of a partition."""
+        return set(self._partition(topic, partition).isrs)
+
+    def wait_in_sync(self, topic: str, partition: int = 0) -> None:
+        """Wait until every replica of a partition has all of it.
+
+        Raises:
+            TimeoutError: they did not within a minute.
+        """
+
+        def all_in_sync() -> bool:
+            found = self._partition(topic, partition)
+            return set(found.isrs) == set(found.replicas)
+
+        wait_until(all_in_sync, _SECONDS, f"all replicas of {topic} {partition}")
+
+    def _partition(self, topic: str, partition: int) -> PartitionMetadata:
+        return self._metadata(self.bootstrap, topic).topics[topic].partitions[partition]
+
+    def _metadata(self, bootstrap: str, topic: str | None = None) -> ClusterMetadata:
+        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        return admin.list_topics(topic, timeout=10)
+
+    def _await(self, number: int) -> None:
+        port = self._ports[number]
+
+        def known() -> bool:
+            # What this very node says about itself and the others that run.
+            if not accepts(port):
+                return False
+            try:
+                seen = self._metadata(f"127.0.0.1:{port}").brokers
+            except KafkaException:
+                return False
+            running = {n for n, server in self._servers.items() if server.alive}
+            return running <= set(seen)
+
+        self._servers[number].wait(known)
+
+    def _config(self, number: int) -> Path:
+        return self._root / f"{number}.properties"
+
+    def _format(self, number: int, java: list[str]) -> None:
+        self._config(number).write_text(self._properties(number))
+        command = [*java, "kafka.tools.StorageTool", "format"]
+        done = subprocess.run(
+            [
+                *(*command, "-t", _CLUSTER, "-c", str(self._config(number))),
+                *self._format_options(),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"kafka.tools.StorageTool: {done.stdout}")
+
+    def _format_options(self) -> list[str]:
+        """Return further arguments for the formatting of the data directory."""
+        return []
+
+    def _properties(self, number: int) -> str:
+        copies = min(3, len(self._ports))
+        enough = max(1, copies - 1)
+        voters = (f"{n}@127.0.0.1:{port}" for n, port in self._controllers.items())
+        settings = {
+            "node.id": number,
+            "process.roles": "broker,controller",
+            "controller.quorum.voters": ",".join(voters),
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": ",".join(
+                f"{name}:PLAINTEXT"
+                for name in ("PLAINTEXT", "CONTROLLER", *map(_name, self._behind))
+            ),
+            "listeners": ",".join(
+                (
+                    f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
+                    f"CONTROLLER://127.0.0.1:{self._controllers[number]}",
+                    *(
+                        f"{_name(front)}://127.0.0.1:{port}"
+                        for front, port in self._behind.items()
+                    ),
+                )
+            ),
+            "advertised.listeners": ",".join(
+                (
+                    f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
+                    *(f"{_name(it)}://127.0.0.1:{it}" for it in self._behind),
+                )
+            ),
+            "inter.broker.listener.name": "PLAINTEXT",
+            **(_RULES if len(self._ports) == 1 else {}),
+            "log.dirs": self._root / f"data-{number}",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": 0,
+            # A killed node is given up after 4 s instead of 9.
+            "broker.heartbeat.interval.ms": 500,
+            "broker.session.timeout.ms": 4000,
+            "offsets.topic.num.partitions": 4,
+            "offsets.topic.replication.factor": copies,
+            "transaction.state.log.num.partitions": 4,
+            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.min.isr": enough,
+            "share.coordinator.state.topic.num.partitions": 4,
+            "share.coordinator.state.topic.replication.factor": copies,
+            "share.coordinator.state.topic.min.isr": enough,
+            "min.insync.replicas": enough,
+        }
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _name(front: int) -> str:
+    """Return the name of the listener behind a port."""
+    return f"FRONT{front}"

@@ -1,0 +1,130 @@
+"""Loops of consumers in threads of their own, and what their handlers were given."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Producer
+
+from fnm_bus.avro.codec import Codec
+from fnm_bus.consume.handler import Handler, Hold
+from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.metrics import ConsumeMetrics
+from fnm_bus.event import AnyRecord, HostEvent, Receipt
+from fnm_bus.kafka.publisher import MemoryPublisher
+from fnm_bus.kafka.reader import Read
+from support.process import wait_until
+
+CODEC = Codec()
+
+
+def event(number: int) -> HostEvent:
+    """Return an event whose id is *number*."""
+    receipt = Receipt(event_id=str(number))
+    return HostEvent(receipt=receipt, action="ban", ip="192.0.2.1")
+
+
+class Bench:
+    """One topic, and loops that read it in threads of their own.
+
+    Args:
+        bootstrap: the broker.
+        topic: name of the topic, and of the group unless `start` names another.
+
+    Attributes:
+        settings: librdkafka's settings of the loops.
+        letters: gets the dead letters, unless `start` names another publisher.
+        metrics: figures of all loops.
+        failed: what loops ended with; a test that expects something clears it.
+    """
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.settings = {"bootstrap.servers": bootstrap, "group.protocol": "consumer"}
+        self.topic = topic
+        self.letters = MemoryPublisher()
+        self.metrics = ConsumeMetrics()
+        self._producer = Producer({"bootstrap.servers": bootstrap})
+        self._running: list[tuple[Loop, threading.Thread]] = []
+        self.failed: list[BaseException] = []
+
+    def put(
+        self, value: AnyRecord | bytes | None, partition: int = 0, timestamp: int = 0
+    ) -> None:
+        """Publish one record; bytes and None as they are."""
+        data = (
+            CODEC.encode(value, self.topic) if isinstance(value, HostEvent) else value
+        )
+        assert data is None or isinstance(data, bytes)
+        self._producer.produce(
+            self.topic, value=data, partition=partition, timestamp=timestamp
+        )
+        assert self._producer.flush(10) == 0
+
+    def start(self, handler: Handler, **how: Any) -> Loop:
+        """Start a loop; *how* is given to it."""
+        loop = Loop(
+            self.settings,
+            how.pop("group", self.topic),
+            [self.topic],
+            how.pop("codec", CODEC),
+            handler,
+            **{
+                "deadletter_topic": "dead",
+                "publisher": self.letters,
+                "metrics": self.metrics,
+                **how,
+            },
+        )
+        thread = threading.Thread(target=self._run, args=(loop,))
+        thread.start()
+        self._running.append((loop, thread))
+        return loop
+
+    def stop(self) -> None:
+        """Stop all loops."""
+        for loop, _thread in self._running:
+            loop.stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until all loops have ended by themselves."""
+        for _loop, thread in self._running:
+            thread.join(20)
+            assert not thread.is_alive()
+        self._running.clear()
+
+    def _run(self, loop: Loop) -> None:
+        try:
+            loop.run()
+        except BaseException as exc:  # noqa: BLE001 - shown by the test
+            self.failed.append(exc)
+
+
+class Seen:
+    """A handler that notes what it was given.
+
+    Args:
+        answer: what it does then, from an event's id and how often it was seen.
+
+    Attributes:
+        ids: of the events, in order.
+    """
+
+    def __init__(self, answer: Callable[[str, int], Hold | None] | None = None) -> None:
+        self.ids: list[str] = []
+        self._answer = answer
+
+    def __call__(self, read: Read) -> Hold | None:
+        assert isinstance(read.event, HostEvent)
+        name = read.event.receipt.event_id
+        self.ids.append(name)
+        return self._answer(name, self.ids.count(name)) if self._answer else None
+
+    def until(self, *ids: str) -> None:
+        """Wait until these were seen."""
+        wait_until(lambda: set(ids) <= set(self.ids), 20, f"{ids} in {self.ids}")
+
+
+def value_of(counter: Any) -> float:
+    """Return a figure's value."""
+    return float(counter._value.get())

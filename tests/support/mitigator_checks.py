@@ -1,0 +1,422 @@
+"""What a mitigator promises, checked on its records against the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from ipaddress import IPv4Network, collapse_addresses
+from typing import Any, Final
+
+import msgspec
+
+from consumers.mitigation.effects import unite
+from consumers.mitigation.measure import measure_of
+from consumers.mitigator.transition import Transition
+from fnm_bus.avro.codec import Codec
+from fnm_bus.event import EPOCH, Effect, Mitigation
+from fnm_bus.kafka.route import Topics
+from support.mitigator_harness import OWN, START, MitigatorHarness
+from support.mitigator_model import LIMITS, Claim, Model, includes, rank
+
+MITIGATION_BYTES: Final = 8_000
+REASON_BYTES: Final = 128_000 + 8_000
+"""128 kB of measures, and what is around them."""
+EARLY: Final = 2.05
+"""Seconds before its end at which a part of the effect may be gone already."""
+PRECISION: Final = 1.05
+"""Seconds by which a recorded lease may be longer than that of its reasons."""
+MINUTE: Final = 60.0
+
+_CODEC: Final = Codec()
+_TOPICS: Final = Topics()
+
+
+def mitigations(harness: MitigatorHarness) -> dict[str, Mitigation]:
+    """Return the latest record of each mitigation, without the pause."""
+    found = {}
+    for key, stored in harness.mitigations.items():
+        if key != "pause":
+            assert isinstance(stored.record, Mitigation)
+            found[key] = stored.record
+    return found
+
+
+def in_force(harness: MitigatorHarness) -> dict[str, Mitigation]:
+    """Return what an enforcer would apply, were nothing paused."""
+    return {
+        key: record
+        for key, record in mitigations(harness).items()
+        if record.state == "wanted"
+        and not record.dry_run
+        and harness.lease_left(key) > 0
+    }
+
+
+def touches(record: Mitigation) -> bool:
+    """Return whether limits count a mitigation."""
+    return (
+        record.state == "wanted"
+        and not record.dry_run
+        and record.kind not in {"notify", "pause"}
+    )
+
+
+def check_nothing_unwanted(model: Model, harness: MitigatorHarness) -> None:
+    """Nothing is in force that no live, approved, unexpired reason wants."""
+    records = mitigations(harness)
+    for key, record in in_force(harness).items():
+        claims = model.live(key, model.claims(key, records))
+        assert claims, f"unwanted: {key} is in force, no live reason wants it"
+        left = harness.lease_left(key) + model.now
+        same = [c for c in claims if c.desire.effect.then == record.then]
+        assert same, f"unwanted: {key} {record.then}, wanted {_effects(claims)}"
+        ends = max(claim.ends for claim in same)
+        assert left <= ends + PRECISION, f"unwanted: {key} outlives by {left - ends} s"
+        approved = model.approved.get(key)
+        for community in record.communities:
+            parts = [c.ends for c in claims if community in c.desire.effect.communities]
+            assert parts, f"unwanted: {key} has {community}"
+            assert left <= max(parts) + PRECISION, f"unwanted: {key} {community}"
+        if all(claim.desire.approval for claim in claims):
+            assert approved is not None
+            shown = Effect(then=record.then, communities=record.communities)
+            assert includes(approved, shown), f"word: {key} exceeds what was approved"
+
+
+def check_nothing_lost(
+    model: Model, harness: MitigatorHarness, before: set[str], *, may_stop: bool
+) -> set[str]:
+    """Nothing is withdrawn while a live reason wants it.
+
+    Args:
+        model: what is wanted.
+        harness: what came of it.
+        before: keys that were in force, by reasons that last.
+        may_stop: whether the step may have stopped what was in force.
+
+    Returns:
+        The keys for the next step.
+    """
+    records, safe = mitigations(harness), set()
+    for key in sorted(model.keys()):
+        claims = model.claims(key, records)
+        lasting = [c for c in claims if c.ends > model.now + EARLY]
+        live = model.live(key, lasting)
+        record = records.get(key)
+        if not lasting:
+            continue
+        assert record is not None, f"lost: {key} has no record"
+        assert record.state != "ended", f"lost: {key} ended ({record.ended_because})"
+        if record.state == "suppressed":
+            assert key in model.withdrawn, f"lost: {key} is suppressed by nobody"
+            continue
+        if not live:
+            if model.live(key, claims):
+                continue  # it ends within moments
+            asks = any(c.desire.approval and not _dry(model, c) for c in lasting)
+            # A live reason that is about to expire holds for these moments.
+            if asks and not model.live(key, claims):
+                assert record.state == "proposed", f"lost: {key} asks nobody"
+                assert "approval" in record.held_by
+            continue
+        if record.state == "wanted":
+            assert not record.dry_run, f"lost: {key} is a dry run"
+            assert harness.lease_left(key) > 0, f"lost: {key} has no lease"
+            _check_effect(key, record, live)
+            safe.add(key)
+            continue
+        assert record.held_by, f"lost: {key} is proposed, nothing holds it"
+        assert set(record.held_by) <= LIMITS, f"lost: {key} held by {record.held_by}"
+        assert key not in before or may_stop, f"lost: {key} was in force"
+        approved, every = model.approved.get(key), model.live(key, claims)
+        whole = unite(claim.desire.effect for claim in every)
+        assert approved is None or not includes(approved, whole), (
+            f"word: {key} was approved and is held by {record.held_by}"
+        )
+    return safe
+
+
+def check_ended(model: Model, harness: MitigatorHarness) -> None:
+    """A mitigation that nobody wants any more has ended, and a suppression, too."""
+    records = mitigations(harness)
+    for key, record in records.items():
+        if record.state in {"wanted", "proposed"}:
+            assert model.claims(key, records), f"over: {key} is {record.state}"
+        elif record.state == "suppressed":
+            _least, most, _lease = model.withdrawn[key]
+            assert model.now <= most + PRECISION, f"over: {key} stays suppressed"
+
+
+def check_words(model: Model, harness: MitigatorHarness) -> None:
+    """What a person withdrew stays out; a pause masks everything."""
+    force = in_force(harness)
+    for key, (least, _most, _lease) in model.withdrawn.items():
+        assert key not in force, f"word: {key} was withdrawn"
+        record = mitigations(harness)[key]
+        assert record.state == "suppressed" or model.now >= least, f"word: {key}"
+    seen = harness.wanted()
+    assert seen == ([] if model.paused else sorted(force)), "word: the pause"
+
+
+def check_memory(harness: MitigatorHarness) -> None:
+    """The state in memory is what the topics hold; its counts are those of records."""
+    state = harness.state
+    stored = {key: one.record for key, one in harness.mitigations.items()}
+    assert {k: e.record for k, e in state.mitigations.items()} == stored
+    reasons = {key: one.record for key, one in harness.reasons.items()}
+    assert {k: e.reason for k, e in state.reasons.items()} == reasons
+    for dry in (False, True):
+        counted = [
+            record
+            for record in mitigations(harness).values()
+            if record.state == "wanted"
+            and record.dry_run is dry
+            and record.kind != "notify"
+        ]
+        view = state.active_counts(harness.now, dry_run=dry)
+        assert view.active == len(counted), "counts: active"
+        for name, number in view.by_customer.items():
+            assert number == sum(r.customer == name for r in counted), (
+                "counts: customer"
+            )
+        nets = [_network(record) for record in counted]
+        affected = sum(n.num_addresses for n in collapse_addresses(filter(None, nets)))
+        assert view.affected.covered(4) == affected, "counts: affected"
+
+
+def check_records(change: Transition) -> None:
+    """Every record is within its bound, and the same after Avro."""
+    for topic, bound, records in (
+        (_TOPICS.reason, REASON_BYTES, change.reasons),
+        (_TOPICS.mitigation, MITIGATION_BYTES, change.mitigations),
+    ):
+        for key, record in records.items():
+            if record is not None:
+                value = _CODEC.encode(record, topic)
+                assert len(value) <= bound, f"size: {key} has {len(value)} bytes"
+                size = len(msgspec.json.encode(record))
+                assert size <= bound, f"size: {key} has {size} bytes"
+                assert _CODEC.decode(value) == record, f"avro: {key}"
+    for audit in change.audits:
+        assert _CODEC.decode(_CODEC.encode(audit, _TOPICS.audit)) == audit
+
+
+@dataclass
+class Ledger:
+    """Every start, and which limits it has to respect.
+
+    Attributes:
+        kinds: mitigation's key, while it is live → how it started: `counted`,
+            `fallback`, `approved`.
+        starts: (time, key, kind) of the last minute.
+        most_starts: (until when, max_new_per_minute) of policies before.
+        wide: keys whose start added no address to what was affected.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    starts: list[tuple[float, str, str]] = field(default_factory=list)
+    most_starts: list[tuple[float, int]] = field(default_factory=list)
+    wide: set[str] = field(default_factory=set)
+    seen: dict[str, datetime] = field(default_factory=dict)
+
+    def observe(
+        self,
+        model: Model,
+        harness: MitigatorHarness,
+        changed: Mapping[str, Any],
+        *,
+        one_event: bool = True,
+    ) -> None:
+        """Look at what one transition wrote."""
+        records = mitigations(harness)
+        begun = 0
+        for key, record in changed.items():
+            if record is None or record.kind == "pause":
+                continue
+            if not touches(record):
+                self.kinds.pop(key, None)
+                self.wide.discard(key)
+                continue
+            if key in self.kinds and self.seen.get(key) == record.started_at:
+                continue
+            self.seen[key] = record.started_at
+            kind = self._kind(model, key, records)
+            if not self._adds(record, records):
+                self.wide.add(key)
+            self.kinds[key] = kind
+            self.starts.append((model.now, key, kind))
+            begun += kind == "counted"
+        most = max(model.policy.limits.max_new_per_minute // 4, 1)
+        assert begun <= most or not one_event, (
+            f"limit: one event started {begun} of {most}"
+        )
+        self._check(model, records)
+
+    def take_over(self, model: Model, harness: MitigatorHarness, most: int) -> None:
+        """Forget the starts that no record holds.
+
+        Args:
+            model: with the new mitigator's policy.
+            harness: before its restart.
+            most: `max_new_per_minute` of the policy before.
+        """
+        records = mitigations(harness)
+        self.starts = [
+            (at, key, kind)
+            for at, key, kind in self.starts
+            if key in records
+            and not records[key].started_dry_run
+            and records[key].started_at != EPOCH
+            and abs((records[key].started_at - START).total_seconds() - at) < 0.01
+        ]
+        # A record has one start, however often it started in that instant.
+        self.starts = list(
+            {(at, key): (at, key, kind) for at, key, kind in self.starts}.values()
+        )
+        for key in self.kinds:
+            claims = model.live(key, model.claims(key, records))
+            if any(claim.desire.fallback for claim in claims):
+                self.kinds[key] = "fallback"
+        self.most_starts.append((model.now + MINUTE, most))
+
+    def check_proposals(self, model: Model, harness: MitigatorHarness) -> None:
+        """Half a minute later, what a limit holds is held by a limit."""
+        records, limits = mitigations(harness), model.policy.limits
+        live = {key: record for key, record in records.items() if touches(record)}
+        own = sum(net.num_addresses for net in OWN if net.version == 4)
+        recent = [at for at, _key, _kind in self.starts if at > model.now - MINUTE]
+        for key, record in records.items():
+            if record.state != "proposed" or record.dry_run:
+                continue
+            if "approval" in record.held_by:
+                continue
+            most = [
+                c.max_active
+                for c in model.policy.customers
+                if c.name == record.customer
+            ]
+            same = sum(other.customer == record.customer for other in live.values())
+            networks = [n for r in (record, *live.values()) if (n := _network(r))]
+            assert (
+                len(live) >= limits.max_active
+                or len(recent) >= limits.max_new_per_minute
+                or (most and same >= most[0])
+                or _size(networks) > own * limits.max_affected_share
+            ), f"proposal: no limit holds {key}"
+
+    def _kind(self, model: Model, key: str, records: Mapping[str, Mitigation]) -> str:
+        claims = model.live(key, model.claims(key, records))
+        if not claims:
+            return "over"  # until the end of this moment: `check_ended` sees to it
+        whole = unite(claim.desire.effect for claim in claims)
+        approved = model.approved.get(key)
+        if approved is not None and includes(approved, whole):
+            return "approved"
+        if all(claim.desire.fallback for claim in claims):
+            return "fallback"
+        return "counted"
+
+    def _adds(self, record: Mitigation, records: Mapping[str, Mitigation]) -> bool:
+        network = _network(record)
+        if network is None:
+            return True
+        others = [
+            net
+            for key, other in records.items()
+            if key != record.key and touches(other) and (net := _network(other))
+        ]
+        return _size([*others, network]) > _size(others)
+
+    def _check(self, model: Model, records: Mapping[str, Mitigation]) -> None:
+        limits = model.policy.limits
+        live = [
+            (key, records[key], kind)
+            for key, kind in self.kinds.items()
+            if key in records and touches(records[key])
+        ]
+        counted = [
+            record
+            for key, record, kind in live
+            if kind == "counted" and key not in model.approved
+        ]
+        assert len(counted) <= limits.max_active, "limit: max_active"
+        for customer in model.policy.customers:
+            number = sum(record.customer == customer.name for record in counted)
+            assert number <= customer.max_active, "limit: max_per_customer"
+        now = model.now
+        self.starts = [one for one in self.starts if one[0] > now - MINUTE]
+        self.most_starts = [one for one in self.most_starts if one[0] > now]
+        recent = sum(kind == "counted" for _at, _key, kind in self.starts)
+        most = max([limits.max_new_per_minute, *(m for _at, m in self.most_starts)])
+        assert recent <= most, f"limit: {recent} starts in a minute, allowed {most}"
+        nets = [
+            net
+            for record in counted
+            if record.key not in self.wide and (net := _network(record))
+        ]
+        own = sum(net.num_addresses for net in OWN if net.version == 4)
+        affected = _size(nets)
+        allowed = max(1, own * limits.max_affected_share)
+        assert affected <= allowed, f"limit: share, {affected} of {own} addresses"
+
+
+def picture(harness: MitigatorHarness) -> object:
+    """Return all that a state holds, in a form that can be compared."""
+    state, minute = harness.state, harness.now - timedelta(seconds=MINUTE)
+    return (
+        dict(state.reasons),
+        dict(state.mitigations),
+        {
+            name: {(key, demand.terms_of(key), _hold(demand, key)) for key in demand}
+            for name, demand in state.demands.items()
+        },
+        set(state.idle),
+        set(state.ended),
+        set(state.waiting),
+        set(state.refused),
+        set(state._commands),
+        dict(state.ignored),
+        state.proposals,
+        state.paused,
+        [
+            (
+                counts._active,
+                dict(counts._by_customer),
+                counts._affected.covered(4),
+                counts._affected.covered(6),
+                sorted(at for at in counts._starts if at > minute),
+            )
+            for counts in state.counts.values()
+        ],
+        {key: frozenset(value) for key, value in state._parts.items()},
+        dict(state._reported),
+    )
+
+
+def _hold(demand: Any, key: Any) -> object:
+    return demand._groups[demand.terms_of(key)].holds[key]
+
+
+def _check_effect(key: str, record: Mitigation, live: list[Claim]) -> None:
+    """It is as strong as the strongest live reason wants it, with all communities."""
+    strongest = max(rank(claim.desire.effect.then) for claim in live)
+    assert rank(record.then) >= strongest, f"lost: {key} is weaker: {record.then}"
+    wanted = {name for claim in live for name in claim.desire.effect.communities}
+    assert wanted <= set(record.communities), f"lost: {key} lacks communities"
+
+
+def _dry(model: Model, claim: Claim) -> bool:
+    return model.dry_run or claim.desire.dry_run
+
+
+def _effects(claims: list[Claim]) -> list[Effect]:
+    return [claim.desire.effect for claim in claims]
+
+
+def _network(record: Mitigation) -> IPv4Network | None:
+    """Return the IPv4 network that a mitigation protects."""
+    networks = measure_of(record).networks
+    return networks[0] if networks and networks[0].version == 4 else None  # type: ignore[return-value]
+
+
+def _size(networks: list[IPv4Network]) -> int:
+    return sum(net.num_addresses for net in collapse_addresses(networks))

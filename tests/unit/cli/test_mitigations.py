@@ -1,0 +1,228 @@
+"""What people type and read: every command is sent, and nothing steers a terminal."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import pytest
+from support.mitigator_harness import policy, rule
+from typer.testing import CliRunner
+
+from consumers import build, reading
+from consumers.__main__ import app
+from consumers.cli import mitigations
+from consumers.errors import MitigatorTimeout
+from consumers.mitigation import command_client
+from consumers.mitigation.command_client import new_command, send_command
+from consumers.mitigator.explain import describe, replay
+from consumers.mitigator.stored_state import StoredState
+from consumers.mitigator.takeover import Stored
+from consumers.mitigator.transition import DecisionContext
+from fnm_bus.avro.codec import Codec
+from fnm_bus.errors import ConfigError, SchemaError
+from fnm_bus.event import (
+    Audit,
+    Command,
+    HostEvent,
+    Mitigation,
+    ReasonSummary,
+    Receipt,
+)
+from fnm_bus.kafka.reader import Read, time_of
+from fnm_bus.kafka.route import Topics
+
+NOW = datetime.now(UTC)
+
+
+class Audits:
+    """Stands in for `Reader` of the audit topic.
+
+    Attributes:
+        answer: what it reads after a command was sent.
+        unread: whether a partition has no leader.
+    """
+
+    answer: Audit | None = None
+    unread = False
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    @property
+    def at_end(self) -> bool:
+        return not self.unread
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+    def read(self, _seconds: float) -> Iterator[Read]:
+        if self.answer is not None:
+            yield Read("audit", 0, 0, NOW, None, (), b"x", self.answer, "")
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The records that were published."""
+    published: list[Any] = []
+    monkeypatch.setattr(command_client, "Reader", Audits)
+    monkeypatch.setattr(
+        command_client, "_publish", lambda _settings, record: published.append(record)
+    )
+    return published
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Audit:
+    command = new_command("pause", "alice", "a test", **fields)
+    answer = Audit(event_id=command.command_id, what="paused")
+    monkeypatch.setattr(Audits, "answer", answer)
+    return send_command({}, Topics(), Codec(), command)
+
+
+def test_a_command_is_sent_although_an_audit_partition_has_no_leader(
+    sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Audits, "unread", True)
+    monkeypatch.setattr(command_client, "_TIMEOUT", 0.2)
+    assert ask(monkeypatch).what == "paused"
+    assert len(sent) == 1
+
+
+def test_who_has_no_name_on_this_machine_can_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container with a user of its own."""
+
+    def nobody() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert new_command("pause", None, "").by.startswith("uid ")
+
+
+def test_what_is_no_text_is_refused_with_its_field(sent: list[Any]) -> None:
+    command = new_command("withdraw", "alice", "", key="blackhole|\udcff")
+    with pytest.raises(ConfigError, match="key"):
+        send_command({}, Topics(), Codec(), command)
+    assert not sent
+
+
+# -- the commands ----------------------------------------------------------------------
+
+
+class Sender:
+    """Stands in for `send_command`: of one key no answer comes."""
+
+    def __init__(self) -> None:
+        self.keys: list[str | None] = []
+
+    def __call__(self, *args: Any) -> Audit:
+        command: Command = args[3]
+        self.keys.append(command.key)
+        if command.key == "first":
+            raise MitigatorTimeout("no mitigator answered")
+        return Audit(event_id=command.command_id, what="ended", key=command.key)
+
+
+@pytest.fixture
+def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
+    made = Sender()
+    monkeypatch.setattr(command_client, "send_command", made)
+    monkeypatch.setattr(build, "settings", lambda _file: None)
+    monkeypatch.setattr("fnm_bus.build.kafka", lambda _settings: {})
+    monkeypatch.setattr("fnm_bus.build.topics", lambda _settings: Topics())
+    monkeypatch.setattr("fnm_bus.build.reading_codec", lambda _settings: Codec())
+    return made
+
+
+def test_all_withdrawals_are_sent_although_one_gets_no_answer(sender: Sender) -> None:
+    arguments = ["mitigations", "withdraw", "first", "second", "third", "--by", "a"]
+    result = CliRunner().invoke(app, arguments)
+    assert sender.keys == ["first", "second", "third"]
+    assert result.exit_code == 75
+    assert "first: no mitigator answered" in result.output
+
+
+def test_all_approvals_are_sent_although_one_gets_no_answer(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(_settings: object, key: str) -> Mitigation:
+        return Mitigation(key=key, kind="blackhole", state="proposed", revision=3)
+
+    monkeypatch.setattr(mitigations, "_find", found)
+    arguments = ["mitigations", "approve", "first", "second", "--by", "a"]
+    result = CliRunner().invoke(app, arguments)
+    assert sender.keys == ["first", "second"]
+    assert result.exit_code == 75
+
+
+def test_text_from_elsewhere_is_sent_as_it_is(
+    sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blank that was copied from a page is no reason to refuse a pause."""
+    command = new_command("pause", "alice", "DDoS\u00a0here\n")
+    answer = Audit(event_id=command.command_id, what="paused")
+    monkeypatch.setattr(Audits, "answer", answer)
+    assert send_command({}, Topics(), Codec(), command) == answer
+    assert len(sent) == 1
+
+
+def test_pins_that_cannot_be_used_stop_no_pause(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_settings: object) -> Codec:
+        raise SchemaError("pins.json: not JSON")
+
+    monkeypatch.setattr("fnm_bus.build.reading_codec", broken)
+    monkeypatch.setattr("fnm_bus.build.independent_codec", lambda _settings: Codec())
+    result = CliRunner().invoke(app, ["mitigations", "pause", "--by", "a"])
+    assert (result.exit_code, sender.keys) == (0, [None])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "blackhole|203.0.113.7/32"]], ids=lambda it: it[0]
+)
+def test_a_record_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    bad = "\x1b]0;owned\x07\x9b2J\r\nforged"
+    record = Mitigation(
+        key="blackhole|203.0.113.7/32",
+        kind="blackhole",
+        prefix="203.0.113.7/32",
+        state="wanted",
+        cause=bad,
+        by=bad,
+        reasons=(ReasonSummary(sensor=bad, action=bad, rule=bad, attack=bad),),
+    )
+    stored = StoredState(
+        mitigations=[Stored(record, NOW)], unreadable=[(f"k{bad}", f"why {bad}")]
+    )
+    monkeypatch.setattr(build, "settings", lambda _file: None)
+    monkeypatch.setattr(reading, "read_wanted_state", lambda _settings: stored)
+    result = CliRunner().invoke(mitigations.app, arguments)
+    assert result.exit_code == 0
+    assert "owned" in result.output
+    lines = result.output.splitlines()
+    assert all(it.isprintable() for it in lines)
+    assert not any(it.startswith("forged") for it in lines)
+
+
+def test_an_event_of_the_last_year_can_be_explained() -> None:
+    last = datetime(9999, 12, 31, tzinfo=UTC)
+    receipt = Receipt(event_id="e", sensor="fnm1", received_at=last, sequence=1)
+    event = HostEvent(receipt=receipt, action="ban", ip="203.0.113.7")
+    context = DecisionContext(policy(rule("all")), dry_run=False)
+    (explanation,) = replay([event], context)
+    assert list(describe(explanation))
+
+
+def test_a_record_of_a_mad_time_leaves_room_to_calculate() -> None:
+    assert time_of(2**62) + timedelta(days=365)
+    assert time_of(-(2**62)) - timedelta(days=365)
