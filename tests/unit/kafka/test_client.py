@@ -1,6 +1,7 @@
 """What librdkafka reports of a connection, in words and in our tree of errors."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def test_a_connection_that_was_lost_and_is_rejected_is_a_rejection(
 def test_an_error_is_logged_once_until_a_broker_serves_again(
     state: ConnectionState, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     for _ in range(3):
         state.take_error(WRONG)
         state.take_error(DOWN)
