@@ -21,7 +21,7 @@ demo: $(READY) ## show how notifications become events, with a broker of its own
 	$(BIN)/fnm-bus demo
 
 demo-bgp: $(READY) ## show a route in BIRD and its withdrawal (needs Debian's bird2)
-	$(BIN)/fnm-bus-consumer demo-bgp
+	$(BIN)/fnm-bus demo-bgp
 
 up: ## start the whole chain in containers, and say what to look at
 	docker compose up --detach --build --wait

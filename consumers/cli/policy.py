@@ -36,9 +36,9 @@ def check(
     Needs no Kafka. Ends with status 78 for a mistake, 1 for a warning.
 
     Examples:
-        fnm-bus-consumer policy check
+        fnm-bus policy check
 
-        fnm-bus-consumer policy check ./policy.toml --text-mode fra1
+        fnm-bus policy check ./policy.toml --text-mode fra1
     """
     from consumers import serving
     from consumers.policy.file import load as policy_file

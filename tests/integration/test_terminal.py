@@ -40,13 +40,11 @@ DOCUMENT = json.dumps(
 INVALID = b'{"action": "ban", "ip": "' + EVIL.encode() + b'"}\n{"two": "\x9b"}\n'
 
 
-def on_terminal(
-    plant: Plant, *arguments: str, stdin: bytes = b"", module: str = "fnm_bus"
-) -> str:
+def on_terminal(plant: Plant, *arguments: str, stdin: bytes = b"") -> str:
     """Return what a command prints on a terminal, its line ends as line feeds."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-m", "fnm_bus", *arguments],
         stdin=subprocess.PIPE,
         stdout=theirs,
         stderr=theirs,
@@ -106,14 +104,14 @@ def test_tail(evil: Plant, options: Sequence[str]) -> None:
 def test_quarantine(evil: Plant, command: str, options: Sequence[str]) -> None:
     name = evil.call(INVALID, (EVIL,))
     assert evil.run("relay", "--once").returncode == 0
-    arguments = ("spool", command, *([name] if command == "show" else []), *options)
+    arguments = ("quarantine", command, *([name] if command == "show" else []), *options)
     check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
 
 
 def test_a_document_goes_raw_into_a_pipe(evil: Plant) -> None:
     name = evil.call(INVALID)
     assert evil.run("relay", "--once").returncode == 0
-    assert evil.run("spool", "show", name).stdout == INVALID
+    assert evil.run("quarantine", "show", name).stdout == INVALID
 
 
 def test_the_log_of_the_relay(evil: Plant) -> None:
@@ -126,8 +124,8 @@ def test_the_log_of_the_relay(evil: Plant) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("spool", "show", EVIL),
-        ("spool", "release", EVIL),
+        ("quarantine", "show", EVIL),
+        ("quarantine", "release", EVIL),
         ("tail", EVIL, "--exit"),
         ("parse", "--file", EVIL),
         ("parse", "--config", EVIL),
@@ -172,7 +170,7 @@ def test_explain(plant: Plant) -> None:
     document = DOCUMENT.replace("ban\u202e".encode(), b"ban")
     for options in ((), ("--json",)):
         arguments = ("explain", "--offline", *options)
-        printed = on_terminal(plant, *arguments, stdin=document, module="consumers")
+        printed = on_terminal(plant, *arguments, stdin=document)
         check(printed, shown="192.0.2.1" if not options else "decisions")
 
 
