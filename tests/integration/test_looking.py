@@ -50,6 +50,7 @@ LOOKING = {
     "fnm-bus explain": ["explain"],
     "fnm-bus-consumer check": ["check"],
     "fnm-bus policy check": ["policy", "check"],
+    "fnm-bus policy example": ["policy", "example"],
     "fnm-bus-consumer demo": ["demo"],
 }
 """Commands that are described as looking, with arguments."""
