@@ -21,13 +21,15 @@ def fault_of(line: str) -> str | None:
 
     Args:
         line: begins with a program of PROGRAMS. What follows a pipe, a redirection or
-            a comment is not looked at.
+            a comment is not looked at, nor is what follows a NAME for a command.
     """
-    program, *words = shlex.split(re.split(r" [|<>#&]|;", line)[0])
+    program, *words = shlex.split(re.split(r" [|<>#&\\]|;", line)[0])
     command = PROGRAMS[program]
     for word in words:
         option = word.partition("=")[0]
         if hasattr(command, "commands") and not word.startswith("-"):
+            if word.isupper():
+                return None
             if word not in command.commands:
                 return f"{line}: no command {word}"
             command = command.commands[word]
