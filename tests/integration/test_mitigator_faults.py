@@ -326,8 +326,8 @@ def test_an_id_of_another_mitigator_is_refused_before_it_is_fenced(
     text = other.config.read_text()
     text = text.replace(name.format(other.prefix), name.format(crew.plant.prefix))
     other.config.write_text(text)
-    for arguments in (("mitigator",), ("mitigator", "--once")):
-        status, _out, said = foreign.run(*arguments)
+    for options in ((), ("--once",)):
+        status, _out, said = foreign.run("consumer", "mitigator", *options)
         assert status == 78, said
         assert "transactional_id" in said
         assert crew.plant.topic("host") in said
