@@ -106,14 +106,14 @@ def test_tail(evil: Plant, options: Sequence[str]) -> None:
 def test_quarantine(evil: Plant, command: str, options: Sequence[str]) -> None:
     name = evil.call(INVALID, (EVIL,))
     assert evil.run("relay", "--once").returncode == 0
-    arguments = ("spool", command, *([name] if command == "show" else []), *options)
+    arguments = ("quarantine", command, *([name] if command == "show" else []), *options)
     check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
 
 
 def test_a_document_goes_raw_into_a_pipe(evil: Plant) -> None:
     name = evil.call(INVALID)
     assert evil.run("relay", "--once").returncode == 0
-    assert evil.run("spool", "show", name).stdout == INVALID
+    assert evil.run("quarantine", "show", name).stdout == INVALID
 
 
 def test_the_log_of_the_relay(evil: Plant) -> None:
@@ -126,8 +126,8 @@ def test_the_log_of_the_relay(evil: Plant) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("spool", "show", EVIL),
-        ("spool", "release", EVIL),
+        ("quarantine", "show", EVIL),
+        ("quarantine", "release", EVIL),
         ("tail", EVIL, "--exit"),
         ("parse", "--file", EVIL),
         ("parse", "--config", EVIL),
