@@ -240,9 +240,10 @@ class Trial:
         self._send(pickle.dumps(self._pipeline))
 
     def _failed(self, problem: str) -> SpoolError:
-        """End the child, start none for a while, and return the error."""
+        """End the child and return the error; if it did not start, start none now."""
+        if self._ready is None:
+            self._resume_at = monotonic() + _PAUSE
         self.close()
-        self._resume_at = monotonic() + _PAUSE
         return SpoolError(f"the process that reads suspect entries {problem}")
 
     def _is_waiting(self) -> bool:

@@ -320,6 +320,7 @@ def test_a_garbled_answer_blames_no_entry(box: Box) -> None:
     plant(box, "os.write(3, b'\\0\\0\\0\\1x'); signal.pause()")
     with pytest.raises(SpoolError, match="answers with"):
         box.trial.prepare(box.store(b'{"action":"ban","x":"planted"}'))
+    assert prepare_in_the_end(box, box.store(BAN)).record is not None
 
 
 @pytest.fixture
