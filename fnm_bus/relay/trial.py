@@ -160,7 +160,7 @@ class Trial:
                 has not answered yet: call again with the same task later.
         """
         if self._running not in (None, task):
-            raise SpoolError(f"{task.name}: waits until {self._running.name} is read")
+            raise SpoolError(f"{task.name}: waits until another suspect entry is read")
         patience = _AGAIN
         if self._running is None:
             self._running, self._since = task, monotonic()
