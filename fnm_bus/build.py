@@ -181,19 +181,21 @@ def quarantine(settings: Settings) -> Quarantine:
 
 
 def pipeline(settings: Settings) -> Pipeline:
-    """Return what every entry goes through.
+    """Return what every entry goes through, with all schemas read.
 
     Raises:
-        SchemaError: as `codec`.
+        SchemaError: as `codec`, or the installation is broken: see `Pipeline.check`.
     """
-    return Pipeline(settings.sensor, topics(settings), codec(settings))
+    made = Pipeline(settings.sensor, topics(settings), codec(settings))
+    made.check()
+    return made
 
 
 def intake(settings: Settings, metrics: RelayMetrics) -> Intake:
     """Return what finds the entries and makes records of them.
 
     Raises:
-        SchemaError: as `codec`.
+        SchemaError: as `pipeline`.
     """
     places = epochs(settings)
     return Intake(
@@ -215,7 +217,7 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
 
     Raises:
         ConfigError: a secret cannot be read.
-        SchemaError: as `codec`.
+        SchemaError: as `pipeline`.
     """
     entries = intake(settings, metrics)
     publisher = KafkaPublisher(kafka(settings), LASTING)
@@ -265,7 +267,7 @@ def drain_once(
 
     Raises:
         ConfigError: a secret cannot be read, or librdkafka refuses its settings.
-        SchemaError: as `codec`.
+        SchemaError: as `pipeline`.
         SpoolError: the spool is not this user's.
     """
     root = settings.spool.directory

@@ -504,6 +504,35 @@ def test_what_is_being_read_is_noted_and_forgotten_when_it_was_read(
     assert note.read() == frozenset()
 
 
+def test_a_note_that_could_not_be_read_is_read_when_it_can_be(house: House) -> None:
+    name = house.call(document("192.0.2.1"))
+    note = house.spools[0].root / "state/reading"
+    note.mkdir()
+    drain = house.drain()
+    drain.look()
+    assert "reading the note of what was read" in drain.disk.current
+    note.rmdir()
+    ReadingNote(note).write([name])
+    drain.look()
+    assert not drain.disk.current
+    assert drain._suspects == {name}
+
+
+def test_a_note_that_could_not_be_written_is_written_without_a_new_entry(
+    house: House,
+) -> None:
+    house.call(document("192.0.2.1"))
+    note = house.spools[0].root / "state/reading"
+    drain = house.drain()
+    drain.look()
+    note.mkdir()
+    drain.step(0)
+    assert "writing the note of what is read" in drain.disk.current
+    note.rmdir()
+    drain.retry()
+    assert not drain.disk.current
+
+
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Plant faults in the processes that are started from here on, by a file."""

@@ -1,6 +1,9 @@
 """The relay's loop: every way out flushes, and no error of the disk is one."""
 
 import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,9 @@ from fnm_bus.hook import python_hook
 from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.systemd import Systemd
+from fnm_bus.relay import service
 from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.hang_guard import HangGuard
 from fnm_bus.relay.housekeeping import Keeper
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.one_shot import Drained, drain_within
@@ -66,8 +71,8 @@ class House:
             Systemd({}),
         )
 
-    def call(self) -> None:
-        name = f"{python_hook.boot_id()}-000000001000-0000100-0000000a"
+    def call(self, ticks: str = "000000001000") -> None:
+        name = f"{python_hook.boot_id()}-{ticks}-0000100-0000000a"
         python_hook.store(str(self.spool.root), name, python_hook.pack((), BAN))
 
 
@@ -88,9 +93,77 @@ def test_a_fault_of_the_program_flushes_what_was_handed_over(
     monkeypatch.setattr(house.relay.keeper, "turn", fault)
     with pytest.raises(RuntimeError):
         house.relay.run()
-    assert house.publisher.flushed == house.relay.flush
+    assert house.publisher.flushed
     assert house.spool.scan() == []
     assert not house.relay.draining
+
+
+class Unanswered(MemoryPublisher):
+    """Waits for answers that never come, by a clock of its own."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def flush(self, timeout: float) -> int:
+        self.now += timeout
+        return 1
+
+
+class Signs(HangGuard):
+    """Notes how long it waited for a sign of life."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last = clock()
+        self.longest = 0.0
+
+    def alive(self) -> None:
+        self.longest = max(self.longest, self._clock() - self._last)
+        self._last = self._clock()
+
+    def close(self) -> None:
+        self.alive()
+
+
+def test_a_long_final_flush_gives_signs_of_life(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = Unanswered()
+    guard = Signs(publisher.monotonic)
+    monkeypatch.setattr(service, "monotonic", publisher.monotonic)
+    monkeypatch.setattr(house.relay.watch, "changed", house.relay.stop)
+    house.relay.publisher, house.relay.guard = publisher, guard
+    house.relay.flush = 120.0
+    house.relay.run()
+    assert publisher.now >= 120
+    assert guard.longest <= 1
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_spool_that_replaces_another_one_gets_the_note(house: House) -> None:
+    note = house.spool.root / "state/reading"
+    house.call()
+    thread = threading.Thread(target=house.relay.run)
+    thread.start()
+    try:
+        until(note.exists)
+        house.spool.root.rename(house.spool.root.with_name("away"))
+        until(lambda: bool(house.drain.disk.current))
+        house.spool.make(os.getuid(), os.getgid())
+        house.call("000000002000")
+        until(note.exists)
+    finally:
+        house.relay.stop()
+        thread.join()
 
 
 def test_a_spool_that_is_not_set_up_is_refused_at_the_start(house: House) -> None:
