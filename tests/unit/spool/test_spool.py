@@ -421,6 +421,27 @@ def test_set_up_does_not_take_a_lock_that_is_another_file_as_well(
     assert stat.S_IMODE(precious.stat().st_mode) == 0o644
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_set_up_does_not_give_a_lock_of_another_user_away(box: Box) -> None:
+    """The spool's owner can move a file of root's there, out of a directory of his."""
+    box.spool.make(1234, 2345)
+    lock = box.root / "lock"
+    lock.unlink()
+    lock.write_text("root:secret")
+    lock.chmod(0o640)
+    with pytest.raises(SpoolError, match=r"lock: belongs to 0, not to 1234.*remove it"):
+        box.spool.make(1234, 2345)
+    facts = lock.stat()
+    assert (facts.st_uid, stat.S_IMODE(facts.st_mode)) == (0, 0o640)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_set_up_with_another_owner_gives_the_lock_to_him(box: Box) -> None:
+    for owner in (1234, 1235, 0):
+        box.spool.make(owner, 2345)
+        assert layout.faults(box.root, owner, 2345) == []
+
+
 def test_the_marker_tells_what_is_refused(box: Box) -> None:
     assert box.spool.refusal() is Refusal.NOTHING
     for what in (Refusal.STATUS, Refusal.ALL, Refusal.ALL, Refusal.NOTHING):
