@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
@@ -129,6 +130,18 @@ def test_what_the_disk_refuses_does_not_delay_the_next_drain(
     assert ended is Drained.REFUSED
     assert len(publisher.records) == 1
     assert backoff.pausing() == 0
+
+
+def test_an_entry_that_the_disk_refuses_is_shown_by_health(tmp_path: Path) -> None:
+    house = House(tmp_path / "spool", MemoryPublisher())
+    house.drain.look()
+    house.drain.step(0)
+    assert build.relay_state(house.relay)[0]
+    house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
+    house.drain.look()
+    house.drain.step(0)
+    healthy, facts = build.relay_state(house.relay)
+    assert (healthy, facts["disk_refused"]) == (False, 1)
 
 
 def test_a_drain_that_cannot_list_the_spool_delays_the_next(house: House) -> None:
