@@ -240,21 +240,25 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
 
 def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
     """Return the server of /metrics and /healthz."""
-
-    def state() -> tuple[bool, Mapping[str, object]]:
-        silent = monotonic() - it.turned_at
-        facts = {
-            "draining": it.draining,
-            "in_flight": it.drain.in_flight,
-            "problem": it.publisher.problem,
-            "seconds_since_turn": round(silent, 3),
-            "disk_errors": dict(it.drain.disk.current),
-        }
-        healthy = not it.drain.disk.current and not it.publisher.problem
-        return silent < HUNG and healthy, facts
-
     address = settings.relay.metrics_host, settings.relay.metrics_port
-    return HttpServer(*address, metrics.registry(), state)
+    return HttpServer(*address, metrics.registry(), lambda: relay_state(it))
+
+
+def relay_state(it: Relay) -> tuple[bool, Mapping[str, object]]:
+    """Return whether a relay is healthy, and what /healthz shows of it."""
+    silent = monotonic() - it.turned_at
+    # An entry on trial is being read, by another process.
+    refused = 0 if it.drain.on_trial else it.drain.disk_refused
+    facts = {
+        "draining": it.draining,
+        "in_flight": it.drain.in_flight,
+        "problem": it.publisher.problem,
+        "seconds_since_turn": round(silent, 3),
+        "disk_errors": dict(it.drain.disk.current),
+        "disk_refused": refused,
+    }
+    healthy = not (it.drain.disk.current or it.publisher.problem or refused)
+    return silent < HUNG and healthy, facts
 
 
 def drain_once(

@@ -113,8 +113,7 @@ class Drain:
     @property
     def idle(self) -> bool:
         """Whether everything found so far is published or held."""
-        left = self._todo or self._due or self.disk_refused
-        return not left and all(gate.idle for gate in self._gates.values())
+        return not (self._todo or self._due or self.disk_refused or self.untaken)
 
     @property
     def _due(self) -> bool:
@@ -134,6 +133,16 @@ class Drain:
     def unlisted(self) -> bool:
         """Whether the last `look` could not list everything."""
         return any(task.startswith(LISTING) for task in self.disk.current)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the last `look` could list nothing of any spool."""
+        return self._intake.blind
+
+    @property
+    def untaken(self) -> bool:
+        """Whether there are records that Kafka has not taken yet."""
+        return not all(gate.idle for gate in self._gates.values())
 
     @property
     def known(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
@@ -52,7 +53,7 @@ class Late(MemoryPublisher):
 class House:
     """A relay in this process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, publisher: MemoryPublisher | None = None) -> None:
         epochs = Epochs(root / "state/epochs.json", python_hook.boot_id())
         self.spool = Spool(root, epochs)
         self.spool.make(os.getuid(), os.getgid())
@@ -60,7 +61,8 @@ class House:
         quarantine = Quarantine(root, 10, 10**6)
         pipeline = Pipeline("fra1", Topics(), Codec())
         intake = Intake((self.spool,), quarantine, epochs, pipeline, metrics)
-        self.publisher = Late()
+        self.late = Late()
+        self.publisher = publisher or self.late
         self.drain = Drain(intake, self.publisher, Flight())
         self.relay = Relay(
             self.spool,
@@ -93,7 +95,7 @@ def test_a_fault_of_the_program_flushes_what_was_handed_over(
     monkeypatch.setattr(house.relay.keeper, "turn", fault)
     with pytest.raises(RuntimeError):
         house.relay.run()
-    assert house.publisher.flushed
+    assert house.late.flushed
     assert house.spool.scan() == []
     assert not house.relay.draining
 
@@ -183,6 +185,43 @@ def test_a_drain_whose_end_cannot_be_noted_is_still_clean(
     monkeypatch.setattr(backoff, "clear", full)
     ended = drain_within(5.0, house.spool, backoff, house.drain)
     assert ended is Drained.CLEAN
+
+
+@pytest.mark.parametrize("kind", ["entry", "directory"])
+def test_what_the_disk_refuses_does_not_delay_the_next_drain(
+    tmp_path: Path, kind: str
+) -> None:
+    publisher = MemoryPublisher()
+    house = House(tmp_path / "spool", publisher)
+    house.call()
+    if kind == "entry":
+        house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
+    else:
+        (house.spool.root / "incoming/new/0").rmdir()
+    backoff = Backoff(house.spool.root)
+    ended = drain_within(5.0, house.spool, backoff, house.drain)
+    assert ended is Drained.REFUSED
+    assert len(publisher.records) == 1
+    assert backoff.pausing() == 0
+
+
+def test_an_entry_that_the_disk_refuses_is_shown_by_health(tmp_path: Path) -> None:
+    house = House(tmp_path / "spool", MemoryPublisher())
+    house.drain.look()
+    house.drain.step(0)
+    assert build.relay_state(house.relay)[0]
+    house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
+    house.drain.look()
+    house.drain.step(0)
+    healthy, facts = build.relay_state(house.relay)
+    assert (healthy, facts["disk_refused"]) == (False, 1)
+
+
+def test_a_drain_that_cannot_list_the_spool_delays_the_next(house: House) -> None:
+    (house.spool.root / "incoming").rename(house.spool.root / "away")
+    backoff = Backoff(house.spool.root)
+    drain_within(0.2, house.spool, backoff, house.drain)
+    assert backoff.pausing() > 0
 
 
 def test_a_drain_that_cannot_list_the_spool_is_not_clean(house: House) -> None:
