@@ -207,6 +207,8 @@ class Mitigator:
     def _take_over(self, journal: TransactionalJournal) -> State:
         """Read the state, and write what differs from what follows from it."""
         stored = read_state(self.settings, self.topics, is_stopping=self._is_stopping)
+        # A tombstone for a leftover could meet the key's only live record otherwise.
+        journal.check_counts(stored.partitions)
         latest = stored.latest()
         if latest is not None:
             self._broker.witness(latest.timestamp())
@@ -254,6 +256,7 @@ class Mitigator:
     def _clean(self, journal: TransactionalJournal) -> None:
         """Write tombstones to the partitions that keys have left."""
         if self._leftovers.is_due(monotonic()):
+            journal.check_partitions()
             journal.commit(self._leftovers.take(MAX_EVENTS))
 
     def _is_stopping(self) -> bool:

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumers.metrics import MitigatorMetrics
+from consumers.mitigation.clock import BrokerClock
 from consumers.mitigator import service
 from consumers.mitigator.batch import Batch
 from consumers.mitigator.service import Mitigator
 from consumers.mitigator.stored_state import StoredState
+from consumers.mitigator.transaction import TransactionalJournal
 from fnm_bus.avro.codec import Codec
+from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.kafka.route import Topics
 from tests.support.mitigator_harness import MitigatorHarness
 
@@ -29,6 +32,7 @@ class Journal:
     def __init__(self) -> None:
         self.released = 0
         self.commits = 0
+        self.has_grown = False
         self.records: list[Record] = []
 
     def read(self, *_about: Any) -> list[Any]:
@@ -37,6 +41,10 @@ class Journal:
     def commit(self, records: Any) -> None:
         self.commits += 1
         self.records += records
+
+    def check_partitions(self) -> None:
+        if self.has_grown:
+            raise BrokerUnavailable("other partitions")
 
     def release(self) -> None:
         self.released += 1
@@ -122,3 +130,28 @@ def test_a_leftover_with_a_tombstone_gets_no_second_one(
     monkeypatch.setattr(service, "monotonic", lambda: 1e12)
     mitigator._clean(journal)
     assert [(it.key, it.partition) for it in journal.records] == [(b"another", 5)]
+
+
+def test_leftovers_get_no_tombstones_once_a_topic_has_grown_again(
+    grown: tuple[Any, Journal, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mitigator, journal, _batch = grown
+    journal.has_grown = True
+    monkeypatch.setattr(service, "monotonic", lambda: 1e12)
+    with pytest.raises(BrokerUnavailable):
+        mitigator._clean(journal)
+    assert not journal.records
+
+
+def test_a_topic_that_grew_between_journal_and_scan_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The scan's leftovers may be where the journal writes the key's live record."""
+    mitigator, topics = mitigator_of(MitigatorHarness()), Topics()
+    compacted = topics.reason, topics.mitigation
+    journal = TransactionalJournal({}, "m", (), BrokerClock(), compacted)
+    journal._counts = dict.fromkeys(compacted, 12)
+    stored = StoredState(partitions={topics.reason: 12, topics.mitigation: 24})
+    monkeypatch.setattr(service, "read_state", lambda *_, **__: stored)
+    with pytest.raises(BrokerUnavailable, match="other partitions now: 24, not 12"):
+        mitigator._take_over(journal)
