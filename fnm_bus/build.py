@@ -241,14 +241,15 @@ def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
 
     def state() -> tuple[bool, Mapping[str, object]]:
         silent = monotonic() - it.turned_at
+        problem = it.publisher.problem or it.drain.refusals
         facts = {
             "draining": it.draining,
             "in_flight": it.drain.in_flight,
-            "problem": it.publisher.problem,
+            "problem": problem,
             "seconds_since_turn": round(silent, 3),
             "disk_errors": dict(it.drain.disk.current),
         }
-        healthy = not it.drain.disk.current and not it.publisher.problem
+        healthy = not it.drain.disk.current and not problem
         return silent < HUNG and healthy, facts
 
     address = settings.relay.metrics_host, settings.relay.metrics_port

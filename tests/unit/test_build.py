@@ -2,6 +2,9 @@
 
 import errno
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,9 @@ from fnm_bus.avro.schema_ids import Pins
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
+from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.route import Topics
+from fnm_bus.relay.metrics import RelayMetrics
 
 TOPICS = Topics()
 
@@ -119,3 +124,23 @@ def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
     codec = build.independent_codec(made)
     assert codec.encode(audit, TOPICS.audit)[:2] == b"\xc3\x01"
     assert "Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("refusals", "status"), [("", 200), ("fastnetmon.host.v1: no WRITE right", 503)]
+)
+def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
+    tmp_path: Path, refusals: str, status: int
+) -> None:
+    relay: Any = SimpleNamespace(
+        turned_at=monotonic(),
+        draining=True,
+        publisher=MemoryPublisher(),
+        drain=SimpleNamespace(
+            in_flight=0, refusals=refusals, disk=SimpleNamespace(current={})
+        ),
+    )
+    server = build.health(settings(tmp_path), relay, RelayMetrics())
+    code, _headers, body = server._pages.get("/healthz", {})
+    assert str(code).startswith(str(status))
+    assert refusals in body.decode()
