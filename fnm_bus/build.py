@@ -249,15 +249,16 @@ def relay_state(it: Relay) -> tuple[bool, Mapping[str, object]]:
     silent = monotonic() - it.turned_at
     # An entry on trial is being read, by another process.
     refused = 0 if it.drain.on_trial else it.drain.disk_refused
+    problem = it.publisher.problem or it.drain.refusals
     facts = {
         "draining": it.draining,
         "in_flight": it.drain.in_flight,
-        "problem": it.publisher.problem,
+        "problem": problem,
         "seconds_since_turn": round(silent, 3),
         "disk_errors": dict(it.drain.disk.current),
         "disk_refused": refused,
     }
-    healthy = not (it.drain.disk.current or it.publisher.problem or refused)
+    healthy = not (it.drain.disk.current or problem or refused)
     return silent < HUNG and healthy, facts
 
 

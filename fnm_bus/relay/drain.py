@@ -20,6 +20,7 @@ from fnm_bus.errors import (
     PublishError,
     RecordTooLarge,
     SpoolError,
+    TopicRefused,
 )
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.record import Record
@@ -153,6 +154,13 @@ class Drain:
     def in_flight(self) -> int:
         """Records without an answer."""
         return sum(gate.in_flight for gate in self._gates.values())
+
+    @property
+    def refusals(self) -> str:
+        """Which topics refuse what waits for them until a person acts, or ""."""
+        gates = tuple(self._gates.values())  # asked by the thread of /healthz
+        refused = (gate.refusal for gate in gates if gate.refusal and not gate.idle)
+        return "; ".join(refused)
 
     @property
     def stuck(self) -> bool:
@@ -367,6 +375,7 @@ class Drain:
             log.warning("not taken, will be tried again: %s", error)
             self._metrics.topic_blocked.labels(topic).set(1)
         self._metrics.retried.labels(topic, type(error).__name__).inc()
+        gate.refusal = str(error) if isinstance(error, TopicRefused) else ""
         gate.failed(item, monotonic())
 
     def _set_aside(

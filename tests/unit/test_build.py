@@ -4,6 +4,9 @@ import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from fnm_bus.avro.schema_ids import Pins
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
+from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.metrics import RelayMetrics
 
@@ -146,3 +150,27 @@ def test_a_broken_schema_stops_the_relay_before_it_reads_an_entry(
     made = Settings.model_validate({"spool": {"directory": tmp_path / "spool"}})
     with pytest.raises(SchemaError, match="StatusEvent"):
         build.relay(made, RelayMetrics())
+
+
+@pytest.mark.parametrize(
+    ("refusals", "status"), [("", 200), ("fastnetmon.host.v1: no WRITE right", 503)]
+)
+def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
+    tmp_path: Path, refusals: str, status: int
+) -> None:
+    relay: Any = SimpleNamespace(
+        turned_at=monotonic(),
+        draining=True,
+        publisher=MemoryPublisher(),
+        drain=SimpleNamespace(
+            in_flight=0,
+            refusals=refusals,
+            disk=SimpleNamespace(current={}),
+            disk_refused=0,
+            on_trial=False,
+        ),
+    )
+    server = build.health(settings(tmp_path), relay, RelayMetrics())
+    code, _headers, body = server._pages.get("/healthz", {})
+    assert str(code).startswith(str(status))
+    assert refusals in body.decode()

@@ -12,6 +12,7 @@ from support.planted import Planted, poison
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
+    AccessDenied,
     BrokerUnavailable,
     InvalidRecord,
     PublishError,
@@ -184,6 +185,27 @@ def test_a_topic_that_refuses_does_not_hold_up_another(house: House) -> None:
     house.publisher.refuse = lambda _record: None
     turn(drain)
     assert len(house.events(TOPICS.host)) == 2
+
+
+def test_a_topic_without_the_right_to_write_is_a_problem_until_it_takes_a_record(
+    house: House,
+) -> None:
+    house.call(document("192.0.2.1"))
+    house.publisher.refuse = lambda record: AccessDenied(f"{record.topic}: no WRITE")
+    drain = house.drain()
+    turn(drain)
+    assert drain.refusals == f"{TOPICS.host}: no WRITE"
+    house.publisher.refuse = lambda _: None
+    turn(drain)
+    assert drain.refusals == ""
+
+
+def test_a_topic_that_may_take_records_by_itself_is_no_problem(house: House) -> None:
+    house.call(document("192.0.2.1"))
+    house.publisher.refuse = lambda _: BrokerUnavailable("no leader")
+    drain = house.drain()
+    turn(drain)
+    assert drain.refusals == ""
 
 
 def test_a_record_that_is_too_large_loses_its_samples_and_says_so(
