@@ -12,7 +12,7 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz fuzz-mitigator \
-	fuzz-documents long-run lint format mutation sbom bench lock clean
+	fuzz-documents long-run lint format wheel mutation sbom bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
@@ -21,7 +21,7 @@ demo: $(READY) ## show how notifications become events, with a broker of its own
 	$(BIN)/fnm-bus demo
 
 demo-bgp: $(READY) ## show a route in BIRD and its withdrawal (needs Debian's bird2)
-	$(BIN)/fnm-bus-consumer demo-bgp
+	$(BIN)/fnm-bus demo-bgp
 
 up: ## start the whole chain in containers, and say what to look at
 	docker compose up --detach --build --wait
@@ -66,6 +66,9 @@ lint: $(READY) ## check style, types, imports and generated files
 format: $(READY) ## rewrite the code as `lint` wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+wheel: $(READY) ## build the package: dist/fnm_bus-VERSION-py3-none-any.whl
+	$(BIN)/python -m hatchling build -t wheel -d dist
 
 # mutmut stays out of the environment, whose versions are locked.
 MUTMUT := $(shell sed -n 's/^mutation = \["\(.*\)"\]/\1/p' pyproject.toml)

@@ -1,19 +1,25 @@
-"""`fnm-bus-consumer` and `python -m consumers`: the consumers."""
+"""`fnm-bus-consumer`, the program that services start: one command a consumer.
 
-from typing import Annotated
+`fnm-bus consumer` and `python -m consumers` are the same. Commands for people are
+entry points of `fnm-bus` (pyproject.toml).
+"""
+
+from typing import Annotated, Final
 
 import typer
 
-from consumers.cli import explain, mitigations, policy, run
+from consumers.cli import run
 from fnm_bus import __version__
 from fnm_bus.cli import options
 from fnm_bus.cli.options import out
 
+HELP: Final = "Run a consumer: mitigator, exabgp, nftables, webhook or jsonlines."
+
 app = typer.Typer(
     name="fnm-bus-consumer",
-    help="Turn attack events into mitigations that always end, and tell people.",
-    epilog="Documentation: docs/mitigation.md. Exit status: 0 done, 1 refused or not"
-    " found, 2 usage, 69 Kafka or a backend away, 75 no answer, 78 configuration.",
+    help=HELP,
+    epilog="Documentation: docs/mitigation.md. Exit status: 0 done, 1 a check failed,"
+    " 2 usage, 69 Kafka or a backend unreachable, 75 no answer, 78 configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -26,7 +32,7 @@ def _version(*, wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def consumer(
     *,
     version: Annotated[
@@ -39,7 +45,7 @@ def consumer(
         ),
     ] = False,
 ) -> None:
-    """Turn attack events into mitigations that always end, and tell people."""
+    """Take the options that come before the command."""
 
 
 app.command()(run.mitigator)
@@ -47,12 +53,9 @@ app.command()(run.exabgp)
 app.command()(run.nftables)
 app.command()(run.webhook)
 app.command()(run.jsonlines)
-app.add_typer(mitigations.app, name="mitigations")
-app.add_typer(policy.app, name="policy")
-app.command()(explain.explain)
 app.command()(run.check)
 app.command()(run.demo)
-app.command()(run.demo_bgp)
+options.keep_examples(app)
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def _state(settings: AllSettings) -> Iterator[Finding]:
     yield Finding(
         ok=not paused,
         what=f"{active} active mitigations{', all paused' * paused}",
-        remedy="`fnm-bus-consumer mitigations resume` ends the pause",
+        remedy="`fnm-bus mitigations resume` ends the pause",
     )
     yield from _sensors(settings, stored)
 

@@ -22,7 +22,6 @@ os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "80"
 
 from typer.main import get_command
 
-from consumers.__main__ import app as consumers
 from consumers.policy.file.tables import PolicyTables, RuleTable
 from consumers.settings import AllSettings
 from fnm_bus.cli.app import app
@@ -89,8 +88,12 @@ COMMANDS: Final = """\
 
 Data goes to stdout, everything else to stderr. Colours only on a terminal, and not
 when `NO_COLOR` is set. `fnm-bus --install-completion` sets up the shell's completion.
-What the exit status means stands in [operation.md](../operation.md#exit-status).
-`python -m consumers` is `fnm-bus-consumer`.
+The exit statuses are in [operation.md](../operation.md#exit-status).
+
+Services start `fnm-bus-consumer NAME` or `python -m consumers NAME`; both are
+`fnm-bus consumer NAME`. `fnm-bus` finds the commands of other installed packages, those
+of the consumers too, by the entry points in the group `fnm_bus.commands`
+([pyproject.toml](../../pyproject.toml)).
 """
 
 
@@ -167,9 +170,7 @@ def _rows(rows: list[str]) -> str:
 
 def commands() -> str:
     """Return docs/reference/cli.md."""
-    ours = _chapters(get_command(app), "fnm-bus", None)
-    theirs = _chapters(get_command(consumers), "fnm-bus-consumer", None)
-    return "\n".join([COMMANDS, *ours, *theirs])
+    return "\n".join([COMMANDS, *_chapters(get_command(app), "fnm-bus", None)])
 
 
 def _chapters(command: Any, path: str, above: Any) -> Iterator[str]:
@@ -177,8 +178,9 @@ def _chapters(command: Any, path: str, above: Any) -> Iterator[str]:
     context = command.make_context(path, [], parent=above, resilient_parsing=True)
     context.info_name = path.rpartition(" ")[2]
     yield f"## {path}\n\n```\n{_trimmed(command.get_help(context))}\n```\n"
-    for name, below in getattr(command, "commands", {}).items():
-        yield from _chapters(below, f"{path} {name}", context)
+    if hasattr(command, "commands"):
+        for name in command.list_commands(context):
+            yield from _chapters(command.commands[name], f"{path} {name}", context)
 
 
 def _trimmed(text: str) -> str:

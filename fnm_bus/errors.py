@@ -5,6 +5,7 @@
     ├── PoisonEntry                65  reading the entry kills the process that does it
     ├── InvalidRecord              65  a record's bytes can never become an event
     ├── ConfigError                78  the configuration; all problems at once
+    ├── CommandNotLoaded           70  a package's command cannot be imported
     ├── SpoolError                 75  the spool cannot do what was asked, now
     │   └── SpoolFull              75  ... because a limit is reached
     ├── SchemaError                78  a schema, an id or a pin that must not be used
@@ -80,6 +81,10 @@ class ConfigError(FnmBusError):
     """The configuration is wrong; the text lists every problem, one a line."""
 
     exit_code = 78
+
+
+class CommandNotLoaded(FnmBusError):
+    """A command that an installed package declares cannot be imported."""
 
 
 class SpoolError(FnmBusError):

@@ -1,4 +1,5 @@
-"""The commands of the consumers; nothing imports it but `consumers.__main__`.
+"""The commands of the consumers: services in `run`, commands for people beside it.
 
-`run` starts services; the others are for people.
+Nothing imports a module of this folder but `consumers.__main__` and the entry points
+of `fnm-bus`.
 """

@@ -42,13 +42,13 @@ def explain(  # noqa: PLR0913 - one parameter for each option
     rule, guardrail and limit that was checked.
 
     Examples:
-        fnm-bus-consumer explain < ban.json
+        fnm-bus explain < ban.json
 
-        fnm-bus-consumer explain 203.0.113.7 incoming 90000 ban < report.txt
+        fnm-bus explain 203.0.113.7 incoming 90000 ban < report.txt
 
-        fnm-bus-consumer explain --event-id 1c1b7e66-6d4b-5f04-8d4c-0b8d3b3c5a4e
+        fnm-bus explain --event-id 1c1b7e66-6d4b-5f04-8d4c-0b8d3b3c5a4e
 
-        fnm-bus-consumer explain --since 7d
+        fnm-bus explain --since 7d
     """
     from consumers import build
 

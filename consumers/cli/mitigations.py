@@ -37,9 +37,9 @@ def list_(
     """List active mitigations: state, time left, reasons, cause.
 
     Examples:
-        fnm-bus-consumer mitigations list
+        fnm-bus mitigations list
 
-        fnm-bus-consumer mitigations list --all --json | jq .key
+        fnm-bus mitigations list --all --json | jq .key
     """
     from consumers import build, reading
     from consumers.mitigation.states import ENDED, PAUSE
@@ -79,7 +79,7 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
     """Show one mitigation with up to five of its reasons. Status 1 if there is none.
 
     Example:
-        fnm-bus-consumer mitigations show 'blackhole|203.0.113.7/32'
+        fnm-bus mitigations show 'blackhole|203.0.113.7/32'
     """
     from consumers import build, reading
 
@@ -117,7 +117,7 @@ def approve(
     arrives, the mitigator refuses it.
 
     Example:
-        fnm-bus-consumer mitigations approve 'blackhole|203.0.113.7/32' --why 4711
+        fnm-bus mitigations approve 'blackhole|203.0.113.7/32' --why 4711
     """
     from consumers import build
 
@@ -140,7 +140,11 @@ def approve(
 def reject(
     keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
 ) -> None:
-    """Keep proposed mitigations from starting while their attacks continue."""
+    """Keep proposed mitigations from starting while their attacks continue.
+
+    Example:
+        fnm-bus mitigations reject 'blackhole|203.0.113.7/32' --why 'a backup'
+    """
     _send_all(file, "reject", keys, by, why)
 
 
@@ -148,7 +152,11 @@ def reject(
 def withdraw(
     keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
 ) -> None:
-    """End mitigations; they stay suppressed while their attacks continue."""
+    """End mitigations; they stay suppressed while their attacks continue.
+
+    Example:
+        fnm-bus mitigations withdraw 'blackhole|203.0.113.7/32' --why 'customer called'
+    """
     _send_all(file, "withdraw", keys, by, why)
 
 
@@ -160,7 +168,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
         str, typer.Option(help="blackhole, firewall, flowspec or notify.")
     ] = "blackhole",
     protocol: Annotated[
-        list[str] | None, typer.Option(help="With flowspec: udp, tcp, …")
+        list[str] | None, typer.Option(help="With flowspec: a protocol, such as udp.")
     ] = None,
     source_port: Annotated[
         list[int] | None, typer.Option(min=0, max=65_535, help="With flowspec.")
@@ -186,9 +194,9 @@ def add(  # noqa: PLR0913 - one parameter for each option
     """Start a measure by hand. The guardrails check it like any other.
 
     Examples:
-        fnm-bus-consumer mitigations add 203.0.113.7/32 --lease 600 --why 'ticket 4711'
+        fnm-bus mitigations add 203.0.113.7/32 --lease 600 --why 'ticket 4711'
 
-        fnm-bus-consumer mitigations add 203.0.113.7/32 --kind flowspec --protocol udp
+        fnm-bus mitigations add 203.0.113.7/32 --kind flowspec --protocol udp
         --source-port 123
     """
     from consumers import build
@@ -220,6 +228,9 @@ def pause(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
     """Withdraw every mitigation at once, and start none until `resume`.
 
     Leases run on; enforcers obey without waiting for the mitigator.
+
+    Example:
+        fnm-bus mitigations pause --why 'wrong policy'
     """
     from consumers import build
 
@@ -228,7 +239,11 @@ def pause(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
 
 @app.command()
 def resume(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
-    """End a pause: every mitigation that still has a reason is in force again."""
+    """End a pause: every mitigation that still has a reason is in force again.
+
+    Example:
+        fnm-bus mitigations resume --why 'policy corrected'
+    """
     from consumers import build
 
     end(_send(build.settings(file), "resume", by, _prompt(why)))

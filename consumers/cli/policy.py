@@ -1,20 +1,34 @@
-"""`policy`: check a policy file before the mitigator reads it."""
+"""`policy`: an example of a policy file, and the check of one."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out_raw
 
 app = typer.Typer(
-    help="Check policy files.", no_args_is_help=True, rich_markup_mode=None
+    help="Print an example of a policy, and check policy files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 @app.callback()
 def policy() -> None:
-    """Check policy files."""
+    """Print an example of a policy, and check policy files."""
+
+
+@app.command()
+def example() -> None:
+    """Print a policy to start with; replace its networks by yours.
+
+    Example:
+        fnm-bus policy example > policy.toml
+    """
+    import consumers
+
+    out_raw(Path(consumers.__file__).with_name("policy.example.toml").read_bytes())
 
 
 @app.command()
@@ -36,9 +50,9 @@ def check(
     Needs no Kafka. Ends with status 78 for a mistake, 1 for a warning.
 
     Examples:
-        fnm-bus-consumer policy check
+        fnm-bus policy check
 
-        fnm-bus-consumer policy check ./policy.toml --text-mode fra1
+        fnm-bus policy check ./policy.toml --text-mode fra1
     """
     from consumers import serving
     from consumers.policy.file import load as policy_file

@@ -20,9 +20,7 @@ def mitigator(
     One mitigator is active; start a second one to stand by. SIGTERM ends it; active
     mitigations continue until their leases expire.
 
-    Examples:
-        python -m consumers mitigator
-
+    Example:
         fnm-bus-consumer mitigator --config /etc/fnm-bus/fnm-bus.toml
     """
     from consumers import build
@@ -60,7 +58,7 @@ def demo_bgp() -> None:
     broker or neighbor, whatever the environment sets.
 
     Example:
-        fnm-bus-consumer demo-bgp
+        fnm-bus demo-bgp
     """
     import signal
     import sys
@@ -183,9 +181,9 @@ def check(
     for the mitigator and the operator only. Ends with status 1 when something failed.
 
     Examples:
-        fnm-bus-consumer check
+        fnm-bus consumer check
 
-        fnm-bus-consumer check exabgp --config /etc/fnm-bus/exabgp.toml
+        fnm-bus consumer check exabgp --config /etc/fnm-bus/exabgp.toml
     """
     from consumers import build
     from consumers.check_all import examine

@@ -1,7 +1,6 @@
-"""All commands, put together."""
+"""All commands of fnm_bus, put together."""
 
-import inspect
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -21,13 +20,21 @@ from fnm_bus.cli import (
     tail,
     topics,
 )
-from fnm_bus.cli.options import out
+from fnm_bus.cli.entry_points import EntryPointGroup
+from fnm_bus.cli.options import keep_examples, out
+
+HELP: Final = (
+    "Carry FastNetMon's attack events to Kafka, and turn them into mitigations that"
+    " always end."
+)
 
 app = typer.Typer(
     name="fnm-bus",
-    help="Carry FastNetMon's attack events to Kafka, losing none.",
-    epilog="Documentation: docs/operation.md. Exit status: 0 done, 2 usage, 65 invalid"
-    " document, 69 Kafka or registry away, 75 not in the spool, 78 configuration.",
+    cls=EntryPointGroup,
+    help=HELP,
+    epilog="Documentation: docs/operation.md. Exit status: 0 done, 1 refused, not found"
+    " or a check failed, 2 usage, 65 invalid document, 69 Kafka or registry"
+    " unreachable, 75 not in the spool or no answer, 78 configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,7 +47,7 @@ def _version(*, wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def fnm_bus(
     *,
     version: Annotated[
@@ -53,7 +60,7 @@ def fnm_bus(
         ),
     ] = False,
 ) -> None:
-    """Carry FastNetMon's attack events to Kafka, losing none."""
+    """Take the options that come before the command."""
 
 
 FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -73,19 +80,4 @@ app.command("check")(check.check)
 app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
 
-
-def _show_examples(commands: typer.Typer) -> None:
-    """Keep the examples in the help as they are written, each on a line."""
-    for command in commands.registered_commands:
-        text, head, examples = (inspect.getdoc(command.callback) or "").partition(
-            "Example"
-        )
-        lines = [line for line in (head + examples).splitlines() if line]
-        # After a backspace a paragraph of the help is left as it is.
-        command.help = text + "\n".join(["\b", *lines] if lines else [])
-    for group in commands.registered_groups:
-        if group.typer_instance is not None:
-            _show_examples(group.typer_instance)
-
-
-_show_examples(app)
+keep_examples(app)

@@ -1,5 +1,6 @@
 """What commands have in common: options, and how they speak."""
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -101,6 +102,19 @@ def run(app: typer.Typer) -> None:
     except FnmBusError as exc:
         complain_of(exc)
         sys.exit(exc.exit_code)
+
+
+def keep_examples(commands: typer.Typer) -> None:
+    """Keep the examples in the help as they are written, each on a line."""
+    for command in commands.registered_commands:
+        documentation = inspect.getdoc(command.callback) or ""
+        text, head, examples = documentation.partition("Example")
+        lines = [line for line in (head + examples).splitlines() if line]
+        # After a backspace a paragraph of the help is left as it is.
+        command.help = text + "\n".join(["\b", *lines] if lines else [])
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            keep_examples(group.typer_instance)
 
 
 def end(code: int) -> NoReturn:

@@ -923,9 +923,10 @@ class Audit(Struct, frozen=True, kw_only=True):
     Attributes:
         at: When: the broker's time if the program knows it, UTC.
         by: Who did it: mitigator, the name of an enforcer, or a person.
-        what: Mitigator: wanted, proposed, renewed, refused, ignored, suppressed, ended,
-            approved, rejected, paused, resumed, changed. Enforcers: in-force,
-            withdrawn, failed, started, held.
+        what: Mitigator: started, wanted, proposed, approved, renewed, changed,
+            suppressed, ended, refused, ignored, paused, resumed. Enforcers: started,
+            in-force, withdrawn, failed, held. A person's reject or withdraw is reported
+            as the state that follows, suppressed or ended.
         code: Why, as a stable word: what ended a mitigation, or the code of the check
             that refused or held it. Empty when the word in what explains itself.
         key: The mitigation; null when the record is about none.

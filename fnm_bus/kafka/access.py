@@ -184,7 +184,7 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "nftables": "`fnm-bus-consumer nftables`",
     "webhook": "`fnm-bus-consumer webhook`",
     "jsonlines": "`fnm-bus-consumer jsonlines`",
-    "operator": "`fnm-bus-consumer mitigations` and `explain`, and all of viewer",
+    "operator": "`fnm-bus mitigations` and `explain`, and all of viewer",
     "viewer": "`fnm-bus tail`",
     "admin": "`fnm-bus topics create` and `topics list`",
 }

@@ -96,7 +96,7 @@ def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
     topics, files = topics_of(plant.bootstrap), file_state(plant.root)
     done = run(
         plant,
-        "consumers",
+        "fnm_bus",
         "demo-bgp",
         RUNTIME_DIRECTORY=str(runtime),
         FNM_BUS_CONSUMERS__EXABGP__NEIGHBOR="127.0.0.77",

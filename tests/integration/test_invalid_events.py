@@ -136,7 +136,7 @@ def test_tail_goes_on_while_the_registry_is_away(spoiled: Plant) -> None:
 
 
 def test_explain_replays_what_is_valid(spoiled: Plant) -> None:
-    printed = run(spoiled, "consumers", "explain", "--since", "7d", "--json")
+    printed = run(spoiled, "fnm_bus", "explain", "--since", "7d", "--json")
     shown = [json.loads(line) for line in printed.splitlines()]
     refused = [it for it in shown if it["event_id"] == "bad" and it["error"]]
     assert len(refused) == len(INVALID)

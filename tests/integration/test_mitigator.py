@@ -172,6 +172,6 @@ def test_explain_replays_what_is_on_the_topics(crew: Crew) -> None:
 
 def test_a_mistake_in_the_policy_stops_the_start(crew: Crew) -> None:
     crew.policy.write_text('own_networks = ["203.0.113.0/24"]\nspelt = "wrong"\n')
-    status, _out, said = crew.run("mitigator")
+    status, _out, said = crew.run("consumer", "mitigator")
     assert status == 78
     assert "policy.toml: spelt" in said

@@ -374,16 +374,16 @@ def test_an_open_transaction_on_the_command_topic_hides_no_command(
 
 
 def test_once_processes_what_is_there_and_ends(crew: Crew) -> None:
-    status, _out, said = crew.run("mitigator", "--once")
+    status, _out, said = crew.run("consumer", "mitigator", "--once")
     assert status == 0, said
     assert crew.state() == {}
     crew.tell("ban", "203.0.113.7", "203.0.113.8")
     crew.tell("unban", "203.0.113.8")
     crew.order("pause")
-    status, _out, said = crew.run("mitigator", "--once")
+    status, _out, said = crew.run("consumer", "mitigator", "--once")
     assert status == 0, said
     assert crew.wanted() == ["blackhole|203.0.113.7/32", "pause"]
     revisions = {key: it.revision for key, it in crew.state().items()}
-    status, _out, said = crew.run("mitigator", "--once")
+    status, _out, said = crew.run("consumer", "mitigator", "--once")
     assert status == 0, said
     assert {key: it.revision for key, it in crew.state().items()} == revisions

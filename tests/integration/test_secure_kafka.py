@@ -212,11 +212,9 @@ def test_an_operator_sends_commands_and_lists_mitigations(
 ) -> None:
     mitigator = running["mitigator"]
     mitigator.wait(lambda: "active:" in mitigator.output(), 40)
-    paused = site.run(
-        "consumers", "operator", "mitigations", "pause", "--why", "a test"
-    )
+    paused = site.run("fnm_bus", "operator", "mitigations", "pause", "--why", "a test")
     assert paused.returncode == 0, paused.stderr
-    listed = site.run("consumers", "operator", "mitigations", "list")
+    listed = site.run("fnm_bus", "operator", "mitigations", "list")
     assert "PAUSED" in listed.stderr
 
 

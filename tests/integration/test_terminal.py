@@ -40,13 +40,11 @@ DOCUMENT = json.dumps(
 INVALID = b'{"action": "ban", "ip": "' + EVIL.encode() + b'"}\n{"two": "\x9b"}\n'
 
 
-def on_terminal(
-    plant: Plant, *arguments: str, stdin: bytes = b"", module: str = "fnm_bus"
-) -> str:
+def on_terminal(plant: Plant, *arguments: str, stdin: bytes = b"") -> str:
     """Return what a command prints on a terminal, its line ends as line feeds."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-m", "fnm_bus", *arguments],
         stdin=subprocess.PIPE,
         stdout=theirs,
         stderr=theirs,
@@ -173,7 +171,7 @@ def test_explain(plant: Plant) -> None:
     document = DOCUMENT.replace("ban\u202e".encode(), b"ban")
     for options in ((), ("--json",)):
         arguments = ("explain", "--offline", *options)
-        printed = on_terminal(plant, *arguments, stdin=document, module="consumers")
+        printed = on_terminal(plant, *arguments, stdin=document)
         check(printed, shown="192.0.2.1" if not options else "decisions")
 
 

@@ -1,7 +1,9 @@
-"""The wheel is whole: it works without the checkout, from an empty directory."""
+"""The wheel is whole, and each way to install it that README.md names works."""
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from fnm_bus import __version__
 
 ROOT = Path(__file__).parents[2]
 NOTIFICATIONS = ROOT / "schemas" / "avro" / "examples" / "notifications"
@@ -152,3 +156,105 @@ def test_an_invalid_notification_is_refused_with_its_reason(
     done = run(installed / "fnm-bus", "parse", "--json", cwd=empty, stdin=b"{}")
     assert done.returncode == 65, done.stderr.decode()
     assert json.loads(done.stdout)["error"]["field"] == "/action"
+
+
+# -- README.md, "Install" -------------------------------------------------------------
+
+
+def lines_of_readme(section: str) -> list[str]:
+    """Return the indented lines of a section: commands for a shell."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    [body] = re.findall(rf"^## {section}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    return [line.strip() for line in body.splitlines() if line.startswith("    ")]
+
+
+VENV, CLONE, WHEEL, TAG, LINK = lines_of_readme("Install")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of this tree as it is now, with a tag."""
+    home = tmp_path_factory.mktemp("source") / "fnm-bus"
+    listed = run("git", "ls-files", "-z", cwd=ROOT)
+    assert listed.returncode == 0, listed.stderr.decode()
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, home / name)
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+    succeeds(*git, "init", "--quiet", cwd=home)
+    succeeds(*git, "add", "--all", cwd=home)
+    succeeds(*git, "commit", "--quiet", "--message", "all", cwd=home)
+    succeeds(*git, "tag", f"v{__version__}", cwd=home)
+    return home
+
+
+def shell(line: str, clone: Path, machine: Path) -> None:
+    """Run a line of README.md in the clone, with places of this test."""
+    places = {
+        "/opt/fnm-bus": str(machine / "opt"),
+        "/usr/local/bin": str(machine / "bin"),
+        "REPOSITORY": f"file://{clone}",
+        "TAG": f"v{__version__}",
+    }
+    for named, place in places.items():
+        line = line.replace(named, place)
+    succeeds("sh", "-ec", line, cwd=clone)
+
+
+@pytest.fixture(scope="module")
+def machine(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for a virtual environment and links, as a machine has them."""
+    machine = tmp_path_factory.mktemp("machine")
+    (machine / "bin").mkdir()
+    line = VENV.replace("python3", shlex.quote(sys.executable))
+    shell(line, clone, machine)
+    shell(LINK, clone, machine)
+    return machine
+
+
+@pytest.fixture
+def not_installed(machine: Path) -> None:
+    """Remove fnm-bus from the machine; libraries stay."""
+    succeeds(
+        machine / "opt/bin/pip", "uninstall", "--yes", "--quiet", "fnm-bus", cwd=machine
+    )
+    assert not (machine / "bin/fnm-bus").exists()
+
+
+def is_installed(machine: Path) -> None:
+    """Assert that the programs run, and that `fnm-bus` has its commands for people."""
+    for program in ("fnm-bus", "fnm-bus-consumer"):
+        done = run(machine / "bin" / program, "--version", cwd=machine)
+        assert done.stdout.decode() == f"{program} {__version__}\n"
+    done = run(machine / "bin/fnm-bus", "policy", "example", cwd=machine)
+    assert done.stdout == (ROOT / "consumers/policy.example.toml").read_bytes()
+    done = run(machine / "opt/bin/pip", "check", cwd=machine)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("not_installed")
+def test_a_clone_can_be_installed(clone: Path, machine: Path) -> None:
+    shell(CLONE, clone, machine)
+    is_installed(machine)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("not_installed")
+def test_a_wheel_file_of_make_can_be_installed(clone: Path, machine: Path) -> None:
+    assert "`make wheel`" in WHEEL
+    # The environment of this test builds it; a clone makes one of its own first.
+    (clone / ".venv").mkdir(exist_ok=True)
+    (clone / ".venv/.ready").touch()
+    tools = Path(sys.executable).parent
+    succeeds("make", "wheel", f"BIN={tools}", cwd=clone)
+    shell(WHEEL, clone, machine)
+    is_installed(machine)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("not_installed")
+def test_a_tag_can_be_installed(clone: Path, machine: Path) -> None:
+    shell(TAG, clone, machine)
+    is_installed(machine)

@@ -160,7 +160,7 @@ class Crew:
     def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run a command; return its status, its output, and what it complained of."""
         done = subprocess.run(
-            [sys.executable, "-m", "consumers", *arguments],
+            [sys.executable, "-m", "fnm_bus", *arguments],
             input=stdin,
             env={**os.environ, **self._environment({})},
             capture_output=True,

@@ -9,7 +9,6 @@ from support.mitigator_harness import policy, rule
 from typer.testing import CliRunner
 
 from consumers import build, reading
-from consumers.__main__ import app
 from consumers.cli import mitigations
 from consumers.errors import MitigatorTimeout
 from consumers.mitigation import command_client
@@ -142,8 +141,8 @@ def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
 
 
 def test_all_withdrawals_are_sent_although_one_gets_no_answer(sender: Sender) -> None:
-    arguments = ["mitigations", "withdraw", "first", "second", "third", "--by", "a"]
-    result = CliRunner().invoke(app, arguments)
+    arguments = ["withdraw", "first", "second", "third", "--by", "a"]
+    result = CliRunner().invoke(mitigations.app, arguments)
     assert sender.keys == ["first", "second", "third"]
     assert result.exit_code == 75
     assert "first: no mitigator answered" in result.output
@@ -156,8 +155,8 @@ def test_all_approvals_are_sent_although_one_gets_no_answer(
         return Mitigation(key=key, kind="blackhole", state="proposed", revision=3)
 
     monkeypatch.setattr(mitigations, "_find", found)
-    arguments = ["mitigations", "approve", "first", "second", "--by", "a"]
-    result = CliRunner().invoke(app, arguments)
+    arguments = ["approve", "first", "second", "--by", "a"]
+    result = CliRunner().invoke(mitigations.app, arguments)
     assert sender.keys == ["first", "second"]
     assert result.exit_code == 75
 
@@ -181,7 +180,7 @@ def test_pins_that_cannot_be_used_stop_no_pause(
 
     monkeypatch.setattr("fnm_bus.build.reading_codec", broken)
     monkeypatch.setattr("fnm_bus.build.independent_codec", lambda _settings: Codec())
-    result = CliRunner().invoke(app, ["mitigations", "pause", "--by", "a"])
+    result = CliRunner().invoke(mitigations.app, ["pause", "--by", "a"])
     assert (result.exit_code, sender.keys) == (0, [None])
 
 
