@@ -181,19 +181,21 @@ def quarantine(settings: Settings) -> Quarantine:
 
 
 def pipeline(settings: Settings) -> Pipeline:
-    """Return what every entry goes through.
+    """Return what every entry goes through, with all schemas read.
 
     Raises:
-        SchemaError: as `codec`.
+        SchemaError: as `codec`, or the installation is broken: see `Pipeline.check`.
     """
-    return Pipeline(settings.sensor, topics(settings), codec(settings))
+    made = Pipeline(settings.sensor, topics(settings), codec(settings))
+    made.check()
+    return made
 
 
 def intake(settings: Settings, metrics: RelayMetrics) -> Intake:
     """Return what finds the entries and makes records of them.
 
     Raises:
-        SchemaError: as `codec`.
+        SchemaError: as `pipeline`.
     """
     places = epochs(settings)
     return Intake(
@@ -215,7 +217,7 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
 
     Raises:
         ConfigError: a secret cannot be read.
-        SchemaError: as `codec`.
+        SchemaError: as `pipeline`.
     """
     entries = intake(settings, metrics)
     publisher = KafkaPublisher(kafka(settings), LASTING)
@@ -238,21 +240,26 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
 
 def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
     """Return the server of /metrics and /healthz."""
-
-    def state() -> tuple[bool, Mapping[str, object]]:
-        silent = monotonic() - it.turned_at
-        facts = {
-            "draining": it.draining,
-            "in_flight": it.drain.in_flight,
-            "problem": it.publisher.problem,
-            "seconds_since_turn": round(silent, 3),
-            "disk_errors": dict(it.drain.disk.current),
-        }
-        healthy = not it.drain.disk.current and not it.publisher.problem
-        return silent < HUNG and healthy, facts
-
     address = settings.relay.metrics_host, settings.relay.metrics_port
-    return HttpServer(*address, metrics.registry(), state)
+    return HttpServer(*address, metrics.registry(), lambda: relay_state(it))
+
+
+def relay_state(it: Relay) -> tuple[bool, Mapping[str, object]]:
+    """Return whether a relay is healthy, and what /healthz shows of it."""
+    silent = monotonic() - it.turned_at
+    # An entry on trial is being read, by another process.
+    refused = 0 if it.drain.on_trial else it.drain.disk_refused
+    problem = it.publisher.problem or it.drain.refusals
+    facts = {
+        "draining": it.draining,
+        "in_flight": it.drain.in_flight,
+        "problem": problem,
+        "seconds_since_turn": round(silent, 3),
+        "disk_errors": dict(it.drain.disk.current),
+        "disk_refused": refused,
+    }
+    healthy = not (it.drain.disk.current or problem or refused)
+    return silent < HUNG and healthy, facts
 
 
 def drain_once(
@@ -265,7 +272,7 @@ def drain_once(
 
     Raises:
         ConfigError: a secret cannot be read, or librdkafka refuses its settings.
-        SchemaError: as `codec`.
+        SchemaError: as `pipeline`.
         SpoolError: the spool is not this user's.
     """
     root = settings.spool.directory

@@ -111,7 +111,7 @@ def _attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
         yield f"  {'the spool has the event':<24} {_ms(stored_at - called_at)}"
         yield f"  {text:<24} {_ms(changed_at - called_at)}"
         yield "  birdc show route:"
-        lines = _routes(control).splitlines()[1:8]
+        lines = _routes(control).expandtabs().splitlines()[1:8]
         yield from (f"    {line}" for line in lines)
 
 

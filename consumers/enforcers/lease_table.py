@@ -3,7 +3,8 @@
 Two views. The snapshot's view holds from the start. The topic's view counts once the
 topic was read to its end: before that an old record may be followed by one that ends
 it. Measures of the snapshot that the topic does not mention (it was created again, or
-is empty) are kept until their leases end.
+is empty) are kept until their leases end. When a topic was given more partitions, what
+is in force takes the snapshot's place until all of them were read.
 
 A record keeps its lease and the broker's time; its end is computed when it is asked
 for. While the broker's time is unknown, records from before the start neither begin
@@ -66,7 +67,8 @@ class LeaseTable:
         broker_clock: what time it is at the broker.
 
     Attributes:
-        synced: whether the end of every partition was reached once.
+        synced: whether the end of every partition was reached, those that came later
+            as well.
     """
 
     def __init__(
@@ -138,6 +140,16 @@ class LeaseTable:
         self._ended.clear()
         known = {record.measure.key for record in self._records.values()}
         return sorted(self._restored.keys() - known)
+
+    def reopen(self, now: float) -> None:
+        """Keep what is in force at *now* until `finish`: the topic has more partitions.
+
+        What a record starts or ends meanwhile may be undone by one that is read later
+        and was written earlier.
+        """
+        if self.synced:
+            self._restored = self.active_at(now)
+            self.synced = False
 
     def active_at(self, now: float) -> dict[str, Lease]:
         """Return measure's key → what is to be in force at *now*.

@@ -2,6 +2,10 @@
 
 An enforcer counts leases whatever Kafka does, so nothing of Kafka may make it wait. A
 thread that ends is started again after a pause, and goes on where it had been.
+
+A topic that was given more partitions is opened again. A key's record moves to another
+partition then, and the old one gets a tombstone two minutes later; an enforcer that
+Kafka did not reach meanwhile may find the tombstone first.
 """
 
 import logging
@@ -13,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING
 
+from consumers.mitigation import clock
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,
@@ -29,11 +34,16 @@ _RESTART_PAUSE: Final = 1.0
 """Seconds between the end of a thread, or of a connection, and the next one."""
 _TIMEOUT: Final = 10.0
 _LOOK: Final = 30.0
-"""Seconds between two looks at how many partitions a topic has."""
+"""Seconds between two looks at how many partitions a topic has. A later tombstone is
+taken after another look only: that of a key that moved comes 120 s after the move."""
 
 
 class End(NamedTuple):
     """The end of every partition was reached."""
+
+
+class MorePartitions(NamedTuple):
+    """The topic was given more partitions; `End` follows when all were read."""
 
 
 class _Failed(NamedTuple):
@@ -49,11 +59,13 @@ class _ResumingReader(Reader):
         positions: likewise.
         from_end: whether other partitions are read from their ends on.
         from_beginning: whether they are read from their beginnings.
+        partitions: how many the topic had when it was opened.
     """
 
     positions: dict[tuple[str, int], int]
     from_end: bool
     from_beginning: bool
+    partitions: int = 0
 
     def check_settings(self) -> None:
         """Make sure that librdkafka takes the settings.
@@ -73,18 +85,23 @@ class _ResumingReader(Reader):
                 self.positions[place] = ends[1]
             first = OFFSET_BEGINNING if self.from_beginning else it.offset
             it.offset = self.positions.get(place, first)
-        self._partitions = len(assigned)
+        self.partitions = len(assigned)
         return assigned
 
     def has_grown(self) -> bool:
-        """Return whether the topic has other partitions than those that are read."""
+        """Return whether the topic has other partitions than those that are read.
+
+        Raises:
+            BrokerUnavailable, TopicRefused: that is not known.
+        """
         consumer = self._consumer
         if consumer is None:
             return False
-        try:
-            return len(super()._of(consumer, self._topics[0])) != self._partitions
-        except (BrokerUnavailable, TopicRefused):
-            return False  # reading finds that out itself
+        return len(super()._of(consumer, self._topics[0])) != self.partitions
+
+
+Item = Read | End | MorePartitions
+"""What a follower gives."""
 
 
 class TopicFollower:
@@ -113,9 +130,10 @@ class TopicFollower:
         self._topic = topic
         self._codec = codec
         self._from_beginning = from_beginning
-        self._queue: queue.Queue[Read | End | _Failed] = queue.Queue(_MAX_QUEUED)
+        self._queue: queue.Queue[Item | _Failed] = queue.Queue(_MAX_QUEUED)
         self._positions: dict[tuple[str, int], int] = {}
         self._ended = False
+        self._partitions = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._died_at: float | None = None
@@ -152,14 +170,14 @@ class TopicFollower:
         )
         self._thread.start()
 
-    def take(self, timeout: float) -> list[Read | End]:
+    def take(self, timeout: float) -> list[Item]:
         """Return what was read, after up to *timeout* seconds when there is nothing.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
         self._supervise()
-        taken: list[Read | End] = []
+        taken: list[Item] = []
         try:
             item = self._queue.get(timeout=timeout) if timeout else self._next()
             while True:
@@ -177,7 +195,7 @@ class TopicFollower:
         """End the thread."""
         self._stopping.set()
 
-    def _next(self) -> Read | End | _Failed:
+    def _next(self) -> Item | _Failed:
         return self._queue.get_nowait()
 
     def _supervise(self) -> None:
@@ -211,9 +229,14 @@ class TopicFollower:
     def _read(self) -> None:
         with self._open() as reader:
             self._was_open = True
-            look = monotonic() + _LOOK
+            self._note_partitions(reader)
+            looked = tried = clock.now()
             while not self._stopping.is_set():
                 for record in reader.read(0.5):
+                    if not record.value and clock.now() - looked >= _LOOK:
+                        if reader.has_grown():
+                            return
+                        looked = clock.now()
                     self._put(record)
                     place = record.topic, record.partition
                     self._positions[place] = record.offset + 1
@@ -222,11 +245,22 @@ class TopicFollower:
                 if reader.at_end and not self._ended:
                     self._put(End())
                     self._ended = True
-                if monotonic() >= look:
-                    look = monotonic() + _LOOK
-                    if reader.has_grown():
-                        log.warning("%s has other partitions now", self._topic)
-                        return
+                if clock.now() - max(looked, tried) >= _LOOK:
+                    tried = clock.now()
+                    try:
+                        if reader.has_grown():
+                            return
+                    except (BrokerUnavailable, TopicRefused):
+                        continue  # reading finds that out itself
+                    looked = tried
+
+    def _note_partitions(self, reader: _ResumingReader) -> None:
+        """Tell the enforcer of more partitions before any record comes."""
+        before, self._partitions = self._partitions, reader.partitions
+        if before and reader.partitions > before:
+            log.warning("%s has other partitions now", self._topic)
+            self._put(MorePartitions())
+            self._ended = False
 
     def _open(self) -> _ResumingReader:
         """Return a reader that begins where the last one ended."""
@@ -242,7 +276,7 @@ class TopicFollower:
         reader.from_beginning = not self._from_beginning and self._was_open
         return reader
 
-    def _put(self, item: Read | End | _Failed) -> None:
+    def _put(self, item: Item | _Failed) -> None:
         while not self._stopping.is_set():
             try:
                 self._queue.put(item, timeout=0.5)

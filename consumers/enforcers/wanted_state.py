@@ -16,7 +16,7 @@ from consumers.enforcers.guard import Refusal
 from consumers.enforcers.lease_table import MAX_RECORDS, LeaseTable
 from consumers.enforcers.pause import PauseState
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.wanted_reader import End
+from consumers.enforcers.wanted_reader import End, Item, MorePartitions
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
@@ -62,18 +62,19 @@ class WantedState:
         self._metrics = metrics
         self._leases = LeaseTable(backend.name, backend.kinds, broker_clock)
         self._pause = PauseState()
+        self._was_paused = False
         self._refused: OrderedDict[str, str] = OrderedDict()
         self._origins: OrderedDict[str, Origin] = OrderedDict()
 
     @property
     def synced(self) -> bool:
-        """Whether the mitigation topic was read to its end once."""
+        """Whether all partitions of the mitigation topic were read to their ends."""
         return self._leases.synced
 
     @property
     def paused(self) -> bool:
         """Whether everything is to be withdrawn."""
-        return self._pause.in_effect(synced=self.synced)
+        return self._was_paused or self._pause.in_effect(synced=self.synced)
 
     @property
     def pause_command(self) -> int | None:
@@ -103,11 +104,11 @@ class WantedState:
                 self._refuse(key, refusal)
         self._leases.restore(kept)
 
-    def obey(self, records: Iterable[Read | End]) -> bool:
+    def obey(self, records: Iterable[Item]) -> bool:
         """Obey pause commands; return whether one pauses."""
         paused = False
         for record in records:
-            if isinstance(record, End):
+            if not isinstance(record, Read):
                 continue
             stamp = self._witness(record)
             command = record.event
@@ -128,13 +129,18 @@ class WantedState:
                 self._audit.publish("held", text, code=PAUSE)
         return paused
 
-    def apply(self, items: Iterable[Read | End]) -> bool:
+    def apply(self, items: Iterable[Item]) -> bool:
         """Take records of the mitigation topic; return whether one concerns us."""
         changed = False
         for item in items:
             if isinstance(item, End):
                 changed = True
                 self._finish()
+                continue
+            if isinstance(item, MorePartitions):
+                # Until the next End a pause stays, as the leases do.
+                self._was_paused = self.paused
+                self._leases.reopen(clock.now())
                 continue
             try:
                 changed = self._apply(item) or changed
@@ -145,6 +151,7 @@ class WantedState:
         return changed
 
     def _finish(self) -> None:
+        self._was_paused = False
         alone = self._leases.finish()
         if alone:
             text = f"{len(alone)} are not in the topic; kept until they end"

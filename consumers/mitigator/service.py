@@ -29,6 +29,7 @@ from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.leader_election import LeaderElection
+from consumers.mitigator.leftovers import Leftovers
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.operator_commands import Sent, apply_command
 from consumers.mitigator.state import State
@@ -109,8 +110,7 @@ class Mitigator:
     _broker: BrokerClock = field(default_factory=BrokerClock)
     _breaker: Breaker = field(default_factory=Breaker)
     _single: int = 0
-    _leftovers: list[tuple[str, bytes, int]] = field(default_factory=list)
-    _leftovers_due: float = 0.0
+    _leftovers: Leftovers = field(default_factory=Leftovers)
     _failures: int = 0
     _election: LeaderElection | None = None
     _unreadable: dict[Place, str] = field(default_factory=dict)
@@ -207,6 +207,8 @@ class Mitigator:
     def _take_over(self, journal: TransactionalJournal) -> State:
         """Read the state, and write what differs from what follows from it."""
         stored = read_state(self.settings, self.topics, is_stopping=self._is_stopping)
+        # A tombstone for a leftover could meet the key's only live record otherwise.
+        journal.check_counts(stored.partitions)
         latest = stored.latest()
         if latest is not None:
             self._broker.witness(latest.timestamp())
@@ -241,8 +243,7 @@ class Mitigator:
             moved.append(Record(topic, key, value, headers))
         for first in range(0, len(moved), MAX_EVENTS):
             journal.commit(moved[first : first + MAX_EVENTS])
-        self._leftovers = list(stored.leftovers)
-        self._leftovers_due = monotonic() + _SETTLED
+        self._leftovers = Leftovers(stored.leftovers, monotonic() + _SETTLED)
         if self._leftovers:
             log.warning(
                 "topics have more partitions: records moved=%d; %d left behind get"
@@ -254,13 +255,9 @@ class Mitigator:
 
     def _clean(self, journal: TransactionalJournal) -> None:
         """Write tombstones to the partitions that keys have left."""
-        if self._leftovers and monotonic() >= self._leftovers_due:
-            leftovers = self._leftovers[:MAX_EVENTS]
-            del self._leftovers[:MAX_EVENTS]
-            journal.commit(
-                Record(topic, key, None, partition=partition)
-                for topic, key, partition in leftovers
-            )
+        if self._leftovers.is_due(monotonic()):
+            journal.check_partitions()
+            journal.commit(self._leftovers.take(MAX_EVENTS))
 
     def _is_stopping(self) -> bool:
         self.turned_at = monotonic()
@@ -399,7 +396,8 @@ class Mitigator:
     def _commit(
         self, journal: TransactionalJournal, batch: Batch, level: int = logging.INFO
     ) -> None:
-        journal.commit(batch.records())
+        # A leftover would be what the next takeover finds of a key that ended.
+        journal.commit(self._leftovers.with_tombstones(batch.records()))
         self._current = None
         for audit in batch.audits:
             self.metrics.decisions.labels(audit.what).inc()

@@ -31,7 +31,7 @@ from fnm_bus.kafka.reader import REFUSED, time_of
 
 _AT_ONCE: Final = 10_000
 _STALLED: Final = 30.0
-"""Seconds without any answer about the partitions that are not read to their ends."""
+"""Seconds without any answer about a partition that was not read to its end."""
 
 
 class Raw(NamedTuple):
@@ -120,26 +120,27 @@ def _scan(
     is_stopping: Callable[[], bool],
 ) -> dict[str, _Places]:
     newest: dict[str, _Places] = {part.topic: {} for part in parts}
-    unread = {(part.topic, part.partition) for part in parts}
-    answered = monotonic()
+    began = monotonic()
+    unread = {(part.topic, part.partition): began for part in parts}
     while unread:
         if is_stopping():
             raise BrokerUnavailable("stopping")
         messages = consumer.consume(_AT_ONCE, 1.0)
-        if messages:
-            answered = monotonic()
-        else:
+        if not messages:
             partitions_of(consumer, parts[0].topic, state)  # raises if none answers
-            _check_progress(unread, monotonic() - answered)
+        now = monotonic()
         for message in messages:
-            error = message.error()
+            error, topic = message.error(), message.topic() or ""
+            place = topic, message.partition() or 0
             if error is None:
-                _take(newest[message.topic() or ""], message)
+                _take(newest[topic], message)
+                if place in unread:
+                    unread[place] = now
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
-                unread.discard((message.topic() or "", message.partition() or 0))
+                unread.pop(place, None)
             elif not error.retriable() and error.code() in REFUSED:
-                topic = message.topic() or ""
                 raise topic_error(error, topic, READ, state.settings)
+        _check_progress(unread, now)
     return newest
 
 
@@ -184,8 +185,14 @@ def _latest_of(origins: Iterable[Origin]) -> Origin:
     return reduce(later, origins)
 
 
-def _check_progress(unread: Iterable[tuple[str, int]], silent: float) -> None:
-    """Raise where a partition has no leader: librdkafka would wait for ever."""
-    if silent >= _STALLED:
-        names = ", ".join(f"{topic}/{number}" for topic, number in sorted(unread)[:5])
-        raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
+def _check_progress(unread: Mapping[tuple[str, int], float], now: float) -> None:
+    """Raise where a partition has no leader: librdkafka would wait for ever.
+
+    Args:
+        unread: topic and partition → when its latest record came.
+        now: likewise, on the monotonic clock.
+    """
+    silent = sorted(place for place, at in unread.items() if now - at >= _STALLED)
+    if silent:
+        names = ", ".join(f"{topic}/{number}" for topic, number in silent[:5])
+        raise BrokerUnavailable(f"nothing came for {_STALLED:.0f} s of {names}")

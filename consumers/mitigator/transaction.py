@@ -236,9 +236,24 @@ class TransactionalJournal:
             numbers = set(self._partitions(topic))
             if numbers != {number for name, number in read if name == topic}:
                 raise BrokerUnavailable(f"{topic} has other partitions now")
+        self.check_counts(
+            {topic: len(self._partitions(topic)) for topic in self._counts}
+        )
+
+    def check_counts(self, counts: Mapping[str, int]) -> None:
+        """Make sure that records go to the partitions of which *counts* knows.
+
+        Args:
+            counts: compacted topic → number of its partitions.
+
+        Raises:
+            BrokerUnavailable: a topic had another number of them at `open`.
+        """
         for topic, count in self._counts.items():
-            if len(self._partitions(topic)) != count:
-                raise BrokerUnavailable(f"{topic} has other partitions now")
+            if counts[topic] != count:
+                raise BrokerUnavailable(
+                    f"{topic} has other partitions now: {counts[topic]}, not {count}"
+                )
 
     def done(self, message: Message) -> None:
         """Let the next commit cover *message*."""

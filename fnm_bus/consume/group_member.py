@@ -60,6 +60,7 @@ class Member:
 
     Attributes:
         connection: what is known of the way to the brokers.
+        refusals: topic → why it, which could be read before, cannot be read now.
     """
 
     def __init__(  # noqa: PLR0913 - what it reads, and whom it tells
@@ -96,6 +97,7 @@ class Member:
         self._commits = Commits(self._parts)
         self._ending = False
         self.connection = ConnectionState(self._settings)
+        self.refusals: dict[str, str] = {}
 
     def join(self) -> None:
         """Begin to join the group.
@@ -158,6 +160,7 @@ class Member:
             return True
         self.connection.answered()
         read = raw_of(message)
+        self.refusals.pop(read.topic, None)
         part = self._parts.get((read.topic, read.partition))
         # A record of a partition that was taken away comes to whoever has it now.
         if part is not None:
@@ -168,11 +171,13 @@ class Member:
     def check(self) -> None:
         """Look whether the topics are there, until each was seen once.
 
-        With the newer group protocol librdkafka does not say that one is not.
+        With the newer group protocol librdkafka does not say that one is not. That a
+        topic is refused it reports once, and never that it can be read again.
 
         Raises:
             TopicRefused: a topic does not exist, or must not be read.
         """
+        self._try_refused()
         while self._unseen and not self.connection.is_down:
             topic = self._unseen[-1]
             try:
@@ -239,6 +244,7 @@ class Member:
         code, topic = error.code(), message.topic() or ""
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
             part = self._parts.get((topic, message.partition() or 0))
+            self.refusals.pop(topic, None)
             if part is not None:
                 part.at = message.offset() or 0
         elif is_fatal(error):
@@ -250,6 +256,19 @@ class Member:
             raise topic_error(error, topic, READ, self._settings)
         else:  # a topic that was there may be so again: Kafka starts piece by piece
             log.warning("%s: %s", topic or f"group {self._group}", error.str())
+            if code in REFUSED:
+                refusal = topic_error(error, topic, READ, self._settings)
+                self.refusals[topic] = str(refusal)
+
+    def _try_refused(self) -> None:
+        """Fetch again from topics that were refused: an answer ends the refusal."""
+        for part in self._parts.values():
+            if part.topic not in self.refusals or part.at < 0 or part.again is not None:
+                continue
+            try:
+                self._joined().seek(TopicPartition(part.topic, part.number, part.at))
+            except KafkaException as exc:  # the next look tries again
+                log.debug("%s[%d]: %s", part.topic, part.number, exc)
 
     def _given(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
         for it in places:
@@ -271,6 +290,9 @@ class Member:
                 # librdkafka would keep it paused if it came back.
                 consumer.resume([_at(part)])
             self._gone(part.topic, part.number)
+        ours = {topic for topic, _number in self._parts}
+        for topic in self.refusals.keys() - ours:
+            del self.refusals[topic]
 
     def _committed(
         self, error: KafkaError | None, offsets: list[TopicPartition]

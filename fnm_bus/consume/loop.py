@@ -141,8 +141,12 @@ class Loop:
 
     @property
     def problem(self) -> str:
-        """Why the brokers reject this consumer or its dead letters, or ""."""
-        return self._member.connection.rejection or self._publisher.problem
+        """Why the brokers reject this consumer, a topic or its dead letters, or ""."""
+        return (
+            self._member.connection.rejection
+            or "; ".join(tuple(self._member.refusals.values()))
+            or self._publisher.problem
+        )
 
     def healthy(self) -> bool:
         """Return whether no person has to act before it can work."""

@@ -7,7 +7,8 @@ the settings below filled in, as a program that needs Python's standard library 
 The spool is a directory (`fnm_bus.spool.spool` makes it):
 
     lock                  held by whoever drains; only the owner may open it
-    full                  exists while the spool refuses: holds `status` or `all`
+    full                  exists while the spool refuses: holds `status` or `all`, and
+                          a line break; the hook in shell looks at its length only
     incoming/tmp          notifications while they are written
     incoming/new/0 .. f   entries, by the last digit of their names
     quarantine, state     the owner's
@@ -72,7 +73,7 @@ _OUTPUT = 1_000
 
 def slurp(path: str) -> bytes:
     """Return the first bytes of a small file; raise OSError as `open` does."""
-    # A pipe in its place could be waited for, without end.
+    # A pipe in its place, or a lease (fcntl(2)), could be waited for.
     flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     fd = posix.open(path, flags)
     try:
@@ -372,7 +373,8 @@ def send_to_syslog(line: bytes) -> bool:
 
 def take_lock(root: str) -> int:
     """Return the spool's lock, held, or -1: another drains, or it is not for us."""
-    flags = posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    # A lease that the owner has on it (fcntl(2)) could keep this call waiting.
+    flags = posix.O_RDWR | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     try:
         fd = posix.open(f"{root}/lock", flags)
     except OSError:  # not the owner's process, or no spool: the relay's business

@@ -172,10 +172,12 @@ itself=/dev/fd/4
 if [ -h "$SPOOL/full" ]; then
     trouble="$SPOOL/full: is a link"
 elif [ -f "$SPOOL/full" ]; then
-    refused=all
-    { read -r refused <"$SPOOL/full"; } 2>/dev/null
-    [ "$refused" = all ] || refused=status # whatever it says, never to be repeated
-    [ "$refused" = all ] && trouble="$SPOOL: at its limit: all"
+    # By its length, `all` from `status`: the spool's owner could keep whoever opens or
+    # reads it waiting, by a lease (fcntl(2)), a pipe, or a terabyte.
+    refused=status
+    case $(stat -c %s "$SPOOL/full" 2>/dev/null) in
+    3 | 4) refused=all trouble="$SPOOL: at its limit: all" ;;
+    esac
 fi
 
 # Where the document is, once there is trouble: still in stdin, in the file, or here.

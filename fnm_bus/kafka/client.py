@@ -43,8 +43,9 @@ _QUIET: Final = {"log_level": "2"}
 each attempt to connect repeats it."""
 _STATISTICS: Final = "2000"
 """Milliseconds between two looks at whether a broker serves the client."""
-_ATTEMPT: Final = 0.5
-"""Seconds of one request for metadata; between two of them errors are taken."""
+_FIRST_ATTEMPT: Final = 0.5
+"""Seconds of a new client's first request for metadata. Each further one takes twice as
+long, since a cluster may be that slow; between two of them errors are taken."""
 _ANSWER: Final = 10.0
 """Seconds for requests to the brokers."""
 _MEMBERSHIP: Final = frozenset(
@@ -266,18 +267,22 @@ def metadata(
     within = _ANSWER if timeout is None else timeout
     if not is_new:
         return _metadata(client, topic, state, within)
-    end = monotonic() + within
+    end, attempt = monotonic() + within, _FIRST_ATTEMPT
     state.is_awaited = True
     try:
         while True:
-            left = end - monotonic()
+            left = max(end - monotonic(), 0.01)
+            is_last = left < 3 * attempt  # the next one would be shorter than planned
             try:
-                return _metadata(client, topic, state, min(_ATTEMPT, max(left, 0.01)))
+                return _metadata(client, topic, state, left if is_last else attempt)
             except BrokerUnavailable as exc:
                 client.poll(0)
                 # Of several brokers the next one may serve a client that one rejects.
-                if left <= 0 or (state.rejection and state.is_down):
+                is_over = monotonic() >= end
+                if is_over or (state.rejection and state.is_down):
                     raise (state.current_error() or exc) from exc
+            if not is_last:  # one that failed early is repeated
+                attempt *= 2
     finally:
         state.is_awaited = False
 

@@ -1,10 +1,10 @@
 """Read records back from Kafka, decoded; for looking, without a consumer group."""
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 _read_headers: Final = methodcaller("headers")
 
 _STALLED: Final = 30.0
-"""Seconds without any answer about partitions that were not read to their ends."""
+"""Seconds of waiting without any answer about a partition that was not read to its
+end."""
 
 
 class Read(NamedTuple):
@@ -93,8 +94,8 @@ class Reader:
         self._codec = codec
         self._start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         self._consumer: Consumer | None = None
-        self._open_ends: set[tuple[str, int]] = set()
-        self._answered = time.monotonic()
+        self._open_ends: dict[tuple[str, int], float] = {}
+        self._waited = 0.0
 
     def __enter__(self) -> Self:
         """Connect and find the partitions.
@@ -113,8 +114,9 @@ class Reader:
             consumer.close()
             raise
         consumer.assign(assigned)
-        self._open_ends = {(it.topic, it.partition) for it in assigned}
-        self._answered = time.monotonic()
+        # Counted while waiting only: a caller may take its time with each record.
+        self._waited = 0.0
+        self._open_ends = {(it.topic, it.partition): 0.0 for it in assigned}
         self._consumer = consumer
         return self
 
@@ -143,26 +145,31 @@ class Reader:
             BrokerUnavailable, TopicRefused: reading cannot go on.
         """
         consumer = self._consumer
-        end = time.monotonic() + seconds
+        end = monotonic() + seconds
         while consumer is not None:
-            message = consumer.poll(max(0.0, end - time.monotonic()))
+            began = monotonic()
+            message = consumer.poll(max(0.0, end - began))
+            now = monotonic()
+            self._waited += now - began
             if message is None:
                 return
-            self._answered = time.monotonic()
-            error = message.error()
+            error, place = message.error(), (message.topic() or "", _number(message))
             if error is None:
                 self.connection.answered()
+                if place in self._open_ends:
+                    self._open_ends[place] = self._waited
                 raw = raw_of(message)
                 if self._with_headers:
                     raw = raw._replace(headers=headers_of(message))
                 yield _decoded_now(raw, self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
-                self._open_ends.discard((message.topic() or "", _number(message)))
+                self._open_ends.pop(place, None)
                 if self.at_end:
                     return
             elif not error.retriable() and error.code() in REFUSED:
-                topic = message.topic() or ""
-                raise topic_error(error, topic, READ, self._settings)
+                raise topic_error(error, place[0], READ, self._settings)
+            if now >= end:  # however much there is
+                return
 
     def check(self) -> None:
         """Make sure that the ends of all partitions come, if they seem not to.
@@ -172,10 +179,11 @@ class Reader:
         """
         if self.connection.is_down and self._consumer is not None:
             partitions_of(self._consumer, self._topics[0], self.connection)
-        silent = time.monotonic() - self._answered
-        if self._open_ends and silent >= _STALLED:
-            names = ", ".join(f"{it[0]}[{it[1]}]" for it in sorted(self._open_ends)[:5])
-            raise BrokerUnavailable(f"nothing came for {silent:.0f} s of {names}")
+        since = self._waited - _STALLED
+        silent = sorted(place for place, at in self._open_ends.items() if at <= since)
+        if silent:
+            names = ", ".join(f"{topic}[{number}]" for topic, number in silent[:5])
+            raise BrokerUnavailable(f"nothing came for {_STALLED:.0f} s of {names}")
 
     def _open(self) -> Consumer:
         self.connection.reset()

@@ -31,6 +31,10 @@ class DiskErrors:
         """The tasks whose last attempt failed, with the error."""
         return self._current
 
+    def failing(self, task: str, where: object = "") -> bool:
+        """Return whether the last attempt of a task failed."""
+        return _key(task, where) in self._current
+
     @contextmanager
     def caught(self, task: str, where: object = "") -> Iterator[None]:
         """Run the body; a SpoolError in it is noted and goes no further.
@@ -49,13 +53,17 @@ class DiskErrors:
     def failed(self, task: str, error: str, where: object = "") -> None:
         """Count a failure; log it unless the last attempt failed in the same way."""
         self._counter.labels(task).inc()
-        key = f"{task} {where}".rstrip()
+        key = _key(task, where)
         if self._current.get(key) != error:
             self._current[key] = error
             log.warning("%s failed, retrying: %s", key, error)
 
     def succeeded(self, task: str, where: object = "") -> None:
         """Forget the last failure of a task; log that it works again."""
-        key = f"{task} {where}".rstrip()
+        key = _key(task, where)
         if self._current.pop(key, None) is not None:
             log.info("%s works again", key)
+
+
+def _key(task: str, where: object) -> str:
+    return f"{task} {where}".rstrip()

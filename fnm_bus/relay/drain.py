@@ -20,6 +20,7 @@ from fnm_bus.errors import (
     PublishError,
     RecordTooLarge,
     SpoolError,
+    TopicRefused,
 )
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.record import Record
@@ -34,8 +35,8 @@ _AT_ONCE: Final = 256
 """Documents handed over between two looks at the reports."""
 _STEP: Final = 0.2
 """Seconds after which a step begins nothing new. One document takes under a second, and
-a suspect one 20 s at most (the start of a child included), so a step ends well before
-the watchdog's 30 s."""
+a suspect one 10 s at most (the starts of two children included), so a step ends well
+before the watchdog's 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class Drain:
         self.disk = intake.disk
         """Errors of the disk that are retried."""
         self._note = ReadingNote(intake.spools[0].root / "state" / "reading")
-        self._noted = False
+        self._is_note_read = False
+        self._is_note_old = False
         self._suspects: set[str] = set()
         self._known: set[str] = set()
         self._todo: deque[Item] = deque()
@@ -112,8 +114,7 @@ class Drain:
     @property
     def idle(self) -> bool:
         """Whether everything found so far is published or held."""
-        left = self._todo or self._due or self.disk_refused
-        return not left and all(gate.idle for gate in self._gates.values())
+        return not (self._todo or self._due or self.disk_refused or self.untaken)
 
     @property
     def _due(self) -> bool:
@@ -135,6 +136,16 @@ class Drain:
         return any(task.startswith(LISTING) for task in self.disk.current)
 
     @property
+    def blind(self) -> bool:
+        """Whether the last `look` could list nothing of any spool."""
+        return self._intake.blind
+
+    @property
+    def untaken(self) -> bool:
+        """Whether there are records that Kafka has not taken yet."""
+        return not all(gate.idle for gate in self._gates.values())
+
+    @property
     def known(self) -> int:
         """Notifications found and still on disk."""
         return len(self._known)
@@ -143,6 +154,13 @@ class Drain:
     def in_flight(self) -> int:
         """Records without an answer."""
         return sum(gate.in_flight for gate in self._gates.values())
+
+    @property
+    def refusals(self) -> str:
+        """Which topics refuse what waits for them until a person acts, or ""."""
+        gates = tuple(self._gates.values())  # asked by the thread of /healthz
+        refused = (gate.refusal for gate in gates if gate.refusal and not gate.idle)
+        return "; ".join(refused)
 
     @property
     def stuck(self) -> bool:
@@ -157,10 +175,10 @@ class Drain:
 
         What cannot be listed is found by a later look: see `unlisted`.
         """
-        if not self._noted:
-            self._noted = True
+        if not self._is_note_read:
             with self.disk.caught("reading the note of what was read"):
-                self._suspects = set(self._note.read())
+                self._suspects |= self._note.read()
+                self._is_note_read = True
         before = self._rank
         for name, spool in self._intake.names():
             if name not in self._known:
@@ -182,11 +200,17 @@ class Drain:
             self._intake.trial.rest()
             # Nothing to add: what lingers for company goes out now.
             self._publisher.flush(wait)
+        if self._is_note_old:
+            self._write_note(())
 
     def close(self) -> None:
-        """Release files and processes; the drain can be used again."""
+        """Release files and processes; the drain can be used again.
+
+        It then uses what is in the directory of the spool, which may be another one.
+        """
         self._intake.trial.close()
         self._note.close()
+        self._is_note_read = False
 
     def thin(self) -> None:
         """Drop waiting status updates that a newer one of the same attack replaces."""
@@ -208,6 +232,8 @@ class Drain:
         self._unread.clear()
         self._to_remove.extend(self._unremoved)
         self._unremoved.clear()
+        if self._is_note_old:  # no step comes where there is nothing to do
+            self._write_note(())
 
     def _work(self) -> int:
         """Do a step's share of what is due; return how much that was."""
@@ -247,8 +273,10 @@ class Drain:
         ]
 
     def _write_note(self, names: Iterable[str]) -> None:
+        self._is_note_old = True
         with self.disk.caught("writing the note of what is read"):
             self._note.write({*names, *self._suspects})
+            self._is_note_old = False
 
     def show(self) -> None:
         """Set the gauges."""
@@ -347,6 +375,7 @@ class Drain:
             log.warning("not taken, will be tried again: %s", error)
             self._metrics.topic_blocked.labels(topic).set(1)
         self._metrics.retried.labels(topic, type(error).__name__).inc()
+        gate.refusal = str(error) if isinstance(error, TopicRefused) else ""
         gate.failed(item, monotonic())
 
     def _set_aside(
@@ -388,7 +417,9 @@ class Drain:
 
     def _gone(self, item: Item) -> None:
         self._known.discard(item.name)
-        self._suspects.discard(item.name)
+        if item.name in self._suspects:
+            self._suspects.discard(item.name)
+            self._is_note_old = True
 
     def _complain(self, task: str, item: Item, error: SpoolError) -> None:
         self._metrics.disk_errors.labels(task).inc()

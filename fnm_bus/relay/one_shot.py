@@ -56,17 +56,18 @@ def _rounds(
         if lock is None:
             return Drained.ELSEWHERE
         with lock:
-            clean = _drain(drain, end, guard)
+            done = _drain(drain, end, guard)
             with drain.disk.caught("noting how the drain ended"):
-                if clean:
+                # What the disk refuses delays nothing else: the next call drains.
+                if done and not drain.blind:
                     backoff.clear()
                 else:
                     backoff.failed()
-        if not clean:
-            refused = drain.disk_refused or drain.unlisted
-            return Drained.REFUSED if refused else Drained.LEFT
-        if not drain.look():
-            return Drained.REFUSED if drain.unlisted else Drained.CLEAN
+        refused = drain.disk_refused or drain.unlisted
+        if not done:
+            return Drained.REFUSED if refused and not drain.untaken else Drained.LEFT
+        if drain.blind or not drain.look():
+            return Drained.REFUSED if refused or drain.unlisted else Drained.CLEAN
 
 
 def _drain(drain: Drain, end: float, guard: HangGuard) -> bool:
@@ -74,11 +75,11 @@ def _drain(drain: Drain, end: float, guard: HangGuard) -> bool:
     drain.look()
     while (left := end - monotonic()) > 0 or (drain.on_trial and left > -_OVERTIME):
         guard.alive()
-        if drain.idle and not drain.look():
-            return not drain.unlisted
         if drain.stuck and drain.on_trial:
             drain.retry()
-        elif drain.stuck:
+        elif drain.stuck and drain.untaken:
             return False
+        elif drain.stuck and not drain.look():
+            return True
         drain.step(min(_PROMPT, max(left, 0.0)))
     return False

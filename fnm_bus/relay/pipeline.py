@@ -7,14 +7,14 @@ published twice can be told apart from two notifications by its `event_id`.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import msgspec
 
 from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
-from fnm_bus.errors import InvalidNotification
+from fnm_bus.errors import InvalidNotification, InvalidRecord, SchemaError
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.event.parse import Drift, parse
 from fnm_bus.kafka.record import Record
@@ -33,6 +33,12 @@ from fnm_bus.spool.spool import Entry
 _CUT: Final = "the begin of one: power was lost while it was stored"
 HEAD: Final = 4096
 """Bytes of a document that a dead letter shows; the quarantine has the rest."""
+_GOOD: Final = (
+    b'{"action":"ban","ip":"192.0.2.1","attack_details":{"attack_uuid":"check"}}',
+    b'{"action":"ban","alert_scope":"hostgroup","hostgroup_name":"check"}',
+    b'{"action":"attack_status","alert_scope":"host","ip":"192.0.2.1"}',
+)
+"""A valid document of each kind."""
 
 
 class Prepared(NamedTuple):
@@ -62,6 +68,27 @@ class Pipeline:
     sensor: str
     topics: Topics
     codec: Codec
+
+    def check(self) -> tuple[Record, ...]:
+        """Return the records of valid documents, one of each kind.
+
+        All schemas are read by this, so that no later call reads a file that an
+        upgrade has half written.
+
+        Raises:
+            SchemaError: a schema is missing or broken, or refuses a valid document.
+        """
+        at = datetime(2000, 1, 1, tzinfo=UTC)
+        entries = [Entry("check", (), it, at, len(it), "") for it in _GOOD]
+        try:
+            records = [self.prepare(entry, 0).record for entry in entries]
+            letter = self.dead_letter(entries[0], {"reason": "check"}, at)
+        except (InvalidNotification, InvalidRecord) as exc:
+            raise SchemaError(
+                f"this installation refuses a valid document: {exc}; if an upgrade is"
+                " not running, install fnm-bus again"
+            ) from exc
+        return (*records, letter)
 
     def prepare(self, entry: Entry, sequence: int) -> Prepared:
         """Return what *entry* becomes; *sequence* orders the calls of a target.

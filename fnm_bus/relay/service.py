@@ -175,8 +175,15 @@ class Relay:
     def _finish(self) -> None:
         if self._stopping.is_set():
             self.systemd.tell(STOPPING)
-        left = self.publisher.flush(self.flush)
+        end = monotonic() + self.flush
+        left = self.publisher.flush(0)
+        # In slices: this may take longer than any guard waits for a sign of life.
+        while left and (rest := end - monotonic()) > 0:
+            self._alive()
+            left = self.publisher.flush(min(rest, _LONGEST_NAP))
         self.publisher.close()
+        # Its files are those of this spool; another one may be in its place.
+        self.drain.close()
         if left:
             log.warning("stopped: in_flight=%d stay in the spool", left)
         else:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 LISTING: Final = "listing entries"
 """The task under which an unreadable spool is reported."""
+LISTING_PART: Final = f"{LISTING} of a directory"
+"""The same where only some of its directories are unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Intake:
         for spool in self.spools:
             with self.disk.caught(LISTING, spool.root):
                 found += [(name, spool) for name in spool.scan()]
-                spool.check()
+                with self.disk.caught(LISTING_PART, spool.root):
+                    spool.check()
         if len({id(spool) for _name, spool in found}) > 1:
             found.sort(key=lambda pair: self.epochs.order(pair[0]))
         yield from found
@@ -66,6 +69,11 @@ class Intake:
             untold = self.quarantine.untold()
         for name in untold:
             yield name, None
+
+    @property
+    def blind(self) -> bool:
+        """Whether the last `names` could list nothing of any spool."""
+        return all(self.disk.failing(LISTING, spool.root) for spool in self.spools)
 
     def record(self, item: Item, *, first: bool, suspect: bool) -> Record | None:
         """Return the record of *item*; None when it is one of `hook check`.

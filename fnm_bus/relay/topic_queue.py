@@ -47,6 +47,7 @@ class Gate:
         max_records: most records in flight.
         max_bytes: most bytes in flight.
         waiting: what may not go yet, in order.
+        refusal: why a person has to act before the topic takes records, or "".
     """
 
     max_records: int
@@ -54,6 +55,7 @@ class Gate:
     in_flight: int = 0
     bytes_in_flight: int = 0
     waiting: deque[Item] = field(default_factory=deque)
+    refusal: str = ""
     _failed: list[Item] = field(default_factory=list)
     _pause: float = 0.0
     _until: float = 0.0
@@ -90,6 +92,7 @@ class Gate:
         """Forget earlier failures: the next pause is short again."""
         self._pause = 0.0
         self._trying = False
+        self.refusal = ""
 
     def failed(self, item: Item, now: float) -> None:
         """Keep *item* for another try, and pause."""

@@ -1,10 +1,11 @@
 """Trial: a suspect entry is read in a child process with limits of memory and time.
 
 The child returns the finished record, so nothing of a suspect is parsed in the process
-that drains. The child blames an entry only for its own end: one that was killed from
-outside, or did not start, proves nothing, and the entry is tried again later. On a
-busy machine the child may need minutes for its seconds of CPU time: it goes on
-meanwhile, and is asked again (docs/decisions/poison-entries.md).
+that drains. An entry is blamed only for an end of the child that it can have caused,
+and only when a fresh child then prepares valid documents as this process does: a
+broken installation blames no entry. On a busy machine a child may need minutes to
+start, or for its seconds of CPU time: it goes on meanwhile, and its answer is received
+by a later call (docs/decisions/poison-entries.md).
 """
 
 import os
@@ -22,7 +23,14 @@ from typing import IO, Final
 
 import msgspec
 
-from fnm_bus.errors import InvalidNotification, InvalidRecord, PoisonEntry, SpoolError
+from fnm_bus.errors import (
+    FnmBusError,
+    InvalidNotification,
+    InvalidRecord,
+    PoisonEntry,
+    SpoolError,
+)
+from fnm_bus.kafka.record import Record
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare
 from fnm_bus.spool import entry
@@ -32,23 +40,38 @@ MAX_MEMORY: Final = 160 * 1024 * 1024
 valid document needs is about half of it."""
 MAX_CPU: Final = 5
 """Seconds of CPU time for one entry; the slowest valid document takes under one."""
-_STARTING: Final = 15.0
-"""Seconds to wait for the start of a child."""
 _PATIENCE: Final = 3.0
-"""Seconds to wait for an answer before other entries go first."""
+"""Seconds to wait for an answer, or for a start, before other entries go first."""
 _AGAIN: Final = 0.1
 """Seconds to wait each time that the answer is asked for again."""
 _LONGEST: Final = 600.0
 """Seconds after which a child is replaced, such as one that somebody stopped."""
+_PAUSE: Final = 5.0
+"""Seconds without another start after a child that did not start."""
 _LAST: Final = 0.5
-"""Seconds that a child gets to end by itself."""
+"""Seconds between the end of a child's output and its own."""
 _COMMAND: Final = ("-P", "-c", "from fnm_bus.relay.trial import serve; serve()")
 _ENVIRONMENT: Final = ("PYTHONPATH", "LD_LIBRARY_PATH")
 """All that a child inherits of the environment, which may hold secrets."""
+_REMEDY: Final = "after an upgrade, restart this one"
+_SHORT: Final = "the hard limit of memory (ulimit -v) is too low: raise it"
 _LENGTH: Final = struct.Struct(">I")
 _CHUNK: Final = 1 << 20
-_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
-"""Signals that an entry does not cause: the memory limit is below the machine's."""
+_BLAMED: Final = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGABRT,
+        signal.SIGSYS,
+        signal.SIGXCPU,
+    }
+)
+"""Signals that an entry can cause. All others come from outside, SIGKILL as well: the
+memory limit is below the machine's, and the limit of CPU time ends by SIGXCPU."""
+_FAILED: Final = frozenset({0, 1})
+"""Exit statuses of a child whose input ended, or whose own part failed."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -68,7 +91,15 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class _Ready(msgspec.Struct, tag=True):
-    """The child has started: from here on its end is its entry's fault."""
+    """The child has started and can read entries.
+
+    Attributes:
+        checked: what valid documents became.
+        is_memory_short: whether it may use less than MAX_MEMORY: `ulimit -v` is low.
+    """
+
+    checked: tuple[Record, ...]
+    is_memory_short: bool
 
 
 class _Invalid(msgspec.Struct, tag=True):
@@ -109,8 +140,12 @@ class Trial:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._child: subprocess.Popen[bytes] | None = None
+        self._ready: _Ready | None = None
         self._running: Task | None = None
         self._since = 0.0
+        self._resume_at = 0.0
+        self._charge: PoisonEntry | None = None
+        self._unsent = bytearray()
         self._received = bytearray()
 
     def prepare(self, task: Task) -> Preparation:
@@ -124,52 +159,70 @@ class Trial:
             SpoolError: it cannot be read, or the child failed for another reason, or
                 has not answered yet: call again with the same task later.
         """
-        child = self._child or self._start()
+        if self._running not in (None, task):
+            raise SpoolError(f"{task.name}: waits until another suspect entry is read")
+        patience = _AGAIN
         if self._running is None:
             self._running, self._since = task, monotonic()
-            _send(child, msgspec.msgpack.encode(task))
             patience = _PATIENCE
-        elif self._running == task:
-            patience = _AGAIN
-        else:
-            raise SpoolError(f"{task.name}: waits until {self._running.name} is read")
-        reply = self._receive(child, monotonic() + patience)
-        if reply is None and child.poll() is None and not self._is_overdue():
-            raise SpoolError(f"{task.name}: still being read")
+            if self._ready is not None:
+                self._send(msgspec.msgpack.encode(task))
+        if self._ready is None:
+            self._finish_start(task, patience)
+            self._since, patience = monotonic(), _PATIENCE
+            self._send(msgspec.msgpack.encode(task))
+        reply = self._receive(patience)
+        if reply is None:
+            self._charge = self._judge(task)
+        elif isinstance(reply, _Broken):
+            self._end()
+            self._charge = PoisonEntry(f"reading it failed: {reply.text}")
         self._running = None
-        match reply:
-            case _Done(preparation=preparation):
-                return preparation
-            case _Invalid(field=field, wanted=wanted, got=got):
-                raise InvalidNotification(field, wanted, got)
-            case _Misfit(text=text):
-                raise InvalidRecord(text)
-            case _Unreadable(text=text, missing=missing):
-                raise FileNotFoundError(text) if missing else SpoolError(text)
-            case _Broken(text=text):
-                raise PoisonEntry(f"reading it failed: {text}")
-            case _:
-                raise self._verdict(task, self._end(child))
+        if self._charge is None:
+            return _result(reply)
+        # The verdict waits for a fresh child that can read.
+        return self.prepare(task)
 
     @property
     def busy(self) -> bool:
-        """Whether the child is still reading an entry."""
+        """Whether an entry waits for the child's answer, or for its start."""
         return self._running is not None
 
     def rest(self) -> None:
-        """End the child unless it is still reading an entry."""
+        """End the child unless an entry waits for it."""
         if not self.busy:
             self.close()
 
     def close(self) -> None:
         """End the child; the next `prepare` starts another one."""
-        if self._child is not None:
-            self._end(self._child)
+        self._end()
+        self._running = self._charge = None
 
-    def _is_overdue(self) -> bool:
-        return monotonic() - self._since > _LONGEST
+    def _finish_start(self, task: Task, patience: float) -> None:
+        """Return when the child can read entries.
 
-    def _start(self) -> subprocess.Popen[bytes]:
+        Raises:
+            PoisonEntry: it can, so the entry had ended the child before it.
+            SpoolError: it did not start, has not yet, or did a moment ago not.
+        """
+        if self._child is None:
+            if monotonic() < self._resume_at:
+                self._running = None
+                raise SpoolError(f"{task.name}: no process to read it could be started")
+            self._start()
+        reply = self._receive(patience)
+        if reply is None and self._is_waiting():
+            raise SpoolError(f"{task.name}: the process that reads it is starting")
+        if isinstance(reply, _Ready) and reply.checked == self._pipeline.check():
+            self._ready = reply
+        else:
+            raise self._failed(f"did not start; {_REMEDY}")
+        charge, self._charge = self._charge, None
+        if charge is not None:
+            self._running = None
+            raise charge
+
+    def _start(self) -> None:
         environment = {it: os.environ[it] for it in _ENVIRONMENT if it in os.environ}
         try:
             self._child = child = subprocess.Popen(  # noqa: S603 - our own interpreter
@@ -180,71 +233,163 @@ class Trial:
                 bufsize=0,
             )
         except OSError as exc:
-            raise SpoolError(f"cannot start {sys.executable}: {exc}") from exc
-        _send(child, pickle.dumps(self._pipeline))
-        if not isinstance(self._receive(child, monotonic() + _STARTING), _Ready):
-            self._end(child)
-            raise SpoolError(
-                "the process that reads suspect entries did not start; after an"
-                " upgrade, restart this one"
-            )
-        return child
+            raise self._failed(f"did not start: {sys.executable}: {exc}") from exc
+        # A child that starts slowly reads nothing yet, and more than a pipe holds.
+        os.set_blocking(_fd(child.stdin), False)
+        self._since = monotonic()
+        self._send(pickle.dumps(self._pipeline))
 
-    def _receive(self, child: subprocess.Popen[bytes], end: float) -> _Reply | None:
-        """Return the child's next reply, or None when it ended or needs longer."""
-        out, data = child.stdout, self._received
-        while out is not None:
+    def _failed(self, problem: str) -> SpoolError:
+        """End the child and return the error; if it did not start, start none now."""
+        if self._ready is None:
+            self._resume_at = monotonic() + _PAUSE
+        self.close()
+        return SpoolError(f"the process that reads suspect entries {problem}")
+
+    def _is_waiting(self) -> bool:
+        """Return whether the child lives and may take longer."""
+        alive = self._child is not None and self._child.poll() is None
+        return alive and monotonic() - self._since <= _LONGEST
+
+    def _judge(self, task: Task) -> PoisonEntry:
+        """Return what the child's end proves against an entry.
+
+        Raises:
+            SpoolError: nothing, or the child has not ended.
+        """
+        if self._is_waiting():
+            raise SpoolError(f"{task.name}: still being read")
+        is_memory_short = self._ready is not None and self._ready.is_memory_short
+        status = self._end()
+        self._running = None  # another entry may be read first
+        return _charge(task, status, is_memory_short=is_memory_short)
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += _LENGTH.pack(len(data)) + data
+
+    def _receive(self, patience: float) -> _Reply | None:
+        """Return the child's next reply; None when it ended or needs longer.
+
+        Raises:
+            SpoolError: the reply is not one of this version.
+        """
+        child, data, end = self._child, self._received, monotonic() + patience
+        if child is None:
+            return None
+        into, out = _fd(child.stdin), _fd(child.stdout)
+        while True:
             size = _LENGTH.size
             if len(data) >= size:
                 size += int(_LENGTH.unpack_from(data)[0])
                 if len(data) == size:
                     break
+            sending = [into] if self._unsent else []
             left = max(end - monotonic(), 0.0)
-            if not select.select([out], [], [], left)[0]:
+            readable, writable, _ = select.select([out], sending, [], left)
+            if not readable and not writable:
                 return None
-            chunk = os.read(out.fileno(), min(size - len(data), _CHUNK))
-            if not chunk:
-                # Its last file is closed just before it can be waited for.
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(_LAST)
-                return None
-            data += chunk
-        reply: _Reply = msgspec.msgpack.decode(data[_LENGTH.size :], type=_Reply)
+            if writable:
+                self._write(into)
+            if readable:
+                chunk = os.read(out, min(size - len(data), _CHUNK))
+                if not chunk:
+                    # Its last file is closed just before it can be waited for.
+                    with suppress(subprocess.TimeoutExpired):
+                        child.wait(_LAST)
+                    return None
+                data += chunk
+        try:
+            reply: _Reply = msgspec.msgpack.decode(data[_LENGTH.size :], type=_Reply)
+        except msgspec.MsgspecError as exc:
+            raise self._failed(f"answers with {exc}; {_REMEDY}") from exc
         data.clear()
         return reply
 
-    @staticmethod
-    def _verdict(task: Task, status: int | None) -> PoisonEntry | SpoolError:
-        """Return what an answer that did not come proves."""
-        if status is None:
-            return SpoolError(
-                f"{task.name}: no answer within {_LONGEST:.0f} s from the process"
-                " that reads it"
-            )
-        if -status in _OUTSIDE:
-            return SpoolError(
-                f"{task.name}: the process that reads it was killed from outside"
-                f" ({signal.Signals(-status).name})"
-            )
-        if -status == signal.SIGXCPU:
-            return PoisonEntry(f"reading it takes more than {MAX_CPU} s of CPU time")
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return PoisonEntry(f"reading it kills the process that does it: {how}")
+    def _write(self, into: int) -> None:
+        try:
+            del self._unsent[: os.write(into, self._unsent)]
+        except BrokenPipeError:  # the end of its output tells that a child ended
+            self._unsent.clear()
 
-    def _end(self, child: subprocess.Popen[bytes]) -> int | None:
-        """Reap the child; return its status, or None if it had to be killed."""
-        self._child = self._running = None
+    def _end(self) -> int | None:
+        """End the child; return the status with which it had ended before, if any."""
+        child, self._child, self._ready = self._child, None, None
+        self._unsent.clear()
         self._received.clear()
+        if child is None:
+            return None
+        status = child.poll()
+        child.kill()
+        child.wait()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
-                with suppress(OSError):  # the child may have closed its end first
-                    pipe.close()
-        try:
-            return child.wait(_LAST)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            return None
+                pipe.close()
+        return status
+
+
+def _result(reply: _Reply | None) -> Preparation:
+    """Return the preparation in a reply, or raise the error that it holds."""
+    match reply:
+        case _Done(preparation=preparation):
+            return preparation
+        case _Invalid(field=field, wanted=wanted, got=got):
+            raise InvalidNotification(field, wanted, got)
+        case _Misfit(text=text):
+            raise InvalidRecord(text)
+        case _Unreadable(text=text, missing=missing):
+            raise FileNotFoundError(text) if missing else SpoolError(text)
+    raise SpoolError(f"the process that reads suspect entries answers {reply!r:.80}")
+
+
+def _charge(task: Task, status: int | None, *, is_memory_short: bool) -> PoisonEntry:
+    """Return what a child's end proves against the entry that it read.
+
+    Args:
+        task: the entry.
+        status: of the child; None if it did not end by itself.
+        is_memory_short: whether it had less memory than any valid entry may need.
+
+    Raises:
+        SpoolError: it proves nothing.
+    """
+    if status is None:
+        raise SpoolError(
+            f"{task.name}: no answer within {_LONGEST:.0f} s from the process that"
+            " reads it"
+        )
+    if status in _FAILED:
+        raise SpoolError(
+            f"{task.name}: the process that reads it failed (exit status {status}):"
+            " its error is on stderr"
+        )
+    if status > 0:
+        how = f"exit status {status}"
+    elif -status not in _BLAMED:
+        raise SpoolError(
+            f"{task.name}: the process that reads it was killed from outside"
+            f" ({_signal_name(-status)})"
+        )
+    elif is_memory_short and -status != signal.SIGXCPU:
+        raise SpoolError(
+            f"{task.name}: the process that reads it ended ({_signal_name(-status)}),"
+            f" and {_SHORT}"
+        )
+    elif -status == signal.SIGXCPU:
+        return PoisonEntry(f"reading it takes more than {MAX_CPU} s of CPU time")
+    else:
+        how = _signal_name(-status)
+    return PoisonEntry(f"reading it kills the process that does it: {how}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+
+
+def _fd(pipe: IO[bytes] | None) -> int:
+    return -1 if pipe is None else pipe.fileno()
 
 
 def serve() -> None:
@@ -257,37 +402,56 @@ def serve() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)
     pipeline: Pipeline = pickle.loads(_frame(tasks))  # noqa: S301 - from our parent
-    _limit()
-    _reply(replies, _Ready())
+    checked = pipeline.check()
+    is_memory_short = _limit()
+    _reply(replies, msgspec.msgpack.encode(_Ready(checked, is_memory_short)))
     while frame := _frame(tasks):
         _allow_cpu()
-        _reply(replies, _answer(pipeline, msgspec.msgpack.decode(frame, type=Task)))
+        task = msgspec.msgpack.decode(frame, type=Task)
+        _reply(replies, _answer(pipeline, task, is_memory_short=is_memory_short))
 
 
-def _answer(pipeline: Pipeline, task: Task) -> _Reply:
+def _answer(pipeline: Pipeline, task: Task, *, is_memory_short: bool) -> bytes:
+    """Return the encoded reply."""
+    reply: _Reply
     try:
-        return _Done(
+        found = entry.read(task.directory, task.name)
+    except (FileNotFoundError, SpoolError) as exc:
+        reply = _Unreadable(str(exc), missing=isinstance(exc, FileNotFoundError))
+        return msgspec.msgpack.encode(reply)
+    try:
+        reply = _Done(
             prepare(
-                pipeline,
-                entry.read(task.directory, task.name),
-                task.sequence,
-                without_samples=task.without_samples,
+                pipeline, found, task.sequence, without_samples=task.without_samples
             )
         )
+        return msgspec.msgpack.encode(reply)
     except InvalidNotification as exc:
-        return _Invalid(exc.field, exc.wanted, exc.got)
+        reply = _Invalid(exc.field, exc.wanted, exc.got)
     except InvalidRecord as exc:
-        return _Misfit(str(exc))
-    except (FileNotFoundError, SpoolError) as exc:
-        return _Unreadable(str(exc), missing=isinstance(exc, FileNotFoundError))
-    except Exception as exc:  # noqa: BLE001 - any of them would end a drain
-        if isinstance(exc, MemoryError):
-            return _Broken(f"more than {MAX_MEMORY} bytes of memory")
-        return _Broken(f"{type(exc).__name__}: {exc}"[:500])
+        reply = _Misfit(str(exc))
+    except (FnmBusError, ImportError, OSError) as exc:
+        # Of the installation: no document causes them.
+        reply = _Unreadable(
+            f"{task.name}: {type(exc).__name__}: {exc}"[:500], missing=False
+        )
+    except MemoryError:
+        reply = (
+            _Unreadable(f"{task.name}: {_SHORT}", missing=False)
+            if is_memory_short
+            else _Broken(f"more than {MAX_MEMORY} bytes of memory")
+        )
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - any of them would end a drain
+        reply = _Broken(f"{type(exc).__name__}: {exc}"[:500])
+    return msgspec.msgpack.encode(reply)
 
 
-def _limit() -> None:
-    """Limit the memory; when it runs short all the same, this process goes first."""
+def _limit() -> bool:
+    """Limit the memory; when it runs short all the same, this process goes first.
+
+    Returns:
+        Whether the hard limit of this process leaves less than MAX_MEMORY.
+    """
     with suppress(OSError):  # /proc may be hidden
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -295,16 +459,26 @@ def _limit() -> None:
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     except OSError:
         pages = MAX_MEMORY // resource.getpagesize()
-    most = pages * resource.getpagesize() + MAX_MEMORY
+    wanted = pages * resource.getpagesize() + MAX_MEMORY
+    _soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = _least(wanted, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return most < wanted
 
 
 def _allow_cpu() -> None:
-    """Give this process MAX_CPU seconds from now on; the kernel counts whole ones."""
+    """Give this process MAX_CPU seconds from now on; the kernel counts whole ones.
+
+    Where its hard limit comes first, the kernel ends it by SIGKILL.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     until = int(usage.ru_utime + usage.ru_stime) + 1 + MAX_CPU
     _soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (_least(until, hard), hard))
+
+
+def _least(wanted: int, hard: int) -> int:
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def _frame(stream: IO[bytes]) -> bytes:
@@ -314,19 +488,7 @@ def _frame(stream: IO[bytes]) -> bytes:
     return stream.read(_LENGTH.unpack(head)[0])
 
 
-def _send(child: subprocess.Popen[bytes], data: bytes) -> None:
-    # A child that is gone is noticed when it is read from.
-    with suppress(BrokenPipeError):
-        if child.stdin is not None:
-            _write(child.stdin.fileno(), _LENGTH.pack(len(data)) + data)
-
-
-def _reply(out: int, reply: _Reply) -> None:
-    body = msgspec.msgpack.encode(reply)
-    _write(out, _LENGTH.pack(len(body)) + body)
-
-
-def _write(out: int, data: bytes) -> None:
-    rest = memoryview(data)
+def _reply(out: int, body: bytes) -> None:
+    rest = memoryview(_LENGTH.pack(len(body)) + body)
     while rest:
         rest = rest[os.write(out, rest) :]

@@ -27,7 +27,7 @@ _RELAY_WITHIN: Final = 10.0
 _ELSEWHERE: Final = ("/run", "/var/lib", "/srv")
 """Where another file system may be that only root can write to, the best one first."""
 _NAP: Final = 0.02
-_TOOLS: Final = ("tee", "sync", "link", "rm", "cat")
+_TOOLS: Final = ("tee", "sync", "link", "rm", "cat", "stat")
 _TOOLS_PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
 """What the hook in shell sets as its PATH."""
 

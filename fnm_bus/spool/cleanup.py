@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import layout
-from fnm_bus.spool.sequence import Present, boot_of, is_name, pid_of, present, ticks_of
+from fnm_bus.spool.sequence import boot_of, is_name, pid_of, ticks_of
 
 _AGE: Final = 3_600.0
 """Seconds after which a temporary file may be removed, if its process is gone.
@@ -94,12 +94,11 @@ def odd(root: Path) -> list[Odd]:
 
 
 def _odd(incoming: Path) -> Iterator[Odd]:
-    now = present()
     for digit in ("", *layout.DIGITS):
         directory = incoming / "new" / digit if digit else incoming / "tmp"
         with os.scandir(directory) as items:
             for item in items:
-                if reason := _oddity(item, digit, now):
+                if reason := _oddity(item, digit):
                     yield Odd(Path(item.path), reason)
 
 
@@ -118,11 +117,9 @@ def set_aside(root: Path, odd: Odd) -> Path:
         raise SpoolError(f"{odd.path}: {exc}") from exc
 
 
-def _oddity(item: os.DirEntry[str], digit: str, now: Present) -> str:
+def _oddity(item: os.DirEntry[str], digit: str) -> str:
     if not is_name(item.name):
         return "its name is not an entry's"
-    if not now.allows(item.name):
-        return "its name has more ticks than this machine is up"
     if digit and item.name[-1] != digit:
         return "it belongs into another directory"
     if not item.is_file(follow_symlinks=False):

@@ -51,11 +51,12 @@ def make(root: Path, owner: int, group: int) -> None:
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
+        # First, as long as the directory is still that of who put a lock there.
+        with _directory(root, ".") as fd:
+            _make_lock(root, fd, owner, group)
         for name, mode in _MODES.items():
             with _directory(root, name) as fd:
                 _give(fd, owner, group, mode)
-        with _directory(root, ".") as fd:
-            _make_lock(root, fd, owner, group)
     except OSError as exc:
         raise SpoolError(f"cannot set up the spool {root}: {exc}") from exc
 
@@ -153,7 +154,10 @@ def _make_lock(root: Path, directory: int, owner: int, group: int) -> None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(FileExistsError):
         new = os.open("lock", flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
-        os.close(new)
+        try:
+            os.fchown(new, owner, group)
+        finally:
+            os.close(new)
     fd = os.open("lock", flags, dir_fd=directory)
     try:
         facts = os.fstat(fd)
@@ -161,6 +165,12 @@ def _make_lock(root: Path, directory: int, owner: int, group: int) -> None:
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
             raise SpoolError(
                 f"{root}/lock: is not a regular file with one name; remove it"
+            )
+        # He can also have moved a file of root's here, out of a directory of his.
+        if facts.st_uid not in {owner, os.fstat(directory).st_uid}:
+            raise SpoolError(
+                f"{root}/lock: belongs to {facts.st_uid}, not to {owner}; stop the"
+                " relay, and remove it"
             )
         _give(fd, owner, group, 0o600)
     finally:

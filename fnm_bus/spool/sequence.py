@@ -8,6 +8,10 @@ given out before, so clocks may jump as they like.
 
     sequence = (base + ticks) << 14 | pid modulo 2^14
 
+Ticks beyond the uptime count as the uptime, so such an entry is published as a call of
+now. FastNetMon has another uptime than the reader where it runs in a time namespace
+(time_namespaces(7)), or in a container that was restored from a checkpoint.
+
 This is below 2^53, the largest integer that JavaScript and jq read exactly.
 """
 
@@ -21,7 +25,7 @@ from typing import Final, NamedTuple
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
-from fnm_bus.hook.python_hook import TICKS_PER_SECOND, boot_id, uptime
+from fnm_bus.hook.python_hook import TICKS_PER_SECOND, uptime
 
 PID_BITS: Final = 14
 """Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
@@ -36,9 +40,6 @@ _LATEST: Final = 1 << 38
 _EARLIEST: Final = 1 << 32
 """The smallest base from a clock, May 2026: it leaves room for boots that were before,
 where a machine starts with a clock of long ago."""
-_SLACK: Final = 24 * 3_600 * TICKS_PER_SECOND
-"""Ticks (a day) by which a call may seem to have started after now: a container with a
-time namespace of its own counts from another moment (time_namespaces(7))."""
 _BOOTS: Final = 4_096
 """Boots that are kept in the file, the latest ones; entries of another one get a new
 place after a restart."""
@@ -55,31 +56,6 @@ _HIDDEN: Final = re.compile("0{20}[0-9]{12}")
 _BOOT: Final = slice(0, 32)
 _TICKS: Final = slice(33, 45)
 _PID: Final = slice(46, 53)
-
-
-class Present(NamedTuple):
-    """What a name's ticks are compared with.
-
-    Attributes:
-        boot: id of the boot that runs now.
-        latest: ticks that no call of it can have.
-    """
-
-    boot: str
-    latest: int
-
-    def allows(self, name: str) -> bool:
-        """Return whether *name* can be that of a call that was started already.
-
-        Somebody chose any other name, and it would use up the room above it: all that
-        follows has to have a greater `sequence`.
-        """
-        return name[_BOOT] != self.boot or ticks_of(name) < self.latest
-
-
-def present() -> Present:
-    """Return what names of entries are compared with from now on."""
-    return Present(boot_id(), uptime() + _SLACK)
 
 
 class Boot(NamedTuple):
@@ -120,6 +96,7 @@ class Epochs:
     Args:
         path: the file, `state/epochs.json` of the spool.
         boot: id of the boot that runs now (`fnm_bus.hook.python_hook.boot_id`).
+        now: returns the ticks since that boot.
 
     Attributes:
         trouble: why the file could not be written the last time, or "". Draining goes
@@ -127,10 +104,11 @@ class Epochs:
             again with the next entries.
     """
 
-    def __init__(self, path: Path, boot: str) -> None:
+    def __init__(self, path: Path, boot: str, now: Callable[[], int] = uptime) -> None:
         self.trouble = ""
         self._path = path
         self._boot = boot
+        self._now = now
         self._boots: dict[str, Boot] | None = None
         self._unsaved = False
 
@@ -163,12 +141,22 @@ class Epochs:
     def _place(self, name: str) -> int:
         """Return when a call started, in ticks."""
         boot = name[_BOOT]
-        place = self._base(boot) + ticks_of(name)
+        place = self._base(boot) + self._ticks(name)
         if known := self._load().get(boot):
-            place = min(place, self._ceiling(boot, known))
+            # Now may have passed it since the names were sorted.
+            place = min(place, known.high)
         if place < 0:  # without /proc, by a clock that begins at 1970
             place = (place + _ORIGIN) % _EARLIEST
         return min(place, _LAST)
+
+    def _ticks(self, name: str) -> int:
+        """Return the start of a call, in ticks since its boot: never later than now.
+
+        Ticks are in the order of names all the same, also of names that are asked for
+        one after another: now only grows.
+        """
+        ticks = ticks_of(name)
+        return min(ticks, self._now()) if name[_BOOT] == self._boot else ticks
 
     def _ceiling(self, boot: str, known: Boot) -> int:
         """Return the greatest place of a call of a boot.
@@ -199,7 +187,7 @@ class Epochs:
             boot, count = names[start][_BOOT], count + 1
             start = bisect_left(names, boot + "~", start)
             last = names[start - 1]
-            ticks = int(last[_TICKS])
+            ticks = self._ticks(last)
             if _HIDDEN.fullmatch(boot):
                 continue
             if boot not in boots:

@@ -17,7 +17,7 @@ from fnm_bus.spool.cleanup import Left, Odd
 from fnm_bus.spool.entry import Entry, utc
 from fnm_bus.spool.limits import Depth, Refusal
 from fnm_bus.spool.lock import Lock
-from fnm_bus.spool.sequence import Epochs, Present, is_name, present
+from fnm_bus.spool.sequence import Epochs, is_name
 
 __all__ = ["Depth", "Entry", "Left", "Lock", "Odd", "Refusal", "Spool"]
 
@@ -154,13 +154,12 @@ class Spool:
         """
         files = size = 0
         oldest = float("inf")
-        now = present()
 
         def add(digit: str) -> None:
             nonlocal files, size, oldest
             with os.scandir(f"{self._new}/{digit}") as items:
                 for item in items:
-                    if not (is_name(item.name) and now.allows(item.name)):
+                    if not is_name(item.name):
                         continue
                     try:
                         facts = item.stat(follow_symlinks=False)
@@ -258,10 +257,9 @@ class Spool:
 
     def _look(self, before: Mapping[str, _Bucket]) -> dict[str, _Bucket]:
         found: dict[str, _Bucket] = {}
-        now = present()
 
         def look(digit: str) -> None:
-            found[digit] = self._bucket(digit, before, now)
+            found[digit] = self._bucket(digit, before)
 
         self._each(look)
         return found
@@ -282,9 +280,7 @@ class Spool:
         if len(failed) == len(layout.DIGITS):
             self.check()
 
-    def _bucket(
-        self, digit: str, before: Mapping[str, _Bucket], now: Present
-    ) -> _Bucket:
+    def _bucket(self, digit: str, before: Mapping[str, _Bucket]) -> _Bucket:
         path = f"{self._new}/{digit}"
         changed_at = os.stat(path).st_mtime_ns  # noqa: PTH116 - strings are quicker
         old = before.get(digit)
@@ -295,11 +291,7 @@ class Spool:
         return _Bucket(
             changed_at,
             settled,
-            [
-                name
-                for name in names
-                if name[-1] == digit and is_name(name) and now.allows(name)
-            ],
+            [name for name in names if name[-1] == digit and is_name(name)],
         )
 
     def _sort(self, names: list[str]) -> None:

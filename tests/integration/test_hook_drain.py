@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.front import DRAINED, NOBODY, SAMPLE, Installed, as_user, drains
+from support.lease import leased
 
 from fnm_bus.spool.drain_backoff import Backoff
 from fnm_bus.spool.limits import Refusal
@@ -150,6 +151,14 @@ def test_where_a_relay_runs_the_hook_leaves_the_rest_to_it(
     with lock:
         assert installed(SAMPLE).returncode == 0
     assert not told.exists()
+
+
+def test_a_lock_that_its_owner_leased_is_not_waited_for(installed: Installed) -> None:
+    told = drains(installed)
+    with leased(installed.spool.root / "lock"):
+        assert installed(SAMPLE, timeout=10).returncode == 0
+    assert not told.exists()
+    assert len(installed.entries()) == 1
 
 
 def test_after_a_failed_drain_calls_do_not_even_start_one(installed: Installed) -> None:

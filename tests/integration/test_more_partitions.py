@@ -128,7 +128,8 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
         lambda: max(places(crew, "mitigation").values()) == 1, 60, "one record each"
     )
     assert set(places(crew, "reason").values()) == {1}
-    assert sorted(enforcers.start().standing) == keys_of(AFTER)
+    new = enforcers.start()
+    wait_until(lambda: sorted(new.standing) == keys_of(AFTER), 30, "24 in force")
 
 
 def test_nothing_that_ended_comes_back_before_leftovers_are_gone(

@@ -69,6 +69,20 @@ def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
     assert numbers(plant, 10) == list(range(10))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
+def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
+    plant: Plant, hook: Path
+) -> None:
+    ahead = ["unshare", "--time", "--boottime", "200000", "--fork", hook]
+    plant.start()
+    for number, command in enumerate((ahead, [hook])):
+        document = ban(HOST, total_incoming_pps=number)
+        subprocess.run(command, input=document, check=True)
+        wait_until(lambda: not plant.spool.scan(), 20, "an empty spool")
+    assert numbers(plant, 2) == [0, 1]
+    assert plant.spool.odd() == []
+
+
 def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
     plant: Plant, hook: Path
 ) -> None:

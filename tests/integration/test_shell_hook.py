@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.lease import leased
 from support.process import wait_until
 
 from fnm_bus.hook import python_hook
@@ -71,8 +72,7 @@ class Installed:
             input=document,
             capture_output=True,
             check=False,
-            timeout=60,
-            **{"env": {}, "cwd": "/", **options},  # type: ignore[call-overload]
+            **{"env": {}, "cwd": "/", "timeout": 60, **options},  # type: ignore[call-overload]
         )
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -363,6 +363,15 @@ def test_a_full_spool_takes_everything_but_status(installed: Installed) -> None:
     assert len(installed.entries(installed.fallback)) == 2
 
 
+def test_a_spool_at_its_limit_takes_nothing(installed: Installed) -> None:
+    installed.spool.refuse(Refusal.ALL)
+    done = installed(SAMPLE)
+    assert done.returncode == 75
+    assert b"at its limit: all" in done.stderr
+    assert installed.entries() == []
+    assert len(installed.entries(installed.fallback)) == 1
+
+
 def test_a_document_beyond_all_bounds_is_drained_and_refused(
     installed: Installed,
 ) -> None:
@@ -564,6 +573,17 @@ def test_a_pipe_in_place_of_the_marker_is_not_waited_for(installed: Installed) -
     assert installed(SAMPLE).returncode == 0
 
 
+def test_a_marker_that_its_owner_leased_is_not_waited_for(installed: Installed) -> None:
+    with leased(installed.spool.root / "full"):
+        assert installed(SAMPLE, timeout=10).returncode == 0
+
+
+def test_a_marker_of_a_terabyte_is_not_read(installed: Installed) -> None:
+    with (installed.spool.root / "full").open("wb") as marker:
+        marker.truncate(1 << 40)
+    assert installed(SAMPLE, timeout=10).returncode == 0
+
+
 @pytest.mark.parametrize("document", [SAMPLE, STATUS])
 def test_a_link_in_place_of_the_marker_is_not_followed(
     installed: Installed, place: Path, document: bytes
@@ -744,7 +764,7 @@ def test_a_check_proves_it(plain: Installed) -> None:
 def test_a_check_misses_the_programs_that_it_needs(
     plain: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("sync", "link", "rm", "cat"):
+    for name in ("sync", "link", "rm", "cat", "stat"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setattr(check_hook, "_TOOLS_PATH", str(tmp_path))
     finding = check_hook.check(plain.path)[1]

@@ -104,12 +104,8 @@ def test_tail(evil: Plant, options: Sequence[str]) -> None:
 def test_quarantine(evil: Plant, command: str, options: Sequence[str]) -> None:
     name = evil.call(INVALID, (EVIL,))
     assert evil.run("relay", "--once").returncode == 0
-    arguments = (
-        "quarantine",
-        command,
-        *([name] if command == "show" else []),
-        *options,
-    )
+    named = [name] if command == "show" else []
+    arguments = ("quarantine", command, *named, *options)
     check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
 
 

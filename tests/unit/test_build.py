@@ -1,7 +1,12 @@
 """Codecs from the settings: what each needs of the registry."""
 
 import errno
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +17,9 @@ from fnm_bus.avro.schema_ids import Pins
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
+from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.route import Topics
+from fnm_bus.relay.metrics import RelayMetrics
 
 TOPICS = Topics()
 
@@ -119,3 +126,51 @@ def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
     codec = build.independent_codec(made)
     assert codec.encode(audit, TOPICS.audit)[:2] == b"\xc3\x01"
     assert "Permission denied" in caplog.text
+
+
+@pytest.fixture
+def broken_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An installation in which an upgrade has written half of a schema."""
+    shutil.copytree(Path(__file__).parents[2] / "schemas/avro", tmp_path / "avro")
+    file = tmp_path / "avro/fastnetmon.StatusEvent.avsc"
+    file.write_bytes(file.read_bytes()[:500])
+    monkeypatch.setattr(schema, "_data", tmp_path.joinpath)
+    caches = (schema.text, schema.load, schema.fingerprint, schema._declared)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("broken_schema")
+def test_a_broken_schema_stops_the_relay_before_it_reads_an_entry(
+    tmp_path: Path,
+) -> None:
+    made = Settings.model_validate({"spool": {"directory": tmp_path / "spool"}})
+    with pytest.raises(SchemaError, match="StatusEvent"):
+        build.relay(made, RelayMetrics())
+
+
+@pytest.mark.parametrize(
+    ("refusals", "status"), [("", 200), ("fastnetmon.host.v1: no WRITE right", 503)]
+)
+def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
+    tmp_path: Path, refusals: str, status: int
+) -> None:
+    relay: Any = SimpleNamespace(
+        turned_at=monotonic(),
+        draining=True,
+        publisher=MemoryPublisher(),
+        drain=SimpleNamespace(
+            in_flight=0,
+            refusals=refusals,
+            disk=SimpleNamespace(current={}),
+            disk_refused=0,
+            on_trial=False,
+        ),
+    )
+    server = build.health(settings(tmp_path), relay, RelayMetrics())
+    code, _headers, body = server._pages.get("/healthz", {})
+    assert str(code).startswith(str(status))
+    assert refusals in body.decode()

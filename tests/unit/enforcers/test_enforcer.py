@@ -20,7 +20,7 @@ from consumers.enforcers.backend import (
 )
 from consumers.enforcers.enforcer import Enforcer
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.wanted_reader import End
+from consumers.enforcers.wanted_reader import End, MorePartitions
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
@@ -166,6 +166,9 @@ class Post:
 
     def end(self) -> None:
         self.topic.found.append(End())
+
+    def grow(self) -> None:
+        self.topic.found.append(MorePartitions())
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
@@ -706,6 +709,72 @@ def test_a_key_that_moved_to_another_partition_is_not_ended_by_its_tombstone(
     for step in (old, moved) if old_first else (moved, old):
         step()
     post.end()
+    post.turn()
+    assert post.standing() == [ONE]
+
+
+@pytest.fixture
+def grown(post: Post) -> Post:
+    """Return an enforcer of ONE and TWO whose topic got more partitions."""
+    post.put(ONE, age=50)
+    post.put(TWO, age=50)
+    post.end()
+    post.turn()
+    post.grow()
+    return post
+
+
+def test_a_tombstone_that_is_read_before_the_moved_record_withdraws_nothing(
+    grown: Post,
+) -> None:
+    grown.record(ONE, None, None, age=1)
+    grown.turn()
+    assert grown.standing() == [ONE, TWO]
+    grown.partition = 7
+    grown.put(ONE, age=20)
+    grown.turn()
+    grown.end()
+    grown.turn()
+    assert grown.standing() == [ONE, TWO]
+    assert ("withdrawn", ONE) not in grown.told.said
+
+
+def test_what_ended_in_a_topic_that_grew_is_withdrawn_when_all_was_read(
+    grown: Post,
+) -> None:
+    grown.put(ONE, "ended", age=5)
+    grown.record(TWO, None, None, age=1)
+    grown.turn()
+    assert grown.standing() == [ONE, TWO]
+    grown.end()
+    grown.turn()
+    assert grown.standing() == []
+
+
+def test_a_lease_ends_while_a_topic_that_grew_is_read(
+    grown: Post, passing: Callable[[float], None]
+) -> None:
+    grown.turn()
+    passing(11)
+    grown.turn()
+    assert grown.standing() == []
+
+
+def test_a_topic_that_grew_ends_no_pause_before_all_was_read(post: Post) -> None:
+    post.put(ONE)
+    post.paused(3)
+    post.end()
+    post.turn()
+    post.grow()
+    post.record("pause", None, None)
+    post.turn()
+    assert post.standing() == []
+    post.partition = 7
+    post.paused(3)
+    post.end()
+    post.turn()
+    assert post.standing() == []
+    post.resumed(4)
     post.turn()
     assert post.standing() == [ONE]
 

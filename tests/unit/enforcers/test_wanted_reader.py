@@ -13,6 +13,7 @@ from consumers.enforcers import wanted_reader
 from consumers.enforcers.wanted_reader import (
     CommandReader,
     End,
+    MorePartitions,
     TopicFollower,
     WantedStateReader,
 )
@@ -33,6 +34,7 @@ class Script:
     Attributes:
         at_end: whether the topic was read to its end.
         opened: how often a reader was opened.
+        partitions: how many the topic had then.
         grown: whether the topic was given more partitions.
         connection: what the reader knows of its way to the brokers.
     """
@@ -42,10 +44,12 @@ class Script:
         self.at_end = True
         self.opened = 0
         self.grown = False
+        self.partitions = 1
         self.connection = ConnectionState({})
 
     def __enter__(self) -> Self:
         self.opened += 1
+        self.partitions += self.grown
         self.grown = False
         return self
 
@@ -178,6 +182,30 @@ def test_a_topic_with_more_partitions_is_opened_again(
     wait_until(lambda: script.opened >= 2, 10, "another connection")
     assert follower.healthy
     follower.stop()
+
+
+def test_more_partitions_are_reported_before_their_records_and_then_the_end(
+    script: Script, follower: WantedStateReader
+) -> None:
+    assert taken(follower, 1) == [End()]
+    script.grown = True
+    script.items.put(BrokerUnavailable("nobody answers"))
+    script.items.put(record(7))
+    more, read, end = taken(follower, 3)
+    assert (more, read.offset, end) == (MorePartitions(), 7, End())
+
+
+def test_a_tombstone_long_after_the_last_look_is_read_after_another_one(
+    script: Script, follower: WantedStateReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka was unreachable, or the machine was suspended, while the topic grew."""
+    assert taken(follower, 1) == [End()]
+    script.grown = True
+    monkeypatch.setattr(wanted_reader, "_LOOK", 0.0)
+    tombstone = record(7)._replace(value=None)
+    script.items.put(tombstone)
+    assert taken(follower, 1)[0] == MorePartitions()
+    assert script.opened == 2
 
 
 def test_the_end_of_the_topic_is_reported_once(

@@ -12,7 +12,9 @@ from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
 from fnm_bus.kafka.client import (
     ConnectionState,
     access_error,
+    build_admin,
     explain,
+    metadata,
     principal_of,
 )
 
@@ -187,3 +189,15 @@ def test_clients_are_built_in_one_place() -> None:
         if builds.search(path.read_text())
     }
     assert found == {"fnm_bus/kafka/client.py", "fnm_bus/kafka/embedded_broker.py"}
+
+
+def test_a_new_client_waits_for_a_cluster_with_long_round_trips() -> None:
+    """librdkafka's mock cluster answers each request after 600 ms."""
+    settings = {
+        "bootstrap.servers": "mock",
+        "test.mock.num.brokers": "1",
+        "test.mock.broker.rtt": "600",
+    }
+    state = ConnectionState(settings)
+    admin = build_admin(settings, state)
+    assert metadata(admin, None, state, is_new=True).brokers

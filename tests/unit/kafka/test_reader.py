@@ -1,5 +1,7 @@
 """A record as it was found, whatever its writer put around its value."""
 
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,10 +81,77 @@ def test_a_partition_without_a_leader_is_no_endless_wait(
         broker.make("t")
         settings = {"bootstrap.servers": broker.bootstrap}
         with Reader(settings, ["t"], Codec(), from_beginning=True) as reader:
-            reader._open_ends.add(("t", 99))
+            reader._open_ends["t", 99] = 0.0
             while len(reader._open_ends) > 1:
                 assert not list(reader.read(0.5))
             reader.check()
             monkeypatch.setattr("fnm_bus.kafka.reader._STALLED", 0.0)
             with pytest.raises(BrokerUnavailable, match=r"t\[99\]"):
                 reader.check()
+
+
+class Busy:
+    """Stands in for librdkafka's consumer: partition 3 of two has all the traffic."""
+
+    def __init__(self, *_settings: object) -> None:
+        pass
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        assert timeout > 0
+        known = SimpleNamespace(error=None, partitions={3: None, 99: None})
+        return SimpleNamespace(topics={topic: known})
+
+    def assign(self, parts: list[Any]) -> None:
+        assert len(parts) == 2
+
+    def poll(self, _timeout: float) -> Any:
+        return Message()
+
+    def close(self) -> None:
+        pass
+
+
+class Message(Odd):
+    """A record of partition 3."""
+
+    def error(self) -> None:
+        return None
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    monkeypatch.setattr("fnm_bus.kafka.reader.build_reader", Busy)
+    with Reader({}, ["t"], Codec(), from_beginning=True) as reader:
+        yield reader
+
+
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let each look at the monotonic clock be a second later than the last one."""
+    passed = [0.0]
+
+    def monotonic() -> float:
+        passed[0] += 1.0
+        return passed[0]
+
+    monkeypatch.setattr("fnm_bus.kafka.reader.monotonic", monotonic)
+    return passed
+
+
+def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
+    busy: Reader, moments: list[float]
+) -> None:
+    del moments  # they pass by themselves
+    for _ in busy.read(100.0):
+        pass
+    with pytest.raises(BrokerUnavailable, match=r"of t\[99\]$"):
+        busy.check()
+
+
+def test_a_caller_that_takes_its_time_is_no_silence(
+    busy: Reader, moments: list[float]
+) -> None:
+    next(busy.read(100.0))
+    moments[0] += 600.0
+    next(busy.read(100.0))
+    busy.check()

@@ -1,17 +1,27 @@
 """The mitigator's loop, without Kafka."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from consumers.metrics import MitigatorMetrics
+from consumers.mitigation.clock import BrokerClock
 from consumers.mitigator import service
+from consumers.mitigator.batch import Batch
 from consumers.mitigator.service import Mitigator
+from consumers.mitigator.stored_state import StoredState
+from consumers.mitigator.transaction import TransactionalJournal
+from fnm_bus.avro.codec import Codec
+from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.kafka.route import Topics
 from tests.support.mitigator_harness import MitigatorHarness
 
+if TYPE_CHECKING:
+    from fnm_bus.kafka.record import Record
+
 LOOPS = 50
+PREFIX = "203.0.113.9/32"
 
 
 class Journal:
@@ -22,13 +32,19 @@ class Journal:
     def __init__(self) -> None:
         self.released = 0
         self.commits = 0
+        self.has_grown = False
+        self.records: list[Record] = []
 
     def read(self, *_about: Any) -> list[Any]:
         return []
 
     def commit(self, records: Any) -> None:
         self.commits += 1
-        list(records)
+        self.records += records
+
+    def check_partitions(self) -> None:
+        if self.has_grown:
+            raise BrokerUnavailable("other partitions")
 
     def release(self) -> None:
         self.released += 1
@@ -41,6 +57,11 @@ class Election:
     def poll(self, _timeout: float) -> bool:
         self.left -= 1
         return self.left >= 0
+
+
+def mitigator_of(harness: MitigatorHarness) -> Any:
+    metrics = MitigatorMetrics()
+    return Mitigator({}, "m", Topics(), Codec(), harness.context, metrics)
 
 
 def test_leases_that_never_stop_ending_hold_nothing_back(
@@ -61,16 +82,76 @@ def test_leases_that_never_stop_ending_hold_nothing_back(
         yield from ()
 
     monkeypatch.setattr(service, "start_waiting", starting)
-    mitigator: Any = Mitigator(
-        {},
-        "m",
-        Topics(),
-        None,
-        harness.context,
-        MitigatorMetrics(),  # type: ignore[arg-type]
-    )
-    journal = Journal()
+    mitigator, journal = mitigator_of(harness), Journal()
     mitigator._decide(journal, harness.state, Election())
     assert len(started) > 5
     assert journal.released == len(started)
     assert len(started) < LOOPS / 2
+
+
+@pytest.fixture
+def grown() -> tuple[Any, Journal, Batch]:
+    """Return a mitigator after a growth, its journal, and what withdraws an `add`."""
+    harness = MitigatorHarness()
+    harness.command("add", kind="blackhole", prefix=PREFIX, lease_ms=3_600_000)
+    [key] = harness.reasons
+    topics = Topics()
+    leftovers = [(topics.reason, key.encode(), place) for place in (3, 7)]
+    leftovers.append((topics.reason, b"another", 5))
+    mitigator, journal = mitigator_of(harness), Journal()
+    mitigator._move(journal, StoredState(leftovers=leftovers))
+    change = harness.begin()
+    change.forget_reason(key)
+    batch = Batch(topics, Codec(), "m")
+    batch.add(change)
+    return mitigator, journal, batch
+
+
+def test_a_tombstone_goes_to_the_partitions_that_its_key_left_as_well(
+    grown: tuple[Any, Journal, Batch],
+) -> None:
+    """Else the next takeover finds the old record alone, and it counts again."""
+    mitigator, journal, batch = grown
+    mitigator._commit(journal, batch)
+    assert journal.commits == 1
+    assert [(it.value, it.partition) for it in journal.records] == [
+        (None, -1),
+        (None, 3),
+        (None, 7),
+    ]
+
+
+def test_a_leftover_with_a_tombstone_gets_no_second_one(
+    grown: tuple[Any, Journal, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mitigator, journal, batch = grown
+    mitigator._commit(journal, batch)
+    journal.records.clear()
+    monkeypatch.setattr(service, "monotonic", lambda: 1e12)
+    mitigator._clean(journal)
+    assert [(it.key, it.partition) for it in journal.records] == [(b"another", 5)]
+
+
+def test_leftovers_get_no_tombstones_once_a_topic_has_grown_again(
+    grown: tuple[Any, Journal, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mitigator, journal, _batch = grown
+    journal.has_grown = True
+    monkeypatch.setattr(service, "monotonic", lambda: 1e12)
+    with pytest.raises(BrokerUnavailable):
+        mitigator._clean(journal)
+    assert not journal.records
+
+
+def test_a_topic_that_grew_between_journal_and_scan_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The scan's leftovers may be where the journal writes the key's live record."""
+    mitigator, topics = mitigator_of(MitigatorHarness()), Topics()
+    compacted = topics.reason, topics.mitigation
+    journal = TransactionalJournal({}, "m", (), BrokerClock(), compacted)
+    journal._counts = dict.fromkeys(compacted, 12)
+    stored = StoredState(partitions={topics.reason: 12, topics.mitigation: 24})
+    monkeypatch.setattr(service, "read_state", lambda *_, **__: stored)
+    with pytest.raises(BrokerUnavailable, match="other partitions now: 24, not 12"):
+        mitigator._take_over(journal)

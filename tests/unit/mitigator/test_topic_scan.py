@@ -93,6 +93,16 @@ def test_a_partition_without_a_leader_is_an_error_and_no_endless_wait(
         scan({}, ["t"], lambda: next(moments) >= 9_999)
 
 
+def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "consume", lambda *_: [Message(0, b"k")])
+    moments = count()
+    monkeypatch.setattr(topic_scan, "monotonic", lambda: next(moments) / 100)
+    with pytest.raises(BrokerUnavailable, match=r"of t/1$"):
+        scan({}, ["t"], lambda: next(moments) >= 9_999)
+
+
 @pytest.mark.parametrize("stamp", [2**62, -(2**62), -1, 0])
 def test_records_of_a_mad_time_are_read(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, stamp: int

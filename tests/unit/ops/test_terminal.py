@@ -25,6 +25,8 @@ MAY_PRINT = {
     "fnm_bus/cli/options.py": "the one way to print",
     "fnm_bus/hook/python_hook.py": "FastNetMon runs it; imports nothing of ours",
     "fnm_bus/ops/log.py": "the log, made safe by `visible` and `json_line`",
+    "consumers/samples/print_bans.py": "prints a line of `visible`",
+    "consumers/samples/blackhole_bans.py": "the pipe to ExaBGP; prefixes only",
     "consumers/lines.py": "standard output gets lines of `json_line`",
     "consumers/enforcers/exabgp/server.py": "runs as ExaBGP; its line is `visible`",
     "consumers/enforcers/exabgp/watchdog.py": "a stream that `run` made safe",

@@ -12,6 +12,7 @@ from support.planted import Planted, poison
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
+    AccessDenied,
     BrokerUnavailable,
     InvalidRecord,
     PublishError,
@@ -184,6 +185,27 @@ def test_a_topic_that_refuses_does_not_hold_up_another(house: House) -> None:
     house.publisher.refuse = lambda _record: None
     turn(drain)
     assert len(house.events(TOPICS.host)) == 2
+
+
+def test_a_topic_without_the_right_to_write_is_a_problem_until_it_takes_a_record(
+    house: House,
+) -> None:
+    house.call(document("192.0.2.1"))
+    house.publisher.refuse = lambda record: AccessDenied(f"{record.topic}: no WRITE")
+    drain = house.drain()
+    turn(drain)
+    assert drain.refusals == f"{TOPICS.host}: no WRITE"
+    house.publisher.refuse = lambda _: None
+    turn(drain)
+    assert drain.refusals == ""
+
+
+def test_a_topic_that_may_take_records_by_itself_is_no_problem(house: House) -> None:
+    house.call(document("192.0.2.1"))
+    house.publisher.refuse = lambda _: BrokerUnavailable("no leader")
+    drain = house.drain()
+    turn(drain)
+    assert drain.refusals == ""
 
 
 def test_a_record_that_is_too_large_loses_its_samples_and_says_so(
@@ -502,6 +524,35 @@ def test_what_is_being_read_is_noted_and_forgotten_when_it_was_read(
     turn(house.drain())
     assert noted == [names] * 3
     assert note.read() == frozenset()
+
+
+def test_a_note_that_could_not_be_read_is_read_when_it_can_be(house: House) -> None:
+    name = house.call(document("192.0.2.1"))
+    note = house.spools[0].root / "state/reading"
+    note.mkdir()
+    drain = house.drain()
+    drain.look()
+    assert "reading the note of what was read" in drain.disk.current
+    note.rmdir()
+    ReadingNote(note).write([name])
+    drain.look()
+    assert not drain.disk.current
+    assert drain._suspects == {name}
+
+
+def test_a_note_that_could_not_be_written_is_written_without_a_new_entry(
+    house: House,
+) -> None:
+    house.call(document("192.0.2.1"))
+    note = house.spools[0].root / "state/reading"
+    drain = house.drain()
+    drain.look()
+    note.mkdir()
+    drain.step(0)
+    assert "writing the note of what is read" in drain.disk.current
+    note.rmdir()
+    drain.retry()
+    assert not drain.disk.current
 
 
 @pytest.fixture

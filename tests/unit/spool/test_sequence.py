@@ -34,10 +34,11 @@ class Sensor:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.uptime = 10**11
         self.boot(NOW)
 
     def boot(self, boot: str) -> None:
-        self.epochs = Epochs(self.path, boot)
+        self.epochs = Epochs(self.path, boot, lambda: self.uptime)
 
     def see(self, *names: str, seconds: float = 1_000_000.0) -> list[int]:
         listed = list(names)
@@ -134,6 +135,44 @@ def test_names_of_boots_made_by_hand_leave_room_for_all_that_follows(
     sensor.see(*made, seconds=1_795_000_000)
     first, second = sensor.see(name(NOW, 10), name(NOW, 11), seconds=1_795_000_000)
     assert first < second < (1 << 53) - (1 << 51)
+
+
+def test_ticks_beyond_the_uptime_count_as_the_uptime(sensor: Sensor) -> None:
+    """Such a call comes from a time namespace, or its name was made by hand."""
+    sensor.uptime = 1_000
+    (first, ahead) = sensor.see(name(NOW, 999), name(NOW, 10**9))
+    assert (ahead - first) >> PID_BITS == 1
+    sensor.uptime = 1_002
+    (now, later) = sensor.see(name(NOW, 1_001), name(NOW, 10**9 + 5))
+    assert first < ahead < now < later
+
+
+def test_ticks_beyond_the_uptime_do_not_move_the_place_of_a_new_boot(
+    sensor: Sensor,
+) -> None:
+    sensor.uptime = 1_000
+    (it,) = sensor.see(name(NOW, 10**11 - 1), seconds=1_795_000_000)
+    assert it >> PID_BITS == (1_795_000_000 - 1_735_689_600) * 100
+
+
+def test_ticks_beyond_the_uptime_use_up_no_room_above(sensor: Sensor) -> None:
+    sensor.uptime = 1_000
+    sensor.see(name(NOW, 5), name(NOW, 10**11 - 1), seconds=1_795_000_000)
+    sensor.boot(NEXT)
+    (after,) = sensor.see(name(NEXT, 0), seconds=1_795_000_600)
+    assert after >> PID_BITS == (1_795_000_600 - 1_735_689_600) * 100
+
+
+def test_ticks_beyond_the_uptime_are_below_the_next_boot_though_asked_for_late(
+    sensor: Sensor,
+) -> None:
+    sensor.uptime = 1_000
+    sensor.see(name(NOW, 10**9))
+    sensor.uptime = 10**6
+    before = sequence(name(NOW, 10**9), sensor.epochs)
+    sensor.boot(NEXT)
+    (after,) = sensor.see(name(NEXT, 0), seconds=0)
+    assert before < after
 
 
 def test_names_of_many_boots_take_time_in_proportion(sensor: Sensor) -> None:

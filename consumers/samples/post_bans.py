@@ -1,0 +1,50 @@
+"""Post one message per ban to the chat webhook in CHAT_WEBHOOK_URL, such as Slack's.
+
+`webhook` does it better: it sends one notice for a storm of a thousand bans, signs it,
+reports which mitigations started and ended, and gives a notice up after an hour.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+import httpx2
+
+from consumers.simple import consume
+from fnm_bus.consume.handler import TryLater
+from fnm_bus.event import AnyRecord, HostEvent
+
+MAX_AGE = timedelta(hours=1)
+"""Older bans are not posted: a new consumer group starts with the oldest record."""
+
+
+def handle(event: AnyRecord) -> None:
+    """Post one event; a ban may be posted twice after a crash."""
+    if not isinstance(event, HostEvent) or event.action != "ban":
+        return
+    if datetime.now(UTC) - event.receipt.received_at > MAX_AGE:
+        return
+    details = event.attack_details
+    pps = details.total_incoming_pps if details else None
+    post(f"FastNetMon banned {event.ip} ({pps or 0:,} packets/s)")
+
+
+def post(text: str) -> None:
+    """Post a text. No error quotes the address: whoever knows it may post, too.
+
+    Raises:
+        TryLater: the chat is unreachable or busy; its partition waits.
+        RuntimeError: the chat refused the text; a dead letter after a few attempts.
+    """
+    url = os.environ["CHAT_WEBHOOK_URL"]
+    try:
+        answer = httpx2.post(url, json={"text": text}, timeout=10)
+    except httpx2.TransportError as exc:
+        raise TryLater(f"chat: {type(exc).__name__}") from None
+    if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+        raise TryLater(f"chat: status {answer.status_code}")
+    if not answer.is_success:
+        raise RuntimeError(f"chat: status {answer.status_code}")
+
+
+if __name__ == "__main__":
+    consume("post-bans", handle, topics=["host"])

@@ -1,0 +1,262 @@
+"""The programs of consumers/samples, copied and run as a newcomer does."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from support.bird import Bird
+from support.crew import Crew, policy
+from support.fetch import Unavailable
+from support.plant import Plant
+from support.process import Server, free_port, wait_until
+from support.receiver import Answer, Receiver
+
+from consumers.enforcers.exabgp import config
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = sorted((ROOT / "consumers" / "samples").glob("[a-z]*.py"))
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+HOST, HOST6 = "203.0.113.7", "2001:db8:1::7"
+OUTSIDE = "198.51.100.7"
+SECONDS = 900.0
+"""Seconds for which the sample announces a route."""
+MAX_ROUTES = 100
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_is_short_enough_to_copy(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_names_the_program_that_does_it_better(path: Path) -> None:
+    opening = path.read_text().split('"""')[1]
+    assert re.search(r"`(jsonlines|exabgp|webhook)`.* do(es)? it better", opening)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as started:
+        yield started
+
+
+@pytest.fixture
+def poster(real_plant: Plant, receiver: Receiver) -> Iterator[Crew]:
+    """A crew beside a running copy of post_bans."""
+    crew = Crew(real_plant, policy())
+    server = start(real_plant, "post_bans", CHAT_WEBHOOK_URL=receiver.url)
+    yield crew
+    server.kill()
+
+
+def start(plant: Plant, sample: str, **environment: str) -> Server:
+    """Start a copy of a sample, away from the checkout."""
+    server = Server(
+        [sys.executable, str(copy(plant, sample))],
+        plant.root / f"{sample}.log",
+        {"FNM_BUS_CONFIG": str(plant.config), **environment},
+    )
+    server.start()
+    return server
+
+
+def copy(plant: Plant, sample: str) -> Path:
+    path = plant.root / f"my_{sample}.py"
+    path.write_text((ROOT / f"consumers/samples/{sample}.py").read_text())
+    return path
+
+
+def test_one_message_is_posted_for_each_ban(poster: Crew, receiver: Receiver) -> None:
+    poster.tell("ban", HOST, total_incoming_pps=123456)
+    poster.tell("unban", HOST)
+    poster.tell("ban", HOST, total_incoming_pps=5)
+    assert [json.loads(request.body) for request in receiver.wait_for(2)] == [
+        {"text": f"FastNetMon banned {HOST} (123,456 packets/s)"},
+        {"text": f"FastNetMon banned {HOST} (5 packets/s)"},
+    ]
+
+
+def test_a_message_is_posted_again_when_the_chat_was_busy(
+    poster: Crew, receiver: Receiver
+) -> None:
+    receiver.answers += [Answer(503), Answer(429)]
+    poster.tell("ban", HOST)
+    assert len({request.body for request in receiver.wait_for(3)}) == 1
+
+
+def test_an_old_ban_is_not_posted(poster: Crew, receiver: Receiver) -> None:
+    poster.tell("ban", HOST, age=7200, total_incoming_pps=1)
+    poster.tell("ban", HOST, total_incoming_pps=2)
+    (request,) = receiver.wait_for(1)
+    assert b"(2 packets/s)" in request.body
+
+
+def test_a_refused_message_is_a_dead_letter_without_the_address(
+    poster: Crew, receiver: Receiver
+) -> None:
+    receiver.answers += [Answer(403)] * 5
+    poster.tell("ban", HOST)
+    found: list[object] = []
+
+    def buried() -> bool:
+        found[:] = poster.records("deadletter")
+        return bool(found)
+
+    poster.until(buried, 60, "a dead letter")
+    assert "chat: status 403" in repr(found)
+    assert "s3cr3t-path" not in repr(found) + poster.said()
+
+
+class Speaker:
+    """ExaBGP with the sample as its process, and BIRD as its neighbor."""
+
+    def __init__(self, plant: Plant, bird: Bird) -> None:
+        self.bird = bird
+        self.crew = Crew(plant, policy())
+        self._log = plant.root / "exabgp.log"
+        self._pid = plant.root / "pid"
+        conf = plant.root / "exabgp.conf"
+        env = plant.root / "exabgp.env"
+        env.write_text(config.env(config._own_name()))
+        # The shell leaves its number and becomes the sample.
+        run = plant.root / "run.sh"
+        run.write_text(
+            f"#!/bin/sh\necho $$ > {self._pid}\n"
+            f"exec {sys.executable} {copy(plant, 'blackhole_bans')}\n"
+        )
+        run.chmod(0o755)
+        text = readme_conf()
+        for old, new in {
+            "/usr/bin/env FNM_BUS_CONFIG=/etc/fnm-bus/fnm-bus.toml"
+            " /opt/fnm-bus/bin/python /etc/exabgp/blackhole_bans.py": str(run),
+            "192.0.2.254": bird.address,
+            "192.0.2.253": "127.0.0.1",
+            "peer-as 64500;": f"peer-as 64500; connect {bird.port};",
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        conf.write_text(text)
+        program = Path(sys.executable).with_name("exabgp")
+        self._server = Server(
+            [str(program), "--env-file", str(env), "server", str(conf)],
+            self._log,
+            {
+                "FNM_BUS_CONFIG": str(plant.config),
+                "exabgp.tcp.port": str(free_port()),
+            },
+        )
+
+    def start(self) -> None:
+        self._server.start()
+        self.bird.wait_up()
+        self._server.wait(lambda: "metrics and health" in self.said(), 60)
+
+    @property
+    def pid(self) -> int:
+        return int(self._pid.read_text())
+
+    @property
+    def process_id(self) -> int:
+        return self._server.pid
+
+    def said(self) -> str:
+        return self._server.output()
+
+    def wait_routes(self, *nets: str, seconds: float = 30) -> None:
+        try:
+            self.bird.wait_routes(*nets, seconds=seconds)
+        except TimeoutError as exc:
+            raise AssertionError(f"{exc}\n{self.said()}") from exc
+
+    def close(self) -> None:
+        self._server.kill()
+
+
+@pytest.fixture
+def bird() -> Iterator[Bird]:
+    # Not pytest's own directory: a socket's path has to be short.
+    with TemporaryDirectory(prefix="fnm-") as root:
+        started = Bird(Path(root))
+        try:
+            started.open()
+        except Unavailable as exc:
+            (pytest.fail if CI else pytest.skip)(str(exc))
+        else:
+            yield started
+        finally:
+            started.close()
+
+
+@pytest.fixture
+def speaker(real_plant: Plant, bird: Bird) -> Iterator[Speaker]:
+    pytest.importorskip("exabgp")
+    started = Speaker(real_plant, bird)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.close()
+
+
+def readme_conf() -> str:
+    text = (ROOT / "consumers" / "README.md").read_text()
+    [block] = re.findall(r"```exabgp\n(.*?)```", text, re.DOTALL)
+    return str(block)
+
+
+def test_a_blackhole_is_announced_until_the_unban(speaker: Speaker) -> None:
+    speaker.crew.tell("ban", HOST, HOST6)
+    speaker.wait_routes(f"{HOST}/32", f"{HOST6}/128")
+    routes = speaker.bird.routes()
+    assert routes[f"{HOST}/32"].next_hop == "192.0.2.1"
+    assert routes[f"{HOST6}/128"].next_hop == "100::1"
+    assert routes[f"{HOST}/32"].communities == ("65535:65281", "65535:666")
+    speaker.crew.tell("unban", HOST)
+    speaker.wait_routes(f"{HOST6}/128")
+
+
+def test_a_blackhole_without_an_unban_ends(speaker: Speaker) -> None:
+    speaker.crew.tell("ban", HOST, age=SECONDS - 8)
+    speaker.wait_routes(f"{HOST}/32")
+    speaker.wait_routes(seconds=20)
+
+
+def test_a_ban_that_is_too_old_or_not_ours_is_not_announced(speaker: Speaker) -> None:
+    speaker.crew.tell("ban", HOST, age=SECONDS + 1)
+    speaker.crew.tell("ban", OUTSIDE)
+    wait_until(lambda: f"{OUTSIDE}: not announced" in speaker.said(), 30, "a warning")
+    speaker.crew.tell("ban", HOST6)
+    speaker.wait_routes(f"{HOST6}/128")
+
+
+def test_no_more_routes_than_the_maximum_are_announced(speaker: Speaker) -> None:
+    speaker.crew.tell("ban", *(f"203.0.113.{number}" for number in range(1, 121)))
+    wait_until(lambda: speaker.said().count(": not announced") == 20, 60, "20 warnings")
+    wait_until(lambda: speaker.bird.count() == MAX_ROUTES, 30, "routes")
+
+
+def test_a_killed_process_comes_back_without_its_routes(speaker: Speaker) -> None:
+    speaker.crew.tell("ban", HOST)
+    speaker.wait_routes(f"{HOST}/32")
+    before = speaker.pid
+    os.kill(before, 9)
+    wait_until(lambda: speaker.pid != before, 20, "another process")
+    speaker.wait_routes()
+
+
+def test_the_process_ends_with_exabgp(speaker: Speaker) -> None:
+    pid = speaker.pid
+    os.kill(speaker.process_id, 9)
+    wait_until(lambda: not runs(pid), 30, "the end of the sample")
+
+
+def runs(pid: int) -> bool:
+    try:
+        return f"{pid} (" in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
