@@ -10,7 +10,9 @@ import inspect
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
@@ -25,6 +27,7 @@ from typer.main import get_command
 from consumers.policy.file.tables import PolicyTables, RuleTable
 from consumers.settings import AllSettings
 from fnm_bus.cli.app import app
+from fnm_bus.cli.entry_points import GROUP
 from fnm_bus.config.settings import Table
 
 HERE: Final = Path(__file__).parent / "reference"
@@ -170,7 +173,20 @@ def _rows(rows: list[str]) -> str:
 
 def commands() -> str:
     """Return docs/reference/cli.md."""
+    _check_installation()
     return "\n".join([COMMANDS, *_chapters(get_command(app), "fnm-bus", None)])
+
+
+def _check_installation() -> None:
+    """Refuse an environment without the commands that pyproject.toml declares."""
+    project = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text("utf-8"))
+    declared = project["project"]["entry-points"][GROUP]
+    installed = {point.name: point.value for point in entry_points(group=GROUP)}
+    if not declared.items() <= installed.items():
+        sys.exit(
+            f"the entry points {GROUP} of pyproject.toml are not installed;"
+            " run: make lint, which makes .venv again"
+        )
 
 
 def _chapters(command: Any, path: str, above: Any) -> Iterator[str]:
