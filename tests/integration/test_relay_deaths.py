@@ -116,7 +116,7 @@ def test_killed_at_any_call_it_publishes_everything_at_least_once(
     for site, run in runs(lines, acts, "signal=KILL"):
         assert run.status in {0, -signal.SIGKILL}, (site, run)
         killed += run.status != 0
-    assert killed > len(acts) * 0.8
+    assert killed > len(acts) / 2  # numbers of calls vary, more so under load
     for line in lines:
         line.finish()
 
