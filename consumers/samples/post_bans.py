@@ -13,6 +13,7 @@ from consumers.simple import consume
 from fnm_bus.consume.handler import TryLater
 from fnm_bus.event import AnyRecord, HostEvent
 
+ADDRESS = os.environ["CHAT_WEBHOOK_URL"]  # without it the program ends at its start
 MAX_AGE = timedelta(hours=1)
 """Older bans are not posted: a new consumer group starts with the oldest record."""
 
@@ -35,9 +36,8 @@ def post(text: str) -> None:
         TryLater: the chat is unreachable or busy; its partition waits.
         RuntimeError: the chat refused the text; a dead letter after a few attempts.
     """
-    url = os.environ["CHAT_WEBHOOK_URL"]
     try:
-        answer = httpx2.post(url, json={"text": text}, timeout=10)
+        answer = httpx2.post(ADDRESS, json={"text": text}, timeout=10)
     except httpx2.TransportError as exc:
         raise TryLater(f"chat: {type(exc).__name__}") from None
     if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:

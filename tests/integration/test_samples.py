@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,19 @@ def test_a_sample_is_short_enough_to_copy(path: Path) -> None:
 def test_a_sample_names_the_program_that_does_it_better(path: Path) -> None:
     opening = path.read_text().split('"""')[1]
     assert re.search(r"`(jsonlines|exabgp|webhook)`.* do(es)? it better", opening)
+
+
+def test_without_a_chat_address_the_program_ends_at_once() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "consumers/samples/post_bans.py"],
+        env={name: text for name, text in os.environ.items() if "CHAT" not in name},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"KeyError: 'CHAT_WEBHOOK_URL'" in done.stderr
 
 
 @pytest.fixture
