@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 if TYPE_CHECKING:
     from support.bird import Bird
-    from support.crew import Crew
+    from support.crew import ConsumerProcesses
 
 _POLICY = """
 own_networks = ["10.0.0.0/8"]
@@ -93,16 +93,16 @@ def measure(bootstrap: str, *, quick: bool) -> list[Row]:
 
 
 @contextmanager
-def _town(bootstrap: str) -> "Iterator[tuple[Crew, Bird]]":
+def _town(bootstrap: str) -> "Iterator[tuple[ConsumerProcesses, Bird]]":
     from support.bird import Bird  # noqa: PLC0415 - found through sys.path
-    from support.crew import Crew  # noqa: PLC0415 - as above
-    from support.plant import Plant  # noqa: PLC0415 - as above
+    from support.crew import ConsumerProcesses  # noqa: PLC0415 - as above
+    from support.plant import RelayProcesses  # noqa: PLC0415 - as above
 
     root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
     bird = Bird(root)
     bird.open()
-    plant = Plant(root, bootstrap)
-    crew = Crew(
+    plant = RelayProcesses(root, bootstrap)
+    crew = ConsumerProcesses(
         plant,
         _POLICY,
         "[consumers.exabgp]",
@@ -170,7 +170,7 @@ def _until(bird: "Bird", one: Measure) -> float:
     raise TimeoutError(f"{one.prefix} never came")
 
 
-def _storm(crew: "Crew", bird: "Bird", hosts: list[str]) -> float:
+def _storm(crew: "ConsumerProcesses", bird: "Bird", hosts: list[str]) -> float:
     """Put a notification of each host into the spool; return seconds to all routes."""
     wanted, began = bird.count() + len(hosts), time.monotonic()
     for it in hosts:

@@ -5,13 +5,13 @@ from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.service import Mitigator
 from consumers.policy.file import load as policy_file
 from consumers.serving import serve, settings
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build
 
 __all__ = ["context", "mitigator", "serve", "settings"]
 
 
-def context(loaded: AllSettings) -> DecisionContext:
+def context(loaded: FullSettings) -> DecisionContext:
     """Return what the mitigator decides by.
 
     Raises:
@@ -26,7 +26,7 @@ def context(loaded: AllSettings) -> DecisionContext:
     )
 
 
-def mitigator(loaded: AllSettings, metrics: MitigatorMetrics) -> Mitigator:
+def mitigator(loaded: FullSettings, metrics: MitigatorMetrics) -> Mitigator:
     """Return the mitigator.
 
     Raises:

@@ -12,13 +12,13 @@ from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator.stored_state import StoredState
 from consumers.policy.file import load as policy_file
 from consumers.policy.file.sensor_reach import TEXT, format_warnings
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.access import Resources, rights_of
 from fnm_bus.kafka.topics import wanted
 from fnm_bus.setup.check_all import check_access
-from fnm_bus.setup.check_result import Finding
+from fnm_bus.setup.check_result import CheckResult
 
 _DECIDING: Final = frozenset({"mitigator", "operator"})
 """Programs that read the policy, and the reason and mitigation topics."""
@@ -26,7 +26,9 @@ _DECIDING: Final = frozenset({"mitigator", "operator"})
 _REMEDY: Final = "run `fnm-bus topics create`; docs/security.md has the rights"
 
 
-def examine(settings: AllSettings, program: str = "mitigator") -> Iterator[Finding]:
+def examine(
+    settings: FullSettings, program: str = "mitigator"
+) -> Iterator[CheckResult]:
     """Yield the result of each check.
 
     Args:
@@ -36,7 +38,7 @@ def examine(settings: AllSettings, program: str = "mitigator") -> Iterator[Findi
     Raises:
         ConfigError: *program* is unknown.
     """
-    checks: list[tuple[Callable[[AllSettings], Iterator[Finding]], str]] = [
+    checks: list[tuple[Callable[[FullSettings], Iterator[CheckResult]], str]] = [
         (partial(_access, program=program), _REMEDY)
     ]
     if program in _DECIDING:
@@ -48,20 +50,20 @@ def examine(settings: AllSettings, program: str = "mitigator") -> Iterator[Findi
         try:
             yield from check(settings)
         except FnmBusError as exc:
-            yield Finding(ok=False, what=str(exc), remedy=remedy)
+            yield CheckResult(ok=False, what=str(exc), remedy=remedy)
 
 
-def _policy(settings: AllSettings) -> Iterator[Finding]:
+def _policy(settings: FullSettings) -> Iterator[CheckResult]:
     path = settings.consumers.mitigator.policy
     policy = policy_file.load(path)
     networks = len(policy.limits.own_networks)
     text = f"policy {path}: {len(policy.rules)} rules, {networks} networks"
-    yield Finding(ok=True, what=text)
+    yield CheckResult(ok=True, what=text)
     mode = "dry run: nothing is touched" if settings.dry_run else "live"
-    yield Finding(ok=True, what=f"mode: {mode}")
+    yield CheckResult(ok=True, what=f"mode: {mode}")
 
 
-def _access(settings: AllSettings, program: str) -> Iterator[Finding]:
+def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
     names, table = build.topics(settings), settings.topics
     plan = wanted(names, table.partitions, table.replication)
     resources = resources_of(settings)
@@ -69,7 +71,7 @@ def _access(settings: AllSettings, program: str) -> Iterator[Finding]:
     yield from check_access(build.kafka(settings), plan, rights)
 
 
-def resources_of(settings: AllSettings) -> Resources:
+def resources_of(settings: FullSettings) -> Resources:
     """Return the configured names that rights are about."""
     tables = settings.consumers
     return Resources(
@@ -81,10 +83,10 @@ def resources_of(settings: AllSettings) -> Resources:
     )
 
 
-def _state(settings: AllSettings) -> Iterator[Finding]:
+def _state(settings: FullSettings) -> Iterator[CheckResult]:
     stored = reading.read_wanted_state(settings)
     for key, error in stored.unreadable:
-        yield Finding(
+        yield CheckResult(
             ok=False,
             what=f"a record cannot be read and is left out: {key}: {error}",
             remedy="its mitigation expires with its lease; check who may write to"
@@ -93,7 +95,7 @@ def _state(settings: AllSettings) -> Iterator[Finding]:
     pause = next((r for r in stored.records() if r.kind == PAUSE), None)
     active = sum(r.state == WANTED and r.kind != PAUSE for r in stored.records())
     paused = pause is not None and pause.state == WANTED
-    yield Finding(
+    yield CheckResult(
         ok=not paused,
         what=f"{active} active mitigations{', all paused' * paused}",
         remedy="`fnm-bus mitigations resume` ends the pause",
@@ -101,22 +103,22 @@ def _state(settings: AllSettings) -> Iterator[Finding]:
     yield from _sensors(settings, stored)
 
 
-def _sensors(settings: AllSettings, stored: StoredState) -> Iterator[Finding]:
+def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResult]:
     reasons = [reason for reason in stored.all_reasons() if reason.sensor]
     for sensor in sorted({reason.sensor for reason in reasons}):
         own = [reason for reason in reasons if reason.sensor == sensor]
         text_mode = any(" " in reason.attack for reason in own)
         if text_mode:
-            yield Finding(
+            yield CheckResult(
                 ok=True, what=f"sensor {sensor}: text mode, no status updates"
             )
             policy = policy_file.load(settings.consumers.mitigator.policy)
             for warning in format_warnings(policy, {sensor: TEXT}):
-                yield Finding(ok=False, what=warning.what, remedy=warning.remedy)
+                yield CheckResult(ok=False, what=warning.what, remedy=warning.remedy)
             continue
         renews = any(reason.renewals for reason in own)
         text = "sends status updates" if renews else "no attack_status was received"
-        yield Finding(
+        yield CheckResult(
             ok=renews,
             what=f"sensor {sensor}: {text}",
             remedy="on that FastNetMon: sudo fcli set main"
@@ -125,9 +127,9 @@ def _sensors(settings: AllSettings, stored: StoredState) -> Iterator[Finding]:
         )
 
 
-def _programs(settings: AllSettings) -> Iterator[Finding]:
+def _programs(settings: FullSettings) -> Iterator[CheckResult]:
     exabgp = Path(sys.executable).with_name("exabgp")
     where = exabgp if exabgp.exists() else "not installed"
-    yield Finding(ok=True, what=f"exabgp: {where}")
+    yield CheckResult(ok=True, what=f"exabgp: {where}")
     nft = shutil.which(settings.consumers.nftables.command.split()[0])
-    yield Finding(ok=True, what=f"nft: {nft or 'not installed'}")
+    yield CheckResult(ok=True, what=f"nft: {nft or 'not installed'}")

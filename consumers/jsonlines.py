@@ -9,17 +9,17 @@ from typing import Any
 
 from consumers import serving
 from consumers.lines import Lines
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build as bus
 from fnm_bus.cli.render import text, value
-from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
 
 
-def line_of(read: Read) -> bytes:
+def line_of(read: ConsumedRecord) -> bytes:
     """Return a record as one line of JSON; a tombstone's event is null."""
     found: dict[str, Any] = {
         "topic": read.topic,
@@ -32,14 +32,14 @@ def line_of(read: Read) -> bytes:
     return json_line(found).encode() + b"\n"
 
 
-def topics(settings: AllSettings) -> Sequence[str]:
+def topics(settings: FullSettings) -> Sequence[str]:
     """Return the names of the topics to read."""
     names = bus.topics(settings)
     chosen = settings.consumers.jsonlines.topics
     return chosen or (names.host, names.hostgroup, names.status, names.audit)
 
 
-def main(settings: AllSettings) -> None:
+def main(settings: FullSettings) -> None:
     """Write lines until a signal comes.
 
     Raises:
@@ -53,7 +53,7 @@ def main(settings: AllSettings) -> None:
     kafka = bus.kafka(settings)
     publisher = KafkaPublisher(kafka, LASTING)
     metrics = ConsumeMetrics()
-    loop = Loop(
+    loop = ConsumerLoop(
         kafka,
         of.group,
         topics(settings),

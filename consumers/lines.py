@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from fnm_bus import atomic_file
-from fnm_bus.consume.handler import GiveUp, TryLater
+from fnm_bus.consume.handler import AbortConsumer, RetryLater
 from fnm_bus.errors import ConfigError
 
 _MOST: Final = 10_000
@@ -82,9 +82,9 @@ class Lines:
             else:
                 self._append(self._opened(self._path), b"".join(self._waiting))
         except BrokenPipeError as exc:
-            raise GiveUp(f"{self._name}: nobody reads it any more") from exc
+            raise AbortConsumer(f"{self._name}: nobody reads it any more") from exc
         except OSError as exc:
-            raise TryLater(f"{self._name}: {exc.strerror}") from exc
+            raise RetryLater(f"{self._name}: {exc.strerror}") from exc
         self._clear()
 
     def close(self) -> None:

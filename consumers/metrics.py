@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from fnm_bus.ops.metrics import Figures, counter, gauge
+from fnm_bus.ops.metrics import MetricSet, counter, gauge
 
 _DELAYS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300)
 
 
 @dataclass(frozen=True)
-class MitigatorMetrics(Figures):
+class MitigatorMetrics(MetricSet):
     """The mitigator's figures."""
 
     active: Gauge = field(
@@ -84,7 +84,7 @@ class MitigatorMetrics(Figures):
 
 
 @dataclass(frozen=True)
-class EnforcerMetrics(Figures):
+class EnforcerMetrics(MetricSet):
     """An enforcer's figures."""
 
     wanted: Gauge = field(

@@ -10,16 +10,18 @@ import msgspec
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.stored_state import StoredState, read_state
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.build import REGISTRY_PAUSE
 from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
 log = logging.getLogger(__name__)
 
 
-def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]:
+def read_records(
+    settings: FullSettings, topics: Sequence[str]
+) -> Iterator[ConsumedRecord]:
     """Yield all records of *topics*.
 
     Raises:
@@ -27,13 +29,13 @@ def read_records(settings: AllSettings, topics: Sequence[str]) -> Iterator[Read]
     """
     codec = build.reading_codec(settings, REGISTRY_PAUSE)
     kafka = build.kafka(settings)
-    with Reader(kafka, topics, codec, from_beginning=True) as reader:
+    with TopicReader(kafka, topics, codec, from_beginning=True) as reader:
         while not reader.at_end:
             yield from reader.read(1.0)
             reader.check()
 
 
-def read_events(settings: AllSettings) -> Iterator[Event]:
+def read_events(settings: FullSettings) -> Iterator[Event]:
     """Yield all events of the host, hostgroup and status topics.
 
     What cannot be decoded is logged and left out.
@@ -51,7 +53,7 @@ def read_events(settings: AllSettings) -> Iterator[Event]:
             log.warning("left out: %s: %s", place, fault)
 
 
-def read_wanted_state(settings: AllSettings) -> StoredState:
+def read_wanted_state(settings: FullSettings) -> StoredState:
     """Return the latest reasons and mitigations.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.config import load
 from fnm_bus.ops import log as logs
 from fnm_bus.ops.http_server import HttpServer
@@ -40,19 +40,19 @@ class Service(Protocol):
         """Ask `run` to end; may be called from a signal handler."""
 
 
-def settings(file: Path | None) -> AllSettings:
+def settings(file: Path | None) -> FullSettings:
     """Return the settings, and log from here on as they request.
 
     Raises:
         ConfigError: they are wrong.
     """
-    loaded = load.load_as(AllSettings, file).settings
+    loaded = load.load_as(FullSettings, file).settings
     logs.configure(loaded.log.level, loaded.log.format)
     return loaded
 
 
 def serve(
-    settings: AllSettings,
+    settings: FullSettings,
     service: Service,
     registry: CollectorRegistry,
     facts: Callable[[], Mapping[str, object]] = dict,

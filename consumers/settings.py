@@ -179,7 +179,7 @@ class JsonlinesSettings(Table):
     )
 
 
-class ConsumerTables(Table):
+class ConsumerSettings(Table):
     """The consumers."""
 
     metrics_host: Text = Field(
@@ -199,7 +199,7 @@ class ConsumerTables(Table):
     jsonlines: JsonlinesSettings = JsonlinesSettings()
 
 
-class AllSettings(Settings):
+class FullSettings(Settings):
     """What is configured for fnm-bus, and for its consumers."""
 
-    consumers: ConsumerTables = ConsumerTables()
+    consumers: ConsumerSettings = ConsumerSettings()

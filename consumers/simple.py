@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 from consumers import build
 from fnm_bus import build as bus
-from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
 from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import Topics
 
 
@@ -39,11 +39,11 @@ def consume(
     publisher = KafkaPublisher(kafka, LASTING)
     metrics = ConsumeMetrics()
 
-    def handle(read: Read) -> None:
+    def handle(read: ConsumedRecord) -> None:
         if read.event is not None:
             handler(read.event)
 
-    loop = Loop(
+    loop = ConsumerLoop(
         kafka,
         group,
         [_named(names, kind) for kind in topics],

@@ -25,7 +25,7 @@ os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "80"
 from typer.main import get_command
 
 from consumers.policy.file.tables import PolicyTables, RuleTable
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.cli.app import app
 from fnm_bus.cli.entry_points import GROUP
 from fnm_bus.config.settings import Table
@@ -104,7 +104,7 @@ def settings() -> str:
     """Return docs/reference/configuration.md."""
     tables: dict[str, type[Table]] = {}
     plain, free = [], []
-    for name, field in AllSettings.model_fields.items():
+    for name, field in FullSettings.model_fields.items():
         if (table := _table(field)) is not None:
             tables[name] = table
         elif get_origin(field.annotation) is dict:

@@ -16,17 +16,17 @@ from fnm_bus.kafka.publisher import BRIEF, LASTING, KafkaPublisher, Publisher
 from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.systemd import Systemd
-from fnm_bus.relay.drain import Drain, Flight
-from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.drain import Drain, InFlightLimits
+from fnm_bus.relay.housekeeping import Housekeeping
 from fnm_bus.relay.metrics import RelayMetrics
-from fnm_bus.relay.one_shot import Drained, drain_within
+from fnm_bus.relay.one_shot import DrainOutcome, drain_within
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.service import Relay
-from fnm_bus.relay.source import Intake
+from fnm_bus.relay.source import EntrySource
 from fnm_bus.spool.drain_backoff import Backoff
 from fnm_bus.spool.limits import Limits
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
@@ -137,7 +137,7 @@ def independent_codec(settings: Settings) -> Codec:
         return Codec()
 
 
-def _pins_if_any(settings: Settings) -> schema_ids.Pins | None:
+def _pins_if_any(settings: Settings) -> schema_ids.SchemaIds | None:
     """Return the pins, or None where there is no such file.
 
     Raises:
@@ -151,12 +151,14 @@ def _pins_if_any(settings: Settings) -> schema_ids.Pins | None:
     return schema_ids.read(path) if exists else None
 
 
-def epochs(settings: Settings) -> Epochs:
+def epochs(settings: Settings) -> BootEpochs:
     """Return the places of the boots."""
-    return Epochs(settings.spool.directory / "state/epochs.json", python_hook.boot_id())
+    return BootEpochs(
+        settings.spool.directory / "state/epochs.json", python_hook.boot_id()
+    )
 
 
-def spools(settings: Settings, places: Epochs) -> tuple[Spool, ...]:
+def spools(settings: Settings, places: BootEpochs) -> tuple[Spool, ...]:
     """Return the spool, and the fallback spool if it is there or can be made.
 
     `/run` is empty after a boot, so the fallback spool may have to be made anew. A
@@ -191,14 +193,14 @@ def pipeline(settings: Settings) -> Pipeline:
     return made
 
 
-def intake(settings: Settings, metrics: RelayMetrics) -> Intake:
+def intake(settings: Settings, metrics: RelayMetrics) -> EntrySource:
     """Return what finds the entries and makes records of them.
 
     Raises:
         SchemaError: as `pipeline`.
     """
     places = epochs(settings)
-    return Intake(
+    return EntrySource(
         spools(settings, places),
         quarantine(settings),
         places,
@@ -207,9 +209,11 @@ def intake(settings: Settings, metrics: RelayMetrics) -> Intake:
     )
 
 
-def _drain(entries: Intake, publisher: Publisher, settings: Settings) -> Drain:
+def _drain(entries: EntrySource, publisher: Publisher, settings: Settings) -> Drain:
     it = settings.relay
-    return Drain(entries, publisher, Flight(it.in_flight_records, it.in_flight_bytes))
+    return Drain(
+        entries, publisher, InFlightLimits(it.in_flight_records, it.in_flight_bytes)
+    )
 
 
 def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
@@ -230,7 +234,7 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
     return Relay(
         spool=entries.spools[0],
         drain=drain,
-        keeper=Keeper(entries.spools, entries.quarantine, drain, limits, metrics),
+        keeper=Housekeeping(entries.spools, entries.quarantine, drain, limits, metrics),
         publisher=publisher,
         watch=Watch(buckets),
         systemd=Systemd(),
@@ -264,7 +268,7 @@ def relay_state(it: Relay) -> tuple[bool, Mapping[str, object]]:
 
 def drain_once(
     settings: Settings, deadline: float
-) -> tuple[Drained, Mapping[str, Mapping[str, str]]]:
+) -> tuple[DrainOutcome, Mapping[str, Mapping[str, str]]]:
     """Drain for up to *deadline* seconds, if nobody else does.
 
     Returns:
@@ -278,7 +282,7 @@ def drain_once(
     root = settings.spool.directory
     backoff = Backoff(root)
     if backoff.pausing():
-        return Drained.PAUSED, {}
+        return DrainOutcome.PAUSED, {}
     entries = intake(settings, RelayMetrics())
     publisher = KafkaPublisher(kafka(settings), BRIEF)
     drain = _drain(entries, publisher, settings)

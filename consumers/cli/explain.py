@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from consumers.mitigator.context import DecisionContext
     from consumers.mitigator.explain import Explanation
-    from consumers.settings import AllSettings
+    from consumers.settings import FullSettings
     from fnm_bus.event import Event
 
 
@@ -63,7 +63,7 @@ def explain(  # noqa: PLR0913 - one parameter for each option
 
 
 def _explain(
-    settings: "AllSettings",
+    settings: "FullSettings",
     context: "DecisionContext",
     event: "Event",
     *,
@@ -79,7 +79,7 @@ def _explain(
 
 
 def _replay(
-    settings: "AllSettings", context: "DecisionContext", back: timedelta
+    settings: "FullSettings", context: "DecisionContext", back: timedelta
 ) -> "Iterator[Explanation]":
     from consumers import reading
     from consumers.mitigator.explain import replay
@@ -121,7 +121,7 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
     )
 
 
-def _event(settings: "AllSettings", event_id: str, arguments: list[str]) -> "Event":
+def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Event":
     from consumers import reading
     from fnm_bus.event import Receipt
     from fnm_bus.event.parse import parse

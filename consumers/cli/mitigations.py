@@ -10,7 +10,7 @@ from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
 from fnm_bus.ops.terminal import visible
 
 if TYPE_CHECKING:
-    from consumers.settings import AllSettings
+    from consumers.settings import FullSettings
     from fnm_bus.event import Mitigation
 
 app = typer.Typer(
@@ -257,7 +257,7 @@ def _send_all(file: Any, verb: str, keys: list[str], by: str | None, why: str) -
 
 
 def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
-    settings: "AllSettings",
+    settings: "FullSettings",
     verb: str,
     by: str | None,
     why: str,
@@ -275,7 +275,7 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
 
 
 def _send(
-    settings: "AllSettings", verb: str, by: str | None, why: str, **about: Any
+    settings: "FullSettings", verb: str, by: str | None, why: str, **about: Any
 ) -> int:
     """Send a command and print the answer; return the exit status."""
     from consumers.mitigation.command_client import new_command, send_command
@@ -301,7 +301,7 @@ def _prompt(why: str) -> str:
     return why
 
 
-def _find(settings: "AllSettings", key: str) -> "Mitigation":
+def _find(settings: "FullSettings", key: str) -> "Mitigation":
     from consumers import reading
 
     stored = reading.read_wanted_state(settings)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from consumers.demo.policy_preview import POLICY
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.config import load
 from fnm_bus.demo import environment, marker
 from fnm_bus.demo.environment import DemoEnvironment, child_environment
@@ -85,7 +85,7 @@ def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
             "FNM_BUS_CONSUMERS__EXABGP__SNAPSHOT": str(demo.directory / "exabgp.json"),
         }
     )
-    settings = load.load_as(AllSettings, demo.config, variables).settings
+    settings = load.load_as(FullSettings, demo.config, variables).settings
     bootstrap = settings.kafka.get("bootstrap.servers")
     marker.require_broker(settings.spool.directory, bootstrap)
     return variables

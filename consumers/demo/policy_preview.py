@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from consumers import build, reading
 from consumers.mitigator.explain import replay
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build as publishing
 from fnm_bus.demo import marker
 from fnm_bus.event import Audit, Event, HostEvent, HostgroupEvent, StatusEvent
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
     audit: Audit
 
 
-def preview(settings: AllSettings) -> Iterator[str]:
+def preview(settings: FullSettings) -> Iterator[str]:
     """Yield the decisions of the demo's policy as lines for a terminal.
 
     Args:
@@ -62,7 +62,7 @@ def preview(settings: AllSettings) -> Iterator[str]:
     yield from _sum_up(Counter(decision.word for decision in decisions))
 
 
-def _read_events(settings: AllSettings) -> Iterator[Event]:
+def _read_events(settings: FullSettings) -> Iterator[Event]:
     names = publishing.topics(settings)
     topics = [names.host, names.hostgroup, names.status]
     for record in reading.read_records(settings, topics):
@@ -70,7 +70,7 @@ def _read_events(settings: AllSettings) -> Iterator[Event]:
             yield record.event
 
 
-def _decide(events: Iterable[Event], settings: AllSettings) -> Iterator[Decision]:
+def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decision]:
     consumers = settings.consumers
     mitigator = consumers.mitigator.model_copy(update={"policy": POLICY})
     with_policy = settings.model_copy(

@@ -14,7 +14,7 @@ from consumers.enforcers.wanted_reader import (
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
-from consumers.settings import AllSettings, EnforcerSettings
+from consumers.settings import EnforcerSettings, FullSettings
 from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def build_enforcer(
-    it: AllSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
+    it: FullSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
 ) -> Enforcer:
     """Return an enforcer for *backend*.
 
@@ -52,7 +52,7 @@ def build_enforcer(
     )
 
 
-def allowed_networks(it: AllSettings) -> tuple[Network, ...] | None:
+def allowed_networks(it: FullSettings) -> tuple[Network, ...] | None:
     """Return the networks in which enforcers allow measures; None: all, in a dry run.
 
     Raises:
@@ -68,7 +68,7 @@ def allowed_networks(it: AllSettings) -> tuple[Network, ...] | None:
     return None
 
 
-def check_enforcer(it: AllSettings, of: EnforcerSettings) -> None:
+def check_enforcer(it: FullSettings, of: EnforcerSettings) -> None:
     """Make sure that an enforcer with these settings can start.
 
     Raises:

@@ -25,7 +25,7 @@ from fnm_bus.errors import (
     ConnectionRejected,
     TopicRefused,
 )
-from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Failed(NamedTuple):
     error: ConfigError
 
 
-class _ResumingReader(Reader):
+class _ResumingReader(TopicReader):
     """Reads on from *positions*: (topic, partition) → next offset.
 
     Attributes:
@@ -100,7 +100,7 @@ class _ResumingReader(Reader):
         return len(super()._of(consumer, self._topics[0])) != self.partitions
 
 
-Item = Read | End | MorePartitions
+Item = ConsumedRecord | End | MorePartitions
 """What a follower gives."""
 
 

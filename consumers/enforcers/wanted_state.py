@@ -24,7 +24,7 @@ from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.measure import Network
 from consumers.mitigation.states import PAUSE
 from fnm_bus.event import Command, Mitigation
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class WantedState:
         """Obey pause commands; return whether one pauses."""
         paused = False
         for record in records:
-            if not isinstance(record, Read):
+            if not isinstance(record, ConsumedRecord):
                 continue
             stamp = self._witness(record)
             command = record.event
@@ -157,7 +157,7 @@ class WantedState:
             text = f"{len(alone)} are not in the topic; kept until they end"
             self._audit.publish("held", text, code="not_in_topic")
 
-    def _apply(self, record: Read) -> bool:
+    def _apply(self, record: ConsumedRecord) -> bool:
         stamp = self._witness(record)
         key = _key_of(record)
         event = record.event if isinstance(record.event, Mitigation) else None
@@ -203,7 +203,7 @@ class WantedState:
             del self._origins[oldest]
         return is_stale
 
-    def _witness(self, record: Read) -> float:
+    def _witness(self, record: ConsumedRecord) -> float:
         stamp = record.at.timestamp()
         self._broker_clock.witness(stamp)
         return stamp
@@ -220,5 +220,5 @@ class WantedState:
         self._audit.publish("failed", text, code=refusal.code, key=key[:_MAX_KEY])
 
 
-def _key_of(record: Read) -> str:
+def _key_of(record: ConsumedRecord) -> str:
     return (record.key or b"").decode(errors="replace")

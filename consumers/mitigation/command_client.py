@@ -13,7 +13,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, PublishError
 from fnm_bus.event import Audit, Command
 from fnm_bus.kafka.publisher import BRIEF, KafkaPublisher
-from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, headers_for
 
@@ -65,7 +65,7 @@ def send_command(
         PublishError, ConfigError: the command could not be sent.
     """
     record = _record(topics, command)
-    with Reader(settings, [topics.audit], codec) as reader:
+    with TopicReader(settings, [topics.audit], codec) as reader:
         end = time.monotonic() + _TIMEOUT
         # From the end on no answer is missed. A partition that cannot be read must not
         # keep a command from being sent: it may not be the one with the answer.
@@ -85,7 +85,7 @@ def send_command(
     )
 
 
-def _answers(read: Read, command: Command) -> bool:
+def _answers(read: ConsumedRecord, command: Command) -> bool:
     return isinstance(read.event, Audit) and read.event.event_id == command.command_id
 
 

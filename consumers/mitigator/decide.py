@@ -13,7 +13,7 @@ from typing import Final
 
 from consumers.mitigation.states import UNBAN
 from consumers.mitigator.call_order import STATUS, event_of, overtaken, swapped
-from consumers.mitigator.next_record import Cause
+from consumers.mitigator.next_record import ChangeCause
 from consumers.mitigator.renew import renew, same_attack
 from consumers.mitigator.start import (
     make_room,
@@ -126,7 +126,7 @@ def close(change: Transition, facts: AttackFacts, entry: ReasonEntry | None) -> 
     change.put_reason(key, closed, holds=False)
     if entry is None or not entry.holds:
         return
-    cause = Cause(
+    cause = ChangeCause(
         text=f"{facts.action} by {facts.sensor}",
         ended_because=UNBAN,
         closed_lease=entry.reason.lease_ms / 1000,

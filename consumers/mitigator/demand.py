@@ -30,7 +30,7 @@ class Terms(NamedTuple):
     fallback: bool = False
 
 
-class Hold(NamedTuple):
+class WantLease(NamedTuple):
     """How long one reason holds a measure.
 
     Attributes:
@@ -47,10 +47,10 @@ class _Group:
 
     def __init__(self) -> None:
         # Unlike a dict it is quick at its front after many were removed there.
-        self.holds: OrderedDict[ReasonKey, Hold] = OrderedDict()
+        self.holds: OrderedDict[ReasonKey, WantLease] = OrderedDict()
         self._by_end: list[tuple[float, ReasonKey]] = []
 
-    def add(self, key: ReasonKey, hold: Hold) -> None:
+    def add(self, key: ReasonKey, hold: WantLease) -> None:
         self.holds[key] = hold
         heapq.heappush(self._by_end, (-hold.ends, key))
         if len(self._by_end) > 4 * len(self.holds) + 8:  # mostly entries of the past
@@ -60,7 +60,7 @@ class _Group:
     def remove(self, key: ReasonKey) -> None:
         self.holds.pop(key, None)
 
-    def latest(self) -> Hold:
+    def latest(self) -> WantLease:
         while True:
             ends, key = self._by_end[0]
             hold = self.holds.get(key)
@@ -83,7 +83,7 @@ class Demand:
         self._groups: dict[Terms, _Group] = {}
         self._terms: OrderedDict[ReasonKey, Terms] = OrderedDict()
 
-    def put(self, key: ReasonKey, terms: Terms, hold: Hold) -> None:
+    def put(self, key: ReasonKey, terms: Terms, hold: WantLease) -> None:
         """Let a reason hold the measure, in place of what it held before."""
         if self._terms.get(key) != terms:
             self.remove(key)
@@ -121,7 +121,7 @@ class Demand:
         """Return how many reasons have these terms."""
         return len(self._groups[terms].holds)
 
-    def latest(self, terms: Terms) -> Hold:
+    def latest(self, terms: Terms) -> WantLease:
         """Return the hold that expires last among the reasons with these terms."""
         return self._groups[terms].latest()
 

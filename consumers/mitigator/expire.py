@@ -11,7 +11,7 @@ from typing import Final
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, LEASE, PAUSE
-from consumers.mitigator.next_record import Cause
+from consumers.mitigator.next_record import ChangeCause
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import State
 from consumers.mitigator.transition import Transition
@@ -24,7 +24,7 @@ _AT_ONCE: Final = 200
 _SECONDS_PER_MINUTE: Final = 60
 _FOR_ALL: Final = frozenset({"max_active", "max_new_per_minute"})
 """Limits of all live mitigations together, and of all dry runs."""
-EXPIRED: Final = Cause(text="its lease expired", ended_because=LEASE)
+EXPIRED: Final = ChangeCause(text="its lease expired", ended_because=LEASE)
 
 Begin = Callable[[], Transition]
 """Returns a new transition of the state."""

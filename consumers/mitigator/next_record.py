@@ -42,7 +42,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class ChangeCause:
     """Why a mitigation is computed again.
 
     Attributes:
@@ -67,7 +67,7 @@ CheckStart = Callable[[bool, bool], tuple[Check, ...]]
 """Returns what limits allow; the arguments are dry run and fallback."""
 
 
-class Next(NamedTuple):
+class NextRecord(NamedTuple):
     """What follows; `record` has neither examples nor counts yet.
 
     Attributes:
@@ -90,10 +90,10 @@ class Next(NamedTuple):
 def next_record(
     before: MitigationEntry | None,
     demand: Demand | None,
-    cause: Cause,
+    cause: ChangeCause,
     moment: Moment,
     check_start: CheckStart,
-) -> Next:
+) -> NextRecord:
     """Return the mitigation that follows.
 
     Args:
@@ -151,7 +151,7 @@ def next_record(
         cause=old.cause if old is not None and keeps else cause.text,
         by=cause.by or ("" if fresh or old is None else old.by),
     )
-    return Next(record, ends, due, chosen, pending, checks)
+    return NextRecord(record, ends, due, chosen, pending, checks)
 
 
 class _SortedTerms(NamedTuple):
@@ -232,34 +232,34 @@ def _lease(
 
 
 def _suppressed(
-    before: MitigationEntry, demand: Demand | None, cause: Cause, moment: Moment
-) -> Next:
+    before: MitigationEntry, demand: Demand | None, cause: ChangeCause, moment: Moment
+) -> NextRecord:
     """Keep a person's decision until its reasons are gone for one lease."""
     old = before.record
     if demand is None:
         if moment.clock >= before.ends:
-            over = Cause(text="its suppression is over", ended_because=OPERATOR)
+            over = ChangeCause(text="its suppression is over", ended_because=OPERATOR)
             return end_record(old, over)
         ends = before.ends
         if cause.closed_lease is not None:
             ends = moment.clock + cause.closed_lease
-        return Next(old, ends, ends)
+        return NextRecord(old, ends, ends)
     latest = max(
         (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends
     )
     ends = max(before.ends, latest.ends + latest.lease)
-    return Next(old, ends, ends, demand.terms())
+    return NextRecord(old, ends, ends, demand.terms())
 
 
-def _without_reasons(before: MitigationEntry | None, cause: Cause) -> Next:
+def _without_reasons(before: MitigationEntry | None, cause: ChangeCause) -> NextRecord:
     if before is None or before.record.state == ENDED:
-        return Next(None)
+        return NextRecord(None)
     return end_record(before.record, cause)
 
 
-def end_record(old: Mitigation, cause: Cause) -> Next:
+def end_record(old: Mitigation, cause: ChangeCause) -> NextRecord:
     """Return the record of a mitigation that ends."""
-    return Next(
+    return NextRecord(
         replace(
             old,
             state=ENDED,

@@ -24,7 +24,7 @@ from consumers.mitigation.measure import (
 from consumers.mitigation.reason_key import OPERATOR, ReasonKey, mitigation_key
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, SUPPRESSED, WANTED
 from consumers.mitigation.states import OPERATOR as BY_OPERATOR
-from consumers.mitigator.next_record import Cause, end_record
+from consumers.mitigator.next_record import ChangeCause, end_record
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import APPROVAL, MitigationEntry
 from consumers.mitigator.transition import Transition
@@ -45,7 +45,7 @@ _STARTING: Final = frozenset({"approve", "add", "resume"})
 """Must not be done long after they were sent; withdrawing always may."""
 
 
-class Sent(NamedTuple):
+class ReceivedCommand(NamedTuple):
     """A command, and what the broker says of it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Sent(NamedTuple):
     offset: int
 
 
-def apply_command(change: Transition, sent: Sent) -> None:
+def apply_command(change: Transition, sent: ReceivedCommand) -> None:
     """Let one command change the state."""
     command = sent.command
     apply = _VERBS.get(command.verb)
@@ -78,18 +78,18 @@ def apply_command(change: Transition, sent: Sent) -> None:
         apply(change, sent)
 
 
-def refuse(change: Transition, sent: Sent, code: str, text: str) -> None:
+def refuse(change: Transition, sent: ReceivedCommand, code: str, text: str) -> None:
     """Report that a command changes nothing."""
     command = sent.command
     _answer(change, sent, "refused", f"{command.verb or 'command'}: {text}", code=code)
 
 
-def _is_old(change: Transition, sent: Sent) -> bool:
+def _is_old(change: Transition, sent: ReceivedCommand) -> bool:
     age = (change.moment.now - sent.at).total_seconds()
     return age > change.context.policy.limits.max_event_age
 
 
-def _approve(change: Transition, sent: Sent) -> None:
+def _approve(change: Transition, sent: ReceivedCommand) -> None:
     entry = _entry(change, sent, PROPOSED, WANTED, SUPPRESSED)
     if entry is None:
         return
@@ -128,20 +128,20 @@ def _approve(change: Transition, sent: Sent) -> None:
     _decide(change, sent, old.key, "approved")
 
 
-def _reject(change: Transition, sent: Sent) -> None:
+def _reject(change: Transition, sent: ReceivedCommand) -> None:
     entry = _entry(change, sent, PROPOSED)
     if entry is not None:
         _suppress(change, sent, entry, "rejected")
 
 
-def _withdraw(change: Transition, sent: Sent) -> None:
+def _withdraw(change: Transition, sent: ReceivedCommand) -> None:
     entry = _entry(change, sent, PROPOSED, WANTED)
     if entry is not None:
         _suppress(change, sent, entry, "withdrawn")
 
 
 def _suppress(
-    change: Transition, sent: Sent, entry: MitigationEntry, answer: str
+    change: Transition, sent: ReceivedCommand, entry: MitigationEntry, answer: str
 ) -> None:
     """End a mitigation, and keep its reasons from bringing it back."""
     command, old = sent.command, entry.record
@@ -151,7 +151,7 @@ def _suppress(
         change.forget_reason(own)
     demand = change.state.demands.get(old.key)
     if demand is None:
-        cause = Cause(text=text, ended_because=BY_OPERATOR, by=command.by)
+        cause = ChangeCause(text=text, ended_because=BY_OPERATOR, by=command.by)
         ended = end_record(old, cause).record or old
         lower = replace(ended, revision=old.revision + 1)
         change.put_mitigation(old.key, lower, change.moment.clock)
@@ -174,7 +174,7 @@ def _suppress(
     _answer(change, sent, SUPPRESSED, text, key=old.key)
 
 
-def _add(change: Transition, sent: Sent) -> None:
+def _add(change: Transition, sent: ReceivedCommand) -> None:
     try:
         measure, lease = ordered_measure(sent.command)
     except (InvalidRecord, ValueError) as exc:
@@ -216,15 +216,15 @@ def _add(change: Transition, sent: Sent) -> None:
     _decide(change, sent, name, "added", reason=reason, checks=checks)
 
 
-def _pause(change: Transition, sent: Sent) -> None:
+def _pause(change: Transition, sent: ReceivedCommand) -> None:
     _mask(change, sent, WANTED, "paused")
 
 
-def _resume(change: Transition, sent: Sent) -> None:
+def _resume(change: Transition, sent: ReceivedCommand) -> None:
     _mask(change, sent, ENDED, "resumed")
 
 
-_VERBS: Final[Mapping[str, Callable[[Transition, Sent], None]]] = {
+_VERBS: Final[Mapping[str, Callable[[Transition, ReceivedCommand], None]]] = {
     "approve": _approve,
     "reject": _reject,
     "withdraw": _withdraw,
@@ -286,7 +286,9 @@ def _named(change: Transition, name: str) -> tuple[Network, ...]:
     return tuple(prefixes)
 
 
-def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | None:
+def _entry(
+    change: Transition, sent: ReceivedCommand, *states: str
+) -> MitigationEntry | None:
     """Return the mitigation that a command names, if it is in one of *states*.
 
     A command that was sent before the mitigation began is about an earlier one.
@@ -309,7 +311,9 @@ def _entry(change: Transition, sent: Sent, *states: str) -> MitigationEntry | No
     return None
 
 
-def _refused_by(change: Transition, sent: Sent, checks: tuple[Check, ...]) -> bool:
+def _refused_by(
+    change: Transition, sent: ReceivedCommand, checks: tuple[Check, ...]
+) -> bool:
     bad = [check for check in checks if check.verdict == REFUSE]
     if bad:
         text = "; ".join(f"{check.name}: {check.text}" for check in bad)
@@ -319,7 +323,7 @@ def _refused_by(change: Transition, sent: Sent, checks: tuple[Check, ...]) -> bo
 
 def _decide(  # noqa: PLR0913 - what an answer holds
     change: Transition,
-    sent: Sent,
+    sent: ReceivedCommand,
     name: str,
     word: str,
     *,
@@ -329,7 +333,7 @@ def _decide(  # noqa: PLR0913 - what an answer holds
     """Compute a mitigation again after a person's decision, and answer with it."""
     command = sent.command
     text = f"{word} by {command.by}: {command.why}"
-    cause = Cause(text=text, ended_because=BY_OPERATOR, by=command.by)
+    cause = ChangeCause(text=text, ended_because=BY_OPERATOR, by=command.by)
     if reason is not None:
         of_want = cause_of(reason)
         cause = replace_cause(of_want, text=text, by=command.by)
@@ -344,7 +348,7 @@ def _decide(  # noqa: PLR0913 - what an answer holds
     _answer(change, sent, what, f"{text}{held}", key=name, checks=checks)
 
 
-def _mask(change: Transition, sent: Sent, state: str, word: str) -> None:
+def _mask(change: Transition, sent: ReceivedCommand, state: str, word: str) -> None:
     command, now = sent.command, change.moment.now
     text = f"All mitigations {word} by {command.by}: {command.why}"
     old = change.state.mitigations.get(PAUSE)
@@ -363,7 +367,7 @@ def _mask(change: Transition, sent: Sent, state: str, word: str) -> None:
 
 def _answer(  # noqa: PLR0913 - what an audit record holds
     change: Transition,
-    sent: Sent,
+    sent: ReceivedCommand,
     what: str,
     text: str,
     *,

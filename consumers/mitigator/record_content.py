@@ -13,7 +13,7 @@ from consumers.mitigation.effects import describe
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, OPERATOR, SUPPRESSED, WANTED
 from consumers.mitigator.demand import Demand, Terms
-from consumers.mitigator.next_record import Next
+from consumers.mitigator.next_record import NextRecord
 from consumers.mitigator.state import ReasonEntry
 from fnm_bus.event import Check, Mitigation, Reason, ReasonSummary
 
@@ -28,7 +28,7 @@ Reasons = Mapping[ReasonKey, ReasonEntry]
 
 
 def with_reasons(
-    record: Mitigation, demand: Demand, after: Next, reasons: Reasons
+    record: Mitigation, demand: Demand, after: NextRecord, reasons: Reasons
 ) -> Mitigation:
     """Return the record with counts, examples and conflicts."""
     live = pending = dry = 0

@@ -31,7 +31,7 @@ from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.leader_election import LeaderElection
 from consumers.mitigator.leftovers import Leftovers
 from consumers.mitigator.next_record import Moment
-from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
 from consumers.mitigator.state import State
 from consumers.mitigator.stored_state import StoredState, read_state, restated
 from consumers.mitigator.takeover import take_over
@@ -356,7 +356,7 @@ class Mitigator:
                 apply_event(change, event, behind=lambda: journal.is_behind(bans))
             case Command(), names.command:
                 at = time_of(message.timestamp()[1])
-                apply_command(change, Sent(event, at, message.offset() or 0))
+                apply_command(change, ReceivedCommand(event, at, message.offset() or 0))
             case _, topic:
                 raise InvalidRecord(
                     f"a {type(event).__name__} on {topic} is not for it"

@@ -10,7 +10,7 @@ from consumers.mitigation.reason_key import ATTACK
 from consumers.mitigation.states import POLICY, SUPERSEDED
 from consumers.mitigator.call_order import event_of
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.next_record import Cause
+from consumers.mitigator.next_record import ChangeCause
 from consumers.mitigator.state import ReasonEntry
 from consumers.mitigator.transition import Transition
 from consumers.mitigator.wants import (
@@ -34,7 +34,7 @@ MAX_WANTS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StartRequest:
     """What an attack's reason will want, and what was refused.
 
     Attributes:
@@ -77,7 +77,7 @@ def start(change: Transition, facts: AttackFacts, checks: tuple[Check, ...]) -> 
     _recompute(change, facts, plan, before, reason)
 
 
-def _report_refused(change: Transition, facts: AttackFacts, plan: Plan) -> None:
+def _report_refused(change: Transition, facts: AttackFacts, plan: StartRequest) -> None:
     """Report what was refused, in one record."""
     if not plan.refused:
         return
@@ -123,7 +123,7 @@ def _plan(
     checks: tuple[Check, ...],
     *,
     quiet: bool = False,
-) -> Plan | None:
+) -> StartRequest | None:
     """Return what an attack's reason will want; None where the policy ignores it."""
     policy = change.context.policy
     rule, asked = decide(facts, policy)
@@ -134,7 +134,7 @@ def _plan(
             code = "rule_ignores" if rule else "no_rule"
             change.ignore(facts, _policy_check(code, text), checks)
         return None
-    plan = Plan(rule, (), checks, {}, ())
+    plan = StartRequest(rule, (), checks, {}, ())
     if rule.action.action == HOSTGROUP:
         return _add_hostgroup(change, facts, plan, fallback=False)
     plan = _add(change, facts, plan, rule.action, fallback=False)
@@ -145,8 +145,8 @@ def _plan(
 
 
 def _add_hostgroup(
-    change: Transition, facts: AttackFacts, plan: Plan, *, fallback: bool
-) -> Plan:
+    change: Transition, facts: AttackFacts, plan: StartRequest, *, fallback: bool
+) -> StartRequest:
     """Add the action that the policy has for the hostgroup."""
     action = action_of_hostgroup(
         change.context.policy, plan.rule.action, facts.hostgroup
@@ -163,11 +163,11 @@ def _add_hostgroup(
 def _add(
     change: Transition,
     facts: AttackFacts,
-    plan: Plan,
+    plan: StartRequest,
     action: Action,
     *,
     fallback: bool,
-) -> Plan:
+) -> StartRequest:
     """Add the measures of an action that guardrails allow."""
     planned = plan_measures(facts, action)
     bad = [check for check in planned.checks if check.verdict == REFUSE]
@@ -196,13 +196,13 @@ def _add(
 
 
 def _extended(
-    plan: Plan,
+    plan: StartRequest,
     wants: Iterable[Want],
     checks: Iterable[Check],
     of_measure: dict[str, tuple[Check, ...]],
     refused: Iterable[tuple[str | None, Check]],
-) -> Plan:
-    return Plan(
+) -> StartRequest:
+    return StartRequest(
         plan.rule,
         (*plan.wants, *wants),
         (*plan.checks, *checks),
@@ -224,7 +224,7 @@ def _want_nothing(
         return
     reason = _reason(change.context, facts, "", (), before)
     change.put_reason(key, replace(reason, lease_ms=0), holds=False)
-    cause = Cause(
+    cause = ChangeCause(
         text="the policy ignores its attack now",
         ended_because=POLICY,
         closed_lease=before.reason.lease_ms / 1000,
@@ -305,7 +305,7 @@ def _reason(
 def _recompute(
     change: Transition,
     facts: AttackFacts,
-    plan: Plan,
+    plan: StartRequest,
     before: ReasonEntry | None,
     reason: Reason,
 ) -> None:
@@ -324,7 +324,7 @@ def _recompute(
             change.recompute(name, cause)
     for name in before.keys if before is not None and before.holds else ():
         if name not in keys:
-            gone = Cause(
+            gone = ChangeCause(
                 text=f"rule {reason.rule} wants something else now",
                 ended_because=SUPERSEDED,
                 closed_lease=before.reason.lease_ms / 1000 if before else None,
@@ -332,10 +332,10 @@ def _recompute(
             change.recompute(name, gone, facts=facts)
 
 
-def cause_of(reason: Reason, because: str = SUPERSEDED) -> Cause:
+def cause_of(reason: Reason, because: str = SUPERSEDED) -> ChangeCause:
     """Return why a mitigation is computed again that a reason wants."""
     rule = f": rule {reason.rule}" if reason.rule else ""
-    return Cause(
+    return ChangeCause(
         text=f"{reason.action} by {reason.sensor or reason.by}{rule}",
         ended_because=because,
         hostgroup=reason.hostgroup,

@@ -10,7 +10,7 @@ from typing import Final
 from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.states import WANTED
 from consumers.mitigator.demand import Demand
-from consumers.mitigator.next_record import Cause
+from consumers.mitigator.next_record import ChangeCause
 from consumers.mitigator.state import State
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD, PASS, ActiveCounts
@@ -39,7 +39,13 @@ class StartLimits:
     starts: int
 
     def check(
-        self, key: str, demand: Demand, cause: Cause, *, dry_run: bool, fallback: bool
+        self,
+        key: str,
+        demand: Demand,
+        cause: ChangeCause,
+        *,
+        dry_run: bool,
+        fallback: bool,
     ) -> tuple[Check, ...]:
         """Return what limits say to a start.
 
@@ -99,7 +105,7 @@ class StartLimits:
         )
 
     def _check_limits(
-        self, measure: Measure, cause: Cause, counts: ActiveCounts
+        self, measure: Measure, cause: ChangeCause, counts: ActiveCounts
     ) -> tuple[Check, ...]:
         policy = self.policy
         customer = next((c for c in policy.customers if c.name == cause.customer), None)

@@ -15,7 +15,7 @@ from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, WANTED
 from consumers.mitigator.call_order import NEVER, STATUS, LastEvent
 from consumers.mitigator.counts import Counts
-from consumers.mitigator.demand import Demand, Hold
+from consumers.mitigator.demand import Demand, WantLease
 from consumers.mitigator.wants import measure_of_want, terms_of_want
 from consumers.policy.guardrails import ActiveCounts, protected_network
 from fnm_bus.event import Mitigation, Reason
@@ -127,7 +127,7 @@ class State:
             return
         if key.part not in {ATTACK, OPERATOR}:
             self._parts.setdefault(key[:3], set()).add(key)
-        hold = Hold(entry.ends, entry.reason.lease_ms / 1000)
+        hold = WantLease(entry.ends, entry.reason.lease_ms / 1000)
         for want, name in zip(entry.reason.wants, entry.keys, strict=True):
             if want.fallback and not entry.fallback:
                 continue

@@ -16,8 +16,8 @@ from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.next_record import Moment
 from consumers.mitigator.state import State
-from consumers.mitigator.takeover import Stored, restore
-from consumers.mitigator.topic_scan import Raw, Scan, scan
+from consumers.mitigator.takeover import StoredRecord, restore
+from consumers.mitigator.topic_scan import RawRecord, Scan, scan
 from consumers.mitigator.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
@@ -48,10 +48,10 @@ class StoredState:
         partitions: topic → number of partitions.
     """
 
-    reasons: list[Stored] = field(default_factory=list)
-    mitigations: list[Stored] = field(default_factory=list)
+    reasons: list[StoredRecord] = field(default_factory=list)
+    mitigations: list[StoredRecord] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    misplaced: list[tuple[str, bytes, Stored]] = field(default_factory=list)
+    misplaced: list[tuple[str, bytes, StoredRecord]] = field(default_factory=list)
     leftovers: list[tuple[str, bytes, int]] = field(default_factory=list)
     partitions: Mapping[str, int] = field(default_factory=dict)
 
@@ -94,23 +94,23 @@ def read_state(
     for key, raw in latest[topics.reason].items():
         reason, fault = _checked(_reason, codec, key, raw)
         if reason is not None:
-            state.reasons.append(Stored(reason, raw.at))
+            state.reasons.append(StoredRecord(reason, raw.at))
             _note_places(state, found, topics.reason, key, state.reasons[-1])
         else:
             state.unreadable.append((key.decode(errors="replace")[:200], fault))
     for key, raw in latest[topics.mitigation].items():
         record, fault = _checked(_mitigation, codec, key, raw)
         if record is not None:
-            state.mitigations.append(Stored(record, raw.at))
+            state.mitigations.append(StoredRecord(record, raw.at))
             _note_places(state, found, topics.mitigation, key, state.mitigations[-1])
             continue
         state.unreadable.append((key.decode(errors="replace")[:200], fault))
         if key == PAUSE.encode():
-            state.mitigations.append(Stored(_unreadable_pause(), raw.at))
+            state.mitigations.append(StoredRecord(_unreadable_pause(), raw.at))
     return state
 
 
-def restated(stored: Stored, now: datetime) -> Reason | Mitigation:
+def restated(stored: StoredRecord, now: datetime) -> Reason | Mitigation:
     """Return a record whose lease, counted from *now*, ends when the stored one's does.
 
     A lease that is over gets one millisecond: 0 would be none at all.
@@ -123,7 +123,7 @@ def restated(stored: Stored, now: datetime) -> Reason | Mitigation:
 
 
 def _note_places(
-    state: StoredState, found: Scan, topic: str, key: bytes, stored: Stored
+    state: StoredState, found: Scan, topic: str, key: bytes, stored: StoredRecord
 ) -> None:
     """Note where a key has records in partitions that are not its own."""
     own = partition_of(key, found.partitions[topic])
@@ -147,7 +147,10 @@ def _revision(codec: Codec, value: bytes) -> int:
 
 
 def _checked(
-    check: Callable[[Codec, bytes, Raw], R], codec: Codec, key: bytes, raw: Raw
+    check: Callable[[Codec, bytes, RawRecord], R],
+    codec: Codec,
+    key: bytes,
+    raw: RawRecord,
 ) -> tuple[R | None, str]:
     """Return what a record holds, or None and why that cannot be used."""
     try:
@@ -169,7 +172,7 @@ def _check_figures(**figures: int) -> None:
             raise InvalidRecord(f"{name}: {figure} is more than {most}")
 
 
-def _reason(codec: Codec, key: bytes, raw: Raw) -> Reason:
+def _reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
     record = codec.decode(raw.value)
     if not isinstance(record, Reason):
         raise InvalidRecord(f"a {type(record).__name__} is no reason")
@@ -181,7 +184,7 @@ def _reason(codec: Codec, key: bytes, raw: Raw) -> Reason:
     return record
 
 
-def _mitigation(codec: Codec, key: bytes, raw: Raw) -> Mitigation:
+def _mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
     record = codec.decode(raw.value)
     if not isinstance(record, Mitigation):
         raise InvalidRecord(f"a {type(record).__name__} is no mitigation")

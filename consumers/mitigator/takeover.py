@@ -25,7 +25,7 @@ from consumers.mitigation.states import (
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.counts import Counts
 from consumers.mitigator.expire import EXPIRED, Begin, isolate
-from consumers.mitigator.next_record import Cause, Moment
+from consumers.mitigator.next_record import ChangeCause, Moment
 from consumers.mitigator.renew import narrow
 from consumers.mitigator.start import cause_of
 from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
@@ -47,13 +47,15 @@ _PRECISION: Final = 0.001
 _MAX_LEASE_MS: Final = round(MAX_LEASE * 1000)
 _MAX_REVISION: Final = 2**53
 _LOST: Final = {
-    POLICY: Cause(text="the policy does not want it any more", ended_because=POLICY),
-    GUARDRAIL: Cause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
+    POLICY: ChangeCause(
+        text="the policy does not want it any more", ended_because=POLICY
+    ),
+    GUARDRAIL: ChangeCause(text="a guardrail refuses it now", ended_because=GUARDRAIL),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRecord:
     """The latest record of a key.
 
     Attributes:
@@ -67,8 +69,8 @@ class Stored:
 
 def restore(
     context: DecisionContext,
-    reasons: Iterable[Stored],
-    mitigations: Iterable[Stored],
+    reasons: Iterable[StoredRecord],
+    mitigations: Iterable[StoredRecord],
     moment: Moment,
 ) -> State:
     """Return the state that the latest records of both topics hold.
@@ -86,7 +88,7 @@ def restore(
 
 
 def _restore(
-    context: DecisionContext, state: State, stored: Stored, moment: Moment
+    context: DecisionContext, state: State, stored: StoredRecord, moment: Moment
 ) -> None:
     record = stored.record
     try:

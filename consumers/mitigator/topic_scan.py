@@ -34,7 +34,7 @@ _STALLED: Final = 30.0
 """Seconds without any answer about a partition that was not read to its end."""
 
 
-class Raw(NamedTuple):
+class RawRecord(NamedTuple):
     """The latest record of a key, not decoded.
 
     Attributes:
@@ -48,7 +48,7 @@ class Raw(NamedTuple):
     partition: int = 0
 
 
-Latest = dict[bytes, Raw]
+Latest = dict[bytes, RawRecord]
 
 
 class Scan(NamedTuple):
@@ -174,7 +174,7 @@ def _merged(
                 number for number in numbers if number != best.partition
             )
         stamp, value = found[key, best.partition]
-        latest[key] = Raw(value, time_of(stamp), best.partition)
+        latest[key] = RawRecord(value, time_of(stamp), best.partition)
     return latest, others
 
 

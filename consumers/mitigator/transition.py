@@ -26,9 +26,9 @@ from consumers.mitigator.call_order import LastEvent
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.demand import Demand
 from consumers.mitigator.next_record import (
-    Cause,
+    ChangeCause,
     Moment,
-    Next,
+    NextRecord,
     end_record,
     next_record,
 )
@@ -115,7 +115,7 @@ class Transition:
         if write:
             self.reasons[key] = reason
 
-    def set_fallback(self, key: ReasonKey, cause: Cause) -> None:
+    def set_fallback(self, key: ReasonKey, cause: ChangeCause) -> None:
         """Let a reason's fallback wants hold while a limit holds its other ones.
 
         Args:
@@ -155,7 +155,7 @@ class Transition:
     def recompute(
         self,
         key: str,
-        cause: Cause,
+        cause: ChangeCause,
         *,
         facts: AttackFacts | None = None,
         checks: tuple[Check, ...] = (),
@@ -200,7 +200,7 @@ class Transition:
         waited = self.state.is_limited(key)
         self._mark_refused(key, refused=False)
         self._write(key, record, ends, ends)
-        cause = Cause(text=record.cause, ended_because=SUPERSEDED)
+        cause = ChangeCause(text=record.cause, ended_because=SUPERSEDED)
         self._switch_fallbacks(key, cause, waited=waited)
 
     def forget_mitigation(self, key: str) -> None:
@@ -306,7 +306,7 @@ class Transition:
         self.state.put_mitigation(key, entry)
         self._undo.append(lambda: self.state.put_mitigation(key, before))
 
-    def _switch_fallbacks(self, key: str, cause: Cause, *, waited: bool) -> None:
+    def _switch_fallbacks(self, key: str, cause: ChangeCause, *, waited: bool) -> None:
         """Switch fallbacks where a mitigation began or ceased to wait for a limit."""
         if waited != self.state.is_limited(key):
             for reason in tuple(self.state.demands.get(key, ())):
@@ -324,7 +324,7 @@ class Transition:
         return customer.name if customer else None
 
     def _limits_of(
-        self, key: str, demand: Demand | None, cause: Cause
+        self, key: str, demand: Demand | None, cause: ChangeCause
     ) -> Callable[[bool, bool], tuple[Check, ...]]:
         limits = StartLimits(
             self.context.policy, self.state, self.moment.now, self._starts
@@ -340,7 +340,7 @@ class Transition:
         self,
         key: str,
         before: MitigationEntry | None,
-        cause: Cause,
+        cause: ChangeCause,
         facts: AttackFacts | None,
         checks: tuple[Check, ...],
     ) -> None:
@@ -362,7 +362,7 @@ class Transition:
         key: str,
         before: MitigationEntry | None,
         demand: Demand | None,
-        after: Next,
+        after: NextRecord,
         facts: AttackFacts | None,
         checks: tuple[Check, ...],
     ) -> str:
@@ -389,7 +389,7 @@ class Transition:
         return record.state
 
     def _recent_until(
-        self, before: MitigationEntry, after: Next, record: Mitigation
+        self, before: MitigationEntry, after: NextRecord, record: Mitigation
     ) -> float | None:
         """Return until when the latest record is precise enough; None: not any more."""
         old = before.record
@@ -441,7 +441,7 @@ class Transition:
         key: str,
         old: Mitigation | None,
         record: Mitigation,
-        after: Next,
+        after: NextRecord,
         facts: AttackFacts | None,
         checks: tuple[Check, ...],
     ) -> None:

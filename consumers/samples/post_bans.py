@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 
 from consumers.simple import consume
-from fnm_bus.consume.handler import TryLater
+from fnm_bus.consume.handler import RetryLater
 from fnm_bus.event import AnyRecord, HostEvent
 
 ADDRESS = os.environ["CHAT_WEBHOOK_URL"]  # without it the program ends at its start
@@ -39,9 +39,9 @@ def post(text: str) -> None:
     try:
         answer = httpx2.post(ADDRESS, json={"text": text}, timeout=10)
     except httpx2.TransportError as exc:
-        raise TryLater(f"chat: {type(exc).__name__}") from None
+        raise RetryLater(f"chat: {type(exc).__name__}") from None
     if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-        raise TryLater(f"chat: status {answer.status_code}")
+        raise RetryLater(f"chat: status {answer.status_code}")
     if not answer.is_success:
         raise RuntimeError(f"chat: status {answer.status_code}")
 

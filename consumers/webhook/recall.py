@@ -30,7 +30,7 @@ from fnm_bus.kafka.client import (
     build_consumer,
     partitions_of,
 )
-from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def position(settings: Mapping[str, str], group: str, topic: str) -> Position:
 
 def recalled(
     settings: Mapping[str, str], topic: str, codec: Codec, below: Mapping[int, int]
-) -> list[Read]:
+) -> list[ConsumedRecord]:
     """Return the latest record of each key below the offsets; no tombstones.
 
     Records come in the order in which they were written to their partition. Of two
@@ -88,11 +88,11 @@ def recalled(
     Raises:
         BrokerUnavailable, ConfigError, TopicRefused: as `position`.
     """
-    found: dict[bytes | None, Read] = {}
+    found: dict[bytes | None, ConsumedRecord] = {}
     origins: dict[bytes | None, Origin] = {}
     if not any(below.values()):
         return []
-    with Reader(settings, [topic], codec, from_beginning=True) as reader:
+    with TopicReader(settings, [topic], codec, from_beginning=True) as reader:
         while not reader.at_end:
             for it in reader.read(1.0):
                 if it.offset >= below.get(it.partition, 0):
@@ -132,7 +132,7 @@ def ends_of(mitigation: Mitigation, at: datetime, broker_time: float) -> float:
     return boottime() + min(max(left, 0.0), lease)
 
 
-def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
+def members_of(told: Iterable[ConsumedRecord], broker_time: float) -> list[Member]:
     """Return the mitigations in records that were reported before a restart.
 
     Args:
@@ -156,7 +156,7 @@ def members_of(told: Iterable[Read], broker_time: float) -> list[Member]:
     return members
 
 
-def _origin(read: Read) -> Origin:
+def _origin(read: ConsumedRecord) -> Origin:
     revision = read.event.revision if isinstance(read.event, Mitigation) else 0
     return Origin(read.partition, read.at.timestamp(), revision)
 

@@ -20,7 +20,7 @@ from consumers import serving
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.states import PAUSE
-from consumers.settings import AllSettings, WebhookSettings
+from consumers.settings import FullSettings, WebhookSettings
 from consumers.webhook import notice, post
 from consumers.webhook.bulletin import Bulletin
 from consumers.webhook.left_out import LeftOut, WebhookMetrics
@@ -31,12 +31,12 @@ from consumers.webhook.record_check import LATEST, problem_of
 from consumers.webhook.storm import Storms
 from fnm_bus import build as bus
 from fnm_bus.avro.codec import Codec
-from fnm_bus.consume.handler import Hold, TryLater
-from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.handler import Deferred, RetryLater
+from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,10 @@ class Webhook:
     template: str = "json"
     clock: BrokerClock = field(default_factory=BrokerClock)
     left_out: LeftOut = field(default_factory=LeftOut)
-    _held: dict[int, dict[int, list[Hold]]] = field(default_factory=dict)
+    _held: dict[int, dict[int, list[Deferred]]] = field(default_factory=dict)
     _seen: dict[int, tuple[int, datetime]] = field(default_factory=dict)
 
-    def remember(self, told: Iterable[Read]) -> None:
+    def remember(self, told: Iterable[ConsumedRecord]) -> None:
         """Take over what was reported before a restart: the latest record of each key.
 
         Records that cannot be used are left out.
@@ -85,7 +85,7 @@ class Webhook:
                 usable.append(read)
         self.storms.remember(members_of(usable, self._broker_time()), boottime())
 
-    def handle(self, read: Read) -> Hold | None:
+    def handle(self, read: ConsumedRecord) -> Deferred | None:
         """Take one record; a change is held until it was reported.
 
         Raises:
@@ -102,7 +102,7 @@ class Webhook:
                 held[read.offset] = []
         if read.offset not in held:
             return None
-        hold = Hold()
+        hold = Deferred()
         held[read.offset].append(hold)
         return hold
 
@@ -141,7 +141,7 @@ class Webhook:
         letter = Letter(document.key, document.title, body)
         self.sending.put(letter, bulletin.tokens)
 
-    def _take(self, read: Read, mitigation: Mitigation) -> bool:
+    def _take(self, read: ConsumedRecord, mitigation: Mitigation) -> bool:
         """Return whether a record is news."""
         ends = ends_of(mitigation, read.at, self._broker_time())
         before = self.storms.left_out
@@ -152,7 +152,7 @@ class Webhook:
             self.left_out.add("bound", _name(read), text)
         return news
 
-    def _is_usable(self, read: Read) -> bool:
+    def _is_usable(self, read: ConsumedRecord) -> bool:
         if read.error:
             self.left_out.add("decode", _name(read), f"{read.error:.200}")
         if not isinstance(read.event, Mitigation):
@@ -162,16 +162,16 @@ class Webhook:
             self.left_out.add(problem.code, _name(read), problem.text)
         return problem is None
 
-    def _check_room(self, read: Read, held: Mapping[int, Any]) -> None:
+    def _check_room(self, read: ConsumedRecord, held: Mapping[int, Any]) -> None:
         count = sum(map(len, self._held.values()))
         if count >= _MAX_HELD:
-            raise TryLater(f"{count} changes wait to be reported", _RETRY)
+            raise RetryLater(f"{count} changes wait to be reported", _RETRY)
         behind = read.offset - next(iter(held), read.offset)
         if behind >= _MAX_BEHIND:
             text = f"{behind} records wait behind a change that was not reported"
-            raise TryLater(text, _RETRY)
+            raise RetryLater(text, _RETRY)
 
-    def _witness(self, read: Read) -> None:
+    def _witness(self, read: ConsumedRecord) -> None:
         # A time that no clock shows would stay the broker's time for ever.
         if EPOCH <= read.at < LATEST:
             self.clock.witness(read.at.timestamp())
@@ -179,7 +179,7 @@ class Webhook:
     def _broker_time(self) -> float:
         return self.clock.datetime().timestamp()
 
-    def _is_replay(self, read: Read) -> bool:
+    def _is_replay(self, read: ConsumedRecord) -> bool:
         """Return whether a record is read again: its partition was away meanwhile.
 
         What it says was taken already, and may be older than what is known now. On a
@@ -226,12 +226,12 @@ class Service:
         turned_at: when it turned last, on the monotonic clock.
     """
 
-    settings: AllSettings
+    settings: FullSettings
     webhook: Webhook
     metrics: WebhookMetrics
     turned_at: float = field(default_factory=monotonic)
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _loop: Loop | None = None
+    _loop: ConsumerLoop | None = None
     _problem: str = ""
 
     def run(self) -> None:
@@ -249,7 +249,7 @@ class Service:
         if kafka.get("group.protocol") != "consumer":
             # Started again it gets all partitions at once, even after a kill.
             own["group.instance.id"] = self.settings.consumers.webhook.group
-        self._loop = Loop(
+        self._loop = ConsumerLoop(
             # What was there before a new group, `offsets` has passed over.
             {**own, **kafka, "auto.offset.reset": "earliest"},
             self.settings.consumers.webhook.group,
@@ -318,7 +318,7 @@ class Service:
         return True
 
 
-def main(settings: AllSettings) -> None:
+def main(settings: FullSettings) -> None:
     """Tell people of mitigations until a signal comes.
 
     Raises:
@@ -335,9 +335,9 @@ def main(settings: AllSettings) -> None:
     serving.serve(settings, service, metrics.registry(), service.facts, service.healthy)
 
 
-def _is_pause(read: Read) -> bool:
+def _is_pause(read: ConsumedRecord) -> bool:
     return isinstance(read.event, Mitigation) and read.event.kind == PAUSE
 
 
-def _name(read: Read) -> str:
+def _name(read: ConsumedRecord) -> str:
     return f"{read.topic}[{read.partition}]@{read.offset}"

@@ -21,7 +21,7 @@ import msgspec
 from fastavro import schemaless_reader, schemaless_writer
 
 from fnm_bus.avro import schema
-from fnm_bus.avro.schema_ids import Pins, subject_of
+from fnm_bus.avro.schema_ids import SchemaIds, subject_of
 from fnm_bus.avro.union_hints import hints
 from fnm_bus.errors import InvalidRecord, SchemaError
 from fnm_bus.event import AnyRecord, Audit, DeadLetter, Event
@@ -50,7 +50,9 @@ class Codec:
             is none. Without it such ids are refused.
     """
 
-    def __init__(self, pins: Pins | None = None, lookup: Lookup | None = None) -> None:
+    def __init__(
+        self, pins: SchemaIds | None = None, lookup: Lookup | None = None
+    ) -> None:
         self._pins = pins
         self._lookup = lookup
         self._by_id: dict[int, dict[str, Any]] = {}
@@ -112,7 +114,9 @@ class Codec:
             return _SINGLE + schema.fingerprint(full_name)
         return _CONFLUENT.pack(0, number)
 
-    def _optional_number(self, pins: Pins, full_name: str, topic: str) -> int | None:
+    def _optional_number(
+        self, pins: SchemaIds, full_name: str, topic: str
+    ) -> int | None:
         """Return the pinned id; None, with one warning, where there is none that fits.
 
         An audit record or a dead letter is never held back because of its framing.

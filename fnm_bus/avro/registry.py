@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fnm_bus.avro import schema
-from fnm_bus.avro.schema_ids import LARGEST, Pins, subject_of
+from fnm_bus.avro.schema_ids import LARGEST, SchemaIds, subject_of
 from fnm_bus.config.secrets import without_secrets
 from fnm_bus.errors import ConfigError, FnmBusError, RegistryError, SchemaError
 
@@ -57,7 +57,7 @@ class Registry:
     timeout: float = 5.0
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def register(self, wanted: Mapping[str, str]) -> Pins:
+    def register(self, wanted: Mapping[str, str]) -> SchemaIds:
         """Register every schema and return the ids, each of them read back.
 
         Args:
@@ -87,7 +87,7 @@ class Registry:
                 known = self._known(client, subject)
                 older[subject] = tuple(sorted(set(known) - {number}))
                 schemas |= known | {number: text}
-        return Pins(self.shown, ids, older, schemas)
+        return SchemaIds(self.shown, ids, older, schemas)
 
     def check(self, wanted: Mapping[str, str]) -> dict[str, list[str]]:
         """Return, for each subject, what speaks against registering; [] if nothing.

@@ -38,7 +38,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Pins:
+class SchemaIds:
     """Ids by subject, and the schema behind each id.
 
     Attributes:
@@ -102,7 +102,7 @@ def subject_of(topic: str) -> str:
     return f"{topic}-value"
 
 
-def read(path: Path) -> Pins:
+def read(path: Path) -> SchemaIds:
     """Return the pins in a file.
 
     Raises:
@@ -118,7 +118,7 @@ def read(path: Path) -> Pins:
         _check(file)
     except SchemaError as exc:
         raise SchemaError(f"{path}: {exc}; {_REMEDY}") from exc
-    return Pins(
+    return SchemaIds(
         file.registry,
         {subject: pin.id for subject, pin in file.subjects.items()},
         {subject: pin.older for subject, pin in file.subjects.items()},

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, settings
-from fnm_bus.config.load import Loaded, load, shown
+from fnm_bus.config.load import LoadedSettings, load, shown
 from fnm_bus.config.secrets import MASK
-from fnm_bus.setup.check_result import Finding
+from fnm_bus.setup.check_result import CheckResult
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:
@@ -35,7 +35,9 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
     end(0 if all(finding.ok for finding in findings) else 1)
 
 
-def exposed_secrets(loaded: Loaded[Any], group: int | None) -> Iterator[Finding]:
+def exposed_secrets(
+    loaded: LoadedSettings[Any], group: int | None
+) -> Iterator[CheckResult]:
     """Yield each file with a secret that other users may read.
 
     Args:
@@ -45,7 +47,7 @@ def exposed_secrets(loaded: Loaded[Any], group: int | None) -> Iterator[Finding]
     for file, keys in sorted(_secrets_by_file(loaded).items()):
         readers = _readers(file, group)
         if readers:
-            yield Finding(
+            yield CheckResult(
                 ok=False,
                 what=f"{file}: {readers} can read it, and it has {', '.join(keys)}",
                 remedy="write the secret to a file of mode 400 that only the service's"
@@ -53,7 +55,7 @@ def exposed_secrets(loaded: Loaded[Any], group: int | None) -> Iterator[Finding]
             )
 
 
-def _secrets_by_file(loaded: Loaded[Any]) -> Mapping[Path, list[str]]:
+def _secrets_by_file(loaded: LoadedSettings[Any]) -> Mapping[Path, list[str]]:
     files: dict[Path, list[str]] = {}
     for row in shown(loaded):
         if row.key.startswith("kafka_files."):

@@ -89,12 +89,12 @@ def _replay(
     from fnm_bus.demo.delivery_check import DeliveryCheck
     from fnm_bus.demo.replay import replay
     from fnm_bus.event import DeadLetter, Event
-    from fnm_bus.kafka.reader import Reader
+    from fnm_bus.kafka.reader import TopicReader
 
     names = build.topics(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
     check, by_topic = DeliveryCheck(calls), Counter[str]()
-    reader = Reader(
+    reader = TopicReader(
         build.kafka(settings), topics, build.codec(settings), from_beginning=True
     )
     say(render.heading())

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from fnm_bus.cli.options import out
-from fnm_bus.setup.check_result import Finding
+from fnm_bus.setup.check_result import CheckResult
 
 
-def show(findings: Iterable[Finding]) -> None:
+def show(findings: Iterable[CheckResult]) -> None:
     """Print what passed and what failed, with the remedy."""
     for finding in findings:
         mark, color = ("passed", "green") if finding.ok else ("FAILED", "red")

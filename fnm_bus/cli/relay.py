@@ -10,7 +10,7 @@ from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
 from fnm_bus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fnm_bus.relay.one_shot import Drained
+    from fnm_bus.relay.one_shot import DrainOutcome
 
 LEFT = 75
 
@@ -67,10 +67,10 @@ def relay(
         server.stop()
 
 
-def _once(ended: "Drained", pause: float) -> None:
-    from fnm_bus.relay.one_shot import Drained
+def _once(ended: "DrainOutcome", pause: float) -> None:
+    from fnm_bus.relay.one_shot import DrainOutcome
 
-    if ended in {Drained.CLEAN, Drained.ELSEWHERE}:
+    if ended in {DrainOutcome.CLEAN, DrainOutcome.ELSEWHERE}:
         say(f"fnm-bus: {ended.value}")
         return
     again = f"; next attempt in {math.ceil(pause)} s at the earliest" if pause else ""

@@ -36,13 +36,13 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     """
     from fnm_bus import build
     from fnm_bus.cli import render
-    from fnm_bus.kafka.reader import Read, Reader
+    from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
     known = settings(file)
     names = build.topics(known)
     topics = topic or [names.host, names.hostgroup, names.status]
 
-    def show(it: Read) -> None:
+    def show(it: ConsumedRecord) -> None:
         if json:
             dump(
                 {
@@ -63,7 +63,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
             out(render.line(it.topic, it.event), *render.color_of(it.event))
 
     shown = 0
-    with Reader(
+    with TopicReader(
         build.kafka(known),
         topics,
         build.reading_codec(known, build.REGISTRY_PAUSE),

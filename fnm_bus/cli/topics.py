@@ -21,13 +21,13 @@ def create(*, file: ConfigFile = None) -> None:
         fnm-bus topics create
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import Admin, differences, wanted
+    from fnm_bus.kafka.topics import TopicAdmin, differences, wanted
 
     known = settings(file)
     plan = wanted(
         build.topics(known), known.topics.partitions, known.topics.replication
     )
-    admin = Admin(build.kafka(known))
+    admin = TopicAdmin(build.kafka(known))
     made = set(admin.create(plan))
     found = admin.find([it for it in plan if it.name not in made])
     different = False
@@ -49,13 +49,13 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus topics list
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import Admin, differences, wanted
+    from fnm_bus.kafka.topics import TopicAdmin, differences, wanted
 
     known = settings(file)
     plan = wanted(
         build.topics(known), known.topics.partitions, known.topics.replication
     )
-    found = Admin(build.kafka(known)).find(plan)
+    found = TopicAdmin(build.kafka(known)).find(plan)
     rows = [(topic, found.get(topic.name)) for topic in plan]
     if json:
         dump(
@@ -110,7 +110,7 @@ def acls(
     """
     from fnm_bus import build
     from fnm_bus.kafka import access
-    from fnm_bus.kafka.topics import Admin
+    from fnm_bus.kafka.topics import TopicAdmin
 
     known = settings(file)
     principals = access.principal_names(principal)
@@ -118,7 +118,7 @@ def acls(
     kafka = build.kafka(known)
     rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
-        admin = Admin(kafka)
+        admin = TopicAdmin(kafka)
         for program, name in principals.items():
             admin.allow(name, rights[program])
     if json:

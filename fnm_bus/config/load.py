@@ -37,7 +37,7 @@ Key = tuple[str, ...]
 S = TypeVar("S", bound=Settings)
 
 
-class Loaded(NamedTuple, Generic[S]):
+class LoadedSettings(NamedTuple, Generic[S]):
     """What is configured.
 
     Attributes:
@@ -49,7 +49,7 @@ class Loaded(NamedTuple, Generic[S]):
     sources: Mapping[str, str]
 
 
-class Shown(NamedTuple):
+class SettingRow(NamedTuple):
     """One setting for people to look at."""
 
     key: str
@@ -59,7 +59,7 @@ class Shown(NamedTuple):
 
 def load(
     path: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> Loaded[Settings]:
+) -> LoadedSettings[Settings]:
     """Return the configuration of fnm-bus, as `load_as` does."""
     return load_as(Settings, path, environ)
 
@@ -68,7 +68,7 @@ def load_as(
     model: type[S],
     path: Path | None = None,
     environ: Mapping[str, str] = os.environ,
-) -> Loaded[S]:
+) -> LoadedSettings[S]:
     """Return the configuration.
 
     Args:
@@ -102,15 +102,15 @@ def load_as(
         problems += [_problem(error, sources, model) for error in exc.errors()]
     if problems:
         raise ConfigError("\n".join(problems))
-    return Loaded(settings, {".".join(key): it for key, it in sources.items()})
+    return LoadedSettings(settings, {".".join(key): it for key, it in sources.items()})
 
 
-def shown(loaded: Loaded[S]) -> Iterator[Shown]:
+def shown(loaded: LoadedSettings[S]) -> Iterator[SettingRow]:
     """Yield every setting with its value and where it comes from, secrets masked."""
     for key, value in _leaves(loaded.settings.model_dump(mode="json")):
         name = ".".join(key)
         source = loaded.sources.get(name, DEFAULT)
-        yield Shown(name, masked(name, value), source)
+        yield SettingRow(name, masked(name, value), source)
 
 
 def masked(name: str, value: object) -> object:

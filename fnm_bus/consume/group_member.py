@@ -14,8 +14,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from fnm_bus.consume.offset_commits import Commits
-from fnm_bus.consume.partition import Part
+from fnm_bus.consume.offset_commits import OffsetCommitter
+from fnm_bus.consume.partition import PartitionState
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.kafka.client import (
     ConnectionState,
@@ -25,7 +25,7 @@ from fnm_bus.kafka.client import (
     topic_error,
 )
 from fnm_bus.kafka.names import READ
-from fnm_bus.kafka.reader import REFUSED, Read, raw_of
+from fnm_bus.kafka.reader import REFUSED, ConsumedRecord, raw_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _QUESTION: Final = 1.0
 Place = tuple[str, int]
 
 
-class Member:
+class GroupMember:
     """Reads the partitions that the group gives to this process.
 
     Args:
@@ -69,7 +69,7 @@ class Member:
         group: str,
         topics: Sequence[str],
         *,
-        take: Callable[[Part, Read], None],
+        take: Callable[[PartitionState, ConsumedRecord], None],
         leaving: Callable[[], None],
         gone: Callable[[str, int], None],
     ) -> None:
@@ -91,10 +91,10 @@ class Member:
         self._leaving = leaving
         self._gone = gone
         self._consumer: Consumer | None = None
-        self._parts: dict[Place, Part] = {}
+        self._parts: dict[Place, PartitionState] = {}
         self._known: set[str] = set()
         self._unseen = list(topics)
-        self._commits = Commits(self._parts)
+        self._commits = OffsetCommitter(self._parts)
         self._ending = False
         self.connection = ConnectionState(self._settings)
         self.refusals: dict[str, str] = {}
@@ -189,16 +189,16 @@ class Member:
                 raise topic_error(error, topic, READ, self._settings)
             self._unseen.pop()
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartitionState, ...]:
         """Return the partitions that are ours."""
         return tuple(self._parts.values())
 
-    def pause(self, part: Part) -> None:
+    def pause(self, part: PartitionState) -> None:
         """Let nothing come of a partition."""
         if part.again is None:
             self._joined().pause([_at(part)])
 
-    def resume(self, part: Part) -> None:
+    def resume(self, part: PartitionState) -> None:
         """Let a partition that was paused go on."""
         paused = part.again is not None
         part.go_on()
@@ -209,7 +209,7 @@ class Member:
         """Commit what is done; *now* waits for the answer."""
         self._commits.commit(self._joined(), now=now)
 
-    def lags(self) -> Iterator[tuple[Part, int | None]]:
+    def lags(self) -> Iterator[tuple[PartitionState, int | None]]:
         """Yield for each partition how many records were not taken, if that is known.
 
         What pauses is not fetched, so its end has to be asked for.
@@ -272,7 +272,7 @@ class Member:
 
     def _given(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
         for it in places:
-            self._parts[it.topic, it.partition] = Part(it.topic, it.partition)
+            self._parts[it.topic, it.partition] = PartitionState(it.topic, it.partition)
             self._known.add(it.topic)
         log.info("reading %d partitions", len(self._parts))
 
@@ -302,5 +302,5 @@ class Member:
         self._commits.answered(error, offsets)
 
 
-def _at(part: Part) -> TopicPartition:
+def _at(part: PartitionState) -> TopicPartition:
     return TopicPartition(part.topic, part.number)

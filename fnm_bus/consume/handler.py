@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from fnm_bus.errors import FnmBusError
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 
 
-class TryLater(FnmBusError):
+class RetryLater(FnmBusError):
     """What a handler raises when the record is right and the time is not.
 
     Attributes:
@@ -22,7 +22,7 @@ class TryLater(FnmBusError):
         self.seconds = seconds
 
 
-class GiveUp(FnmBusError):
+class AbortConsumer(FnmBusError):
     """What a handler, a turn or a settle raises when the whole program must end.
 
     Nothing more is committed, so what was not committed yet is read again by whoever
@@ -32,7 +32,7 @@ class GiveUp(FnmBusError):
     exit_code = 75
 
 
-class Hold:
+class Deferred:
     """What a handler returns for a record that is not done yet.
 
     Its offset is not committed before `release`, which may come from any handler or
@@ -58,4 +58,4 @@ class Hold:
             self._then.append(done)
 
 
-Handler: TypeAlias = Callable[[Read], Hold | None]
+Handler: TypeAlias = Callable[[ConsumedRecord], Deferred | None]

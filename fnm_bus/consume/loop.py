@@ -17,16 +17,16 @@ from time import monotonic
 from typing import Final
 
 from fnm_bus.avro.codec import Codec
-from fnm_bus.consume.group_member import Member
-from fnm_bus.consume.handler import GiveUp, Handler, Hold, TryLater
+from fnm_bus.consume.group_member import GroupMember
+from fnm_bus.consume.handler import AbortConsumer, Deferred, Handler, RetryLater
 from fnm_bus.consume.metrics import ConsumeMetrics
-from fnm_bus.consume.partition import Part
+from fnm_bus.consume.partition import PartitionState
 from fnm_bus.errors import FnmBusError, InvalidRecord
 from fnm_bus.event import Event
 from fnm_bus.event.identifiers import check_event
-from fnm_bus.kafka.dead_letter import Letters
+from fnm_bus.kafka.dead_letter import DeadLetterPublisher
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import Read, decoded
+from fnm_bus.kafka.reader import ConsumedRecord, decoded
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _LEAVING: Final = 5.0
 """Seconds that dead letters, and then the last commit, get at the end."""
 
 
-class Loop:
+class ConsumerLoop:
     """Reads topics as a member of a consumer group.
 
     Args:
@@ -90,14 +90,14 @@ class Loop:
         self._codec = codec
         self._handler = handler
         self._publisher = publisher
-        self._letters = Letters(publisher, deadletter_topic, codec, group)
+        self._letters = DeadLetterPublisher(publisher, deadletter_topic, codec, group)
         self._metrics = metrics or ConsumeMetrics()
         self._attempts = attempts
         self._turn = turn or (lambda: _POLL)
         self._settle = settle or (lambda: None)
         self._unsettled = ""
         self._tombstones = tombstones
-        self._member = Member(
+        self._member = GroupMember(
             settings,
             group,
             topics,
@@ -172,16 +172,16 @@ class Loop:
         due = [it.due for it in self._member.parts() if it.again is not None]
         return min(due) - monotonic() if due else _POLL
 
-    def _take(self, part: Part, read: Read) -> None:
+    def _take(self, part: PartitionState, read: ConsumedRecord) -> None:
         part.progress.take(read.offset)
         self._attempt(part, read)
 
-    def _attempt(self, part: Part, read: Read) -> None:
+    def _attempt(self, part: PartitionState, read: ConsumedRecord) -> None:
         try:
             self._handle(part, read)
-        except GiveUp:
+        except AbortConsumer:
             raise
-        except TryLater as exc:
+        except RetryLater as exc:
             self._later(part, read, str(exc), exc.seconds)
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is its own
             if isinstance(exc, FnmBusError) and exc.retryable:
@@ -191,13 +191,13 @@ class Loop:
         else:
             self._member.resume(part)
 
-    def _handle(self, part: Part, raw: Read) -> None:
+    def _handle(self, part: PartitionState, raw: ConsumedRecord) -> None:
         read = _checked(decoded(raw, self._codec))
         finish = partial(part.progress.finish, read.offset)
         if read.value and read.error:
             self._bury(part, read, read.error)
         elif read.value or self._tombstones:
-            hold: Hold | None = self._handler(read)
+            hold: Deferred | None = self._handler(read)
             self._metrics.handled.labels(read.topic).inc()
             age = (datetime.now(UTC) - read.at).total_seconds()
             self._metrics.age.labels(read.topic).set(max(age, 0.0))
@@ -208,7 +208,9 @@ class Loop:
         else:
             finish()
 
-    def _failed(self, part: Part, read: Read, error: Exception) -> None:
+    def _failed(
+        self, part: PartitionState, read: ConsumedRecord, error: Exception
+    ) -> None:
         self._metrics.errors.labels(read.topic).inc()
         part.failures += 1
         why = f"{type(error).__name__}: {error}"
@@ -217,12 +219,18 @@ class Loop:
             return
         try:
             self._bury(part, read, f"failed {part.failures} times: {why}")
-        except TryLater as exc:
+        except RetryLater as exc:
             self._later(part, read, str(exc), exc.seconds)
         else:
             self._member.resume(part)
 
-    def _later(self, part: Part, read: Read, why: str, seconds: float | None) -> None:
+    def _later(
+        self,
+        part: PartitionState,
+        read: ConsumedRecord,
+        why: str,
+        seconds: float | None,
+    ) -> None:
         """Let a partition wait; the others go on."""
         self._metrics.retries.labels(read.topic).inc()
         if part.why != why:
@@ -231,10 +239,10 @@ class Loop:
         self._member.pause(part)
         part.wait(read, monotonic(), seconds)
 
-    def _bury(self, part: Part, read: Read, why: str) -> None:
+    def _bury(self, part: PartitionState, read: ConsumedRecord, why: str) -> None:
         """Publish a dead letter; its record is done when Kafka has it."""
         if part.letters >= _LETTERS:
-            raise TryLater(f"{part.letters} dead letters are on their way already")
+            raise RetryLater(f"{part.letters} dead letters are on their way already")
 
         def done() -> None:
             part.letters -= 1
@@ -252,7 +260,7 @@ class Loop:
     def _settled(self) -> bool:
         try:
             self._settle()
-        except TryLater as exc:
+        except RetryLater as exc:
             if self._unsettled != str(exc):
                 log.warning("offsets wait: %s", exc)
             self._unsettled = str(exc)
@@ -269,7 +277,7 @@ class Loop:
                 self._metrics.lag.labels(*about).set(lag)
 
 
-def _checked(read: Read) -> Read:
+def _checked(read: ConsumedRecord) -> ConsumedRecord:
     """Return *read*; without its event, and with the reason, if that is not valid."""
     if isinstance(read.event, Event):
         try:
@@ -279,5 +287,5 @@ def _checked(read: Read) -> Read:
     return read
 
 
-def _name(read: Read) -> str:
+def _name(read: ConsumedRecord) -> str:
     return f"{read.topic}[{read.partition}]@{read.offset}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge
 
-from fnm_bus.ops.metrics import Figures, counter, gauge
+from fnm_bus.ops.metrics import MetricSet, counter, gauge
 
 
 def _counter(name: str, text: str) -> Counter:
@@ -17,7 +17,7 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
 
 
 @dataclass(frozen=True)
-class ConsumeMetrics(Figures):
+class ConsumeMetrics(MetricSet):
     """A consumer's figures; `registry` collects them for an exposition."""
 
     handled: Counter = field(

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from fnm_bus.consume.partition import Part
+from fnm_bus.consume.partition import PartitionState
 
 log = logging.getLogger(__name__)
 
 
-class Commits:
+class OffsetCommitter:
     """Commits what is done, until Kafka has it.
 
     Args:
@@ -20,7 +20,7 @@ class Commits:
         asked: whether a commit has no answer yet.
     """
 
-    def __init__(self, parts: Mapping[tuple[str, int], Part]) -> None:
+    def __init__(self, parts: Mapping[tuple[str, int], PartitionState]) -> None:
         self._parts = parts
         self.asked = False
 

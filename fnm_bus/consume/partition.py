@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from fnm_bus.consume.progress import Progress
-from fnm_bus.kafka.reader import Read
+from fnm_bus.consume.progress import OffsetTracker
+from fnm_bus.kafka.reader import ConsumedRecord
 
 _FIRST: Final = 0.1
 _LONGEST: Final = 30.0
@@ -13,7 +13,7 @@ _DOUBLINGS: Final = 10
 
 
 @dataclass(slots=True)
-class Part:
+class PartitionState:
     """One partition.
 
     Attributes:
@@ -30,16 +30,16 @@ class Part:
 
     topic: str
     number: int
-    progress: Progress = field(default_factory=Progress)
+    progress: OffsetTracker = field(default_factory=OffsetTracker)
     at: int = -1
-    again: Read | None = None
+    again: ConsumedRecord | None = None
     due: float = 0.0
     failures: int = 0
     letters: int = 0
     why: str = ""
     _pauses: int = 0
 
-    def wait(self, read: Read, now: float, seconds: float | None) -> None:
+    def wait(self, read: ConsumedRecord, now: float, seconds: float | None) -> None:
         """Let *read* wait *seconds*, or a growing pause."""
         if seconds is None:
             seconds = min(_FIRST * 2**self._pauses, _LONGEST)

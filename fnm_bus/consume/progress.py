@@ -7,7 +7,7 @@ that came after it, however long ago those were done.
 from collections import deque
 
 
-class Progress:
+class OffsetTracker:
     """One partition."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ MAX_ASIDE = 32 * 1024 * 1024
 _OVERHEAD = 200  # of a Python string in a dict, or of a drift
 
 
-class Drift(NamedTuple):
+class FieldMismatch(NamedTuple):
     """A secondary value of the wrong type or range; it never costs an event.
 
     Attributes:
@@ -45,7 +45,7 @@ class Drift(NamedTuple):
         )
 
 
-class Aside:
+class ExtraFields:
     """Collects what is set aside while one document is read.
 
     Attributes:
@@ -56,7 +56,7 @@ class Aside:
 
     def __init__(self) -> None:
         self.extra: dict[str, str] = {}
-        self.drift: list[Drift] = []
+        self.drift: list[FieldMismatch] = []
         self._room = MAX_ASIDE
 
     def unknown(self, path: str, value: Any) -> None:
@@ -73,7 +73,7 @@ class Aside:
     def note(self, path: str, wanted: str, got: str, kept: str = "extra") -> None:
         """Note a drift whose value the event holds already, in the field *kept*."""
         self._use(len(wanted) + len(got) + len(kept))
-        self.drift.append(Drift(path, wanted, got, kept))
+        self.drift.append(FieldMismatch(path, wanted, got, kept))
 
     def _use(self, size: int) -> None:
         # A path repeats the names above a value: a few long names over many small

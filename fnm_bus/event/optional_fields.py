@@ -17,15 +17,15 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import UNSET, Struct, ValidationError, inspect
 
-from fnm_bus.event.extra import Aside, step
+from fnm_bus.event.extra import ExtraFields, step
 
 R = TypeVar("R", bound=Struct)
 
-Reader = Callable[[Any, str, Aside], Any]
+Reader = Callable[[Any, str, ExtraFields], Any]
 """Takes a value and its path; returns what the field gets, or UNSET for nothing."""
 
 
-def record(kind: type[R], value: dict[str, Any], path: str, aside: Aside) -> R:
+def record(kind: type[R], value: dict[str, Any], path: str, aside: ExtraFields) -> R:
     """Read an object into a record of this kind, setting aside what does not fit."""
     if _quick(kind, value):
         if "" in value.values():
@@ -39,7 +39,7 @@ def record(kind: type[R], value: dict[str, Any], path: str, aside: Aside) -> R:
     return _field_by_field(kind, value, path, aside)
 
 
-def texts(value: Any, path: str, aside: Aside) -> tuple[str, ...]:
+def texts(value: Any, path: str, aside: ExtraFields) -> tuple[str, ...]:
     """Read a list of texts, setting aside what is none."""
     if type(value) is list and set(map(type, value)) <= {str}:
         return tuple(value)
@@ -66,7 +66,9 @@ def _quick(kind: type[Struct], value: Mapping[str, Any]) -> bool:
     )
 
 
-def _field_by_field(kind: type[R], value: dict[str, Any], path: str, aside: Aside) -> R:
+def _field_by_field(
+    kind: type[R], value: dict[str, Any], path: str, aside: ExtraFields
+) -> R:
     known = readers(kind)
     kept = {}
     for name, got in value.items():
@@ -141,7 +143,7 @@ def _plain(kind: inspect.Type) -> tuple[str, Callable[[Any], bool]]:
 
 
 def _scalar(wanted: str, fits: Callable[[Any], bool]) -> Reader:
-    def read(value: Any, path: str, aside: Aside) -> Any:
+    def read(value: Any, path: str, aside: ExtraFields) -> Any:
         if fits(value):
             return value
         aside.drifted(path, wanted, value)
@@ -154,7 +156,7 @@ _text = _scalar(*_plain(inspect.StrType()))
 
 
 def _nullable(inner: Reader, *, empty_text: bool) -> Reader:
-    def read(value: Any, path: str, aside: Aside) -> Any:
+    def read(value: Any, path: str, aside: ExtraFields) -> Any:
         if value is None or (empty_text and value == ""):
             return UNSET
         return inner(value, path, aside)
@@ -163,7 +165,7 @@ def _nullable(inner: Reader, *, empty_text: bool) -> Reader:
 
 
 def _list_of(inner: Reader) -> Reader:
-    def read(value: Any, path: str, aside: Aside) -> Any:
+    def read(value: Any, path: str, aside: ExtraFields) -> Any:
         if value is None:
             return UNSET
         if type(value) is not list:
@@ -176,7 +178,7 @@ def _list_of(inner: Reader) -> Reader:
 
 
 def _map_of(inner: Reader) -> Reader:
-    def read(value: Any, path: str, aside: Aside) -> Any:
+    def read(value: Any, path: str, aside: ExtraFields) -> Any:
         if value is None:
             return UNSET
         if type(value) is not dict:
@@ -189,7 +191,7 @@ def _map_of(inner: Reader) -> Reader:
 
 
 def _record_of(kind: type[Struct]) -> Reader:
-    def read(value: Any, path: str, aside: Aside) -> Any:
+    def read(value: Any, path: str, aside: ExtraFields) -> Any:
         if type(value) is dict:
             return record(kind, value, path, aside)
         aside.drifted(path, "an object", value)

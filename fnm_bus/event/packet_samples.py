@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import ValidationError
 
-from fnm_bus.event.extra import Aside, Drift, step
+from fnm_bus.event.extra import ExtraFields, FieldMismatch, step
 from fnm_bus.event.optional_fields import readers, text_fields
 from fnm_bus.event.types import FlowDetails, PacketSample
 
@@ -23,7 +23,7 @@ _READERS = {**readers(FlowDetails), **readers(PacketSample)}
 _Samples = tuple[PacketSample, ...]
 
 
-def samples(value: Any, path: str, aside: Aside) -> _Samples:
+def samples(value: Any, path: str, aside: ExtraFields) -> _Samples:
     """Read a list of packet samples, setting aside what does not fit."""
     if value is None:
         return ()
@@ -44,12 +44,12 @@ def _quick(names: tuple[str, ...]) -> bool:
     return _PLAIN.issuperset(names) and _ALWAYS.issubset(names)
 
 
-def _one_by_one(value: list[Any], path: str, aside: Aside) -> _Samples:
+def _one_by_one(value: list[Any], path: str, aside: ExtraFields) -> _Samples:
     taken = (_sample(row, f"{path}/{i}", aside) for i, row in enumerate(value))
     return tuple(sample for sample in taken if sample is not None)
 
 
-def _sample(row: Any, path: str, aside: Aside) -> PacketSample | None:
+def _sample(row: Any, path: str, aside: ExtraFields) -> PacketSample | None:
     if type(row) is not dict:
         aside.drifted(path, "a packet sample", row)
         return None
@@ -67,11 +67,11 @@ def _sample(row: Any, path: str, aside: Aside) -> PacketSample | None:
     return msgspec.convert({**plain, "flow": flow or None}, PacketSample)
 
 
-def _misfit(row: dict[str, Any]) -> Drift | None:
+def _misfit(row: dict[str, Any]) -> FieldMismatch | None:
     """Return the first thing in which a sample differs from its record."""
     for name in sorted(_ALWAYS - row.keys()):
-        return Drift(name, "always there", "nothing")
-    trial = Aside()
+        return FieldMismatch(name, "always there", "nothing")
+    trial = ExtraFields()
     for name in sorted(row.keys() & (_PLAIN | _FLOW)):
         _READERS[name](row[name], name, trial)
         if trial.drift:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import json_document
 from fnm_bus.event import text_report as text
-from fnm_bus.event.extra import Aside, Drift, describe, step
+from fnm_bus.event.extra import ExtraFields, FieldMismatch, describe, step
 from fnm_bus.event.identifiers import address, network, word
 from fnm_bus.event.json_document import MAX_DOCUMENT
 from fnm_bus.event.optional_fields import record, texts
@@ -31,7 +31,7 @@ from fnm_bus.event.types import (
     StatusEvent,
 )
 
-__all__ = ["MAX_DOCUMENT", "Drift", "Parsed", "parse"]
+__all__ = ["MAX_DOCUMENT", "FieldMismatch", "Parsed", "parse"]
 
 STATUS = "attack_status"
 HOST_SCOPES = frozenset({"", "host", "per_host"})
@@ -68,7 +68,7 @@ class Parsed(NamedTuple):
     """
 
     event: Event
-    drift: tuple[Drift, ...]
+    drift: tuple[FieldMismatch, ...]
 
 
 def parse(document: bytes, arguments: Sequence[str], receipt: Receipt) -> Parsed:
@@ -85,7 +85,7 @@ def parse(document: bytes, arguments: Sequence[str], receipt: Receipt) -> Parsed
     Raises:
         InvalidNotification: it can never become an event; field, wanted and got tell.
     """
-    aside = Aside()
+    aside = ExtraFields()
     event: Event
     if len(document) <= MAX_DOCUMENT and text.is_text(document, arguments):
         event = text.read(document, arguments, receipt, aside)
@@ -100,7 +100,7 @@ def parse(document: bytes, arguments: Sequence[str], receipt: Receipt) -> Parsed
     return Parsed(event, tuple(sorted(aside.drift)))
 
 
-def _event(fields: dict[str, Any], receipt: Receipt, aside: Aside) -> Event:
+def _event(fields: dict[str, Any], receipt: Receipt, aside: ExtraFields) -> Event:
     action = word(_present(fields, "action", "an action"), "/action", "an action")
     scope, for_host = _scope(fields.get("alert_scope"))
     about = _host(fields) if for_host else _hostgroup(fields, aside)
@@ -153,7 +153,7 @@ def _host(fields: dict[str, Any]) -> dict[str, Any]:
     return {"ip": address(_present(fields, "ip", wanted), "/ip")}
 
 
-def _hostgroup(fields: dict[str, Any], aside: Aside) -> dict[str, Any]:
+def _hostgroup(fields: dict[str, Any], aside: ExtraFields) -> dict[str, Any]:
     wanted = "the name of a hostgroup"
     name = _present(fields, "hostgroup_name", wanted)
     parent = fields.get("parent_hostgroup_name")
@@ -167,7 +167,7 @@ def _hostgroup(fields: dict[str, Any], aside: Aside) -> dict[str, Any]:
     }
 
 
-def _networks(value: Any, aside: Aside) -> tuple[HostgroupNetwork, ...]:
+def _networks(value: Any, aside: ExtraFields) -> tuple[HostgroupNetwork, ...]:
     path = "/hostgroup_networks"
     if value is None:
         return ()
@@ -187,7 +187,7 @@ def _networks(value: Any, aside: Aside) -> tuple[HostgroupNetwork, ...]:
     return tuple(found)
 
 
-def _details(value: Any, aside: Aside) -> AttackDetails | None:
+def _details(value: Any, aside: ExtraFields) -> AttackDetails | None:
     path = "/attack_details"
     if value is None:
         return None
@@ -196,7 +196,7 @@ def _details(value: Any, aside: Aside) -> AttackDetails | None:
     return record(AttackDetails, value, path, aside)
 
 
-def _rules(value: Any, aside: Aside) -> tuple[FlowSpecRule, ...]:
+def _rules(value: Any, aside: ExtraFields) -> tuple[FlowSpecRule, ...]:
     path = "/flow_spec_rules"
     if value is None:
         return ()
@@ -212,7 +212,7 @@ def _rules(value: Any, aside: Aside) -> tuple[FlowSpecRule, ...]:
     )
 
 
-def _unknown(fields: dict[str, Any], known: frozenset[str], aside: Aside) -> None:
+def _unknown(fields: dict[str, Any], known: frozenset[str], aside: ExtraFields) -> None:
     for name in fields.keys() - known:
         # Third-party fixtures have empty hostgroup fields in host documents: absent.
         if name not in _SUBJECTS or fields[name] not in _EMPTY:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.event.extra import Aside, describe, shorten
+from fnm_bus.event.extra import ExtraFields, describe, shorten
 from fnm_bus.event.identifiers import address, word
 from fnm_bus.event.json_document import BLANK, BOM
 from fnm_bus.event.optional_fields import readers
@@ -75,7 +75,7 @@ def is_report(document: bytes) -> bool:
 
 
 def read(
-    document: bytes, arguments: Sequence[str], receipt: Receipt, aside: Aside
+    document: bytes, arguments: Sequence[str], receipt: Receipt, aside: ExtraFields
 ) -> HostEvent:
     """Return the event of a call in text mode; any action, scope always host.
 
@@ -114,7 +114,7 @@ def read(
     )
 
 
-def _report(document: bytes, aside: Aside) -> tuple[str, str]:
+def _report(document: bytes, aside: ExtraFields) -> tuple[str, str]:
     """Return the report to keep, and the text to take figures from."""
     try:
         report = document.decode()
@@ -127,7 +127,7 @@ def _report(document: bytes, aside: Aside) -> tuple[str, str]:
     return report, report
 
 
-def _details(report: str, kept: str, aside: Aside) -> AttackDetails | None:
+def _details(report: str, kept: str, aside: ExtraFields) -> AttackDetails | None:
     found: dict[str, Any] = {}
     for match in _LINE.finditer(report):
         label = match[1].lower().replace(" ", "_")
@@ -149,7 +149,7 @@ def _details(report: str, kept: str, aside: Aside) -> AttackDetails | None:
     return msgspec.convert(found, AttackDetails) if found else None
 
 
-def _direction(value: str, aside: Aside) -> str:
+def _direction(value: str, aside: ExtraFields) -> str:
     if _DIRECTION.fullmatch(value):
         return value
     kept = "receipt.arguments[1]"
@@ -157,7 +157,7 @@ def _direction(value: str, aside: Aside) -> str:
     return ""
 
 
-def _power(value: str, aside: Aside) -> int | None:
+def _power(value: str, aside: ExtraFields) -> int | None:
     if _fits(value, _MOST):
         return int(value)
     wanted, kept = f"packets/s, 0 to {_MOST}", "receipt.arguments[2]"

@@ -15,7 +15,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import PublishError
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import Read, raw_of
+from fnm_bus.kafka.reader import ConsumedRecord, raw_of
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import derived_id, headers_for
 
@@ -30,7 +30,7 @@ _PAUSE: Final = 1.0
 
 
 def letter_of(
-    found: Read | Message, why: str, attempts: int, program: str
+    found: ConsumedRecord | Message, why: str, attempts: int, program: str
 ) -> DeadLetter:
     """Return the dead letter of a record: where it stands, and why nobody can use it.
 
@@ -40,7 +40,7 @@ def letter_of(
         attempts: how often it was tried.
         program: who gave up.
     """
-    read = found if isinstance(found, Read) else raw_of(found)
+    read = found if isinstance(found, ConsumedRecord) else raw_of(found)
     value = read.value or b""
     return DeadLetter(
         reason=why[:_REASON].encode(errors="replace").decode(),
@@ -63,7 +63,7 @@ class _Refused(NamedTuple):
     done: Callable[[], None]
 
 
-class Letters:
+class DeadLetterPublisher:
     """Publishes dead letters, and does not stop before Kafka has them.
 
     Args:
@@ -84,7 +84,7 @@ class Letters:
         self._open = 0
 
     def send(
-        self, read: Read, why: str, attempts: int, done: Callable[[], None]
+        self, read: ConsumedRecord, why: str, attempts: int, done: Callable[[], None]
     ) -> None:
         """Publish the dead letter of a record; call *done* when Kafka has it."""
         letter = letter_of(read, why, attempts, self._program)

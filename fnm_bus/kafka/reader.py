@@ -37,7 +37,7 @@ _STALLED: Final = 30.0
 end."""
 
 
-class Read(NamedTuple):
+class ConsumedRecord(NamedTuple):
     """One record, as it was found.
 
     Attributes:
@@ -63,7 +63,7 @@ class Read(NamedTuple):
     error: str
 
 
-class Reader:
+class TopicReader:
     """Reads whole topics, all partitions; creates and commits nothing.
 
     Args:
@@ -135,7 +135,7 @@ class Reader:
         """Whether the end of every partition was seen."""
         return not self._open_ends
 
-    def read(self, seconds: float) -> Iterator[Read]:
+    def read(self, seconds: float) -> Iterator[ConsumedRecord]:
         """Yield what comes within *seconds*.
 
         A record whose schema the registry does not return now has that as its error:
@@ -195,9 +195,9 @@ class Reader:
         return [TopicPartition(topic, number, self._start) for number in numbers]
 
 
-def raw_of(message: Message) -> Read:
+def raw_of(message: Message) -> ConsumedRecord:
     """Return a record as it was found, not decoded."""
-    return Read(
+    return ConsumedRecord(
         message.topic() or "",
         _number(message),
         message.offset() or 0,
@@ -233,7 +233,7 @@ def time_of(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST))
 
 
-def decoded(it: Read, codec: Codec) -> Read:
+def decoded(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
     """Return a record with what it holds, or why that cannot be decoded.
 
     Raises:
@@ -245,7 +245,7 @@ def decoded(it: Read, codec: Codec) -> Read:
         return it._replace(error=str(exc))
 
 
-def _decoded_now(it: Read, codec: Codec) -> Read:
+def _decoded_now(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
     try:
         return decoded(it, codec)
     except RegistryError as exc:

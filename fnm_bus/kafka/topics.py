@@ -76,7 +76,7 @@ _SAFE_REPLICAS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class TopicSpec:
     """One topic, wanted or found.
 
     Attributes:
@@ -95,7 +95,7 @@ class Topic:
     operations: frozenset[str] = frozenset()
 
 
-def wanted(topics: Topics, partitions: int, replication: int) -> tuple[Topic, ...]:
+def wanted(topics: Topics, partitions: int, replication: int) -> tuple[TopicSpec, ...]:
     """Return all topics as they should be.
 
     Host and status topics have the same number of partitions, so that one consumer
@@ -113,12 +113,12 @@ def wanted(topics: Topics, partitions: int, replication: int) -> tuple[Topic, ..
         (topics.deadletter, 1, _LONG),
     )
     return tuple(
-        Topic(name, count, replication, {**settings, **safe})
+        TopicSpec(name, count, replication, {**settings, **safe})
         for name, count, settings in plan
     )
 
 
-class Admin:
+class TopicAdmin:
     """Creates and describes topics and rights.
 
     Args:
@@ -130,7 +130,7 @@ class Admin:
         self._settings = settings
         self._timeout = timeout
 
-    def create(self, topics: Sequence[Topic]) -> list[str]:
+    def create(self, topics: Sequence[TopicSpec]) -> list[str]:
         """Create what is missing; return the names of what was created.
 
         What exists already is not changed. What was created can be used at once.
@@ -167,7 +167,7 @@ class Admin:
             raise TopicRefused("\n".join(str(it) for it in refused))
         return made
 
-    def find(self, topics: Sequence[Topic]) -> dict[str, Topic]:
+    def find(self, topics: Sequence[TopicSpec]) -> dict[str, TopicSpec]:
         """Return those of *topics* that exist, as they are, by name.
 
         Raises:
@@ -179,11 +179,11 @@ class Admin:
         for name, topic in self.survey([topic.name for topic in topics]).items():
             if isinstance(topic, AccessDenied):
                 raise topic
-            if isinstance(topic, Topic):
+            if isinstance(topic, TopicSpec):
                 found[name] = topic
         return found
 
-    def survey(self, names: Sequence[str]) -> dict[str, Topic | TopicRefused]:
+    def survey(self, names: Sequence[str]) -> dict[str, TopicSpec | TopicRefused]:
         """Return each topic as it is, or why it cannot be seen.
 
         Raises:
@@ -199,16 +199,18 @@ class Admin:
             include_authorized_operations=True,
             request_timeout=self._timeout,
         )
-        found: dict[str, Topic | TopicRefused] = {}
+        found: dict[str, TopicSpec | TopicRefused] = {}
         for name, answer in answers.items():
             try:
                 found[name] = _described(name, answer.result())
             except KafkaException as exc:
                 found[name] = self._refusal(exc, name, state)
-        visible = [name for name, topic in found.items() if isinstance(topic, Topic)]
+        visible = [
+            name for name, topic in found.items() if isinstance(topic, TopicSpec)
+        ]
         for name, settings in self._configs(client, visible).items():
             topic = found[name]
-            if isinstance(topic, Topic):
+            if isinstance(topic, TopicSpec):
                 found[name] = replace(topic, settings=settings)
         return found
 
@@ -308,9 +310,9 @@ class Admin:
         return build_admin(self._settings, state), state
 
 
-def _described(name: str, description: Any) -> Topic:
+def _described(name: str, description: Any) -> TopicSpec:
     replicas = (len(partition.replicas) for partition in description.partitions)
-    return Topic(
+    return TopicSpec(
         name,
         len(description.partitions),
         min(replicas, default=0),
@@ -341,7 +343,7 @@ def _binding(principal: str, right: Right) -> AclBinding:
     )
 
 
-def differences(topic: Topic, found: Topic | None) -> Iterator[str]:
+def differences(topic: TopicSpec, found: TopicSpec | None) -> Iterator[str]:
     """Yield what is not as wanted, a phrase each."""
     if found is None:
         yield "missing"

@@ -19,7 +19,7 @@ def gauge(name: str, text: str, *labels: str) -> Gauge:
     return Gauge(f"fnm_bus_{name}", text, labels, registry=None)
 
 
-class Figures:
+class MetricSet:
     """Metrics that are the fields of a dataclass."""
 
     def registry(self: "DataclassInstance") -> CollectorRegistry:

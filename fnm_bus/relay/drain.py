@@ -25,8 +25,8 @@ from fnm_bus.errors import (
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.relay.reading_note import ReadingNote
-from fnm_bus.relay.source import LISTING, Intake
-from fnm_bus.relay.topic_queue import Gate, Item
+from fnm_bus.relay.source import LISTING, EntrySource
+from fnm_bus.relay.topic_queue import PendingEntry, TopicQueue
 from fnm_bus.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ before the watchdog's 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
+class InFlightLimits:
     """How much may be in flight for one topic.
 
     Attributes:
@@ -55,7 +55,7 @@ class Flight:
 class _Refused(NamedTuple):
     """What goes to the quarantine: see `Drain._set_aside`."""
 
-    item: Item
+    item: PendingEntry
     reason: Mapping[str, str]
     told: bool
 
@@ -84,7 +84,9 @@ class Drain:
         flight: how much may be in flight.
     """
 
-    def __init__(self, intake: Intake, publisher: Publisher, flight: Flight) -> None:
+    def __init__(
+        self, intake: EntrySource, publisher: Publisher, flight: InFlightLimits
+    ) -> None:
         self._intake = intake
         self._quarantine = intake.quarantine
         self._metrics = intake.metrics
@@ -97,13 +99,13 @@ class Drain:
         self._is_note_old = False
         self._suspects: set[str] = set()
         self._known: set[str] = set()
-        self._todo: deque[Item] = deque()
+        self._todo: deque[PendingEntry] = deque()
         self._held: deque[_Refused] = deque()
         self._to_quarantine: deque[_Refused] = deque()
-        self._unread: list[Item] = []
-        self._unremoved: list[Item] = []
-        self._to_remove: deque[Item] = deque()
-        self._gates: dict[str, Gate] = {}
+        self._unread: list[PendingEntry] = []
+        self._unremoved: list[PendingEntry] = []
+        self._to_remove: deque[PendingEntry] = deque()
+        self._gates: dict[str, TopicQueue] = {}
         self._rank = 0
         self.thinning = False
         """Whether status updates wait to be replaced by newer ones."""
@@ -288,16 +290,16 @@ class Drain:
     def _add(self, name: str, spool: Spool | None) -> None:
         self._known.add(name)
         self._rank += 1
-        self._todo.append(Item(self._rank, name, spool))
+        self._todo.append(PendingEntry(self._rank, name, spool))
 
-    def _gate(self, topic: str) -> Gate:
+    def _gate(self, topic: str) -> TopicQueue:
         gate = self._gates.get(topic)
         if gate is None:
-            gate = Gate(self._flight.records, self._flight.size)
+            gate = TopicQueue(self._flight.records, self._flight.size)
             self._gates[topic] = gate
         return gate
 
-    def _take(self, item: Item, gate: Gate | None) -> None:
+    def _take(self, item: PendingEntry, gate: TopicQueue | None) -> None:
         """Read *item* and hand its record over, or let it wait at its gate.
 
         *gate* is the one at which it waited, or None when it was not read before.
@@ -330,7 +332,7 @@ class Drain:
                 return
         self._hand_over(item, record, gate)
 
-    def _hand_over(self, item: Item, record: Record, gate: Gate) -> None:
+    def _hand_over(self, item: PendingEntry, record: Record, gate: TopicQueue) -> None:
         # What librdkafka holds: names of fields may be in a record more than once.
         item.size = max(item.size, len(record.value or b""))
         gate.left(item)
@@ -341,7 +343,11 @@ class Drain:
             report(exc)
 
     def _answered(
-        self, item: Item, topic: str, gate: Gate, error: PublishError | None
+        self,
+        item: PendingEntry,
+        topic: str,
+        gate: TopicQueue,
+        error: PublishError | None,
     ) -> None:
         gate.answered(item)
         if error is None:
@@ -355,7 +361,7 @@ class Drain:
         else:
             self._set_aside(item, _refusal(error))
 
-    def _acknowledged(self, item: Item, topic: str) -> None:
+    def _acknowledged(self, item: PendingEntry, topic: str) -> None:
         self._metrics.published.labels(topic).inc()
         if item.source is None:
             self._forget(item)
@@ -369,7 +375,7 @@ class Drain:
             self._forget(item)
 
     def _try_again(
-        self, item: Item, topic: str, gate: Gate, error: PublishError
+        self, item: PendingEntry, topic: str, gate: TopicQueue, error: PublishError
     ) -> None:
         if not gate.blocked():
             log.warning("not taken, will be tried again: %s", error)
@@ -379,7 +385,7 @@ class Drain:
         gate.failed(item, monotonic())
 
     def _set_aside(
-        self, item: Item, reason: Mapping[str, str], *, told: bool = False
+        self, item: PendingEntry, reason: Mapping[str, str], *, told: bool = False
     ) -> None:
         """Put *item* into the quarantine; its dead letter follows unless *told*."""
         if item.source is None:
@@ -404,7 +410,7 @@ class Drain:
             self.refused[item.name] = reason
             self._add(item.name, None)
 
-    def _forget(self, item: Item) -> None:
+    def _forget(self, item: PendingEntry) -> None:
         """Remove what is on Kafka or in the quarantine, or a dead letter that is."""
         try:
             self._intake.forget(item)
@@ -415,13 +421,13 @@ class Drain:
         else:
             self._gone(item)
 
-    def _gone(self, item: Item) -> None:
+    def _gone(self, item: PendingEntry) -> None:
         self._known.discard(item.name)
         if item.name in self._suspects:
             self._suspects.discard(item.name)
             self._is_note_old = True
 
-    def _complain(self, task: str, item: Item, error: SpoolError) -> None:
+    def _complain(self, task: str, item: PendingEntry, error: SpoolError) -> None:
         self._metrics.disk_errors.labels(task).inc()
         if item.trouble != str(error):
             item.trouble = str(error)

@@ -11,9 +11,9 @@ from typing import Final
 from fnm_bus.errors import SpoolError
 from fnm_bus.relay.drain import Drain
 from fnm_bus.relay.metrics import RelayMetrics
-from fnm_bus.spool.limits import Depth, Limits, Refusal
+from fnm_bus.spool.limits import AdmissionLevel, Limits, SpoolUsage
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.spool import Odd, Spool
+from fnm_bus.spool.spool import ForeignFile, Spool
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _AT_ONCE: Final = 1_000
 
 
 @dataclass
-class Keeper:
+class Housekeeping:
     """Keeps the spools in order while they are drained.
 
     Attributes:
@@ -74,7 +74,7 @@ class Keeper:
         # Measuring 100,000 files takes a while; it must not eat the relay's time.
         self._care_at = monotonic() + max(_CARE, 20 * (monotonic() - now))
 
-    def _measure(self) -> list[Depth]:
+    def _measure(self) -> list[SpoolUsage]:
         """Return how full the spools are; nothing when the first cannot be read."""
         depths = []
         for spool in self.spools:
@@ -86,13 +86,13 @@ class Keeper:
                 break
         return depths
 
-    def _show(self, label: str, depth: Depth) -> None:
+    def _show(self, label: str, depth: SpoolUsage) -> None:
         age = datetime.now(UTC) - (depth.oldest or datetime.now(UTC))
         self.metrics.spool_files.labels(label).set(depth.files)
         self.metrics.spool_bytes.labels(label).set(depth.bytes)
         self.metrics.oldest_age.labels(label).set(max(age.total_seconds(), 0))
 
-    def _limit(self, depth: Depth) -> None:
+    def _limit(self, depth: SpoolUsage) -> None:
         thinning = self.limits.thinning(depth)
         if thinning != self.drain.thinning:
             log.warning(
@@ -108,7 +108,7 @@ class Keeper:
         if refusal is not spool.refusal():
             log.warning("the spool refuses: %s", refusal or "nothing any more")
             spool.refuse(refusal)
-        self.metrics.refusing.set(list(Refusal).index(refusal))
+        self.metrics.refusing.set(list(AdmissionLevel).index(refusal))
 
     def _clean(self) -> None:
         for spool in self.spools:
@@ -138,7 +138,7 @@ class Keeper:
                     moved += self._move(spool, odd, immovable)
         self._immovable = frozenset(immovable)
 
-    def _move(self, spool: Spool, odd: Odd, immovable: set[Path]) -> bool:
+    def _move(self, spool: Spool, odd: ForeignFile, immovable: set[Path]) -> bool:
         """Move *odd*, or add it to *immovable*; return whether anything was tried."""
         if odd.path in self._immovable:
             immovable.add(odd.path)

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from fnm_bus.ops.metrics import Figures, counter, gauge
+from fnm_bus.ops.metrics import MetricSet, counter, gauge
 
 _DELAYS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600)
 
 
 @dataclass(frozen=True)
-class RelayMetrics(Figures):
+class RelayMetrics(MetricSet):
     """The relay's figures; `registry` collects them for an exposition."""
 
     published: Counter = field(

@@ -20,7 +20,7 @@ _OVERTIME: Final = 15.0
 never find out which one kills."""
 
 
-class Drained(Enum):
+class DrainOutcome(Enum):
     """How a short drain ended."""
 
     CLEAN = "nothing is left in the spool"
@@ -32,7 +32,7 @@ class Drained(Enum):
 
 def drain_within(
     deadline: float, spool: Spool, backoff: Backoff, drain: Drain
-) -> Drained:
+) -> DrainOutcome:
     """Drain *spool* for up to *deadline* seconds, if nobody else does.
 
     A document that is stored after the last look and before the lock is free again
@@ -48,13 +48,13 @@ def drain_within(
 
 def _rounds(
     end: float, spool: Spool, backoff: Backoff, drain: Drain, guard: HangGuard
-) -> Drained:
+) -> DrainOutcome:
     while True:
         if backoff.pausing():
-            return Drained.PAUSED
+            return DrainOutcome.PAUSED
         lock = spool.lock()
         if lock is None:
-            return Drained.ELSEWHERE
+            return DrainOutcome.ELSEWHERE
         with lock:
             done = _drain(drain, end, guard)
             with drain.disk.caught("noting how the drain ended"):
@@ -65,9 +65,17 @@ def _rounds(
                     backoff.failed()
         refused = drain.disk_refused or drain.unlisted
         if not done:
-            return Drained.REFUSED if refused and not drain.untaken else Drained.LEFT
+            return (
+                DrainOutcome.REFUSED
+                if refused and not drain.untaken
+                else DrainOutcome.LEFT
+            )
         if drain.blind or not drain.look():
-            return Drained.REFUSED if refused or drain.unlisted else Drained.CLEAN
+            return (
+                DrainOutcome.REFUSED
+                if refused or drain.unlisted
+                else DrainOutcome.CLEAN
+            )
 
 
 def _drain(drain: Drain, end: float, guard: HangGuard) -> bool:

@@ -16,7 +16,7 @@ from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification, InvalidRecord, SchemaError
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
-from fnm_bus.event.parse import Drift, parse
+from fnm_bus.event.parse import FieldMismatch, parse
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import (
     Topics,
@@ -41,7 +41,7 @@ _GOOD: Final = (
 """A valid document of each kind."""
 
 
-class Prepared(NamedTuple):
+class PreparedRecord(NamedTuple):
     """An entry on its way to Kafka.
 
     Attributes:
@@ -52,7 +52,7 @@ class Prepared(NamedTuple):
 
     record: Record
     event: Event
-    drift: tuple[Drift, ...]
+    drift: tuple[FieldMismatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Pipeline:
             ) from exc
         return (*records, letter)
 
-    def prepare(self, entry: Entry, sequence: int) -> Prepared:
+    def prepare(self, entry: Entry, sequence: int) -> PreparedRecord:
         """Return what *entry* becomes; *sequence* orders the calls of a target.
 
         Raises:
@@ -111,7 +111,7 @@ class Pipeline:
             arguments=entry.arguments,
         )
         event, drift = parse(entry.document, entry.arguments, receipt)
-        return Prepared(self.record(event), event, drift)
+        return PreparedRecord(self.record(event), event, drift)
 
     def record(self, event: Event) -> Record:
         """Return the record of *event*."""

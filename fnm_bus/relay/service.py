@@ -14,7 +14,7 @@ from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.ops.systemd import READY, STOPPING, Systemd
 from fnm_bus.relay.drain import Drain
 from fnm_bus.relay.hang_guard import HangGuard
-from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.housekeeping import Housekeeping
 from fnm_bus.spool.lock import Lock
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
@@ -50,7 +50,7 @@ class Relay:
 
     spool: Spool
     drain: Drain
-    keeper: Keeper
+    keeper: Housekeeping
     publisher: Publisher
     watch: Watch
     systemd: Systemd

@@ -10,10 +10,10 @@ from fnm_bus.relay.disk_errors import DiskErrors
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare
-from fnm_bus.relay.topic_queue import Item
+from fnm_bus.relay.topic_queue import PendingEntry
 from fnm_bus.relay.trial import Task, Trial
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import Epochs, sequence
+from fnm_bus.spool.sequence import BootEpochs, sequence
 from fnm_bus.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ LISTING_PART: Final = f"{LISTING} of a directory"
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class EntrySource:
     """Finds notifications and makes records of them.
 
     Attributes:
@@ -40,7 +40,7 @@ class Intake:
 
     spools: Sequence[Spool]
     quarantine: Quarantine
-    epochs: Epochs
+    epochs: BootEpochs
     pipeline: Pipeline
     metrics: RelayMetrics
     disk: DiskErrors = field(init=False)
@@ -75,7 +75,9 @@ class Intake:
         """Whether the last `names` could list nothing of any spool."""
         return all(self.disk.failing(LISTING, spool.root) for spool in self.spools)
 
-    def record(self, item: Item, *, first: bool, suspect: bool) -> Record | None:
+    def record(
+        self, item: PendingEntry, *, first: bool, suspect: bool
+    ) -> Record | None:
         """Return the record of *item*; None when it is one of `hook check`.
 
         Args:
@@ -108,7 +110,9 @@ class Intake:
             _log(item.name, ready)
         return ready.record
 
-    def _prepare(self, item: Item, source: Spool, *, suspect: bool) -> Preparation:
+    def _prepare(
+        self, item: PendingEntry, source: Spool, *, suspect: bool
+    ) -> Preparation:
         place = sequence(item.name, self.epochs)
         if suspect:
             directory = str(source.path(item.name).parent)
@@ -117,7 +121,7 @@ class Intake:
             self.pipeline, source.read(item.name), place, without_samples=item.shrunk
         )
 
-    def forget(self, item: Item) -> None:
+    def forget(self, item: PendingEntry) -> None:
         """Remove an entry, and before it what its hook left beside it.
 
         Of a dead letter, remove the note that it is to be sent.

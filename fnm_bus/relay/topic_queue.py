@@ -15,7 +15,7 @@ LONGEST_PAUSE: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class Item:
+class PendingEntry:
     """One document on its way.
 
     Attributes:
@@ -40,7 +40,7 @@ class Item:
 
 
 @dataclass(slots=True)
-class Gate:
+class TopicQueue:
     """The traffic of one topic.
 
     Attributes:
@@ -54,9 +54,9 @@ class Gate:
     max_bytes: int
     in_flight: int = 0
     bytes_in_flight: int = 0
-    waiting: deque[Item] = field(default_factory=deque)
+    waiting: deque[PendingEntry] = field(default_factory=deque)
     refusal: str = ""
-    _failed: list[Item] = field(default_factory=list)
+    _failed: list[PendingEntry] = field(default_factory=list)
     _pause: float = 0.0
     _until: float = 0.0
     _trying: bool = False
@@ -78,12 +78,12 @@ class Gate:
             and self.bytes_in_flight < self.max_bytes
         )
 
-    def left(self, item: Item) -> None:
+    def left(self, item: PendingEntry) -> None:
         """Note that *item* is in flight."""
         self.in_flight += 1
         self.bytes_in_flight += item.size
 
-    def answered(self, item: Item) -> None:
+    def answered(self, item: PendingEntry) -> None:
         """Note that *item* is in flight no more, whatever the answer."""
         self.in_flight -= 1
         self.bytes_in_flight -= item.size
@@ -94,7 +94,7 @@ class Gate:
         self._trying = False
         self.refusal = ""
 
-    def failed(self, item: Item, now: float) -> None:
+    def failed(self, item: PendingEntry, now: float) -> None:
         """Keep *item* for another try, and pause."""
         if not self._failed:
             self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
@@ -116,9 +116,9 @@ class Gate:
         self._trying = True
         return len(again)
 
-    def thin(self) -> list[Item]:
+    def thin(self) -> list[PendingEntry]:
         """Take out and return every waiting status update that a newer one replaces."""
-        newest: dict[tuple[str, str], Item] = {}
+        newest: dict[tuple[str, str], PendingEntry] = {}
         for item in self.waiting:
             if item.attack is not None:
                 newest[item.attack] = item

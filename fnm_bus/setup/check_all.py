@@ -15,8 +15,8 @@ from fnm_bus.kafka.access import Resources, Right, rights_of
 from fnm_bus.kafka.client import principal_of
 from fnm_bus.kafka.connection_check import check_connection
 from fnm_bus.kafka.names import GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.topics import Admin, Topic, differences, wanted
-from fnm_bus.setup.check_result import Finding
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences, wanted
+from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
 
@@ -31,16 +31,16 @@ _WANTED_OF_FASTNETMON: Final = {
 }
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[CheckResult]:
     """Yield what was found, one thing after the other."""
     for look in (_spool, _relay, _topics, _registry, _fastnetmon):
         try:
             yield from look(settings)
         except FnmBusError as exc:
-            yield Finding(ok=False, what=str(exc), remedy=_REMEDIES[look])
+            yield CheckResult(ok=False, what=str(exc), remedy=_REMEDIES[look])
 
 
-def _spool(settings: Settings) -> Iterator[Finding]:
+def _spool(settings: Settings) -> Iterator[CheckResult]:
     for name, root in (
         ("spool", settings.spool.directory),
         ("fallback spool", settings.spool.fallback),
@@ -49,14 +49,14 @@ def _spool(settings: Settings) -> Iterator[Finding]:
             "run `fnm-bus hook install` as root with --owner and --group: it makes it"
         )
         if not root.is_dir():
-            yield Finding(ok=False, what=f"{name} {root}: missing", remedy=remedy)
+            yield CheckResult(ok=False, what=f"{name} {root}: missing", remedy=remedy)
             continue
         facts = root.stat()
         for fault in layout.faults(root, facts.st_uid, facts.st_gid):
-            yield Finding(ok=False, what=f"{name}: {fault}", remedy=remedy)
+            yield CheckResult(ok=False, what=f"{name}: {fault}", remedy=remedy)
         closed = layout.unreadable(root, facts.st_uid, _groups(facts))
         if closed:
-            yield Finding(
+            yield CheckResult(
                 ok=False,
                 what=f"{name}: the relay may not read {len(closed)} entries:"
                 f" {', '.join(closed[:_SHOWN])}",
@@ -64,7 +64,7 @@ def _spool(settings: Settings) -> Iterator[Finding]:
                 " publishes them",
             )
         depth, free = Spool(root).size(), shutil.disk_usage(root).free
-        yield Finding(
+        yield CheckResult(
             ok=free > _FREE or name != "spool",
             what=f"{name} {root}: owner {facts.st_uid}, {depth.files} waiting,"
             f" {free >> 20} MiB free",
@@ -73,7 +73,7 @@ def _spool(settings: Settings) -> Iterator[Finding]:
     if not settings.spool.directory.is_dir():
         return
     kept = build.quarantine(settings).count()
-    yield Finding(
+    yield CheckResult(
         ok=not kept,
         what=f"quarantine: {kept} documents",
         remedy="`fnm-bus quarantine list` shows why",
@@ -89,18 +89,18 @@ def _groups(spool: os.stat_result) -> set[int]:
     return {spool.st_gid, *os.getgrouplist(name, spool.st_gid)}
 
 
-def _relay(settings: Settings) -> Iterator[Finding]:
+def _relay(settings: Settings) -> Iterator[CheckResult]:
     if not settings.spool.directory.is_dir():
         return
     runs = Spool(settings.spool.directory).locked()
-    yield Finding(
+    yield CheckResult(
         ok=runs,
         what="relay: drains the spool" if runs else "relay: none drains the spool",
         remedy="start `fnm-bus relay` as a service",
     )
 
 
-def _topics(settings: Settings) -> Iterator[Finding]:
+def _topics(settings: Settings) -> Iterator[CheckResult]:
     names = build.topics(settings)
     plan = wanted(names, settings.topics.partitions, settings.topics.replication)
     rights = rights_of("relay", Resources(names))
@@ -108,8 +108,8 @@ def _topics(settings: Settings) -> Iterator[Finding]:
 
 
 def check_access(
-    kafka: Mapping[str, str], plan: Sequence[Topic], rights: Sequence[Right]
-) -> Iterator[Finding]:
+    kafka: Mapping[str, str], plan: Sequence[TopicSpec], rights: Sequence[Right]
+) -> Iterator[CheckResult]:
     """Check the way to Kafka, the topics, and the rights of one program.
 
     Only the rights of the program itself are needed for this.
@@ -126,8 +126,8 @@ def check_access(
     check_connection(kafka)
     user = principal_of(kafka)
     servers = kafka.get("bootstrap.servers")
-    yield Finding(ok=True, what=f"kafka {servers}: answers {user}")
-    admin = Admin(kafka)
+    yield CheckResult(ok=True, what=f"kafka {servers}: answers {user}")
+    admin = TopicAdmin(kafka)
     needed = {
         right.name: {other.operation for other in rights if other[1:] == right[1:]}
         for right in rights
@@ -144,22 +144,22 @@ def check_access(
         if right.kind == TRANSACTIONAL_ID:
             what = f"{right}: not checked, it would end the active mitigator's work"
             remedy = "the log of the mitigator names this right when it is missing"
-            yield Finding(ok=True, what=what, remedy=remedy)
+            yield CheckResult(ok=True, what=what, remedy=remedy)
 
 
 def _check_topic(
-    plan: Topic, topic: Topic | TopicRefused, needed: set[str], user: str
-) -> Iterator[Finding]:
+    plan: TopicSpec, topic: TopicSpec | TopicRefused, needed: set[str], user: str
+) -> Iterator[CheckResult]:
     if isinstance(topic, AccessDenied):
         what = f"topic {plan.name}: not visible to {user}"
         if not needed:
-            yield Finding(ok=True, what=f"{what}, and not needed")
+            yield CheckResult(ok=True, what=f"{what}, and not needed")
         for operation in sorted(needed):
             missing = Right(operation, TOPIC, plan.name)
             yield _right_finding(missing, frozenset(), user)
         return
     if isinstance(topic, TopicRefused):
-        yield Finding(
+        yield CheckResult(
             ok=False,
             what=f"topic {plan.name}: missing",
             remedy="`fnm-bus topics create` creates it",
@@ -167,7 +167,7 @@ def _check_topic(
         return
     faults = "; ".join(differences(plan, topic))
     unseen = " (its settings are not visible without DescribeConfigs)"
-    yield Finding(
+    yield CheckResult(
         ok=not faults,
         what=f"topic {plan.name}: {faults or 'as wanted'}"
         + unseen * (topic.settings is None),
@@ -178,22 +178,22 @@ def _check_topic(
         yield _right_finding(wanted_right, topic.operations, user)
 
 
-def _right_finding(right: Right, operations: frozenset[str], user: str) -> Finding:
+def _right_finding(right: Right, operations: frozenset[str], user: str) -> CheckResult:
     # Kafka lists what is allowed with what that includes.
     is_allowed = right.operation in operations
-    return Finding(
+    return CheckResult(
         ok=is_allowed,
         what=f"right: {user} {'has' if is_allowed else 'lacks'} {right}",
         remedy="`fnm-bus topics acls` prints the kafka-acls commands",
     )
 
 
-def _registry(settings: Settings) -> Iterator[Finding]:
+def _registry(settings: Settings) -> Iterator[CheckResult]:
     if settings.registry.url is None:
-        yield Finding(ok=True, what="registry: none; records are single objects")
+        yield CheckResult(ok=True, what="registry: none; records are single objects")
         return
     build.codec(settings)
-    yield Finding(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
+    yield CheckResult(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
     framed = build.topics(settings).of_framed()
     pinned = schema_ids.read(settings.registry.pins)
     events = build.topics(settings).of_events()  # `codec` has checked theirs
@@ -201,28 +201,30 @@ def _registry(settings: Settings) -> Iterator[Finding]:
         try:
             pinned.check({topic: framed[topic]})
         except SchemaError as exc:
-            yield Finding(
+            yield CheckResult(
                 ok=False,
                 what=f"{exc}; until then records of {topic} are Avro single objects",
                 remedy="run `fnm-bus schemas register`, then restart the services",
             )
     registry = build.registry(settings)
     for subject, said in registry.check(framed).items():
-        yield Finding(
+        yield CheckResult(
             ok=not said,
             what=f"registry {subject}: {'; '.join(said) or 'fits'}",
             remedy="a newer fnm-bus may have registered there",
         )
 
 
-def _fastnetmon(_settings: Settings) -> Iterator[Finding]:
+def _fastnetmon(_settings: Settings) -> Iterator[CheckResult]:
     fcli = shutil.which("fcli")
     if fcli is None:
-        yield Finding(ok=True, what="FastNetMon: no fcli here, settings not looked at")
+        yield CheckResult(
+            ok=True, what="FastNetMon: no fcli here, settings not looked at"
+        )
         return
     for name, value in _WANTED_OF_FASTNETMON.items():
         said = _ask(fcli, name)
-        yield Finding(
+        yield CheckResult(
             ok=value in said,
             what=f"FastNetMon {name}: {said or 'no answer'}",
             remedy=f"sudo fcli set main {name} {value} && sudo fcli commit",
@@ -243,7 +245,7 @@ def _ask(fcli: str, name: str) -> str:
     return " ".join((answer.stdout or answer.stderr).split())
 
 
-_REMEDIES: Final[dict[Callable[[Settings], Iterator[Finding]], str]] = {
+_REMEDIES: Final[dict[Callable[[Settings], Iterator[CheckResult]], str]] = {
     _spool: "run `fnm-bus hook install`, and this command as the spool's owner",
     _relay: "run this command as the spool's owner, or as root",
     _topics: "look at [kafka] in the configuration, and at the brokers",

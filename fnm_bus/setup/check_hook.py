@@ -13,7 +13,7 @@ from typing import Final
 from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook
-from fnm_bus.setup.check_result import Finding
+from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.sequence import pid_of
 from fnm_bus.spool.spool import Spool
@@ -32,7 +32,7 @@ _TOOLS_PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
 """What the hook in shell sets as its PATH."""
 
 
-def check(path: Path) -> list[Finding]:
+def check(path: Path) -> list[CheckResult]:
     """Look at the hook at *path* and send one notification through it.
 
     The notification is marked (`python_hook.CHECK_ARGUMENT`): a relay removes and
@@ -45,11 +45,13 @@ def check(path: Path) -> list[Finding]:
         interpreter, values = install_hook.read_settings(text)
     except FileNotFoundError:
         remedy = f"run: fnm-bus hook install {path}"
-        return [Finding(ok=False, what=f"{path}: there is no such file", remedy=remedy)]
+        return [
+            CheckResult(ok=False, what=f"{path}: there is no such file", remedy=remedy)
+        ]
     except (OSError, ConfigError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else exc
         remedy = "name the file that `fnm-bus hook install` wrote"
-        return [Finding(ok=False, what=f"{path}: {why}", remedy=remedy)]
+        return [CheckResult(ok=False, what=f"{path}: {why}", remedy=remedy)]
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
     speaks_shell = install_hook.speaks_shell(Path(interpreter))
     runs = _shell(interpreter) if speaks_shell else _python(interpreter)
@@ -59,7 +61,7 @@ def check(path: Path) -> list[Finding]:
     return [*found, *_call(path, spool, fallback, drains=bool(values["DRAIN"]))]
 
 
-def _file(path: Path) -> Finding:
+def _file(path: Path) -> CheckResult:
     facts = path.stat()
     mode = stat.S_IMODE(facts.st_mode)
     ok = mode in (0o755, 0o555) and facts.st_uid in (0, os.geteuid())
@@ -69,7 +71,7 @@ def _file(path: Path) -> Finding:
         ok = False
         what = f"{path}: users other than root can replace it, in {loose}"
         remedy = f"chown root:root {loose} && chmod go-w {loose}, or move the hook"
-    return Finding(ok, what, "" if ok else remedy)
+    return CheckResult(ok, what, "" if ok else remedy)
 
 
 def _replaceable_in(path: Path) -> Path | None:
@@ -86,7 +88,7 @@ def _replaceable_in(path: Path) -> Path | None:
     return None
 
 
-def _python(python: str) -> Finding:
+def _python(python: str) -> CheckResult:
     want = "import posix, sys; sys.exit(sys.version_info < (3, 9))"
     try:
         status = subprocess.run(  # noqa: S603 - the interpreter that the hook names
@@ -102,7 +104,9 @@ def _python(python: str) -> Finding:
     if not trouble and not _open_to_all(Path(python)):
         trouble = "other users cannot start it"
     remedy = "install python3 for all users, then the hook again"
-    return Finding(not trouble, f"{python}: {trouble or 'runs'}", trouble and remedy)
+    return CheckResult(
+        not trouble, f"{python}: {trouble or 'runs'}", trouble and remedy
+    )
 
 
 def _open_to_all(path: Path) -> bool:
@@ -110,74 +114,74 @@ def _open_to_all(path: Path) -> bool:
     return all(it.stat().st_mode & stat.S_IXOTH for it in (path, *path.parents))
 
 
-def _shell(shell: str) -> Finding:
+def _shell(shell: str) -> CheckResult:
     if not os.access(shell, os.X_OK):
         remedy = f"install {Path(shell).name}, or the hook again"
-        return Finding(ok=False, what=f"{shell}: is missing", remedy=remedy)
+        return CheckResult(ok=False, what=f"{shell}: is missing", remedy=remedy)
     missing = [it for it in _TOOLS if shutil.which(it, path=_TOOLS_PATH) is None]
     what = f"{shell}: has {', '.join(_TOOLS)}"
     if missing:
         what = f"{shell}: not in {_TOOLS_PATH}: {', '.join(missing)}"
-    return Finding(not missing, what, "install coreutils" if missing else "")
+    return CheckResult(not missing, what, "install coreutils" if missing else "")
 
 
 def _version(
     path: Path, interpreter: str, values: dict[str, object], text: str
-) -> Finding:
+) -> CheckResult:
     try:
         same = install_hook.source(Path(interpreter), values) == text
     except ConfigError:
         same = False
     if same:
-        return Finding(ok=True, what=f"{path}: of this version of fnm-bus")
-    return Finding(
+        return CheckResult(ok=True, what=f"{path}: of this version of fnm-bus")
+    return CheckResult(
         ok=False,
         what=f"{path}: of another version of fnm-bus, or changed by hand",
         remedy=f"run: fnm-bus hook install {path}",
     )
 
 
-def _directories(spool: Spool, kind: str) -> Finding:
+def _directories(spool: Spool, kind: str) -> CheckResult:
     remedy = "run `fnm-bus hook install` as root with --owner and --group"
     try:
         owner = (spool.root / "lock").lstat()
     except PermissionError as exc:
         remedy = "let this user into the spool's group, as FastNetMon's has to be"
-        return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
+        return CheckResult(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     except OSError as exc:
-        return Finding(ok=False, what=f"{kind}: {exc}", remedy=remedy)
+        return CheckResult(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     if faults := layout.faults(spool.root, owner.st_uid, owner.st_gid):
-        return Finding(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
+        return CheckResult(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
     if loose := _replaceable_in(spool.root):
         what = f"{kind} {spool.root}: users other than root can replace it, in {loose}"
-        return Finding(
+        return CheckResult(
             ok=False, what=what, remedy=f"chown root {loose} && chmod go-w {loose}"
         )
-    return Finding(ok=True, what=f"{kind}: {spool.root}, owner {owner.st_uid}")
+    return CheckResult(ok=True, what=f"{kind}: {spool.root}, owner {owner.st_uid}")
 
 
-def _file_systems(path: Path, spool: Spool, fallback: Spool) -> Finding:
+def _file_systems(path: Path, spool: Spool, fallback: Spool) -> CheckResult:
     try:
         directories = [spool.root / "incoming/tmp", *spool.buckets()]
         devices = {directory.stat().st_dev for directory in directories}
         other = fallback.root.stat().st_dev
     except OSError as exc:
-        return Finding(ok=False, what=f"file systems: {exc}", remedy="see above")
+        return CheckResult(ok=False, what=f"file systems: {exc}", remedy="see above")
     if len(devices) > 1:
         what = f"{spool.root}: its directories are on several file systems"
-        return Finding(ok=False, what=what, remedy="mount one for all of them")
+        return CheckResult(ok=False, what=what, remedy="mount one for all of them")
     if other not in devices:
         what = "spool and fallback spool: on two file systems"
-        return Finding(ok=True, what=what)
+        return CheckResult(ok=True, what=what)
     what = f"{fallback.root}: on the spool's file system, so it fails with it"
     for directory in _ELSEWHERE:
         if _device(directory) not in {*devices, None}:
             remedy = (
                 f"`fnm-bus hook install {path} --fallback {directory}/fnm-bus/spool`"
             )
-            return Finding(ok=False, what=what, remedy=f"run {remedy}")
+            return CheckResult(ok=False, what=what, remedy=f"run {remedy}")
     # As in most containers. There is nothing to choose, so this is no fault.
-    return Finding(ok=True, what=f"{what}; there is no other one here")
+    return CheckResult(ok=True, what=f"{what}; there is no other one here")
 
 
 def _device(directory: str) -> int | None:
@@ -188,7 +192,9 @@ def _device(directory: str) -> int | None:
         return None
 
 
-def _call(path: Path, spool: Spool, fallback: Spool, *, drains: bool) -> list[Finding]:
+def _call(
+    path: Path, spool: Spool, fallback: Spool, *, drains: bool
+) -> list[CheckResult]:
     # Held, so that the hook stores and does not drain: that would take its time.
     lock = python_hook.take_lock(str(spool.root))
     try:
@@ -197,29 +203,29 @@ def _call(path: Path, spool: Spool, fallback: Spool, *, drains: bool) -> list[Fi
             taken = relay.ok and lock < 0
             return [relay, _notify(path, spool, fallback, relay=taken)]
         except (FnmBusError, OSError) as exc:
-            return [relay, Finding(ok=False, what=str(exc), remedy="see above")]
+            return [relay, CheckResult(ok=False, what=str(exc), remedy="see above")]
     finally:
         if lock >= 0:
             os.close(lock)
 
 
-def _relay(spool: Spool, *, mine: bool, drains: bool) -> Finding:
+def _relay(spool: Spool, *, mine: bool, drains: bool) -> CheckResult:
     if mine:
         what = "no relay runs" + (": each call drains the spool itself" * drains)
         remedy = "" if drains else "start it: systemctl enable --now fnm-bus-relay"
-        return Finding(drains, what, remedy)
+        return CheckResult(drains, what, remedy)
     try:
         if spool.locked():
-            return Finding(ok=True, what="a relay runs (the spool's lock is held)")
+            return CheckResult(ok=True, what="a relay runs (the spool's lock is held)")
     except FnmBusError as exc:
         if isinstance(exc.__cause__, PermissionError):
             what = "the lock is for the spool's owner: the call tells if a relay runs"
-            return Finding(ok=True, what=what)
-        return Finding(ok=False, what=f"relay: {exc}", remedy="run this as root")
-    return Finding(ok=False, what="no relay runs", remedy="run this as root")
+            return CheckResult(ok=True, what=what)
+        return CheckResult(ok=False, what=f"relay: {exc}", remedy="run this as root")
+    return CheckResult(ok=False, what="no relay runs", remedy="run this as root")
 
 
-def _notify(path: Path, spool: Spool, fallback: Spool, *, relay: bool) -> Finding:
+def _notify(path: Path, spool: Spool, fallback: Spool, *, relay: bool) -> CheckResult:
     with subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon would start it
         [str(path), python_hook.CHECK_ARGUMENT],
         stdin=subprocess.PIPE,
@@ -235,27 +241,33 @@ def _notify(path: Path, spool: Spool, fallback: Spool, *, relay: bool) -> Findin
             spool.become_owner()
             _remove_entries((spool, fallback), process.pid)
             what = f"the hook did not end within {_HOOK_WITHIN:.0f} s"
-            return Finding(ok=False, what=what, remedy="is the disk slow, or stuck?")
+            return CheckResult(
+                ok=False, what=what, remedy="is the disk slow, or stuck?"
+            )
     # What is removed now is removed by names that the spool's owner can give to others.
     spool.become_owner()
     if process.returncode or out:
         _remove_entries((spool, fallback), process.pid)
         what = f"the hook ended with {process.returncode}: {err.decode()!r:.500}"
-        return Finding(ok=False, what=what, remedy="this line says what is wrong")
+        return CheckResult(ok=False, what=what, remedy="this line says what is wrong")
     deadline = time.monotonic() + _RELAY_WITHIN
     while name := _entry(spool, process.pid):
         if not relay:
             _remove(spool, name)
-            return Finding(ok=True, what="a notification was stored, and removed")
+            return CheckResult(ok=True, what="a notification was stored, and removed")
         if time.monotonic() > deadline:
             _remove(spool, name)
             what = f"the relay did not take a notification within {_RELAY_WITHIN:.0f} s"
-            return Finding(ok=False, what=what, remedy="does it run? see its log")
+            return CheckResult(ok=False, what=what, remedy="does it run? see its log")
         time.sleep(_NAP)
     if relay:
-        return Finding(ok=True, what="a notification was stored, and the relay took it")
+        return CheckResult(
+            ok=True, what="a notification was stored, and the relay took it"
+        )
     what = "the hook ended with 0 and left nothing"
-    return Finding(ok=False, what=what, remedy="does somebody else empty the spool?")
+    return CheckResult(
+        ok=False, what=what, remedy="does somebody else empty the spool?"
+    )
 
 
 def _remove_entries(spools: Iterable[Spool], pid: int) -> None:

@@ -31,7 +31,7 @@ _MOST: Final = 10_000
 """Foreign files that are looked at together: each takes half a kilobyte of memory."""
 
 
-class Left(NamedTuple):
+class OrphanedFile(NamedTuple):
     """A temporary file that was removed.
 
     Attributes:
@@ -45,7 +45,7 @@ class Left(NamedTuple):
     age: float
 
 
-class Odd(NamedTuple):
+class ForeignFile(NamedTuple):
     """Something that is no entry.
 
     Attributes:
@@ -57,7 +57,7 @@ class Odd(NamedTuple):
     reason: str
 
 
-def clean(root: Path) -> list[Left]:
+def clean(root: Path) -> list[OrphanedFile]:
     """Remove temporary files of dead processes; return what was removed.
 
     Raises:
@@ -75,13 +75,13 @@ def clean(root: Path) -> list[Left]:
                     continue
                 age = now - facts.st_mtime
                 if _dead(item.name, boot, age) and python_hook.forget(item.path):
-                    removed.append(Left(item.name, facts.st_size, age))
+                    removed.append(OrphanedFile(item.name, facts.st_size, age))
     except OSError as exc:
         raise SpoolError(f"{root}: {exc}") from exc
     return removed
 
 
-def odd(root: Path) -> list[Odd]:
+def odd(root: Path) -> list[ForeignFile]:
     """Return what is no entry and no file on its way to become one, 10,000 at most.
 
     Raises:
@@ -93,16 +93,16 @@ def odd(root: Path) -> list[Odd]:
         raise SpoolError(f"{root}: {exc}") from exc
 
 
-def _odd(incoming: Path) -> Iterator[Odd]:
+def _odd(incoming: Path) -> Iterator[ForeignFile]:
     for digit in ("", *layout.DIGITS):
         directory = incoming / "new" / digit if digit else incoming / "tmp"
         with os.scandir(directory) as items:
             for item in items:
                 if reason := _oddity(item, digit):
-                    yield Odd(Path(item.path), reason)
+                    yield ForeignFile(Path(item.path), reason)
 
 
-def set_aside(root: Path, odd: Odd) -> Path:
+def set_aside(root: Path, odd: ForeignFile) -> Path:
     """Move *odd* to `quarantine/odd` under a name that is free; return its path.
 
     Raises:

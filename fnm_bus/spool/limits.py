@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Refusal(StrEnum):
+class AdmissionLevel(StrEnum):
     """What the spool refuses; the word that the hook finds in the file `full`."""
 
     NOTHING = ""
@@ -14,7 +14,7 @@ class Refusal(StrEnum):
     ALL = "all"
 
 
-class Depth(NamedTuple):
+class SpoolUsage(NamedTuple):
     """How much waits in a spool.
 
     Attributes:
@@ -46,18 +46,18 @@ class Limits:
     hard_bytes: int = 4 * 1024 * 1024 * 1024
     reserve: float = 0.25
 
-    def thinning(self, depth: Depth) -> bool:
+    def thinning(self, depth: SpoolUsage) -> bool:
         """Return whether only the newest status of each attack is to be published."""
         return depth.files >= self.soft_files or depth.bytes >= self.soft_bytes
 
-    def refusal(self, depth: Depth) -> Refusal:
+    def refusal(self, depth: SpoolUsage) -> AdmissionLevel:
         """Return what must be refused when *depth* waits."""
         if depth.files >= self.hard_files or depth.bytes >= self.hard_bytes:
-            return Refusal.ALL
+            return AdmissionLevel.ALL
         share = 1 - self.reserve
         if (
             depth.files >= self.hard_files * share
             or depth.bytes >= self.hard_bytes * share
         ):
-            return Refusal.STATUS
-        return Refusal.NOTHING
+            return AdmissionLevel.STATUS
+        return AdmissionLevel.NOTHING

@@ -29,7 +29,7 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEX
 _CHUNK: Final = 1 << 20
 
 
-class Letter(NamedTuple):
+class QuarantinedEntry(NamedTuple):
     """One notification in the quarantine.
 
     Attributes:
@@ -143,7 +143,7 @@ class Quarantine:
         except OSError as exc:
             raise SpoolError(f"{self._untold / name}: {exc}") from exc
 
-    def read(self, name: str) -> Letter:
+    def read(self, name: str) -> QuarantinedEntry:
         """Return one notification, and why it is here.
 
         Raises:
@@ -158,7 +158,7 @@ class Quarantine:
             failed_at = datetime.fromisoformat(reason.pop("at"))
         except (KeyError, ValueError) as exc:
             raise SpoolError(f"{self._json(name)}: no time in `at`") from exc
-        return Letter(entry, reason, failed_at)
+        return QuarantinedEntry(entry, reason, failed_at)
 
     def show(self, name: str) -> dict[str, object]:
         """Return what is known of a notification: the reason, `at`, `arguments`, ….

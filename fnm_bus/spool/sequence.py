@@ -58,7 +58,7 @@ _TICKS: Final = slice(33, 45)
 _PID: Final = slice(46, 53)
 
 
-class Boot(NamedTuple):
+class BootEpoch(NamedTuple):
     """What is remembered of one boot of the kernel.
 
     Attributes:
@@ -90,7 +90,7 @@ def boot_of(name: str) -> str:
     return name[_BOOT]
 
 
-class Epochs:
+class BootEpochs:
     """The places of all boots that were seen, kept in a file.
 
     Args:
@@ -109,7 +109,7 @@ class Epochs:
         self._path = path
         self._boot = boot
         self._now = now
-        self._boots: dict[str, Boot] | None = None
+        self._boots: dict[str, BootEpoch] | None = None
         self._unsaved = False
 
     def sort(self, names: list[str], stored_at: Callable[[str], float]) -> None:
@@ -158,7 +158,7 @@ class Epochs:
         ticks = ticks_of(name)
         return min(ticks, self._now()) if name[_BOOT] == self._boot else ticks
 
-    def _ceiling(self, boot: str, known: Boot) -> int:
+    def _ceiling(self, boot: str, known: BootEpoch) -> int:
         """Return the greatest place of a call of a boot.
 
         Ticks of a boot that is over cannot be compared with its uptime any more.
@@ -207,17 +207,19 @@ class Epochs:
         for current, estimate, boot, ticks in sorted(new):
             now = None if current else boots.get(self._boot)
             base, high = _placed(highest, now, estimate, ticks)
-            ceiling = self._ceiling(boot, Boot(base, base))
-            boots[boot] = Boot(base, min(high, ceiling))
+            ceiling = self._ceiling(boot, BootEpoch(base, base))
+            boots[boot] = BootEpoch(base, min(high, ceiling))
             highest = max(highest, boots[boot].high)
             self._unsaved = True
         return count > 1
 
-    def _load(self) -> dict[str, Boot]:
+    def _load(self) -> dict[str, BootEpoch]:
         if self._boots is None:
             try:
                 state = json.loads(self._path.read_bytes())
-                boots = {key: Boot(*map(int, it)) for key, it in state["boots"].items()}
+                boots = {
+                    key: BootEpoch(*map(int, it)) for key, it in state["boots"].items()
+                }
             except FileNotFoundError:
                 boots = {}
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -240,7 +242,7 @@ class Epochs:
             self.trouble, self._unsaved = "", False
 
 
-def sequence(name: str, epochs: Epochs) -> int:
+def sequence(name: str, epochs: BootEpochs) -> int:
     """Return the `sequence` of an entry: it orders the calls of one sensor.
 
     Raises:
@@ -249,7 +251,9 @@ def sequence(name: str, epochs: Epochs) -> int:
     return epochs.order(name)
 
 
-def _placed(highest: int, now: Boot | None, estimate: int, ticks: int) -> Boot:
+def _placed(
+    highest: int, now: BootEpoch | None, estimate: int, ticks: int
+) -> BootEpoch:
     """Return the place of a new boot: above *highest*, but below *now*.
 
     *now* is the running boot when the new one is another: that is over, so nothing
@@ -259,7 +263,7 @@ def _placed(highest: int, now: Boot | None, estimate: int, ticks: int) -> Boot:
     base = max(min(max(estimate, _EARLIEST), _LATEST), highest + 1)
     if now is not None:
         base = max(min(base, now.base - 1 - ticks), 0)
-    return Boot(base, base + ticks + (_AHEAD if now is None else 0))
+    return BootEpoch(base, base + ticks + (_AHEAD if now is None else 0))
 
 
 def sequence_at(moment: datetime) -> int:

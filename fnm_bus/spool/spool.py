@@ -13,13 +13,21 @@ from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import cleanup, entry, layout, lock
-from fnm_bus.spool.cleanup import Left, Odd
+from fnm_bus.spool.cleanup import ForeignFile, OrphanedFile
 from fnm_bus.spool.entry import Entry, utc
-from fnm_bus.spool.limits import Depth, Refusal
+from fnm_bus.spool.limits import AdmissionLevel, SpoolUsage
 from fnm_bus.spool.lock import Lock
-from fnm_bus.spool.sequence import Epochs, is_name
+from fnm_bus.spool.sequence import BootEpochs, is_name
 
-__all__ = ["Depth", "Entry", "Left", "Lock", "Odd", "Refusal", "Spool"]
+__all__ = [
+    "AdmissionLevel",
+    "Entry",
+    "ForeignFile",
+    "Lock",
+    "OrphanedFile",
+    "Spool",
+    "SpoolUsage",
+]
 
 _MARKER: Final = 4096
 """Bytes of the marker `full` that are read, as the hook reads."""
@@ -52,7 +60,7 @@ class Spool:
             is enough to look at them.
     """
 
-    def __init__(self, root: Path | str, epochs: Epochs | None = None) -> None:
+    def __init__(self, root: Path | str, epochs: BootEpochs | None = None) -> None:
         self.root = Path(root)
         self._epochs = epochs
         self._new = f"{self.root}/incoming/new"
@@ -146,7 +154,7 @@ class Spool:
         """Remove what lies in `tmp` under the name of an entry, if that can be done."""
         python_hook.forget(f"{self.root}/incoming/tmp/{name}")
 
-    def size(self) -> Depth:
+    def size(self) -> SpoolUsage:
         """Return how much waits in the directories that can be read.
 
         Raises:
@@ -170,9 +178,9 @@ class Spool:
                     oldest = min(oldest, facts.st_mtime)
 
         self._each(add)
-        return Depth(files, size, utc(int(oldest * 10**9)) if files else None)
+        return SpoolUsage(files, size, utc(int(oldest * 10**9)) if files else None)
 
-    def clean(self) -> list[Left]:
+    def clean(self) -> list[OrphanedFile]:
         """Remove what dead hooks left in `tmp`, and only what is certainly theirs.
 
         Raises:
@@ -180,7 +188,7 @@ class Spool:
         """
         return cleanup.clean(self.root)
 
-    def odd(self) -> list[Odd]:
+    def odd(self) -> list[ForeignFile]:
         """Return what is in the spool and is no entry: links, pipes, foreign files.
 
         Raises:
@@ -188,7 +196,7 @@ class Spool:
         """
         return cleanup.odd(self.root)
 
-    def set_aside(self, odd: Odd) -> Path:
+    def set_aside(self, odd: ForeignFile) -> Path:
         """Move what is no entry to `quarantine/odd`, unread; return where it is now.
 
         Raises:
@@ -196,7 +204,7 @@ class Spool:
         """
         return cleanup.set_aside(self.root, odd)
 
-    def refuse(self, what: Refusal) -> None:
+    def refuse(self, what: AdmissionLevel) -> None:
         """Tell all hooks what this spool refuses from now on.
 
         Raises:
@@ -204,14 +212,14 @@ class Spool:
         """
         path = self.root / "full"
         try:
-            if what is Refusal.NOTHING:
+            if what is AdmissionLevel.NOTHING:
                 path.unlink(missing_ok=True)
             else:
                 atomic_file.replace(path, f"{what}\n".encode())
         except OSError as exc:
             raise SpoolError(f"{path}: {exc}") from exc
 
-    def refusal(self) -> Refusal:
+    def refusal(self) -> AdmissionLevel:
         """Return what this spool refuses now.
 
         Raises:
@@ -220,12 +228,12 @@ class Spool:
         try:
             data, _ = entry.read_file(f"{self.root}/full", _MARKER)
         except FileNotFoundError:
-            return Refusal.NOTHING
+            return AdmissionLevel.NOTHING
         word = data.strip()
         if not word:
-            return Refusal.NOTHING
+            return AdmissionLevel.NOTHING
         # Whatever else it says, hooks take it for this.
-        return Refusal.ALL if word == b"all" else Refusal.STATUS
+        return AdmissionLevel.ALL if word == b"all" else AdmissionLevel.STATUS
 
     def lock(self) -> Lock | None:
         """Return the lock, held by this process, or None when another one holds it.

@@ -10,25 +10,25 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 from support.bgp_lab import BgpLab, CutKafka
 from support.fetch import Unavailable
-from support.front import Installed
-from support.plant import Plant
+from support.front import InstalledHook
+from support.plant import RelayProcesses
 
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import Admin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, wanted
 
 
 @pytest.fixture
-def plant(tmp_path: Path, embedded_broker: str) -> Iterator[Plant]:
+def plant(tmp_path: Path, embedded_broker: str) -> Iterator[RelayProcesses]:
     """A plant on the embedded broker."""
-    it = Plant(tmp_path, embedded_broker)
+    it = RelayProcesses(tmp_path, embedded_broker)
     yield it
     it.stop()
 
 
 @pytest.fixture
-def real_plant(tmp_path: Path, kafka: str) -> Iterator[Plant]:
+def real_plant(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
     """A plant on a real Apache Kafka, with its topics."""
-    it = Plant(tmp_path, kafka)
+    it = RelayProcesses(tmp_path, kafka)
     made = it.run("topics", "create")
     assert made.returncode == 0, made.stderr.decode()
     yield it
@@ -36,19 +36,19 @@ def real_plant(tmp_path: Path, kafka: str) -> Iterator[Plant]:
 
 
 @pytest.fixture
-def make_plant() -> Iterator[Callable[..., Plant]]:
+def make_plant() -> Iterator[Callable[..., RelayProcesses]]:
     """Make plants on a real Kafka with topics that are not as usual."""
-    made: list[Plant] = []
+    made: list[RelayProcesses] = []
 
     def make(
         root: Path, bootstrap: str, replication: int = 1, missing: tuple[str, ...] = ()
-    ) -> Plant:
-        it = Plant(root, bootstrap)
+    ) -> RelayProcesses:
+        it = RelayProcesses(root, bootstrap)
         made.append(it)
         kinds = [f.name for f in fields(Topics)]
         names = Topics(**{kind: it.topic(kind) for kind in kinds})
         gone = {it.topic(kind) for kind in missing}
-        Admin({"bootstrap.servers": bootstrap}).create(
+        TopicAdmin({"bootstrap.servers": bootstrap}).create(
             [one for one in wanted(names, 4, replication) if one.name not in gone]
         )
         return it
@@ -59,8 +59,8 @@ def make_plant() -> Iterator[Callable[..., Plant]]:
 
 
 @pytest.fixture
-def installed(tmp_path: Path) -> Installed:
-    return Installed(tmp_path)
+def installed(tmp_path: Path) -> InstalledHook:
+    return InstalledHook(tmp_path)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def shared() -> Iterator[Installed]:
+def shared() -> Iterator[InstalledHook]:
     """A spool of user 1234 and group 2345, that every user can reach.
 
     Not below pytest's own directory: each run of pytest that starts closes that to
@@ -87,7 +87,7 @@ def shared() -> Iterator[Installed]:
     """
     with TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
-        installed = Installed(Path(directory))
+        installed = InstalledHook(Path(directory))
         for spool in (installed.spool, installed.fallback):
             spool.make(1234, 2345)
         installed.use("/usr/bin/python3")
@@ -134,9 +134,11 @@ def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
 
 
 @pytest.fixture
-def plant_behind_cables(tmp_path: Path, cut_kafka: CutKafka) -> Iterator[Plant]:
+def plant_behind_cables(
+    tmp_path: Path, cut_kafka: CutKafka
+) -> Iterator[RelayProcesses]:
     """A plant on the broker that can be cut off, with its topics."""
-    made = Plant(tmp_path, cut_kafka.bootstrap)
+    made = RelayProcesses(tmp_path, cut_kafka.bootstrap)
     created = made.run("topics", "create")
     assert created.returncode == 0, created.stderr.decode()
     yield made

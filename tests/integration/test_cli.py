@@ -20,10 +20,10 @@ from confluent_kafka.admin import (
 )
 from support.fetch import Unavailable
 from support.kafka import Cluster
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 
 from fnm_bus.errors import TopicRefused
-from fnm_bus.kafka.topics import Admin, Topic
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
@@ -66,14 +66,16 @@ def put(bootstrap: str, topic: str, *values: bytes) -> None:
     assert producer.flush(30) == 0
 
 
-def findings(plant: Plant) -> dict[str, bool]:
+def findings(plant: RelayProcesses) -> dict[str, bool]:
     ended = plant.run("check", "--json")
     assert b"Traceback" not in ended.stderr
     return {it["what"]: it["ok"] for it in json.loads(ended.stdout)}
 
 
 @pytest.mark.kafka
-def test_topics_are_created_once_and_listed_as_wanted(real_plant: Plant) -> None:
+def test_topics_are_created_once_and_listed_as_wanted(
+    real_plant: RelayProcesses,
+) -> None:
     again = real_plant.run("topics", "create")  # the plant has made them
     assert (again.returncode, again.stdout) == (0, b"")
     assert again.stderr.count(b"as wanted") == 8
@@ -86,7 +88,9 @@ def test_topics_are_created_once_and_listed_as_wanted(real_plant: Plant) -> None
 
 
 @pytest.mark.kafka
-def test_a_topic_that_is_not_as_wanted_is_told_and_left(real_plant: Plant) -> None:
+def test_a_topic_that_is_not_as_wanted_is_told_and_left(
+    real_plant: RelayProcesses,
+) -> None:
     text = real_plant.config.read_text()
     real_plant.config.write_text(text.replace("partitions = 4", "partitions = 5"))
     ended = real_plant.run("topics", "create")
@@ -97,7 +101,7 @@ def test_a_topic_that_is_not_as_wanted_is_told_and_left(real_plant: Plant) -> No
 
 
 @pytest.mark.kafka
-def test_check_passes_when_everything_is_there(real_plant: Plant) -> None:
+def test_check_passes_when_everything_is_there(real_plant: RelayProcesses) -> None:
     real_plant.start()
     found = findings(real_plant)
     assert [what for what, ok in found.items() if not ok] == []
@@ -106,7 +110,7 @@ def test_check_passes_when_everything_is_there(real_plant: Plant) -> None:
 
 
 @pytest.mark.kafka
-def test_check_names_the_topic_that_is_missing(real_plant: Plant) -> None:
+def test_check_names_the_topic_that_is_missing(real_plant: RelayProcesses) -> None:
     text = real_plant.config.read_text()
     name = real_plant.topic("status")
     real_plant.config.write_text(text.replace(name, f"{name}.gone"))
@@ -117,7 +121,7 @@ def test_check_names_the_topic_that_is_missing(real_plant: Plant) -> None:
     assert "`fnm-bus topics create` creates it" in said
 
 
-def test_tail_of_a_topic_that_is_not_there_ends_with_69(plant: Plant) -> None:
+def test_tail_of_a_topic_that_is_not_there_ends_with_69(plant: RelayProcesses) -> None:
     ended = plant.run("tail", "no topic!", "--exit")
     assert ended.returncode == 69
     assert ended.stdout == b""
@@ -125,7 +129,7 @@ def test_tail_of_a_topic_that_is_not_there_ends_with_69(plant: Plant) -> None:
 
 
 def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
-    ended = Plant(tmp_path, "127.0.0.1:1").run("tail")
+    ended = RelayProcesses(tmp_path, "127.0.0.1:1").run("tail")
     assert (ended.returncode, ended.stdout) == (69, b"")
     assert ended.stderr.startswith(b"fnm-bus: no broker answers: ")
 
@@ -135,7 +139,7 @@ def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
     [("tail",), ("topics", "list"), ("topics", "create"), ("relay", "--once")],
 )
 def test_a_setting_that_librdkafka_refuses_ends_with_78(
-    plant: Plant, command: tuple[str, ...]
+    plant: RelayProcesses, command: tuple[str, ...]
 ) -> None:
     plant.configure(colour="blue")
     plant.call(ban("192.0.2.1"))
@@ -146,7 +150,9 @@ def test_a_setting_that_librdkafka_refuses_ends_with_78(
     assert b"Traceback" not in ended.stderr
 
 
-def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(plant: Plant) -> None:
+def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(
+    plant: RelayProcesses,
+) -> None:
     topic = plant.topic("host")
     put(plant.bootstrap, topic, b"no Avro", b"", b"\xc3\x01" + bytes(20))
     plant.call(ban("192.0.2.1"))
@@ -162,7 +168,7 @@ def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(plant: Plant) -> N
     assert b"192.0.2.1" in ended.stdout
 
 
-def test_tail_goes_on_until_it_is_interrupted(plant: Plant) -> None:
+def test_tail_goes_on_until_it_is_interrupted(plant: RelayProcesses) -> None:
     plant.messages("host", 0)  # the topic is there
     with subprocess.Popen(
         [
@@ -188,7 +194,7 @@ def test_tail_goes_on_until_it_is_interrupted(plant: Plant) -> None:
 @pytest.mark.kafka
 @pytest.mark.registry
 def test_schemas_are_registered_pinned_and_used_without_the_registry(
-    real_plant: Plant, registry: str
+    real_plant: RelayProcesses, registry: str
 ) -> None:
     pins = real_plant.root / "pins.json"
     lines = ["[registry]", f'url = "{registry}"', f'pins = "{pins}"']
@@ -223,16 +229,18 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path / "kafka", nodes=1)
     try:
         guarded.open()
-        plant = Plant(tmp_path / "plant", guarded.bootstrap)
+        plant = RelayProcesses(tmp_path / "plant", guarded.bootstrap)
         assert plant.run("topics", "create").returncode == 0
         deny(guarded.bootstrap, plant.topic("host"), AclOperation.WRITE)
         deny(guarded.bootstrap, plant.topic("status"), AclOperation.READ)
         names = [plant.topic("host"), plant.topic("status")]
-        admin = Admin({"bootstrap.servers": guarded.bootstrap})
+        admin = TopicAdmin({"bootstrap.servers": guarded.bootstrap})
 
         def writable() -> list[bool]:
             topics = admin.survey(names).values()
-            return [isinstance(it, Topic) and "Write" in it.operations for it in topics]
+            return [
+                isinstance(it, TopicSpec) and "Write" in it.operations for it in topics
+            ]
 
         plant.until(lambda: writable() == [False, True])
         found = findings(plant)

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.crew import Crew, policy
+from support.crew import ConsumerProcesses, policy
 from support.kafka import Cluster
-from support.loops import CODEC, Bench, Seen, event
-from support.plant import Plant
+from support.loops import CODEC, LoopHarness, Seen, event
+from support.plant import RelayProcesses
 from support.process import wait_until
 
-from fnm_bus.consume.handler import Hold, TryLater
+from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
-from fnm_bus.kafka.reader import Reader
-from fnm_bus.kafka.topics import Admin, Topic
+from fnm_bus.kafka.reader import TopicReader
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
@@ -49,7 +49,7 @@ consume("group", handle)
 class Group:
     """Processes of one consumer group that note what they were given."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: ConsumerProcesses) -> None:
         self.crew = crew
         self.program = crew.plant.root / "own.py"
         self.program.write_text(textwrap.dedent(CONSUMER))
@@ -83,21 +83,21 @@ class Group:
 
 
 @pytest.fixture
-def group(real_plant: Plant) -> Iterator[Group]:
-    it = Group(Crew(real_plant, policy()))
+def group(real_plant: RelayProcesses) -> Iterator[Group]:
+    it = Group(ConsumerProcesses(real_plant, policy()))
     yield it
     it.stop()
     it.crew.stop()
 
 
 @pytest.fixture
-def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[Bench]:
-    it = Bench(kafka, topic_names("events"))
+def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[LoopHarness]:
+    it = LoopHarness(kafka, topic_names("events"))
     it.settings["group.protocol"] = "classic"
-    Admin({"bootstrap.servers": kafka}).create(
+    TopicAdmin({"bootstrap.servers": kafka}).create(
         [
-            Topic(it.topic, PARTITIONS, 1, {}),
-            Topic(f"{it.topic}.dead", 1, 1, {}),
+            TopicSpec(it.topic, PARTITIONS, 1, {}),
+            TopicSpec(f"{it.topic}.dead", 1, 1, {}),
         ]
     )
     yield it
@@ -105,7 +105,7 @@ def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[Bench]:
     assert it.failed == []
 
 
-def put_until_seen(bench: Bench, seen: Seen) -> list[str]:
+def put_until_seen(bench: LoopHarness, seen: Seen) -> list[str]:
     """Put records into all partitions until *seen* gets some; return their ids."""
     put: list[int] = []
 
@@ -121,10 +121,10 @@ def put_until_seen(bench: Bench, seen: Seen) -> list[str]:
 
 @BOTH
 def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions(
-    bench: Bench, protocol: str
+    bench: LoopHarness, protocol: str
 ) -> None:
     bench.settings["group.protocol"] = protocol
-    first, second = Seen(lambda _name, _count: Hold()), Seen()
+    first, second = Seen(lambda _name, _count: Deferred()), Seen()
     for number in range(8):
         bench.put(event(number), number % PARTITIONS)
     loop = bench.start(first)
@@ -136,7 +136,7 @@ def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions
     assert sorted(second.ids) == sorted(EACH)
 
 
-def test_one_whose_name_another_takes_says_so_and_ends(bench: Bench) -> None:
+def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> None:
     bench.settings["group.instance.id"] = "one"
     first, second = Seen(), Seen()
     bench.start(first)
@@ -152,7 +152,9 @@ def test_one_whose_name_another_takes_says_so_and_ends(bench: Bench) -> None:
     second.until("2")
 
 
-def test_what_one_member_has_done_is_not_done_again_by_another(bench: Bench) -> None:
+def test_what_one_member_has_done_is_not_done_again_by_another(
+    bench: LoopHarness,
+) -> None:
     first, second = Seen(), Seen()
     for number in range(8):
         bench.put(event(number), number % PARTITIONS)
@@ -167,13 +169,13 @@ def test_what_one_member_has_done_is_not_done_again_by_another(bench: Bench) -> 
 
 
 def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
-    bench: Bench,
+    bench: LoopHarness,
 ) -> None:
     ready = threading.Event()
 
     def later(name: str, _count: int) -> None:
         if name == "0" and not ready.is_set():
-            raise TryLater("not yet", 0.1)
+            raise RetryLater("not yet", 0.1)
 
     first, second = Seen(later), Seen(later)
     for number in range(8):
@@ -188,7 +190,9 @@ def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
     assert bench.letters.records == []
 
 
-def test_a_dead_letter_says_where_the_record_stands(bench: Bench, kafka: str) -> None:
+def test_a_dead_letter_says_where_the_record_stands(
+    bench: LoopHarness, kafka: str
+) -> None:
     dead = f"{bench.topic}.dead"
     publisher = KafkaPublisher({"bootstrap.servers": kafka}, LASTING)
     seen, again = Seen(), Seen()
@@ -197,7 +201,7 @@ def test_a_dead_letter_says_where_the_record_stands(bench: Bench, kafka: str) ->
     bench.put(event(2), 2)
     bench.start(seen, publisher=publisher, deadletter_topic=dead)
     seen.until("1", "2")
-    with Reader(
+    with TopicReader(
         {"bootstrap.servers": kafka}, [dead], CODEC, from_beginning=True
     ) as reader:
         [found] = next(filter(None, (list(reader.read(1)) for _ in range(30))))
@@ -217,7 +221,9 @@ def test_a_dead_letter_says_where_the_record_stands(bench: Bench, kafka: str) ->
 
 
 @BOTH
-def test_a_topic_that_does_not_exist_is_named(bench: Bench, protocol: str) -> None:
+def test_a_topic_that_does_not_exist_is_named(
+    bench: LoopHarness, protocol: str
+) -> None:
     bench.settings["group.protocol"] = protocol
     bench.topic = "no-such-topic"
     bench.start(Seen())
@@ -271,9 +277,9 @@ def test_a_consumer_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
     own = Cluster(tmp_path, nodes=1)
     try:
         own.open()
-        plant = Plant(tmp_path, own.bootstrap)
+        plant = RelayProcesses(tmp_path, own.bootstrap)
         assert plant.run("topics", "create").returncode == 0
-        group = Group(Crew(plant, policy()))
+        group = Group(ConsumerProcesses(plant, policy()))
         try:
             group.start()
             group.until(group.crew.tell("ban", "203.0.113.1"))

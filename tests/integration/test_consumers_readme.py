@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.crew import Crew, policy
-from support.plant import Plant
+from support.crew import ConsumerProcesses, policy
+from support.plant import RelayProcesses
 
 CONSUMERS = Path(__file__).parents[2] / "consumers"
 README = CONSUMERS / "README.md"
@@ -25,8 +25,8 @@ def test_the_printed_program_is_the_sample() -> None:
 
 
 @pytest.mark.kafka
-def test_it_prints_each_ban(real_plant: Plant) -> None:
-    crew = Crew(real_plant, policy())
+def test_it_prints_each_ban(real_plant: RelayProcesses) -> None:
+    crew = ConsumerProcesses(real_plant, policy())
     (real_plant.root / "bans.py").write_text(program())
     crew.tell("ban", "203.0.113.7", total_incoming_pps=123456)
     crew.tell("unban", "203.0.113.7")

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 
 CALLS = 50
 
 
 @pytest.fixture
-def hook(plant: Plant) -> Path:
+def hook(plant: RelayProcesses) -> Path:
     """A hook that would drain the spool if it got the lock."""
     path = plant.root / "hook"
     done = plant.run(
@@ -24,7 +24,7 @@ def hook(plant: Plant) -> Path:
 
 
 def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     holder = plant.start()
     waiting = plant.start(ready="READY=1")
@@ -60,12 +60,12 @@ def started(hook: Path, numbers: range) -> "list[subprocess.Popen[bytes]]":
     return calls
 
 
-def ids(plant: Plant, least: int) -> set[object]:
+def ids(plant: RelayProcesses, least: int) -> set[object]:
     return {it.receipt.event_id for it in plant.events("host", least)}
 
 
 def test_fifty_calls_at_once_that_would_drain_leave_nothing(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     """No relay runs: one of them drains at a time, for all."""
     calls = started(hook, range(CALLS))
@@ -75,7 +75,7 @@ def test_fifty_calls_at_once_that_would_drain_leave_nothing(
 
 
 def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     [first] = started(hook, range(1))
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")

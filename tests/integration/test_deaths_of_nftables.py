@@ -23,9 +23,9 @@ from support.bgp_lab import (
     host,
     policy,
 )
-from support.crew import Crew
+from support.crew import ConsumerProcesses
 from support.netns import Network
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import Server
 
 from consumers.enforcers.nftables.backend import NftablesBackend
@@ -38,12 +38,12 @@ class Firewall:
     """A mitigator, and an enforcer of nftables behind a cable of its own."""
 
     def __init__(
-        self, plant: Plant, kafka: CutKafka, settings: NftablesSettings
+        self, plant: RelayProcesses, kafka: CutKafka, settings: NftablesSettings
     ) -> None:
         self.plant = plant
         self.kafka = kafka
         self.backend = NftablesBackend(settings)
-        self.crew = Crew(
+        self.crew = ConsumerProcesses(
             plant,
             policy("firewall"),
             "[consumers.nftables]",
@@ -83,7 +83,7 @@ class Firewall:
 
 @pytest.fixture
 def firewall(
-    network: Network, plant_behind_cables: Plant, cut_kafka: CutKafka
+    network: Network, plant_behind_cables: RelayProcesses, cut_kafka: CutKafka
 ) -> Iterator[Firewall]:
     settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
     made = Firewall(plant_behind_cables, cut_kafka, settings)

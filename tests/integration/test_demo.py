@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.untouched import file_state
 
 TOPICS = (
@@ -23,7 +23,7 @@ TOPICS = (
 
 
 def run(
-    plant: Plant, module: str, *arguments: str, **variables: str
+    plant: RelayProcesses, module: str, *arguments: str, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program as in a container of a production stack."""
     environment = {
@@ -52,7 +52,7 @@ def topics_of(bootstrap: str) -> set[str]:
 
 
 def test_the_demo_uses_no_configured_broker_and_no_configured_spool(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     topics, files = topics_of(plant.bootstrap), file_state(plant.root)
     done = run(plant, "fnm_bus", "demo", "--hosts", "2")
@@ -61,7 +61,7 @@ def test_the_demo_uses_no_configured_broker_and_no_configured_spool(
     assert file_state(plant.root) == files
 
 
-def test_the_demo_ends_with_a_preview_of_its_policy(plant: Plant) -> None:
+def test_the_demo_ends_with_a_preview_of_its_policy(plant: RelayProcesses) -> None:
     done = run(plant, "fnm_bus", "demo", "--hosts", "4")
     assert done.returncode == 0, done.stderr.decode()
     output = done.stdout.decode()
@@ -78,7 +78,9 @@ def test_the_demo_ends_with_a_preview_of_its_policy(plant: Plant) -> None:
     assert started > 0
 
 
-def test_the_preview_refuses_a_configuration_that_no_demo_wrote(plant: Plant) -> None:
+def test_the_preview_refuses_a_configuration_that_no_demo_wrote(
+    plant: RelayProcesses,
+) -> None:
     files = file_state(plant.root)
     done = run(plant, "consumers", "demo")
     assert done.returncode == 78
@@ -88,7 +90,7 @@ def test_the_preview_refuses_a_configuration_that_no_demo_wrote(plant: Plant) ->
 
 @pytest.mark.skipif(shutil.which("bird") is None, reason="BIRD 2 is not installed")
 def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
-    plant: Plant, tmp_path: Path
+    plant: RelayProcesses, tmp_path: Path
 ) -> None:
     pytest.importorskip("exabgp")
     runtime = tmp_path / "runtime"

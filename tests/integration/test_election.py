@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from support.process import wait_until
 
 from consumers.mitigator.leader_election import LeaderElection
-from fnm_bus.kafka.topics import Admin, Topic
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
 
 pytestmark = pytest.mark.kafka
 
@@ -22,7 +22,7 @@ class Hall:
         self.group = f"election-{uuid4().hex}"
         self.settings = {"bootstrap.servers": bootstrap}
         self.admin = AdminClient(self.settings)
-        Admin(self.settings).create([Topic(self.group, 1, 1, {})])
+        TopicAdmin(self.settings).create([TopicSpec(self.group, 1, 1, {})])
 
     def member(self) -> LeaderElection:
         return LeaderElection(self.settings, self.group, self.group)

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import wait_until
 
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer
 from consumers.enforcers.enforcer import Enforcer
 from consumers.metrics import EnforcerMetrics
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.avro.codec import Codec
 from fnm_bus.config import load
 from fnm_bus.event import Audit, Command, Mitigation
-from fnm_bus.kafka.reader import Reader
+from fnm_bus.kafka.reader import TopicReader
 
 ONE, TWO = "blackhole|203.0.113.1/32", "blackhole|203.0.113.2/32"
 
@@ -29,7 +29,7 @@ class Site:
         backend: the system of all of them, one after the other.
     """
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, plant: RelayProcesses) -> None:
         plant.configure("[consumers.enforcer]", 'own_networks = ["203.0.113.0/24"]')
         self.plant = plant
         self.backend = MemoryBackend("exabgp")
@@ -39,7 +39,7 @@ class Site:
         self._running: list[tuple[Enforcer, threading.Thread]] = []
 
     def start(self) -> Enforcer:
-        settings = load.load_as(AllSettings, self.plant.config).settings
+        settings = load.load_as(FullSettings, self.plant.config).settings
         settings = settings.model_copy(update={"dry_run": False})
         path = self.plant.root / "snapshot.json"
         of = settings.consumers.exabgp.model_copy(
@@ -95,7 +95,7 @@ class Site:
 
 
 @pytest.fixture
-def site(real_plant: Plant) -> Iterator[Site]:
+def site(real_plant: RelayProcesses) -> Iterator[Site]:
     made = Site(real_plant)
     yield made
     made.stop()
@@ -158,19 +158,19 @@ def test_a_lost_connection_skips_no_command(
     site.standing(ONE)
     reader = enforcer.command_reader
     failed, go_on = threading.Event(), threading.Event()
-    open_reader: Callable[[], Reader] = reader._open
+    open_reader: Callable[[], TopicReader] = reader._open
 
-    def opened() -> Reader:
+    def opened() -> TopicReader:
         assert go_on.wait(30)
         return open_reader()
 
-    def broken(_self: Reader, _seconds: float) -> Any:
+    def broken(_self: TopicReader, _seconds: float) -> Any:
         failed.set()
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(reader, "_open", opened)
     with monkeypatch.context() as patched:
-        patched.setattr(Reader, "read", broken)
+        patched.setattr(TopicReader, "read", broken)
         assert failed.wait(30)
         wait_until(lambda: not enforcer.healthy(), 30, "its health")
     site.command("pause")  # while nobody reads
@@ -188,7 +188,7 @@ def test_what_was_done_is_on_the_audit_topic(site: Site) -> None:
     settings = {"bootstrap.servers": site.plant.bootstrap}
     topics = [site.plant.topic("audit")]
     audits: list[Audit] = []
-    with Reader(settings, topics, Codec(), from_beginning=True) as reader:
+    with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
         while not reader.at_end:
             events = [it.event for it in reader.read(1.0)]
             audits += [it for it in events if isinstance(it, Audit)]

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from support.bird import Bird
-from support.crew import Crew, policy
+from support.crew import ConsumerProcesses, policy
 from support.fetch import Unavailable
-from support.plant import Plant
+from support.plant import RelayProcesses
 
 from fnm_bus.event import Mitigation
 
@@ -34,8 +34,8 @@ def bird() -> Iterator[Bird]:
 
 
 @pytest.fixture
-def crew(real_plant: Plant, bird: Bird) -> Iterator[Crew]:
-    made = Crew(
+def crew(real_plant: RelayProcesses, bird: Bird) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(
         real_plant,
         policy(),
         "[consumers.exabgp]",
@@ -49,7 +49,7 @@ def crew(real_plant: Plant, bird: Bird) -> Iterator[Crew]:
     made.stop()
 
 
-def want(crew: Crew, prefix: str, lease: float = 300.0) -> None:
+def want(crew: ConsumerProcesses, prefix: str, lease: float = 300.0) -> None:
     key = f"blackhole|{prefix}"
     record = Mitigation(
         key=key,
@@ -63,7 +63,7 @@ def want(crew: Crew, prefix: str, lease: float = 300.0) -> None:
 
 
 def test_a_pause_reaches_the_neighbor_and_outlives_a_killed_enforcer(
-    crew: Crew, bird: Bird
+    crew: ConsumerProcesses, bird: Bird
 ) -> None:
     server = crew.start("exabgp")
     bird.wait_up()
@@ -90,7 +90,7 @@ def test_a_pause_reaches_the_neighbor_and_outlives_a_killed_enforcer(
     bird.wait_routes(HOST, OTHER)
 
 
-def test_a_lease_ends_in_the_neighbor(crew: Crew, bird: Bird) -> None:
+def test_a_lease_ends_in_the_neighbor(crew: ConsumerProcesses, bird: Bird) -> None:
     crew.start("exabgp")
     bird.wait_up()
     want(crew, HOST, lease=4)
@@ -99,7 +99,7 @@ def test_a_lease_ends_in_the_neighbor(crew: Crew, bird: Bird) -> None:
     bird.wait_routes(OTHER)
 
 
-def _refused(crew: Crew) -> int:
+def _refused(crew: ConsumerProcesses) -> int:
     return sum(it.code == "own_networks" for it in crew.audits("failed"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.detector import Called, Detector
 from support.fetch import Unavailable
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import wait_until
 
 from fnm_bus.event import HostEvent
@@ -18,7 +18,7 @@ HOSTS = 10
 
 
 @pytest.fixture
-def hook(real_plant: Plant) -> Path:
+def hook(real_plant: RelayProcesses) -> Path:
     path = real_plant.root / "hook"
     done = real_plant.run("hook", "install", str(path), "--shell")
     assert done.returncode == 0, done.stderr
@@ -26,7 +26,7 @@ def hook(real_plant: Plant) -> Path:
 
 
 @pytest.fixture
-def detector(real_plant: Plant, hook: Path) -> Iterator[Detector]:
+def detector(real_plant: RelayProcesses, hook: Path) -> Iterator[Detector]:
     it = Detector(real_plant.root, hook)
     try:
         it.start()
@@ -37,7 +37,7 @@ def detector(real_plant: Plant, hook: Path) -> Iterator[Detector]:
 
 
 def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
-    real_plant: Plant, detector: Detector
+    real_plant: RelayProcesses, detector: Detector
 ) -> None:
     real_plant.start()
     detector.flood(["203.0.113.10", "2001:db8::10"], HOSTS, seconds=6)

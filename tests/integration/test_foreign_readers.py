@@ -27,7 +27,7 @@ from fnm_bus.event import Event
 from fnm_bus.kafka.publisher import BRIEF, KafkaPublisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import Admin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, wanted
 from fnm_bus.relay.pipeline import Pipeline
 
 Names = Callable[[str], str]
@@ -45,7 +45,7 @@ def publish(kafka: str, names: Names, codec: Callable[[Topics], Codec]) -> Publi
     kinds = Topics.__dataclass_fields__
     topics = Topics(**{kind: names(kind) for kind in kinds})
     settings = {"bootstrap.servers": kafka}
-    Admin(settings).create(wanted(topics, 3, 1))
+    TopicAdmin(settings).create(wanted(topics, 3, 1))
     pipeline = Pipeline("fra1", topics, codec(topics))
     publisher = KafkaPublisher(settings, BRIEF)
     reports: list[object] = []

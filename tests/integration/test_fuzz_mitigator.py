@@ -15,9 +15,9 @@ from time import monotonic
 
 import pytest
 from confluent_kafka import Producer
-from support.crew import Crew
+from support.crew import ConsumerProcesses
 from support.fuzz_records import Fuzz, Made
-from support.plant import Plant
+from support.plant import RelayProcesses
 
 from fnm_bus.event import Audit, Mitigation
 
@@ -69,7 +69,7 @@ GROWTH = 100_000
 class Look:
     """Reads the topics once, record by record, and checks each."""
 
-    crew: Crew
+    crew: ConsumerProcesses
     seen: dict[str, int] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
 
@@ -107,13 +107,13 @@ class Look:
 
 
 @pytest.fixture
-def crew(real_plant: Plant) -> Iterator[Crew]:
-    made = Crew(real_plant, POLICY, "[consumers]", "metrics_port = 0")
+def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(real_plant, POLICY, "[consumers]", "metrics_port = 0")
     yield made
     made.stop()
 
 
-def test_it_survives_and_decides(crew: Crew) -> None:
+def test_it_survives_and_decides(crew: ConsumerProcesses) -> None:
     sys.stdout.write(f"FUZZ_SEED={SEED} FUZZ_SECONDS={SECONDS:.0f}\n")
     hosts = [f"203.0.113.{number}" for number in (*range(1, 64), 128, 135)]
     fuzz = Fuzz(SEED, [*hosts, "2001:db8:1::7", "8.8.8.8"], stored=True)

@@ -14,9 +14,9 @@ from time import monotonic
 
 import pytest
 from support import corpus
-from support.front import Installed
+from support.front import InstalledHook
 from support.odd_documents import Call, Mutator, real
-from support.plant import Plant
+from support.plant import RelayProcesses
 
 from fnm_bus.event import DeadLetter, Event
 from fnm_bus.kafka.route import event_id
@@ -50,9 +50,9 @@ class Fuzz:
         letters: names of the entries with a dead letter.
     """
 
-    def __init__(self, plant: Plant, root: Path) -> None:
+    def __init__(self, plant: RelayProcesses, root: Path) -> None:
         self.plant = plant
-        self.hook = Installed(root)
+        self.hook = InstalledHook(root)
         self.stored: dict[str, Call] = {}
         self.kills = 0
         self.ids: set[str] = set()
@@ -119,7 +119,7 @@ class Fuzz:
 
 
 def test_every_accepted_document_is_an_event_or_a_dead_letter(
-    plant: Plant, tmp_path: Path
+    plant: RelayProcesses, tmp_path: Path
 ) -> None:
     plant.configure("[log]", 'level = "error"')
     (tmp_path / "front").mkdir()

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.front import SAMPLE, STATUS, Installed
+from support.front import SAMPLE, STATUS, InstalledHook
 from support.process import wait_until
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook
-from fnm_bus.spool.limits import Refusal
-from fnm_bus.spool.sequence import Epochs, pid_of, sequence
+from fnm_bus.spool.limits import AdmissionLevel
+from fnm_bus.spool.sequence import BootEpochs, pid_of, sequence
 from fnm_bus.spool.spool import Spool
 
 needs_root = pytest.mark.skipif(
@@ -28,7 +28,9 @@ needs_root = pytest.mark.skipif(
 )
 
 
-def test_a_notification_is_on_disk_when_the_hook_says_so(installed: Installed) -> None:
+def test_a_notification_is_on_disk_when_the_hook_says_so(
+    installed: InstalledHook,
+) -> None:
     done = installed(SAMPLE, "ban", "192.0.2.1")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     (entry,) = installed.entries()
@@ -38,7 +40,7 @@ def test_a_notification_is_on_disk_when_the_hook_says_so(installed: Installed) -
 
 
 def test_the_steps_to_disk_are_in_the_order_that_survives_a_loss_of_power(
-    installed: Installed, tmp_path: Path
+    installed: InstalledHook, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
     names = "trace=write,fsync,rename,renameat,renameat2"
@@ -59,13 +61,15 @@ def test_the_steps_to_disk_are_in_the_order_that_survives_a_loss_of_power(
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 10_000_000])
-def test_a_document_of_any_size_is_kept_whole(installed: Installed, size: int) -> None:
+def test_a_document_of_any_size_is_kept_whole(
+    installed: InstalledHook, size: int
+) -> None:
     assert installed(b"x" * size).returncode == 0
     (entry,) = installed.entries()
     assert Path(entry.path).read_bytes().endswith(b"\0" + b"x" * size + python_hook.END)
 
 
-def test_arguments_are_kept_whatever_their_bytes_are(installed: Installed) -> None:
+def test_arguments_are_kept_whatever_their_bytes_are(installed: InstalledHook) -> None:
     done = subprocess.run(
         [os.fsencode(installed.path), b"", b"a b\nc", "é".encode(), b"\xff"],
         input=b"",
@@ -82,14 +86,14 @@ def test_arguments_are_kept_whatever_their_bytes_are(installed: Installed) -> No
     [{}, {"LC_ALL": "C", "PATH": "", "HOME": "/nowhere"}, {"PYTHONPATH": "/nowhere"}],
 )
 def test_the_environment_does_not_matter(
-    installed: Installed, environment: dict[str, str]
+    installed: InstalledHook, environment: dict[str, str]
 ) -> None:
     assert installed(SAMPLE, "ban", "é", env=environment).returncode == 0
     assert installed.entries()[0].arguments == ("ban", "é")
 
 
 def test_nothing_beside_the_hook_is_imported(
-    installed: Installed, tmp_path: Path
+    installed: InstalledHook, tmp_path: Path
 ) -> None:
     """Not from the directory of the hook, nor from that in which it is started."""
     for module in ("posix", "sys", "os", "fcntl", "select", "time"):
@@ -106,7 +110,9 @@ def test_nothing_beside_the_hook_is_imported(
     assert done.stderr.count(b"\n") <= bare.stderr.count(b"\n")
 
 
-def test_a_stdin_that_does_not_block_is_read_to_its_end(installed: Installed) -> None:
+def test_a_stdin_that_does_not_block_is_read_to_its_end(
+    installed: InstalledHook,
+) -> None:
     """As a parent with an event loop may leave it."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     with subprocess.Popen([installed.path], stdin=reading) as call:
@@ -122,7 +128,9 @@ def test_a_stdin_that_does_not_block_is_read_to_its_end(installed: Installed) ->
     assert [it.document for it in installed.entries()] == [SAMPLE]
 
 
-def test_unban_in_text_mode_does_not_wait_for_a_terminal(installed: Installed) -> None:
+def test_unban_in_text_mode_does_not_wait_for_a_terminal(
+    installed: InstalledHook,
+) -> None:
     controller, terminal = pty.openpty()
     try:
         done = subprocess.run(
@@ -142,7 +150,7 @@ def test_unban_in_text_mode_does_not_wait_for_a_terminal(installed: Installed) -
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_closed_standard_files_do_not_mix_a_document_with_anything(
-    installed: Installed, closed: tuple[int, ...]
+    installed: InstalledHook, closed: tuple[int, ...]
 ) -> None:
     def close() -> None:
         for fd in closed:
@@ -154,7 +162,7 @@ def test_closed_standard_files_do_not_mix_a_document_with_anything(
     assert installed.entries()[0].document == b""
 
 
-def break_spool(installed: Installed, how: str) -> None:
+def break_spool(installed: InstalledHook, how: str) -> None:
     root = installed.spool.root
     if how == "gone":
         root.rename(installed.directory / "moved")
@@ -168,12 +176,12 @@ def break_spool(installed: Installed, how: str) -> None:
         (root / "incoming/tmp").rmdir()
         (root / "incoming/tmp").write_bytes(b"")
     else:
-        installed.spool.refuse(Refusal.ALL)
+        installed.spool.refuse(AdmissionLevel.ALL)
 
 
 @pytest.mark.parametrize("how", ["gone", "no bucket", "a link", "a file", "full"])
 def test_what_the_spool_does_not_take_is_in_the_fallback_spool_and_it_says_so(
-    installed: Installed, how: str
+    installed: InstalledHook, how: str
 ) -> None:
     break_spool(installed, how)
     done = installed(SAMPLE, "ban", "192.0.2.1")
@@ -187,7 +195,7 @@ def test_what_the_spool_does_not_take_is_in_the_fallback_spool_and_it_says_so(
 
 
 def test_what_nobody_takes_is_said_to_be_lost_and_stdin_is_read_all_the_same(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     for spool in (installed.spool, installed.fallback):
         spool.root.rename(f"{spool.root}-moved")
@@ -198,8 +206,8 @@ def test_what_nobody_takes_is_said_to_be_lost_and_stdin_is_read_all_the_same(
     assert done.stdout == b""
 
 
-def test_a_full_spool_takes_everything_but_status(installed: Installed) -> None:
-    installed.spool.refuse(Refusal.STATUS)
+def test_a_full_spool_takes_everything_but_status(installed: InstalledHook) -> None:
+    installed.spool.refuse(AdmissionLevel.STATUS)
     assert installed(STATUS).returncode == 75
     assert installed(SAMPLE).returncode == 0
     assert [it.document for it in installed.entries()] == [SAMPLE]
@@ -207,7 +215,7 @@ def test_a_full_spool_takes_everything_but_status(installed: Installed) -> None:
 
 
 def test_a_document_beyond_all_bounds_is_drained_and_refused(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     text = installed.path.read_text().replace("MAX_STDIN = 64 << 20", "MAX_STDIN = 10")
     installed.path.write_text(text)
@@ -219,7 +227,7 @@ def test_a_document_beyond_all_bounds_is_drained_and_refused(
 
 @pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE])
 def test_limits_of_the_process_are_no_reason_to_lose_anything_in_silence(
-    installed: Installed, limit: int
+    installed: InstalledHook, limit: int
 ) -> None:
     def lower() -> None:
         resource.setrlimit(limit, (4, 4))
@@ -231,13 +239,15 @@ def test_limits_of_the_process_are_no_reason_to_lose_anything_in_silence(
 
 
 def test_calls_come_in_the_order_in_which_they_were_started(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     """The first is started first, and is the last to get its document."""
     first = subprocess.Popen([installed.path, "0"], stdin=subprocess.PIPE)
     for number in range(1, 6):
         assert installed(SAMPLE, str(number)).returncode == 0
-    epochs = Epochs(installed.spool.root / "state/epochs.json", python_hook.boot_id())
+    epochs = BootEpochs(
+        installed.spool.root / "state/epochs.json", python_hook.boot_id()
+    )
     spool = Spool(installed.spool.root, epochs)
     published = spool.scan()
     assert [spool.read(it).arguments[0] for it in published] == list("12345")
@@ -249,7 +259,7 @@ def test_calls_come_in_the_order_in_which_they_were_started(
     assert [sequence(it, epochs) for it in names[1:]] == given_out
 
 
-def test_two_hundred_calls_at_once_lose_nothing(installed: Installed) -> None:
+def test_two_hundred_calls_at_once_lose_nothing(installed: InstalledHook) -> None:
     calls = [
         subprocess.Popen([installed.path, str(number)], stdin=subprocess.PIPE)
         for number in range(200)
@@ -266,7 +276,7 @@ def test_two_hundred_calls_at_once_lose_nothing(installed: Installed) -> None:
     assert installed.temporary() == []
 
 
-def test_a_killed_call_leaves_no_entry(installed: Installed) -> None:
+def test_a_killed_call_leaves_no_entry(installed: InstalledHook) -> None:
     call = subprocess.Popen([installed.path], stdin=subprocess.PIPE)
     assert call.stdin is not None
     call.stdin.write(b'{"half": ')
@@ -279,7 +289,7 @@ def test_a_killed_call_leaves_no_entry(installed: Installed) -> None:
 
 @pytest.mark.parametrize("what", ["bytes", "inodes"])
 def test_a_disk_that_really_is_full_costs_nothing_but_the_fallback(
-    installed: Installed, small_disk: Path, what: str
+    installed: InstalledHook, small_disk: Path, what: str
 ) -> None:
     installed.spool = Spool(small_disk / "spool")
     installed.spool.make(os.geteuid(), os.getegid())
@@ -311,11 +321,11 @@ mount --rbind . /dev && exec "$2" </dev/null
 
 @needs_root
 @pytest.mark.parametrize("kind", ["python", "shell"])
-def test_syslog_is_told_as_well(installed: Installed, kind: str) -> None:
+def test_syslog_is_told_as_well(installed: InstalledHook, kind: str) -> None:
     if kind == "shell":
         roots = (installed.spool.root, installed.fallback.root)
         install_hook.install(installed.path, *roots, install_hook.SHELL)
-    installed.spool.refuse(Refusal.ALL)
+    installed.spool.refuse(AdmissionLevel.ALL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(installed.directory / "log"))
         log.settimeout(30)
@@ -333,12 +343,12 @@ def test_syslog_is_told_as_well(installed: Installed, kind: str) -> None:
 @needs_root
 @pytest.mark.parametrize("kind", ["python", "shell"])
 def test_a_syslog_that_nobody_reads_does_not_keep_the_hook(
-    installed: Installed, kind: str
+    installed: InstalledHook, kind: str
 ) -> None:
     if kind == "shell":
         roots = (installed.spool.root, installed.fallback.root)
         install_hook.install(installed.path, *roots, install_hook.SHELL)
-    installed.spool.refuse(Refusal.ALL)
+    installed.spool.refuse(AdmissionLevel.ALL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(installed.directory / "log"))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
@@ -354,9 +364,9 @@ def test_a_syslog_that_nobody_reads_does_not_keep_the_hook(
 
 
 def test_a_stderr_that_nobody_reads_does_not_keep_the_hook(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
-    installed.spool.refuse(Refusal.ALL)
+    installed.spool.refuse(AdmissionLevel.ALL)
     reading, writing = os.pipe2(os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         while os.write(writing, b"x" * 4_096):
@@ -372,9 +382,9 @@ def test_a_stderr_that_nobody_reads_does_not_keep_the_hook(
 
 
 def test_calls_at_once_that_the_fallback_has_no_room_for_say_so(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
-    installed.spool.refuse(Refusal.ALL)
+    installed.spool.refuse(AdmissionLevel.ALL)
     text = installed.path.read_text()
     installed.path.write_text(
         text.replace(
@@ -403,7 +413,7 @@ def documented_statuses() -> set[int]:
 
 @pytest.mark.parametrize("mebibytes", [1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 16, 24])
 def test_a_python_that_cannot_start_ends_with_a_documented_status(
-    installed: Installed, mebibytes: int
+    installed: InstalledHook, mebibytes: int
 ) -> None:
     installed.use("/usr/bin/python3")
     limit = f'ulimit -v {mebibytes * 1024}; "$0"; exit $?'
@@ -421,7 +431,7 @@ def test_a_python_that_cannot_start_ends_with_a_documented_status(
 
 @pytest.mark.parametrize(("how", "status"), [("missing", 127), ("mode", 126)])
 def test_a_hook_that_cannot_be_executed_ends_with_a_documented_status(
-    installed: Installed, how: str, status: int
+    installed: InstalledHook, how: str, status: int
 ) -> None:
     if how == "missing":
         installed.use("/nowhere/python3")

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.front import NOBODY, Installed, drains
+from support.front import NOBODY, InstalledHook, drains
 from support.process import being, wait_until
 
 from fnm_bus.errors import ConfigError
 from fnm_bus.setup import check_hook, install_hook
-from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.limits import AdmissionLevel
 from fnm_bus.spool.spool import Spool
 
 needs_root = pytest.mark.skipif(
@@ -35,7 +35,7 @@ needs_root = pytest.mark.skipif(
     ],
 )
 def test_a_path_that_cannot_work_is_refused(
-    installed: Installed, changes: dict[str, Path], word: str
+    installed: InstalledHook, changes: dict[str, Path], word: str
 ) -> None:
     paths = {
         "path": installed.path,
@@ -49,7 +49,7 @@ def test_a_path_that_cannot_work_is_refused(
 
 
 def test_the_instructions_name_the_settings_of_both_editions(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     text = installed.install()
     assert f"sudo fcli set main notify_script_path {installed.path}\n" in text
@@ -59,7 +59,9 @@ def test_the_instructions_name_the_settings_of_both_editions(
 
 
 @pytest.mark.parametrize("content", [b"#!/bin/sh\necho mine\n", b"\x7fELF\xd0\xff"])
-def test_another_program_is_not_replaced(installed: Installed, content: bytes) -> None:
+def test_another_program_is_not_replaced(
+    installed: InstalledHook, content: bytes
+) -> None:
     installed.path.write_bytes(content)
     with pytest.raises(ConfigError, match="another program"):
         installed.install()
@@ -70,7 +72,7 @@ def test_another_program_is_not_replaced(installed: Installed, content: bytes) -
     assert str(installed.path) not in finding.remedy
 
 
-def test_an_older_hook_and_an_empty_file_are_replaced(installed: Installed) -> None:
+def test_an_older_hook_and_an_empty_file_are_replaced(installed: InstalledHook) -> None:
     text = installed.path.read_text()
     installed.path.write_text(text.replace("umask", "mask"))
     installed.install()
@@ -86,7 +88,7 @@ def one_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_check_names_a_file_system_for_the_fallback_spool(
-    installed: Installed, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    installed: InstalledHook, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = installed.directory / "missing"
     monkeypatch.setattr(check_hook, "_ELSEWHERE", (str(missing), str(small_disk)))
@@ -98,7 +100,7 @@ def test_a_check_names_a_file_system_for_the_fallback_spool(
 
 
 def test_a_check_asks_for_no_file_system_that_is_not_there(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     [finding] = [
         it for it in check_hook.check(installed.path) if "file system" in it.what
@@ -108,7 +110,7 @@ def test_a_check_asks_for_no_file_system_that_is_not_there(
 
 
 def test_a_check_finds_a_directory_in_which_others_can_replace_the_hook(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     loose = installed.directory / "loose"
     loose.mkdir()
@@ -122,7 +124,7 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_hook(
 
 
 def test_a_check_finds_a_directory_in_which_others_can_replace_the_spool(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     loose = installed.directory / "loose"
     loose.mkdir()
@@ -136,7 +138,9 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_spool(
 
 
 @needs_root
-def test_root_removes_a_check_s_entry_as_the_spool_s_owner(shared: Installed) -> None:
+def test_root_removes_a_check_s_entry_as_the_spool_s_owner(
+    shared: InstalledHook,
+) -> None:
     """He could have put a directory of another's in the place of his own."""
 
     def check() -> None:
@@ -150,12 +154,12 @@ def test_root_removes_a_check_s_entry_as_the_spool_s_owner(shared: Installed) ->
     assert shared.entries() == []
 
 
-def wrong(findings: list[check_hook.Finding]) -> str:
+def wrong(findings: list[check_hook.CheckResult]) -> str:
     return "\n".join(it.what for it in findings if not it.ok)
 
 
 def test_a_check_without_a_relay_stores_one_and_takes_it_away(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     told = drains(installed)
     findings = check_hook.check(installed.path)
@@ -178,7 +182,9 @@ with spool.lock(), Watch(spool.buckets()) as watch:
 """
 
 
-def test_a_check_with_a_relay_waits_until_that_took_it(installed: Installed) -> None:
+def test_a_check_with_a_relay_waits_until_that_took_it(
+    installed: InstalledHook,
+) -> None:
     argv = [sys.executable, "-c", TAKES, installed.spool.root]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as relay:
         try:
@@ -193,7 +199,7 @@ def test_a_check_with_a_relay_waits_until_that_took_it(installed: Installed) -> 
 @needs_root
 @pytest.mark.parametrize("relay", [True, False])
 def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
-    shared: Installed, monkeypatch: pytest.MonkeyPatch, *, relay: bool
+    shared: InstalledHook, monkeypatch: pytest.MonkeyPatch, *, relay: bool
 ) -> None:
     if not relay:
         monkeypatch.setattr(check_hook, "_RELAY_WITHIN", 0.5)
@@ -219,19 +225,19 @@ def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
 
 
 def test_another_run_of_pytest_does_not_close_the_shared_spool(
-    shared: Installed, tmp_path_factory: pytest.TempPathFactory
+    shared: InstalledHook, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert tmp_path_factory.getbasetemp() not in shared.directory.parents
 
 
 @needs_root
-def test_a_check_finds_an_owner_who_is_not_root(installed: Installed) -> None:
+def test_a_check_finds_an_owner_who_is_not_root(installed: InstalledHook) -> None:
     os.chown(installed.path, NOBODY, NOBODY)
     assert f"owner {NOBODY}" in wrong(check_hook.check(installed.path))
 
 
 def test_a_check_finds_a_spool_on_several_file_systems(
-    installed: Installed, small_disk: Path
+    installed: InstalledHook, small_disk: Path
 ) -> None:
     bucket = installed.spool.root / "incoming/new/7"
     (small_disk / "bucket").mkdir()
@@ -242,7 +248,9 @@ def test_a_check_finds_a_spool_on_several_file_systems(
         subprocess.run(["umount", bucket], check=True)
 
 
-def test_a_check_finds_a_python_that_only_one_can_start(installed: Installed) -> None:
+def test_a_check_finds_a_python_that_only_one_can_start(
+    installed: InstalledHook,
+) -> None:
     private = installed.directory / "private"
     private.mkdir(mode=0o700)
     python = shutil.copy("/usr/bin/python3", private)
@@ -252,7 +260,9 @@ def test_a_check_finds_a_python_that_only_one_can_start(installed: Installed) ->
 
 
 @needs_root
-def test_a_check_by_a_stranger_says_which_group_is_missing(shared: Installed) -> None:
+def test_a_check_by_a_stranger_says_which_group_is_missing(
+    shared: InstalledHook,
+) -> None:
     def check() -> None:
         assert "Permission denied" in wrong(check_hook.check(shared.path))
 
@@ -275,7 +285,7 @@ def test_a_check_by_a_stranger_says_which_group_is_missing(shared: Installed) ->
     ],
 )
 def test_a_check_says_what_is_wrong_and_what_to_do(
-    installed: Installed, how: str, word: str
+    installed: InstalledHook, how: str, word: str
 ) -> None:
     text = installed.path.read_text()
     if how == "absent":
@@ -293,7 +303,7 @@ def test_a_check_says_what_is_wrong_and_what_to_do(
     elif how == "rights":
         (installed.spool.root / "incoming/tmp").chmod(0o777)
     elif how == "full":
-        installed.spool.refuse(Refusal.ALL)
+        installed.spool.refuse(AdmissionLevel.ALL)
     findings = check_hook.check(installed.path)
     assert word in wrong(findings)
     assert all(it.remedy for it in findings if not it.ok)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.front import DRAINED, NOBODY, SAMPLE, Installed, as_user, drains
+from support.front import DRAINED, NOBODY, SAMPLE, InstalledHook, as_user, drains
 from support.lease import leased
 
 from fnm_bus.spool.drain_backoff import Backoff
-from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.limits import AdmissionLevel
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act as another user"
@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(
 
 
 @needs_root
-def test_a_user_of_the_group_can_add_and_nothing_else(shared: Installed) -> None:
+def test_a_user_of_the_group_can_add_and_nothing_else(shared: InstalledHook) -> None:
     assert shared(SAMPLE, **as_user(NOBODY, 2345)).returncode == 0
     assert shared(SAMPLE, **as_user(1234, 2345)).returncode == 0
     assert shared(SAMPLE).returncode == 0
@@ -54,7 +54,7 @@ def test_a_user_of_the_group_can_add_and_nothing_else(shared: Installed) -> None
 
 
 @needs_root
-def test_a_stranger_gets_nothing_in_and_hears_why(shared: Installed) -> None:
+def test_a_stranger_gets_nothing_in_and_hears_why(shared: InstalledHook) -> None:
     done = shared(SAMPLE, **as_user(NOBODY, NOBODY))
     assert done.returncode == 75
     assert b"Permission denied" in done.stderr
@@ -63,7 +63,7 @@ def test_a_stranger_gets_nothing_in_and_hears_why(shared: Installed) -> None:
 
 
 def test_where_no_relay_runs_the_hook_starts_the_drain_and_hands_the_lock_over(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     told = drains(installed)
     done = installed(SAMPLE)
@@ -75,7 +75,7 @@ def test_where_no_relay_runs_the_hook_starts_the_drain_and_hands_the_lock_over(
     assert len(installed.entries()) == 1
 
 
-def test_a_drain_inherits_the_lock_and_nothing_else(installed: Installed) -> None:
+def test_a_drain_inherits_the_lock_and_nothing_else(installed: InstalledHook) -> None:
     """FastNetMon may be root, and the drain is another user's process."""
     told = drains(installed)
     secret = os.memfd_create("secret", 0)
@@ -95,7 +95,7 @@ def test_a_drain_inherits_the_lock_and_nothing_else(installed: Installed) -> Non
     assert facts["session"]
 
 
-def test_a_drain_is_told_the_hook_s_spools(installed: Installed) -> None:
+def test_a_drain_is_told_the_hook_s_spools(installed: InstalledHook) -> None:
     told = drains(installed)
     assert installed(SAMPLE).returncode == 0
     spools = [str(installed.spool.root), str(installed.fallback.root)]
@@ -103,7 +103,7 @@ def test_a_drain_is_told_the_hook_s_spools(installed: Installed) -> None:
 
 
 def test_a_failed_drain_is_reported_without_what_steers_a_terminal(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     prints = "import sys; sys.exit('no broker \\x1b[2J\\nanswers')"
     installed.install((sys.executable, "-IS", "-c", prints))
@@ -114,7 +114,7 @@ def test_a_failed_drain_is_reported_without_what_steers_a_terminal(
 
 
 def test_a_drain_that_its_owner_stopped_does_not_stop_the_call(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     pid = installed.directory / "pid"
     stops = (
@@ -134,7 +134,7 @@ def test_a_drain_that_its_owner_stopped_does_not_stop_the_call(
 
 @pytest.mark.parametrize("status", [75, 78])
 def test_how_the_drain_ends_is_not_what_became_of_the_document(
-    installed: Installed, status: int
+    installed: InstalledHook, status: int
 ) -> None:
     told = drains(installed, status)
     assert installed(SAMPLE).returncode == 0
@@ -143,7 +143,7 @@ def test_how_the_drain_ends_is_not_what_became_of_the_document(
 
 
 def test_where_a_relay_runs_the_hook_leaves_the_rest_to_it(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     told = drains(installed)
     lock = installed.spool.lock()
@@ -153,7 +153,9 @@ def test_where_a_relay_runs_the_hook_leaves_the_rest_to_it(
     assert not told.exists()
 
 
-def test_a_lock_that_its_owner_leased_is_not_waited_for(installed: Installed) -> None:
+def test_a_lock_that_its_owner_leased_is_not_waited_for(
+    installed: InstalledHook,
+) -> None:
     told = drains(installed)
     with leased(installed.spool.root / "lock"):
         assert installed(SAMPLE, timeout=10).returncode == 0
@@ -161,7 +163,9 @@ def test_a_lock_that_its_owner_leased_is_not_waited_for(installed: Installed) ->
     assert len(installed.entries()) == 1
 
 
-def test_after_a_failed_drain_calls_do_not_even_start_one(installed: Installed) -> None:
+def test_after_a_failed_drain_calls_do_not_even_start_one(
+    installed: InstalledHook,
+) -> None:
     told = drains(installed)
     for _ in range(6):
         Backoff(installed.spool.root).failed()
@@ -170,17 +174,17 @@ def test_after_a_failed_drain_calls_do_not_even_start_one(installed: Installed) 
 
 
 def test_a_full_spool_is_drained_and_the_status_still_says_where_this_one_is(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     told = drains(installed)
-    installed.spool.refuse(Refusal.ALL)
+    installed.spool.refuse(AdmissionLevel.ALL)
     assert installed(SAMPLE).returncode == 75
     assert told.exists()
     assert len(installed.entries(installed.fallback)) == 1
 
 
 def test_a_drain_that_cannot_be_started_does_not_make_a_stored_one_fail(
-    installed: Installed,
+    installed: InstalledHook,
 ) -> None:
     installed.install(("/nowhere/python",))
     done = installed(SAMPLE)
@@ -191,7 +195,7 @@ def test_a_drain_that_cannot_be_started_does_not_make_a_stored_one_fail(
 
 @needs_root
 def test_root_drains_with_the_rights_of_the_spool_s_owner_only(
-    shared: Installed,
+    shared: InstalledHook,
 ) -> None:
     told = shared.directory / "told"
     shared.directory.chmod(0o777)
@@ -202,7 +206,7 @@ def test_root_drains_with_the_rights_of_the_spool_s_owner_only(
 
 
 @needs_root
-def test_a_user_who_may_only_add_never_drains(shared: Installed) -> None:
+def test_a_user_who_may_only_add_never_drains(shared: InstalledHook) -> None:
     told = shared.directory / "told"
     shared.directory.chmod(0o777)
     shared.install(("/usr/bin/python3", "-IS", "-c", DRAINED, str(told), "0"))

@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from support.front import SAMPLE, Installed, as_user
+from support.front import SAMPLE, InstalledHook, as_user
 
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
@@ -82,7 +82,7 @@ while True:
 
 
 @pytest.fixture
-def precious(shared: Installed) -> Path:
+def precious(shared: InstalledHook) -> Path:
     """Root's own tree, in the shape of a spool."""
     root = shared.directory / "precious"
     for name in ("incoming/tmp", "incoming/new/0", "quarantine/untold", "state"):
@@ -102,7 +102,7 @@ def state(root: Path) -> dict[str, tuple[int, ...]]:
     }
 
 
-def quarantined(shared: Installed) -> list[str]:
+def quarantined(shared: InstalledHook) -> list[str]:
     """Store entries in the quarantine as its owner; return their names."""
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(3)]
     for name in names:
@@ -114,7 +114,7 @@ def quarantined(shared: Installed) -> list[str]:
     return names
 
 
-def commands(shared: Installed, names: list[str]) -> Iterator[list[str]]:
+def commands(shared: InstalledHook, names: list[str]) -> Iterator[list[str]]:
     """Yield commands that root runs on the spool, without end."""
     yield from cycle(
         [
@@ -129,7 +129,7 @@ def commands(shared: Installed, names: list[str]) -> Iterator[list[str]]:
 
 
 def test_root_changes_prints_and_waits_for_nothing_that_the_owner_plants(
-    shared: Installed, precious: Path
+    shared: InstalledHook, precious: Path
 ) -> None:
     shared.spool.make(1234, 2345)
     names = quarantined(shared)

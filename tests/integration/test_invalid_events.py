@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 from support.fuzz_records import Fuzz
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import Server, free_port
 
 from fnm_bus.avro.codec import Codec
@@ -58,7 +58,7 @@ then = { action = "blackhole", lease = "60s" }
 """
 
 
-def configure(plant: Plant, *lines: str) -> None:
+def configure(plant: RelayProcesses, *lines: str) -> None:
     plant.configure(
         "[consumers.mitigator]",
         f'policy = "{plant.root}/policy.toml"',
@@ -71,7 +71,7 @@ def configure(plant: Plant, *lines: str) -> None:
 
 
 @pytest.fixture
-def spoiled(plant: Plant) -> Plant:
+def spoiled(plant: RelayProcesses) -> RelayProcesses:
     """A plant whose host topic has a good event behind all kinds of bad ones."""
     (plant.root / "policy.toml").write_text(POLICY)
     configure(plant)
@@ -96,7 +96,7 @@ def values(codec: Codec, topic: str) -> Sequence[bytes]:
     ]
 
 
-def run(plant: Plant, *arguments: str) -> bytes:
+def run(plant: RelayProcesses, *arguments: str) -> bytes:
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
         env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
@@ -108,25 +108,25 @@ def run(plant: Plant, *arguments: str) -> bytes:
     return done.stdout
 
 
-def tail(plant: Plant, *options: str) -> list[bytes]:
+def tail(plant: RelayProcesses, *options: str) -> list[bytes]:
     topic = plant.topic("host")
     arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--exit", *options)
     return run(plant, *arguments).splitlines()
 
 
-def test_tail_shows_each_as_a_line(spoiled: Plant) -> None:
+def test_tail_shows_each_as_a_line(spoiled: RelayProcesses) -> None:
     lines = tail(spoiled)
     assert len(lines) == len(values(Codec(), ""))
     assert GOOD.encode() in lines[-1]
 
 
-def test_tail_shows_each_as_json(spoiled: Plant) -> None:
+def test_tail_shows_each_as_json(spoiled: RelayProcesses) -> None:
     records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
     assert len(records) == len(values(Codec(), ""))
     assert records[-1]["event"]["ip"] == GOOD
 
 
-def test_tail_goes_on_while_the_registry_is_away(spoiled: Plant) -> None:
+def test_tail_goes_on_while_the_registry_is_away(spoiled: RelayProcesses) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     configure(spoiled, "[registry]", f'url = "{url}"', f'pins = "{spoiled.root}/pins"')
     records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
@@ -135,7 +135,7 @@ def test_tail_goes_on_while_the_registry_is_away(spoiled: Plant) -> None:
     assert unknown["event"] is None
 
 
-def test_explain_replays_what_is_valid(spoiled: Plant) -> None:
+def test_explain_replays_what_is_valid(spoiled: RelayProcesses) -> None:
     printed = run(spoiled, "fnm_bus", "explain", "--since", "7d", "--json")
     shown = [json.loads(line) for line in printed.splitlines()]
     refused = [it for it in shown if it["event_id"] == "bad" and it["error"]]
@@ -144,7 +144,7 @@ def test_explain_replays_what_is_valid(spoiled: Plant) -> None:
 
 @pytest.mark.parametrize("name", ["simple", "jsonlines"])
 def test_a_consumer_goes_on_and_publishes_dead_letters(
-    spoiled: Plant, name: str
+    spoiled: RelayProcesses, name: str
 ) -> None:
     log = spoiled.root / "program.log"
     simple = ["-c", SIMPLE.format(group=spoiled.prefix)]

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.crew import Crew, policy
-from support.plant import Plant
+from support.crew import ConsumerProcesses, policy
+from support.plant import RelayProcesses
 
 pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def crew(real_plant: Plant) -> Iterator[Crew]:
-    it = Crew(real_plant, policy())
+def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    it = ConsumerProcesses(real_plant, policy())
     yield it
     it.stop()
 
@@ -36,7 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", target], check=True)
 
 
-def configure(crew: Crew, *lines: str) -> None:
+def configure(crew: ConsumerProcesses, *lines: str) -> None:
     crew.plant.configure(
         "[consumers.jsonlines]", f'group = "{crew.plant.prefix}"', *lines
     )
@@ -47,11 +47,11 @@ def ids(text: str) -> list[str]:
     return [it["receipt"]["event_id"] for it in found if "receipt" in it]
 
 
-def bans(crew: Crew, count: int) -> list[str]:
+def bans(crew: ConsumerProcesses, count: int) -> list[str]:
     return crew.tell("ban", *(f"203.0.113.{it}" for it in range(count)))
 
 
-def test_after_a_kill_nothing_is_missing(crew: Crew) -> None:
+def test_after_a_kill_nothing_is_missing(crew: ConsumerProcesses) -> None:
     path = crew.plant.root / "events.jsonl"
     configure(crew, f'path = "{path}"')
     first = crew.start("jsonlines", ready="metrics")
@@ -63,7 +63,7 @@ def test_after_a_kill_nothing_is_missing(crew: Crew) -> None:
     crew.until(lambda: set(told) <= set(ids(path.read_text())))
 
 
-def test_after_a_sigterm_each_event_stands_there_once(crew: Crew) -> None:
+def test_after_a_sigterm_each_event_stands_there_once(crew: ConsumerProcesses) -> None:
     path = crew.plant.root / "events.jsonl"
     configure(crew, f'path = "{path}"')
     first = crew.start("jsonlines", ready="metrics")
@@ -80,7 +80,7 @@ def test_after_a_sigterm_each_event_stands_there_once(crew: Crew) -> None:
 
 
 def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
-    crew: Crew, small_disk: Path
+    crew: ConsumerProcesses, small_disk: Path
 ) -> None:
     path, filler = small_disk / "events.jsonl", small_disk / "filler"
     configure(crew, f'path = "{path}"')
@@ -97,7 +97,9 @@ def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
     assert crew.records("deadletter") == []
 
 
-def test_stdout_gets_lines_and_without_a_reader_the_program_ends(crew: Crew) -> None:
+def test_stdout_gets_lines_and_without_a_reader_the_program_ends(
+    crew: ConsumerProcesses,
+) -> None:
     configure(crew)
     with subprocess.Popen(
         [sys.executable, "-m", "consumers", "jsonlines"],

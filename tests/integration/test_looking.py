@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.crew import Crew, policy
+from support.crew import ConsumerProcesses, policy
 from support.fetch import Unavailable
 from support.kafka import Cluster
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 from support.process import Server, wait_until
 from support.untouched import file_state, kafka_state
 from typer.main import get_command
 
 from fnm_bus.avro.registry import Registry
 from fnm_bus.cli import app
-from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.limits import AdmissionLevel
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST = "203.0.113.7"
@@ -129,10 +129,10 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def looked_at(
     tmp_path_factory: pytest.TempPathFactory, untouched: str
-) -> tuple[Plant, str]:
+) -> tuple[RelayProcesses, str]:
     """A plant with events, a mitigation and a quarantined document; its name."""
-    plant = Plant(tmp_path_factory.mktemp("looked-at"), untouched)
-    crew = Crew(plant, policy())
+    plant = RelayProcesses(tmp_path_factory.mktemp("looked-at"), untouched)
+    crew = ConsumerProcesses(plant, policy())
     assert plant.run("topics", "create").returncode == 0
     mitigator = crew.start("mitigator")
     crew.tell("ban", HOST)
@@ -163,7 +163,7 @@ def leaves(name: str, command: Any) -> Iterator[str]:
 
 
 def run(
-    plant: Plant, program: str, *arguments: str, stdin: bytes = BAN
+    plant: RelayProcesses, program: str, *arguments: str, stdin: bytes = BAN
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command; everything that it could write to is in the plant's directory."""
     module = {"fnm-bus": "fnm_bus", "fnm-bus-consumer": "consumers"}[program]
@@ -198,7 +198,7 @@ def test_every_command_either_looks_or_acts() -> None:
     ids=lambda it: "" if isinstance(it, list) else it,
 )
 def test_a_looking_command_changes_nothing(
-    looked_at: tuple[Plant, str], name: str, arguments: list[str]
+    looked_at: tuple[RelayProcesses, str], name: str, arguments: list[str]
 ) -> None:
     plant, entry = looked_at
     [waiting] = plant.spool.scan()
@@ -214,7 +214,7 @@ def test_a_looking_command_changes_nothing(
 
 @pytest.mark.kafka
 def test_looking_commands_make_no_topic(tmp_path: Path, untouched: str) -> None:
-    plant = Plant(tmp_path, untouched)
+    plant = RelayProcesses(tmp_path, untouched)
     plant.configure(**HOSTILE)
     kafka, files = kafka_state(untouched), file_state(tmp_path)
     for name, arguments in (*LOOKING.items(), *FURTHER.items()):
@@ -228,8 +228,8 @@ def test_looking_commands_make_no_topic(tmp_path: Path, untouched: str) -> None:
 def test_the_demo_does_not_replace_the_active_mitigator(
     tmp_path: Path, untouched: str
 ) -> None:
-    plant = Plant(tmp_path, untouched)
-    crew = Crew(plant, policy())
+    plant = RelayProcesses(tmp_path, untouched)
+    crew = ConsumerProcesses(plant, policy())
     assert plant.run("topics", "create").returncode == 0
     try:
         mitigator = crew.start("mitigator")
@@ -249,7 +249,7 @@ def test_the_demo_does_not_replace_the_active_mitigator(
 
 @pytest.mark.registry
 def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) -> None:
-    plant = Plant(tmp_path, "127.0.0.1:1")
+    plant = RelayProcesses(tmp_path, "127.0.0.1:1")
     pins = tmp_path / "schema-ids.json"
     plant.configure("[registry]", f'url = "{registry}"', f'pins = "{pins}"')
     ours = Registry(registry, 10, {})
@@ -267,11 +267,11 @@ def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) ->
 
 
 def test_a_check_of_the_hook_leaves_nothing_behind(tmp_path: Path) -> None:
-    plant = Plant(tmp_path, "127.0.0.1:1")
+    plant = RelayProcesses(tmp_path, "127.0.0.1:1")
     hook = tmp_path / "hook"
     done = plant.run("hook", "install", str(hook), "--no-drain")
     assert done.returncode == 0, done.stderr
-    for refusal in (Refusal.NOTHING, Refusal.ALL):
+    for refusal in (AdmissionLevel.NOTHING, AdmissionLevel.ALL):
         plant.spool.refuse(refusal)
         files = set(file_state(tmp_path))
         done = run(plant, "fnm-bus", "hook", "check", str(hook))

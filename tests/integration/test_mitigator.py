@@ -5,8 +5,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from support.crew import Crew, policy
-from support.plant import Plant
+from support.crew import ConsumerProcesses, policy
+from support.plant import RelayProcesses
 
 from fnm_bus.event import DeadLetter
 
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def crew(real_plant: Plant) -> Iterator[Crew]:
-    it = Crew(real_plant, policy())
+def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    it = ConsumerProcesses(real_plant, policy())
     yield it
     it.stop()
 
 
-def test_a_ban_becomes_wanted_and_its_unban_ends_it(crew: Crew) -> None:
+def test_a_ban_becomes_wanted_and_its_unban_ends_it(crew: ConsumerProcesses) -> None:
     crew.start("mitigator")
     [event] = crew.tell("ban", "203.0.113.7")
     crew.until(lambda: crew.wanted() == [KEY])
@@ -36,7 +36,7 @@ def test_a_ban_becomes_wanted_and_its_unban_ends_it(crew: Crew) -> None:
 
 
 def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
-    crew: Crew,
+    crew: ConsumerProcesses,
 ) -> None:
     first = crew.start("mitigator")
     crew.tell("ban", "203.0.113.7", "203.0.113.8")
@@ -54,7 +54,7 @@ def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
 
 
 def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
-    crew: Crew,
+    crew: ConsumerProcesses,
 ) -> None:
     first = crew.start("mitigator")
     crew.tell("ban", "203.0.113.7")
@@ -71,7 +71,7 @@ def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
     assert len(crew.audits("wanted")) == 3, "an event was decided twice"
 
 
-def test_the_one_that_stands_by_takes_over(crew: Crew) -> None:
+def test_the_one_that_stands_by_takes_over(crew: ConsumerProcesses) -> None:
     first = crew.start("mitigator")
     second = crew.start("mitigator", ready="standing by")
     crew.tell("ban", "203.0.113.7")
@@ -86,7 +86,7 @@ def test_the_one_that_stands_by_takes_over(crew: Crew) -> None:
 
 
 def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
-    crew: Crew,
+    crew: ConsumerProcesses,
 ) -> None:
     crew.start("mitigator")
     crew.put("host", b"203.0.113.7", b"not avro")
@@ -100,7 +100,7 @@ def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
 
 
 def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
-    crew: Crew,
+    crew: ConsumerProcesses,
 ) -> None:
     first = crew.start("mitigator")
     crew.tell("ban", "203.0.113.7")
@@ -113,7 +113,7 @@ def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
     assert KEY in crew.wanted()
 
 
-def test_commands_are_answered_on_the_command_line(crew: Crew) -> None:
+def test_commands_are_answered_on_the_command_line(crew: ConsumerProcesses) -> None:
     crew.start("mitigator")
     crew.tell("ban", "203.0.113.7")
     crew.until(lambda: crew.wanted() == [KEY])
@@ -139,13 +139,17 @@ def test_commands_are_answered_on_the_command_line(crew: Crew) -> None:
     crew.until(lambda: crew.wanted() == ["blackhole|203.0.113.9/32"])
 
 
-def test_a_command_without_a_mitigator_says_that_it_waits(crew: Crew) -> None:
+def test_a_command_without_a_mitigator_says_that_it_waits(
+    crew: ConsumerProcesses,
+) -> None:
     status, _out, said = crew.run("mitigations", "pause", "--why", "red")
     assert status == 75
     assert "no mitigator answered" in said
 
 
-def test_explain_shows_every_question_and_publishes_nothing(crew: Crew) -> None:
+def test_explain_shows_every_question_and_publishes_nothing(
+    crew: ConsumerProcesses,
+) -> None:
     document = (
         b'{"ip": "203.0.113.7", "action": "ban", "alert_scope": "host",'
         b' "attack_details": {"attack_uuid": "a"}}'
@@ -158,7 +162,7 @@ def test_explain_shows_every_question_and_publishes_nothing(crew: Crew) -> None:
     assert crew.records("audit") == []
 
 
-def test_explain_replays_what_is_on_the_topics(crew: Crew) -> None:
+def test_explain_replays_what_is_on_the_topics(crew: ConsumerProcesses) -> None:
     [event] = crew.tell("ban", "203.0.113.7")
     crew.tell("unban", "203.0.113.7")
     status, out, said = crew.run("explain", "--since", "1h")
@@ -170,7 +174,7 @@ def test_explain_replays_what_is_on_the_topics(crew: Crew) -> None:
     assert "⇒ wanted: blackhole|203.0.113.7/32" in out
 
 
-def test_a_mistake_in_the_policy_stops_the_start(crew: Crew) -> None:
+def test_a_mistake_in_the_policy_stops_the_start(crew: ConsumerProcesses) -> None:
     crew.policy.write_text('own_networks = ["203.0.113.0/24"]\nspelt = "wrong"\n')
     status, _out, said = crew.run("consumer", "mitigator")
     assert status == 78

@@ -16,9 +16,9 @@ from confluent_kafka.admin import (
     ConfigResource,
     ResourceType,
 )
-from support.crew import Crew, policy
-from support.front import Installed
-from support.plant import Plant, ban
+from support.crew import ConsumerProcesses, policy
+from support.front import InstalledHook
+from support.plant import RelayProcesses, ban
 from support.process import Server
 
 from consumers.mitigation.reason_key import key_of_reason
@@ -45,8 +45,8 @@ HUGE = 2**63 - 1
 
 
 @pytest.fixture
-def crew(real_plant: Plant) -> Iterator[Crew]:
-    made = Crew(real_plant, policy(), "[consumers]", "metrics_port = 0")
+def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(real_plant, policy(), "[consumers]", "metrics_port = 0")
     yield made
     made.stop()
 
@@ -83,14 +83,14 @@ EVENTS = {
 }
 
 
-def follows(crew: Crew, server: Server, host: str = "203.0.113.9") -> None:
+def follows(crew: ConsumerProcesses, server: Server, host: str = "203.0.113.9") -> None:
     """Make sure that it runs, and decides promptly about the ban of a host."""
     [event] = crew.tell("ban", host)
     assert crew.decided_after(event, 30) < PROMPT + LOADED
     assert server.alive
 
 
-def letters(crew: Crew, count: int) -> list[DeadLetter]:
+def letters(crew: ConsumerProcesses, count: int) -> list[DeadLetter]:
     """Return the dead letters once they are *count*."""
     found: list[DeadLetter] = []
 
@@ -107,7 +107,7 @@ def letters(crew: Crew, count: int) -> list[DeadLetter]:
     return found
 
 
-def test_events_that_no_parser_makes_are_dead_letters(crew: Crew) -> None:
+def test_events_that_no_parser_makes_are_dead_letters(crew: ConsumerProcesses) -> None:
     mitigator = crew.start("mitigator")
     for event in EVENTS.values():
         kind = "host" if isinstance(event, HostEvent) else "hostgroup"
@@ -125,10 +125,12 @@ def test_events_that_no_parser_makes_are_dead_letters(crew: Crew) -> None:
 
 
 @pytest.mark.parametrize("traffic", [2**60, 2**63 - 1])
-def test_extreme_figures_through_hook_and_relay(crew: Crew, traffic: int) -> None:
+def test_extreme_figures_through_hook_and_relay(
+    crew: ConsumerProcesses, traffic: int
+) -> None:
     mitigator = crew.start("mitigator")
     crew.plant.start()
-    hook = Installed(crew.plant.root)  # in front of the relay's spool
+    hook = InstalledHook(crew.plant.root)  # in front of the relay's spool
     details = {"total_incoming_traffic": traffic, "total_outgoing_traffic": traffic}
     called = hook(ban("203.0.113.66", **details))
     assert called.returncode == 0, called.stderr
@@ -165,7 +167,7 @@ def wanted(prefix: str, **fields: Any) -> Mitigation:
     return Mitigation(**values)
 
 
-def poison(crew: Crew) -> int:
+def poison(crew: ConsumerProcesses) -> int:
     """Write records that no mitigator writes; return how many cannot be used."""
     unusable: list[tuple[str, bytes, Any]] = [
         ("mitigation", b"blackhole|garbage", wanted("garbage")),
@@ -204,7 +206,9 @@ def poison(crew: Crew) -> int:
     return len(unusable)
 
 
-def test_stored_records_that_nobody_can_use_are_left_out(crew: Crew) -> None:
+def test_stored_records_that_nobody_can_use_are_left_out(
+    crew: ConsumerProcesses,
+) -> None:
     unusable = poison(crew)
     mitigator = crew.start("mitigator")
     follows(crew, mitigator)
@@ -219,7 +223,7 @@ def test_stored_records_that_nobody_can_use_are_left_out(crew: Crew) -> None:
 
 @pytest.mark.parametrize("value", [b"broken", wanted("203.0.113.1/32", kind="odd")])
 def test_a_pause_that_cannot_be_decoded_counts_as_paused(
-    crew: Crew, value: Any
+    crew: ConsumerProcesses, value: Any
 ) -> None:
     crew.put("mitigation", b"pause", value)
     crew.flush()
@@ -232,7 +236,7 @@ def test_a_pause_that_cannot_be_decoded_counts_as_paused(
     crew.until(lambda: crew.metric(mitigator, "fnm_bus_mitigator_paused") == 0)
 
 
-def limit(crew: Crew, kind: str, size: int) -> None:
+def limit(crew: ConsumerProcesses, kind: str, size: int) -> None:
     """Let Kafka refuse what is larger on a topic."""
     entry = ConfigEntry(
         "max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET
@@ -245,7 +249,7 @@ def limit(crew: Crew, kind: str, size: int) -> None:
     done.result(30)
 
 
-def test_a_record_that_kafka_refuses_costs_one_event(crew: Crew) -> None:
+def test_a_record_that_kafka_refuses_costs_one_event(crew: ConsumerProcesses) -> None:
     crew.policy.write_text(policy("flowspec"))
     limit(crew, "reason", 2_000)
     mitigator = crew.start("mitigator")
@@ -282,7 +286,7 @@ service.apply_event = faulty
 """
 
 
-def test_an_unexpected_exception_costs_one_event(crew: Crew) -> None:
+def test_an_unexpected_exception_costs_one_event(crew: ConsumerProcesses) -> None:
     mitigator = crew.start("mitigator", fault=FAULT)
     crew.tell("ban", "203.0.113.66")
     follows(crew, mitigator)
@@ -295,7 +299,9 @@ def test_an_unexpected_exception_costs_one_event(crew: Crew) -> None:
     assert crew.health(mitigator)[0] == 200
 
 
-def test_too_many_unexpected_exceptions_hold_their_partition(crew: Crew) -> None:
+def test_too_many_unexpected_exceptions_hold_their_partition(
+    crew: ConsumerProcesses,
+) -> None:
     mitigator = crew.start("mitigator", fault=FAULT)
     crew.tell("ban", *(["203.0.113.66"] * 25))  # one key, so one partition
     letters(crew, 20)
@@ -316,12 +322,12 @@ def test_too_many_unexpected_exceptions_hold_their_partition(crew: Crew) -> None
 
 
 def test_an_id_of_another_mitigator_is_refused_before_it_is_fenced(
-    crew: Crew, make_plant: Any, tmp_path_factory: pytest.TempPathFactory
+    crew: ConsumerProcesses, make_plant: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     first = crew.start("mitigator")
     root = tmp_path_factory.mktemp("other")
     other = make_plant(root, crew.plant.bootstrap)
-    foreign = Crew(other, policy())
+    foreign = ConsumerProcesses(other, policy())
     name = '"{}mitigator"'
     text = other.config.read_text()
     text = text.replace(name.format(other.prefix), name.format(crew.plant.prefix))
@@ -335,7 +341,7 @@ def test_an_id_of_another_mitigator_is_refused_before_it_is_fenced(
     assert crew.metric(first, "fnm_bus_mitigator_state_reloads_total") == 0
 
 
-def test_statuses_before_their_bans_after_a_backlog(crew: Crew) -> None:
+def test_statuses_before_their_bans_after_a_backlog(crew: ConsumerProcesses) -> None:
     crew.policy.write_text(policy("flowspec"))
     hosts = [f"203.0.113.{number}" for number in range(1, 101)]
     crew.tell("attack_status", *hosts, attack_protocol="tcp")
@@ -357,7 +363,7 @@ def test_statuses_before_their_bans_after_a_backlog(crew: Crew) -> None:
 
 
 def test_an_open_transaction_on_the_command_topic_hides_no_command(
-    crew: Crew,
+    crew: ConsumerProcesses,
 ) -> None:
     mitigator = crew.start("mitigator")
     foreign = Producer(
@@ -373,7 +379,7 @@ def test_an_open_transaction_on_the_command_topic_hides_no_command(
     foreign.abort_transaction(30)
 
 
-def test_once_processes_what_is_there_and_ends(crew: Crew) -> None:
+def test_once_processes_what_is_there_and_ends(crew: ConsumerProcesses) -> None:
     status, _out, said = crew.run("consumer", "mitigator", "--once")
     assert status == 0, said
     assert crew.state() == {}

@@ -21,8 +21,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from support.bgp_lab import CutKafka
-from support.crew import Crew, policy
-from support.plant import Plant, silent
+from support.crew import ConsumerProcesses, policy
+from support.plant import RelayProcesses, silent
 from support.process import Server, free_port
 
 from fnm_bus.avro import schema
@@ -35,19 +35,23 @@ NOTICED = 60.0
 
 
 @pytest.fixture
-def crew(plant_behind_cables: Plant, cut_kafka: CutKafka) -> Iterator[Crew]:
-    made = Crew(plant_behind_cables, policy(), "[consumers]", "metrics_port = 0")
+def crew(
+    plant_behind_cables: RelayProcesses, cut_kafka: CutKafka
+) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(
+        plant_behind_cables, policy(), "[consumers]", "metrics_port = 0"
+    )
     yield made
     cut_kafka.mend()
     made.stop()
 
 
-def start(crew: Crew, kafka: CutKafka) -> Server:
+def start(crew: ConsumerProcesses, kafka: CutKafka) -> Server:
     config = kafka.config(crew.plant, "mitigator")
     return crew.start("mitigator", FNM_BUS_CONFIG=config)
 
 
-def problem(crew: Crew, mitigator: Server) -> str:
+def problem(crew: ConsumerProcesses, mitigator: Server) -> str:
     """Return what is wrong; "" if it is healthy."""
     status, facts = crew.health(mitigator)
     assert (status == 200) == (facts["problem"] == "")
@@ -55,7 +59,7 @@ def problem(crew: Crew, mitigator: Server) -> str:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
-def test_kafka_is_away(crew: Crew, cut_kafka: CutKafka, how: str) -> None:
+def test_kafka_is_away(crew: ConsumerProcesses, cut_kafka: CutKafka, how: str) -> None:
     mitigator = start(crew, cut_kafka)
     crew.tell("ban", "203.0.113.7")
     crew.until(lambda: len(crew.wanted()) == 1)
@@ -81,7 +85,7 @@ def test_kafka_is_away(crew: Crew, cut_kafka: CutKafka, how: str) -> None:
     ],
 )
 def test_a_right_is_missing(
-    crew: Crew, cut_kafka: CutKafka, kind: str, operation: AclOperation
+    crew: ConsumerProcesses, cut_kafka: CutKafka, kind: str, operation: AclOperation
 ) -> None:
     mitigator = start(crew, cut_kafka)
     crew.tell("ban", "203.0.113.7")
@@ -99,7 +103,7 @@ def test_a_right_is_missing(
 
 
 @contextmanager
-def denied(plant: Plant, kind: str, operation: AclOperation) -> Iterator[None]:
+def denied(plant: RelayProcesses, kind: str, operation: AclOperation) -> Iterator[None]:
     """Forbid everybody an operation on a topic."""
     admin = AdminClient({"bootstrap.servers": plant.bootstrap})
     place = (ResourceType.TOPIC, plant.topic(kind), ResourcePatternType.LITERAL)
@@ -114,7 +118,9 @@ def denied(plant: Plant, kind: str, operation: AclOperation) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["refuses connections", "never answers"])
-def test_the_registry_is_away(crew: Crew, cut_kafka: CutKafka, how: str) -> None:
+def test_the_registry_is_away(
+    crew: ConsumerProcesses, cut_kafka: CutKafka, how: str
+) -> None:
     port = free_port()
     crew.plant.config.write_text(
         f'{crew.plant.config.read_text()}\n[registry]\nurl = "http://127.0.0.1:{port}"\n'

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from support.crew import Crew, policy
-from support.plant import Plant
+from support.crew import ConsumerProcesses, policy
+from support.plant import RelayProcesses
 from support.process import Server
 
 from fnm_bus.avro.codec import Codec
@@ -22,26 +22,28 @@ LOOK_OFTEN = "from consumers.mitigator import service; service._LOOK = 1.0"
 
 
 @pytest.fixture
-def crew(real_plant: Plant) -> Iterator[Crew]:
-    made = Crew(real_plant, policy(), "[consumers]", "metrics_port = 0")
+def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(real_plant, policy(), "[consumers]", "metrics_port = 0")
     yield made
     made.stop()
 
 
-def follows(crew: Crew, server: Server, host: str = "203.0.113.9") -> None:
+def follows(crew: ConsumerProcesses, server: Server, host: str = "203.0.113.9") -> None:
     """Make sure that it runs, and decides about the ban of a host."""
     [event] = crew.tell("ban", host)
     crew.decided_after(event, 30)
     assert server.alive
 
 
-def letters(crew: Crew) -> list[str]:
+def letters(crew: ConsumerProcesses) -> list[str]:
     records = (record for _key, record, _at in crew.records("deadletter"))
     return [record.reason for record in records if isinstance(record, DeadLetter)]
 
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
-def test_a_header_name_that_is_no_text_costs_one_record(crew: Crew) -> None:
+def test_a_header_name_that_is_no_text_costs_one_record(
+    crew: ConsumerProcesses,
+) -> None:
     mitigator = crew.start("mitigator")
     kcat = ["kcat", "-b", crew.plant.bootstrap, "-P", "-t", crew.plant.topic("host")]
     header = os.fsdecode(b"ce_\xff\xfe=1")
@@ -52,7 +54,7 @@ def test_a_header_name_that_is_no_text_costs_one_record(crew: Crew) -> None:
     assert crew.metric(mitigator, name) == 0
 
 
-def test_a_command_on_an_event_topic_is_a_dead_letter(crew: Crew) -> None:
+def test_a_command_on_an_event_topic_is_a_dead_letter(crew: ConsumerProcesses) -> None:
     mitigator = crew.start("mitigator")
     crew.put("host", None, Command(command_id="c", verb="pause", by="a relay"))
     crew.flush()
@@ -61,7 +63,7 @@ def test_a_command_on_an_event_topic_is_a_dead_letter(crew: Crew) -> None:
     assert crew.metric(mitigator, "fnm_bus_mitigator_paused") == 0
 
 
-def test_partitions_that_come_later_are_read(crew: Crew) -> None:
+def test_partitions_that_come_later_are_read(crew: ConsumerProcesses) -> None:
     mitigator = crew.start("mitigator", fault=LOOK_OFTEN)
     follows(crew, mitigator)
     topic = crew.plant.topic("host")
@@ -83,7 +85,7 @@ def test_partitions_that_come_later_are_read(crew: Crew) -> None:
     crew.until(lambda: crew.health(mitigator)[0] == 200, 30, "health")
 
 
-def test_a_topic_that_is_gone_is_no_health(crew: Crew) -> None:
+def test_a_topic_that_is_gone_is_no_health(crew: ConsumerProcesses) -> None:
     mitigator = crew.start("mitigator", fault=LOOK_OFTEN)
     follows(crew, mitigator)
     topic = crew.plant.topic("hostgroup")

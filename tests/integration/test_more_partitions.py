@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
-from support.crew import Crew, policy
-from support.plant import Plant
+from support.crew import ConsumerProcesses, policy
+from support.plant import RelayProcesses
 from support.process import wait_until
 
 from consumers.enforcers import wanted_reader
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer
 from consumers.metrics import EnforcerMetrics
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.avro.codec import Codec
 from fnm_bus.config import load
-from fnm_bus.kafka.reader import Reader
+from fnm_bus.kafka.reader import TopicReader
 
 pytestmark = pytest.mark.kafka
 
@@ -38,12 +38,12 @@ def keys_of(hosts: list[str]) -> list[str]:
 class Enforcers:
     """Enforcers in threads, each with a system of memory of its own."""
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, plant: RelayProcesses) -> None:
         self._plant = plant
         self._running: list[tuple[Any, threading.Thread]] = []
 
     def start(self) -> MemoryBackend:
-        settings = load.load_as(AllSettings, self._plant.config).settings
+        settings = load.load_as(FullSettings, self._plant.config).settings
         settings = settings.model_copy(update={"dry_run": False})
         path = self._plant.root / f"snapshot{len(self._running)}.json"
         table = settings.consumers.exabgp.model_copy(
@@ -65,8 +65,8 @@ class Enforcers:
 
 
 @pytest.fixture
-def crew(real_plant: Plant) -> Iterator[Crew]:
-    made = Crew(real_plant, policy())
+def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(real_plant, policy())
     raise_to(made, 12)
     yield made
     made.stop()
@@ -74,7 +74,7 @@ def crew(real_plant: Plant) -> Iterator[Crew]:
 
 @pytest.fixture
 def enforcers(
-    real_plant: Plant, monkeypatch: pytest.MonkeyPatch
+    real_plant: RelayProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Enforcers]:
     monkeypatch.setattr(wanted_reader, "_LOOK", 1.0)
     made = Enforcers(real_plant)
@@ -82,7 +82,7 @@ def enforcers(
     made.stop()
 
 
-def raise_to(crew: Crew, count: int) -> None:
+def raise_to(crew: ConsumerProcesses, count: int) -> None:
     admin = AdminClient({"bootstrap.servers": crew.plant.bootstrap})
     topics = [crew.plant.topic(kind) for kind in KINDS]
     for answer in admin.create_partitions(
@@ -98,12 +98,12 @@ def raise_to(crew: Crew, count: int) -> None:
     crew._producer = None  # one that knows the new partitions takes its place
 
 
-def places(crew: Crew, kind: str) -> Counter[bytes | None]:
+def places(crew: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
     """Return in how many partitions each key has a latest record that is none's end."""
     latest: dict[tuple[bytes | None, int], bool] = {}
     settings = {"bootstrap.servers": crew.plant.bootstrap}
     topics = [crew.plant.topic(kind)]
-    with Reader(settings, topics, Codec(), from_beginning=True) as reader:
+    with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
         while not reader.at_end:
             for it in reader.read(1.0):
                 latest[it.key, it.partition] = bool(it.value)
@@ -111,7 +111,7 @@ def places(crew: Crew, kind: str) -> Counter[bytes | None]:
 
 
 def test_bans_before_and_after_are_decided_and_enforced_and_end(
-    crew: Crew, enforcers: Enforcers
+    crew: ConsumerProcesses, enforcers: Enforcers
 ) -> None:
     crew.start("mitigator", fault=LOOK_OFTEN.format(settled=3.0))
     backend = enforcers.start()
@@ -133,7 +133,7 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
 
 
 def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
-    crew: Crew, enforcers: Enforcers
+    crew: ConsumerProcesses, enforcers: Enforcers
 ) -> None:
     mitigator = crew.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))
     backend = enforcers.start()

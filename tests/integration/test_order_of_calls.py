@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 from support.process import wait_until
 
 from fnm_bus.hook.python_hook import uptime
@@ -18,7 +18,7 @@ HOST = "192.0.2.1"
 
 
 @pytest.fixture
-def hook(plant: Plant) -> Path:
+def hook(plant: RelayProcesses) -> Path:
     path = plant.root / "hook"
     done = plant.run("hook", "install", str(path), "--shell")
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,7 @@ def ended(call: "subprocess.Popen[bytes]", number: int) -> None:
     assert call.returncode == 0
 
 
-def numbers(plant: Plant, count: int) -> list[int]:
+def numbers(plant: RelayProcesses, count: int) -> list[int]:
     """Return the numbers on the topic, in the order of their sequence."""
     events = plant.events("host", count)
     assert len(events) == count
@@ -43,7 +43,7 @@ def numbers(plant: Plant, count: int) -> list[int]:
 
 
 def test_five_hundred_calls_in_flight_are_told_in_their_order(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     calls = list(enumerate(started(hook) for _ in range(IN_FLIGHT)))
     random.Random(1).shuffle(calls)  # noqa: S311 - they end in any order
@@ -55,7 +55,7 @@ def test_five_hundred_calls_in_flight_are_told_in_their_order(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
 def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     """There each is process 1, so pids tell nothing; the kernel's ticks do."""
     contained = ["unshare", "--pid", "--fork", "--mount-proc", hook]
@@ -71,7 +71,7 @@ def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
 def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     ahead = ["unshare", "--time", "--boottime", "200000", "--fork", hook]
     plant.start()
@@ -84,7 +84,7 @@ def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
 
 
 def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     for number in range(10):
         ended(started(hook), number)
@@ -97,7 +97,7 @@ def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
 
 
 def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
-    plant: Plant, hook: Path
+    plant: RelayProcesses, hook: Path
 ) -> None:
     plant.start()
     late = started(hook)

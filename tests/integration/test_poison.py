@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 from support.planted import Planted, poison
 
 from fnm_bus.relay.reading_note import ReadingNote
@@ -24,11 +24,11 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     return made
 
 
-def quarantined(plant: Plant) -> list[str]:
+def quarantined(plant: RelayProcesses) -> list[str]:
     return list(Quarantine(plant.spool.root, 1_000, 10**9).list())
 
 
-def ips(plant: Plant, least: int) -> list[str]:
+def ips(plant: RelayProcesses, least: int) -> list[str]:
     return sorted({event.ip for event in plant.events("host", least)})
 
 
@@ -37,7 +37,7 @@ def ips(plant: Plant, least: int) -> list[str]:
     ("kind", "reason"), [("crash", "SIGSEGV"), ("memory", "memory"), ("fault", "fault")]
 )
 def test_an_entry_that_kills_the_relay_is_set_aside_by_the_next_one(
-    plant: Plant, kind: str, reason: str
+    plant: RelayProcesses, kind: str, reason: str
 ) -> None:
     for number in range(20):
         plant.call(ban(f"192.0.2.{number}"))
@@ -57,7 +57,7 @@ def test_an_entry_that_kills_the_relay_is_set_aside_by_the_next_one(
 
 
 def test_a_document_that_never_ends_is_set_aside_after_the_watchdog(
-    plant: Plant, planted: Planted
+    plant: RelayProcesses, planted: Planted
 ) -> None:
     del planted
     bad = plant.call(poison("hang"))
@@ -76,7 +76,7 @@ def test_a_document_that_never_ends_is_set_aside_after_the_watchdog(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_two_kills_in_a_deployment_set_no_good_ban_aside(
-    plant: Plant, planted: Planted, number: signal.Signals
+    plant: RelayProcesses, planted: Planted, number: signal.Signals
 ) -> None:
     planted.stop.touch()
     name = plant.call(ban("192.0.2.1", attack_uuid="slow"))
@@ -97,7 +97,7 @@ def test_two_kills_in_a_deployment_set_no_good_ban_aside(
 
 
 def test_a_short_drain_waits_for_the_verdict_on_a_suspect(
-    plant: Plant, planted: Planted
+    plant: RelayProcesses, planted: Planted
 ) -> None:
     del planted
     bad = plant.call(poison("hang"))
@@ -113,7 +113,7 @@ def test_a_short_drain_waits_for_the_verdict_on_a_suspect(
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_drain_of_one_call_sets_poison_aside_as_well(plant: Plant) -> None:
+def test_a_drain_of_one_call_sets_poison_aside_as_well(plant: RelayProcesses) -> None:
     bad = plant.call(poison("crash"))
     plant.call(ban("192.0.2.1"))
     assert plant.run("relay", "--once").returncode == -signal.SIGSEGV
@@ -122,7 +122,9 @@ def test_a_drain_of_one_call_sets_poison_aside_as_well(plant: Plant) -> None:
     assert quarantined(plant) == [bad]
 
 
-def test_a_spool_that_is_moved_away_and_back_is_drained_again(plant: Plant) -> None:
+def test_a_spool_that_is_moved_away_and_back_is_drained_again(
+    plant: RelayProcesses,
+) -> None:
     relay = plant.start()
     away = plant.spool.root.with_name("away")
     plant.spool.root.rename(away)
@@ -134,7 +136,9 @@ def test_a_spool_that_is_moved_away_and_back_is_drained_again(plant: Plant) -> N
     assert ips(plant, 1) == ["192.0.2.1"]
 
 
-def test_a_spool_that_is_made_again_is_drained_by_one_relay(plant: Plant) -> None:
+def test_a_spool_that_is_made_again_is_drained_by_one_relay(
+    plant: RelayProcesses,
+) -> None:
     plant.start()
     plant.spool.root.rename(plant.spool.root.with_name("away"))
     plant.until(lambda: "moved away or replaced" in plant.said())
@@ -145,7 +149,7 @@ def test_a_spool_that_is_made_again_is_drained_by_one_relay(plant: Plant) -> Non
     plant.until(plant.empty)
 
 
-def test_a_refused_drain_says_for_how_long(plant: Plant) -> None:
+def test_a_refused_drain_says_for_how_long(plant: RelayProcesses) -> None:
     for _ in range(6):  # the pause doubles
         Backoff(plant.spool.root).failed()
     ended = plant.run("relay", "--once")
@@ -154,7 +158,7 @@ def test_a_refused_drain_says_for_how_long(plant: Plant) -> None:
 
 
 def test_eight_documents_of_16_megabytes_cost_neither_time_nor_memory(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     names = [
         plant.call(b'{"x":[' + b"{}," * 5_000_000 + b"%d]}" % number)

@@ -15,7 +15,7 @@ from fnm_bus.errors import BrokerUnavailable, ConfigError
 from fnm_bus.event import HostEvent, Receipt
 from fnm_bus.kafka import client
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
-from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
 CODEC = Codec()
@@ -38,7 +38,7 @@ def put(bootstrap: str, topic: str, partition: int) -> None:
     assert producer.flush(30) == 0
 
 
-def read_to_the_end(reader: Reader) -> list[Read]:
+def read_to_the_end(reader: TopicReader) -> list[ConsumedRecord]:
     found, end = [], time.monotonic() + 30
     while not reader.at_end:
         found += reader.read(0.2)
@@ -46,7 +46,7 @@ def read_to_the_end(reader: Reader) -> list[Read]:
     return found
 
 
-def keep_reading(reader: Reader) -> None:
+def keep_reading(reader: TopicReader) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         list(reader.read(0.2))
@@ -65,7 +65,7 @@ def topic(embedded_broker: str) -> str:
 def test_all_partitions_are_read_from_the_beginning_to_the_end(
     embedded_broker: str, topic: str
 ) -> None:
-    with Reader(
+    with TopicReader(
         settings(embedded_broker), [topic], CODEC, from_beginning=True, headers=True
     ) as reader:
         found = read_to_the_end(reader)
@@ -79,7 +79,7 @@ def test_all_partitions_are_read_from_the_beginning_to_the_end(
 def test_without_the_beginning_only_what_is_new_is_read(
     embedded_broker: str, topic: str
 ) -> None:
-    with Reader(settings(embedded_broker), [topic], CODEC) as reader:
+    with TopicReader(settings(embedded_broker), [topic], CODEC) as reader:
         assert read_to_the_end(reader) == []
         put(embedded_broker, topic, 1)
         (found,) = next(filter(None, (list(reader.read(1)) for _ in range(30))))
@@ -89,7 +89,7 @@ def test_without_the_beginning_only_what_is_new_is_read(
 def test_headers_are_read_for_who_asks_for_them_only(
     embedded_broker: str, topic: str
 ) -> None:
-    with Reader(
+    with TopicReader(
         settings(embedded_broker), [topic], CODEC, from_beginning=True
     ) as reader:
         assert {it.headers for it in read_to_the_end(reader)} == {()}
@@ -106,7 +106,7 @@ def test_a_header_name_that_is_not_utf_8_costs_its_record_the_headers(
         subprocess.run(
             [*kcat, "-H", os.fsdecode(name)], input=values, check=True, timeout=30
         )
-    with Reader(
+    with TopicReader(
         settings(embedded_broker), [topic], CODEC, from_beginning=True, headers=True
     ) as reader:
         records = [it for it in read_to_the_end(reader) if it.partition == 0]
@@ -115,7 +115,7 @@ def test_a_header_name_that_is_not_utf_8_costs_its_record_the_headers(
 
 def test_reading_commits_nothing(embedded_broker: str, topic: str) -> None:
     for _ in range(2):
-        with Reader(
+        with TopicReader(
             settings(embedded_broker), [topic], CODEC, from_beginning=True
         ) as reader:
             assert len(read_to_the_end(reader)) == 2
@@ -128,7 +128,7 @@ def test_a_broker_that_went_away_is_told_and_found_out(
     caplog.set_level(logging.WARNING)
     with EmbeddedBroker() as broker:
         put(broker.bootstrap, "t", 0)
-        reader = Reader(settings(broker.bootstrap), ["t"], CODEC)
+        reader = TopicReader(settings(broker.bootstrap), ["t"], CODEC)
         reader.__enter__()
     try:
         with pytest.raises(BrokerUnavailable, match="no broker answers"):
@@ -139,6 +139,6 @@ def test_a_broker_that_went_away_is_told_and_found_out(
 
 
 def test_a_setting_that_librdkafka_refuses_is_named() -> None:
-    reader = Reader({"colour": "blue"}, ["t"], CODEC)
+    reader = TopicReader({"colour": "blue"}, ["t"], CODEC)
     with pytest.raises(ConfigError, match=r"\[kafka\]: .*colour"):
         reader.__enter__()

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 from support.kafka import Cluster
-from support.plant import Plant, ban, silent
+from support.plant import RelayProcesses, ban, silent
 
 from fnm_bus.config.settings import Settings
 
@@ -22,7 +22,7 @@ def ids(events: list[Any]) -> list[str]:
 
 @pytest.mark.kafka
 def test_events_of_one_target_arrive_in_the_order_of_the_calls(
-    real_plant: Plant,
+    real_plant: RelayProcesses,
 ) -> None:
     real_plant.start()
     wanted = []
@@ -38,7 +38,7 @@ def test_events_of_one_target_arrive_in_the_order_of_the_calls(
 
 @pytest.mark.kafka
 def test_a_killed_relay_loses_nothing_and_repeats_only_equal_ids(
-    real_plant: Plant,
+    real_plant: RelayProcesses,
 ) -> None:
     names = [real_plant.call(ban(f"192.0.2.{n % 250}")) for n in range(3_000)]
     relay = real_plant.start()
@@ -55,7 +55,7 @@ def test_a_killed_relay_loses_nothing_and_repeats_only_equal_ids(
 
 @pytest.mark.kafka
 def test_sigterm_ends_the_relay_with_nothing_half_done(
-    real_plant: Plant,
+    real_plant: RelayProcesses,
 ) -> None:
     relay = real_plant.start()
     for number in range(500):
@@ -68,7 +68,9 @@ def test_sigterm_ends_the_relay_with_nothing_half_done(
     assert len(set(ids(events))) == len(events) == 500 - left
 
 
-def test_a_relay_with_all_its_threads_lets_the_detector_go_first(plant: Plant) -> None:
+def test_a_relay_with_all_its_threads_lets_the_detector_go_first(
+    plant: RelayProcesses,
+) -> None:
     relay = plant.start()
     plant.call(ban("192.0.2.1"))
     plant.events("host", 1)
@@ -78,7 +80,7 @@ def test_a_relay_with_all_its_threads_lets_the_detector_go_first(plant: Plant) -
     assert {os.getpriority(os.PRIO_PROCESS, it) for it in threads} == {wanted}
 
 
-def test_two_relays_take_turns(plant: Plant) -> None:
+def test_two_relays_take_turns(plant: RelayProcesses) -> None:
     first = plant.start()
     plant.start(ready="READY=1")
     plant.call(ban("192.0.2.1"))
@@ -92,7 +94,7 @@ def test_two_relays_take_turns(plant: Plant) -> None:
 
 @pytest.mark.kafka
 def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
-    tmp_path: Path, kafka3: Cluster, make_plant: Callable[..., Plant]
+    tmp_path: Path, kafka3: Cluster, make_plant: Callable[..., RelayProcesses]
 ) -> None:
     plant = make_plant(tmp_path, kafka3.bootstrap, replication=3)
     plant.start()
@@ -113,7 +115,7 @@ def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
 
 
 def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     alive = plant.bootstrap
     plant.bootstrap = "127.0.0.1:1"
@@ -131,7 +133,7 @@ def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
 
 
 def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     with silent() as port:
         plant.bootstrap = f"127.0.0.1:{port}"
@@ -141,7 +143,7 @@ def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
     assert len(plant.spool.scan()) == 1
 
 
-def test_notify_without_a_relay_publishes_by_itself(plant: Plant) -> None:
+def test_notify_without_a_relay_publishes_by_itself(plant: RelayProcesses) -> None:
     ended = plant.run("notify", "ban", "192.0.2.1", stdin=ban("192.0.2.1"))
     assert ended.returncode == 0, ended.stderr.decode()
     assert ended.stdout == b""
@@ -150,7 +152,7 @@ def test_notify_without_a_relay_publishes_by_itself(plant: Plant) -> None:
     assert plant.empty()
 
 
-def test_notify_drains_what_earlier_calls_left(plant: Plant) -> None:
+def test_notify_drains_what_earlier_calls_left(plant: RelayProcesses) -> None:
     for number in range(10):
         plant.call(ban(f"192.0.2.{number}"))
     plant.run("notify", stdin=ban("192.0.2.10"))
@@ -159,7 +161,7 @@ def test_notify_drains_what_earlier_calls_left(plant: Plant) -> None:
 
 
 def test_notify_with_a_relay_stores_and_leaves_the_rest_to_it(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     relay = plant.start()
     relay.send_signal(signal.SIGSTOP)
@@ -170,7 +172,9 @@ def test_notify_with_a_relay_stores_and_leaves_the_rest_to_it(
     assert len(plant.events("host", 1)) == 1
 
 
-def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(plant: Plant) -> None:
+def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(
+    plant: RelayProcesses,
+) -> None:
     ended = plant.run("notify", stdin=b'{"action": "ban", "ip": 7}')
     assert ended.returncode == 65, ended.stderr.decode()
     assert b"/ip" in ended.stderr
@@ -182,7 +186,7 @@ def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(plant: Plant) 
 
 
 def test_notify_stores_under_a_wrong_configuration_and_says_78(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     with plant.config.open("a") as config:
         config.write("\nsurprise = 1\n")
@@ -192,7 +196,7 @@ def test_notify_stores_under_a_wrong_configuration_and_says_78(
     assert len(plant.spool.scan()) == 1
 
 
-def test_after_a_failed_drain_the_next_call_does_not_try(plant: Plant) -> None:
+def test_after_a_failed_drain_the_next_call_does_not_try(plant: RelayProcesses) -> None:
     alive = plant.bootstrap
     with silent() as port:
         plant.bootstrap = f"127.0.0.1:{port}"
@@ -211,7 +215,7 @@ def test_after_a_failed_drain_the_next_call_does_not_try(plant: Plant) -> None:
 
 @pytest.mark.kafka
 def test_a_document_over_the_brokers_limit_goes_without_its_samples(
-    real_plant: Plant,
+    real_plant: RelayProcesses,
 ) -> None:
     big = json.loads(ban("192.0.2.1"))
     # Not to be compressed away, and more than the broker's default of 1 MiB.
@@ -229,7 +233,7 @@ def test_a_document_over_the_brokers_limit_goes_without_its_samples(
 
 @pytest.mark.kafka
 def test_a_topic_that_is_missing_does_not_hold_up_the_others(
-    tmp_path: Path, kafka: str, make_plant: Callable[..., Plant]
+    tmp_path: Path, kafka: str, make_plant: Callable[..., RelayProcesses]
 ) -> None:
     plant = make_plant(tmp_path, kafka, missing=("status",))
     plant.start()
@@ -240,7 +244,7 @@ def test_a_topic_that_is_missing_does_not_hold_up_the_others(
     plant.until(lambda: plant.spool.scan() == [status])
 
 
-def test_metrics_and_health_are_served(plant: Plant) -> None:
+def test_metrics_and_health_are_served(plant: RelayProcesses) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

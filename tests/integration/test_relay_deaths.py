@@ -12,7 +12,7 @@ import pytest
 from support import injection
 from support.fetch import Unavailable
 from support.injection import Ended, Run, Site
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 
 from fnm_bus.spool.quarantine import Quarantine
 
@@ -27,7 +27,7 @@ _SAME = re.compile(
 class Line:
     """A drain as strace sees it, and what waits for it: something of each kind."""
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, plant: RelayProcesses) -> None:
         self.plant = plant
         self.bans = self.invalid = 0
         config = ("--config", str(plant.config))
@@ -83,11 +83,11 @@ class Line:
 
 
 @pytest.fixture
-def lines(plant: Plant) -> list[Line]:
+def lines(plant: RelayProcesses) -> list[Line]:
     """Two lines, for each run costs a second or two of one core."""
     second = plant.root / "second"
     second.mkdir()
-    return [Line(plant), Line(Plant(second, plant.bootstrap))]
+    return [Line(plant), Line(RelayProcesses(second, plant.bootstrap))]
 
 
 def runs(
@@ -122,7 +122,7 @@ def test_killed_at_any_call_it_publishes_everything_at_least_once(
 
 
 def test_a_fault_at_any_call_is_told_and_costs_no_event(
-    lines: list[Line], plant: Plant
+    lines: list[Line], plant: RelayProcesses
 ) -> None:
     sites = [it for it in lines[0].sites() if it.call not in _LOOKS]
     met = 0

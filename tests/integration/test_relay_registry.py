@@ -1,12 +1,12 @@
 """The relay with a registry: only its pinned ids are needed, whatever else it does."""
 
 import pytest
-from support.plant import Plant, ban, silent
+from support.plant import RelayProcesses, ban, silent
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.registry import Registry
-from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.avro.schema_ids import SchemaIds
 
 NAMES = {
     "host": "fastnetmon.HostEvent",
@@ -15,12 +15,12 @@ NAMES = {
 }
 
 
-def pins(plant: Plant, *, swapped: bool = False) -> Pins:
+def pins(plant: RelayProcesses, *, swapped: bool = False) -> SchemaIds:
     kinds = list(NAMES)
     texts = [schema.text(NAMES[kind]) for kind in kinds]
     if swapped:
         texts.reverse()
-    return Pins(
+    return SchemaIds(
         "http://registry",
         {f"{plant.topic(kind)}-value": 70 + n for n, kind in enumerate(kinds)},
         {},
@@ -28,13 +28,13 @@ def pins(plant: Plant, *, swapped: bool = False) -> Pins:
     )
 
 
-def use(plant: Plant, url: str) -> None:
+def use(plant: RelayProcesses, url: str) -> None:
     path = plant.root / "schema-ids.json"
     plant.configure("[registry]", f'url = "{url}"', f'pins = "{path}"')
 
 
 def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     pinned = pins(plant)
     pinned.write(plant.root / "schema-ids.json")
@@ -51,7 +51,7 @@ def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
     assert b'"192.0.2.1"' in read.stdout, read.stderr.decode()
 
 
-def test_a_registry_that_never_answers_holds_up_nobody(plant: Plant) -> None:
+def test_a_registry_that_never_answers_holds_up_nobody(plant: RelayProcesses) -> None:
     pinned = pins(plant)
     pinned.write(plant.root / "schema-ids.json")
     plant.codec = Codec(pinned)
@@ -62,7 +62,9 @@ def test_a_registry_that_never_answers_holds_up_nobody(plant: Plant) -> None:
         assert len(plant.events("host", 1, within=20)) == 1
 
 
-def test_without_a_pinned_id_dead_letters_are_single_objects(plant: Plant) -> None:
+def test_without_a_pinned_id_dead_letters_are_single_objects(
+    plant: RelayProcesses,
+) -> None:
     pins(plant).write(plant.root / "schema-ids.json")
     use(plant, "http://127.0.0.1:1")
     plant.start()
@@ -71,7 +73,9 @@ def test_without_a_pinned_id_dead_letters_are_single_objects(plant: Plant) -> No
     assert message.value()[:2] == b"\xc3\x01"
 
 
-def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(plant: Plant) -> None:
+def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(
+    plant: RelayProcesses,
+) -> None:
     pins(plant, swapped=True).write(plant.root / "schema-ids.json")
     use(plant, "http://127.0.0.1:1")
     name = plant.call(ban("192.0.2.1"))
@@ -81,7 +85,9 @@ def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(plant: Plant) 
     assert plant.spool.scan() == [name]
 
 
-def test_without_pins_the_notification_is_stored_all_the_same(plant: Plant) -> None:
+def test_without_pins_the_notification_is_stored_all_the_same(
+    plant: RelayProcesses,
+) -> None:
     use(plant, "http://127.0.0.1:1")
     ended = plant.run("notify", stdin=ban("192.0.2.1"))
     assert ended.returncode == 78
@@ -91,7 +97,9 @@ def test_without_pins_the_notification_is_stored_all_the_same(plant: Plant) -> N
 
 @pytest.mark.kafka
 @pytest.mark.registry
-def test_registered_published_and_read_by_id(real_plant: Plant, registry: str) -> None:
+def test_registered_published_and_read_by_id(
+    real_plant: RelayProcesses, registry: str
+) -> None:
     use(real_plant, registry)
     done = real_plant.run("schemas", "register")
     assert done.returncode == 0, done.stderr.decode()

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from support.bird import Bird
-from support.crew import Crew, policy
+from support.crew import ConsumerProcesses, policy
 from support.fetch import Unavailable
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import Server, free_port, wait_until
 from support.receiver import Answer, Receiver
 
@@ -60,15 +60,17 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def poster(real_plant: Plant, receiver: Receiver) -> Iterator[Crew]:
+def poster(
+    real_plant: RelayProcesses, receiver: Receiver
+) -> Iterator[ConsumerProcesses]:
     """A crew beside a running copy of post_bans."""
-    crew = Crew(real_plant, policy())
+    crew = ConsumerProcesses(real_plant, policy())
     server = start(real_plant, "post_bans", CHAT_WEBHOOK_URL=receiver.url)
     yield crew
     server.kill()
 
 
-def start(plant: Plant, sample: str, **environment: str) -> Server:
+def start(plant: RelayProcesses, sample: str, **environment: str) -> Server:
     """Start a copy of a sample, away from the checkout."""
     server = Server(
         [sys.executable, str(copy(plant, sample))],
@@ -79,13 +81,15 @@ def start(plant: Plant, sample: str, **environment: str) -> Server:
     return server
 
 
-def copy(plant: Plant, sample: str) -> Path:
+def copy(plant: RelayProcesses, sample: str) -> Path:
     path = plant.root / f"my_{sample}.py"
     path.write_text((ROOT / f"consumers/samples/{sample}.py").read_text())
     return path
 
 
-def test_one_message_is_posted_for_each_ban(poster: Crew, receiver: Receiver) -> None:
+def test_one_message_is_posted_for_each_ban(
+    poster: ConsumerProcesses, receiver: Receiver
+) -> None:
     poster.tell("ban", HOST, total_incoming_pps=123456)
     poster.tell("unban", HOST)
     poster.tell("ban", HOST, total_incoming_pps=5)
@@ -96,14 +100,16 @@ def test_one_message_is_posted_for_each_ban(poster: Crew, receiver: Receiver) ->
 
 
 def test_a_message_is_posted_again_when_the_chat_was_busy(
-    poster: Crew, receiver: Receiver
+    poster: ConsumerProcesses, receiver: Receiver
 ) -> None:
     receiver.answers += [Answer(503), Answer(429)]
     poster.tell("ban", HOST)
     assert len({request.body for request in receiver.wait_for(3)}) == 1
 
 
-def test_an_old_ban_is_not_posted(poster: Crew, receiver: Receiver) -> None:
+def test_an_old_ban_is_not_posted(
+    poster: ConsumerProcesses, receiver: Receiver
+) -> None:
     poster.tell("ban", HOST, age=7200, total_incoming_pps=1)
     poster.tell("ban", HOST, total_incoming_pps=2)
     (request,) = receiver.wait_for(1)
@@ -111,7 +117,7 @@ def test_an_old_ban_is_not_posted(poster: Crew, receiver: Receiver) -> None:
 
 
 def test_a_refused_message_is_a_dead_letter_without_the_address(
-    poster: Crew, receiver: Receiver
+    poster: ConsumerProcesses, receiver: Receiver
 ) -> None:
     receiver.answers += [Answer(403)] * 5
     poster.tell("ban", HOST)
@@ -129,9 +135,9 @@ def test_a_refused_message_is_a_dead_letter_without_the_address(
 class Speaker:
     """ExaBGP with the sample as its process, and BIRD as its neighbor."""
 
-    def __init__(self, plant: Plant, bird: Bird) -> None:
+    def __init__(self, plant: RelayProcesses, bird: Bird) -> None:
         self.bird = bird
-        self.crew = Crew(plant, policy())
+        self.crew = ConsumerProcesses(plant, policy())
         self._log = plant.root / "exabgp.log"
         self._pid = plant.root / "pid"
         conf = plant.root / "exabgp.conf"
@@ -207,7 +213,7 @@ def bird() -> Iterator[Bird]:
 
 
 @pytest.fixture
-def speaker(real_plant: Plant, bird: Bird) -> Iterator[Speaker]:
+def speaker(real_plant: RelayProcesses, bird: Bird) -> Iterator[Speaker]:
     pytest.importorskip("exabgp")
     started = Speaker(real_plant, bird)
     try:

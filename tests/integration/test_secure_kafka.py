@@ -15,21 +15,21 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 from support.process import Server, wait_until
 from support.secure_kafka import PASSWORD, SecureKafka
 
 from consumers.check_all import resources_of
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.config import load
 from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.access import Right, rights_of
 from fnm_bus.kafka.connection_check import check_connection
-from fnm_bus.kafka.topics import Admin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, wanted
 from fnm_bus.setup import check_all
-from fnm_bus.setup.check_result import Finding
+from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool.spool import Spool
 
 PROGRAMS = (
@@ -56,7 +56,7 @@ class Site:
     """
 
     kafka: SecureKafka
-    plant: Plant
+    plant: RelayProcesses
 
     def environment(self, user: str, password: str = "") -> dict[str, str]:
         """Return the environment in which a program connects as *user*."""
@@ -70,8 +70,8 @@ class Site:
             "FNM_BUS_KAFKA__SASL_PASSWORD": password or f"{PASSWORD}{user}",
         }
 
-    def settings(self, user: str) -> AllSettings:
-        return load.load_as(AllSettings, None, self.environment(user)).settings
+    def settings(self, user: str) -> FullSettings:
+        return load.load_as(FullSettings, None, self.environment(user)).settings
 
     def run(
         self, module: str, user: str, *arguments: str
@@ -111,7 +111,7 @@ def site(
     secure_kafka: SecureKafka, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """Every user has the rights of its program, given by the command itself."""
-    plant = Plant(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
+    plant = RelayProcesses(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
     (plant.root / "policy.toml").write_text(POLICY)
     plant.configure(
         "[consumers.mitigator]",
@@ -226,7 +226,7 @@ def test_a_viewer_reads_events(site: Site) -> None:
 # -- check ------------------------------------------------------------------------
 
 
-def checked(site: Site, program: str) -> list[Finding]:
+def checked(site: Site, program: str) -> list[CheckResult]:
     """Return what `check` finds about Kafka, as the program's user."""
     settings = site.settings(program)
     table = settings.topics
@@ -244,7 +244,7 @@ def test_check_passes_with_exactly_the_documented_rights(
 
 @pytest.mark.parametrize("program", ["relay", "mitigator", "webhook", "jsonlines"])
 def test_check_names_each_right_that_is_missing(site: Site, program: str) -> None:
-    admin = Admin({"bootstrap.servers": site.kafka.bootstrap})
+    admin = TopicAdmin({"bootstrap.servers": site.kafka.bootstrap})
     for right in site.rights(program):
         if right.kind == "TransactionalId":
             continue
@@ -262,7 +262,9 @@ def test_check_names_a_topic_that_is_missing(site: Site) -> None:
     settings = site.settings("relay")
     names = build.topics(settings)
     missing = Right("Write", "Topic", f"{names.host}.missing")
-    Admin({"bootstrap.servers": site.kafka.bootstrap}).allow("User:relay", [missing])
+    TopicAdmin({"bootstrap.servers": site.kafka.bootstrap}).allow(
+        "User:relay", [missing]
+    )
     plan = wanted(type(names)(host=missing.name), 4, 1)[:1]
     wait_until(
         lambda: (
@@ -356,7 +358,7 @@ def test_a_mitigator_without_its_transactional_id_names_the_right(
         mitigator.wait(lambda: text in mitigator.output(), 30)
         wait_until(lambda: health(mitigator)[0] == 503, 10, "an unhealthy mitigator")
     finally:
-        admin = Admin({"bootstrap.servers": site.kafka.bootstrap})
+        admin = TopicAdmin({"bootstrap.servers": site.kafka.bootstrap})
         admin.allow("User:mitigator", [right])
 
 

@@ -20,8 +20,8 @@ from support.process import wait_until
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import check_hook, install_hook
 from fnm_bus.spool import sequence as sequences
-from fnm_bus.spool.limits import Refusal
-from fnm_bus.spool.sequence import Epochs, is_name, pid_of, sequence, ticks_of
+from fnm_bus.spool.limits import AdmissionLevel
+from fnm_bus.spool.sequence import BootEpochs, is_name, pid_of, sequence, ticks_of
 from fnm_bus.spool.spool import Entry, Spool
 
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
@@ -274,7 +274,7 @@ def broken(installed: Installed, how: str) -> None:
         (root / "incoming/tmp").rmdir()
         (root / "incoming/tmp").write_bytes(b"")
     else:
-        installed.spool.refuse(Refusal.ALL)
+        installed.spool.refuse(AdmissionLevel.ALL)
 
 
 @pytest.mark.parametrize("how", ["gone", "no bucket", "a link", "a file", "full"])
@@ -352,19 +352,19 @@ def test_a_failing_step_is_noticed_and_the_fallback_spool_has_it(
 
 
 def test_a_full_spool_takes_everything_but_status(installed: Installed) -> None:
-    installed.spool.refuse(Refusal.STATUS)
+    installed.spool.refuse(AdmissionLevel.STATUS)
     assert installed(STATUS).returncode == 75
     assert installed(b"\0" * 100_000 + STATUS).returncode == 75
     # The document tells, as in Python; the arguments do not.
     assert installed(SAMPLE, "attack_status", "192.0.2.1").returncode == 0
-    installed.spool.refuse(Refusal.NOTHING)
+    installed.spool.refuse(AdmissionLevel.NOTHING)
     assert installed(STATUS).returncode == 0
     assert [it.document for it in installed.entries()] == [SAMPLE, STATUS]
     assert len(installed.entries(installed.fallback)) == 2
 
 
 def test_a_spool_at_its_limit_takes_nothing(installed: Installed) -> None:
-    installed.spool.refuse(Refusal.ALL)
+    installed.spool.refuse(AdmissionLevel.ALL)
     done = installed(SAMPLE)
     assert done.returncode == 75
     assert b"at its limit: all" in done.stderr
@@ -628,7 +628,9 @@ def test_calls_come_in_the_order_in_which_they_were_started(
     for number in range(1, 6):
         assert installed(SAMPLE, str(number)).returncode == 0
     first.communicate(SAMPLE, timeout=30)
-    epochs = Epochs(installed.spool.root / "state/epochs.json", python_hook.boot_id())
+    epochs = BootEpochs(
+        installed.spool.root / "state/epochs.json", python_hook.boot_id()
+    )
     spool = Spool(installed.spool.root, epochs)
     assert [spool.read(it).arguments[0] for it in spool.scan()] == list("012345")
 
@@ -642,7 +644,9 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     for number in range(2):
         assert installed(SAMPLE, str(number)).returncode == 0
     after = time.time_ns() // 10**7
-    epochs = Epochs(installed.spool.root / "state/epochs.json", python_hook.boot_id())
+    epochs = BootEpochs(
+        installed.spool.root / "state/epochs.json", python_hook.boot_id()
+    )
     names = Spool(installed.spool.root, epochs).scan()
     assert [installed.spool.read(it).arguments[0] for it in names] == ["0", "1"]
     assert {it.document for it in installed.entries()} == {SAMPLE.rstrip()}

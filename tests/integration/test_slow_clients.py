@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import Producer
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import accepts, free_port, wait_until
 
 from fnm_bus.kafka.route import Topics
@@ -38,7 +38,7 @@ then = { action = "blackhole", lease = "60s" }
 
 
 @pytest.fixture(params=PROGRAMS)
-def command(request: pytest.FixtureRequest, plant: Plant) -> list[str]:
+def command(request: pytest.FixtureRequest, plant: RelayProcesses) -> list[str]:
     """A program's command line; its configuration and topics exist."""
     (plant.root / "policy.toml").write_text(POLICY)
     (plant.root / "url").write_text("http://127.0.0.1:1/\n")
@@ -63,7 +63,7 @@ def command(request: pytest.FixtureRequest, plant: Plant) -> list[str]:
 
 @contextmanager
 def running(
-    plant: Plant, command: list[str]
+    plant: RelayProcesses, command: list[str]
 ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """A program and its metrics port."""
     port = free_port()
@@ -120,7 +120,7 @@ def slow_clients(port: int) -> Iterator[None]:
 
 
 def test_its_port_answers_and_it_ends_when_told(
-    plant: Plant, command: list[str]
+    plant: RelayProcesses, command: list[str]
 ) -> None:
     with running(plant, command) as (process, port), slow_clients(port):
         for page in ("healthz", "metrics"):

@@ -3,16 +3,16 @@
 import json
 from typing import Any
 
-from support.plant import Plant, ban
+from support.plant import RelayProcesses, ban
 
 
-def told(plant: Plant, *arguments: str) -> list[dict[str, Any]]:
+def told(plant: RelayProcesses, *arguments: str) -> list[dict[str, Any]]:
     ended = plant.run("tail", "--json", *arguments)
     assert ended.returncode == 0, ended.stderr.decode()
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_what_notify_took_is_what_tail_shows(plant: Plant) -> None:
+def test_what_notify_took_is_what_tail_shows(plant: RelayProcesses) -> None:
     sent = [ban(f"192.0.2.{number}") for number in range(1, 4)]
     for document in sent:
         ended = plant.run("notify", "ban", stdin=document)
@@ -28,7 +28,7 @@ def test_what_notify_took_is_what_tail_shows(plant: Plant) -> None:
         assert it["error"] is None
 
 
-def test_tail_ends_after_as_many_as_it_was_asked_for(plant: Plant) -> None:
+def test_tail_ends_after_as_many_as_it_was_asked_for(plant: RelayProcesses) -> None:
     for number in range(5):
         plant.call(ban(f"192.0.2.{number}"))
     assert plant.run("relay", "--once").returncode == 0
@@ -37,7 +37,7 @@ def test_tail_ends_after_as_many_as_it_was_asked_for(plant: Plant) -> None:
     assert len(found) == 2
 
 
-def test_a_line_is_data_and_the_heading_is_talk(plant: Plant) -> None:
+def test_a_line_is_data_and_the_heading_is_talk(plant: RelayProcesses) -> None:
     plant.call(ban("192.0.2.1"))
     assert plant.run("relay", "--once").returncode == 0
     plant.messages("host", 1)
@@ -49,7 +49,7 @@ def test_a_line_is_data_and_the_heading_is_talk(plant: Plant) -> None:
 
 
 def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
-    plant: Plant,
+    plant: RelayProcesses,
 ) -> None:
     ended = plant.run("notify", stdin=b'{"action":"ban","ip":7}')
     assert ended.returncode == 65, ended.stderr.decode()
@@ -59,7 +59,7 @@ def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
     assert letter["event"]["field"] == "/ip"
 
 
-def test_a_simulated_attack_arrives_whole(plant: Plant) -> None:
+def test_a_simulated_attack_arrives_whole(plant: RelayProcesses) -> None:
     options = ("--hosts", "6", "--updates", "1")
     ended = plant.run("simulate", *options, "--rate", "0", "--yes-publish")
     assert ended.returncode == 0, ended.stderr.decode()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Producer
-from support.plant import Plant
+from support.plant import RelayProcesses
 
 from fnm_bus.event import HostEvent, Receipt
 
@@ -40,7 +40,7 @@ DOCUMENT = json.dumps(
 INVALID = b'{"action": "ban", "ip": "' + EVIL.encode() + b'"}\n{"two": "\x9b"}\n'
 
 
-def on_terminal(plant: Plant, *arguments: str, stdin: bytes = b"") -> str:
+def on_terminal(plant: RelayProcesses, *arguments: str, stdin: bytes = b"") -> str:
     """Return what a command prints on a terminal, its line ends as line feeds."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -71,7 +71,7 @@ def check(printed: str, *, shown: str = "forged") -> None:
 
 
 @pytest.fixture
-def evil(plant: Plant) -> Plant:
+def evil(plant: RelayProcesses) -> RelayProcesses:
     """A plant with hostile records on its topics and in its quarantine."""
     receipt = Receipt(event_id=EVIL, received_at=datetime.now(UTC), sensor=EVIL)
     event = HostEvent(receipt=receipt, action=EVIL, ip=EVIL)
@@ -88,20 +88,20 @@ def evil(plant: Plant) -> Plant:
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
 @pytest.mark.parametrize("document", [DOCUMENT, INVALID], ids=["valid", "invalid"])
-def test_parse(plant: Plant, document: bytes, options: Sequence[str]) -> None:
+def test_parse(plant: RelayProcesses, document: bytes, options: Sequence[str]) -> None:
     arguments = ("parse", *options, EVIL)
     check(on_terminal(plant, *arguments, stdin=document), shown="owned")
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
-def test_tail(evil: Plant, options: Sequence[str]) -> None:
+def test_tail(evil: RelayProcesses, options: Sequence[str]) -> None:
     arguments = ("tail", evil.topic("host"), "--from-beginning", "--exit", *options)
     check(on_terminal(evil, *arguments))
 
 
 @pytest.mark.parametrize("command", ["list", "show"])
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
-def test_quarantine(evil: Plant, command: str, options: Sequence[str]) -> None:
+def test_quarantine(evil: RelayProcesses, command: str, options: Sequence[str]) -> None:
     name = evil.call(INVALID, (EVIL,))
     assert evil.run("relay", "--once").returncode == 0
     named = [name] if command == "show" else []
@@ -109,13 +109,13 @@ def test_quarantine(evil: Plant, command: str, options: Sequence[str]) -> None:
     check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
 
 
-def test_a_document_goes_raw_into_a_pipe(evil: Plant) -> None:
+def test_a_document_goes_raw_into_a_pipe(evil: RelayProcesses) -> None:
     name = evil.call(INVALID)
     assert evil.run("relay", "--once").returncode == 0
     assert evil.run("quarantine", "show", name).stdout == INVALID
 
 
-def test_the_log_of_the_relay(evil: Plant) -> None:
+def test_the_log_of_the_relay(evil: RelayProcesses) -> None:
     evil.call(INVALID, (EVIL,))
     evil.call(DOCUMENT, (EVIL,))
     printed = on_terminal(evil, "relay", "--once")
@@ -135,7 +135,7 @@ def test_the_log_of_the_relay(evil: Plant) -> None:
     ],
     ids=lambda it: it[0][:5] + str(len(it)),
 )
-def test_errors(evil: Plant, arguments: Sequence[str]) -> None:
+def test_errors(evil: RelayProcesses, arguments: Sequence[str]) -> None:
     printed = on_terminal(evil, *arguments)
     lines = COLORS.sub("", printed).split("\n")
     assert [line for line in lines if not line.isprintable()] == []
@@ -162,7 +162,7 @@ def test_a_traceback() -> None:
     assert "forged" in printed
 
 
-def test_explain(plant: Plant) -> None:
+def test_explain(plant: RelayProcesses) -> None:
     (plant.root / "policy.toml").write_text(
         'own_networks = ["192.0.2.0/24"]\n[[rule]]\nname = "all"\n'
         'then = { action = "blackhole" }\n'
@@ -175,7 +175,7 @@ def test_explain(plant: Plant) -> None:
         check(printed, shown="192.0.2.1" if not options else "decisions")
 
 
-def test_colors_are_for_terminals(plant: Plant) -> None:
+def test_colors_are_for_terminals(plant: RelayProcesses) -> None:
     plant.call(DOCUMENT.replace("ban\u202e".encode(), b"ban"))
     assert plant.run("relay", "--once").returncode == 0
     arguments = ("tail", plant.topic("host"), "--from-beginning", "--exit")

@@ -10,18 +10,18 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import Admin, Topic, differences, wanted
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences, wanted
 
 Names = Callable[[str], str]
 
 
-def plan(names: Names, replication: int = 1) -> tuple[Topic, ...]:
+def plan(names: Names, replication: int = 1) -> tuple[TopicSpec, ...]:
     kinds = Topics.__dataclass_fields__
     return wanted(Topics(**{kind: names(kind) for kind in kinds}), 3, replication)
 
 
 def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) -> None:
-    admin, topics = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
     assert admin.find(topics) == {}
     assert sorted(admin.create(topics)) == sorted(it.name for it in topics)
     found = admin.find(topics)
@@ -29,7 +29,7 @@ def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) 
 
 
 def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> None:
-    admin, topics = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
     assert len(admin.create(topics)) == 8
     before = admin.find(topics)
     assert admin.create([replace(it, partitions=9, settings={}) for it in topics]) == []
@@ -39,8 +39,8 @@ def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> No
 def test_a_topic_that_was_made_otherwise_is_left_and_described(
     kafka: str, topic_names: Names
 ) -> None:
-    admin, (host, *_) = Admin({"bootstrap.servers": kafka}), plan(topic_names)
-    admin.create([Topic(host.name, 5, 1, {"retention.ms": "1000"})])
+    admin, (host, *_) = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+    admin.create([TopicSpec(host.name, 5, 1, {"retention.ms": "1000"})])
     assert admin.create([host]) == []
     assert list(differences(host, admin.find([host])[host.name])) == [
         "partitions: 5, wanted 3",
@@ -51,7 +51,7 @@ def test_a_topic_that_was_made_otherwise_is_left_and_described(
 def test_renewed_mitigations_are_compacted_within_hours(
     kafka: str, topic_names: Names
 ) -> None:
-    admin = Admin({"bootstrap.servers": kafka})
+    admin = TopicAdmin({"bootstrap.servers": kafka})
     topics = plan(topic_names)
     admin.create(topics)
     name = topic_names("mitigation")
@@ -68,7 +68,10 @@ def test_renewed_mitigations_are_compacted_within_hours(
 def test_more_replicas_than_brokers_are_refused_and_the_rest_is_made(
     kafka: str, topic_names: Names
 ) -> None:
-    admin, (first, second, *_) = Admin({"bootstrap.servers": kafka}), plan(topic_names)
+    admin, (first, second, *_) = (
+        TopicAdmin({"bootstrap.servers": kafka}),
+        plan(topic_names),
+    )
     with pytest.raises(TopicRefused, match=r"INVALID_REPLICATION_FACTOR"):
         admin.create([replace(first, replication=30), second])
     assert set(admin.find([first, second])) == {second.name}
@@ -89,7 +92,7 @@ def test_what_kafka_cannot_make_is_refused_with_its_name(
 ) -> None:
     topic = replace(plan(topic_names)[0], **change)
     with pytest.raises(TopicRefused, match=topic.name):
-        Admin({"bootstrap.servers": kafka}).create([topic])
+        TopicAdmin({"bootstrap.servers": kafka}).create([topic])
 
 
 def test_three_replicas_ask_for_two_that_have_a_record() -> None:
@@ -111,7 +114,7 @@ def test_a_missing_topic_is_a_difference() -> None:
 def test_a_broker_that_is_not_there_is_said_in_time(topic_names: Names) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        admin = Admin({"bootstrap.servers": f"127.0.0.1:{port}"}, timeout=1)
+        admin = TopicAdmin({"bootstrap.servers": f"127.0.0.1:{port}"}, timeout=1)
         with pytest.raises(BrokerUnavailable):
             admin.create(plan(topic_names))
         with pytest.raises(BrokerUnavailable):
@@ -120,4 +123,4 @@ def test_a_broker_that_is_not_there_is_said_in_time(topic_names: Names) -> None:
 
 def test_a_wrong_setting_is_a_matter_of_the_configuration(topic_names: Names) -> None:
     with pytest.raises(ConfigError, match="colour"):
-        Admin({"colour": "blue"}).find(plan(topic_names))
+        TopicAdmin({"colour": "blue"}).find(plan(topic_names))

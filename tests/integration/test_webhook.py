@@ -19,7 +19,7 @@ from support.receiver import Receiver
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, ReasonSummary
-from fnm_bus.kafka.topics import Admin, Topic
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
 
 PARTITIONS = 4
 NEW = "new consumer group: starting at the end of the topic"
@@ -170,14 +170,14 @@ def house(make_house: Callable[..., House], embedded_broker: str) -> House:
 @pytest.fixture
 def real_house(make_house: Callable[..., House], kafka: str) -> House:
     it = make_house(kafka)
-    admin = Admin({"bootstrap.servers": kafka})
+    admin = TopicAdmin({"bootstrap.servers": kafka})
     # The producer's timestamps stand for a broker whose clock differs.
     any_time = {"message.timestamp.after.max.ms": str(2**62)}
     compact = {"cleanup.policy": "compact", **any_time}
     admin.create(
         [
-            Topic(it.topic, PARTITIONS, 1, compact),
-            Topic(f"{it.topic}.deadletter", 1, 1, {}),
+            TopicSpec(it.topic, PARTITIONS, 1, compact),
+            TopicSpec(f"{it.topic}.deadletter", 1, 1, {}),
         ]
     )
     return it

@@ -15,14 +15,14 @@ from support.process import being
 from typer.testing import CliRunner
 
 from consumers.__main__ import app as consumer_app
-from consumers.settings import AllSettings, EnforcerSettings
+from consumers.settings import EnforcerSettings, FullSettings
 from fnm_bus import build
 from fnm_bus.cli import app as bus_app
 from fnm_bus.config import load, spool_paths
 from fnm_bus.config.settings import Settings
 from fnm_bus.setup import install_hook
 from fnm_bus.spool import layout
-from fnm_bus.spool.limits import Refusal
+from fnm_bus.spool.limits import AdmissionLevel
 from fnm_bus.spool.spool import Spool
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
@@ -85,13 +85,13 @@ def locks(path: Path) -> dict[str, list[str]]:
     }
 
 
-def settings_of(path: Path, empty: Path) -> AllSettings:
+def settings_of(path: Path, empty: Path) -> FullSettings:
     """Return the settings of a service's environment, the machine's file apart."""
     empty.write_text("")
     environment = dict(
         it.split("=", 1) for it in directives(path).get("Environment", ())
     )
-    return load.load_as(AllSettings, empty, environment).settings
+    return load.load_as(FullSettings, empty, environment).settings
 
 
 def run(*argv: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -381,7 +381,7 @@ def test_the_spools_are_as_hook_install_makes_them(
 
 @needs_root
 def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -> None:
-    known = AllSettings()
+    known = FullSettings()
     state = machine.at(known.registry.pins.parent)
     assert known.consumers.exabgp.snapshot.parent == known.registry.pins.parent
     assert facts(state) == {".": (0o040755, machine.uid, machine.gid)}
@@ -407,13 +407,13 @@ def test_a_boot_changes_nothing_in_a_spool_with_documents(machine: Machine) -> N
         assert call(path, user, machine.gid).returncode == 0
     known = Settings().spool
     spool = machine.at(known.directory)
-    Spool(spool).refuse(Refusal.STATUS)
+    Spool(spool).refuse(AdmissionLevel.STATUS)
     for name in ("quarantine/q.doc", "quarantine/odd/1-x", "state/epochs.json"):
         spool.joinpath(name).write_text(name)
     spool.joinpath("lock").write_text("never emptied")
-    machine.at(AllSettings().consumers.exabgp.snapshot).write_text("{}")
+    machine.at(FullSettings().consumers.exabgp.snapshot).write_text("{}")
     roots = [machine.at(it) for it in (known.directory, known.fallback)]
-    roots.append(machine.at(AllSettings().registry.pins.parent))
+    roots.append(machine.at(FullSettings().registry.pins.parent))
     for old in (it for root in roots for it in (root, *root.rglob("*"))):
         os.utime(old, (1, 1))
     before = [contents(it) for it in roots]
@@ -478,7 +478,7 @@ def test_where_the_spool_cannot_be_written_the_fallback_spool_takes_it(
     path = hook(machine)
     known = Settings().spool
     spool = Spool(machine.at(known.directory))
-    being(machine.uid, machine.gid, lambda: spool.refuse(Refusal.ALL))
+    being(machine.uid, machine.gid, lambda: spool.refuse(AdmissionLevel.ALL))
     done = call(path, FASTNETMON, machine.gid)
     assert done.returncode == 75
     assert b"kept in the fallback spool" in done.stderr

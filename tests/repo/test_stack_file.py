@@ -13,7 +13,7 @@ from support.commands import fault_of
 
 from consumers.enforcers.build import allowed_networks
 from consumers.policy.file import load as policy_file
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.config import load
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +48,10 @@ SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: it for name, it in SERVICES.items() if it["image"].startswith("fnm-bus:")}
 
 
-def settings_of(service: str) -> AllSettings:
+def settings_of(service: str) -> FullSettings:
     """Return what the programs of a service would be configured by."""
     environ = as_texts(SERVICES[service].get("environment", {}))
-    return load.load_as(AllSettings, None, environ).settings
+    return load.load_as(FullSettings, None, environ).settings
 
 
 def as_texts(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -208,7 +208,7 @@ def test_the_enforcers_allow_the_own_networks_of_the_policy() -> None:
     own = policy_file.load(ROOT / path).limits.own_networks
     for service in ("exabgp", "nftables"):
         live = {**SERVICES[service]["environment"], "FNM_BUS_DRY_RUN": "false"}
-        settings = load.load_as(AllSettings, None, as_texts(live)).settings
+        settings = load.load_as(FullSettings, None, as_texts(live)).settings
         allowed = allowed_networks(settings)
         assert allowed is not None
         assert sorted(map(str, allowed)) == sorted(map(str, own)), service

@@ -14,10 +14,10 @@ from shutil import rmtree
 from time import monotonic
 
 from support.bird import Bird
-from support.cable import Cable
-from support.crew import Crew
+from support.cable import TcpProxy
+from support.crew import ConsumerProcesses
 from support.kafka import Cluster
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import Server, free_port
 
 LONG = "203.0.113.1/32"
@@ -68,8 +68,8 @@ class CutKafka:
     def __init__(self, root: Path) -> None:
         ports = {program: free_port() for program in self.programs}
         self.cluster = Cluster(root, nodes=1, fronts=tuple(ports.values()))
-        self.cables: Mapping[str, Cable] = {
-            program: Cable(("127.0.0.1", self.cluster.behind(port)), port=port)
+        self.cables: Mapping[str, TcpProxy] = {
+            program: TcpProxy(("127.0.0.1", self.cluster.behind(port)), port=port)
             for program, port in ports.items()
         }
 
@@ -78,7 +78,7 @@ class CutKafka:
         """The address without a cable."""
         return self.cluster.bootstrap
 
-    def config(self, plant: Plant, program: str) -> str:
+    def config(self, plant: RelayProcesses, program: str) -> str:
         """Return the path of a configuration by which a program uses its cable."""
         address = f"127.0.0.1:{self.cables[program].port}"
         return str(plant.config_by(program, address))
@@ -121,13 +121,13 @@ class BgpLab:
     def __init__(self, root: Path, kafka: CutKafka, rules: str = "") -> None:
         self.root = root
         self.kafka = kafka
-        self.plant = Plant(root, kafka.bootstrap)
+        self.plant = RelayProcesses(root, kafka.bootstrap)
         created = self.plant.run("topics", "create")
         assert created.returncode == 0, created.stderr
         self.bird = Bird(root)
         self.bird.open()
-        self.bgp = Cable((self.bird.address, self.bird.port), self.bird.address)
-        self.crew = Crew(
+        self.bgp = TcpProxy((self.bird.address, self.bird.port), self.bird.address)
+        self.crew = ConsumerProcesses(
             self.plant,
             rules or policy("blackhole"),
             "[consumers.exabgp]",

@@ -8,7 +8,7 @@ from contextlib import suppress
 _SIZE = 65_536
 
 
-class Cable:
+class TcpProxy:
     """Forwards connections to a server, but nothing while it is cut.
 
     As with a real cable nobody is told: connections stay, and what was under way

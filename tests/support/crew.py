@@ -32,9 +32,9 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.kafka.reader import Reader
+from fnm_bus.kafka.reader import TopicReader
 from fnm_bus.kafka.route import key_of
-from support.plant import Plant
+from support.plant import RelayProcesses
 from support.process import Server, wait_until
 
 _NUMBERS = count(1)
@@ -60,7 +60,7 @@ main()
 """
 
 
-class Crew:
+class ConsumerProcesses:
     """The consumers of one plant.
 
     Args:
@@ -69,7 +69,7 @@ class Crew:
         tables: further lines of the configuration.
     """
 
-    def __init__(self, plant: Plant, policy: str, *tables: str) -> None:
+    def __init__(self, plant: RelayProcesses, policy: str, *tables: str) -> None:
         self.plant = plant
         self.policy = plant.root / "policy.toml"
         self.policy.write_text(policy)
@@ -239,7 +239,7 @@ class Crew:
         found = []
         settings = {"bootstrap.servers": self.plant.bootstrap}
         topics = [self.plant.topic(kind)]
-        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+        with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
                 found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
         return found
@@ -249,7 +249,7 @@ class Crew:
         found = []
         settings = {"bootstrap.servers": self.plant.bootstrap}
         topics = [self.plant.topic(kind)]
-        with Reader(
+        with TopicReader(
             settings, topics, self._codec, from_beginning=True, headers=True
         ) as reader:
             while not reader.at_end:
@@ -272,7 +272,7 @@ class Crew:
         found = []
         settings = {"bootstrap.servers": self.plant.bootstrap}
         topics = [self.plant.topic(kind)]
-        with Reader(settings, topics, self._codec, from_beginning=True) as reader:
+        with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
                 found += [
                     ((it.partition, it.offset), it.event)

@@ -21,7 +21,7 @@ CALL: dict[str, object] = {
 """How a hook is called unless a test wants something else."""
 
 
-class Installed:
+class InstalledHook:
     """A hook in front of a spool and a fallback spool."""
 
     def __init__(self, directory: Path, drain: tuple[str, ...] = ()) -> None:
@@ -91,7 +91,7 @@ sys.exit(int(sys.argv[2]))
 """
 
 
-def drains(installed: Installed, status: int = 0) -> Path:
+def drains(installed: InstalledHook, status: int = 0) -> Path:
     """Let it start a drain that tells what it was given, in a file; return its path."""
     told = installed.directory / "told"
     installed.install((sys.executable, "-IS", "-c", DRAINED, str(told), str(status)))

@@ -7,12 +7,12 @@ from typing import Any
 from confluent_kafka import Producer
 
 from fnm_bus.avro.codec import Codec
-from fnm_bus.consume.handler import Handler, Hold
-from fnm_bus.consume.loop import Loop
+from fnm_bus.consume.handler import Deferred, Handler
+from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.event import AnyRecord, HostEvent, Receipt
 from fnm_bus.kafka.publisher import MemoryPublisher
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 from support.process import wait_until
 
 CODEC = Codec()
@@ -24,7 +24,7 @@ def event(number: int) -> HostEvent:
     return HostEvent(receipt=receipt, action="ban", ip="192.0.2.1")
 
 
-class Bench:
+class LoopHarness:
     """One topic, and loops that read it in threads of their own.
 
     Args:
@@ -44,7 +44,7 @@ class Bench:
         self.letters = MemoryPublisher()
         self.metrics = ConsumeMetrics()
         self._producer = Producer({"bootstrap.servers": bootstrap})
-        self._running: list[tuple[Loop, threading.Thread]] = []
+        self._running: list[tuple[ConsumerLoop, threading.Thread]] = []
         self.failed: list[BaseException] = []
 
     def put(
@@ -60,9 +60,9 @@ class Bench:
         )
         assert self._producer.flush(10) == 0
 
-    def start(self, handler: Handler, **how: Any) -> Loop:
+    def start(self, handler: Handler, **how: Any) -> ConsumerLoop:
         """Start a loop; *how* is given to it."""
-        loop = Loop(
+        loop = ConsumerLoop(
             self.settings,
             how.pop("group", self.topic),
             [self.topic],
@@ -93,7 +93,7 @@ class Bench:
             assert not thread.is_alive()
         self._running.clear()
 
-    def _run(self, loop: Loop) -> None:
+    def _run(self, loop: ConsumerLoop) -> None:
         try:
             loop.run()
         except BaseException as exc:  # noqa: BLE001 - shown by the test
@@ -110,11 +110,13 @@ class Seen:
         ids: of the events, in order.
     """
 
-    def __init__(self, answer: Callable[[str, int], Hold | None] | None = None) -> None:
+    def __init__(
+        self, answer: Callable[[str, int], Deferred | None] | None = None
+    ) -> None:
         self.ids: list[str] = []
         self._answer = answer
 
-    def __call__(self, read: Read) -> Hold | None:
+    def __call__(self, read: ConsumedRecord) -> Deferred | None:
         assert isinstance(read.event, HostEvent)
         name = read.event.receipt.event_id
         self.ids.append(name)

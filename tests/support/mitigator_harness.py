@@ -9,9 +9,9 @@ from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
 from consumers.mitigator.next_record import Moment
-from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
 from consumers.mitigator.state import State
-from consumers.mitigator.takeover import Stored, restore, take_over
+from consumers.mitigator.takeover import StoredRecord, restore, take_over
 from consumers.mitigator.transition import Transition
 from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.event import (
@@ -79,8 +79,8 @@ class MitigatorHarness:
         self.state = State(OWN, dry_run=self.context.dry_run)
         self.now = START
         self.clock = 1000.0
-        self.reasons: dict[ReasonKey, Stored] = {}
-        self.mitigations: dict[str, Stored] = {}
+        self.reasons: dict[ReasonKey, StoredRecord] = {}
+        self.mitigations: dict[str, StoredRecord] = {}
         self.written = 0
         self.audits: list[Audit] = []
         self._sequence = 0
@@ -191,7 +191,7 @@ class MitigatorHarness:
             }
         )
         change = self.begin()
-        sent = Sent(command, self.now - timedelta(seconds=age), self._offset)
+        sent = ReceivedCommand(command, self.now - timedelta(seconds=age), self._offset)
         apply_command(change, sent)
         self.note(change)
         answers = [a for a in self.audits if a.event_id == command.command_id]
@@ -283,12 +283,12 @@ class MitigatorHarness:
             self.written += 1
             self.reasons.pop(name, None)
             if reason is not None:
-                self.reasons[name] = Stored(reason, self.now)
+                self.reasons[name] = StoredRecord(reason, self.now)
         for key, record in change.mitigations.items():
             self.written += 1
             self.mitigations.pop(key, None)
             if record is not None:
-                self.mitigations[key] = Stored(record, self.now)
+                self.mitigations[key] = StoredRecord(record, self.now)
         self.audits += change.audits
 
     def note_takeover(self, change: Transition) -> None:
@@ -301,6 +301,6 @@ class MitigatorHarness:
             yield change
 
     @staticmethod
-    def _record(stored: Stored) -> Mitigation:
+    def _record(stored: StoredRecord) -> Mitigation:
         assert isinstance(stored.record, Mitigation)
         return stored.record

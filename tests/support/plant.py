@@ -43,7 +43,7 @@ def ban(ip: str, action: str = "ban", **details: object) -> bytes:
     return json.dumps(body).encode()
 
 
-class Plant:
+class RelayProcesses:
     """A spool, a fallback spool, and relays that drain them to a broker.
 
     Args:

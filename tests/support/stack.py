@@ -16,7 +16,7 @@ from typing import Any, Final
 from consumers import reading
 from consumers.mitigation.measure import BLACKHOLE
 from consumers.mitigation.states import WANTED
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus.event import Event
 from support.process import free_port, wait_until
 
@@ -139,10 +139,10 @@ class Stack:
     # -- what is on the topics, wanted, and in the neighbor's table
 
     @cached_property
-    def settings(self) -> AllSettings:
+    def settings(self) -> FullSettings:
         """Settings with which a program of this machine reads the topics."""
         api = f"http://127.0.0.1:{self._ports['REGISTRY_PORT']}/apis/ccompat/v7"
-        return AllSettings.model_validate(
+        return FullSettings.model_validate(
             {
                 "kafka": {
                     "bootstrap.servers": f"localhost:{self._ports['KAFKA_PORT']}"

@@ -13,7 +13,7 @@ import pytest
 from fnm_bus import build
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
@@ -31,8 +31,8 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def pinned(wanted: dict[str, str], first: int = 70) -> Pins:
-    return Pins(
+def pinned(wanted: dict[str, str], first: int = 70) -> SchemaIds:
+    return SchemaIds(
         "http://registry",
         {f"{topic}-value": first + n for n, topic in enumerate(wanted)},
         {},

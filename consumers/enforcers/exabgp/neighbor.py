@@ -22,7 +22,7 @@ class Neighbor(NamedTuple):
     reason: str
 
 
-class Figures(NamedTuple):
+class NeighborFigures(NamedTuple):
     """What an answer tells.
 
     Attributes:
@@ -34,7 +34,7 @@ class Figures(NamedTuple):
     sent: int
 
 
-def figures(line: bytes) -> Figures:
+def figures(line: bytes) -> NeighborFigures:
     """Return what the answer to `ASK` tells.
 
     Raises:
@@ -45,7 +45,7 @@ def figures(line: bytes) -> Figures:
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(str(exc)) from exc
     # Its own "state" is down in the first second of a session.
-    return Figures(it.fsm == "ESTABLISHED", it.messages.sent.update)
+    return NeighborFigures(it.fsm == "ESTABLISHED", it.messages.sent.update)
 
 
 def change(line: bytes) -> tuple[bool, str] | None:

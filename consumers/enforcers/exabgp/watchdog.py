@@ -31,7 +31,7 @@ _LIST: Final = 5.0
 """Seconds between two listings. 25,000 routes keep ExaBGP busy for half a second."""
 
 
-class Seen(NamedTuple):
+class SeenRoutes(NamedTuple):
     """What was seen of one route that stands.
 
     Attributes:
@@ -47,9 +47,9 @@ class Seen(NamedTuple):
 def look(
     standing: Mapping[str, Measure],
     ends: Mapping[str, float] | None,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, SeenRoutes],
     now: float,
-) -> dict[str, Seen]:
+) -> dict[str, SeenRoutes]:
     """Return what is now known of what stands.
 
     Args:
@@ -60,19 +60,19 @@ def look(
     """
     found = {}
     for key in standing:
-        before = seen.get(key, Seen(None, None))
+        before = seen.get(key, SeenRoutes(None, None))
         since = now if before.since is None else before.since
         if ends is None:
-            found[key] = Seen(since, before.ends)
+            found[key] = SeenRoutes(since, before.ends)
         elif key in ends:
-            found[key] = Seen(None, ends[key])
+            found[key] = SeenRoutes(None, ends[key])
         else:  # the enforcer has let go of it: an end from before does not hold
-            found[key] = Seen(since, None)
+            found[key] = SeenRoutes(since, None)
     return found
 
 
 def due(
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, SeenRoutes],
     now: float,
     grace: float,
     *,
@@ -115,7 +115,7 @@ class Watchdog:
         self._path = settings.snapshot
         self._grace = settings.watchdog_grace
         self._standing: Mapping[str, Measure] = {}
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, SeenRoutes] = {}
         self._listed = -_LIST
         self._stamp: tuple[int, ...] | None = None
         self._ends: Mapping[str, float] | None = None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fnm_bus.avro import codec as codec_module
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
 from fnm_bus.kafka.route import Topics
@@ -33,10 +33,10 @@ def ban_with(**changes: object) -> HostEvent:
     return msgspec.structs.replace(BAN, **changes)
 
 
-def pinned() -> Pins:
+def pinned() -> SchemaIds:
     ids = {f"{topic}-value": 100 + n for n, topic in enumerate(WANTED)}
     texts = {100 + n: schema.text(name) for n, name in enumerate(WANTED.values())}
-    return Pins("http://registry", ids, {}, texts)
+    return SchemaIds("http://registry", ids, {}, texts)
 
 
 @pytest.mark.parametrize("event", EXAMPLES)
@@ -60,12 +60,12 @@ def test_both_framings_are_read_by_one_reader() -> None:
     assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
 
 
-def framed() -> Pins:
+def framed() -> SchemaIds:
     """As `fnm-bus schemas register` pins them."""
     wanted = Topics().of_framed()
     ids = {f"{topic}-value": 100 + n for n, topic in enumerate(wanted)}
     texts = {100 + n: schema.text(name) for n, name in enumerate(wanted.values())}
-    return Pins("http://registry", ids, {}, texts)
+    return SchemaIds("http://registry", ids, {}, texts)
 
 
 def example(name: str) -> AnyRecord:
@@ -86,19 +86,19 @@ def test_a_record_whose_id_is_pinned_has_confluents_framing(
     assert codec.decode(value) == example(name)
 
 
-def without_an_id() -> Pins:
+def without_an_id() -> SchemaIds:
     return pinned()
 
 
-def with_an_id_of_another_version() -> Pins:
+def with_an_id_of_another_version() -> SchemaIds:
     texts = {number: schema.text("fastnetmon.Command") for number in framed().schemas}
-    return Pins("http://registry", framed().ids, {}, texts)
+    return SchemaIds("http://registry", framed().ids, {}, texts)
 
 
 @pytest.mark.parametrize("pins", [without_an_id(), with_an_id_of_another_version()])
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
 def test_without_an_id_that_fits_it_is_a_single_object_and_there_is_one_warning(
-    name: str, topic: str, pins: Pins, caplog: pytest.LogCaptureFixture
+    name: str, topic: str, pins: SchemaIds, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = Codec(pins)
     values = [codec.encode(example(name), topic) for _ in range(3)]
@@ -119,7 +119,7 @@ def test_what_ends_a_block_depends_on_no_registry(name: str) -> None:
     topic = f"fastnetmon.{name.lower()}.v1"
     ids = {**framed().ids, f"{topic}-value": 999}
     texts = {**framed().schemas, 999: schema.text(f"fastnetmon.{name}")}
-    codec = Codec(Pins("http://registry", ids, {}, texts))
+    codec = Codec(SchemaIds("http://registry", ids, {}, texts))
     assert codec.encode(example(name), topic).startswith(b"\xc3\x01")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fnm_bus.avro import schema, schema_ids
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
 from fnm_bus.kafka.route import Topics
@@ -20,11 +20,11 @@ OLDER = {**HOST, "fields": HOST["fields"][:-1]}
 FOREIGN = {"type": "record", "name": "acme.Order", "fields": []}
 
 
-def pinned() -> Pins:
+def pinned() -> SchemaIds:
     ids = {f"{topic}-value": 100 + n for n, topic in enumerate(WANTED)}
     texts = {100 + n: schema.text(name) for n, name in enumerate(WANTED.values())}
     texts[7] = json.dumps(OLDER)
-    return Pins("http://registry", ids, {SUBJECT: (7,)}, texts)
+    return SchemaIds("http://registry", ids, {SUBJECT: (7,)}, texts)
 
 
 def test_pins_survive_the_file(tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
 def test_a_pin_for_another_schema_is_refused_before_anything_is_written(
     avro: dict[str, object],
 ) -> None:
-    wrong = Pins("", {SUBJECT: 100}, {}, {100: json.dumps(avro)})
+    wrong = SchemaIds("", {SUBJECT: 100}, {}, {100: json.dumps(avro)})
     with pytest.raises(SchemaError, match=r"id 100 .* another schema"):
         wrong.check({TOPIC: "fastnetmon.HostEvent"})
 
 
 def test_a_subject_without_a_pin_is_refused_before_anything_is_written() -> None:
     with pytest.raises(SchemaError, match="no schema id is pinned"):
-        Pins("", {}, {}, {}).check(WANTED)
+        SchemaIds("", {}, {}, {}).check(WANTED)

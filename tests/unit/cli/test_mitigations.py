@@ -15,7 +15,7 @@ from consumers.mitigation import command_client
 from consumers.mitigation.command_client import new_command, send_command
 from consumers.mitigator.explain import describe, replay
 from consumers.mitigator.stored_state import StoredState
-from consumers.mitigator.takeover import Stored
+from consumers.mitigator.takeover import StoredRecord
 from consumers.mitigator.transition import DecisionContext
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, SchemaError
@@ -27,7 +27,7 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import Read, time_of
+from fnm_bus.kafka.reader import ConsumedRecord, time_of
 from fnm_bus.kafka.route import Topics
 
 NOW = datetime.now(UTC)
@@ -60,16 +60,16 @@ class Audits:
     def check(self) -> None:
         pass
 
-    def read(self, _seconds: float) -> Iterator[Read]:
+    def read(self, _seconds: float) -> Iterator[ConsumedRecord]:
         if self.answer is not None:
-            yield Read("audit", 0, 0, NOW, None, (), b"x", self.answer, "")
+            yield ConsumedRecord("audit", 0, 0, NOW, None, (), b"x", self.answer, "")
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The records that were published."""
     published: list[Any] = []
-    monkeypatch.setattr(command_client, "Reader", Audits)
+    monkeypatch.setattr(command_client, "TopicReader", Audits)
     monkeypatch.setattr(
         command_client, "_publish", lambda _settings, record: published.append(record)
     )
@@ -201,7 +201,7 @@ def test_a_record_steers_no_terminal(
         reasons=(ReasonSummary(sensor=bad, action=bad, rule=bad, attack=bad),),
     )
     stored = StoredState(
-        mitigations=[Stored(record, NOW)], unreadable=[(f"k{bad}", f"why {bad}")]
+        mitigations=[StoredRecord(record, NOW)], unreadable=[(f"k{bad}", f"why {bad}")]
     )
     monkeypatch.setattr(build, "settings", lambda _file: None)
     monkeypatch.setattr(reading, "read_wanted_state", lambda _settings: stored)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.config import load, spool_paths
 from fnm_bus.config.settings import Settings
@@ -255,26 +255,26 @@ def test_what_librdkafka_takes_as_text_may_be_a_number_or_a_flag(file: Path) -> 
 )
 def test_a_list_is_set_by_a_variable(text: str, topics: tuple[str, ...]) -> None:
     environ = {"FNM_BUS_CONSUMERS__JSONLINES__TOPICS": text}
-    loaded = load.load_as(AllSettings, None, environ)
+    loaded = load.load_as(FullSettings, None, environ)
     assert loaded.settings.consumers.jsonlines.topics == topics
 
 
 def test_a_slip_in_a_list_names_its_source(file: Path) -> None:
     file.write_text("[consumers.jsonlines]\ntopics = ['a', 3]")
     with pytest.raises(ConfigError) as caught:
-        load.load_as(AllSettings, file, {})
+        load.load_as(FullSettings, file, {})
     assert str(caught.value) == (
         f"{file}: consumers.jsonlines.topics.1: wanted text, got 3; write it in quotes"
     )
     file.write_text("[consumers.jsonlines]\ntopics = 'a,b'")
     with pytest.raises(ConfigError, match=r"wanted a list, got .a,b.; write"):
-        load.load_as(AllSettings, file, {})
+        load.load_as(FullSettings, file, {})
 
 
 def test_a_ban_time_of_0_gets_an_answer(file: Path) -> None:
     file.write_text("[consumers.mitigator]\nfastnetmon_ban_time = 0")
     with pytest.raises(ConfigError) as caught:
-        load.load_as(AllSettings, file, {})
+        load.load_as(FullSettings, file, {})
     text = str(caught.value)
     assert text.startswith(
         f"{file}: consumers.mitigator.fastnetmon_ban_time: wanted more than 0"
@@ -289,7 +289,7 @@ def test_a_ban_time_is_at_most_a_day(file: Path, value: str) -> None:
     with pytest.raises(
         ConfigError, match="fastnetmon_ban_time: wanted at most 86400, got"
     ):
-        load.load_as(AllSettings, file, {})
+        load.load_as(FullSettings, file, {})
 
 
 @pytest.mark.parametrize("content", [b"sensor = ", b"\xff\xfe", b"[spool\n"])

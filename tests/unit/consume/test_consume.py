@@ -11,14 +11,14 @@ from io import BytesIO
 import fastavro
 import msgspec
 import pytest
-from support.loops import CODEC, Bench, Seen, event, value_of
+from support.loops import CODEC, LoopHarness, Seen, event, value_of
 from support.process import wait_until
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
 from fnm_bus.consume import loop
-from fnm_bus.consume.handler import GiveUp, Hold, TryLater
-from fnm_bus.consume.progress import Progress
+from fnm_bus.consume.handler import AbortConsumer, Deferred, RetryLater
+from fnm_bus.consume.progress import OffsetTracker
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -28,13 +28,15 @@ from fnm_bus.errors import (
 from fnm_bus.event import AnyRecord, DeadLetter
 from fnm_bus.kafka.dead_letter import letter_of
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import derived_id
 
 
 @pytest.fixture
-def bench(embedded_broker: str, topic_names: Callable[[str], str]) -> Iterator[Bench]:
-    it = Bench(embedded_broker, topic_names("events"))
+def bench(
+    embedded_broker: str, topic_names: Callable[[str], str]
+) -> Iterator[LoopHarness]:
+    it = LoopHarness(embedded_broker, topic_names("events"))
     it.put(None)
     yield it
     it.stop()
@@ -42,7 +44,7 @@ def bench(embedded_broker: str, topic_names: Callable[[str], str]) -> Iterator[B
 
 
 def test_a_handler_gets_each_event_and_what_is_done_is_not_repeated(
-    bench: Bench,
+    bench: LoopHarness,
 ) -> None:
     first, second = Seen(), Seen()
     bench.put(event(1))
@@ -57,8 +59,8 @@ def test_a_handler_gets_each_event_and_what_is_done_is_not_repeated(
     assert second.ids == ["3"]
 
 
-def test_what_is_held_is_read_again_by_the_next_one(bench: Bench) -> None:
-    first, second = Seen(lambda name, _n: Hold() if name == "2" else None), Seen()
+def test_what_is_held_is_read_again_by_the_next_one(bench: LoopHarness) -> None:
+    first, second = Seen(lambda name, _n: Deferred() if name == "2" else None), Seen()
     for number in (1, 2, 3):
         bench.put(event(number))
     bench.start(first)
@@ -69,11 +71,11 @@ def test_what_is_held_is_read_again_by_the_next_one(bench: Bench) -> None:
     assert second.ids == ["2", "3"]
 
 
-def test_what_is_released_is_not_read_again(bench: Bench) -> None:
-    holds: list[Hold] = []
+def test_what_is_released_is_not_read_again(bench: LoopHarness) -> None:
+    holds: list[Deferred] = []
 
-    def hold(_name: str, _count: int) -> Hold:
-        holds.append(Hold())
+    def hold(_name: str, _count: int) -> Deferred:
+        holds.append(Deferred())
         return holds[-1]
 
     def settle() -> None:
@@ -91,12 +93,12 @@ def test_what_is_released_is_not_read_again(bench: Bench) -> None:
     assert second.ids == ["2"]
 
 
-def test_later_pauses_its_partition_and_the_others_go_on(bench: Bench) -> None:
+def test_later_pauses_its_partition_and_the_others_go_on(bench: LoopHarness) -> None:
     open_ = threading.Event()
 
     def later(name: str, _count: int) -> None:
         if name == "1" and not open_.is_set():
-            raise TryLater("not yet", 0.05)
+            raise RetryLater("not yet", 0.05)
 
     seen = Seen(later)
     bench.put(event(1), 0)
@@ -112,7 +114,7 @@ def test_later_pauses_its_partition_and_the_others_go_on(bench: Bench) -> None:
 
 
 def test_a_record_that_fails_again_and_again_becomes_a_dead_letter(
-    bench: Bench,
+    bench: LoopHarness,
 ) -> None:
     def fail(name: str, _count: int) -> None:
         if name == "1":
@@ -137,7 +139,7 @@ def test_a_record_that_fails_again_and_again_becomes_a_dead_letter(
     assert headers["ce_type"] == b"fastnetmon.deadletter"
 
 
-def test_a_failure_that_passes_is_no_dead_letter(bench: Bench) -> None:
+def test_a_failure_that_passes_is_no_dead_letter(bench: LoopHarness) -> None:
     def fail(_name: str, count: int) -> None:
         if count == 1:
             raise ValueError("once")
@@ -150,7 +152,9 @@ def test_a_failure_that_passes_is_no_dead_letter(bench: Bench) -> None:
     assert bench.letters.records == []
 
 
-def test_what_cannot_be_decoded_becomes_a_dead_letter_at_once(bench: Bench) -> None:
+def test_what_cannot_be_decoded_becomes_a_dead_letter_at_once(
+    bench: LoopHarness,
+) -> None:
     seen = Seen()
     bench.put(b"not avro")
     bench.put(event(1))
@@ -164,7 +168,7 @@ def test_what_cannot_be_decoded_becomes_a_dead_letter_at_once(bench: Bench) -> N
 
 @pytest.mark.parametrize("ip", ["garbage", "", "192.0.2.1/32", "192.0.2.01"])
 def test_an_event_that_no_parser_makes_becomes_a_dead_letter(
-    bench: Bench, ip: str
+    bench: LoopHarness, ip: str
 ) -> None:
     seen = Seen()
     bench.put(msgspec.structs.replace(event(1), ip=ip))
@@ -179,7 +183,7 @@ def test_an_event_that_no_parser_makes_becomes_a_dead_letter(
 
 
 @pytest.mark.parametrize("timestamp", [2**62, 2**63 - 1])
-def test_a_record_of_a_mad_time_is_read(bench: Bench, timestamp: int) -> None:
+def test_a_record_of_a_mad_time_is_read(bench: LoopHarness, timestamp: int) -> None:
     seen = Seen()
     bench.put(event(1), timestamp=timestamp)
     bench.put(event(2))
@@ -187,7 +191,7 @@ def test_a_record_of_a_mad_time_is_read(bench: Bench, timestamp: int) -> None:
     seen.until("1", "2")
 
 
-def test_without_the_dead_letter_the_record_is_not_done(bench: Bench) -> None:
+def test_without_the_dead_letter_the_record_is_not_done(bench: LoopHarness) -> None:
     seen, again = Seen(), Seen()
     bench.letters.refuse = lambda _record: PublishError("nobody takes it")
     bench.put(b"not avro")
@@ -201,7 +205,9 @@ def test_without_the_dead_letter_the_record_is_not_done(bench: Bench) -> None:
     assert len(bench.letters.records) == 1
 
 
-def test_a_registry_that_is_down_makes_nothing_a_dead_letter(bench: Bench) -> None:
+def test_a_registry_that_is_down_makes_nothing_a_dead_letter(
+    bench: LoopHarness,
+) -> None:
     down = threading.Event()
     down.set()
 
@@ -221,10 +227,10 @@ def test_a_registry_that_is_down_makes_nothing_a_dead_letter(bench: Bench) -> No
     assert bench.letters.records == []
 
 
-def test_tombstones_come_only_to_who_asks(bench: Bench) -> None:
+def test_tombstones_come_only_to_who_asks(bench: LoopHarness) -> None:
     values: list[bytes | None] = []
 
-    def note(read: Read) -> None:
+    def note(read: ConsumedRecord) -> None:
         values.append(read.value)
 
     bench.put(event(1))
@@ -233,13 +239,13 @@ def test_tombstones_come_only_to_who_asks(bench: Bench) -> None:
     assert values[0] is None
 
 
-def test_offsets_wait_while_nothing_can_be_settled(bench: Bench) -> None:
+def test_offsets_wait_while_nothing_can_be_settled(bench: LoopHarness) -> None:
     full = threading.Event()
     full.set()
 
     def settle() -> None:
         if full.is_set():
-            raise TryLater("disk full")
+            raise RetryLater("disk full")
 
     first, second = Seen(), Seen()
     bench.put(event(1))
@@ -251,11 +257,11 @@ def test_offsets_wait_while_nothing_can_be_settled(bench: Bench) -> None:
 
 
 def test_what_stands_behind_a_record_that_waits_stays_in_its_order(
-    bench: Bench,
+    bench: LoopHarness,
 ) -> None:
     def later(_name: str, count: int) -> None:
         if count < 3:
-            raise TryLater("not yet", 0.0)
+            raise RetryLater("not yet", 0.0)
 
     seen = Seen(later)
     for number in range(8):
@@ -267,7 +273,7 @@ def test_what_stands_behind_a_record_that_waits_stays_in_its_order(
 
 
 def test_another_of_our_errors_that_may_pass_makes_nothing_a_dead_letter(
-    bench: Bench,
+    bench: LoopHarness,
 ) -> None:
     def away(_name: str, count: int) -> None:
         if count < 4:
@@ -283,13 +289,13 @@ def test_another_of_our_errors_that_may_pass_makes_nothing_a_dead_letter(
 
 
 def test_what_waits_is_told_once_and_not_at_each_try(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    bench: LoopHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     def later(_name: str, count: int) -> None:
         if count < 4:
-            raise TryLater("the world is not ready", 0.0)
+            raise RetryLater("the world is not ready", 0.0)
         if count < 6:
-            raise TryLater("nor is the moon", 0.0)
+            raise RetryLater("nor is the moon", 0.0)
 
     seen = Seen(later)
     bench.put(event(1))
@@ -303,9 +309,9 @@ def test_what_waits_is_told_once_and_not_at_each_try(
     ]
 
 
-def test_giving_up_ends_the_loop_and_commits_nothing_more(bench: Bench) -> None:
+def test_giving_up_ends_the_loop_and_commits_nothing_more(bench: LoopHarness) -> None:
     def give_up() -> None:
-        raise GiveUp("the reader is gone")
+        raise AbortConsumer("the reader is gone")
 
     first, second = Seen(), Seen()
     bench.put(event(1))
@@ -313,15 +319,15 @@ def test_giving_up_ends_the_loop_and_commits_nothing_more(bench: Bench) -> None:
     first.until("1")
     bench.join()
     [error] = bench.failed
-    assert isinstance(error, GiveUp)
+    assert isinstance(error, AbortConsumer)
     bench.failed.clear()
     bench.start(second)
     second.until("1")
 
 
-def test_a_handler_can_end_the_loop(bench: Bench) -> None:
-    def handler(_read: Read) -> None:
-        raise GiveUp("enough")
+def test_a_handler_can_end_the_loop(bench: LoopHarness) -> None:
+    def handler(_read: ConsumedRecord) -> None:
+        raise AbortConsumer("enough")
 
     bench.put(event(1))
     bench.start(handler)
@@ -330,8 +336,8 @@ def test_a_handler_can_end_the_loop(bench: Bench) -> None:
     bench.failed.clear()
 
 
-def test_one_hold_may_stand_for_several_records(bench: Bench) -> None:
-    hold = Hold()
+def test_one_hold_may_stand_for_several_records(bench: LoopHarness) -> None:
+    hold = Deferred()
     first, second = Seen(lambda _name, _count: hold), Seen()
     for number in (1, 2, 3):
         bench.put(event(number))
@@ -354,14 +360,14 @@ def test_one_hold_may_stand_for_several_records(bench: Bench) -> None:
 
 def test_what_was_released_before_it_was_given_back_is_done() -> None:
     done: list[int] = []
-    hold = Hold()
+    hold = Deferred()
     hold.release()
     hold.then(lambda: done.append(1))
     hold.release()
     assert done == [1]
 
 
-def test_a_dead_letter_that_was_refused_is_sent_again(bench: Bench) -> None:
+def test_a_dead_letter_that_was_refused_is_sent_again(bench: LoopHarness) -> None:
     refusals = iter([PublishError("no"), PublishError("no")])
     bench.letters.refuse = lambda _record: next(refusals, None)
     seen, again = Seen(), Seen()
@@ -378,7 +384,7 @@ def test_a_dead_letter_that_was_refused_is_sent_again(bench: Bench) -> None:
 
 
 def test_while_dead_letters_are_refused_a_partition_waits_at_a_hundred(
-    bench: Bench,
+    bench: LoopHarness,
 ) -> None:
     bench.letters.refuse = lambda _record: PublishError("no")
     seen = Seen()
@@ -398,7 +404,7 @@ def test_while_dead_letters_are_refused_a_partition_waits_at_a_hundred(
 
 def test_a_dead_letter_names_the_record_and_whoever_gave_up() -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
-    read = Read("t", 3, 7, at, b"k", (), b"x" * 5000, None, "")
+    read = ConsumedRecord("t", 3, 7, at, b"k", (), b"x" * 5000, None, "")
     it = letter_of(read, "why \ud800" + "y" * 2000, 5, "my-group")
     assert (it.origin_topic, it.origin_partition, it.origin_offset) == ("t", 3, 7)
     assert (it.attempts, it.producer_name) == (5, "my-group")
@@ -408,7 +414,7 @@ def test_a_dead_letter_names_the_record_and_whoever_gave_up() -> None:
     assert CODEC.decode(CODEC.encode(it, "dead")) == it
 
 
-def test_records_of_older_and_newer_writers_are_read(bench: Bench) -> None:
+def test_records_of_older_and_newer_writers_are_read(bench: LoopHarness) -> None:
     avro = json.loads(schema.text("fastnetmon.HostEvent"))
     fields = avro["fields"]
     older = [it for it in fields if it["name"] != "truncated"]
@@ -430,14 +436,14 @@ def test_records_of_older_and_newer_writers_are_read(bench: Bench) -> None:
 
 
 def test_the_lag_is_what_was_not_taken(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: LoopHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_SHOW", 0.05)
     open_ = threading.Event()
 
     def later(_name: str, _count: int) -> None:
         if not open_.is_set():
-            raise TryLater("not yet", 0.05)
+            raise RetryLater("not yet", 0.05)
 
     seen = Seen(later)
     for number in range(10):
@@ -459,9 +465,12 @@ def test_the_lag_is_what_was_not_taken(
 
 
 def test_a_loop_that_is_stopped_while_no_broker_answers_ends_soon() -> None:
-    hold = Hold()
+    hold = Deferred()
     with EmbeddedBroker() as broker:
-        bench, seen = Bench(broker.bootstrap, "t"), Seen(lambda _name, _count: hold)
+        bench, seen = (
+            LoopHarness(broker.bootstrap, "t"),
+            Seen(lambda _name, _count: hold),
+        )
         bench.put(event(1))
         loop = bench.start(seen)
         seen.until("1")
@@ -475,7 +484,7 @@ def test_a_loop_that_is_stopped_while_no_broker_answers_ends_soon() -> None:
 
 
 def test_a_setting_that_librdkafka_refuses_is_named() -> None:
-    bench = Bench("127.0.0.1:1", "t")
+    bench = LoopHarness("127.0.0.1:1", "t")
     bench.settings["colour"] = "blue"
     bench.start(Seen())
     bench.join()
@@ -485,7 +494,7 @@ def test_a_setting_that_librdkafka_refuses_is_named() -> None:
 
 
 def test_an_offset_waits_for_all_before_it() -> None:
-    it = Progress()
+    it = OffsetTracker()
     for offset in (5, 6, 8):
         it.take(offset)
     it.finish(6)
@@ -498,7 +507,7 @@ def test_an_offset_waits_for_all_before_it() -> None:
 
 
 def test_an_offset_is_committed_until_kafka_has_it() -> None:
-    it = Progress()
+    it = OffsetTracker()
     it.take(5)
     it.finish(5)
     it.confirm(4)
@@ -508,7 +517,7 @@ def test_an_offset_is_committed_until_kafka_has_it() -> None:
 
 
 def test_what_is_finished_twice_is_finished_once() -> None:
-    it = Progress()
+    it = OffsetTracker()
     it.take(5)
     it.finish(5)
     it.finish(5)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from fnm_bus.consume.group_member import Member
+from fnm_bus.consume.group_member import GroupMember
 
 DENIED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 END = KafkaError(KafkaError._PARTITION_EOF)
@@ -58,7 +58,7 @@ class Bench:
 
     def __init__(self) -> None:
         nothing: Any = lambda *_: None  # noqa: E731 - no name would tell more
-        self.it = Member(
+        self.it = GroupMember(
             {}, "g", ["events"], take=nothing, leaving=nothing, gone=nothing
         )
         self.consumer = Consumer()

@@ -19,15 +19,15 @@ from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import allowed_networks, build_enforcer, check_enforcer
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.enforcer_names import known_enforcers
-from consumers.settings import AllSettings, ConsumerTables, GuardSettings
+from consumers.settings import ConsumerSettings, FullSettings, GuardSettings
 
 
-def settings(*own: str, dry_run: bool = False, **kafka: str) -> AllSettings:
-    consumers = ConsumerTables(
+def settings(*own: str, dry_run: bool = False, **kafka: str) -> FullSettings:
+    consumers = ConsumerSettings(
         enforcer=GuardSettings(own_networks=own), metrics_port=free_port()
     )
     bootstrap = {"bootstrap.servers": "127.0.0.1:1"}
-    return AllSettings(
+    return FullSettings(
         consumers=consumers, dry_run=dry_run, kafka={**bootstrap, **kafka}
     )
 

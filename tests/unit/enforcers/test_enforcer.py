@@ -26,7 +26,7 @@ from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Measure
 from fnm_bus.event import Command, Mitigation
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 
 ONE, TWO = "blackhole|203.0.113.1/32", "blackhole|203.0.113.2/32"
 OWN = (ip_network("203.0.113.0/24"), ip_network("2001:db8:1::/48"))
@@ -148,14 +148,14 @@ class Post:
         at = datetime.fromtimestamp(self.broker_time(age), UTC)
         place = "mitigation", self.partition, 0
         self.topic.found.append(
-            Read(*place, at, key.encode(), (), value, event, "broken")
+            ConsumedRecord(*place, at, key.encode(), (), value, event, "broken")
         )
 
     def command(self, verb: str | None, offset: int, age: float = 0.0) -> None:
         at = datetime.fromtimestamp(self.broker_time(age), UTC)
         event = Command(verb=verb, by="alice", why="a test") if verb else None
         self.commands.found.append(
-            Read("command", 0, offset, at, None, (), b"x", event, "broken")
+            ConsumedRecord("command", 0, offset, at, None, (), b"x", event, "broken")
         )
 
     def paused(self, offset: int) -> None:

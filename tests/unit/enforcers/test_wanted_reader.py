@@ -25,7 +25,7 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.kafka.client import ConnectionState
-from fnm_bus.kafka.reader import Read, Reader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
 
 class Script:
@@ -40,7 +40,7 @@ class Script:
     """
 
     def __init__(self) -> None:
-        self.items: queue.Queue[Read | BaseException] = queue.Queue()
+        self.items: queue.Queue[ConsumedRecord | BaseException] = queue.Queue()
         self.at_end = True
         self.opened = 0
         self.grown = False
@@ -59,7 +59,7 @@ class Script:
     def has_grown(self) -> bool:
         return self.grown
 
-    def read(self, _seconds: float) -> Iterator[Read]:
+    def read(self, _seconds: float) -> Iterator[ConsumedRecord]:
         try:
             item = self.items.get(timeout=0.02)
         except queue.Empty:
@@ -69,8 +69,8 @@ class Script:
         yield item
 
 
-def record(offset: int) -> Read:
-    return Read("t", 0, offset, datetime.now(UTC), b"k", (), b"v", None, "")
+def record(offset: int) -> ConsumedRecord:
+    return ConsumedRecord("t", 0, offset, datetime.now(UTC), b"k", (), b"v", None, "")
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ class _Place:
 def test_a_new_connection_goes_on_where_the_last_one_was(
     monkeypatch: pytest.MonkeyPatch, kind: type[Any], first: int
 ) -> None:
-    monkeypatch.setattr(Reader, "_of", lambda *_: [_Place()])
+    monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place()])
     follower = kind({}, "t", Codec())
 
     def begins(end: int) -> int:
@@ -280,7 +280,7 @@ def test_a_partition_that_is_new_is_read_from_its_beginning(
     monkeypatch: pytest.MonkeyPatch, kind: type[Any]
 ) -> None:
     places = [_Place()]
-    monkeypatch.setattr(Reader, "_of", lambda *_: places)
+    monkeypatch.setattr(TopicReader, "_of", lambda *_: places)
     follower = kind({}, "t", Codec())
     reader = follower._open()
     reader._of(_Consumer(40), "t")
@@ -296,7 +296,7 @@ def test_a_partition_that_is_new_is_read_from_its_beginning(
 def test_a_first_connection_that_fails_obeys_no_old_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Reader, "_of", lambda *_: [_Place(), _Place(1)])
+    monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place(), _Place(1)])
     follower = CommandReader({}, "t", Codec())
     follower._positions["t", 0] = 40  # of the other partition nothing is known yet
     (_, other) = follower._open()._of(_Consumer(50), "t")

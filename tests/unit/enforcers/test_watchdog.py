@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from consumers.enforcers.exabgp.watchdog import Seen, due, look
+from consumers.enforcers.exabgp.watchdog import SeenRoutes, due, look
 from consumers.mitigation.measure import Measure
 
 GRACE = 5.0
@@ -12,16 +12,16 @@ B = Measure(kind="blackhole", prefix="192.0.2.2/32")
 STANDING = {A.key: A, B.key: B}
 
 
-def known(ends: Mapping[str, float] | None, *moments: float) -> dict[str, Seen]:
+def known(ends: Mapping[str, float] | None, *moments: float) -> dict[str, SeenRoutes]:
     """Look at each of the moments, and find the same."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, SeenRoutes] = {}
     for moment in moments:
         seen = look(STANDING, ends, seen, moment)
     return seen
 
 
 def withdrawn(
-    seen: Mapping[str, Seen], now: float, *, readable: bool = True
+    seen: Mapping[str, SeenRoutes], now: float, *, readable: bool = True
 ) -> set[str]:
     return set(due(seen, now, GRACE, readable=readable, bound=BOUND))
 

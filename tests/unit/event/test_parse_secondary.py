@@ -15,7 +15,7 @@ from fnm_bus.event import (
     PacketSample,
     Receipt,
 )
-from fnm_bus.event.parse import Drift, Parsed, parse
+from fnm_bus.event.parse import FieldMismatch, Parsed, parse
 
 RECEIPT = Receipt()
 PPS = "/attack_details/total_incoming_pps"
@@ -125,7 +125,7 @@ def test_a_text_that_is_none_is_set_aside() -> None:
     assert found == AttackDetails(attack_severity="high")
     assert parsed.event.extra == {"/attack_details/attack_uuid": "7"}
     assert parsed.drift == (
-        Drift("/attack_details/attack_uuid", "text", "the number 7"),
+        FieldMismatch("/attack_details/attack_uuid", "text", "the number 7"),
     )
 
 
@@ -134,7 +134,7 @@ def test_a_flag_that_is_none_is_set_aside() -> None:
     found, parsed = details(f'"{name}":"true"')
     assert found == AttackDetails()
     assert parsed.drift == (
-        Drift(f"/attack_details/{name}", "true or false", "the text 'true'"),
+        FieldMismatch(f"/attack_details/{name}", "true or false", "the text 'true'"),
     )
 
 
@@ -408,5 +408,5 @@ def test_a_network_that_is_a_range_is_reported_with_the_place_of_its_text() -> N
 
 
 def test_a_path_in_a_mismatch_line_is_printable_and_short() -> None:
-    assert "\n" not in str(Drift("/a\nb" * 300, "text", "null"))
-    assert len(str(Drift("/a\nb" * 300, "text", "null"))) < 600
+    assert "\n" not in str(FieldMismatch("/a\nb" * 300, "text", "null"))
+    assert len(str(FieldMismatch("/a\nb" * 300, "text", "null"))) < 600

@@ -5,7 +5,7 @@ import pytest
 
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import AttackDetails, HostEvent, Receipt, TextMode
-from fnm_bus.event.parse import Drift, Parsed, parse
+from fnm_bus.event.parse import FieldMismatch, Parsed, parse
 
 RECEIPT = Receipt(sensor="test")
 UDP = (
@@ -300,7 +300,7 @@ def test_a_report_that_is_not_utf8_is_kept_byte_for_byte() -> None:
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(direction="incoming", power_pps=44_244)
     assert parsed.event.attack_details == AttackDetails(attack_type="udp_flood")
-    assert parsed.drift == (Drift("", "UTF-8", "byte 0xff at byte 40"),)
+    assert parsed.drift == (FieldMismatch("", "UTF-8", "byte 0xff at byte 40"),)
     text = parsed.event.extra[""].encode()
     assert msgspec.json.decode(text).encode("latin-1") == report
 

@@ -14,17 +14,17 @@ import pytest
 
 from consumers.jsonlines import line_of
 from consumers.lines import Lines
-from fnm_bus.consume.handler import GiveUp, TryLater
+from fnm_bus.consume.handler import AbortConsumer, RetryLater
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import Audit, Check, HostEvent, Receipt
-from fnm_bus.kafka.reader import Read
+from fnm_bus.kafka.reader import ConsumedRecord
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def line(offset: int) -> bytes:
     event = HostEvent(receipt=Receipt(event_id=str(offset)), action="ban", ip="::1")
-    return line_of(Read("host", 0, offset, AT, b"::1", (), b"x", event, ""))
+    return line_of(ConsumedRecord("host", 0, offset, AT, b"::1", (), b"x", event, ""))
 
 
 def offsets(path: Path) -> list[int]:
@@ -78,21 +78,23 @@ def test_each_event_is_one_line_of_json(lines: Lines, path: Path) -> None:
 
 
 def test_a_tombstone_is_a_line_without_an_event() -> None:
-    tombstone = Read("mitigation", 0, 1, AT, b"k", (), None, None, "empty")
+    tombstone = ConsumedRecord("mitigation", 0, 1, AT, b"k", (), None, None, "empty")
     assert json.loads(line_of(tombstone))["event"] is None
 
 
 def test_an_audit_record_is_a_line_with_code_and_checks() -> None:
     check = Check(name="own", verdict="refused", code="not_own")
     audit = Audit(by="mitigator", what="refused", code="not_own", checks=(check,))
-    document = json.loads(line_of(Read("audit", 0, 1, AT, b"k", (), b"x", audit, "")))
+    document = json.loads(
+        line_of(ConsumedRecord("audit", 0, 1, AT, b"k", (), b"x", audit, ""))
+    )
     assert document["event"]["code"] == "not_own"
     assert document["event"]["checks"][0]["code"] == "not_own"
 
 
 def test_whatever_an_event_holds_it_is_one_line() -> None:
     event = HostEvent(receipt=Receipt(), action="a\nb\u2028\x00", ip="::1")
-    found = line_of(Read("host", 0, 1, AT, b"\xff\n", (), b"x", event, ""))
+    found = line_of(ConsumedRecord("host", 0, 1, AT, b"\xff\n", (), b"x", event, ""))
     assert found.count(b"\n") == 1
     assert json.loads(found)["event"]["action"] == "a\nb\u2028\x00"
 
@@ -147,7 +149,7 @@ def test_what_does_not_fit_waits_and_leaves_no_half_line(
     lines.add(line(3))
     with no_file_longer_than(len(before) + len(line(2)) + 10):
         for _ in range(2):
-            with pytest.raises(TryLater, match=r"events\.jsonl: File too large"):
+            with pytest.raises(RetryLater, match=r"events\.jsonl: File too large"):
                 lines.settle()
     assert path.read_bytes() == before
     lines.settle()
@@ -159,7 +161,7 @@ def test_a_half_line_of_another_is_ended_even_if_that_did_not_fit_at_first(
 ) -> None:
     path.write_text("half")
     lines.add(line(1))
-    with no_file_longer_than(4), pytest.raises(TryLater):
+    with no_file_longer_than(4), pytest.raises(RetryLater):
         lines.settle()
     lines.settle()
     assert path.read_bytes() == b"half\n" + line(1)
@@ -167,7 +169,7 @@ def test_a_half_line_of_another_is_ended_even_if_that_did_not_fit_at_first(
 
 def test_a_full_device_waits() -> None:
     it = Lines(Path("/dev/full"), fsync=True)
-    with pytest.raises(TryLater, match="/dev/full: No space left on device"):
+    with pytest.raises(RetryLater, match="/dev/full: No space left on device"):
         put(it, 1)
     it.close()
 
@@ -177,7 +179,7 @@ def test_while_nothing_can_be_written_memory_has_a_bound(path: Path) -> None:
     for number in range(10_000):
         it.add(line(number))
     for _ in range(2):
-        with pytest.raises(TryLater, match="No such file or directory"):
+        with pytest.raises(RetryLater, match="No such file or directory"):
             it.add(line(10_000))
 
 
@@ -187,7 +189,7 @@ def test_while_nothing_can_be_written_the_bytes_have_a_bound(path: Path) -> None
     for _ in range(64):
         it.add(large)
     for _ in range(2):
-        with pytest.raises(TryLater, match="No such file or directory"):
+        with pytest.raises(RetryLater, match="No such file or directory"):
             it.add(large)
 
 
@@ -234,7 +236,7 @@ def test_stdout_without_a_reader_is_the_end(monkeypatch: pytest.MonkeyPatch) -> 
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
         monkeypatch.setattr("sys.stdout", pipe)
-        with pytest.raises(GiveUp, match="stdout: nobody reads it any more"):
+        with pytest.raises(AbortConsumer, match="stdout: nobody reads it any more"):
             put(Lines(None, fsync=True), 1)
 
 
@@ -244,7 +246,7 @@ def test_stdout_goes_on_where_it_stopped(
     with path.open("wb") as file:
         monkeypatch.setattr("sys.stdout", file)
         it = Lines(None, fsync=True)
-        with no_file_longer_than(len(line(1)) + 10), pytest.raises(TryLater):
+        with no_file_longer_than(len(line(1)) + 10), pytest.raises(RetryLater):
             put(it, 1, 2)
         it.settle()
     assert offsets(path) == [1, 2]

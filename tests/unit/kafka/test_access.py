@@ -65,9 +65,9 @@ def test_without_tables_the_names_are_the_defaults(tables: object) -> None:
 
 def test_the_defaults_are_those_of_the_consumers_settings() -> None:
     from consumers.check_all import resources_of  # noqa: PLC0415 - of another package
-    from consumers.settings import AllSettings  # noqa: PLC0415 - as above
+    from consumers.settings import FullSettings  # noqa: PLC0415 - as above
 
-    assert resources_of(AllSettings()) == Resources()
+    assert resources_of(FullSettings()) == Resources()
 
 
 def test_a_principal_may_hold_the_name_of_a_certificate() -> None:

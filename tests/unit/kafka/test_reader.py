@@ -10,7 +10,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.kafka.dead_letter import letter_of
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
-from fnm_bus.kafka.reader import Reader, decoded, headers_of, raw_of
+from fnm_bus.kafka.reader import TopicReader, decoded, headers_of, raw_of
 
 
 class Odd:
@@ -80,7 +80,7 @@ def test_a_partition_without_a_leader_is_no_endless_wait(
     with EmbeddedBroker() as broker:
         broker.make("t")
         settings = {"bootstrap.servers": broker.bootstrap}
-        with Reader(settings, ["t"], Codec(), from_beginning=True) as reader:
+        with TopicReader(settings, ["t"], Codec(), from_beginning=True) as reader:
             reader._open_ends["t", 99] = 0.0
             while len(reader._open_ends) > 1:
                 assert not list(reader.read(0.5))
@@ -119,9 +119,9 @@ class Message(Odd):
 
 
 @pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[TopicReader]:
     monkeypatch.setattr("fnm_bus.kafka.reader.build_reader", Busy)
-    with Reader({}, ["t"], Codec(), from_beginning=True) as reader:
+    with TopicReader({}, ["t"], Codec(), from_beginning=True) as reader:
         yield reader
 
 
@@ -139,7 +139,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
-    busy: Reader, moments: list[float]
+    busy: TopicReader, moments: list[float]
 ) -> None:
     del moments  # they pass by themselves
     for _ in busy.read(100.0):
@@ -149,7 +149,7 @@ def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
 
 
 def test_a_caller_that_takes_its_time_is_no_silence(
-    busy: Reader, moments: list[float]
+    busy: TopicReader, moments: list[float]
 ) -> None:
     next(busy.read(100.0))
     moments[0] += 600.0

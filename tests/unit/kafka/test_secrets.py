@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from consumers import check_all
 from consumers.__main__ import app as consumers
-from consumers.settings import AllSettings
+from consumers.settings import FullSettings
 from consumers.webhook.post import secret_of
 from fnm_bus import build
 from fnm_bus.cli import app
@@ -113,7 +113,7 @@ def test_no_log_line_and_no_error_holds_a_secret(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    settings = load.load_as(AllSettings, file, {}).settings
+    settings = load.load_as(FullSettings, file, {}).settings
     said += [str(finding) for finding in check_all.examine(settings, "jsonlines")]
     try:
         kafka = build.kafka(settings)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigator import transition
-from consumers.mitigator.takeover import Stored
+from consumers.mitigator.takeover import StoredRecord
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule
 from tests.support.mitigator_harness import (
@@ -284,8 +284,8 @@ def test_stored_lease_beyond_a_day_counts_as_a_day(lease_ms: int) -> None:
     assert harness.mitigation().state == "ended"
 
 
-def forged(stored: Stored, lease_ms: int) -> Stored:
-    return Stored(replace(stored.record, lease_ms=lease_ms), stored.at)
+def forged(stored: StoredRecord, lease_ms: int) -> StoredRecord:
+    return StoredRecord(replace(stored.record, lease_ms=lease_ms), stored.at)
 
 
 def test_rules_of_one_target_have_a_bound() -> None:

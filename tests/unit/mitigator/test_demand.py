@@ -7,7 +7,7 @@ import pytest
 
 from consumers.mitigation.measure import Measure
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.demand import Demand, Hold, Terms
+from consumers.mitigator.demand import Demand, Terms, WantLease
 from fnm_bus.event import Effect, FlowThen
 
 LIVE = Terms(Effect())
@@ -25,23 +25,23 @@ def demand() -> Demand:
 def test_equal_terms_are_counted_together() -> None:
     wanted = demand()
     for number in range(3):
-        wanted.put(key(number), LIVE, Hold(10.0, 5.0))
-    wanted.put(key(3), DRY, Hold(10.0, 5.0))
+        wanted.put(key(number), LIVE, WantLease(10.0, 5.0))
+    wanted.put(key(3), DRY, WantLease(10.0, 5.0))
     assert wanted.terms() == (LIVE, DRY)
     assert (wanted.count(LIVE), wanted.count(DRY), len(wanted)) == (3, 1, 4)
 
 
 def test_reason_that_changes_its_terms_moves() -> None:
     wanted = demand()
-    wanted.put(key(1), LIVE, Hold(10.0, 5.0))
-    wanted.put(key(1), DRY, Hold(10.0, 5.0))
+    wanted.put(key(1), LIVE, WantLease(10.0, 5.0))
+    wanted.put(key(1), DRY, WantLease(10.0, 5.0))
     assert wanted.terms() == (DRY,)
     assert wanted.terms_of(key(1)) == DRY
 
 
 def test_removing_the_last_reason_leaves_no_terms() -> None:
     wanted = demand()
-    wanted.put(key(1), LIVE, Hold(10.0, 5.0))
+    wanted.put(key(1), LIVE, WantLease(10.0, 5.0))
     wanted.remove(key(1))
     wanted.remove(key(2))  # one that never was there
     assert not wanted
@@ -51,14 +51,14 @@ def test_removing_the_last_reason_leaves_no_terms() -> None:
 
 def test_latest_is_the_reason_that_expires_last() -> None:
     wanted = demand()
-    wanted.put(key(1), LIVE, Hold(10.0, 5.0))
-    wanted.put(key(2), LIVE, Hold(30.0, 6.0))
-    wanted.put(key(3), LIVE, Hold(20.0, 7.0))
-    assert wanted.latest(LIVE) == Hold(30.0, 6.0)
+    wanted.put(key(1), LIVE, WantLease(10.0, 5.0))
+    wanted.put(key(2), LIVE, WantLease(30.0, 6.0))
+    wanted.put(key(3), LIVE, WantLease(20.0, 7.0))
+    assert wanted.latest(LIVE) == WantLease(30.0, 6.0)
     wanted.remove(key(2))
-    assert wanted.latest(LIVE) == Hold(20.0, 7.0)
-    wanted.put(key(3), LIVE, Hold(5.0, 7.0))  # a shorter lease
-    assert wanted.latest(LIVE) == Hold(10.0, 5.0)
+    assert wanted.latest(LIVE) == WantLease(20.0, 7.0)
+    wanted.put(key(3), LIVE, WantLease(5.0, 7.0))  # a shorter lease
+    assert wanted.latest(LIVE) == WantLease(10.0, 5.0)
 
 
 def test_latest_follows_random_changes() -> None:
@@ -71,7 +71,7 @@ def test_latest_follows_random_changes() -> None:
             holds.pop(name, None)
         else:
             ends = float(chosen.randrange(1000))
-            wanted.put(name, LIVE, Hold(ends, 1.0))
+            wanted.put(name, LIVE, WantLease(ends, 1.0))
             holds[name] = ends
         if holds:
             assert wanted.latest(LIVE).ends == max(holds.values())
@@ -82,9 +82,9 @@ def test_latest_follows_random_changes() -> None:
 
 def test_first_reasons_are_the_oldest_of_the_chosen_terms() -> None:
     wanted = demand()
-    wanted.put(key(1), DRY, Hold(10.0, 5.0))
+    wanted.put(key(1), DRY, WantLease(10.0, 5.0))
     for number in (2, 3, 4):
-        wanted.put(key(number), LIVE, Hold(10.0, 5.0))
+        wanted.put(key(number), LIVE, WantLease(10.0, 5.0))
     assert wanted.first([LIVE], 2) == [key(2), key(3)]
     assert wanted.first([LIVE, DRY], 9) == [key(2), key(3), key(4), key(1)]
 
@@ -92,7 +92,7 @@ def test_first_reasons_are_the_oldest_of_the_chosen_terms() -> None:
 def test_renewals_of_one_reason_use_no_memory() -> None:
     wanted = demand()
     for number in range(10_000):
-        wanted.put(key(1), LIVE, Hold(float(number), 5.0))
+        wanted.put(key(1), LIVE, WantLease(float(number), 5.0))
     [group] = wanted._groups.values()
     assert len(group._by_end) <= 12
 
@@ -108,7 +108,7 @@ def test_65_000_reasons_cost_no_more_each_than_few(count: int) -> None:
         ]
         began = perf_counter()
         for index, name in enumerate(names):
-            wanted.put(name, LIVE, Hold(float(index), 5.0))
+            wanted.put(name, LIVE, WantLease(float(index), 5.0))
             wanted.latest(LIVE)
             wanted.first([LIVE], 5)
         for name in names:
@@ -124,6 +124,6 @@ def test_65_000_reasons_cost_no_more_each_than_few(count: int) -> None:
 def test_stronger_terms_are_terms_of_their_own() -> None:
     wanted = demand()
     slow = Terms(Effect(then=FlowThen(action="rate-limit", rate=1)))
-    wanted.put(key(1), LIVE, Hold(1.0, 1.0))
-    wanted.put(key(2), slow, Hold(1.0, 1.0))
+    wanted.put(key(1), LIVE, WantLease(1.0, 1.0))
+    wanted.put(key(2), slow, WantLease(1.0, 1.0))
     assert wanted.terms() == (LIVE, slow)

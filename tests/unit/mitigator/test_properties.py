@@ -39,7 +39,7 @@ from support.mitigator_model import WITHIN, Desire, Model
 from consumers.mitigation.measure import Measure
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
 from consumers.mitigator.transition import Transition
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import Audit, Command, Effect, Event, FlowSpecRule, FlowThen
@@ -580,7 +580,7 @@ class Decisions(RuleBasedStateMachine):
         change = harness.begin()
         asked = {name: value for name, value in about.items() if name != "age"}
         command = Command(verb=verb, by="bob", key=key, command_id="undone", **asked)
-        apply_command(change, Sent(command, harness.now, 0))
+        apply_command(change, ReceivedCommand(command, harness.now, 0))
         change.rollback()
         assert picture(harness) == before, f"rollback of {verb}"
         return harness.command(verb, key, **about)

@@ -11,8 +11,8 @@ from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator import stored_state
 from consumers.mitigator.stored_state import StoredState, read_state, restated
-from consumers.mitigator.takeover import Stored
-from consumers.mitigator.topic_scan import Raw, Scan
+from consumers.mitigator.takeover import StoredRecord
+from consumers.mitigator.topic_scan import RawRecord, Scan
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
 from fnm_bus.kafka.route import Topics
@@ -32,7 +32,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     def read(reasons: Values, mitigations: Values) -> StoredState:
         now = datetime.now(UTC)
         latest = {
-            topic: {key: Raw(value, now) for key, value in values.items()}
+            topic: {key: RawRecord(value, now) for key, value in values.items()}
             for topic, values in (
                 (TOPICS.reason, reasons),
                 (TOPICS.mitigation, mitigations),
@@ -125,7 +125,7 @@ def placed(
 ) -> StoredState:
     """Return the state of one mitigation with records in some of 24 partitions."""
     [(key, value)] = mitigation().items()
-    raw = Raw(value, datetime.now(UTC), latest)
+    raw = RawRecord(value, datetime.now(UTC), latest)
     found = Scan(
         {TOPICS.reason: {}, TOPICS.mitigation: {key: raw}},
         {TOPICS.reason: {}, TOPICS.mitigation: {key: others} if others else {}},
@@ -170,5 +170,5 @@ def test_a_record_that_moves_keeps_the_end_of_its_lease(
 ) -> None:
     now = datetime.now(UTC)
     record = Mitigation(key=KEY, lease_ms=lease_ms)
-    stored = Stored(record, now - timedelta(seconds=age))
+    stored = StoredRecord(record, now - timedelta(seconds=age))
     assert restated(stored, now).lease_ms == expected

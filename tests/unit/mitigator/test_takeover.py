@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
-from consumers.mitigator.takeover import Stored
+from consumers.mitigator.takeover import StoredRecord
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import FlowSpecRule
 
@@ -93,7 +93,7 @@ def test_record_of_another_time_never_lengthens_a_lease(days: int) -> None:
     for records in (harness.reasons, harness.mitigations):
         for name, stored in records.items():
             at = stored.at + timedelta(days=days)
-            records[name] = Stored(stored.record, at)  # type: ignore[index]
+            records[name] = StoredRecord(stored.record, at)  # type: ignore[index]
     harness.restart()
     entry = next(iter(harness.state.reasons.values()))
     assert entry.ends <= harness.clock + 1_900

@@ -24,7 +24,7 @@ from support.mitigator_harness import (
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigator.decide import apply_event
 from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.operator_commands import Sent, apply_command
+from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
 from consumers.mitigator.record_content import MAX_RECORD_BYTES
 from consumers.mitigator.state import State
 from consumers.mitigator.transition import Transition
@@ -484,7 +484,7 @@ def random_change(
             kind="blackhole",
             prefix="203.0.113.5/32",
         )
-        apply_command(change, Sent(command, harness.now, 1))
+        apply_command(change, ReceivedCommand(command, harness.now, 1))
     else:
         apply_event(change, event)
     return change

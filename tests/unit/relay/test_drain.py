@@ -27,14 +27,14 @@ from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id
 from fnm_bus.relay import drain as drain_module
-from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.reading_note import ReadingNote
-from fnm_bus.relay.source import Intake
+from fnm_bus.relay.source import EntrySource
 from fnm_bus.spool import entry
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Entry, Spool
 
 TOPICS = Topics()
@@ -51,7 +51,7 @@ class House:
     """A spool, a fallback spool, a quarantine and everything that drains them."""
 
     def __init__(self, root: Path, quarantine_files: int = 100) -> None:
-        epochs = Epochs(root / "spool/state/epochs.json", python_hook.boot_id())
+        epochs = BootEpochs(root / "spool/state/epochs.json", python_hook.boot_id())
         self.spools = [Spool(root / "spool", epochs), Spool(root / "fallback", epochs)]
         for spool in self.spools:
             spool.make(os.getuid(), os.getgid())
@@ -73,10 +73,10 @@ class House:
         return name
 
     def drain(self) -> Drain:
-        intake = Intake(
+        intake = EntrySource(
             self.spools, self.quarantine, self._epochs, self._pipeline, self.metrics
         )
-        return Drain(intake, self.publisher, Flight())
+        return Drain(intake, self.publisher, InFlightLimits())
 
     def events(self, topic: str) -> list[object]:
         return [

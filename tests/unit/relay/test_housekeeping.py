@@ -12,14 +12,14 @@ from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.route import Topics
-from fnm_bus.relay.drain import Drain, Flight
-from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.drain import Drain, InFlightLimits
+from fnm_bus.relay.housekeeping import Housekeeping
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
-from fnm_bus.relay.source import Intake
-from fnm_bus.spool.limits import Limits, Refusal
+from fnm_bus.relay.source import EntrySource
+from fnm_bus.spool.limits import AdmissionLevel, Limits
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 
 NAME = f"{'a' * 32}-000000001000-0000100-0000000a"
@@ -30,16 +30,18 @@ class Box:
     """Two spools and who looks after them."""
 
     def __init__(self, root: Path) -> None:
-        epochs = Epochs(root / "epochs.json", python_hook.boot_id())
+        epochs = BootEpochs(root / "epochs.json", python_hook.boot_id())
         self.spools = [Spool(root / name, epochs) for name in ("spool", "fallback")]
         for spool in self.spools:
             spool.make(os.getuid(), os.getgid())
         self.metrics = RelayMetrics()
         quarantine = Quarantine(root / "spool", 10, 10**6)
         pipeline = Pipeline("fra1", Topics(), Codec(None))
-        intake = Intake(self.spools, quarantine, epochs, pipeline, self.metrics)
-        drain = Drain(intake, MemoryPublisher(), Flight())
-        self.keeper = Keeper(self.spools, quarantine, drain, Limits(), self.metrics)
+        intake = EntrySource(self.spools, quarantine, epochs, pipeline, self.metrics)
+        drain = Drain(intake, MemoryPublisher(), InFlightLimits())
+        self.keeper = Housekeeping(
+            self.spools, quarantine, drain, Limits(), self.metrics
+        )
 
     def left(self, spool: int) -> Path:
         path = self.spools[spool].root / "incoming/tmp" / NAME
@@ -118,7 +120,7 @@ class Trouble:
 def test_a_full_disk_does_not_end_the_relay_while_the_spool_is_at_its_limit(
     box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(_what: Refusal) -> None:
+    def full(_what: AdmissionLevel) -> None:
         raise SpoolError("full: No space left on device")
 
     monkeypatch.setattr(box.spools[0], "refuse", full)

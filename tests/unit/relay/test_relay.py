@@ -16,18 +16,18 @@ from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay import service
-from fnm_bus.relay.drain import Drain, Flight
+from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.hang_guard import HangGuard
-from fnm_bus.relay.housekeeping import Keeper
+from fnm_bus.relay.housekeeping import Housekeeping
 from fnm_bus.relay.metrics import RelayMetrics
-from fnm_bus.relay.one_shot import Drained, drain_within
+from fnm_bus.relay.one_shot import DrainOutcome, drain_within
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.service import Relay
-from fnm_bus.relay.source import Intake
+from fnm_bus.relay.source import EntrySource
 from fnm_bus.spool.drain_backoff import Backoff
 from fnm_bus.spool.limits import Limits
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
@@ -54,20 +54,20 @@ class House:
     """A relay in this process."""
 
     def __init__(self, root: Path, publisher: MemoryPublisher | None = None) -> None:
-        epochs = Epochs(root / "state/epochs.json", python_hook.boot_id())
+        epochs = BootEpochs(root / "state/epochs.json", python_hook.boot_id())
         self.spool = Spool(root, epochs)
         self.spool.make(os.getuid(), os.getgid())
         metrics = RelayMetrics()
         quarantine = Quarantine(root, 10, 10**6)
         pipeline = Pipeline("fra1", Topics(), Codec())
-        intake = Intake((self.spool,), quarantine, epochs, pipeline, metrics)
+        intake = EntrySource((self.spool,), quarantine, epochs, pipeline, metrics)
         self.late = Late()
         self.publisher = publisher or self.late
-        self.drain = Drain(intake, self.publisher, Flight())
+        self.drain = Drain(intake, self.publisher, InFlightLimits())
         self.relay = Relay(
             self.spool,
             self.drain,
-            Keeper((self.spool,), quarantine, self.drain, Limits(), metrics),
+            Housekeeping((self.spool,), quarantine, self.drain, Limits(), metrics),
             self.publisher,
             Watch(self.spool.buckets()),
             Systemd({}),
@@ -184,7 +184,7 @@ def test_a_drain_whose_end_cannot_be_noted_is_still_clean(
 
     monkeypatch.setattr(backoff, "clear", full)
     ended = drain_within(5.0, house.spool, backoff, house.drain)
-    assert ended is Drained.CLEAN
+    assert ended is DrainOutcome.CLEAN
 
 
 @pytest.mark.parametrize("kind", ["entry", "directory"])
@@ -200,7 +200,7 @@ def test_what_the_disk_refuses_does_not_delay_the_next_drain(
         (house.spool.root / "incoming/new/0").rmdir()
     backoff = Backoff(house.spool.root)
     ended = drain_within(5.0, house.spool, backoff, house.drain)
-    assert ended is Drained.REFUSED
+    assert ended is DrainOutcome.REFUSED
     assert len(publisher.records) == 1
     assert backoff.pausing() == 0
 
@@ -228,4 +228,4 @@ def test_a_drain_that_cannot_list_the_spool_is_not_clean(house: House) -> None:
     (house.spool.root / "incoming").rename(house.spool.root / "away")
     backoff = Backoff(house.spool.root)
     ended = drain_within(0.2, house.spool, backoff, house.drain)
-    assert ended is Drained.REFUSED
+    assert ended is DrainOutcome.REFUSED

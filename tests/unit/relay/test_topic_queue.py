@@ -1,12 +1,17 @@
-from fnm_bus.relay.topic_queue import FIRST_PAUSE, LONGEST_PAUSE, Gate, Item
+from fnm_bus.relay.topic_queue import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    PendingEntry,
+    TopicQueue,
+)
 
 
-def items(count: int) -> list[Item]:
-    return [Item(rank, f"entry-{rank}", None, size=10) for rank in range(count)]
+def items(count: int) -> list[PendingEntry]:
+    return [PendingEntry(rank, f"entry-{rank}", None, size=10) for rank in range(count)]
 
 
 def test_room_ends_with_the_most_records() -> None:
-    gate = Gate(max_records=2, max_bytes=1000)
+    gate = TopicQueue(max_records=2, max_bytes=1000)
     first, second = items(2)
     gate.left(first)
     assert gate.has_room()
@@ -17,7 +22,7 @@ def test_room_ends_with_the_most_records() -> None:
 
 
 def test_room_ends_with_the_most_bytes() -> None:
-    gate = Gate(max_records=100, max_bytes=15)
+    gate = TopicQueue(max_records=100, max_bytes=15)
     first, second = items(2)
     gate.left(first)
     assert gate.has_room()
@@ -26,7 +31,7 @@ def test_room_ends_with_the_most_bytes() -> None:
 
 
 def test_a_failure_closes_the_gate_until_the_pause_is_over() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     (item,) = items(1)
     gate.left(item)
     gate.answered(item)
@@ -40,7 +45,7 @@ def test_a_failure_closes_the_gate_until_the_pause_is_over() -> None:
 
 
 def test_nothing_is_tried_again_while_a_younger_one_is_in_flight() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     old, young = items(2)
     gate.left(old)
     gate.left(young)
@@ -52,7 +57,7 @@ def test_nothing_is_tried_again_while_a_younger_one_is_in_flight() -> None:
 
 
 def test_after_a_failure_one_goes_alone_until_it_is_taken() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     first, second = items(2)
     gate.failed(first, now=0.0)
     gate.reopen(3600.0)
@@ -65,7 +70,7 @@ def test_after_a_failure_one_goes_alone_until_it_is_taken() -> None:
 
 
 def test_what_failed_goes_first_and_in_its_order() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     first, second, third = items(3)
     gate.waiting.append(third)
     for item in (second, first):
@@ -75,7 +80,7 @@ def test_what_failed_goes_first_and_in_its_order() -> None:
 
 
 def test_pauses_double_up_to_the_longest_and_start_again_after_success() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     (item,) = items(1)
     pauses, now = [], 0.0
     for _ in range(10):
@@ -93,7 +98,7 @@ def test_pauses_double_up_to_the_longest_and_start_again_after_success() -> None
 
 
 def test_thinning_keeps_the_newest_status_of_each_attack() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     a1, b1, ban, a2, a3 = items(5)
     a1.attack = a2.attack = a3.attack = ("192.0.2.1", "uuid-a")
     b1.attack = ("192.0.2.2", "uuid-b")
@@ -104,7 +109,7 @@ def test_thinning_keeps_the_newest_status_of_each_attack() -> None:
 
 
 def test_a_gate_is_idle_when_nothing_is_left_to_do() -> None:
-    gate = Gate(10, 1000)
+    gate = TopicQueue(10, 1000)
     (item,) = items(1)
     assert gate.idle
     gate.waiting.append(item)

@@ -13,7 +13,7 @@ from support.planted import Planted, poison
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidNotification, PoisonEntry, SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.route import Topics
@@ -358,7 +358,7 @@ def test_a_child_that_starts_slowly_takes_a_pipeline_larger_than_a_pipe(
 ) -> None:
     topics = Topics()
     numbers = dict(enumerate(topics.of_framed().items(), 1))
-    pins = Pins(
+    pins = SchemaIds(
         "x" * 10**6,
         {f"{topic}-value": number for number, (topic, _) in numbers.items()},
         {},

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fnm_bus.avro import schema
-from fnm_bus.avro.schema_ids import Pins
+from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.route import Topics
 from fnm_bus.setup import check_all
-from fnm_bus.setup.check_all import Finding
+from fnm_bus.setup.check_all import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
 
@@ -115,7 +115,7 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     wrong = [it for it in check_all._fastnetmon(settings) if not it.ok]
     assert wrong == [
-        Finding(
+        CheckResult(
             ok=False,
             what="FastNetMon notify_script_format: text",
             remedy="sudo fcli set main notify_script_format json && sudo fcli commit",
@@ -129,7 +129,7 @@ def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
     wanted = Topics().of_events()
     ids = {f"{topic}-value": 70 + n for n, topic in enumerate(wanted)}
     texts = {70 + n: schema.text(name) for n, name in enumerate(wanted.values())}
-    Pins("http://registry", ids, {}, texts).write(tmp_path / "ids.json")
+    SchemaIds("http://registry", ids, {}, texts).write(tmp_path / "ids.json")
     settings = Settings.model_validate(
         {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
     )

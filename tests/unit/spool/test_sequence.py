@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fnm_bus.errors import SpoolError
 from fnm_bus.spool import sequence as sequences
-from fnm_bus.spool.sequence import PID_BITS, Epochs, is_name, sequence
+from fnm_bus.spool.sequence import PID_BITS, BootEpochs, is_name, sequence
 
 LARGEST = 2**53 - 1
 """The largest integer of JavaScript and jq."""
@@ -38,7 +38,7 @@ class Sensor:
         self.boot(NOW)
 
     def boot(self, boot: str) -> None:
-        self.epochs = Epochs(self.path, boot, lambda: self.uptime)
+        self.epochs = BootEpochs(self.path, boot, lambda: self.uptime)
 
     def see(self, *names: str, seconds: float = 1_000_000.0) -> list[int]:
         listed = list(names)

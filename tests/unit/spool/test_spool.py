@@ -13,8 +13,8 @@ from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import entry as entries
 from fnm_bus.spool import layout
-from fnm_bus.spool.limits import Depth, Limits, Refusal
-from fnm_bus.spool.sequence import Epochs
+from fnm_bus.spool.limits import AdmissionLevel, Limits, SpoolUsage
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 
 BOOT = "b" * 32
@@ -29,7 +29,7 @@ class Box:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.spool = Spool(root, Epochs(root / "state/epochs.json", BOOT))
+        self.spool = Spool(root, BootEpochs(root / "state/epochs.json", BOOT))
         self.spool.make(os.geteuid(), os.getegid())
 
     def store(self, entry: str, document: bytes = b"{}", *arguments: str) -> str:
@@ -443,51 +443,60 @@ def test_set_up_with_another_owner_gives_the_lock_to_him(box: Box) -> None:
 
 
 def test_the_marker_tells_what_is_refused(box: Box) -> None:
-    assert box.spool.refusal() is Refusal.NOTHING
-    for what in (Refusal.STATUS, Refusal.ALL, Refusal.ALL, Refusal.NOTHING):
+    assert box.spool.refusal() is AdmissionLevel.NOTHING
+    for what in (
+        AdmissionLevel.STATUS,
+        AdmissionLevel.ALL,
+        AdmissionLevel.ALL,
+        AdmissionLevel.NOTHING,
+    ):
         box.spool.refuse(what)
         assert box.spool.refusal() is what
-    box.spool.refuse(Refusal.STATUS)
+    box.spool.refuse(AdmissionLevel.STATUS)
     with pytest.raises(OSError, match="at its limit: status"):
         python_hook.check_room(str(box.root), b"attack_status")
 
 
 @pytest.mark.parametrize(
     ("text", "means"),
-    [(b"\xff?", Refusal.STATUS), (b"all", Refusal.ALL), (b"\n", Refusal.NOTHING)],
+    [
+        (b"\xff?", AdmissionLevel.STATUS),
+        (b"all", AdmissionLevel.ALL),
+        (b"\n", AdmissionLevel.NOTHING),
+    ],
 )
 def test_a_marker_written_by_hand_means_the_same_to_both_sides(
-    box: Box, text: bytes, means: Refusal
+    box: Box, text: bytes, means: AdmissionLevel
 ) -> None:
     (box.root / "full").write_bytes(text)
     assert box.spool.refusal() is means
     for document, refused in (
-        (b"attack_status", means is not Refusal.NOTHING),
-        (b"ban", means is Refusal.ALL),
+        (b"attack_status", means is not AdmissionLevel.NOTHING),
+        (b"ban", means is AdmissionLevel.ALL),
     ):
         context = pytest.raises(OSError, match="limit") if refused else nullcontext()
         with context:
             python_hook.check_room(str(box.root), document)
-    box.spool.refuse(Refusal.NOTHING)
-    assert box.spool.refusal() is Refusal.NOTHING
+    box.spool.refuse(AdmissionLevel.NOTHING)
+    assert box.spool.refusal() is AdmissionLevel.NOTHING
 
 
 @pytest.mark.parametrize(
     ("files", "size", "thinning", "refusal"),
     [
-        (0, 0, False, Refusal.NOTHING),
-        (10, 0, True, Refusal.NOTHING),
-        (0, 100, True, Refusal.NOTHING),
-        (75, 0, True, Refusal.STATUS),
-        (0, 750, True, Refusal.STATUS),
-        (100, 0, True, Refusal.ALL),
-        (0, 1_000, True, Refusal.ALL),
+        (0, 0, False, AdmissionLevel.NOTHING),
+        (10, 0, True, AdmissionLevel.NOTHING),
+        (0, 100, True, AdmissionLevel.NOTHING),
+        (75, 0, True, AdmissionLevel.STATUS),
+        (0, 750, True, AdmissionLevel.STATUS),
+        (100, 0, True, AdmissionLevel.ALL),
+        (0, 1_000, True, AdmissionLevel.ALL),
     ],
 )
 def test_limits_thin_out_then_refuse_status_then_all(
-    files: int, size: int, refusal: Refusal, *, thinning: bool
+    files: int, size: int, refusal: AdmissionLevel, *, thinning: bool
 ) -> None:
     limits = Limits(10, 100, 100, 1_000, 0.25)
-    depth = Depth(files, size, None)
+    depth = SpoolUsage(files, size, None)
     assert limits.thinning(depth) is thinning
     assert limits.refusal(depth) is refusal

@@ -16,7 +16,7 @@ from consumers.webhook.recall import ends_of, members_of
 from consumers.webhook.service import Place, Webhook, sending_of
 from consumers.webhook.storm import Storms
 from fnm_bus.avro.codec import Codec
-from fnm_bus.consume.handler import Hold, TryLater
+from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import (
     EPOCH,
@@ -27,7 +27,7 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import Read, decoded
+from fnm_bus.kafka.reader import ConsumedRecord, decoded
 
 NOW = datetime.now(UTC)
 
@@ -43,8 +43,8 @@ def mitigation(state: str = "wanted", **other: Any) -> Mitigation:
     return Mitigation(**{**facts, **times, "state": state, **other})
 
 
-def read(offset: int, event: Any, at: datetime = NOW) -> Read:
-    return Read("m", 0, offset, at, b"k", (), b"v", event, "")
+def read(offset: int, event: Any, at: datetime = NOW) -> ConsumedRecord:
+    return ConsumedRecord("m", 0, offset, at, b"k", (), b"v", event, "")
 
 
 def left_out(webhook: Webhook, reason: str) -> float:
@@ -55,7 +55,7 @@ def left_out(webhook: Webhook, reason: str) -> float:
 class Watched:
     """A hold and whether it was released."""
 
-    def __init__(self, hold: Hold | None) -> None:
+    def __init__(self, hold: Deferred | None) -> None:
         self.released = False
         assert hold is not None
         hold.then(self._note)
@@ -385,7 +385,7 @@ def test_changes_that_wait_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     for offset in range(3):
         webhook.handle(read(offset, flips[offset]))
     for _ in range(2):
-        with pytest.raises(TryLater, match="3 changes wait"):
+        with pytest.raises(RetryLater, match="3 changes wait"):
             webhook.handle(read(3, flips[3]))
     webhook.turn()
     webhook.turn()
@@ -399,7 +399,7 @@ def test_records_behind_a_change_that_waits_have_a_bound(
     webhook = Webhook(Storms(0, 0), Kept())
     for offset in range(10):
         webhook.handle(read(offset, mitigation()))
-    with pytest.raises(TryLater, match="10 records wait"):
+    with pytest.raises(RetryLater, match="10 records wait"):
         webhook.handle(read(10, mitigation()))
     webhook.handle(read(0, mitigation())._replace(partition=1))
     webhook.turn()
