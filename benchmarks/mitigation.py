@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 if TYPE_CHECKING:
     from support.bird import Bird
-    from support.crew import ConsumerProcesses
+    from support.consumer_processes import ConsumerProcesses
 
 _POLICY = """
 own_networks = ["10.0.0.0/8"]
@@ -95,8 +95,8 @@ def measure(bootstrap: str, *, quick: bool) -> list[Row]:
 @contextmanager
 def _town(bootstrap: str) -> "Iterator[tuple[ConsumerProcesses, Bird]]":
     from support.bird import Bird  # noqa: PLC0415 - found through sys.path
-    from support.crew import ConsumerProcesses  # noqa: PLC0415 - as above
-    from support.plant import RelayProcesses  # noqa: PLC0415 - as above
+    from support.consumer_processes import ConsumerProcesses  # noqa: PLC0415 - as above
+    from support.relay_processes import RelayProcesses  # noqa: PLC0415 - as above
 
     root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
     bird = Bird(root)

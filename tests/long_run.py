@@ -26,7 +26,7 @@ from time import monotonic, sleep, time
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from support.bgp_lab import GRACE, BgpLab, CutKafka
 from support.fuzz_records import Fuzz
-from support.plant import ban
+from support.relay_processes import ban
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 from support.bgp_lab import BgpLab, CutKafka
 from support.fetch import Unavailable
-from support.front import InstalledHook
-from support.plant import RelayProcesses
+from support.installed_hook import InstalledHook
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topics import TopicAdmin, wanted

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 )
 from support.fetch import Unavailable
 from support.kafka import Cluster
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 
 from fnm_bus.errors import TopicRefused
 from fnm_bus.kafka.topics import TopicAdmin, TopicSpec

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.crew import ConsumerProcesses, policy
+from support.consumer_processes import ConsumerProcesses, policy
 from support.kafka import Cluster
-from support.loops import CODEC, LoopHarness, Seen, event
-from support.plant import RelayProcesses
+from support.loop_harness import CODEC, LoopHarness, Seen, event
+from support.relay_processes import RelayProcesses
 from support.process import wait_until
 
 from fnm_bus.consume.handler import Deferred, RetryLater

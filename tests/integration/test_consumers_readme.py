@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.crew import ConsumerProcesses, policy
-from support.plant import RelayProcesses
+from support.consumer_processes import ConsumerProcesses, policy
+from support.relay_processes import RelayProcesses
 
 CONSUMERS = Path(__file__).parents[2] / "consumers"
 README = CONSUMERS / "README.md"

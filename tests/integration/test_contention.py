@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 
 CALLS = 50
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.bgp_lab import ENFORCER, LONG, NEW, NEXT, SHORT, BgpLab, die, host
-from support.plant import ban
+from support.relay_processes import ban
 
 pytestmark = pytest.mark.kafka
 RECONNECTED = 15.0

@@ -23,9 +23,9 @@ from support.bgp_lab import (
     host,
     policy,
 )
-from support.crew import ConsumerProcesses
+from support.consumer_processes import ConsumerProcesses
 from support.netns import Network
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import Server
 
 from consumers.enforcers.nftables.backend import NftablesBackend

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from support.plant import RelayProcesses
-from support.untouched import file_state
+from support.relay_processes import RelayProcesses
+from support.state_snapshot import file_state
 
 TOPICS = (
     "fastnetmon.host.v1",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import wait_until
 
 from consumers.enforcers.backend import MemoryBackend

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from support.bird import Bird
-from support.crew import ConsumerProcesses, policy
+from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import Mitigation
 

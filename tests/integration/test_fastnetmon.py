@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.detector import Called, Detector
 from support.fetch import Unavailable
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import wait_until
 
 from fnm_bus.event import HostEvent

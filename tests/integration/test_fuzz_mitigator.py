@@ -15,9 +15,9 @@ from time import monotonic
 
 import pytest
 from confluent_kafka import Producer
-from support.crew import ConsumerProcesses
+from support.consumer_processes import ConsumerProcesses
 from support.fuzz_records import Fuzz, Made
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import Audit, Mitigation
 

@@ -14,9 +14,9 @@ from time import monotonic
 
 import pytest
 from support import corpus
-from support.front import InstalledHook
+from support.installed_hook import InstalledHook
 from support.odd_documents import Call, Mutator, real
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import DeadLetter, Event
 from fnm_bus.kafka.route import event_id

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.front import SAMPLE, STATUS, InstalledHook
+from support.installed_hook import SAMPLE, STATUS, InstalledHook
 from support.process import wait_until
 
 from fnm_bus.hook import python_hook

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.front import NOBODY, InstalledHook, drains
+from support.installed_hook import NOBODY, InstalledHook, drains
 from support.process import being, wait_until
 
 from fnm_bus.errors import ConfigError

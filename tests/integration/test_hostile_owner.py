@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from support.front import SAMPLE, InstalledHook, as_user
+from support.installed_hook import SAMPLE, InstalledHook, as_user
 
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 from support.fuzz_records import Fuzz
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import Server, free_port
 
 from fnm_bus.avro.codec import Codec

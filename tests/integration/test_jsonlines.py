@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.crew import ConsumerProcesses, policy
-from support.plant import RelayProcesses
+from support.consumer_processes import ConsumerProcesses, policy
+from support.relay_processes import RelayProcesses
 
 pytestmark = pytest.mark.kafka
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.crew import ConsumerProcesses, policy
+from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
 from support.kafka import Cluster
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 from support.process import Server, wait_until
-from support.untouched import file_state, kafka_state
+from support.state_snapshot import file_state, kafka_state
 from typer.main import get_command
 
 from fnm_bus.avro.registry import Registry

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from support.crew import ConsumerProcesses, policy
-from support.plant import RelayProcesses
+from support.consumer_processes import ConsumerProcesses, policy
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import DeadLetter
 

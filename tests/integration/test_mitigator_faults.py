@@ -16,9 +16,9 @@ from confluent_kafka.admin import (
     ConfigResource,
     ResourceType,
 )
-from support.crew import ConsumerProcesses, policy
-from support.front import InstalledHook
-from support.plant import RelayProcesses, ban
+from support.consumer_processes import ConsumerProcesses, policy
+from support.installed_hook import InstalledHook
+from support.relay_processes import RelayProcesses, ban
 from support.process import Server
 
 from consumers.mitigation.reason_key import key_of_reason

@@ -21,8 +21,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from support.bgp_lab import CutKafka
-from support.crew import ConsumerProcesses, policy
-from support.plant import RelayProcesses, silent
+from support.consumer_processes import ConsumerProcesses, policy
+from support.relay_processes import RelayProcesses, silent
 from support.process import Server, free_port
 
 from fnm_bus.avro import schema

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from support.crew import ConsumerProcesses, policy
-from support.plant import RelayProcesses
+from support.consumer_processes import ConsumerProcesses, policy
+from support.relay_processes import RelayProcesses
 from support.process import Server
 
 from fnm_bus.avro.codec import Codec

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
-from support.crew import ConsumerProcesses, policy
-from support.plant import RelayProcesses
+from support.consumer_processes import ConsumerProcesses, policy
+from support.relay_processes import RelayProcesses
 from support.process import wait_until
 
 from consumers.enforcers import wanted_reader

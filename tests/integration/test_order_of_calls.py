@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 from support.process import wait_until
 
 from fnm_bus.hook.python_hook import uptime

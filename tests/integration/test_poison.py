@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 from support.planted import Planted, poison
 
 from fnm_bus.relay.reading_note import ReadingNote

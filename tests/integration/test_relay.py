@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 from support.kafka import Cluster
-from support.plant import RelayProcesses, ban, silent
+from support.relay_processes import RelayProcesses, ban, silent
 
 from fnm_bus.config.settings import Settings
 

@@ -12,7 +12,7 @@ import pytest
 from support import injection
 from support.fetch import Unavailable
 from support.injection import Ended, Run, Site
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 
 from fnm_bus.spool.quarantine import Quarantine
 

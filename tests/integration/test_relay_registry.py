@@ -1,7 +1,7 @@
 """The relay with a registry: only its pinned ids are needed, whatever else it does."""
 
 import pytest
-from support.plant import RelayProcesses, ban, silent
+from support.relay_processes import RelayProcesses, ban, silent
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from support.bird import Bird
-from support.crew import ConsumerProcesses, policy
+from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import Server, free_port, wait_until
 from support.receiver import Answer, Receiver
 

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 from support.process import Server, wait_until
 from support.secure_kafka import PASSWORD, SecureKafka
 

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import Producer
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import accepts, free_port, wait_until
 
 from fnm_bus.kafka.route import Topics

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from support.plant import RelayProcesses, ban
+from support.relay_processes import RelayProcesses, ban
 
 
 def told(plant: RelayProcesses, *arguments: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Producer
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import HostEvent, Receipt
 

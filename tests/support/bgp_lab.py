@@ -14,10 +14,10 @@ from shutil import rmtree
 from time import monotonic
 
 from support.bird import Bird
-from support.cable import TcpProxy
-from support.crew import ConsumerProcesses
+from support.tcp_proxy import TcpProxy
+from support.consumer_processes import ConsumerProcesses
 from support.kafka import Cluster
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import Server, free_port
 
 LONG = "203.0.113.1/32"

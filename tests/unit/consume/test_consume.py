@@ -11,7 +11,7 @@ from io import BytesIO
 import fastavro
 import msgspec
 import pytest
-from support.loops import CODEC, LoopHarness, Seen, event, value_of
+from support.loop_harness import CODEC, LoopHarness, Seen, event, value_of
 from support.process import wait_until
 
 from fnm_bus.avro import schema

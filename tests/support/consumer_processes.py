@@ -34,7 +34,7 @@ from fnm_bus.event import (
 )
 from fnm_bus.kafka.reader import TopicReader
 from fnm_bus.kafka.route import key_of
-from support.plant import RelayProcesses
+from support.relay_processes import RelayProcesses
 from support.process import Server, wait_until
 
 _NUMBERS = count(1)
