@@ -179,13 +179,13 @@ class LongRun:
 
     def __init__(self, root: Path, kafka: CutKafka, seed: int) -> None:
         self.lab = BgpLab(root, kafka, POLICY)
-        self.plant = self.lab.plant
+        self.relays = self.lab.relays
         self.rng = random.Random(seed)  # noqa: S311 - repeatable
         self.result = Result()
-        names = {kind: self.plant.topic(kind) for kind in ("mitigation", "reason")}
+        names = {kind: self.relays.topic(kind) for kind in ("mitigation", "reason")}
         self.topics = Topics(kafka.bootstrap, names)
         self.topics.start()
-        self.relay = self.plant.start()
+        self.relay = self.relays.start()
         self.fuzz = Fuzz(seed, HOSTS)
         self.producer = Producer(
             {"bootstrap.servers": kafka.bootstrap, "message.max.bytes": 1_000_000}
@@ -242,7 +242,7 @@ class LongRun:
                 continue
             try:
                 self.producer.produce(
-                    self.plant.topic(made.kind), made.value, made.key or None
+                    self.relays.topic(made.kind), made.value, made.key or None
                 )
                 self.result.events += 1
             except BufferError:
@@ -250,7 +250,7 @@ class LongRun:
             self.producer.poll(0)
             if self.rng.random() < 0.05:
                 action = self.rng.choice(("ban", "unban", "attack_status"))
-                self.plant.call(ban(self.rng.choice(HOSTS), action))
+                self.relays.call(ban(self.rng.choice(HOSTS), action))
                 self.result.events += 1
             self._stop.wait(0.05)
         self.producer.flush(30)
@@ -272,7 +272,7 @@ class LongRun:
             case "relay":
                 self.relay.kill()
                 self.relay.wait()
-                self.relay = self.plant.start()
+                self.relay = self.relays.start()
             case _:
                 word = "--api" if name == "enforcer" else "--watchdog"
                 try:
@@ -302,7 +302,7 @@ class LongRun:
                     lab.exabgp = lab.start_exabgp(wait=False)
         if self.relay.poll() is not None:
             self.result.violate("the relay ended")
-            self.relay = self.plant.start()
+            self.relay = self.relays.start()
 
     # -- the checks ------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class LongRun:
         self.number += 1
         host = f"10.{self.number >> 8 & 255}.{self.number & 255}.1"
         self.probes[host] = monotonic()
-        self.lab.crew.tell("ban", host, sensor="probe")
+        self.lab.services.tell("ban", host, sensor="probe")
         self.result.probes += 1
 
     def _look(self) -> None:
@@ -375,7 +375,7 @@ class LongRun:
 
     def _finish(self) -> None:
         """Check that everything ends by its lease."""
-        self.lab.crew.order("resume")
+        self.lab.services.order("resume")
         end = monotonic() + 120
         while monotonic() < end and self.lab.bird.routes():
             self._look()

@@ -18,16 +18,16 @@ from fnm_bus.kafka.topics import TopicAdmin, wanted
 
 
 @pytest.fixture
-def plant(tmp_path: Path, embedded_broker: str) -> Iterator[RelayProcesses]:
-    """A plant on the embedded broker."""
+def relays(tmp_path: Path, embedded_broker: str) -> Iterator[RelayProcesses]:
+    """Relays and a spool on the embedded broker."""
     it = RelayProcesses(tmp_path, embedded_broker)
     yield it
     it.stop()
 
 
 @pytest.fixture
-def real_plant(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
-    """A plant on a real Apache Kafka, with its topics."""
+def kafka_relays(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
+    """Relays and a spool on a real Apache Kafka, with its topics."""
     it = RelayProcesses(tmp_path, kafka)
     made = it.run("topics", "create")
     assert made.returncode == 0, made.stderr.decode()
@@ -36,7 +36,7 @@ def real_plant(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
 
 
 @pytest.fixture
-def make_plant() -> Iterator[Callable[..., RelayProcesses]]:
+def make_relays() -> Iterator[Callable[..., RelayProcesses]]:
     """Make plants on a real Kafka with topics that are not as usual."""
     made: list[RelayProcesses] = []
 
@@ -134,10 +134,10 @@ def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
 
 
 @pytest.fixture
-def plant_behind_cables(
+def relays_behind_proxies(
     tmp_path: Path, cut_kafka: CutKafka
 ) -> Iterator[RelayProcesses]:
-    """A plant on the broker that can be cut off, with its topics."""
+    """Relays and a spool on the broker that can be cut off, with its topics."""
     made = RelayProcesses(tmp_path, cut_kafka.bootstrap)
     created = made.run("topics", "create")
     assert created.returncode == 0, created.stderr.decode()

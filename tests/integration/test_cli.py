@@ -66,63 +66,63 @@ def put(bootstrap: str, topic: str, *values: bytes) -> None:
     assert producer.flush(30) == 0
 
 
-def findings(plant: RelayProcesses) -> dict[str, bool]:
-    ended = plant.run("check", "--json")
+def findings(relays: RelayProcesses) -> dict[str, bool]:
+    ended = relays.run("check", "--json")
     assert b"Traceback" not in ended.stderr
     return {it["what"]: it["ok"] for it in json.loads(ended.stdout)}
 
 
 @pytest.mark.kafka
 def test_topics_are_created_once_and_listed_as_wanted(
-    real_plant: RelayProcesses,
+    kafka_relays: RelayProcesses,
 ) -> None:
-    again = real_plant.run("topics", "create")  # the plant has made them
+    again = kafka_relays.run("topics", "create")  # the plant has made them
     assert (again.returncode, again.stdout) == (0, b"")
     assert again.stderr.count(b"as wanted") == 8
-    rows = json.loads(real_plant.run("topics", "list", "--json").stdout)
+    rows = json.loads(kafka_relays.run("topics", "list", "--json").stdout)
     assert [it["differences"] for it in rows] == [[]] * 8
     cleanup = {it["topic"]: it["cleanup"] for it in rows}
     for kind in ("reason", "mitigation"):
-        assert cleanup[real_plant.topic(kind)] == "compact"
-    assert cleanup[real_plant.topic("host")] == "delete"
+        assert cleanup[kafka_relays.topic(kind)] == "compact"
+    assert cleanup[kafka_relays.topic("host")] == "delete"
 
 
 @pytest.mark.kafka
 def test_a_topic_that_is_not_as_wanted_is_told_and_left(
-    real_plant: RelayProcesses,
+    kafka_relays: RelayProcesses,
 ) -> None:
-    text = real_plant.config.read_text()
-    real_plant.config.write_text(text.replace("partitions = 4", "partitions = 5"))
-    ended = real_plant.run("topics", "create")
+    text = kafka_relays.config.read_text()
+    kafka_relays.config.write_text(text.replace("partitions = 4", "partitions = 5"))
+    ended = kafka_relays.run("topics", "create")
     assert ended.returncode == 1
     assert b"partitions: 4, wanted 5" in ended.stderr
-    listed = real_plant.run("topics", "list").stdout.decode()
+    listed = kafka_relays.run("topics", "list").stdout.decode()
     assert "partitions: 4, wanted 5" in listed
 
 
 @pytest.mark.kafka
-def test_check_passes_when_everything_is_there(real_plant: RelayProcesses) -> None:
-    real_plant.start()
-    found = findings(real_plant)
+def test_check_passes_when_everything_is_there(kafka_relays: RelayProcesses) -> None:
+    kafka_relays.start()
+    found = findings(kafka_relays)
     assert [what for what, ok in found.items() if not ok] == []
-    topic = real_plant.topic("host")
+    topic = kafka_relays.topic("host")
     assert f"right: this client's user has Write on Topic {topic}" in found
 
 
 @pytest.mark.kafka
-def test_check_names_the_topic_that_is_missing(real_plant: RelayProcesses) -> None:
-    text = real_plant.config.read_text()
-    name = real_plant.topic("status")
-    real_plant.config.write_text(text.replace(name, f"{name}.gone"))
-    ended = real_plant.run("check")
+def test_check_names_the_topic_that_is_missing(kafka_relays: RelayProcesses) -> None:
+    text = kafka_relays.config.read_text()
+    name = kafka_relays.topic("status")
+    kafka_relays.config.write_text(text.replace(name, f"{name}.gone"))
+    ended = kafka_relays.run("check")
     assert ended.returncode == 1
     said = ended.stdout.decode()
     assert f"FAILED  topic {name}.gone: missing" in said
     assert "`fnm-bus topics create` creates it" in said
 
 
-def test_tail_of_a_topic_that_is_not_there_ends_with_69(plant: RelayProcesses) -> None:
-    ended = plant.run("tail", "no topic!", "--exit")
+def test_tail_of_a_topic_that_is_not_there_ends_with_69(relays: RelayProcesses) -> None:
+    ended = relays.run("tail", "no topic!", "--exit")
     assert ended.returncode == 69
     assert ended.stdout == b""
     assert b"fnm-bus: no topic!: " in ended.stderr
@@ -139,11 +139,11 @@ def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
     [("tail",), ("topics", "list"), ("topics", "create"), ("relay", "--once")],
 )
 def test_a_setting_that_librdkafka_refuses_ends_with_78(
-    plant: RelayProcesses, command: tuple[str, ...]
+    relays: RelayProcesses, command: tuple[str, ...]
 ) -> None:
-    plant.configure(colour="blue")
-    plant.call(ban("192.0.2.1"))
-    ended = plant.run(*command)
+    relays.configure(colour="blue")
+    relays.call(ban("192.0.2.1"))
+    ended = relays.run(*command)
     assert ended.returncode == 78
     assert b"fnm-bus: [kafka]: " in ended.stderr
     assert b"colour" in ended.stderr
@@ -151,39 +151,39 @@ def test_a_setting_that_librdkafka_refuses_ends_with_78(
 
 
 def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    topic = plant.topic("host")
-    put(plant.bootstrap, topic, b"no Avro", b"", b"\xc3\x01" + bytes(20))
-    plant.call(ban("192.0.2.1"))
-    assert plant.run("relay", "--once").returncode == 0
-    plant.messages("host", 4)
+    topic = relays.topic("host")
+    put(relays.bootstrap, topic, b"no Avro", b"", b"\xc3\x01" + bytes(20))
+    relays.call(ban("192.0.2.1"))
+    assert relays.run("relay", "--once").returncode == 0
+    relays.messages("host", 4)
     options = (topic, "--from-beginning", "--exit")
-    rows = plant.run("tail", *options, "--json").stdout.splitlines()
+    rows = relays.run("tail", *options, "--json").stdout.splitlines()
     found: list[dict[str, Any]] = [json.loads(it) for it in rows]
     assert sorted(it["error"] is None for it in found) == [False] * 3 + [True]
-    ended = plant.run("tail", *options)
+    ended = relays.run("tail", *options)
     assert ended.returncode == 0
     assert ended.stdout.count(b": cannot be decoded: ") == 3
     assert b"192.0.2.1" in ended.stdout
 
 
-def test_tail_goes_on_until_it_is_interrupted(plant: RelayProcesses) -> None:
-    plant.messages("host", 0)  # the topic is there
+def test_tail_goes_on_until_it_is_interrupted(relays: RelayProcesses) -> None:
+    relays.messages("host", 0)  # the topic is there
     with subprocess.Popen(
         [
             # Who is started in the background of a script has it ignored.
             *("env", "--default-signal=INT"),
-            *(sys.executable, "-m", "fnm_bus", "tail", plant.topic("host")),
+            *(sys.executable, "-m", "fnm_bus", "tail", relays.topic("host")),
             *("--from-beginning", "--json"),
         ],
-        env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
+        env={**os.environ, "FNM_BUS_CONFIG": str(relays.config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as tail:
         for ip in ("192.0.2.1", "192.0.2.2"):
-            plant.call(ban(ip))
-            assert plant.run("relay", "--once").returncode == 0
+            relays.call(ban(ip))
+            assert relays.run("relay", "--once").returncode == 0
             assert tail.stdout is not None
             assert json.loads(tail.stdout.readline())["key"] == ip
         tail.send_signal(signal.SIGINT)
@@ -194,31 +194,31 @@ def test_tail_goes_on_until_it_is_interrupted(plant: RelayProcesses) -> None:
 @pytest.mark.kafka
 @pytest.mark.registry
 def test_schemas_are_registered_pinned_and_used_without_the_registry(
-    real_plant: RelayProcesses, registry: str
+    kafka_relays: RelayProcesses, registry: str
 ) -> None:
-    pins = real_plant.root / "pins.json"
+    pins = kafka_relays.root / "pins.json"
     lines = ["[registry]", f'url = "{registry}"', f'pins = "{pins}"']
-    real_plant.configure(*lines)
-    unpinned = real_plant.run("relay", "--once")
+    kafka_relays.configure(*lines)
+    unpinned = kafka_relays.run("relay", "--once")
     assert unpinned.returncode == 78
     assert b"schemas register" in unpinned.stderr
-    assert real_plant.run("schemas", "check").returncode == 0
-    ended = real_plant.run("schemas", "register")
+    assert kafka_relays.run("schemas", "check").returncode == 0
+    ended = kafka_relays.run("schemas", "register")
     assert ended.returncode == 0, ended.stderr.decode()
-    rows = json.loads(real_plant.run("schemas", "list", "--json").stdout)
+    rows = json.loads(kafka_relays.run("schemas", "list", "--json").stdout)
     ids = {it["subject"]: it["id"] for it in rows}
-    number = ids[f"{real_plant.topic('host')}-value"]
+    number = ids[f"{kafka_relays.topic('host')}-value"]
     assert isinstance(number, int)
 
-    real_plant.configure(lines[0], 'url = "http://127.0.0.1:1"', lines[2])
-    real_plant.call(ban("192.0.2.1"))
-    assert real_plant.run("relay", "--once").returncode == 0
-    (message,) = real_plant.messages("host", 1)
+    kafka_relays.configure(lines[0], 'url = "http://127.0.0.1:1"', lines[2])
+    kafka_relays.call(ban("192.0.2.1"))
+    assert kafka_relays.run("relay", "--once").returncode == 0
+    (message,) = kafka_relays.messages("host", 1)
     value = message.value()
     assert isinstance(value, bytes)
     assert value[:5] == b"\x00" + number.to_bytes(4)
-    topic = real_plant.topic("host")
-    shown = real_plant.run("tail", topic, "--from-beginning", "--exit", "--json")
+    topic = kafka_relays.topic("host")
+    shown = kafka_relays.run("tail", topic, "--from-beginning", "--exit", "--json")
     assert json.loads(shown.stdout)["event"]["ip"] == "192.0.2.1"
 
 
@@ -229,11 +229,11 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path / "kafka", nodes=1)
     try:
         guarded.open()
-        plant = RelayProcesses(tmp_path / "plant", guarded.bootstrap)
-        assert plant.run("topics", "create").returncode == 0
-        deny(guarded.bootstrap, plant.topic("host"), AclOperation.WRITE)
-        deny(guarded.bootstrap, plant.topic("status"), AclOperation.READ)
-        names = [plant.topic("host"), plant.topic("status")]
+        relays = RelayProcesses(tmp_path / "plant", guarded.bootstrap)
+        assert relays.run("topics", "create").returncode == 0
+        deny(guarded.bootstrap, relays.topic("host"), AclOperation.WRITE)
+        deny(guarded.bootstrap, relays.topic("status"), AclOperation.READ)
+        names = [relays.topic("host"), relays.topic("status")]
         admin = TopicAdmin({"bootstrap.servers": guarded.bootstrap})
 
         def writable() -> list[bool]:
@@ -242,11 +242,11 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
                 isinstance(it, TopicSpec) and "Write" in it.operations for it in topics
             ]
 
-        plant.until(lambda: writable() == [False, True])
-        found = findings(plant)
+        relays.until(lambda: writable() == [False, True])
+        found = findings(relays)
         assert not found[f"right: this client's user lacks Write on Topic {names[0]}"]
         assert found[f"right: this client's user has Write on Topic {names[1]}"]
-        ended = plant.run("tail", names[1], "--from-beginning", "--exit")
+        ended = relays.run("tail", names[1], "--from-beginning", "--exit")
         assert ended.returncode == TopicRefused.exit_code == 69
         assert names[1].encode() in ended.stderr
     except Unavailable as exc:

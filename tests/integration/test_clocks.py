@@ -25,21 +25,21 @@ def wrong(offset: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("offset", DAYS)
 def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
-    before = {key: it.lease_ms for key, it in lab.crew.state().items()}
+    before = {key: it.lease_ms for key, it in lab.services.state().items()}
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator(**wrong(offset))
     lab.ended(ENFORCER)
     lab.stands()
     long = f"blackhole|{LONG}"
-    after = lab.crew.state()[long]
+    after = lab.services.state()[long]
     assert after.state == "wanted"
     assert 90_000 < after.lease_ms <= before[long]
     short = f"blackhole|{SHORT}"
-    lab.crew.until(lambda: lab.crew.state()[short].ended_because == "lease")
+    lab.services.until(lambda: lab.services.state()[short].ended_because == "lease")
     # What it starts itself gets the lease of the rule, and expires by it.
     lab.ban(NEW)
     lab.same(LONG, NEW)
-    new = lab.crew.state()[f"blackhole|{NEW}"]
+    new = lab.services.state()[f"blackhole|{NEW}"]
     assert new.lease_ms == 120_000
     lab.begin_short()
     lab.ended(ENFORCER)
@@ -47,7 +47,7 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) ->
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator()
     lab.stands(NEW)
-    state = lab.crew.state()
+    state = lab.services.state()
     assert all(
         90_000 < state[f"blackhole|{it}"].lease_ms <= 120_000 for it in (LONG, NEW)
     )
@@ -67,7 +67,7 @@ def test_an_enforcer_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
     lab.ended(ENFORCER)
     assert lab.lasted >= LEASE - 0.5
     lab.stands()
-    faults = [it for it in lab.crew.audits("failed") if it.code == "clock_skew"]
+    faults = [it for it in lab.services.audits("failed") if it.code == "clock_skew"]
     assert faults, "nobody is told that the clock is wrong"
     lab.exabgp.kill()
     lab.exabgp = lab.start_exabgp()

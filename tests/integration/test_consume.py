@@ -13,8 +13,8 @@ import pytest
 from support.consumer_processes import ConsumerProcesses, policy
 from support.kafka import Cluster
 from support.loop_harness import CODEC, LoopHarness, Seen, event
-from support.relay_processes import RelayProcesses
 from support.process import wait_until
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
@@ -49,20 +49,20 @@ consume("group", handle)
 class Group:
     """Processes of one consumer group that note what they were given."""
 
-    def __init__(self, crew: ConsumerProcesses) -> None:
-        self.crew = crew
-        self.program = crew.plant.root / "own.py"
+    def __init__(self, services: ConsumerProcesses) -> None:
+        self.services = services
+        self.program = services.relays.root / "own.py"
         self.program.write_text(textwrap.dedent(CONSUMER))
-        self.out = crew.plant.root / "seen"
+        self.out = services.relays.root / "seen"
         self.out.touch()
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, stuck: str = "none") -> subprocess.Popen[bytes]:
-        log = self.crew.plant.root / f"own{len(self._started)}.log"
+        log = self.services.relays.root / f"own{len(self._started)}.log"
         with log.open("wb") as said:
             it = subprocess.Popen(
                 [sys.executable, str(self.program), str(self.out), stuck],
-                env={**os.environ, "FNM_BUS_CONFIG": str(self.crew.plant.config)},
+                env={**os.environ, "FNM_BUS_CONFIG": str(self.services.relays.config)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
@@ -74,7 +74,9 @@ class Group:
         return self.out.read_text().split()
 
     def until(self, ids: list[str]) -> None:
-        self.crew.until(lambda: set(ids) <= set(self.seen()), 60, "all were handled")
+        self.services.until(
+            lambda: set(ids) <= set(self.seen()), 60, "all were handled"
+        )
 
     def stop(self) -> None:
         for it in self._started:
@@ -83,11 +85,11 @@ class Group:
 
 
 @pytest.fixture
-def group(real_plant: RelayProcesses) -> Iterator[Group]:
-    it = Group(ConsumerProcesses(real_plant, policy()))
+def group(kafka_relays: RelayProcesses) -> Iterator[Group]:
+    it = Group(ConsumerProcesses(kafka_relays, policy()))
     yield it
     it.stop()
-    it.crew.stop()
+    it.services.stop()
 
 
 @pytest.fixture
@@ -239,12 +241,12 @@ def test_sigterm_ends_a_consumer_with_status_0_and_what_is_done_is_committed(
     group: Group,
 ) -> None:
     first = group.start()
-    ids = group.crew.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
+    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
     group.until(ids)
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
     group.start()
-    more = group.crew.tell("ban", "203.0.113.1")
+    more = group.services.tell("ban", "203.0.113.1")
     group.until(more)
     assert sorted(group.seen()) == sorted(ids + more)
 
@@ -253,7 +255,7 @@ def test_a_killed_consumer_repeats_what_was_not_done_and_loses_nothing(
     group: Group,
 ) -> None:
     first = group.start(stuck="203.0.113.3")
-    ids = group.crew.tell("ban", *(f"203.0.113.{it}" for it in range(6)))
+    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(6)))
     assert first.stdout is not None
     assert first.stdout.readline() == b"stuck\n"
     first.kill()
@@ -265,10 +267,10 @@ def test_members_share_the_partitions_and_one_that_leaves_loses_nothing(
     group: Group,
 ) -> None:
     first, _second = group.start(), group.start()
-    ids = group.crew.tell("ban", *(f"203.0.113.{it}" for it in range(50)))
+    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(50)))
     group.until(ids)
     first.send_signal(signal.SIGTERM)
-    more = group.crew.tell("ban", *(f"198.51.100.{it}" for it in range(50)))
+    more = group.services.tell("ban", *(f"198.51.100.{it}" for it in range(50)))
     group.until(more)
     assert first.wait(30) == 0
 
@@ -277,17 +279,17 @@ def test_a_consumer_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
     own = Cluster(tmp_path, nodes=1)
     try:
         own.open()
-        plant = RelayProcesses(tmp_path, own.bootstrap)
-        assert plant.run("topics", "create").returncode == 0
-        group = Group(ConsumerProcesses(plant, policy()))
+        relays = RelayProcesses(tmp_path, own.bootstrap)
+        assert relays.run("topics", "create").returncode == 0
+        group = Group(ConsumerProcesses(relays, policy()))
         try:
             group.start()
-            group.until(group.crew.tell("ban", "203.0.113.1"))
+            group.until(group.services.tell("ban", "203.0.113.1"))
             own.kill(1)
             own.start(1)
-            group.until(group.crew.tell("ban", "203.0.113.2"))
+            group.until(group.services.tell("ban", "203.0.113.2"))
         finally:
             group.stop()
-            group.crew.stop()
+            group.services.stop()
     finally:
         own.close()

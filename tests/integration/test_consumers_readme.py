@@ -25,15 +25,15 @@ def test_the_printed_program_is_the_sample() -> None:
 
 
 @pytest.mark.kafka
-def test_it_prints_each_ban(real_plant: RelayProcesses) -> None:
-    crew = ConsumerProcesses(real_plant, policy())
-    (real_plant.root / "bans.py").write_text(program())
-    crew.tell("ban", "203.0.113.7", total_incoming_pps=123456)
-    crew.tell("unban", "203.0.113.7")
-    [last] = crew.tell("ban", "203.0.113.7", total_incoming_pps=5)
+def test_it_prints_each_ban(kafka_relays: RelayProcesses) -> None:
+    services = ConsumerProcesses(kafka_relays, policy())
+    (kafka_relays.root / "bans.py").write_text(program())
+    services.tell("ban", "203.0.113.7", total_incoming_pps=123456)
+    services.tell("unban", "203.0.113.7")
+    [last] = services.tell("ban", "203.0.113.7", total_incoming_pps=5)
     with subprocess.Popen(
-        [sys.executable, str(real_plant.root / "bans.py")],
-        env={**os.environ, "FNM_BUS_CONFIG": str(real_plant.config)},
+        [sys.executable, str(kafka_relays.root / "bans.py")],
+        env={**os.environ, "FNM_BUS_CONFIG": str(kafka_relays.config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -13,21 +13,21 @@ CALLS = 50
 
 
 @pytest.fixture
-def hook(plant: RelayProcesses) -> Path:
+def hook(relays: RelayProcesses) -> Path:
     """A hook that would drain the spool if it got the lock."""
-    path = plant.root / "hook"
-    done = plant.run(
-        *("hook", "install", str(path), "--drain"), *("--config", str(plant.config))
+    path = relays.root / "hook"
+    done = relays.run(
+        *("hook", "install", str(path), "--drain"), *("--config", str(relays.config))
     )
     assert done.returncode == 0, done.stderr
     return path
 
 
 def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
-    holder = plant.start()
-    waiting = plant.start(ready="READY=1")
+    holder = relays.start()
+    waiting = relays.start(ready="READY=1")
     holder.send_signal(signal.SIGSTOP)
 
     def call(number: int) -> int:
@@ -36,17 +36,17 @@ def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(call, range(CALLS))) == {0}
-    assert len(plant.spool.scan()) == CALLS
+    assert len(relays.spool.scan()) == CALLS
     holder.send_signal(signal.SIGCONT)
-    plant.until(plant.empty)
-    events = plant.events("host", CALLS)
+    relays.until(relays.empty)
+    events = relays.events("host", CALLS)
     assert len(events) == CALLS  # once each: nobody else has drained
     assert waiting.poll() is None
     holder.kill()
     holder.wait()
     assert call(CALLS) == 0
-    plant.until(plant.empty)
-    ids = {it.receipt.event_id for it in plant.events("host", CALLS + 1)}
+    relays.until(relays.empty)
+    ids = {it.receipt.event_id for it in relays.events("host", CALLS + 1)}
     assert len(ids) == CALLS + 1
 
 
@@ -60,35 +60,35 @@ def started(hook: Path, numbers: range) -> "list[subprocess.Popen[bytes]]":
     return calls
 
 
-def ids(plant: RelayProcesses, least: int) -> set[object]:
-    return {it.receipt.event_id for it in plant.events("host", least)}
+def ids(relays: RelayProcesses, least: int) -> set[object]:
+    return {it.receipt.event_id for it in relays.events("host", least)}
 
 
 def test_fifty_calls_at_once_that_would_drain_leave_nothing(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
     """No relay runs: one of them drains at a time, for all."""
     calls = started(hook, range(CALLS))
     assert {it.wait(timeout=120) for it in calls} == {0}
-    assert plant.empty()
-    assert len(ids(plant, CALLS)) == CALLS
+    assert relays.empty()
+    assert len(ids(relays, CALLS)) == CALLS
 
 
 def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
     [first] = started(hook, range(1))
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
-    plant.until(lambda: bool(children.read_text()))
+    relays.until(lambda: bool(children.read_text()))
     drain = int(children.read_text())
     os.kill(drain, signal.SIGSTOP)
     try:
         calls = started(hook, range(1, CALLS))
         assert {it.wait(timeout=60) for it in calls} == {0}
         assert first.poll() is None
-        assert plant.spool.locked()
+        assert relays.spool.locked()
     finally:
         os.kill(drain, signal.SIGCONT)
     assert first.wait(timeout=60) == 0
-    assert plant.empty()
-    assert len(ids(plant, CALLS)) == CALLS
+    assert relays.empty()
+    assert len(ids(relays, CALLS)) == CALLS

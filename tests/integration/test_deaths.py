@@ -20,8 +20,8 @@ RECONNECTED = 15.0
 def test_f1_fastnetmon_reports_nothing_more(lab: BgpLab) -> None:
     lab.ended(ENFORCER)
     lab.stands()
-    lab.crew.until(
-        lambda: lab.crew.state()[f"blackhole|{SHORT}"].ended_because == "lease"
+    lab.services.until(
+        lambda: lab.services.state()[f"blackhole|{SHORT}"].ended_because == "lease"
     )
 
 
@@ -34,31 +34,31 @@ def test_f2_fastnetmon_continues_after_the_lease_ran_out(lab: BgpLab) -> None:
 
 @pytest.mark.parametrize("how", ["cut off", "stopped", "stopped and killed"])
 def test_f3_r2_r3_the_relay_publishes_nothing(lab: BgpLab, how: str) -> None:
-    relay = lab.plant.start(config=Path(lab.kafka.config(lab.plant, "relay")))
-    lab.plant.call(ban(host(NEW)))
+    relay = lab.relays.start(config=Path(lab.kafka.config(lab.relays, "relay")))
+    lab.relays.call(ban(host(NEW)))
     lab.same(LONG, SHORT, NEW)
     if how == "cut off":
-        lab.kafka.cables["relay"].cut()
+        lab.kafka.proxies["relay"].cut()
     else:
         os.kill(relay.pid, signal.SIGSTOP)
-    lab.plant.call(ban(host(NEW), "unban"))
-    lab.plant.call(ban(host(NEXT)))
-    lab.plant.call(ban(host(LONG)))  # a second reason of the long one
-    lab.plant.call(ban(host(LONG), "unban"))
+    lab.relays.call(ban(host(NEW), "unban"))
+    lab.relays.call(ban(host(NEXT)))
+    lab.relays.call(ban(host(LONG)))  # a second reason of the long one
+    lab.relays.call(ban(host(LONG), "unban"))
     lab.ended(ENFORCER)
     lab.stands(NEW)
-    assert lab.plant.spool.scan(), "the documents are not on disk"
+    assert lab.relays.spool.scan(), "the documents are not on disk"
     if how == "cut off":
-        lab.kafka.cables["relay"].mend()
+        lab.kafka.proxies["relay"].mend()
     elif how == "stopped":
         os.kill(relay.pid, signal.SIGCONT)
     else:
         relay.kill()
         relay.wait()
-        relay = lab.plant.start()
+        relay = lab.relays.start()
     lab.same(LONG, NEXT, seconds=RECONNECTED)
-    lab.plant.until(lab.plant.empty)
-    lab.plant.call(ban(host(NEXT), "unban"))
+    lab.relays.until(lab.relays.empty)
+    lab.relays.call(ban(host(NEXT), "unban"))
     lab.same(LONG)
     relay.terminate()
     assert relay.wait(30) == 0
@@ -70,7 +70,7 @@ def test_k1_k2_k3_kafka(lab: BgpLab, how: str) -> None:
     lab.ended(ENFORCER)
     lab.stands()
     repair()
-    lab.crew.until(lambda: lab.crew.wanted() != [], 60, "Kafka")
+    lab.services.until(lambda: lab.services.wanted() != [], 60, "Kafka")
     lab.ban(NEW)
     lab.same(LONG, NEW, seconds=RECONNECTED)
 
@@ -103,23 +103,23 @@ def test_m1_m2_the_only_mitigator(lab: BgpLab, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "cut off"])
 def test_m2_m3_a_mitigator_that_was_overtaken_stands_by(lab: BgpLab, how: str) -> None:
-    first, cable = lab.mitigator, lab.kafka.cables["mitigator"]
+    first, proxy = lab.mitigator, lab.kafka.proxies["mitigator"]
     if how == "cut off":
-        cable.cut()
+        proxy.cut()
     else:
         os.kill(first.pid, signal.SIGSTOP)
-    second = lab.crew.start("mitigator")  # elected after the first one's session
+    second = lab.services.start("mitigator")  # elected after the first one's session
     lab.ban(NEW)
     lab.ended(ENFORCER)
     lab.same(LONG, NEW)
     if how == "cut off":
-        cable.mend()
+        proxy.mend()
     else:
         os.kill(first.pid, signal.SIGCONT)
-    lab.crew.until(lambda: lab.crew.members() == 2, 60, "two mitigators")
+    lab.services.until(lambda: lab.services.members() == 2, 60, "two mitigators")
     lab.ban(NEXT)
     lab.same(LONG, NEW, NEXT)
-    decided = [it for it in lab.crew.audits("wanted") if NEXT in (it.key or "")]
+    decided = [it for it in lab.services.audits("wanted") if NEXT in (it.key or "")]
     assert len(decided) == len({it.event_id for it in decided})
     assert first.alive
     # The next test needs the mitigator that is behind the cable.

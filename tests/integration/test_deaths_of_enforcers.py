@@ -44,24 +44,24 @@ def test_e1_e2_enforcer(lab: BgpLab, how: str) -> None:
 
 
 def test_e3_an_enforcer_that_is_cut_off_misses_renewals(lab: BgpLab) -> None:
-    lab.kafka.cables["enforcer"].cut()
+    lab.kafka.proxies["enforcer"].cut()
     lab.renew(SHORT)
 
     def withdrawn() -> bool:
         lab.renew(SHORT)  # FastNetMon continues, so it stays wanted
         return SHORT not in lab.bird.routes()
 
-    lab.crew.until(withdrawn, LEASE + ENFORCER + 3, "its end")
+    lab.services.until(withdrawn, LEASE + ENFORCER + 3, "its end")
     assert monotonic() - lab.banned > LEASE - 0.5, "withdrawn before its lease was over"
     lab.stands()
-    assert f"blackhole|{SHORT}" in lab.crew.wanted()
-    lab.kafka.cables["enforcer"].mend()
+    assert f"blackhole|{SHORT}" in lab.services.wanted()
+    lab.kafka.proxies["enforcer"].mend()
 
     def announced() -> bool:
         lab.renew(SHORT)
         return lab.bird.routes().keys() == {LONG, SHORT}
 
-    lab.crew.until(announced, 20, "announced again")
+    lab.services.until(announced, 20, "announced again")
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
@@ -80,7 +80,7 @@ def test_x1_exabgp_killed(lab: BgpLab) -> None:
     children = [lab.child(word) for word in ("--api", "--watchdog")]
     lab.exabgp.kill()
     lab.same(seconds=1)  # the session is gone, and all routes with it
-    lab.crew.until(lambda: not any(runs(it) for it in children), what="orphans")
+    lab.services.until(lambda: not any(runs(it) for it in children), what="orphans")
     lab.exabgp = lab.start_exabgp()
     lab.bird.wait_up()
     lab.same(LONG)
@@ -97,11 +97,11 @@ def test_x2_exabgp_stopped(lab: BgpLab) -> None:
 
 def test_x3_exabgp_cut_off_from_everything(lab: BgpLab) -> None:
     lab.bgp.cut()
-    lab.kafka.cables["enforcer"].cut()
+    lab.kafka.proxies["enforcer"].cut()
     lab.same(seconds=HOLD + LEASE)
     lab.ban(NEW)
     lab.bgp.mend()
-    lab.kafka.cables["enforcer"].mend()
+    lab.kafka.proxies["enforcer"].mend()
     lab.bird.wait_up()
     lab.same(LONG, NEW, seconds=20)
     assert SHORT not in lab.bird.routes()

@@ -25,8 +25,8 @@ from support.bgp_lab import (
 )
 from support.consumer_processes import ConsumerProcesses
 from support.netns import Network
-from support.relay_processes import RelayProcesses
 from support.process import Server
+from support.relay_processes import RelayProcesses
 
 from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.settings import NftablesSettings
@@ -38,27 +38,27 @@ class Firewall:
     """A mitigator, and an enforcer of nftables behind a cable of its own."""
 
     def __init__(
-        self, plant: RelayProcesses, kafka: CutKafka, settings: NftablesSettings
+        self, relays: RelayProcesses, kafka: CutKafka, settings: NftablesSettings
     ) -> None:
-        self.plant = plant
+        self.relays = relays
         self.kafka = kafka
         self.backend = NftablesBackend(settings)
-        self.crew = ConsumerProcesses(
-            plant,
+        self.services = ConsumerProcesses(
+            relays,
             policy("firewall"),
             "[consumers.nftables]",
-            f'snapshot = "{plant.root}/nftables.json"',
+            f'snapshot = "{relays.root}/nftables.json"',
             f'table = "{settings.table}"',
             f'command = "{settings.command}"',
             "reconcile_interval = 1",
         )
-        self.crew.start("mitigator")
+        self.services.start("mitigator")
         self.enforcer = self.start()
 
     def start(self) -> Server:
         """Start the enforcer."""
-        config = self.kafka.config(self.plant, "enforcer")
-        return self.crew.start("nftables", FNM_BUS_CONFIG=config)
+        config = self.kafka.config(self.relays, "enforcer")
+        return self.services.start("nftables", FNM_BUS_CONFIG=config)
 
     def prefixes(self) -> set[str | None]:
         """Return what the kernel drops."""
@@ -66,27 +66,29 @@ class Firewall:
 
     def same(self, *prefixes: str, seconds: float = 10.0) -> None:
         """Wait until the kernel drops exactly *prefixes*."""
-        self.crew.until(lambda: self.prefixes() == set(prefixes), seconds, "the table")
+        self.services.until(
+            lambda: self.prefixes() == set(prefixes), seconds, "the table"
+        )
 
     def begin(self) -> None:
         """Let a long and a short measure be in force."""
         self.banned = monotonic()
-        self.crew.tell("ban", host(LONG), host(SHORT))
+        self.services.tell("ban", host(LONG), host(SHORT))
         self.same(LONG, SHORT)
         self.at = monotonic()
 
     def ended(self) -> None:
         """Wait until the short one is over, which its lease has to see to."""
         left = self.at + LEASE + ENFORCER + SLACK - monotonic()
-        self.crew.until(lambda: self.prefixes() == {LONG}, left, "its end")
+        self.services.until(lambda: self.prefixes() == {LONG}, left, "its end")
 
 
 @pytest.fixture
 def firewall(
-    network: Network, plant_behind_cables: RelayProcesses, cut_kafka: CutKafka
+    network: Network, relays_behind_proxies: RelayProcesses, cut_kafka: CutKafka
 ) -> Iterator[Firewall]:
     settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
-    made = Firewall(plant_behind_cables, cut_kafka, settings)
+    made = Firewall(relays_behind_proxies, cut_kafka, settings)
     try:
         made.begin()
         yield made
@@ -94,13 +96,13 @@ def firewall(
         cut_kafka.mend()
         with suppress(ProcessLookupError):
             os.kill(made.enforcer.pid, signal.SIGCONT)
-        made.crew.stop()
+        made.services.stop()
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_t1_t2_enforcer(firewall: Firewall, how: str) -> None:
     die(firewall.enforcer.pid, how)
-    firewall.crew.tell("ban", host(NEW))
+    firewall.services.tell("ban", host(NEW))
     firewall.ended()
     if how == "stopped":
         os.kill(firewall.enforcer.pid, signal.SIGCONT)
@@ -108,25 +110,25 @@ def test_t1_t2_enforcer(firewall: Firewall, how: str) -> None:
         firewall.enforcer.kill()
         firewall.enforcer = firewall.start()
     firewall.same(LONG, NEW)
-    firewall.crew.tell("unban", host(LONG))
+    firewall.services.tell("unban", host(LONG))
     firewall.same(NEW)
 
 
 def test_t3_cut_off_from_kafka(firewall: Firewall) -> None:
-    crew, cable = firewall.crew, firewall.kafka.cables["enforcer"]
-    cable.cut()
+    services, proxy = firewall.services, firewall.kafka.proxies["enforcer"]
+    proxy.cut()
 
     def withdrawn() -> bool:
-        crew.tell("attack_status", host(SHORT))  # it stays wanted
+        services.tell("attack_status", host(SHORT))  # it stays wanted
         return firewall.prefixes() == {LONG}
 
-    crew.until(withdrawn, LEASE + ENFORCER + SLACK, "its end")
+    services.until(withdrawn, LEASE + ENFORCER + SLACK, "its end")
     assert monotonic() - firewall.banned > LEASE - 0.5
-    assert f"firewall|{SHORT}" in crew.wanted()
-    cable.mend()
+    assert f"firewall|{SHORT}" in services.wanted()
+    proxy.mend()
 
     def announced() -> bool:
-        crew.tell("attack_status", host(SHORT))
+        services.tell("attack_status", host(SHORT))
         return firewall.prefixes() == {LONG, SHORT}
 
-    crew.until(announced, 20, "in force again")
+    services.until(announced, 20, "in force again")

@@ -23,15 +23,15 @@ TOPICS = (
 
 
 def run(
-    plant: RelayProcesses, module: str, *arguments: str, **variables: str
+    relays: RelayProcesses, module: str, *arguments: str, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program as in a container of a production stack."""
     environment = {
         **os.environ,
-        "FNM_BUS_CONFIG": str(plant.config),
-        "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": plant.bootstrap,
-        "FNM_BUS_SPOOL__DIRECTORY": str(plant.spool.root),
-        "FNM_BUS_SPOOL__FALLBACK": str(plant.fallback.root),
+        "FNM_BUS_CONFIG": str(relays.config),
+        "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": relays.bootstrap,
+        "FNM_BUS_SPOOL__DIRECTORY": str(relays.spool.root),
+        "FNM_BUS_SPOOL__FALLBACK": str(relays.fallback.root),
         "FNM_BUS_DRY_RUN": "false",
         "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path]),
         **variables,
@@ -39,7 +39,7 @@ def run(
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=environment,
-        cwd=plant.root,
+        cwd=relays.root,
         capture_output=True,
         timeout=120,
         check=False,
@@ -52,17 +52,17 @@ def topics_of(bootstrap: str) -> set[str]:
 
 
 def test_the_demo_uses_no_configured_broker_and_no_configured_spool(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    topics, files = topics_of(plant.bootstrap), file_state(plant.root)
-    done = run(plant, "fnm_bus", "demo", "--hosts", "2")
+    topics, files = topics_of(relays.bootstrap), file_state(relays.root)
+    done = run(relays, "fnm_bus", "demo", "--hosts", "2")
     assert done.returncode == 0, done.stderr.decode()
-    assert topics_of(plant.bootstrap) == topics
-    assert file_state(plant.root) == files
+    assert topics_of(relays.bootstrap) == topics
+    assert file_state(relays.root) == files
 
 
-def test_the_demo_ends_with_a_preview_of_its_policy(plant: RelayProcesses) -> None:
-    done = run(plant, "fnm_bus", "demo", "--hosts", "4")
+def test_the_demo_ends_with_a_preview_of_its_policy(relays: RelayProcesses) -> None:
+    done = run(relays, "fnm_bus", "demo", "--hosts", "4")
     assert done.returncode == 0, done.stderr.decode()
     output = done.stdout.decode()
     for line in (
@@ -79,25 +79,25 @@ def test_the_demo_ends_with_a_preview_of_its_policy(plant: RelayProcesses) -> No
 
 
 def test_the_preview_refuses_a_configuration_that_no_demo_wrote(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    files = file_state(plant.root)
-    done = run(plant, "consumers", "demo")
+    files = file_state(relays.root)
+    done = run(relays, "consumers", "demo")
     assert done.returncode == 78
     assert b"not made by a demo" in done.stderr
-    assert file_state(plant.root) == files
+    assert file_state(relays.root) == files
 
 
 @pytest.mark.skipif(shutil.which("bird") is None, reason="BIRD 2 is not installed")
 def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
-    plant: RelayProcesses, tmp_path: Path
+    relays: RelayProcesses, tmp_path: Path
 ) -> None:
     pytest.importorskip("exabgp")
     runtime = tmp_path / "runtime"
     runtime.mkdir()
-    topics, files = topics_of(plant.bootstrap), file_state(plant.root)
+    topics, files = topics_of(relays.bootstrap), file_state(relays.root)
     done = run(
-        plant,
+        relays,
         "fnm_bus",
         "demo-bgp",
         RUNTIME_DIRECTORY=str(runtime),
@@ -106,8 +106,8 @@ def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
         FNM_BUS_CONSUMERS__MITIGATOR__TRANSACTIONAL_ID="production",
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert topics_of(plant.bootstrap) == topics
-    assert file_state(plant.root) == files
+    assert topics_of(relays.bootstrap) == topics
+    assert file_state(relays.root) == files
     assert b"BIRD has the route" in done.stdout
 
 
@@ -127,12 +127,12 @@ def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
         while not (line := demo.stderr.readline()).startswith(sign):
             assert line, "the demo ended"
         [directory] = tmp_path.iterdir()
-        relays = processes(str(directory / "fnm-bus.toml"))
-        assert relays
+        running = processes(str(directory / "fnm-bus.toml"))
+        assert running
         demo.send_signal(number)
         demo.stderr.read()
         demo.wait(30)
-    assert not relays & processes("relay")
+    assert not running & processes("relay")
     assert list(tmp_path.iterdir()) == []
 
 

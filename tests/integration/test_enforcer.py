@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from support.relay_processes import RelayProcesses
 from support.process import wait_until
+from support.relay_processes import RelayProcesses
 
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer
@@ -29,19 +29,19 @@ class Site:
         backend: the system of all of them, one after the other.
     """
 
-    def __init__(self, plant: RelayProcesses) -> None:
-        plant.configure("[consumers.enforcer]", 'own_networks = ["203.0.113.0/24"]')
-        self.plant = plant
+    def __init__(self, relays: RelayProcesses) -> None:
+        relays.configure("[consumers.enforcer]", 'own_networks = ["203.0.113.0/24"]')
+        self.relays = relays
         self.backend = MemoryBackend("exabgp")
         self.metrics = EnforcerMetrics()
         self._codec = Codec()
-        self._producer = Producer({"bootstrap.servers": plant.bootstrap})
+        self._producer = Producer({"bootstrap.servers": relays.bootstrap})
         self._running: list[tuple[Enforcer, threading.Thread]] = []
 
     def start(self) -> Enforcer:
-        settings = load.load_as(FullSettings, self.plant.config).settings
+        settings = load.load_as(FullSettings, self.relays.config).settings
         settings = settings.model_copy(update={"dry_run": False})
-        path = self.plant.root / "snapshot.json"
+        path = self.relays.root / "snapshot.json"
         of = settings.consumers.exabgp.model_copy(
             update={"snapshot": path, "reconcile_interval": 0.2}
         )
@@ -64,7 +64,7 @@ class Site:
     def put(self, kind: str, key: str | None, value: Any) -> int:
         """Publish a record; return its offset."""
         offsets: list[int] = []
-        topic = self.plant.topic(kind)
+        topic = self.relays.topic(kind)
         encoded = value if value is None or isinstance(value, bytes) else None
         self._producer.produce(
             topic,
@@ -95,8 +95,8 @@ class Site:
 
 
 @pytest.fixture
-def site(real_plant: RelayProcesses) -> Iterator[Site]:
-    made = Site(real_plant)
+def site(kafka_relays: RelayProcesses) -> Iterator[Site]:
+    made = Site(kafka_relays)
     yield made
     made.stop()
 
@@ -145,7 +145,7 @@ def test_leases_run_on_the_brokers_time(
     site.standing(ONE)
     site.stop()
     site.backend.standing.clear()
-    (site.plant.root / "snapshot.json").unlink()
+    (site.relays.root / "snapshot.json").unlink()
     site.start()  # only the topic is left, and TWO is over
     site.standing(ONE)
 
@@ -185,8 +185,8 @@ def test_what_was_done_is_on_the_audit_topic(site: Site) -> None:
     site.want("blackhole|198.51.100.1/32")
     site.standing(ONE)
     site.stop()
-    settings = {"bootstrap.servers": site.plant.bootstrap}
-    topics = [site.plant.topic("audit")]
+    settings = {"bootstrap.servers": site.relays.bootstrap}
+    topics = [site.relays.topic("audit")]
     audits: list[Audit] = []
     with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
         while not reader.at_end:

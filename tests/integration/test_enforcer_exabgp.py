@@ -34,12 +34,12 @@ def bird() -> Iterator[Bird]:
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses, bird: Bird) -> Iterator[ConsumerProcesses]:
+def services(kafka_relays: RelayProcesses, bird: Bird) -> Iterator[ConsumerProcesses]:
     made = ConsumerProcesses(
-        real_plant,
+        kafka_relays,
         policy(),
         "[consumers.exabgp]",
-        f'snapshot = "{real_plant.root}/exabgp.json"',
+        f'snapshot = "{kafka_relays.root}/exabgp.json"',
         f'neighbor = "{bird.address}"',
         f"port = {bird.port}",
         "watchdog_grace = 1",
@@ -49,7 +49,7 @@ def crew(real_plant: RelayProcesses, bird: Bird) -> Iterator[ConsumerProcesses]:
     made.stop()
 
 
-def want(crew: ConsumerProcesses, prefix: str, lease: float = 300.0) -> None:
+def want(services: ConsumerProcesses, prefix: str, lease: float = 300.0) -> None:
     key = f"blackhole|{prefix}"
     record = Mitigation(
         key=key,
@@ -58,49 +58,51 @@ def want(crew: ConsumerProcesses, prefix: str, lease: float = 300.0) -> None:
         prefix=prefix,
         lease_ms=round(lease * 1000),
     )
-    crew.put("mitigation", key.encode(), record)
-    crew.flush()
+    services.put("mitigation", key.encode(), record)
+    services.flush()
 
 
 def test_a_pause_reaches_the_neighbor_and_outlives_a_killed_enforcer(
-    crew: ConsumerProcesses, bird: Bird
+    services: ConsumerProcesses, bird: Bird
 ) -> None:
-    server = crew.start("exabgp")
+    server = services.start("exabgp")
     bird.wait_up()
-    want(crew, HOST)
-    want(crew, "198.18.0.1/32")  # not ours
+    want(services, HOST)
+    want(services, "198.18.0.1/32")  # not ours
     bird.wait_routes(HOST)
-    crew.order("pause")
+    services.order("pause")
     bird.wait_routes()
     os.kill(_child(server.pid, "--api"), signal.SIGKILL)
-    want(crew, OTHER)
-    crew.until(
-        lambda: len([it for it in crew.audits("started") if "live" in it.text]) == 2,
+    want(services, OTHER)
+    services.until(
+        lambda: (
+            len([it for it in services.audits("started") if "live" in it.text]) == 2
+        ),
         what="another enforcer",
     )
     # It has read the topic to its end when it refuses the same record again.
-    crew.until(lambda: _refused(crew) == 2, what="the second refusal")
+    services.until(lambda: _refused(services) == 2, what="the second refusal")
     assert bird.count() == 0
-    crew.put(
+    services.put(
         "mitigation",
         b"pause",
         Mitigation(key="pause", kind="pause", state="ended", command_offset=1),
     )
-    crew.flush()
+    services.flush()
     bird.wait_routes(HOST, OTHER)
 
 
-def test_a_lease_ends_in_the_neighbor(crew: ConsumerProcesses, bird: Bird) -> None:
-    crew.start("exabgp")
+def test_a_lease_ends_in_the_neighbor(services: ConsumerProcesses, bird: Bird) -> None:
+    services.start("exabgp")
     bird.wait_up()
-    want(crew, HOST, lease=4)
-    want(crew, OTHER)
+    want(services, HOST, lease=4)
+    want(services, OTHER)
     bird.wait_routes(HOST, OTHER)
     bird.wait_routes(OTHER)
 
 
-def _refused(crew: ConsumerProcesses) -> int:
-    return sum(it.code == "own_networks" for it in crew.audits("failed"))
+def _refused(services: ConsumerProcesses) -> int:
+    return sum(it.code == "own_networks" for it in services.audits("failed"))
 
 
 def _child(parent: int, word: str) -> int:

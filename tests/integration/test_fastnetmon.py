@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.detector import Called, Detector
 from support.fetch import Unavailable
-from support.relay_processes import RelayProcesses
 from support.process import wait_until
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import HostEvent
 
@@ -18,16 +18,16 @@ HOSTS = 10
 
 
 @pytest.fixture
-def hook(real_plant: RelayProcesses) -> Path:
-    path = real_plant.root / "hook"
-    done = real_plant.run("hook", "install", str(path), "--shell")
+def hook(kafka_relays: RelayProcesses) -> Path:
+    path = kafka_relays.root / "hook"
+    done = kafka_relays.run("hook", "install", str(path), "--shell")
     assert done.returncode == 0, done.stderr
     return path
 
 
 @pytest.fixture
-def detector(real_plant: RelayProcesses, hook: Path) -> Iterator[Detector]:
-    it = Detector(real_plant.root, hook)
+def detector(kafka_relays: RelayProcesses, hook: Path) -> Iterator[Detector]:
+    it = Detector(kafka_relays.root, hook)
     try:
         it.start()
     except Unavailable as exc:
@@ -37,9 +37,9 @@ def detector(real_plant: RelayProcesses, hook: Path) -> Iterator[Detector]:
 
 
 def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
-    real_plant: RelayProcesses, detector: Detector
+    kafka_relays: RelayProcesses, detector: Detector
 ) -> None:
-    real_plant.start()
+    kafka_relays.start()
     detector.flood(["203.0.113.10", "2001:db8::10"], HOSTS, seconds=6)
 
     def unbanned() -> bool:
@@ -50,7 +50,7 @@ def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
     called = [
         Called(action, str(ip_address(address))) for action, address in detector.calls()
     ]
-    events = real_plant.events("host", len(called))
+    events = kafka_relays.events("host", len(called))
     assert all(isinstance(it, HostEvent) for it in events)
     assert Counter(Called(it.action, it.ip) for it in events) == Counter(called)
     assert len({it.receipt.event_id for it in events}) == len(called)
@@ -60,4 +60,4 @@ def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
         orders[it.ip].append(it.action)
     for address, actions in orders.items():
         assert actions == [it.action for it in called if it.address == address]
-    assert real_plant.events("deadletter", 0, within=5) == []
+    assert kafka_relays.events("deadletter", 0, within=5) == []

@@ -69,19 +69,19 @@ GROWTH = 100_000
 class Look:
     """Reads the topics once, record by record, and checks each."""
 
-    crew: ConsumerProcesses
+    services: ConsumerProcesses
     seen: dict[str, int] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
 
     def check(self) -> None:
         """Check what the mitigator wrote since the last time."""
         for kind, most in LARGEST.items():
-            records = self.crew.raw(kind)[self.seen.get(kind, 0) :]
+            records = self.services.raw(kind)[self.seen.get(kind, 0) :]
             self.seen[kind] = self.seen.get(kind, 0) + len(records)
             for key, value in records:
                 assert len(value or b"") <= most, f"{kind} {key!r:.200}"
                 if value:
-                    self._check_record(key, self.crew.decode(value))
+                    self._check_record(key, self.services.decode(value))
 
     def _check_record(self, key: bytes, record: object) -> None:
         if isinstance(record, Audit) and record.event_id:
@@ -107,20 +107,20 @@ class Look:
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(real_plant, POLICY, "[consumers]", "metrics_port = 0")
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(kafka_relays, POLICY, "[consumers]", "metrics_port = 0")
     yield made
     made.stop()
 
 
-def test_it_survives_and_decides(crew: ConsumerProcesses) -> None:
+def test_it_survives_and_decides(services: ConsumerProcesses) -> None:
     sys.stdout.write(f"FUZZ_SEED={SEED} FUZZ_SECONDS={SECONDS:.0f}\n")
     hosts = [f"203.0.113.{number}" for number in (*range(1, 64), 128, 135)]
     fuzz = Fuzz(SEED, [*hosts, "2001:db8:1::7", "8.8.8.8"], stored=True)
-    settings = {"bootstrap.servers": crew.plant.bootstrap, "linger.ms": "5"}
+    settings = {"bootstrap.servers": services.relays.bootstrap, "linger.ms": "5"}
     producer = Producer(settings)
-    mitigator = crew.start("mitigator")
-    look = Look(crew)
+    mitigator = services.start("mitigator")
+    look = Look(services)
     sent, rounds, first = 0, 0, 0
     end = monotonic() + SECONDS
     while monotonic() < end:
@@ -130,18 +130,18 @@ def test_it_survives_and_decides(crew: ConsumerProcesses) -> None:
             made.append(fuzz.draw())
             record = made[-1]
             producer.produce(
-                crew.plant.topic(record.kind), record.value, record.key or None
+                services.relays.topic(record.kind), record.value, record.key or None
             )
             producer.poll(0)
             sent += 1
         assert producer.flush(60) == 0
         rounds += 1
         probe = f"10.0.{rounds >> 8}.{rounds & 255}"
-        [event] = crew.tell("ban", probe, sensor="probe")
-        assert crew.decided_after(event, 60) < DECIDED, f"seed {SEED}"
+        [event] = services.tell("ban", probe, sensor="probe")
+        assert services.decided_after(event, 60) < DECIDED, f"seed {SEED}"
         assert mitigator.alive, f"seed {SEED}: {mitigator.output()[-3000:]}"
         look.check()
-        errors = crew.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total")
+        errors = services.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total")
         assert errors == 0, f"seed {SEED}: {traceback_of(mitigator.output())}"
         if rounds == 1:
             first = rss(mitigator.pid)
@@ -149,8 +149,10 @@ def test_it_survives_and_decides(crew: ConsumerProcesses) -> None:
             last = rss(mitigator.pid)
             assert last - first < GROWTH, f"{first} kB, then {last} kB"
             mitigator.kill()
-            mitigator = crew.start("mitigator")
-            assert crew.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
+            mitigator = services.start("mitigator")
+            assert (
+                services.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
+            )
     sys.stdout.write(f"records={sent} rounds={rounds}\n")
     assert rounds
 

@@ -41,7 +41,7 @@ def say(line: str) -> None:
 
 
 class Fuzz:
-    """A plant with a hook, and what went into it.
+    """Relays and a spool with a hook, and what went into it.
 
     Attributes:
         stored: documents by the names of their entries.
@@ -50,8 +50,8 @@ class Fuzz:
         letters: names of the entries with a dead letter.
     """
 
-    def __init__(self, plant: RelayProcesses, root: Path) -> None:
-        self.plant = plant
+    def __init__(self, relays: RelayProcesses, root: Path) -> None:
+        self.relays = relays
         self.hook = InstalledHook(root)
         self.stored: dict[str, Call] = {}
         self.kills = 0
@@ -69,22 +69,22 @@ class Fuzz:
         for path in (self.hook.spool.path(name) for name in self.hook.spool.scan()):
             entry = self.hook.spool.read(path.name)
             self.stored[path.name] = (entry.document, entry.arguments)
-            path.rename(self.plant.spool.path(path.name))
+            path.rename(self.relays.spool.path(path.name))
         for _ in range(BY_FILE):
             call = self._mutated()
-            self.stored[self.plant.call(*call)] = call
+            self.stored[self.relays.call(*call)] = call
 
     def drain(self) -> None:
         """Drain by a relay that is killed in the middle, and by the next one."""
-        waiting = len(self.plant.spool.scan())
+        waiting = len(self.relays.spool.scan())
         rest = self._random.randrange(waiting)
-        killed = self.plant.start()
-        self.plant.until(lambda: len(self.plant.spool.scan()) <= rest, within=120)
+        killed = self.relays.start()
+        self.relays.until(lambda: len(self.relays.spool.scan()) <= rest, within=120)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         self.kills += 1
-        relay = self.plant.start()
-        self.plant.until(self._done, within=120)
+        relay = self.relays.start()
+        self.relays.until(self._done, within=120)
         assert relay.poll() is None
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(30) == 0
@@ -92,16 +92,16 @@ class Fuzz:
     def read(self) -> None:
         """Read what is on the topics."""
         for kind in KINDS:
-            for event in self.plant.events(kind, 0):
+            for event in self.relays.events(kind, 0):
                 assert isinstance(event, Event)
                 self.ids.add(event.receipt.event_id)
-        for letter in self.plant.events("deadletter", 0):
+        for letter in self.relays.events("deadletter", 0):
             assert isinstance(letter, DeadLetter)
             self.letters.add(letter.entry)
 
     def lost(self) -> list[str]:
         """Return the names of entries that became neither an event nor a letter."""
-        kept = set(Quarantine(self.plant.spool.root, 10**6, 10**12).list())
+        kept = set(Quarantine(self.relays.spool.root, 10**6, 10**12).list())
         assert self.letters <= kept
         return [
             name
@@ -110,8 +110,8 @@ class Fuzz:
         ]
 
     def _done(self) -> bool:
-        quarantine = Quarantine(self.plant.spool.root, 10**6, 10**12)
-        return self.plant.empty() and not quarantine.untold()
+        quarantine = Quarantine(self.relays.spool.root, 10**6, 10**12)
+        return self.relays.empty() and not quarantine.untold()
 
     def _call(self, call: Call) -> int:
         document, arguments = call
@@ -119,11 +119,11 @@ class Fuzz:
 
 
 def test_every_accepted_document_is_an_event_or_a_dead_letter(
-    plant: RelayProcesses, tmp_path: Path
+    relays: RelayProcesses, tmp_path: Path
 ) -> None:
-    plant.configure("[log]", 'level = "error"')
+    relays.configure("[log]", 'level = "error"')
     (tmp_path / "front").mkdir()
-    fuzz = Fuzz(plant, tmp_path / "front")
+    fuzz = Fuzz(relays, tmp_path / "front")
     end = monotonic() + SECONDS
     while monotonic() < end:
         fuzz.store()

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.installed_hook import DRAINED, NOBODY, SAMPLE, InstalledHook, as_user, drains
+from support.installed_hook import (
+    DRAINED,
+    NOBODY,
+    SAMPLE,
+    InstalledHook,
+    as_user,
+    drains,
+)
 from support.lease import leased
 
 from fnm_bus.spool.drain_backoff import Backoff

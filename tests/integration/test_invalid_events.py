@@ -17,8 +17,8 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 from support.fuzz_records import Fuzz
-from support.relay_processes import RelayProcesses
 from support.process import Server, free_port
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import (
@@ -58,31 +58,31 @@ then = { action = "blackhole", lease = "60s" }
 """
 
 
-def configure(plant: RelayProcesses, *lines: str) -> None:
-    plant.configure(
+def configure(relays: RelayProcesses, *lines: str) -> None:
+    relays.configure(
         "[consumers.mitigator]",
-        f'policy = "{plant.root}/policy.toml"',
+        f'policy = "{relays.root}/policy.toml"',
         "[consumers.jsonlines]",
-        f'path = "{plant.root}/lines"',
-        f'group = "{plant.prefix}lines"',
-        f'topics = ["{plant.topic("host")}"]',
+        f'path = "{relays.root}/lines"',
+        f'group = "{relays.prefix}lines"',
+        f'topics = ["{relays.topic("host")}"]',
         *lines,
     )
 
 
 @pytest.fixture
-def spoiled(plant: RelayProcesses) -> RelayProcesses:
-    """A plant whose host topic has a good event behind all kinds of bad ones."""
-    (plant.root / "policy.toml").write_text(POLICY)
-    configure(plant)
-    producer = Producer({"bootstrap.servers": plant.bootstrap})
+def spoiled(relays: RelayProcesses) -> RelayProcesses:
+    """Relays whose host topic has a good event behind all kinds of bad ones."""
+    (relays.root / "policy.toml").write_text(POLICY)
+    configure(relays)
+    producer = Producer({"bootstrap.servers": relays.bootstrap})
     for kind in ("hostgroup", "status", "deadletter", "reason", "mitigation"):
-        producer.produce(plant.topic(kind), None, partition=0)  # creates it
-    topic = plant.topic("host")
-    for value in values(plant.codec, topic):
+        producer.produce(relays.topic(kind), None, partition=0)  # creates it
+    topic = relays.topic("host")
+    for value in values(relays.codec, topic):
         producer.produce(topic, value, b"one key", partition=0)
     assert producer.flush(10) == 0
-    return plant
+    return relays
 
 
 def values(codec: Codec, topic: str) -> Sequence[bytes]:
@@ -96,10 +96,10 @@ def values(codec: Codec, topic: str) -> Sequence[bytes]:
     ]
 
 
-def run(plant: RelayProcesses, *arguments: str) -> bytes:
+def run(relays: RelayProcesses, *arguments: str) -> bytes:
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
-        env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
+        env={**os.environ, "FNM_BUS_CONFIG": str(relays.config)},
         capture_output=True,
         timeout=60,
         check=False,
@@ -108,10 +108,10 @@ def run(plant: RelayProcesses, *arguments: str) -> bytes:
     return done.stdout
 
 
-def tail(plant: RelayProcesses, *options: str) -> list[bytes]:
-    topic = plant.topic("host")
+def tail(relays: RelayProcesses, *options: str) -> list[bytes]:
+    topic = relays.topic("host")
     arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--exit", *options)
-    return run(plant, *arguments).splitlines()
+    return run(relays, *arguments).splitlines()
 
 
 def test_tail_shows_each_as_a_line(spoiled: RelayProcesses) -> None:

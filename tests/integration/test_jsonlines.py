@@ -16,8 +16,8 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    it = ConsumerProcesses(real_plant, policy())
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    it = ConsumerProcesses(kafka_relays, policy())
     yield it
     it.stop()
 
@@ -36,9 +36,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", target], check=True)
 
 
-def configure(crew: ConsumerProcesses, *lines: str) -> None:
-    crew.plant.configure(
-        "[consumers.jsonlines]", f'group = "{crew.plant.prefix}"', *lines
+def configure(services: ConsumerProcesses, *lines: str) -> None:
+    services.relays.configure(
+        "[consumers.jsonlines]", f'group = "{services.relays.prefix}"', *lines
     )
 
 
@@ -47,73 +47,75 @@ def ids(text: str) -> list[str]:
     return [it["receipt"]["event_id"] for it in found if "receipt" in it]
 
 
-def bans(crew: ConsumerProcesses, count: int) -> list[str]:
-    return crew.tell("ban", *(f"203.0.113.{it}" for it in range(count)))
+def bans(services: ConsumerProcesses, count: int) -> list[str]:
+    return services.tell("ban", *(f"203.0.113.{it}" for it in range(count)))
 
 
-def test_after_a_kill_nothing_is_missing(crew: ConsumerProcesses) -> None:
-    path = crew.plant.root / "events.jsonl"
-    configure(crew, f'path = "{path}"')
-    first = crew.start("jsonlines", ready="metrics")
-    told = bans(crew, 20)
-    crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
+    path = services.relays.root / "events.jsonl"
+    configure(services, f'path = "{path}"')
+    first = services.start("jsonlines", ready="metrics")
+    told = bans(services, 20)
+    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
     first.kill()
-    crew.start("jsonlines", ready="metrics")
-    told += bans(crew, 20)
-    crew.until(lambda: set(told) <= set(ids(path.read_text())))
+    services.start("jsonlines", ready="metrics")
+    told += bans(services, 20)
+    services.until(lambda: set(told) <= set(ids(path.read_text())))
 
 
-def test_after_a_sigterm_each_event_stands_there_once(crew: ConsumerProcesses) -> None:
-    path = crew.plant.root / "events.jsonl"
-    configure(crew, f'path = "{path}"')
-    first = crew.start("jsonlines", ready="metrics")
-    told = bans(crew, 20)
-    crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+def test_after_a_sigterm_each_event_stands_there_once(
+    services: ConsumerProcesses,
+) -> None:
+    path = services.relays.root / "events.jsonl"
+    configure(services, f'path = "{path}"')
+    first = services.start("jsonlines", ready="metrics")
+    told = bans(services, 20)
+    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
     os.kill(first.pid, signal.SIGTERM)
-    crew.until(lambda: not first.alive)
+    services.until(lambda: not first.alive)
     rotated = path.rename(path.with_suffix(".1"))
-    crew.start("jsonlines", ready="metrics")
-    more = bans(crew, 20)
-    crew.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    services.start("jsonlines", ready="metrics")
+    more = bans(services, 20)
+    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
     assert sorted(ids(rotated.read_text())) == sorted(told)
     assert sorted(ids(path.read_text())) == sorted(more)
 
 
 def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
-    crew: ConsumerProcesses, small_disk: Path
+    services: ConsumerProcesses, small_disk: Path
 ) -> None:
     path, filler = small_disk / "events.jsonl", small_disk / "filler"
-    configure(crew, f'path = "{path}"')
-    server = crew.start("jsonlines", ready="metrics")
-    told = bans(crew, 1)
-    crew.until(lambda: path.exists() and ids(path.read_text()) == told)
+    configure(services, f'path = "{path}"')
+    server = services.start("jsonlines", ready="metrics")
+    told = bans(services, 1)
+    services.until(lambda: path.exists() and ids(path.read_text()) == told)
     filler.write_bytes(bytes(60 * 1024))
-    told += bans(crew, 5)
-    crew.until(lambda: "No space left on device" in server.tail())
+    told += bans(services, 5)
+    services.until(lambda: "No space left on device" in server.tail())
     assert ids(path.read_text()) == told[:1]
     filler.unlink()
-    crew.until(lambda: len(path.read_text().splitlines()) == len(told))
+    services.until(lambda: len(path.read_text().splitlines()) == len(told))
     assert sorted(ids(path.read_text())) == sorted(told)
-    assert crew.records("deadletter") == []
+    assert services.records("deadletter") == []
 
 
 def test_stdout_gets_lines_and_without_a_reader_the_program_ends(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    configure(crew)
+    configure(services)
     with subprocess.Popen(
         [sys.executable, "-m", "consumers", "jsonlines"],
-        env={**os.environ, "FNM_BUS_CONFIG": str(crew.plant.config)},
+        env={**os.environ, "FNM_BUS_CONFIG": str(services.relays.config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as it:
         assert it.stdout is not None
         assert it.stderr is not None
         try:
-            told = bans(crew, 1)
+            told = bans(services, 1)
             assert ids(it.stdout.readline().decode()) == told
             it.stdout.close()
-            bans(crew, 1)
+            bans(services, 1)
             said = it.stderr.read().decode()
             assert it.wait(30) == 75
         finally:

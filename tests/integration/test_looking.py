@@ -12,8 +12,8 @@ import pytest
 from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
 from support.kafka import Cluster
-from support.relay_processes import RelayProcesses, ban
 from support.process import Server, wait_until
+from support.relay_processes import RelayProcesses, ban
 from support.state_snapshot import file_state, kafka_state
 from typer.main import get_command
 
@@ -130,20 +130,20 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def looked_at(
     tmp_path_factory: pytest.TempPathFactory, untouched: str
 ) -> tuple[RelayProcesses, str]:
-    """A plant with events, a mitigation and a quarantined document; its name."""
-    plant = RelayProcesses(tmp_path_factory.mktemp("looked-at"), untouched)
-    crew = ConsumerProcesses(plant, policy())
-    assert plant.run("topics", "create").returncode == 0
-    mitigator = crew.start("mitigator")
-    crew.tell("ban", HOST)
-    plant.until(lambda: KEY in crew.state())
+    """Relays with events, a mitigation and a quarantined document; its name."""
+    relays = RelayProcesses(tmp_path_factory.mktemp("looked-at"), untouched)
+    services = ConsumerProcesses(relays, policy())
+    assert relays.run("topics", "create").returncode == 0
+    mitigator = services.start("mitigator")
+    services.tell("ban", HOST)
+    relays.until(lambda: KEY in services.state())
     leave(mitigator)
-    name = plant.call(INVALID)
-    assert plant.run("relay", "--once").returncode == 0
-    plant.call(BAN)
-    table = f'[consumers.mitigator]\npolicy = "{crew.policy}"'
-    plant.configure(table, **HOSTILE)
-    return plant, name
+    name = relays.call(INVALID)
+    assert relays.run("relay", "--once").returncode == 0
+    relays.call(BAN)
+    table = f'[consumers.mitigator]\npolicy = "{services.policy}"'
+    relays.configure(table, **HOSTILE)
+    return relays, name
 
 
 def leave(server: Server) -> None:
@@ -163,15 +163,15 @@ def leaves(name: str, command: Any) -> Iterator[str]:
 
 
 def run(
-    plant: RelayProcesses, program: str, *arguments: str, stdin: bytes = BAN
+    relays: RelayProcesses, program: str, *arguments: str, stdin: bytes = BAN
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command; everything that it could write to is in the plant's directory."""
+    """Run a command; everything that it could write to is in the relays' directory."""
     module = {"fnm-bus": "fnm_bus", "fnm-bus-consumer": "consumers"}[program]
     places = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")
     environment = {
         **os.environ,
-        **dict.fromkeys(places, str(plant.root)),
-        "FNM_BUS_CONFIG": str(plant.config),
+        **dict.fromkeys(places, str(relays.root)),
+        "FNM_BUS_CONFIG": str(relays.config),
         "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -179,7 +179,7 @@ def run(
         [sys.executable, "-m", module, *arguments],
         input=stdin,
         env=environment,
-        cwd=plant.root,
+        cwd=relays.root,
         capture_output=True,
         timeout=60,
         check=False,
@@ -200,25 +200,25 @@ def test_every_command_either_looks_or_acts() -> None:
 def test_a_looking_command_changes_nothing(
     looked_at: tuple[RelayProcesses, str], name: str, arguments: list[str]
 ) -> None:
-    plant, entry = looked_at
-    [waiting] = plant.spool.scan()
+    relays, entry = looked_at
+    [waiting] = relays.spool.scan()
     names = {"NAME": entry, "WAITING": waiting}
     words = [names.get(word, word) for word in arguments]
-    kafka, files = kafka_state(plant.bootstrap), file_state(plant.root)
-    done = run(plant, name.split(maxsplit=1)[0], *words)
+    kafka, files = kafka_state(relays.bootstrap), file_state(relays.root)
+    done = run(relays, name.split(maxsplit=1)[0], *words)
     assert b"Traceback" not in done.stderr
     assert done.returncode == STATUSES.get(" ".join(arguments), 0), done.stderr
-    assert kafka_state(plant.bootstrap) == kafka
-    assert file_state(plant.root) == files
+    assert kafka_state(relays.bootstrap) == kafka
+    assert file_state(relays.root) == files
 
 
 @pytest.mark.kafka
 def test_looking_commands_make_no_topic(tmp_path: Path, untouched: str) -> None:
-    plant = RelayProcesses(tmp_path, untouched)
-    plant.configure(**HOSTILE)
+    relays = RelayProcesses(tmp_path, untouched)
+    relays.configure(**HOSTILE)
     kafka, files = kafka_state(untouched), file_state(tmp_path)
     for name, arguments in (*LOOKING.items(), *FURTHER.items()):
-        done = run(plant, name.split()[0], *arguments)
+        done = run(relays, name.split()[0], *arguments)
         assert b"Traceback" not in done.stderr, name
         assert kafka_state(untouched) == kafka, name
     assert file_state(tmp_path) == files
@@ -228,37 +228,37 @@ def test_looking_commands_make_no_topic(tmp_path: Path, untouched: str) -> None:
 def test_the_demo_does_not_replace_the_active_mitigator(
     tmp_path: Path, untouched: str
 ) -> None:
-    plant = RelayProcesses(tmp_path, untouched)
-    crew = ConsumerProcesses(plant, policy())
-    assert plant.run("topics", "create").returncode == 0
+    relays = RelayProcesses(tmp_path, untouched)
+    services = ConsumerProcesses(relays, policy())
+    assert relays.run("topics", "create").returncode == 0
     try:
-        mitigator = crew.start("mitigator")
-        crew.tell("ban", HOST)
-        plant.until(lambda: KEY in crew.state())
-        done = run(plant, "fnm-bus-consumer", "demo")
+        mitigator = services.start("mitigator")
+        services.tell("ban", HOST)
+        relays.until(lambda: KEY in services.state())
+        done = run(relays, "fnm-bus-consumer", "demo")
         assert done.returncode == 78, done.stdout
         assert b"not made by a demo" in done.stderr
-        [mitigation] = crew.state().values()
+        [mitigation] = services.state().values()
         assert mitigation.state == "wanted"
-        crew.tell("ban", "203.0.113.8")  # still the one that decides
-        plant.until(lambda: "blackhole|203.0.113.8/32" in crew.state())
+        services.tell("ban", "203.0.113.8")  # still the one that decides
+        relays.until(lambda: "blackhole|203.0.113.8/32" in services.state())
         leave(mitigator)
     finally:
-        crew.stop()
+        services.stop()
 
 
 @pytest.mark.registry
 def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) -> None:
-    plant = RelayProcesses(tmp_path, "127.0.0.1:1")
+    relays = RelayProcesses(tmp_path, "127.0.0.1:1")
     pins = tmp_path / "schema-ids.json"
-    plant.configure("[registry]", f'url = "{registry}"', f'pins = "{pins}"')
+    relays.configure("[registry]", f'url = "{registry}"', f'pins = "{pins}"')
     ours = Registry(registry, 10, {})
     for registered in (False, True):
         if registered:
-            assert plant.run("schemas", "register").returncode == 0
+            assert relays.run("schemas", "register").returncode == 0
         subjects, files = ours.subjects(), file_state(tmp_path)
         for words in (["schemas", "check"], ["schemas", "list"], ["check"]):
-            done = run(plant, "fnm-bus", *words)
+            done = run(relays, "fnm-bus", *words)
             assert b"Traceback" not in done.stderr
             assert done.returncode == (1 if words == ["check"] else 0), done.stderr
         assert ours.subjects() == subjects
@@ -267,14 +267,14 @@ def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) ->
 
 
 def test_a_check_of_the_hook_leaves_nothing_behind(tmp_path: Path) -> None:
-    plant = RelayProcesses(tmp_path, "127.0.0.1:1")
+    relays = RelayProcesses(tmp_path, "127.0.0.1:1")
     hook = tmp_path / "hook"
-    done = plant.run("hook", "install", str(hook), "--no-drain")
+    done = relays.run("hook", "install", str(hook), "--no-drain")
     assert done.returncode == 0, done.stderr
     for refusal in (AdmissionLevel.NOTHING, AdmissionLevel.ALL):
-        plant.spool.refuse(refusal)
+        relays.spool.refuse(refusal)
         files = set(file_state(tmp_path))
-        done = run(plant, "fnm-bus", "hook", "check", str(hook))
+        done = run(relays, "fnm-bus", "hook", "check", str(hook))
         assert b"Traceback" not in done.stderr
         assert set(file_state(tmp_path)) == files
-        assert plant.empty()
+        assert relays.empty()

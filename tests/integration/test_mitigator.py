@@ -16,166 +16,169 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    it = ConsumerProcesses(real_plant, policy())
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    it = ConsumerProcesses(kafka_relays, policy())
     yield it
     it.stop()
 
 
-def test_a_ban_becomes_wanted_and_its_unban_ends_it(crew: ConsumerProcesses) -> None:
-    crew.start("mitigator")
-    [event] = crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [KEY])
-    [audit] = crew.audits("wanted")
+def test_a_ban_becomes_wanted_and_its_unban_ends_it(
+    services: ConsumerProcesses,
+) -> None:
+    services.start("mitigator")
+    [event] = services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
+    [audit] = services.audits("wanted")
     assert (audit.event_id, audit.rule, audit.key) == (event, "all", KEY)
     names = {check.name for check in audit.checks}
     assert {"max_event_age", "all", "own_networks", "max_active"} <= names
-    crew.tell("unban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [])
-    assert crew.state()[KEY].ended_because == "unban"
+    services.tell("unban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [])
+    assert services.state()[KEY].ended_because == "unban"
 
 
 def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    first = crew.start("mitigator")
-    crew.tell("ban", "203.0.113.7", "203.0.113.8")
-    crew.until(lambda: len(crew.wanted()) == 2)
+    first = services.start("mitigator")
+    services.tell("ban", "203.0.113.7", "203.0.113.8")
+    services.until(lambda: len(services.wanted()) == 2)
     first.kill()
-    crew.tell("unban", "203.0.113.7")
-    crew.tell("ban", "203.0.113.9")
-    crew.start("mitigator")
-    crew.until(
+    services.tell("unban", "203.0.113.7")
+    services.tell("ban", "203.0.113.9")
+    services.start("mitigator")
+    services.until(
         lambda: (
-            crew.wanted() == ["blackhole|203.0.113.8/32", "blackhole|203.0.113.9/32"]
+            services.wanted()
+            == ["blackhole|203.0.113.8/32", "blackhole|203.0.113.9/32"]
         )
     )
-    assert len(crew.audits("wanted")) == 3
+    assert len(services.audits("wanted")) == 3
 
 
 def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    first = crew.start("mitigator")
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [KEY])
+    first = services.start("mitigator")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
     os.kill(first.pid, signal.SIGSTOP)
-    crew.start("mitigator")  # is elected once the first one's session is over
-    crew.tell("ban", "203.0.113.8")
-    crew.tell("unban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == ["blackhole|203.0.113.8/32"])
+    services.start("mitigator")  # is elected once the first one's session is over
+    services.tell("ban", "203.0.113.8")
+    services.tell("unban", "203.0.113.7")
+    services.until(lambda: services.wanted() == ["blackhole|203.0.113.8/32"])
     os.kill(first.pid, signal.SIGCONT)
-    crew.tell("ban", "203.0.113.9")
+    services.tell("ban", "203.0.113.9")
     wanted = ["blackhole|203.0.113.8/32", "blackhole|203.0.113.9/32"]
-    crew.until(lambda: crew.wanted() == wanted)
-    assert len(crew.audits("wanted")) == 3, "an event was decided twice"
+    services.until(lambda: services.wanted() == wanted)
+    assert len(services.audits("wanted")) == 3, "an event was decided twice"
 
 
-def test_the_one_that_stands_by_takes_over(crew: ConsumerProcesses) -> None:
-    first = crew.start("mitigator")
-    second = crew.start("mitigator", ready="standing by")
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [KEY])
+def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
+    first = services.start("mitigator")
+    second = services.start("mitigator", ready="standing by")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
     os.kill(first.pid, signal.SIGTERM)
-    crew.tell("unban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [])
+    services.tell("unban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [])
     # Nobody has to wait until Kafka misses the one that is gone.
-    assert crew.members() == 1
+    assert services.members() == 1
     os.kill(second.pid, signal.SIGTERM)
-    crew.until(lambda: crew.members() == 0, 4, "no member")
+    services.until(lambda: services.members() == 0, 4, "no member")
 
 
 def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    crew.start("mitigator")
-    crew.put("host", b"203.0.113.7", b"not avro")
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [KEY])
-    [(_key, letter, _at)] = crew.records("deadletter")
+    services.start("mitigator")
+    services.put("host", b"203.0.113.7", b"not avro")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
+    [(_key, letter, _at)] = services.records("deadletter")
     assert isinstance(letter, DeadLetter)
     assert letter.head == b"not avro"
-    assert letter.origin_topic == crew.plant.topic("host")
+    assert letter.origin_topic == services.relays.topic("host")
     assert letter.origin_offset is not None
 
 
 def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    first = crew.start("mitigator")
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [KEY])
+    first = services.start("mitigator")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
     first.kill()
-    crew.put("mitigation", b"blackhole|203.0.113.8/32", b"broken")
-    crew.start("mitigator")
-    crew.tell("ban", "203.0.113.9")
-    crew.until(lambda: "blackhole|203.0.113.9/32" in crew.wanted())
-    assert KEY in crew.wanted()
+    services.put("mitigation", b"blackhole|203.0.113.8/32", b"broken")
+    services.start("mitigator")
+    services.tell("ban", "203.0.113.9")
+    services.until(lambda: "blackhole|203.0.113.9/32" in services.wanted())
+    assert KEY in services.wanted()
 
 
-def test_commands_are_answered_on_the_command_line(crew: ConsumerProcesses) -> None:
-    crew.start("mitigator")
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: crew.wanted() == [KEY])
-    status, _out, said = crew.run(
+def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) -> None:
+    services.start("mitigator")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
+    status, _out, said = services.run(
         "mitigations", "withdraw", KEY, "--why", "ticket 4711"
     )
     assert status == 0, said
     assert "withdrawn by" in said
     assert "ticket 4711" in said
-    status, out, _said = crew.run("mitigations", "list")
+    status, out, _said = services.run("mitigations", "list")
     assert status == 0
     assert "suppressed" in out
-    status, _out, said = crew.run("mitigations", "add", "8.8.8.8/32", "--why", "no")
+    status, _out, said = services.run("mitigations", "add", "8.8.8.8/32", "--why", "no")
     assert status == 1
     assert "own_networks" in said
-    status, _out, said = crew.run("mitigations", "pause", "--why", "red")
+    status, _out, said = services.run("mitigations", "pause", "--why", "red")
     assert status == 0
-    status, out, said = crew.run("mitigations", "list")
+    status, out, said = services.run("mitigations", "list")
     assert "PAUSED" in said
-    crew.tell("ban", "203.0.113.9")
-    status, _out, said = crew.run("mitigations", "resume", "--why", "green")
+    services.tell("ban", "203.0.113.9")
+    status, _out, said = services.run("mitigations", "resume", "--why", "green")
     assert status == 0, said
-    crew.until(lambda: crew.wanted() == ["blackhole|203.0.113.9/32"])
+    services.until(lambda: services.wanted() == ["blackhole|203.0.113.9/32"])
 
 
 def test_a_command_without_a_mitigator_says_that_it_waits(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    status, _out, said = crew.run("mitigations", "pause", "--why", "red")
+    status, _out, said = services.run("mitigations", "pause", "--why", "red")
     assert status == 75
     assert "no mitigator answered" in said
 
 
 def test_explain_shows_every_question_and_publishes_nothing(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
     document = (
         b'{"ip": "203.0.113.7", "action": "ban", "alert_scope": "host",'
         b' "attack_details": {"attack_uuid": "a"}}'
     )
-    status, out, said = crew.run("explain", stdin=document)
+    status, out, said = services.run("explain", stdin=document)
     assert status == 0, said
     for word in ("match", "all", "own_networks", "max_active", "⇒ wanted"):
         assert word in out
-    assert crew.state() == {}
-    assert crew.records("audit") == []
+    assert services.state() == {}
+    assert services.records("audit") == []
 
 
-def test_explain_replays_what_is_on_the_topics(crew: ConsumerProcesses) -> None:
-    [event] = crew.tell("ban", "203.0.113.7")
-    crew.tell("unban", "203.0.113.7")
-    status, out, said = crew.run("explain", "--since", "1h")
+def test_explain_replays_what_is_on_the_topics(services: ConsumerProcesses) -> None:
+    [event] = services.tell("ban", "203.0.113.7")
+    services.tell("unban", "203.0.113.7")
+    status, out, said = services.run("explain", "--since", "1h")
     assert status == 0, said
     assert "⇒ wanted" in out
     assert "⇒ ended" in out
-    status, out, said = crew.run("explain", "--event-id", event, "--offline")
+    status, out, said = services.run("explain", "--event-id", event, "--offline")
     assert status == 0, said
     assert "⇒ wanted: blackhole|203.0.113.7/32" in out
 
 
-def test_a_mistake_in_the_policy_stops_the_start(crew: ConsumerProcesses) -> None:
-    crew.policy.write_text('own_networks = ["203.0.113.0/24"]\nspelt = "wrong"\n')
-    status, _out, said = crew.run("consumer", "mitigator")
+def test_a_mistake_in_the_policy_stops_the_start(services: ConsumerProcesses) -> None:
+    services.policy.write_text('own_networks = ["203.0.113.0/24"]\nspelt = "wrong"\n')
+    status, _out, said = services.run("consumer", "mitigator")
     assert status == 78
     assert "policy.toml: spelt" in said

@@ -18,8 +18,8 @@ from confluent_kafka.admin import (
 )
 from support.consumer_processes import ConsumerProcesses, policy
 from support.installed_hook import InstalledHook
-from support.relay_processes import RelayProcesses, ban
 from support.process import Server
+from support.relay_processes import RelayProcesses, ban
 
 from consumers.mitigation.reason_key import key_of_reason
 from fnm_bus.event import (
@@ -45,8 +45,8 @@ HUGE = 2**63 - 1
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(real_plant, policy(), "[consumers]", "metrics_port = 0")
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(kafka_relays, policy(), "[consumers]", "metrics_port = 0")
     yield made
     made.stop()
 
@@ -83,61 +83,65 @@ EVENTS = {
 }
 
 
-def follows(crew: ConsumerProcesses, server: Server, host: str = "203.0.113.9") -> None:
+def follows(
+    services: ConsumerProcesses, server: Server, host: str = "203.0.113.9"
+) -> None:
     """Make sure that it runs, and decides promptly about the ban of a host."""
-    [event] = crew.tell("ban", host)
-    assert crew.decided_after(event, 30) < PROMPT + LOADED
+    [event] = services.tell("ban", host)
+    assert services.decided_after(event, 30) < PROMPT + LOADED
     assert server.alive
 
 
-def letters(crew: ConsumerProcesses, count: int) -> list[DeadLetter]:
+def letters(services: ConsumerProcesses, count: int) -> list[DeadLetter]:
     """Return the dead letters once they are *count*."""
     found: list[DeadLetter] = []
 
     def there() -> bool:
         found[:] = [
             it
-            for _key, it, _at in crew.records("deadletter")
+            for _key, it, _at in services.records("deadletter")
             if isinstance(it, DeadLetter)
         ]
         return len(found) >= count
 
-    crew.until(there, 30, f"{count} dead letters")
+    services.until(there, 30, f"{count} dead letters")
     assert len(found) == count
     return found
 
 
-def test_events_that_no_parser_makes_are_dead_letters(crew: ConsumerProcesses) -> None:
-    mitigator = crew.start("mitigator")
+def test_events_that_no_parser_makes_are_dead_letters(
+    services: ConsumerProcesses,
+) -> None:
+    mitigator = services.start("mitigator")
     for event in EVENTS.values():
         kind = "host" if isinstance(event, HostEvent) else "hostgroup"
-        crew.put(kind, b"203.0.113.9", event)
-    crew.flush()
-    follows(crew, mitigator)
-    found = letters(crew, len(EVENTS))
+        services.put(kind, b"203.0.113.9", event)
+    services.flush()
+    follows(services, mitigator)
+    found = letters(services, len(EVENTS))
     assert all(letter.reason for letter in found)
     reasons = " ".join(letter.reason for letter in found)
     assert "unexpected" not in reasons
     for field in ("ip", "hostgroup_networks", "receipt.sequence", "receipt.sensor"):
         assert field in reasons
-    assert crew.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total") == 0
-    assert crew.health(mitigator)[0] == 200
+    assert services.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total") == 0
+    assert services.health(mitigator)[0] == 200
 
 
 @pytest.mark.parametrize("traffic", [2**60, 2**63 - 1])
 def test_extreme_figures_through_hook_and_relay(
-    crew: ConsumerProcesses, traffic: int
+    services: ConsumerProcesses, traffic: int
 ) -> None:
-    mitigator = crew.start("mitigator")
-    crew.plant.start()
-    hook = InstalledHook(crew.plant.root)  # in front of the relay's spool
+    mitigator = services.start("mitigator")
+    services.relays.start()
+    hook = InstalledHook(services.relays.root)  # in front of the relay's spool
     details = {"total_incoming_traffic": traffic, "total_outgoing_traffic": traffic}
     called = hook(ban("203.0.113.66", **details))
     assert called.returncode == 0, called.stderr
-    crew.plant.messages("host", 1)
-    follows(crew, mitigator, "203.0.113.66")
-    assert crew.wanted() == ["blackhole|203.0.113.66/32"]
-    assert crew.records("deadletter") == []
+    services.relays.messages("host", 1)
+    follows(services, mitigator, "203.0.113.66")
+    assert services.wanted() == ["blackhole|203.0.113.66/32"]
+    assert services.records("deadletter") == []
 
 
 def reason(**fields: Any) -> Reason:
@@ -167,7 +171,7 @@ def wanted(prefix: str, **fields: Any) -> Mitigation:
     return Mitigation(**values)
 
 
-def poison(crew: ConsumerProcesses) -> int:
+def poison(services: ConsumerProcesses) -> int:
     """Write records that no mitigator writes; return how many cannot be used."""
     unusable: list[tuple[str, bytes, Any]] = [
         ("mitigation", b"blackhole|garbage", wanted("garbage")),
@@ -194,84 +198,88 @@ def poison(crew: ConsumerProcesses) -> int:
         reason(target="203.0.113.77", renewals=HUGE, pps=HUGE, bits=HUGE),
     ]
     for kind, key, record in unusable:
-        crew.put(kind, key, record)
+        services.put(kind, key, record)
     for it in usable:
         prefix = f"{it.target}/32"
         wants = (Want(kind="blackhole", prefix=prefix),)
         stored = msgspec.structs.replace(it, wants=wants)
-        crew.put("reason", key_of_reason(stored).encode(), stored)
+        services.put("reason", key_of_reason(stored).encode(), stored)
         record = wanted(prefix, lease_ms=it.lease_ms, revision=HUGE)
-        crew.put("mitigation", record.key.encode(), record)
-    crew.flush()
+        services.put("mitigation", record.key.encode(), record)
+    services.flush()
     return len(unusable)
 
 
 def test_stored_records_that_nobody_can_use_are_left_out(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    unusable = poison(crew)
-    mitigator = crew.start("mitigator")
-    follows(crew, mitigator)
+    unusable = poison(services)
+    mitigator = services.start("mitigator")
+    follows(services, mitigator)
     name = "fnm_bus_mitigator_unreadable_records_total"
-    assert crew.metric(mitigator, name) >= unusable
-    assert crew.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
+    assert services.metric(mitigator, name) >= unusable
+    assert services.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
     # A restart meets what this one wrote.
     os.kill(mitigator.pid, signal.SIGTERM)
-    again = crew.start("mitigator")
-    follows(crew, again, "203.0.113.10")
+    again = services.start("mitigator")
+    follows(services, again, "203.0.113.10")
 
 
 @pytest.mark.parametrize("value", [b"broken", wanted("203.0.113.1/32", kind="odd")])
 def test_a_pause_that_cannot_be_decoded_counts_as_paused(
-    crew: ConsumerProcesses, value: Any
+    services: ConsumerProcesses, value: Any
 ) -> None:
-    crew.put("mitigation", b"pause", value)
-    crew.flush()
-    mitigator = crew.start("mitigator")
-    follows(crew, mitigator)
-    assert crew.health(mitigator)[0] == 200
-    crew.until(lambda: crew.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
-    status, _out, said = crew.run("mitigations", "resume", "--why", "repaired")
+    services.put("mitigation", b"pause", value)
+    services.flush()
+    mitigator = services.start("mitigator")
+    follows(services, mitigator)
+    assert services.health(mitigator)[0] == 200
+    services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
+    status, _out, said = services.run("mitigations", "resume", "--why", "repaired")
     assert status == 0, said
-    crew.until(lambda: crew.metric(mitigator, "fnm_bus_mitigator_paused") == 0)
+    services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 0)
 
 
-def limit(crew: ConsumerProcesses, kind: str, size: int) -> None:
+def limit(services: ConsumerProcesses, kind: str, size: int) -> None:
     """Let Kafka refuse what is larger on a topic."""
     entry = ConfigEntry(
         "max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET
     )
     resource = ConfigResource(
-        ResourceType.TOPIC, crew.plant.topic(kind), incremental_configs=[entry]
+        ResourceType.TOPIC, services.relays.topic(kind), incremental_configs=[entry]
     )
-    admin = AdminClient({"bootstrap.servers": crew.plant.bootstrap})
+    admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
     [done] = admin.incremental_alter_configs([resource]).values()
     done.result(30)
 
 
-def test_a_record_that_kafka_refuses_costs_one_event(crew: ConsumerProcesses) -> None:
-    crew.policy.write_text(policy("flowspec"))
-    limit(crew, "reason", 2_000)
-    mitigator = crew.start("mitigator")
+def test_a_record_that_kafka_refuses_costs_one_event(
+    services: ConsumerProcesses,
+) -> None:
+    services.policy.write_text(policy("flowspec"))
+    limit(services, "reason", 2_000)
+    mitigator = services.start("mitigator")
     rules = tuple(
         FlowSpecRule(destination_prefix="203.0.113.66/32", source_ports=(port,))
         for port in range(1, 101)
     )
     before = [f"203.0.113.{number}" for number in range(1, 4)]
     after = [f"203.0.113.{number}" for number in range(101, 104)]
-    crew.tell("ban", *before, attack_protocol="udp")
-    [large] = crew.tell("ban", "203.0.113.66", rules=rules)
-    crew.tell("ban", *after, attack_protocol="udp")
-    [letter] = letters(crew, 1)
+    services.tell("ban", *before, attack_protocol="udp")
+    [large] = services.tell("ban", "203.0.113.66", rules=rules)
+    services.tell("ban", *after, attack_protocol="udp")
+    [letter] = letters(services, 1)
     assert "Kafka refuses" in letter.reason
-    [offset] = [at for at, it in crew.values("host") if it.receipt.event_id == large]
+    [offset] = [
+        at for at, it in services.values("host") if it.receipt.event_id == large
+    ]
     assert (letter.origin_partition, letter.origin_offset) == offset
-    crew.until(lambda: len(crew.wanted()) == len(before) + len(after))
-    assert len(crew.audits("wanted")) == len(before) + len(after)
+    services.until(lambda: len(services.wanted()) == len(before) + len(after))
+    assert len(services.audits("wanted")) == len(before) + len(after)
     assert mitigator.alive
-    crew.tell("ban", "203.0.113.9", attack_protocol="udp")
-    crew.until(lambda: len(crew.wanted()) == len(before) + len(after) + 1)
-    crew.until(lambda: crew.health(mitigator)[0] == 200)
+    services.tell("ban", "203.0.113.9", attack_protocol="udp")
+    services.until(lambda: len(services.wanted()) == len(before) + len(after) + 1)
+    services.until(lambda: services.health(mitigator)[0] == 200)
 
 
 FAULT = """
@@ -286,110 +294,116 @@ service.apply_event = faulty
 """
 
 
-def test_an_unexpected_exception_costs_one_event(crew: ConsumerProcesses) -> None:
-    mitigator = crew.start("mitigator", fault=FAULT)
-    crew.tell("ban", "203.0.113.66")
-    follows(crew, mitigator)
-    [letter] = letters(crew, 1)
+def test_an_unexpected_exception_costs_one_event(services: ConsumerProcesses) -> None:
+    mitigator = services.start("mitigator", fault=FAULT)
+    services.tell("ban", "203.0.113.66")
+    follows(services, mitigator)
+    [letter] = letters(services, 1)
     assert "unexpected KeyError" in letter.reason
     assert "Traceback" in mitigator.output()
     assert "a planted fault" in mitigator.output()
-    assert crew.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total") == 1
-    assert crew.wanted() == ["blackhole|203.0.113.9/32"], "it was not undone"
-    assert crew.health(mitigator)[0] == 200
+    assert services.metric(mitigator, "fnm_bus_mitigator_unexpected_errors_total") == 1
+    assert services.wanted() == ["blackhole|203.0.113.9/32"], "it was not undone"
+    assert services.health(mitigator)[0] == 200
 
 
 def test_too_many_unexpected_exceptions_hold_their_partition(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    mitigator = crew.start("mitigator", fault=FAULT)
-    crew.tell("ban", *(["203.0.113.66"] * 25))  # one key, so one partition
-    letters(crew, 20)
-    crew.until(lambda: crew.health(mitigator)[0] == 503)
-    assert "too many unexpected errors" in str(crew.health(mitigator)[1]["problem"])
-    assert crew.metric(mitigator, "fnm_bus_mitigator_held_partitions") == 1
-    status, _out, said = crew.run("mitigations", "pause", "--why", "a test")
+    mitigator = services.start("mitigator", fault=FAULT)
+    services.tell("ban", *(["203.0.113.66"] * 25))  # one key, so one partition
+    letters(services, 20)
+    services.until(lambda: services.health(mitigator)[0] == 503)
+    assert "too many unexpected errors" in str(services.health(mitigator)[1]["problem"])
+    assert services.metric(mitigator, "fnm_bus_mitigator_held_partitions") == 1
+    status, _out, said = services.run("mitigations", "pause", "--why", "a test")
     assert status == 0, said
     hosts = [f"203.0.113.{number}" for number in range(1, 17)]
     # librdkafka's partitioner.
     held, *free = (crc32(it.encode()) % 4 for it in ("203.0.113.66", *hosts))
     other = next(it for it, part in zip(hosts, free, strict=True) if part != held)
-    follows(crew, mitigator, other)
-    assert len(letters(crew, 20)) == 20, "the partition was not held"
-    crew.until(lambda: crew.health(mitigator)[0] == 200, 40, "the end of the minute")
-    assert len(letters(crew, 25)) == 25
-    follows(crew, mitigator, "203.0.113.67")
+    follows(services, mitigator, other)
+    assert len(letters(services, 20)) == 20, "the partition was not held"
+    services.until(
+        lambda: services.health(mitigator)[0] == 200, 40, "the end of the minute"
+    )
+    assert len(letters(services, 25)) == 25
+    follows(services, mitigator, "203.0.113.67")
 
 
 def test_an_id_of_another_mitigator_is_refused_before_it_is_fenced(
-    crew: ConsumerProcesses, make_plant: Any, tmp_path_factory: pytest.TempPathFactory
+    services: ConsumerProcesses,
+    make_relays: Any,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    first = crew.start("mitigator")
+    first = services.start("mitigator")
     root = tmp_path_factory.mktemp("other")
-    other = make_plant(root, crew.plant.bootstrap)
+    other = make_relays(root, services.relays.bootstrap)
     foreign = ConsumerProcesses(other, policy())
     name = '"{}mitigator"'
     text = other.config.read_text()
-    text = text.replace(name.format(other.prefix), name.format(crew.plant.prefix))
+    text = text.replace(name.format(other.prefix), name.format(services.relays.prefix))
     other.config.write_text(text)
     for options in ((), ("--once",)):
         status, _out, said = foreign.run("consumer", "mitigator", *options)
         assert status == 78, said
         assert "transactional_id" in said
-        assert crew.plant.topic("host") in said
-    follows(crew, first)
-    assert crew.metric(first, "fnm_bus_mitigator_state_reloads_total") == 0
+        assert services.relays.topic("host") in said
+    follows(services, first)
+    assert services.metric(first, "fnm_bus_mitigator_state_reloads_total") == 0
 
 
-def test_statuses_before_their_bans_after_a_backlog(crew: ConsumerProcesses) -> None:
-    crew.policy.write_text(policy("flowspec"))
+def test_statuses_before_their_bans_after_a_backlog(
+    services: ConsumerProcesses,
+) -> None:
+    services.policy.write_text(policy("flowspec"))
     hosts = [f"203.0.113.{number}" for number in range(1, 101)]
-    crew.tell("attack_status", *hosts, attack_protocol="tcp")
+    services.tell("attack_status", *hosts, attack_protocol="tcp")
     rules = {
         it: FlowSpecRule(destination_prefix=f"{it}/32", source_ports=(123,))
         for it in [*hosts, "203.0.113.200"]
     }
     for it in hosts:
-        crew.tell("ban", it, rules=[rules[it]])
-    crew.tell("attack_status", *hosts, attack_protocol="tcp")
-    crew.start("mitigator")
-    crew.until(lambda: len(crew.wanted()) >= len(hosts))
-    crew.tell("attack_status", *hosts, attack_protocol="tcp")
-    [event] = crew.tell("ban", "203.0.113.200", rules=[rules["203.0.113.200"]])
-    crew.decided_after(event, 30)
-    flows = {key: it.flow for key, it in crew.state().items()}
+        services.tell("ban", it, rules=[rules[it]])
+    services.tell("attack_status", *hosts, attack_protocol="tcp")
+    services.start("mitigator")
+    services.until(lambda: len(services.wanted()) >= len(hosts))
+    services.tell("attack_status", *hosts, attack_protocol="tcp")
+    [event] = services.tell("ban", "203.0.113.200", rules=[rules["203.0.113.200"]])
+    services.decided_after(event, 30)
+    flows = {key: it.flow for key, it in services.state().items()}
     assert len(flows) == len(hosts) + 1
     assert all(it and it.source_ports == (123,) for it in flows.values())
 
 
 def test_an_open_transaction_on_the_command_topic_hides_no_command(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    mitigator = crew.start("mitigator")
+    mitigator = services.start("mitigator")
     foreign = Producer(
-        {"bootstrap.servers": crew.plant.bootstrap, "transactional.id": "foreign"}
+        {"bootstrap.servers": services.relays.bootstrap, "transactional.id": "foreign"}
     )
     foreign.init_transactions(30)
     foreign.begin_transaction()
-    foreign.produce(crew.plant.topic("command"), b"never committed")
+    foreign.produce(services.relays.topic("command"), b"never committed")
     assert foreign.flush(30) == 0
-    status, _out, said = crew.run("mitigations", "pause", "--why", "a test")
+    status, _out, said = services.run("mitigations", "pause", "--why", "a test")
     assert status == 0, said
-    crew.until(lambda: crew.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
+    services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
     foreign.abort_transaction(30)
 
 
-def test_once_processes_what_is_there_and_ends(crew: ConsumerProcesses) -> None:
-    status, _out, said = crew.run("consumer", "mitigator", "--once")
+def test_once_processes_what_is_there_and_ends(services: ConsumerProcesses) -> None:
+    status, _out, said = services.run("consumer", "mitigator", "--once")
     assert status == 0, said
-    assert crew.state() == {}
-    crew.tell("ban", "203.0.113.7", "203.0.113.8")
-    crew.tell("unban", "203.0.113.8")
-    crew.order("pause")
-    status, _out, said = crew.run("consumer", "mitigator", "--once")
+    assert services.state() == {}
+    services.tell("ban", "203.0.113.7", "203.0.113.8")
+    services.tell("unban", "203.0.113.8")
+    services.order("pause")
+    status, _out, said = services.run("consumer", "mitigator", "--once")
     assert status == 0, said
-    assert crew.wanted() == ["blackhole|203.0.113.7/32", "pause"]
-    revisions = {key: it.revision for key, it in crew.state().items()}
-    status, _out, said = crew.run("consumer", "mitigator", "--once")
+    assert services.wanted() == ["blackhole|203.0.113.7/32", "pause"]
+    revisions = {key: it.revision for key, it in services.state().items()}
+    status, _out, said = services.run("consumer", "mitigator", "--once")
     assert status == 0, said
-    assert {key: it.revision for key, it in crew.state().items()} == revisions
+    assert {key: it.revision for key, it in services.state().items()} == revisions

@@ -22,8 +22,8 @@ from confluent_kafka.admin import (
 )
 from support.bgp_lab import CutKafka
 from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses, silent
 from support.process import Server, free_port
+from support.relay_processes import RelayProcesses, silent
 
 from fnm_bus.avro import schema
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
@@ -35,44 +35,46 @@ NOTICED = 60.0
 
 
 @pytest.fixture
-def crew(
-    plant_behind_cables: RelayProcesses, cut_kafka: CutKafka
+def services(
+    relays_behind_proxies: RelayProcesses, cut_kafka: CutKafka
 ) -> Iterator[ConsumerProcesses]:
     made = ConsumerProcesses(
-        plant_behind_cables, policy(), "[consumers]", "metrics_port = 0"
+        relays_behind_proxies, policy(), "[consumers]", "metrics_port = 0"
     )
     yield made
     cut_kafka.mend()
     made.stop()
 
 
-def start(crew: ConsumerProcesses, kafka: CutKafka) -> Server:
-    config = kafka.config(crew.plant, "mitigator")
-    return crew.start("mitigator", FNM_BUS_CONFIG=config)
+def start(services: ConsumerProcesses, kafka: CutKafka) -> Server:
+    config = kafka.config(services.relays, "mitigator")
+    return services.start("mitigator", FNM_BUS_CONFIG=config)
 
 
-def problem(crew: ConsumerProcesses, mitigator: Server) -> str:
+def problem(services: ConsumerProcesses, mitigator: Server) -> str:
     """Return what is wrong; "" if it is healthy."""
-    status, facts = crew.health(mitigator)
+    status, facts = services.health(mitigator)
     assert (status == 200) == (facts["problem"] == "")
     return str(facts["problem"])
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
-def test_kafka_is_away(crew: ConsumerProcesses, cut_kafka: CutKafka, how: str) -> None:
-    mitigator = start(crew, cut_kafka)
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: len(crew.wanted()) == 1)
+def test_kafka_is_away(
+    services: ConsumerProcesses, cut_kafka: CutKafka, how: str
+) -> None:
+    mitigator = start(services, cut_kafka)
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: len(services.wanted()) == 1)
     repair = cut_kafka.fail(how)
     try:
-        crew.until(lambda: problem(crew, mitigator) != "", NOTICED, "unhealthy")
+        services.until(lambda: problem(services, mitigator) != "", NOTICED, "unhealthy")
     finally:
         repair()
     assert mitigator.alive
-    crew.tell("ban", "203.0.113.8")
-    crew.until(lambda: len(crew.wanted()) == 2, NOTICED)
-    crew.until(lambda: problem(crew, mitigator) == "", NOTICED, "healthy")
-    assert len(crew.audits("wanted")) == 2
+    services.tell("ban", "203.0.113.8")
+    services.until(lambda: len(services.wanted()) == 2, NOTICED)
+    services.until(lambda: problem(services, mitigator) == "", NOTICED, "healthy")
+    assert len(services.audits("wanted")) == 2
 
 
 @pytest.mark.parametrize(
@@ -85,28 +87,30 @@ def test_kafka_is_away(crew: ConsumerProcesses, cut_kafka: CutKafka, how: str) -
     ],
 )
 def test_a_right_is_missing(
-    crew: ConsumerProcesses, cut_kafka: CutKafka, kind: str, operation: AclOperation
+    services: ConsumerProcesses, cut_kafka: CutKafka, kind: str, operation: AclOperation
 ) -> None:
-    mitigator = start(crew, cut_kafka)
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: len(crew.wanted()) == 1)
-    with denied(crew.plant, kind, operation):
+    mitigator = start(services, cut_kafka)
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: len(services.wanted()) == 1)
+    with denied(services.relays, kind, operation):
         if operation == AclOperation.WRITE:
-            crew.tell("ban", "203.0.113.8")
-        crew.until(lambda: problem(crew, mitigator) != "", NOTICED, "unhealthy")
-        crew.until(lambda: "authorization" in problem(crew, mitigator).lower())
+            services.tell("ban", "203.0.113.8")
+        services.until(lambda: problem(services, mitigator) != "", NOTICED, "unhealthy")
+        services.until(lambda: "authorization" in problem(services, mitigator).lower())
         assert mitigator.alive
-    crew.tell("ban", "203.0.113.8", "203.0.113.9")
-    crew.until(lambda: len(crew.wanted()) == 3, NOTICED)
-    crew.until(lambda: problem(crew, mitigator) == "", NOTICED, "healthy")
-    assert crew.records("deadletter") == []
+    services.tell("ban", "203.0.113.8", "203.0.113.9")
+    services.until(lambda: len(services.wanted()) == 3, NOTICED)
+    services.until(lambda: problem(services, mitigator) == "", NOTICED, "healthy")
+    assert services.records("deadletter") == []
 
 
 @contextmanager
-def denied(plant: RelayProcesses, kind: str, operation: AclOperation) -> Iterator[None]:
+def denied(
+    relays: RelayProcesses, kind: str, operation: AclOperation
+) -> Iterator[None]:
     """Forbid everybody an operation on a topic."""
-    admin = AdminClient({"bootstrap.servers": plant.bootstrap})
-    place = (ResourceType.TOPIC, plant.topic(kind), ResourcePatternType.LITERAL)
+    admin = AdminClient({"bootstrap.servers": relays.bootstrap})
+    place = (ResourceType.TOPIC, relays.topic(kind), ResourcePatternType.LITERAL)
     rest = ("User:*", "*", operation, AclPermissionType.DENY)
     [done] = admin.create_acls([AclBinding(*place, *rest)]).values()
     done.result(30)
@@ -119,32 +123,32 @@ def denied(plant: RelayProcesses, kind: str, operation: AclOperation) -> Iterato
 
 @pytest.mark.parametrize("how", ["refuses connections", "never answers"])
 def test_the_registry_is_away(
-    crew: ConsumerProcesses, cut_kafka: CutKafka, how: str
+    services: ConsumerProcesses, cut_kafka: CutKafka, how: str
 ) -> None:
     port = free_port()
-    crew.plant.config.write_text(
-        f'{crew.plant.config.read_text()}\n[registry]\nurl = "http://127.0.0.1:{port}"\n'
-        f'pins = "{crew.plant.root}/none.json"\ntimeout = 2\n'
+    services.relays.config.write_text(
+        f'{services.relays.config.read_text()}\n[registry]\nurl = "http://127.0.0.1:{port}"\n'
+        f'pins = "{services.relays.root}/none.json"\ntimeout = 2\n'
     )
-    mitigator = start(crew, cut_kafka)
+    mitigator = start(services, cut_kafka)
     event = HostEvent(
         receipt=Receipt(event_id="framed", sensor="fnm1", sequence=1),
         action="unban",
         ip="203.0.113.7",
         attack_details=AttackDetails(attack_uuid="attack-203.0.113.7"),
     )
-    crew.tell("ban", "203.0.113.7")
-    crew.until(lambda: len(crew.wanted()) == 1)
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: len(services.wanted()) == 1)
 
     def held() -> None:
-        crew.put_framed("host", b"203.0.113.7", event, 7)
-        crew.until(lambda: problem(crew, mitigator) != "", NOTICED, "unhealthy")
+        services.put_framed("host", b"203.0.113.7", event, 7)
+        services.until(lambda: problem(services, mitigator) != "", NOTICED, "unhealthy")
         asked = monotonic()
-        status, _out, said = crew.run("mitigations", "pause", "--why", "a test")
+        status, _out, said = services.run("mitigations", "pause", "--why", "a test")
         assert status == 0, said
         assert monotonic() - asked < 15, "a command waited for the registry"
-        assert len(crew.wanted()) == 2  # the pause is one
-        assert crew.records("deadletter") == []
+        assert len(services.wanted()) == 2  # the pause is one
+        assert services.records("deadletter") == []
 
     if how == "never answers":
         with silent(port):
@@ -152,10 +156,11 @@ def test_the_registry_is_away(
     else:
         held()
     with registry(port):
-        crew.until(
-            lambda: crew.state()["blackhole|203.0.113.7/32"].state == "ended", NOTICED
+        services.until(
+            lambda: services.state()["blackhole|203.0.113.7/32"].state == "ended",
+            NOTICED,
         )
-        crew.until(lambda: problem(crew, mitigator) == "", NOTICED, "healthy")
+        services.until(lambda: problem(services, mitigator) == "", NOTICED, "healthy")
     assert mitigator.alive
 
 

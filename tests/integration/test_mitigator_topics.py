@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
 from support.process import Server
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Command, DeadLetter, HostEvent, Receipt
@@ -22,54 +22,67 @@ LOOK_OFTEN = "from consumers.mitigator import service; service._LOOK = 1.0"
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(real_plant, policy(), "[consumers]", "metrics_port = 0")
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(kafka_relays, policy(), "[consumers]", "metrics_port = 0")
     yield made
     made.stop()
 
 
-def follows(crew: ConsumerProcesses, server: Server, host: str = "203.0.113.9") -> None:
+def follows(
+    services: ConsumerProcesses, server: Server, host: str = "203.0.113.9"
+) -> None:
     """Make sure that it runs, and decides about the ban of a host."""
-    [event] = crew.tell("ban", host)
-    crew.decided_after(event, 30)
+    [event] = services.tell("ban", host)
+    services.decided_after(event, 30)
     assert server.alive
 
 
-def letters(crew: ConsumerProcesses) -> list[str]:
-    records = (record for _key, record, _at in crew.records("deadletter"))
+def letters(services: ConsumerProcesses) -> list[str]:
+    records = (record for _key, record, _at in services.records("deadletter"))
     return [record.reason for record in records if isinstance(record, DeadLetter)]
 
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
 def test_a_header_name_that_is_no_text_costs_one_record(
-    crew: ConsumerProcesses,
+    services: ConsumerProcesses,
 ) -> None:
-    mitigator = crew.start("mitigator")
-    kcat = ["kcat", "-b", crew.plant.bootstrap, "-P", "-t", crew.plant.topic("host")]
+    mitigator = services.start("mitigator")
+    kcat = [
+        "kcat",
+        "-b",
+        services.relays.bootstrap,
+        "-P",
+        "-t",
+        services.relays.topic("host"),
+    ]
     header = os.fsdecode(b"ce_\xff\xfe=1")
     subprocess.run([*kcat, "-H", header], input=b"garbage\n", check=True, timeout=30)
-    crew.until(lambda: len(letters(crew)) == 1, 30, "a dead letter")
-    follows(crew, mitigator)
+    services.until(lambda: len(letters(services)) == 1, 30, "a dead letter")
+    follows(services, mitigator)
     name = "fnm_bus_mitigator_state_reloads_total"
-    assert crew.metric(mitigator, name) == 0
+    assert services.metric(mitigator, name) == 0
 
 
-def test_a_command_on_an_event_topic_is_a_dead_letter(crew: ConsumerProcesses) -> None:
-    mitigator = crew.start("mitigator")
-    crew.put("host", None, Command(command_id="c", verb="pause", by="a relay"))
-    crew.flush()
-    crew.until(lambda: len(letters(crew)) == 1, 30, "a dead letter")
-    follows(crew, mitigator)
-    assert crew.metric(mitigator, "fnm_bus_mitigator_paused") == 0
+def test_a_command_on_an_event_topic_is_a_dead_letter(
+    services: ConsumerProcesses,
+) -> None:
+    mitigator = services.start("mitigator")
+    services.put("host", None, Command(command_id="c", verb="pause", by="a relay"))
+    services.flush()
+    services.until(lambda: len(letters(services)) == 1, 30, "a dead letter")
+    follows(services, mitigator)
+    assert services.metric(mitigator, "fnm_bus_mitigator_paused") == 0
 
 
-def test_partitions_that_come_later_are_read(crew: ConsumerProcesses) -> None:
-    mitigator = crew.start("mitigator", fault=LOOK_OFTEN)
-    follows(crew, mitigator)
-    topic = crew.plant.topic("host")
-    admin = AdminClient({"bootstrap.servers": crew.plant.bootstrap})
+def test_partitions_that_come_later_are_read(services: ConsumerProcesses) -> None:
+    mitigator = services.start("mitigator", fault=LOOK_OFTEN)
+    follows(services, mitigator)
+    topic = services.relays.topic("host")
+    admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
-    [time] = [at for _key, it, at in crew.records("host") if isinstance(it, HostEvent)]
+    [time] = [
+        at for _key, it, at in services.records("host") if isinstance(it, HostEvent)
+    ]
     ban = HostEvent(
         receipt=Receipt(
             event_id="new", sensor="fnm1", sequence=sequence_at(time), received_at=time
@@ -77,22 +90,26 @@ def test_partitions_that_come_later_are_read(crew: ConsumerProcesses) -> None:
         action="ban",
         ip="203.0.113.10",
     )
-    producer = Producer({"bootstrap.servers": crew.plant.bootstrap})
+    producer = Producer({"bootstrap.servers": services.relays.bootstrap})
     producer.list_topics(topic, timeout=30)
     producer.produce(topic, value=Codec().encode(ban, topic), partition=4)
     assert producer.flush(30) == 0
-    crew.until(lambda: "blackhole|203.0.113.10/32" in crew.wanted(), 60, "its decision")
-    crew.until(lambda: crew.health(mitigator)[0] == 200, 30, "health")
+    services.until(
+        lambda: "blackhole|203.0.113.10/32" in services.wanted(), 60, "its decision"
+    )
+    services.until(lambda: services.health(mitigator)[0] == 200, 30, "health")
 
 
-def test_a_topic_that_is_gone_is_no_health(crew: ConsumerProcesses) -> None:
-    mitigator = crew.start("mitigator", fault=LOOK_OFTEN)
-    follows(crew, mitigator)
-    topic = crew.plant.topic("hostgroup")
-    admin = AdminClient({"bootstrap.servers": crew.plant.bootstrap})
+def test_a_topic_that_is_gone_is_no_health(services: ConsumerProcesses) -> None:
+    mitigator = services.start("mitigator", fault=LOOK_OFTEN)
+    follows(services, mitigator)
+    topic = services.relays.topic("hostgroup")
+    admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
     admin.delete_topics([topic])[topic].result(30)
-    crew.until(lambda: crew.health(mitigator)[0] == 503, 60, "no health")
-    crew.until(lambda: topic in str(crew.health(mitigator)[1]["problem"]), 30, "a text")
+    services.until(lambda: services.health(mitigator)[0] == 503, 60, "no health")
+    services.until(
+        lambda: topic in str(services.health(mitigator)[1]["problem"]), 30, "a text"
+    )
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result(30)
-    crew.until(lambda: crew.health(mitigator)[0] == 200, 60, "health")
-    follows(crew, mitigator, "203.0.113.10")
+    services.until(lambda: services.health(mitigator)[0] == 200, 60, "health")
+    follows(services, mitigator, "203.0.113.10")

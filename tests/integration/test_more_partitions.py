@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
 from support.process import wait_until
+from support.relay_processes import RelayProcesses
 
 from consumers.enforcers import wanted_reader
 from consumers.enforcers.backend import MemoryBackend
@@ -38,14 +38,14 @@ def keys_of(hosts: list[str]) -> list[str]:
 class Enforcers:
     """Enforcers in threads, each with a system of memory of its own."""
 
-    def __init__(self, plant: RelayProcesses) -> None:
-        self._plant = plant
+    def __init__(self, relays: RelayProcesses) -> None:
+        self._relays = relays
         self._running: list[tuple[Any, threading.Thread]] = []
 
     def start(self) -> MemoryBackend:
-        settings = load.load_as(FullSettings, self._plant.config).settings
+        settings = load.load_as(FullSettings, self._relays.config).settings
         settings = settings.model_copy(update={"dry_run": False})
-        path = self._plant.root / f"snapshot{len(self._running)}.json"
+        path = self._relays.root / f"snapshot{len(self._running)}.json"
         table = settings.consumers.exabgp.model_copy(
             update={"snapshot": path, "reconcile_interval": 0.2}
         )
@@ -65,8 +65,8 @@ class Enforcers:
 
 
 @pytest.fixture
-def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(real_plant, policy())
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    made = ConsumerProcesses(kafka_relays, policy())
     raise_to(made, 12)
     yield made
     made.stop()
@@ -74,17 +74,17 @@ def crew(real_plant: RelayProcesses) -> Iterator[ConsumerProcesses]:
 
 @pytest.fixture
 def enforcers(
-    real_plant: RelayProcesses, monkeypatch: pytest.MonkeyPatch
+    kafka_relays: RelayProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Enforcers]:
     monkeypatch.setattr(wanted_reader, "_LOOK", 1.0)
-    made = Enforcers(real_plant)
+    made = Enforcers(kafka_relays)
     yield made
     made.stop()
 
 
-def raise_to(crew: ConsumerProcesses, count: int) -> None:
-    admin = AdminClient({"bootstrap.servers": crew.plant.bootstrap})
-    topics = [crew.plant.topic(kind) for kind in KINDS]
+def raise_to(services: ConsumerProcesses, count: int) -> None:
+    admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
+    topics = [services.relays.topic(kind) for kind in KINDS]
     for answer in admin.create_partitions(
         [NewPartitions(topic, count) for topic in topics]
     ).values():
@@ -95,14 +95,14 @@ def raise_to(crew: ConsumerProcesses, count: int) -> None:
         return all(len(found[topic].partitions) == count for topic in topics)
 
     wait_until(known, 30, f"{count} partitions")
-    crew._producer = None  # one that knows the new partitions takes its place
+    services._producer = None  # one that knows the new partitions takes its place
 
 
-def places(crew: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
+def places(services: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
     """Return in how many partitions each key has a latest record that is none's end."""
     latest: dict[tuple[bytes | None, int], bool] = {}
-    settings = {"bootstrap.servers": crew.plant.bootstrap}
-    topics = [crew.plant.topic(kind)]
+    settings = {"bootstrap.servers": services.relays.bootstrap}
+    topics = [services.relays.topic(kind)]
     with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
         while not reader.at_end:
             for it in reader.read(1.0):
@@ -111,41 +111,41 @@ def places(crew: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
 
 
 def test_bans_before_and_after_are_decided_and_enforced_and_end(
-    crew: ConsumerProcesses, enforcers: Enforcers
+    services: ConsumerProcesses, enforcers: Enforcers
 ) -> None:
-    crew.start("mitigator", fault=LOOK_OFTEN.format(settled=3.0))
+    services.start("mitigator", fault=LOOK_OFTEN.format(settled=3.0))
     backend = enforcers.start()
-    crew.tell("ban", *BEFORE)
+    services.tell("ban", *BEFORE)
     wait_until(lambda: sorted(backend.standing) == keys_of(BEFORE), 60, "12 in force")
-    raise_to(crew, 24)
-    crew.tell("ban", *AFTER)
+    raise_to(services, 24)
+    services.tell("ban", *AFTER)
     everything = keys_of([*BEFORE, *AFTER])
     wait_until(lambda: sorted(backend.standing) == everything, 60, "36 in force")
-    crew.tell("unban", *BEFORE)
+    services.tell("unban", *BEFORE)
     wait_until(lambda: sorted(backend.standing) == keys_of(AFTER), 60, "24 in force")
     # Whoever reads the topics from the beginning comes to the same.
     wait_until(
-        lambda: max(places(crew, "mitigation").values()) == 1, 60, "one record each"
+        lambda: max(places(services, "mitigation").values()) == 1, 60, "one record each"
     )
-    assert set(places(crew, "reason").values()) == {1}
+    assert set(places(services, "reason").values()) == {1}
     new = enforcers.start()
     wait_until(lambda: sorted(new.standing) == keys_of(AFTER), 30, "24 in force")
 
 
 def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
-    crew: ConsumerProcesses, enforcers: Enforcers
+    services: ConsumerProcesses, enforcers: Enforcers
 ) -> None:
-    mitigator = crew.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))
+    mitigator = services.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))
     backend = enforcers.start()
-    crew.tell("ban", *BEFORE)
+    services.tell("ban", *BEFORE)
     wait_until(lambda: sorted(backend.standing) == keys_of(BEFORE), 60, "12 in force")
-    raise_to(crew, 24)
+    raise_to(services, 24)
     wait_until(lambda: "records moved" in mitigator.output(), 60, "the takeover")
-    crew.tell("unban", *BEFORE)
+    services.tell("unban", *BEFORE)
     wait_until(lambda: not backend.standing, 60, "none in force")
-    assert max(places(crew, "mitigation").values()) == 2
+    assert max(places(services, "mitigation").values()) == 2
     mitigator.kill()
-    again = crew.start("mitigator", fault=LOOK_OFTEN.format(settled=0.0))
+    again = services.start("mitigator", fault=LOOK_OFTEN.format(settled=0.0))
     assert "mitigations=0" in again.output()
     assert enforcers.start().standing == {}
     assert not backend.standing

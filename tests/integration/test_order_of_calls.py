@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.relay_processes import RelayProcesses, ban
 from support.process import wait_until
+from support.relay_processes import RelayProcesses, ban
 
 from fnm_bus.hook.python_hook import uptime
 from fnm_bus.spool.sequence import pid_of
@@ -18,9 +18,9 @@ HOST = "192.0.2.1"
 
 
 @pytest.fixture
-def hook(plant: RelayProcesses) -> Path:
-    path = plant.root / "hook"
-    done = plant.run("hook", "install", str(path), "--shell")
+def hook(relays: RelayProcesses) -> Path:
+    path = relays.root / "hook"
+    done = relays.run("hook", "install", str(path), "--shell")
     assert done.returncode == 0, done.stderr
     return path
 
@@ -34,28 +34,28 @@ def ended(call: "subprocess.Popen[bytes]", number: int) -> None:
     assert call.returncode == 0
 
 
-def numbers(plant: RelayProcesses, count: int) -> list[int]:
+def numbers(relays: RelayProcesses, count: int) -> list[int]:
     """Return the numbers on the topic, in the order of their sequence."""
-    events = plant.events("host", count)
+    events = relays.events("host", count)
     assert len(events) == count
     events.sort(key=lambda it: it.receipt.sequence)
     return [it.attack_details.total_incoming_pps for it in events]
 
 
 def test_five_hundred_calls_in_flight_are_told_in_their_order(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
     calls = list(enumerate(started(hook) for _ in range(IN_FLIGHT)))
     random.Random(1).shuffle(calls)  # noqa: S311 - they end in any order
     for number, call in calls:
         ended(call, number)
-    plant.start()
-    assert numbers(plant, IN_FLIGHT) == list(range(IN_FLIGHT))
+    relays.start()
+    assert numbers(relays, IN_FLIGHT) == list(range(IN_FLIGHT))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
 def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
     """There each is process 1, so pids tell nothing; the kernel's ticks do."""
     contained = ["unshare", "--pid", "--fork", "--mount-proc", hook]
@@ -64,47 +64,47 @@ def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
         subprocess.run(contained, input=document, check=True)
         ended_at = uptime()
         wait_until(lambda at=ended_at: uptime() > at, 5, "the next tick")
-    assert {pid_of(name) for name in plant.spool.scan()} == {1}
-    plant.start()
-    assert numbers(plant, 10) == list(range(10))
+    assert {pid_of(name) for name in relays.spool.scan()} == {1}
+    relays.start()
+    assert numbers(relays, 10) == list(range(10))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
 def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
     ahead = ["unshare", "--time", "--boottime", "200000", "--fork", hook]
-    plant.start()
+    relays.start()
     for number, command in enumerate((ahead, [hook])):
         document = ban(HOST, total_incoming_pps=number)
         subprocess.run(command, input=document, check=True)
-        wait_until(lambda: not plant.spool.scan(), 20, "an empty spool")
-    assert numbers(plant, 2) == [0, 1]
-    assert plant.spool.odd() == []
+        wait_until(lambda: not relays.spool.scan(), 20, "an empty spool")
+    assert numbers(relays, 2) == [0, 1]
+    assert relays.spool.odd() == []
 
 
 def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
     for number in range(10):
         ended(started(hook), number)
         if number < 5:
-            [*_, last] = plant.spool.scan()
+            [*_, last] = relays.spool.scan()
             later = time.time() + 3600
-            os.utime(plant.spool.path(last), (later, later))
-    plant.start()
-    assert numbers(plant, 10) == list(range(10))
+            os.utime(relays.spool.path(last), (later, later))
+    relays.start()
+    assert numbers(relays, 10) == list(range(10))
 
 
 def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
-    plant: RelayProcesses, hook: Path
+    relays: RelayProcesses, hook: Path
 ) -> None:
-    plant.start()
+    relays.start()
     late = started(hook)
     early = started(hook)
     ended(early, 2)
-    plant.events("host", 1)
+    relays.events("host", 1)
     ended(late, 1)
-    arrived = plant.events("host", 2)
+    arrived = relays.events("host", 2)
     assert [it.attack_details.total_incoming_pps for it in arrived] == [2, 1]
     assert arrived[1].receipt.sequence < arrived[0].receipt.sequence

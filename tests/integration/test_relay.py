@@ -22,87 +22,87 @@ def ids(events: list[Any]) -> list[str]:
 
 @pytest.mark.kafka
 def test_events_of_one_target_arrive_in_the_order_of_the_calls(
-    real_plant: RelayProcesses,
+    kafka_relays: RelayProcesses,
 ) -> None:
-    real_plant.start()
+    kafka_relays.start()
     wanted = []
     for number in range(200):
-        real_plant.call(ban("2001:db8::1", "ban" if number % 2 == 0 else "unban"))
+        kafka_relays.call(ban("2001:db8::1", "ban" if number % 2 == 0 else "unban"))
         wanted.append("ban" if number % 2 == 0 else "unban")
-    events = real_plant.events("host", 200)
+    events = kafka_relays.events("host", 200)
     assert [event.action for event in events] == wanted
     sequences = [event.receipt.sequence for event in events]
     assert sequences == sorted(sequences)
-    real_plant.until(real_plant.empty)
+    kafka_relays.until(kafka_relays.empty)
 
 
 @pytest.mark.kafka
 def test_a_killed_relay_loses_nothing_and_repeats_only_equal_ids(
-    real_plant: RelayProcesses,
+    kafka_relays: RelayProcesses,
 ) -> None:
-    names = [real_plant.call(ban(f"192.0.2.{n % 250}")) for n in range(3_000)]
-    relay = real_plant.start()
+    names = [kafka_relays.call(ban(f"192.0.2.{n % 250}")) for n in range(3_000)]
+    relay = kafka_relays.start()
     # Somewhere in the middle: the first documents are gone from the disk.
-    real_plant.until(lambda: len(real_plant.spool.scan()) < len(names) - 200)
+    kafka_relays.until(lambda: len(kafka_relays.spool.scan()) < len(names) - 200)
     relay.send_signal(signal.SIGKILL)
     relay.wait()
-    assert real_plant.spool.scan()
-    real_plant.start()
-    real_plant.until(real_plant.empty)
-    events = real_plant.events("host", 3_000)
+    assert kafka_relays.spool.scan()
+    kafka_relays.start()
+    kafka_relays.until(kafka_relays.empty)
+    events = kafka_relays.events("host", 3_000)
     assert len(set(ids(events))) == 3_000
 
 
 @pytest.mark.kafka
 def test_sigterm_ends_the_relay_with_nothing_half_done(
-    real_plant: RelayProcesses,
+    kafka_relays: RelayProcesses,
 ) -> None:
-    relay = real_plant.start()
+    relay = kafka_relays.start()
     for number in range(500):
-        real_plant.call(ban(f"192.0.2.{number % 250}"))
-    real_plant.until(lambda: len(real_plant.spool.scan()) < 400)
+        kafka_relays.call(ban(f"192.0.2.{number % 250}"))
+    kafka_relays.until(lambda: len(kafka_relays.spool.scan()) < 400)
     relay.send_signal(signal.SIGTERM)
     assert relay.wait(timeout=15) == 0
-    left = len(real_plant.spool.scan())
-    events = real_plant.events("host", 500 - left)
+    left = len(kafka_relays.spool.scan())
+    events = kafka_relays.events("host", 500 - left)
     assert len(set(ids(events))) == len(events) == 500 - left
 
 
 def test_a_relay_with_all_its_threads_lets_the_detector_go_first(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    relay = plant.start()
-    plant.call(ban("192.0.2.1"))
-    plant.events("host", 1)
+    relay = relays.start()
+    relays.call(ban("192.0.2.1"))
+    relays.events("host", 1)
     threads = [int(it.name) for it in Path(f"/proc/{relay.pid}/task").iterdir()]
     assert len(threads) > 1
     wanted = max(Settings().relay.nice, os.getpriority(os.PRIO_PROCESS, 0))
     assert {os.getpriority(os.PRIO_PROCESS, it) for it in threads} == {wanted}
 
 
-def test_two_relays_take_turns(plant: RelayProcesses) -> None:
-    first = plant.start()
-    plant.start(ready="READY=1")
-    plant.call(ban("192.0.2.1"))
-    plant.events("host", 1)
+def test_two_relays_take_turns(relays: RelayProcesses) -> None:
+    first = relays.start()
+    relays.start(ready="READY=1")
+    relays.call(ban("192.0.2.1"))
+    relays.events("host", 1)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    plant.call(ban("192.0.2.2"))
-    events = plant.events("host", 2)
+    relays.call(ban("192.0.2.2"))
+    events = relays.events("host", 2)
     assert [event.ip for event in events] == ["192.0.2.1", "192.0.2.2"]
 
 
 @pytest.mark.kafka
 def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
-    tmp_path: Path, kafka3: Cluster, make_plant: Callable[..., RelayProcesses]
+    tmp_path: Path, kafka3: Cluster, make_relays: Callable[..., RelayProcesses]
 ) -> None:
-    plant = make_plant(tmp_path, kafka3.bootstrap, replication=3)
-    plant.start()
+    relays = make_relays(tmp_path, kafka3.bootstrap, replication=3)
+    relays.start()
     for number in range(1_500):
-        plant.call(ban(f"192.0.2.{number % 20}", total_incoming_pps=number))
+        relays.call(ban(f"192.0.2.{number % 20}", total_incoming_pps=number))
         if number == 500:
             kafka3.kill(1)
-    events = plant.events("host", 1_500, within=120)
+    events = relays.events("host", 1_500, within=120)
     kafka3.start(1)
     assert len(set(ids(events))) == 1_500
     for target in {event.ip for event in events}:
@@ -115,147 +115,149 @@ def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
 
 
 def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    alive = plant.bootstrap
-    plant.bootstrap = "127.0.0.1:1"
-    plant.configure()
-    relay = plant.start()
-    names = [plant.call(ban(f"192.0.2.{n}")) for n in range(20)]
+    alive = relays.bootstrap
+    relays.bootstrap = "127.0.0.1:1"
+    relays.configure()
+    relay = relays.start()
+    names = [relays.call(ban(f"192.0.2.{n}")) for n in range(20)]
     relay.send_signal(signal.SIGTERM)
     assert relay.wait(timeout=20) == 0
-    assert plant.spool.scan() == names
-    plant.bootstrap = alive
-    plant.configure()
-    plant.start()
-    assert len(plant.events("host", 20)) == 20
-    plant.until(plant.empty)
+    assert relays.spool.scan() == names
+    relays.bootstrap = alive
+    relays.configure()
+    relays.start()
+    assert len(relays.events("host", 20)) == 20
+    relays.until(relays.empty)
 
 
 def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
     with silent() as port:
-        plant.bootstrap = f"127.0.0.1:{port}"
-        plant.configure("[notify]", "deadline = 1.0")
-        ended = plant.run("notify", stdin=ban("192.0.2.1"), timeout=15)
+        relays.bootstrap = f"127.0.0.1:{port}"
+        relays.configure("[notify]", "deadline = 1.0")
+        ended = relays.run("notify", stdin=ban("192.0.2.1"), timeout=15)
     assert ended.returncode == 0, ended.stderr.decode()
-    assert len(plant.spool.scan()) == 1
+    assert len(relays.spool.scan()) == 1
 
 
-def test_notify_without_a_relay_publishes_by_itself(plant: RelayProcesses) -> None:
-    ended = plant.run("notify", "ban", "192.0.2.1", stdin=ban("192.0.2.1"))
+def test_notify_without_a_relay_publishes_by_itself(relays: RelayProcesses) -> None:
+    ended = relays.run("notify", "ban", "192.0.2.1", stdin=ban("192.0.2.1"))
     assert ended.returncode == 0, ended.stderr.decode()
     assert ended.stdout == b""
-    (event,) = plant.events("host", 1)
+    (event,) = relays.events("host", 1)
     assert event.receipt.arguments == ("ban", "192.0.2.1")
-    assert plant.empty()
+    assert relays.empty()
 
 
-def test_notify_drains_what_earlier_calls_left(plant: RelayProcesses) -> None:
+def test_notify_drains_what_earlier_calls_left(relays: RelayProcesses) -> None:
     for number in range(10):
-        plant.call(ban(f"192.0.2.{number}"))
-    plant.run("notify", stdin=ban("192.0.2.10"))
-    assert len(plant.events("host", 11)) == 11
-    assert plant.empty()
+        relays.call(ban(f"192.0.2.{number}"))
+    relays.run("notify", stdin=ban("192.0.2.10"))
+    assert len(relays.events("host", 11)) == 11
+    assert relays.empty()
 
 
 def test_notify_with_a_relay_stores_and_leaves_the_rest_to_it(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    relay = plant.start()
+    relay = relays.start()
     relay.send_signal(signal.SIGSTOP)
-    ended = plant.run("notify", stdin=ban("192.0.2.1"))
+    ended = relays.run("notify", stdin=ban("192.0.2.1"))
     assert ended.returncode == 0
-    assert len(plant.spool.scan()) == 1
+    assert len(relays.spool.scan()) == 1
     relay.send_signal(signal.SIGCONT)
-    assert len(plant.events("host", 1)) == 1
+    assert len(relays.events("host", 1)) == 1
 
 
 def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    ended = plant.run("notify", stdin=b'{"action": "ban", "ip": 7}')
+    ended = relays.run("notify", stdin=b'{"action": "ban", "ip": 7}')
     assert ended.returncode == 65, ended.stderr.decode()
     assert b"/ip" in ended.stderr
-    assert plant.empty()
-    kept = plant.run("quarantine", "list", "--json")
+    assert relays.empty()
+    kept = relays.run("quarantine", "list", "--json")
     assert b"/ip" in kept.stdout
-    (letter,) = plant.events("deadletter", 1)
+    (letter,) = relays.events("deadletter", 1)
     assert letter.head == b'{"action": "ban", "ip": 7}'
 
 
 def test_notify_stores_under_a_wrong_configuration_and_says_78(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    with plant.config.open("a") as config:
+    with relays.config.open("a") as config:
         config.write("\nsurprise = 1\n")
-    ended = plant.run("notify", stdin=ban("192.0.2.1"))
+    ended = relays.run("notify", stdin=ban("192.0.2.1"))
     assert ended.returncode == 78
     assert b"surprise" in ended.stderr
-    assert len(plant.spool.scan()) == 1
+    assert len(relays.spool.scan()) == 1
 
 
-def test_after_a_failed_drain_the_next_call_does_not_try(plant: RelayProcesses) -> None:
-    alive = plant.bootstrap
+def test_after_a_failed_drain_the_next_call_does_not_try(
+    relays: RelayProcesses,
+) -> None:
+    alive = relays.bootstrap
     with silent() as port:
-        plant.bootstrap = f"127.0.0.1:{port}"
-        plant.configure("[notify]", "deadline = 1.0")
+        relays.bootstrap = f"127.0.0.1:{port}"
+        relays.configure("[notify]", "deadline = 1.0")
         calls = failed = 0
         while failed < 4 and calls < 200:  # a call within the pause does not try
-            done = plant.run("notify", stdin=ban(f"192.0.2.{calls}"))
+            done = relays.run("notify", stdin=ban(f"192.0.2.{calls}"))
             failed += b"will be tried again" in done.stderr
             calls += 1
     # By now the pause is longer than the next call takes; Kafka is back, and not asked.
-    plant.bootstrap = alive
-    plant.configure()
-    assert plant.run("notify", stdin=ban("192.0.2.255")).returncode == 0
-    assert len(plant.spool.scan()) == calls + 1
+    relays.bootstrap = alive
+    relays.configure()
+    assert relays.run("notify", stdin=ban("192.0.2.255")).returncode == 0
+    assert len(relays.spool.scan()) == calls + 1
 
 
 @pytest.mark.kafka
 def test_a_document_over_the_brokers_limit_goes_without_its_samples(
-    real_plant: RelayProcesses,
+    kafka_relays: RelayProcesses,
 ) -> None:
     big = json.loads(ban("192.0.2.1"))
     # Not to be compressed away, and more than the broker's default of 1 MiB.
     big["packet_dump"] = [os.urandom(500).hex() for _ in range(1_200)]
-    real_plant.configure(**{"message.max.bytes": "8000000"})
-    name = real_plant.call(json.dumps(big).encode())
-    real_plant.start()
-    (event,) = real_plant.events("host", 1)
+    kafka_relays.configure(**{"message.max.bytes": "8000000"})
+    name = kafka_relays.call(json.dumps(big).encode())
+    kafka_relays.start()
+    (event,) = kafka_relays.events("host", 1)
     assert event.truncated
     assert event.packet_dump == ()
-    real_plant.until(real_plant.empty)
-    kept = real_plant.spool.root / "quarantine" / name
+    kafka_relays.until(kafka_relays.empty)
+    kept = kafka_relays.spool.root / "quarantine" / name
     assert json.dumps(big).encode() in kept.read_bytes()
 
 
 @pytest.mark.kafka
 def test_a_topic_that_is_missing_does_not_hold_up_the_others(
-    tmp_path: Path, kafka: str, make_plant: Callable[..., RelayProcesses]
+    tmp_path: Path, kafka: str, make_relays: Callable[..., RelayProcesses]
 ) -> None:
-    plant = make_plant(tmp_path, kafka, missing=("status",))
-    plant.start()
-    status = plant.call(ban("192.0.2.1", "attack_status"))
+    relays = make_relays(tmp_path, kafka, missing=("status",))
+    relays.start()
+    status = relays.call(ban("192.0.2.1", "attack_status"))
     for number in range(20):
-        plant.call(ban(f"192.0.2.{number}"))
-    assert len(plant.events("host", 20)) == 20
-    plant.until(lambda: plant.spool.scan() == [status])
+        relays.call(ban(f"192.0.2.{number}"))
+    assert len(relays.events("host", 20)) == 20
+    relays.until(lambda: relays.spool.scan() == [status])
 
 
-def test_metrics_and_health_are_served(plant: RelayProcesses) -> None:
+def test_metrics_and_health_are_served(relays: RelayProcesses) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    plant.config.write_text(
-        plant.config.read_text().replace("metrics_port = 0", f"metrics_port = {port}")
+    relays.config.write_text(
+        relays.config.read_text().replace("metrics_port = 0", f"metrics_port = {port}")
     )
-    plant.start()
-    plant.call(ban("192.0.2.1"))
-    plant.events("host", 1)
+    relays.start()
+    relays.call(ban("192.0.2.1"))
+    relays.events("host", 1)
     with urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
         assert json.load(answer)["draining"] is True
     with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         page = answer.read().decode()
-    assert f'fnm_bus_published_total{{topic="{plant.topic("host")}"}} 1.0' in page
+    assert f'fnm_bus_published_total{{topic="{relays.topic("host")}"}} 1.0' in page

@@ -27,33 +27,33 @@ _SAME = re.compile(
 class Line:
     """A drain as strace sees it, and what waits for it: something of each kind."""
 
-    def __init__(self, plant: RelayProcesses) -> None:
-        self.plant = plant
+    def __init__(self, relays: RelayProcesses) -> None:
+        self.relays = relays
         self.bans = self.invalid = 0
-        config = ("--config", str(plant.config))
+        config = ("--config", str(relays.config))
         command = [sys.executable, "-m", "fnm_bus", "relay", "--once", *config]
         self._traced = injection.whole(command, b"", threads=True)
 
     def __call__(self, *options: str) -> Ended:
         """Let calls come in, and drain."""
-        plant = self.plant
+        relays = self.relays
         # As in a new spool, so that every run makes the same calls.
-        for path in (plant.spool.root / "state").iterdir():
+        for path in (relays.spool.root / "state").iterdir():
             path.unlink()
         host = self.bans % 250 + 1
-        name = plant.call(ban(f"198.51.100.{host}"))
+        name = relays.call(ban(f"198.51.100.{host}"))
         # The hook in shell leaves a second link.
-        os.link(plant.spool.path(name), plant.spool.root / "incoming/tmp" / name)
-        plant.call(ban(f"203.0.113.{host}"), spool=plant.fallback)
-        plant.call(b"no JSON")
+        os.link(relays.spool.path(name), relays.spool.root / "incoming/tmp" / name)
+        relays.call(ban(f"203.0.113.{host}"), spool=relays.fallback)
+        relays.call(b"no JSON")
         self.bans += 2
         self.invalid += 1
         return self._traced(*options)
 
     def sites(self) -> list[Site]:
         """Return the calls of a drain; of those that are alike, the last one."""
-        spools = (self.plant.spool, self.plant.fallback)
-        self.plant.run("relay", "--once")  # what it compiles changes the numbers
+        spools = (self.relays.spool, self.relays.fallback)
+        self.relays.run("relay", "--once")  # what it compiles changes the numbers
         try:
             found = [it for each in spools for it in injection.sites(self, each.root)]
         except Unavailable as exc:
@@ -62,32 +62,32 @@ class Line:
 
     def finish(self) -> None:
         """Drain without a fault, and say that all has arrived, and nothing is left."""
-        plant = self.plant
-        (plant.spool.root / "state/backoff").unlink(missing_ok=True)
-        done = plant.run("relay", "--once")
+        relays = self.relays
+        (relays.spool.root / "state/backoff").unlink(missing_ok=True)
+        done = relays.run("relay", "--once")
         assert done.returncode == 0, done.stderr
-        assert plant.empty()
-        for spool in (plant.spool, plant.fallback):
+        assert relays.empty()
+        for spool in (relays.spool, relays.fallback):
             # A second link that stayed is swept when its hook is certainly dead.
             temporary = spool.root / "incoming/tmp"
             for path in temporary.iterdir():
                 os.utime(path, (0, 0))
             spool.clean()
             assert list(temporary.iterdir()) == []
-        ids = Counter(it.receipt.event_id for it in plant.events("host", self.bans))
+        ids = Counter(it.receipt.event_id for it in relays.events("host", self.bans))
         assert len(ids) == self.bans
-        kept = Quarantine(plant.spool.root, 1_000, 10**9).list()
+        kept = Quarantine(relays.spool.root, 1_000, 10**9).list()
         assert len(kept) == self.invalid
-        letters = plant.events("deadletter", self.invalid)
+        letters = relays.events("deadletter", self.invalid)
         assert {it.entry for it in letters} == set(kept)
 
 
 @pytest.fixture
-def lines(plant: RelayProcesses) -> list[Line]:
+def lines(relays: RelayProcesses) -> list[Line]:
     """Two lines, for each run costs a second or two of one core."""
-    second = plant.root / "second"
+    second = relays.root / "second"
     second.mkdir()
-    return [Line(plant), Line(RelayProcesses(second, plant.bootstrap))]
+    return [Line(relays), Line(RelayProcesses(second, relays.bootstrap))]
 
 
 def runs(
@@ -122,7 +122,7 @@ def test_killed_at_any_call_it_publishes_everything_at_least_once(
 
 
 def test_a_fault_at_any_call_is_told_and_costs_no_event(
-    lines: list[Line], plant: RelayProcesses
+    lines: list[Line], relays: RelayProcesses
 ) -> None:
     sites = [it for it in lines[0].sites() if it.call not in _LOOKS]
     met = 0
@@ -131,7 +131,7 @@ def test_a_fault_at_any_call_is_told_and_costs_no_event(
         assert run.status in {0, 75, 78}, (site, run)
         met += run.status != 0
         # The same call of the same number may be made by another thread.
-        if all(str(plant.root) in it for it in run.faults):
+        if all(str(relays.root) in it for it in run.faults):
             assert b"Traceback" not in run.stderr, (site, run)
     assert met > 10
     for line in lines:

@@ -15,99 +15,99 @@ NAMES = {
 }
 
 
-def pins(plant: RelayProcesses, *, swapped: bool = False) -> SchemaIds:
+def pins(relays: RelayProcesses, *, swapped: bool = False) -> SchemaIds:
     kinds = list(NAMES)
     texts = [schema.text(NAMES[kind]) for kind in kinds]
     if swapped:
         texts.reverse()
     return SchemaIds(
         "http://registry",
-        {f"{plant.topic(kind)}-value": 70 + n for n, kind in enumerate(kinds)},
+        {f"{relays.topic(kind)}-value": 70 + n for n, kind in enumerate(kinds)},
         {},
         {70 + n: text for n, text in enumerate(texts)},
     )
 
 
-def use(plant: RelayProcesses, url: str) -> None:
-    path = plant.root / "schema-ids.json"
-    plant.configure("[registry]", f'url = "{url}"', f'pins = "{path}"')
+def use(relays: RelayProcesses, url: str) -> None:
+    path = relays.root / "schema-ids.json"
+    relays.configure("[registry]", f'url = "{url}"', f'pins = "{path}"')
 
 
 def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    pinned = pins(plant)
-    pinned.write(plant.root / "schema-ids.json")
-    use(plant, "http://127.0.0.1:1")
-    plant.codec = Codec(pinned)
-    plant.start()
-    plant.call(ban("192.0.2.1"))
-    (message,) = plant.messages("host", 1)
+    pinned = pins(relays)
+    pinned.write(relays.root / "schema-ids.json")
+    use(relays, "http://127.0.0.1:1")
+    relays.codec = Codec(pinned)
+    relays.start()
+    relays.call(ban("192.0.2.1"))
+    (message,) = relays.messages("host", 1)
     assert message.value()[:5] == bytes([0, 0, 0, 0, 70])
-    assert plant.codec.decode(message.value()).ip == "192.0.2.1"
-    read = plant.run(
-        "tail", "--from-beginning", "--exit", "--json", plant.topic("host")
+    assert relays.codec.decode(message.value()).ip == "192.0.2.1"
+    read = relays.run(
+        "tail", "--from-beginning", "--exit", "--json", relays.topic("host")
     )
     assert b'"192.0.2.1"' in read.stdout, read.stderr.decode()
 
 
-def test_a_registry_that_never_answers_holds_up_nobody(plant: RelayProcesses) -> None:
-    pinned = pins(plant)
-    pinned.write(plant.root / "schema-ids.json")
-    plant.codec = Codec(pinned)
+def test_a_registry_that_never_answers_holds_up_nobody(relays: RelayProcesses) -> None:
+    pinned = pins(relays)
+    pinned.write(relays.root / "schema-ids.json")
+    relays.codec = Codec(pinned)
     with silent() as port:
-        use(plant, f"http://127.0.0.1:{port}")
-        plant.start()
-        plant.call(ban("192.0.2.1"))
-        assert len(plant.events("host", 1, within=20)) == 1
+        use(relays, f"http://127.0.0.1:{port}")
+        relays.start()
+        relays.call(ban("192.0.2.1"))
+        assert len(relays.events("host", 1, within=20)) == 1
 
 
 def test_without_a_pinned_id_dead_letters_are_single_objects(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    pins(plant).write(plant.root / "schema-ids.json")
-    use(plant, "http://127.0.0.1:1")
-    plant.start()
-    plant.call(b"not JSON")
-    (message,) = plant.messages("deadletter", 1)
+    pins(relays).write(relays.root / "schema-ids.json")
+    use(relays, "http://127.0.0.1:1")
+    relays.start()
+    relays.call(b"not JSON")
+    (message,) = relays.messages("deadletter", 1)
     assert message.value()[:2] == b"\xc3\x01"
 
 
 def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    pins(plant, swapped=True).write(plant.root / "schema-ids.json")
-    use(plant, "http://127.0.0.1:1")
-    name = plant.call(ban("192.0.2.1"))
-    ended = plant.run("relay", "--once")
+    pins(relays, swapped=True).write(relays.root / "schema-ids.json")
+    use(relays, "http://127.0.0.1:1")
+    name = relays.call(ban("192.0.2.1"))
+    ended = relays.run("relay", "--once")
     assert ended.returncode == 78
     assert b"schemas register" in ended.stderr
-    assert plant.spool.scan() == [name]
+    assert relays.spool.scan() == [name]
 
 
 def test_without_pins_the_notification_is_stored_all_the_same(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    use(plant, "http://127.0.0.1:1")
-    ended = plant.run("notify", stdin=ban("192.0.2.1"))
+    use(relays, "http://127.0.0.1:1")
+    ended = relays.run("notify", stdin=ban("192.0.2.1"))
     assert ended.returncode == 78
     assert b"schemas register" in ended.stderr
-    assert len(plant.spool.scan()) == 1
+    assert len(relays.spool.scan()) == 1
 
 
 @pytest.mark.kafka
 @pytest.mark.registry
 def test_registered_published_and_read_by_id(
-    real_plant: RelayProcesses, registry: str
+    kafka_relays: RelayProcesses, registry: str
 ) -> None:
-    use(real_plant, registry)
-    done = real_plant.run("schemas", "register")
+    use(kafka_relays, registry)
+    done = kafka_relays.run("schemas", "register")
     assert done.returncode == 0, done.stderr.decode()
-    assert real_plant.run("schemas", "check").returncode == 0
+    assert kafka_relays.run("schemas", "check").returncode == 0
     # A reader without pins, who asks the registry.
-    real_plant.codec = Codec(lookup=Registry(registry).schema_of)
-    real_plant.start()
-    real_plant.call(ban("2001:db8::1", "attack_status"))
-    (message,) = real_plant.messages("status", 1)
+    kafka_relays.codec = Codec(lookup=Registry(registry).schema_of)
+    kafka_relays.start()
+    kafka_relays.call(ban("2001:db8::1", "attack_status"))
+    (message,) = kafka_relays.messages("status", 1)
     assert message.value()[0] == 0
-    assert real_plant.codec.decode(message.value()).ip == "2001:db8::1"
+    assert kafka_relays.codec.decode(message.value()).ip == "2001:db8::1"

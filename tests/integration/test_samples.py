@@ -13,9 +13,9 @@ import pytest
 from support.bird import Bird
 from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
-from support.relay_processes import RelayProcesses
 from support.process import Server, free_port, wait_until
 from support.receiver import Answer, Receiver
+from support.relay_processes import RelayProcesses
 
 from consumers.enforcers.exabgp import config
 
@@ -61,28 +61,28 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def poster(
-    real_plant: RelayProcesses, receiver: Receiver
+    kafka_relays: RelayProcesses, receiver: Receiver
 ) -> Iterator[ConsumerProcesses]:
     """A crew beside a running copy of post_bans."""
-    crew = ConsumerProcesses(real_plant, policy())
-    server = start(real_plant, "post_bans", CHAT_WEBHOOK_URL=receiver.url)
-    yield crew
+    services = ConsumerProcesses(kafka_relays, policy())
+    server = start(kafka_relays, "post_bans", CHAT_WEBHOOK_URL=receiver.url)
+    yield services
     server.kill()
 
 
-def start(plant: RelayProcesses, sample: str, **environment: str) -> Server:
+def start(relays: RelayProcesses, sample: str, **environment: str) -> Server:
     """Start a copy of a sample, away from the checkout."""
     server = Server(
-        [sys.executable, str(copy(plant, sample))],
-        plant.root / f"{sample}.log",
-        {"FNM_BUS_CONFIG": str(plant.config), **environment},
+        [sys.executable, str(copy(relays, sample))],
+        relays.root / f"{sample}.log",
+        {"FNM_BUS_CONFIG": str(relays.config), **environment},
     )
     server.start()
     return server
 
 
-def copy(plant: RelayProcesses, sample: str) -> Path:
-    path = plant.root / f"my_{sample}.py"
+def copy(relays: RelayProcesses, sample: str) -> Path:
+    path = relays.root / f"my_{sample}.py"
     path.write_text((ROOT / f"consumers/samples/{sample}.py").read_text())
     return path
 
@@ -135,19 +135,19 @@ def test_a_refused_message_is_a_dead_letter_without_the_address(
 class Speaker:
     """ExaBGP with the sample as its process, and BIRD as its neighbor."""
 
-    def __init__(self, plant: RelayProcesses, bird: Bird) -> None:
+    def __init__(self, relays: RelayProcesses, bird: Bird) -> None:
         self.bird = bird
-        self.crew = ConsumerProcesses(plant, policy())
-        self._log = plant.root / "exabgp.log"
-        self._pid = plant.root / "pid"
-        conf = plant.root / "exabgp.conf"
-        env = plant.root / "exabgp.env"
+        self.services = ConsumerProcesses(relays, policy())
+        self._log = relays.root / "exabgp.log"
+        self._pid = relays.root / "pid"
+        conf = relays.root / "exabgp.conf"
+        env = relays.root / "exabgp.env"
         env.write_text(config.env(config._own_name()))
         # The shell leaves its number and becomes the sample.
-        run = plant.root / "run.sh"
+        run = relays.root / "run.sh"
         run.write_text(
             f"#!/bin/sh\necho $$ > {self._pid}\n"
-            f"exec {sys.executable} {copy(plant, 'blackhole_bans')}\n"
+            f"exec {sys.executable} {copy(relays, 'blackhole_bans')}\n"
         )
         run.chmod(0o755)
         text = readme_conf()
@@ -166,7 +166,7 @@ class Speaker:
             [str(program), "--env-file", str(env), "server", str(conf)],
             self._log,
             {
-                "FNM_BUS_CONFIG": str(plant.config),
+                "FNM_BUS_CONFIG": str(relays.config),
                 "exabgp.tcp.port": str(free_port()),
             },
         )
@@ -213,9 +213,9 @@ def bird() -> Iterator[Bird]:
 
 
 @pytest.fixture
-def speaker(real_plant: RelayProcesses, bird: Bird) -> Iterator[Speaker]:
+def speaker(kafka_relays: RelayProcesses, bird: Bird) -> Iterator[Speaker]:
     pytest.importorskip("exabgp")
-    started = Speaker(real_plant, bird)
+    started = Speaker(kafka_relays, bird)
     try:
         started.start()
         yield started
@@ -230,38 +230,38 @@ def readme_conf() -> str:
 
 
 def test_a_blackhole_is_announced_until_the_unban(speaker: Speaker) -> None:
-    speaker.crew.tell("ban", HOST, HOST6)
+    speaker.services.tell("ban", HOST, HOST6)
     speaker.wait_routes(f"{HOST}/32", f"{HOST6}/128")
     routes = speaker.bird.routes()
     assert routes[f"{HOST}/32"].next_hop == "192.0.2.1"
     assert routes[f"{HOST6}/128"].next_hop == "100::1"
     assert routes[f"{HOST}/32"].communities == ("65535:65281", "65535:666")
-    speaker.crew.tell("unban", HOST)
+    speaker.services.tell("unban", HOST)
     speaker.wait_routes(f"{HOST6}/128")
 
 
 def test_a_blackhole_without_an_unban_ends(speaker: Speaker) -> None:
-    speaker.crew.tell("ban", HOST, age=SECONDS - 8)
+    speaker.services.tell("ban", HOST, age=SECONDS - 8)
     speaker.wait_routes(f"{HOST}/32")
     speaker.wait_routes(seconds=20)
 
 
 def test_a_ban_that_is_too_old_or_not_ours_is_not_announced(speaker: Speaker) -> None:
-    speaker.crew.tell("ban", HOST, age=SECONDS + 1)
-    speaker.crew.tell("ban", OUTSIDE)
+    speaker.services.tell("ban", HOST, age=SECONDS + 1)
+    speaker.services.tell("ban", OUTSIDE)
     wait_until(lambda: f"{OUTSIDE}: not announced" in speaker.said(), 30, "a warning")
-    speaker.crew.tell("ban", HOST6)
+    speaker.services.tell("ban", HOST6)
     speaker.wait_routes(f"{HOST6}/128")
 
 
 def test_no_more_routes_than_the_maximum_are_announced(speaker: Speaker) -> None:
-    speaker.crew.tell("ban", *(f"203.0.113.{number}" for number in range(1, 121)))
+    speaker.services.tell("ban", *(f"203.0.113.{number}" for number in range(1, 121)))
     wait_until(lambda: speaker.said().count(": not announced") == 20, 60, "20 warnings")
     wait_until(lambda: speaker.bird.count() == MAX_ROUTES, 30, "routes")
 
 
 def test_a_killed_process_comes_back_without_its_routes(speaker: Speaker) -> None:
-    speaker.crew.tell("ban", HOST)
+    speaker.services.tell("ban", HOST)
     speaker.wait_routes(f"{HOST}/32")
     before = speaker.pid
     os.kill(before, 9)

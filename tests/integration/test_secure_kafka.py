@@ -15,8 +15,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from support.relay_processes import RelayProcesses, ban
 from support.process import Server, wait_until
+from support.relay_processes import RelayProcesses, ban
 from support.secure_kafka import PASSWORD, SecureKafka
 
 from consumers.check_all import resources_of
@@ -52,16 +52,16 @@ class Site:
 
     Attributes:
         kafka: the broker.
-        plant: its configuration and spool; its own clients may do everything.
+        relays: its configuration and spool; its own clients may do everything.
     """
 
     kafka: SecureKafka
-    plant: RelayProcesses
+    relays: RelayProcesses
 
     def environment(self, user: str, password: str = "") -> dict[str, str]:
         """Return the environment in which a program connects as *user*."""
         return {
-            "FNM_BUS_CONFIG": str(self.plant.config),
+            "FNM_BUS_CONFIG": str(self.relays.config),
             "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS": self.kafka.secure,
             "FNM_BUS_KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
             "FNM_BUS_KAFKA__SSL_CA_LOCATION": str(self.kafka.ca),
@@ -87,7 +87,7 @@ class Site:
 
     def start(self, module: str, user: str, *arguments: str, **more: str) -> Server:
         """Start a program that runs until the test ends it."""
-        log = self.plant.root / f"{user}-{len(self.servers)}.log"
+        log = self.relays.root / f"{user}-{len(self.servers)}.log"
         command = [sys.executable, "-m", module, *arguments]
         environment = {**self.environment(user), **more}
         server = Server(command, log, environment)
@@ -111,31 +111,31 @@ def site(
     secure_kafka: SecureKafka, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """Every user has the rights of its program, given by the command itself."""
-    plant = RelayProcesses(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
-    (plant.root / "policy.toml").write_text(POLICY)
-    plant.configure(
+    relays = RelayProcesses(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
+    (relays.root / "policy.toml").write_text(POLICY)
+    relays.configure(
         "[consumers.mitigator]",
-        f'policy = "{plant.root}/policy.toml"',
-        f'transactional_id = "{plant.prefix}mitigator"',
+        f'policy = "{relays.root}/policy.toml"',
+        f'transactional_id = "{relays.prefix}mitigator"',
         "[consumers.jsonlines]",
-        f'group = "{plant.prefix}jsonlines"',
-        f'path = "{plant.root}/events.jsonl"',
+        f'group = "{relays.prefix}jsonlines"',
+        f'path = "{relays.root}/events.jsonl"',
         "[consumers.webhook]",
-        f'group = "{plant.prefix}webhook"',
+        f'group = "{relays.prefix}webhook"',
         "group_wait = 0.1",
         "[consumers.nftables]",
-        f'snapshot = "{plant.root}/nftables.json"',
+        f'snapshot = "{relays.root}/nftables.json"',
     )
     pairs = (f"{program}=User:{program}" for program in PROGRAMS)
     options = [word for pair in pairs for word in ("--principal", pair)]
-    given = plant.run("topics", "acls", "--apply", *options)
+    given = relays.run("topics", "acls", "--apply", *options)
     assert given.returncode == 0, given.stderr.decode()
-    made = Site(secure_kafka, plant)
+    made = Site(secure_kafka, relays)
     created = made.run("fnm_bus", "admin", "topics", "create")
     assert created.returncode == 0, created.stderr
     yield made
     made.stop()
-    plant.stop()
+    relays.stop()
 
 
 @pytest.fixture
@@ -181,8 +181,8 @@ def running(site: Site) -> Iterator[dict[str, Server]]:
 def test_an_attack_passes_through_every_program(
     site: Site, running: dict[str, Server]
 ) -> None:
-    site.plant.call(ban("203.0.113.7"))
-    lines = site.plant.root / "events.jsonl"
+    site.relays.call(ban("203.0.113.7"))
+    lines = site.relays.root / "events.jsonl"
     expected = {
         "mitigator": "wanted: firewall|203.0.113.7/32",
         "nftables": "in-force: firewall|203.0.113.7/32",
@@ -366,14 +366,14 @@ def test_a_mitigator_without_its_transactional_id_names_the_right(
 
 
 def test_acls_are_printed_as_commands(site: Site) -> None:
-    printed = site.plant.run("topics", "acls", "--principal", "webhook=User:CN=w,O=x")
-    topic = site.plant.topic("mitigation")
+    printed = site.relays.run("topics", "acls", "--principal", "webhook=User:CN=w,O=x")
+    topic = site.relays.topic("mitigation")
     start = f"kafka-acls --bootstrap-server {site.kafka.bootstrap}"
     start += " --command-config admin.properties --add --allow-principal User:CN=w,O=x"
     assert printed.stdout.decode().splitlines() == [
         f"{start} --operation Read --topic {topic}",
-        f"{start} --operation Write --topic {site.plant.topic('deadletter')}",
-        f"{start} --operation Read --group {site.plant.prefix}webhook",
+        f"{start} --operation Write --topic {site.relays.topic('deadletter')}",
+        f"{start} --operation Read --group {site.relays.prefix}webhook",
         f"{start} --operation Describe --group fnm-bus-reader",
     ]
 

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import Producer
-from support.relay_processes import RelayProcesses
 from support.process import accepts, free_port, wait_until
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.kafka.route import Topics
 
@@ -38,41 +38,41 @@ then = { action = "blackhole", lease = "60s" }
 
 
 @pytest.fixture(params=PROGRAMS)
-def command(request: pytest.FixtureRequest, plant: RelayProcesses) -> list[str]:
+def command(request: pytest.FixtureRequest, relays: RelayProcesses) -> list[str]:
     """A program's command line; its configuration and topics exist."""
-    (plant.root / "policy.toml").write_text(POLICY)
-    (plant.root / "url").write_text("http://127.0.0.1:1/\n")
-    plant.configure(
+    (relays.root / "policy.toml").write_text(POLICY)
+    (relays.root / "url").write_text("http://127.0.0.1:1/\n")
+    relays.configure(
         "[consumers.mitigator]",
-        f'policy = "{plant.root}/policy.toml"',
+        f'policy = "{relays.root}/policy.toml"',
         "[consumers.exabgp]",
-        f'snapshot = "{plant.root}/exabgp.json"',
+        f'snapshot = "{relays.root}/exabgp.json"',
         "[consumers.nftables]",
-        f'snapshot = "{plant.root}/nftables.json"',
+        f'snapshot = "{relays.root}/nftables.json"',
         "[consumers.webhook]",
-        f'url_file = "{plant.root}/url"',
+        f'url_file = "{relays.root}/url"',
         "[consumers.jsonlines]",
-        f'path = "{plant.root}/lines"',
+        f'path = "{relays.root}/lines"',
     )
-    producer = Producer({"bootstrap.servers": plant.bootstrap})
+    producer = Producer({"bootstrap.servers": relays.bootstrap})
     for kind in Topics.__dataclass_fields__:  # the embedded broker creates them
-        producer.produce(plant.topic(kind), key=b"x", value=None)
+        producer.produce(relays.topic(kind), key=b"x", value=None)
     assert producer.flush(10) == 0
     return [sys.executable, "-m", *PROGRAMS[request.param]]
 
 
 @contextmanager
 def running(
-    plant: RelayProcesses, command: list[str]
+    relays: RelayProcesses, command: list[str]
 ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """A program and its metrics port."""
     port = free_port()
     environment = {
-        "FNM_BUS_CONFIG": str(plant.config),
+        "FNM_BUS_CONFIG": str(relays.config),
         "FNM_BUS_RELAY__METRICS_PORT": str(port),
         "FNM_BUS_CONSUMERS__METRICS_PORT": str(port),
     }
-    log = plant.root / "program.log"
+    log = relays.root / "program.log"
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -120,9 +120,9 @@ def slow_clients(port: int) -> Iterator[None]:
 
 
 def test_its_port_answers_and_it_ends_when_told(
-    plant: RelayProcesses, command: list[str]
+    relays: RelayProcesses, command: list[str]
 ) -> None:
-    with running(plant, command) as (process, port), slow_clients(port):
+    with running(relays, command) as (process, port), slow_clients(port):
         for page in ("healthz", "metrics"):
             start = time.monotonic()
             with suppress(HTTPError):  # 503: not healthy is an answer, too

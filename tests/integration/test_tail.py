@@ -6,20 +6,20 @@ from typing import Any
 from support.relay_processes import RelayProcesses, ban
 
 
-def told(plant: RelayProcesses, *arguments: str) -> list[dict[str, Any]]:
-    ended = plant.run("tail", "--json", *arguments)
+def told(relays: RelayProcesses, *arguments: str) -> list[dict[str, Any]]:
+    ended = relays.run("tail", "--json", *arguments)
     assert ended.returncode == 0, ended.stderr.decode()
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_what_notify_took_is_what_tail_shows(plant: RelayProcesses) -> None:
+def test_what_notify_took_is_what_tail_shows(relays: RelayProcesses) -> None:
     sent = [ban(f"192.0.2.{number}") for number in range(1, 4)]
     for document in sent:
-        ended = plant.run("notify", "ban", stdin=document)
+        ended = relays.run("notify", "ban", stdin=document)
         assert ended.returncode == 0, ended.stderr.decode()
-    assert plant.empty()
-    plant.messages("host", 3)  # the topic is there
-    found = told(plant, plant.topic("host"), "--from-beginning", "--exit")
+    assert relays.empty()
+    relays.messages("host", 3)  # the topic is there
+    found = told(relays, relays.topic("host"), "--from-beginning", "--exit")
     assert {it["key"] for it in found} == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
     for it in found:
         assert it["event"]["ip"] == it["key"]
@@ -28,20 +28,20 @@ def test_what_notify_took_is_what_tail_shows(plant: RelayProcesses) -> None:
         assert it["error"] is None
 
 
-def test_tail_ends_after_as_many_as_it_was_asked_for(plant: RelayProcesses) -> None:
+def test_tail_ends_after_as_many_as_it_was_asked_for(relays: RelayProcesses) -> None:
     for number in range(5):
-        plant.call(ban(f"192.0.2.{number}"))
-    assert plant.run("relay", "--once").returncode == 0
-    plant.messages("host", 5)
-    found = told(plant, plant.topic("host"), "--from-beginning", "-n", "2")
+        relays.call(ban(f"192.0.2.{number}"))
+    assert relays.run("relay", "--once").returncode == 0
+    relays.messages("host", 5)
+    found = told(relays, relays.topic("host"), "--from-beginning", "-n", "2")
     assert len(found) == 2
 
 
-def test_a_line_is_data_and_the_heading_is_talk(plant: RelayProcesses) -> None:
-    plant.call(ban("192.0.2.1"))
-    assert plant.run("relay", "--once").returncode == 0
-    plant.messages("host", 1)
-    ended = plant.run("tail", plant.topic("host"), "--from-beginning", "--exit")
+def test_a_line_is_data_and_the_heading_is_talk(relays: RelayProcesses) -> None:
+    relays.call(ban("192.0.2.1"))
+    assert relays.run("relay", "--once").returncode == 0
+    relays.messages("host", 1)
+    ended = relays.run("tail", relays.topic("host"), "--from-beginning", "--exit")
     (line,) = ended.stdout.decode().splitlines()
     assert "192.0.2.1" in line
     assert b"\x1b[" not in ended.stdout
@@ -49,25 +49,25 @@ def test_a_line_is_data_and_the_heading_is_talk(plant: RelayProcesses) -> None:
 
 
 def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
-    plant: RelayProcesses,
+    relays: RelayProcesses,
 ) -> None:
-    ended = plant.run("notify", stdin=b'{"action":"ban","ip":7}')
+    ended = relays.run("notify", stdin=b'{"action":"ban","ip":7}')
     assert ended.returncode == 65, ended.stderr.decode()
-    plant.messages("deadletter", 1)
-    topic = plant.topic("deadletter")
-    (letter,) = told(plant, topic, "--from-beginning", "--exit")
+    relays.messages("deadletter", 1)
+    topic = relays.topic("deadletter")
+    (letter,) = told(relays, topic, "--from-beginning", "--exit")
     assert letter["event"]["field"] == "/ip"
 
 
-def test_a_simulated_attack_arrives_whole(plant: RelayProcesses) -> None:
+def test_a_simulated_attack_arrives_whole(relays: RelayProcesses) -> None:
     options = ("--hosts", "6", "--updates", "1")
-    ended = plant.run("simulate", *options, "--rate", "0", "--yes-publish")
+    ended = relays.run("simulate", *options, "--rate", "0", "--yes-publish")
     assert ended.returncode == 0, ended.stderr.decode()
-    printed = plant.run("simulate", *options, "--print").stdout.splitlines()
-    assert plant.run("relay", "--once").returncode == 0
-    topics = [plant.topic(kind) for kind in ("host", "hostgroup", "status")]
+    printed = relays.run("simulate", *options, "--print").stdout.splitlines()
+    assert relays.run("relay", "--once").returncode == 0
+    topics = [relays.topic(kind) for kind in ("host", "hostgroup", "status")]
     for kind in ("host", "hostgroup", "status"):
-        plant.messages(kind, 1)
-    found = told(plant, *topics, "--from-beginning", "--exit")
+        relays.messages(kind, 1)
+    found = told(relays, *topics, "--from-beginning", "--exit")
     assert len(found) == len(printed)
     assert len({it["event"]["receipt"]["event_id"] for it in found}) == len(printed)

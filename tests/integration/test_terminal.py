@@ -40,7 +40,7 @@ DOCUMENT = json.dumps(
 INVALID = b'{"action": "ban", "ip": "' + EVIL.encode() + b'"}\n{"two": "\x9b"}\n'
 
 
-def on_terminal(plant: RelayProcesses, *arguments: str, stdin: bytes = b"") -> str:
+def on_terminal(relays: RelayProcesses, *arguments: str, stdin: bytes = b"") -> str:
     """Return what a command prints on a terminal, its line ends as line feeds."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -48,7 +48,7 @@ def on_terminal(plant: RelayProcesses, *arguments: str, stdin: bytes = b"") -> s
         stdin=subprocess.PIPE,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "FNM_BUS_CONFIG": str(plant.config)},
+        env={**os.environ, "FNM_BUS_CONFIG": str(relays.config)},
     ) as process:
         os.close(theirs)
         assert process.stdin is not None
@@ -71,26 +71,26 @@ def check(printed: str, *, shown: str = "forged") -> None:
 
 
 @pytest.fixture
-def evil(plant: RelayProcesses) -> RelayProcesses:
-    """A plant with hostile records on its topics and in its quarantine."""
+def evil(relays: RelayProcesses) -> RelayProcesses:
+    """Relays and a spool with hostile records on its topics and in its quarantine."""
     receipt = Receipt(event_id=EVIL, received_at=datetime.now(UTC), sensor=EVIL)
     event = HostEvent(receipt=receipt, action=EVIL, ip=EVIL)
-    topic = plant.topic("host")
-    producer = Producer({"bootstrap.servers": plant.bootstrap})
-    for value in (plant.codec.encode(event, topic), EVIL.encode()):
+    topic = relays.topic("host")
+    producer = Producer({"bootstrap.servers": relays.bootstrap})
+    for value in (relays.codec.encode(event, topic), EVIL.encode()):
         headers = [("ce_id", EVIL.encode())]
         producer.produce(topic, value, EVIL.encode(), headers=headers)
     for kind in ("deadletter", "hostgroup", "status"):
-        producer.produce(plant.topic(kind), None)  # creates it
+        producer.produce(relays.topic(kind), None)  # creates it
     assert producer.flush(10) == 0
-    return plant
+    return relays
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
 @pytest.mark.parametrize("document", [DOCUMENT, INVALID], ids=["valid", "invalid"])
-def test_parse(plant: RelayProcesses, document: bytes, options: Sequence[str]) -> None:
+def test_parse(relays: RelayProcesses, document: bytes, options: Sequence[str]) -> None:
     arguments = ("parse", *options, EVIL)
-    check(on_terminal(plant, *arguments, stdin=document), shown="owned")
+    check(on_terminal(relays, *arguments, stdin=document), shown="owned")
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
@@ -162,22 +162,22 @@ def test_a_traceback() -> None:
     assert "forged" in printed
 
 
-def test_explain(plant: RelayProcesses) -> None:
-    (plant.root / "policy.toml").write_text(
+def test_explain(relays: RelayProcesses) -> None:
+    (relays.root / "policy.toml").write_text(
         'own_networks = ["192.0.2.0/24"]\n[[rule]]\nname = "all"\n'
         'then = { action = "blackhole" }\n'
     )
-    plant.configure("[consumers.mitigator]", f'policy = "{plant.root}/policy.toml"')
+    relays.configure("[consumers.mitigator]", f'policy = "{relays.root}/policy.toml"')
     document = DOCUMENT.replace("ban\u202e".encode(), b"ban")
     for options in ((), ("--json",)):
         arguments = ("explain", "--offline", *options)
-        printed = on_terminal(plant, *arguments, stdin=document)
+        printed = on_terminal(relays, *arguments, stdin=document)
         check(printed, shown="192.0.2.1" if not options else "decisions")
 
 
-def test_colors_are_for_terminals(plant: RelayProcesses) -> None:
-    plant.call(DOCUMENT.replace("ban\u202e".encode(), b"ban"))
-    assert plant.run("relay", "--once").returncode == 0
-    arguments = ("tail", plant.topic("host"), "--from-beginning", "--exit")
-    assert "\x1b[31mban\x1b[0m" in on_terminal(plant, *arguments)
-    assert b"\x1b" not in plant.run(*arguments).stdout
+def test_colors_are_for_terminals(relays: RelayProcesses) -> None:
+    relays.call(DOCUMENT.replace("ban\u202e".encode(), b"ban"))
+    assert relays.run("relay", "--once").returncode == 0
+    arguments = ("tail", relays.topic("host"), "--from-beginning", "--exit")
+    assert "\x1b[31mban\x1b[0m" in on_terminal(relays, *arguments)
+    assert b"\x1b" not in relays.run(*arguments).stdout

@@ -14,11 +14,11 @@ from shutil import rmtree
 from time import monotonic
 
 from support.bird import Bird
-from support.tcp_proxy import TcpProxy
 from support.consumer_processes import ConsumerProcesses
 from support.kafka import Cluster
-from support.relay_processes import RelayProcesses
 from support.process import Server, free_port
+from support.relay_processes import RelayProcesses
+from support.tcp_proxy import TcpProxy
 
 LONG = "203.0.113.1/32"
 SHORT = "203.0.113.2/32"
@@ -68,7 +68,7 @@ class CutKafka:
     def __init__(self, root: Path) -> None:
         ports = {program: free_port() for program in self.programs}
         self.cluster = Cluster(root, nodes=1, fronts=tuple(ports.values()))
-        self.cables: Mapping[str, TcpProxy] = {
+        self.proxies: Mapping[str, TcpProxy] = {
             program: TcpProxy(("127.0.0.1", self.cluster.behind(port)), port=port)
             for program, port in ports.items()
         }
@@ -78,15 +78,15 @@ class CutKafka:
         """The address without a cable."""
         return self.cluster.bootstrap
 
-    def config(self, plant: RelayProcesses, program: str) -> str:
+    def config(self, relays: RelayProcesses, program: str) -> str:
         """Return the path of a configuration by which a program uses its cable."""
-        address = f"127.0.0.1:{self.cables[program].port}"
-        return str(plant.config_by(program, address))
+        address = f"127.0.0.1:{self.proxy[program].port}"
+        return str(relays.config_by(program, address))
 
     def mend(self) -> None:
         """Mend all cables."""
-        for cable in self.cables.values():
-            cable.mend()
+        for proxy in self.proxies.values():
+            proxy.mend()
 
     def fail(self, how: str) -> Callable[[], None]:
         """Let the broker be killed, stopped, or cut off; return what repairs it."""
@@ -98,14 +98,14 @@ class CutKafka:
             pid = cluster.pid(1)
             os.kill(pid, signal.SIGSTOP)
             return lambda: os.kill(pid, signal.SIGCONT)
-        for cable in self.cables.values():
-            cable.cut()
+        for proxy in self.proxies.values():
+            proxy.cut()
         return self.mend
 
     def close(self) -> None:
         """End the broker and the cables."""
-        for cable in self.cables.values():
-            cable.close()
+        for proxy in self.proxies.values():
+            proxy.close()
         self.cluster.close()
 
 
@@ -121,14 +121,14 @@ class BgpLab:
     def __init__(self, root: Path, kafka: CutKafka, rules: str = "") -> None:
         self.root = root
         self.kafka = kafka
-        self.plant = RelayProcesses(root, kafka.bootstrap)
-        created = self.plant.run("topics", "create")
+        self.relays = RelayProcesses(root, kafka.bootstrap)
+        created = self.relays.run("topics", "create")
         assert created.returncode == 0, created.stderr
         self.bird = Bird(root)
         self.bird.open()
         self.bgp = TcpProxy((self.bird.address, self.bird.port), self.bird.address)
-        self.crew = ConsumerProcesses(
-            self.plant,
+        self.services = ConsumerProcesses(
+            self.relays,
             rules or policy("blackhole"),
             "[consumers.exabgp]",
             f'snapshot = "{root}/exabgp.json"',
@@ -144,15 +144,15 @@ class BgpLab:
 
     def start_mitigator(self, *, wait: bool = True, **environment: str) -> Server:
         """Start a mitigator behind its cable; return it when it is active."""
-        config = self.kafka.config(self.plant, "mitigator")
-        return self.crew.start(
+        config = self.kafka.config(self.relays, "mitigator")
+        return self.services.start(
             "mitigator", wait=wait, FNM_BUS_CONFIG=config, **environment
         )
 
     def start_exabgp(self, *, wait: bool = True, **environment: str) -> Server:
         """Start ExaBGP, whose enforcer has a cable of its own."""
-        config = self.kafka.config(self.plant, "enforcer")
-        return self.crew.start(
+        config = self.kafka.config(self.relays, "enforcer")
+        return self.services.start(
             "exabgp", wait=wait, FNM_BUS_CONFIG=config, **environment
         )
 
@@ -166,26 +166,26 @@ class BgpLab:
         """Let the short mitigation be in the neighbor's table."""
         self.banned = monotonic()
         self.ban(SHORT)
-        self.crew.until(lambda: SHORT in self.bird.routes(), what="the short one")
+        self.services.until(lambda: SHORT in self.bird.routes(), what="the short one")
         self.at = monotonic()
 
     def ban(self, prefix: str) -> None:
         """Publish a ban."""
-        self.crew.tell("ban", host(prefix))
+        self.services.tell("ban", host(prefix))
 
     def renew(self, prefix: str) -> None:
         """Publish a status update."""
-        self.crew.tell("attack_status", host(prefix))
+        self.services.tell("attack_status", host(prefix))
 
     def ended(self, bound: float) -> None:
         """Wait until the short one is gone, which it has to be by lease and bound."""
         left = self.at + LEASE + bound + SLACK - monotonic()
-        self.crew.until(lambda: SHORT not in self.bird.routes(), left, "its end")
+        self.services.until(lambda: SHORT not in self.bird.routes(), left, "its end")
         self.lasted = monotonic() - self.banned
 
     def stands(self, *prefixes: str) -> None:
         """Make sure that the long one, and *prefixes*, are in the neighbor's table."""
-        assert {LONG, *prefixes} <= self.bird.routes().keys(), self.crew.said()
+        assert {LONG, *prefixes} <= self.bird.routes().keys(), self.services.said()
 
     def same(self, *nets: str, seconds: float = RECOVERY) -> None:
         """Wait until the neighbor's table is as wanted."""
@@ -193,7 +193,7 @@ class BgpLab:
         def equal() -> bool:
             return self.bird.routes().keys() == set(nets)
 
-        self.crew.until(equal, seconds + SLACK, f"only {nets}")
+        self.services.until(equal, seconds + SLACK, f"only {nets}")
 
     def child(self, word: str) -> int:
         """Return the process of ExaBGP's that has *word* on its command line."""
@@ -203,11 +203,11 @@ class BgpLab:
                 status = (path / "stat").read_text().rpartition(")")[2].split()
                 if word.encode() in line and int(status[1]) == self.exabgp.pid:
                     return int(path.name)
-        raise AssertionError(f"no process with {word}: {self.crew.said()}")
+        raise AssertionError(f"no process with {word}: {self.services.said()}")
 
     def clear(self) -> None:
         """Let everything end, for the next test."""
-        self.crew.tell("unban", *map(host, (LONG, SHORT, NEW, NEXT)))
+        self.services.tell("unban", *map(host, (LONG, SHORT, NEW, NEXT)))
         self.same(seconds=30)
 
     def stop(self) -> None:
@@ -217,8 +217,8 @@ class BgpLab:
                 os.kill(self.child(word), signal.SIGCONT)
         self.kafka.mend()
         self.bgp.mend()
-        self.plant.stop()
-        self.crew.stop()
+        self.relays.stop()
+        self.services.stop()
         self.bird.close()
         self.bgp.close()
         rmtree(self.root, ignore_errors=True)

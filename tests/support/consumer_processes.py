@@ -1,4 +1,4 @@
-"""Consumers as processes of their own, on the topics of a plant."""
+"""Consumers as processes of their own, on the topics of a cluster."""
 
 import json
 import os
@@ -34,8 +34,8 @@ from fnm_bus.event import (
 )
 from fnm_bus.kafka.reader import TopicReader
 from fnm_bus.kafka.route import key_of
-from support.relay_processes import RelayProcesses
 from support.process import Server, wait_until
+from support.relay_processes import RelayProcesses
 
 _NUMBERS = count(1)
 
@@ -61,22 +61,22 @@ main()
 
 
 class ConsumerProcesses:
-    """The consumers of one plant.
+    """The consumers of one cluster.
 
     Args:
-        plant: its topics exist.
+        relays: its topics exist.
         policy: text of the policy.
         tables: further lines of the configuration.
     """
 
-    def __init__(self, plant: RelayProcesses, policy: str, *tables: str) -> None:
-        self.plant = plant
-        self.policy = plant.root / "policy.toml"
+    def __init__(self, relays: RelayProcesses, policy: str, *tables: str) -> None:
+        self.relays = relays
+        self.policy = relays.root / "policy.toml"
         self.policy.write_text(policy)
-        plant.configure(
+        relays.configure(
             "[consumers.mitigator]",
             f'policy = "{self.policy}"',
-            f'transactional_id = "{plant.prefix}mitigator"',
+            f'transactional_id = "{relays.prefix}mitigator"',
             "fastnetmon_ban_time = 5",
             "[consumers.enforcer]",
             f"own_networks = {OWN_NETWORKS}",
@@ -105,7 +105,7 @@ class ConsumerProcesses:
             fault: Python code that runs before the program, to plant a fault.
             environment: added to the test's own.
         """
-        log = self.plant.root / f"{name}{len(self._servers)}.log"
+        log = self.relays.root / f"{name}{len(self._servers)}.log"
         program = ["-c", _FAULTY.format(fault=fault)] if fault else ["-m", "consumers"]
         command = [sys.executable, *program, name, *arguments]
         server = Server(command, log, self._environment(environment))
@@ -171,7 +171,7 @@ class ConsumerProcesses:
 
     def said(self) -> str:
         """Return what all consumers printed."""
-        logs = sorted(self.plant.root.glob("*.log"))
+        logs = sorted(self.relays.root.glob("*.log"))
         return "\n".join(f"{it.name}\n{it.read_text()[-3000:]}" for it in logs)
 
     def tell(
@@ -216,7 +216,7 @@ class ConsumerProcesses:
         self, kind: str, key: bytes | None, record: AnyRecord | bytes | None
     ) -> None:
         """Publish one record; bytes and None as they are."""
-        topic = self.plant.topic(kind)
+        topic = self.relays.topic(kind)
         value = (
             record
             if record is None or isinstance(record, bytes)
@@ -226,7 +226,7 @@ class ConsumerProcesses:
 
     def put_framed(self, kind: str, key: bytes, record: AnyRecord, number: int) -> None:
         """Publish a record with Confluent's framing, under a schema id."""
-        single = self._codec.encode(record, self.plant.topic(kind))
+        single = self._codec.encode(record, self.relays.topic(kind))
         self.put(kind, key, struct.pack(">bI", 0, number) + single[10:])
         self.flush()
 
@@ -237,8 +237,8 @@ class ConsumerProcesses:
     def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
         """Return key, record and time of all committed records of a topic."""
         found = []
-        settings = {"bootstrap.servers": self.plant.bootstrap}
-        topics = [self.plant.topic(kind)]
+        settings = {"bootstrap.servers": self.relays.bootstrap}
+        topics = [self.relays.topic(kind)]
         with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
                 found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
@@ -247,8 +247,8 @@ class ConsumerProcesses:
     def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
         """Return key and value of all records that a program of ours wrote."""
         found = []
-        settings = {"bootstrap.servers": self.plant.bootstrap}
-        topics = [self.plant.topic(kind)]
+        settings = {"bootstrap.servers": self.relays.bootstrap}
+        topics = [self.relays.topic(kind)]
         with TopicReader(
             settings, topics, self._codec, from_beginning=True, headers=True
         ) as reader:
@@ -270,8 +270,8 @@ class ConsumerProcesses:
     def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
         """Return ((partition, offset), record) of a topic, as far as it is readable."""
         found = []
-        settings = {"bootstrap.servers": self.plant.bootstrap}
-        topics = [self.plant.topic(kind)]
+        settings = {"bootstrap.servers": self.relays.bootstrap}
+        topics = [self.relays.topic(kind)]
         with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
                 found += [
@@ -297,8 +297,8 @@ class ConsumerProcesses:
 
     def members(self) -> int:
         """Return how many mitigators Kafka knows of; -1 while it asks them."""
-        group = f"{self.plant.prefix}mitigator-election"
-        admin = AdminClient({"bootstrap.servers": self.plant.bootstrap})
+        group = f"{self.relays.prefix}mitigator-election"
+        admin = AdminClient({"bootstrap.servers": self.relays.bootstrap})
         [known] = admin.describe_consumer_groups([group]).values()
         found = known.result(timeout=30)
         if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
@@ -341,12 +341,12 @@ class ConsumerProcesses:
 
     def _made(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer({"bootstrap.servers": self.plant.bootstrap})
+            self._producer = Producer({"bootstrap.servers": self.relays.bootstrap})
         return self._producer
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         return {
-            "FNM_BUS_CONFIG": str(self.plant.config),
+            "FNM_BUS_CONFIG": str(self.relays.config),
             "FNM_BUS_DRY_RUN": "false",
             **more,
         }

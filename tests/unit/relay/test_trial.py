@@ -216,12 +216,12 @@ def test_a_child_of_another_version_blames_no_entry(
     ],
 )
 def test_an_error_of_the_installation_blames_no_entry(box: Box, error: str) -> None:
-    plant(box, f"raise {error}")
+    relays(box, f"raise {error}")
     with pytest.raises(SpoolError, match=error.partition("(")[0]):
         box.trial.prepare(box.store(b'{"action":"ban","x":"planted"}'))
 
 
-def plant(box: Box, statement: str) -> None:
+def relays(box: Box, statement: str) -> None:
     """Run *statement* in the parser of the next child, for a document so marked."""
     with (box.root / "planted/sitecustomize.py").open("a") as file:
         file.write(
@@ -246,7 +246,7 @@ pipeline.parse = _planted
     "number", ["HUP", "INT", "QUIT", "TERM", "USR1", "ALRM", "KILL", "RTMIN"]
 )
 def test_a_signal_from_outside_blames_no_entry(box: Box, number: str) -> None:
-    plant(
+    relays(
         box,
         f"signal.signal(signal.SIG{number}, signal.SIG_DFL)"
         f" if {number!r} != 'KILL' else None;"
@@ -258,7 +258,7 @@ def test_a_signal_from_outside_blames_no_entry(box: Box, number: str) -> None:
 
 @pytest.mark.parametrize("number", ["BUS", "ILL", "FPE", "ABRT", "SYS"])
 def test_a_signal_that_a_fault_causes_blames_the_entry(box: Box, number: str) -> None:
-    plant(box, f"os.kill(os.getpid(), signal.SIG{number})")
+    relays(box, f"os.kill(os.getpid(), signal.SIG{number})")
     with pytest.raises(PoisonEntry, match=f"SIG{number}"):
         box.trial.prepare(box.store(b'{"action":"ban","x":"planted"}'))
 
@@ -317,7 +317,7 @@ def test_a_low_limit_of_cpu_time_blames_no_entry(
 
 
 def test_a_garbled_answer_blames_no_entry(box: Box) -> None:
-    plant(box, "os.write(3, b'\\0\\0\\0\\1x'); signal.pause()")
+    relays(box, "os.write(3, b'\\0\\0\\0\\1x'); signal.pause()")
     with pytest.raises(SpoolError, match="answers with"):
         box.trial.prepare(box.store(b'{"action":"ban","x":"planted"}'))
     assert prepare_in_the_end(box, box.store(BAN)).record is not None

@@ -197,7 +197,7 @@ def test_a_file_may_bear_any_time(box: Box, seconds: int) -> None:
     assert box.spool.size().oldest is not None
 
 
-def plant(path: Path, what: str, target: Path) -> None:
+def relays(path: Path, what: str, target: Path) -> None:
     if what == "link":
         path.symlink_to(target)
     elif what == "dangling link":
@@ -216,7 +216,7 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
-    plant(box.spool.path(name(5)), what, secret)
+    relays(box.spool.path(name(5)), what, secret)
     box.store(name(6))
     assert name(6) in box.spool.scan()
     with pytest.raises(SpoolError):
@@ -250,7 +250,7 @@ def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
     ],
 )
 def test_a_foreign_file_is_no_entry_and_can_be_set_aside(box: Box, place: str) -> None:
-    plant(box.root / place, "file", box.root)
+    relays(box.root / place, "file", box.root)
     assert box.spool.scan() == []
     (odd,) = box.spool.odd()
     assert box.spool.set_aside(odd).read_bytes() == b"{}"
