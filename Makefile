@@ -12,7 +12,8 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz fuzz-mitigator \
-	fuzz-documents long-run lint format wheel mutation sbom bench lock clean
+	fuzz-documents long-run lint format wheel mutation sbom \
+	picture bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
@@ -100,6 +101,9 @@ sbom: $(READY) ## list what is installed, with licences: dist/fnm-bus.cdx.json (
 
 long-run: $(READY) ## run the whole chain for an hour under fuzzed events and kills
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python tests/long_run.py
+
+picture: $(READY) ## record `make demo-bgp` as docs/demo-bgp.svg
+	$(BIN)/python docs/picture.py
 
 bench: $(READY) ## measure against the rivals; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
