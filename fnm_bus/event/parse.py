@@ -9,8 +9,11 @@ match more in the event than FastNetMon meant, for an empty list matches anythin
 whoever acts on rules must look.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
+
+from msgspec import UNSET, Struct
 
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import json_document
@@ -18,7 +21,7 @@ from fnm_bus.event import text_report as text
 from fnm_bus.event.extra import ExtraFields, FieldMismatch, describe, step
 from fnm_bus.event.identifiers import address, network, word
 from fnm_bus.event.json_document import MAX_DOCUMENT
-from fnm_bus.event.optional_fields import record, texts
+from fnm_bus.event.optional_fields import Reader, readers, record, texts
 from fnm_bus.event.packet_samples import samples
 from fnm_bus.event.types import (
     AttackDetails,
@@ -56,6 +59,8 @@ _HOSTGROUP = _COMMON | {
     "hostgroup_networks",
 }
 _SUBJECTS = _HOST | _HOSTGROUP
+_OURS = frozenset({"receipt", "text_mode", "truncated", "extra"})
+"""Fields of an event that no document sets."""
 _EMPTY: tuple[Any, ...] = (None, "", [])
 
 
@@ -110,13 +115,20 @@ def _event(fields: dict[str, Any], receipt: Receipt, aside: ExtraFields) -> Even
     packets = samples(
         fields.get("packet_dump_detailed"), "/packet_dump_detailed", aside
     )
-    known = _HOST if for_host else _HOSTGROUP
-    if not known >= fields.keys():
-        _unknown(fields, known, aside)
     kind: type[HostEvent | HostgroupEvent | StatusEvent] = (
         HostEvent if for_host else HostgroupEvent
     )
-    return (StatusEvent if action == STATUS else kind)(
+    if action == STATUS:
+        kind = StatusEvent
+    handled = _HOST if for_host else _HOSTGROUP
+    if not handled >= fields.keys():
+        optional = _optional_readers(kind)
+        _unknown(fields, handled | optional.keys(), aside)
+        for name, read in optional.items():
+            value = read(fields.get(name), step("", name), aside)
+            if value is not UNSET:
+                about[name] = value
+    return kind(
         receipt=receipt,
         action=action,
         alert_scope=scope,
@@ -128,6 +140,13 @@ def _event(fields: dict[str, Any], receipt: Receipt, aside: ExtraFields) -> Even
         extra=dict(sorted(aside.extra.items())) if aside.extra else {},
         **about,
     )
+
+
+@cache
+def _optional_readers(kind: type[Struct]) -> Mapping[str, Reader]:
+    """Return how to read the fields of a document that need no code of their own."""
+    handled = _SUBJECTS | _OURS
+    return {k: read for k, read in readers(kind).items() if k not in handled}
 
 
 def _scope(value: Any) -> tuple[str | None, bool]:
