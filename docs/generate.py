@@ -3,7 +3,6 @@
 python docs/generate.py            write docs/reference/*.md
 python docs/generate.py --check    end with 1 when one of them is stale
 """
-# ruff: noqa: INP001 - a script, and no part of a package
 
 import argparse
 import inspect

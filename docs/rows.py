@@ -1,5 +1,4 @@
 """A setting in words: one row of a reference's table."""
-# ruff: noqa: INP001 - beside a script, and no part of a package
 
 import json
 from collections.abc import Iterator
