@@ -159,7 +159,7 @@ def _own_measures(hosts: int) -> tuple[_Decisions, list[Row]]:
     ]
 
 
-def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
+def _take_over(bootstrap: str, subject: str, made: _Decisions) -> Row:
     """Time a takeover after an hour of renewals that Kafka has not compacted."""
     settings = {"bootstrap.servers": bootstrap}
     topics = made.topics
@@ -182,7 +182,7 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     goal = len(made.state.reasons) == _HOSTS
     megabytes = _size(made) * (_RENEWALS + 1) / 1e6
     return Row(
-        f"takeover after an hour of renewals, {what}",
+        f"takeover after an hour of renewals, {subject}",
         "mitigator",
         f"{took:.1f} s ({cpu:.1f} s of CPU), of these {read:.1f} s for {count:,}"
         f" records of {megabytes:,.0f} MB; {written:,} written",

@@ -18,7 +18,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic.fields import FieldInfo
 from rows import row
 
-# The help's width must not depend on the terminal of whoever runs this.
+# The help's width must not depend on the terminal.
 os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "80"
 
 from typer.main import get_command
@@ -44,10 +44,10 @@ Settings come from, later ones winning: the defaults below; a TOML file
 
 The variable of a setting is `FNM_BUS_`, the table and the setting in capitals, with
 two underscores between them: `FNM_BUS_SPOOL__DIRECTORY`.
-In `[kafka]`, `[kafka_files]` and `[registry.settings]` an underscore stands for a dot:
+In `[kafka]`, `[kafka_files]` and `[registry.settings]` an underscore replaces a dot:
 `FNM_BUS_KAFKA__BOOTSTRAP_SERVERS` is `"bootstrap.servers"`.
 
-An unknown setting or variable is refused, and all problems are said at once (exit
+An unknown setting or variable is refused, and all problems are reported at once (exit
 status 78). A notification is stored all the same.
 """
 
@@ -128,9 +128,9 @@ def policy() -> str:
     parts += ["## Above all tables\n", _rows(plain)]
     for name, field in fields:
         if not _is_plain(field):
-            one = _table(field)
-            table = one or get_args(field.annotation)[0]
-            parts += _section(name, table, "[{}]" if one else "[[{}]]")
+            single = _table(field)
+            table = single or get_args(field.annotation)[0]
+            parts += _section(name, table, "[{}]" if single else "[[{}]]")
     return "\n".join(parts)
 
 
@@ -147,7 +147,7 @@ def _section(name: str, table: type[Table], heading: str = "[{}]") -> Iterator[s
     inner = {}
     rows = []
     fields = table.model_fields.items()
-    for key, field in sorted(fields, key=lambda it: not it[1].is_required()):
+    for key, field in sorted(fields, key=lambda item: not item[1].is_required()):
         below = _table(field)
         if below is None or table is RuleTable:  # a rule's tables may be inline
             rows.append(row(key, field))
@@ -203,7 +203,7 @@ def _trimmed(text: str) -> str:
 
 
 def main() -> int:
-    """Write the files, or compare them with what would be written."""
+    """Write the files, or compare them with the generated text."""
     parser = argparse.ArgumentParser(description="Write the reference from the code.")
     parser.add_argument("--check", action="store_true", help="Compare; write nothing.")
     only_check = parser.parse_args().check

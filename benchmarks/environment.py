@@ -1,4 +1,4 @@
-"""What the measurements stand on: a broker, a spool, a relay; all of it temporary."""
+"""The measurements' environment: a broker, a spool and a relay, all temporary."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ DOCUMENTS = {
 
 @contextmanager
 def broker(root: Path) -> Iterator[tuple[str, str]]:
-    """Give the address of a broker and what it is: Apache Kafka if it can be had."""
+    """Yield the address and the kind of a broker: Apache Kafka if it is available."""
     from support.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
     from support.kafka import Cluster  # noqa: PLC0415 - as above
 
@@ -41,7 +41,9 @@ def broker(root: Path) -> Iterator[tuple[str, str]]:
     except Unavailable as exc:
         print(f"no Apache Kafka ({exc}): librdkafka's mock cluster instead")
         with EmbeddedBroker() as embedded:
-            embedded.make(*Topics().of_events(), *(f"bench.{it}" for it in RIVALS))
+            embedded.make(
+                *Topics().of_events(), *(f"bench.{rival}" for rival in RIVALS)
+            )
             yield embedded.bootstrap, "librdkafka's mock cluster"
         return
     try:
@@ -54,7 +56,7 @@ def broker(root: Path) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Plant:
+class Environment:
     """A spool, its configuration, and a hook."""
 
     root: Path
@@ -121,8 +123,8 @@ def peak_memory(pid: int) -> float:
 
 
 @contextmanager
-def plant(bootstrap: str) -> Iterator[Plant]:
-    """Make a plant in a temporary directory on a disk, not in memory."""
+def start_environment(bootstrap: str) -> Iterator[Environment]:
+    """Make an environment in a temporary directory on a disk, not in memory."""
     with tempfile.TemporaryDirectory(prefix="fnm-bus-bench-", dir="/var/tmp") as name:
         root = Path(name)
         config = root / "fnm-bus.toml"
@@ -137,4 +139,6 @@ def plant(bootstrap: str) -> Iterator[Plant]:
             subprocess.run(
                 [*install, "--config", config, *kind], check=True, capture_output=True
             )
-        yield Plant(root, config, Spool(root / "spool"), *map(root.joinpath, kinds))
+        yield Environment(
+            root, config, Spool(root / "spool"), *map(root.joinpath, kinds)
+        )
