@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 from support.fetch import Unavailable
 from support.kafka import Cluster
 from support.netns import Network
@@ -19,6 +20,10 @@ from support.registry import Registry
 from support.secure_kafka import SecureKafka
 
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+
+# A busy machine is slow; a test that needs a limit of time sets one itself.
+settings.register_profile("no deadline", parent=settings(), deadline=None)
+settings.load_profile("no deadline")
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 SKIPPED: set[str] = set()
