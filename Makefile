@@ -11,7 +11,11 @@ COMPILE_GROUP := env -u PIP_FIND_LINKS -u UV_FIND_LINKS uv pip compile --quiet \
 	--no-emit-index-url --no-emit-find-links
 COMPILE := $(COMPILE_GROUP) pyproject.toml
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test fuzz fuzz-mitigator \
+# One ring of tests after another, with `make -j` too.
+.NOTPARALLEL:
+
+.PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
+	ring-repo ring-integration ring-quiet fuzz fuzz-mitigator \
 	fuzz-documents long-run lint format wheel mutation sbom \
 	picture bench lock clean
 
@@ -37,12 +41,34 @@ down: ## remove the containers and all that they keep
 test-stack: $(READY) ## prove the containers: start, upgrade, and each part's death
 	$(BIN)/pytest tests/stack --timeout 900
 
-test: $(READY) ## run all tests, against a real Kafka and a real registry
+# Most tests wait for other processes, so more of them run than there are cores. The
+# files marked `quiet` measure priorities, signals and clocks, and run one at a time.
+WORKERS ?= 3
+PYTEST := $(BIN)/pytest --dist loadfile
+
+test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
+
+test-unit: ring-unit ## run the tests that need no process and no socket
+
+ring-unit: $(READY)
+	@echo "== unit: no process, no socket"
+	@$(PYTEST) -n auto tests/unit
+
+ring-repo: $(READY)
+	@echo "== repo: documents, packages, schemas, locks"
+	@$(PYTEST) -n auto tests/repo
+
+ring-integration: $(READY)
 	@command -v mvn >/dev/null || { \
 	  [ -n "$$FNM_BUS_TEST_KAFKA" ] && [ -n "$$FNM_BUS_TEST_REGISTRY" ]; } || \
 	  echo "Maven (mvn) is not installed: tests that need a real Kafka or a real" \
 	       "registry are left out, and listed at the end."
-	$(BIN)/pytest
+	@echo "== integration: real services, $(WORKERS) at a time"
+	@$(PYTEST) -n $(WORKERS) -m "not quiet" tests/contract tests/integration
+
+ring-quiet: $(READY)
+	@echo "== quiet: real services, one at a time"
+	@$(PYTEST) -m quiet tests/contract tests/integration
 
 fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \

@@ -6,11 +6,13 @@ CI=true nothing may be skipped: a skip fails the run.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 from support.fetch import Unavailable
 from support.kafka import Cluster
 from support.netns import Network
@@ -19,8 +21,12 @@ from support.secure_kafka import SecureKafka
 
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
+# A busy machine is slow; a test that needs a limit of time sets one itself.
+settings.register_profile("no deadline", parent=settings(), deadline=None)
+settings.load_profile("no deadline")
+
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
-SKIPPED: list[str] = []
+SKIPPED: set[str] = set()
 
 
 @pytest.fixture(scope="session")
@@ -114,22 +120,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.registry)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """Escape file names that are not UTF-8; pytest-xdist cannot transmit them."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what was skipped; an expected failure is no skip."""
+    """Record a skipped test; an expected failure is not a skip."""
     if report.skipped and not hasattr(report, "wasxfail"):
-        SKIPPED.append(report.nodeid)
+        SKIPPED.add(report.nodeid)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Remember what was skipped as a whole file."""
+    """Record a file that was skipped as a whole."""
     if report.skipped:
-        SKIPPED.append(report.nodeid)
+        SKIPPED.add(report.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the skips of a worker of pytest-xdist."""
+    SKIPPED.update(getattr(node, "workeroutput", {}).get("skipped", ()))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run of CI in which a test was skipped."""
-    if CI and SKIPPED and session.exitstatus == pytest.ExitCode.OK:
+    """Send a worker's skips to the controller; fail a run of CI that has skips."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["skipped"] = sorted(SKIPPED)
+    elif CI and SKIPPED and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -137,5 +164,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say why a run without failures failed."""
     if CI and SKIPPED:
         terminalreporter.section("skipped, which CI=true does not allow", red=True)
-        for name in SKIPPED:
+        for name in sorted(SKIPPED):
             terminalreporter.line(name)

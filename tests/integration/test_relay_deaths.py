@@ -16,6 +16,7 @@ from support.relay_processes import RelayProcesses, ban
 
 from fnm_bus.spool.quarantine import Quarantine
 
+pytestmark = pytest.mark.quiet
 _LOOKS = {"newfstatat", "ioctl", "lseek", "fcntl", "close"}
 _READS = {"getdents64", "read"}
 _SAME = re.compile(

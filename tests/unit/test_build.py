@@ -77,6 +77,7 @@ def test_with_the_registry_down_a_reader_without_pins_reads_single_objects(
     assert reader.decode(value) == example(name)
 
 
+@pytest.mark.process
 def test_an_id_that_is_not_pinned_needs_the_registry(tmp_path: Path) -> None:
     value = Codec(pinned(dict(TOPICS.of_framed()))).encode(
         example("Audit"), TOPICS.audit

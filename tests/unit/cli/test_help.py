@@ -1,9 +1,6 @@
 """Every command explains itself, quickly and with examples that are right."""
 
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +12,6 @@ from fnm_bus.cli import app
 
 ROOT: Any = get_command(app)
 ROOT.list_commands(None)  # adds those of installed packages to ROOT.commands
-HEAVY = ("confluent_kafka", "fastavro", "msgspec", "prometheus_client")
 """Typer brings pydantic along by itself."""
 
 
@@ -71,38 +67,6 @@ def test_the_options_in_examples_are_there(path: tuple[str, ...]) -> None:
         own = own[: own.index("|")] if "|" in own else own
         known = {opt for it in command_at(path).params for opt in it.opts}
         assert {it for it in own if it.startswith("-")} <= known
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["notify", "--help"], ["tail", "--help"], ["--version"]]
-)
-def test_help_loads_no_library_that_takes_its_time(arguments: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "from fnm_bus.cli import app\n"
-        f"try: app({arguments!r})\n"
-        "except SystemExit: pass\n"
-        f"print([it for it in {HEAVY} if it in sys.modules], file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == "[]\n"
-    assert done.stdout
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shells_completion_can_be_printed(shell: str) -> None:
-    code = f"from fnm_bus.cli import app; app(['--show-completion', {shell!r}])"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        # Else it prints that of the shell in which the tests were started.
-        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"complete_{shell}" in done.stdout
 
 
 def test_a_shell_completes_the_names_of_commands() -> None:

@@ -1,7 +1,5 @@
 """Defaults, file and environment; what is wrong is refused, all of it at once."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -386,18 +384,6 @@ def test_the_spool_is_that_of_a_file_that_is_wrong_elsewhere(file: Path) -> None
     assert spool_paths.spools(file, {}) == (Path("/a"), Path("/b"))
     environ = {"FNM_BUS_SPOOL__DIRECTORY": "/c"}
     assert spool_paths.spools(file, environ) == (Path("/c"), Path("/b"))
-
-
-def test_the_reference_is_as_the_code_is() -> None:
-    root = Path(__file__).parents[3]
-    ended = subprocess.run(
-        [sys.executable, "docs/generate.py", "--check"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_broker_that_is_back_is_found_soon_unless_somebody_wants_it_otherwise() -> (

@@ -1,6 +1,5 @@
 """ExaBGP's own configuration; tests/integration starts it with it."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -98,21 +97,6 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     settings = ExabgpSettings(snapshot=tmp_path / "file" / "s.json")
     with pytest.raises(ConfigError, match="file"):
         run(settings, None)
-
-
-def test_helpers_never_import_from_the_current_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trap = tmp_path / "consumers"
-    trap.mkdir()
-    (trap / "__init__.py").write_text("raise SystemExit(99)")
-    monkeypatch.chdir(tmp_path)
-    for command in commands(None):
-        helped = subprocess.run(
-            [*command, "--help"], capture_output=True, text=True, check=False
-        )
-        assert helped.returncode == 0, helped.stderr
-        assert "--watchdog" in helped.stdout
 
 
 def test_the_enforcer_is_checked_before_exabgp_is_started(tmp_path: Path) -> None:

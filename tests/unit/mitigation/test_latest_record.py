@@ -1,10 +1,8 @@
 """Of two records of one key in two partitions, the later one counts."""
 
 import pytest
-from confluent_kafka import Producer
 
-from consumers.mitigation.latest_record import Origin, partition_of, supersedes
-from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+from consumers.mitigation.latest_record import Origin, supersedes
 
 KNOWN = Origin(0, 5.0, 3)
 
@@ -32,21 +30,3 @@ def test_a_tombstone_of_another_partition_ends_nothing() -> None:
 
 def test_what_is_not_known_is_superseded_by_everything() -> None:
     assert supersedes(Origin(1, 0.0), None, is_tombstone=False)
-
-
-def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
-    keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
-    found: dict[bytes, int] = {}
-    with EmbeddedBroker() as broker:
-        broker.make("t")
-        producer = Producer({"bootstrap.servers": broker.bootstrap})
-        count = len(producer.list_topics("t", timeout=10).topics["t"].partitions)
-        for key in keys:
-            producer.produce(
-                "t",
-                key=key,
-                value=b"",
-                on_delivery=lambda _error, it: found.update({it.key(): it.partition()}),
-            )
-        assert producer.flush(10) == 0
-    assert found == {key: partition_of(key, count) for key in keys}

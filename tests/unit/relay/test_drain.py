@@ -563,6 +563,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "planted/sitecustomize.py"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("planted")
 def test_after_a_death_only_what_kills_its_reader_is_set_aside(house: House) -> None:
     names = [house.call(document(f"192.0.2.{n}")) for n in range(3)]
@@ -582,6 +583,7 @@ def test_after_a_death_only_what_kills_its_reader_is_set_aside(house: House) -> 
     assert ReadingNote(house.spools[0].root / "state/reading").read() == frozenset()
 
 
+@pytest.mark.process
 def test_what_was_killed_from_outside_is_tried_again(
     house: House, planted: Path
 ) -> None:

@@ -1,0 +1,23 @@
+"""Helper processes of ExaBGP start from any directory."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from consumers.enforcers.exabgp.config import commands
+
+
+def test_helpers_never_import_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap = tmp_path / "consumers"
+    trap.mkdir()
+    (trap / "__init__.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    for command in commands(None):
+        helped = subprocess.run(
+            [*command, "--help"], capture_output=True, text=True, check=False
+        )
+        assert helped.returncode == 0, helped.stderr
+        assert "--watchdog" in helped.stdout

@@ -1,0 +1,24 @@
+"""The partition of a key, in librdkafka and here."""
+
+from confluent_kafka import Producer
+
+from consumers.mitigation.latest_record import partition_of
+from fnm_bus.kafka.embedded_broker import EmbeddedBroker
+
+
+def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
+    keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
+    found: dict[bytes, int] = {}
+    with EmbeddedBroker() as broker:
+        broker.make("t")
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        count = len(producer.list_topics("t", timeout=10).topics["t"].partitions)
+        for key in keys:
+            producer.produce(
+                "t",
+                key=key,
+                value=b"",
+                on_delivery=lambda _error, it: found.update({it.key(): it.partition()}),
+            )
+        assert producer.flush(10) == 0
+    assert found == {key: partition_of(key, count) for key in keys}
