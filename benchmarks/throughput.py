@@ -104,9 +104,11 @@ def latency(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     times = []
     with _at_the_end(bootstrap) as consumer, it.relay():
         for number in range(20 if quick else 200):
-            name = python_hook.entry_name()[:-8] + f"{number:08x}"
-            python_hook.store(
-                str(it.spool.root), name, python_hook.pack((), DOCUMENTS["1.5 KB"])
+            name = python_hook.new_entry_name()[:-8] + f"{number:08x}"
+            python_hook.store_entry(
+                str(it.spool.root),
+                name,
+                python_hook.encode_entry((), DOCUMENTS["1.5 KB"]),
             )
             stored = time.perf_counter()
             while consumer.poll(5) is None:

@@ -38,7 +38,7 @@ def notify(
     spool, fallback = spool_paths.spools(file)
     try:
         document = python_hook.read_stdin(context.args)
-        path, trouble = python_hook.keep(
+        path, trouble = python_hook.store_or_fallback(
             str(spool), str(fallback), context.args, document
         )
     except OSError as exc:

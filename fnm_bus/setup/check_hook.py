@@ -196,7 +196,7 @@ def _call(
     path: Path, spool: Spool, fallback: Spool, *, drains: bool
 ) -> list[CheckResult]:
     # Held, so that the hook stores and does not drain: that would take its time.
-    lock = python_hook.take_lock(str(spool.root))
+    lock = python_hook.try_lock(str(spool.root))
     try:
         relay = _relay(spool, mine=lock >= 0, drains=drains)
         try:

@@ -74,7 +74,9 @@ def clean(root: Path) -> list[OrphanedFile]:
                 except FileNotFoundError:  # stored or given up in this moment
                     continue
                 age = now - facts.st_mtime
-                if _dead(item.name, boot, age) and python_hook.forget(item.path):
+                if _dead(item.name, boot, age) and python_hook.unlink_quietly(
+                    item.path
+                ):
                     removed.append(OrphanedFile(item.name, facts.st_size, age))
     except OSError as exc:
         raise SpoolError(f"{root}: {exc}") from exc
@@ -149,7 +151,7 @@ def _dead(name: str, boot: str, age: float) -> bool:
     if boot_of(name) != boot:
         return True
     try:
-        return python_hook.started(pid_of(name)) != ticks_of(name)
+        return python_hook.process_start_ticks(pid_of(name)) != ticks_of(name)
     except FileNotFoundError:  # no such process
         return True
     except OSError:  # there is one, and it is not for us to look at

@@ -29,7 +29,7 @@ class Backoff:
 
     def pausing(self) -> float:
         """Return the seconds for which no drain is to be tried; 0.0 when one may."""
-        return python_hook.pause_left(str(self._root))
+        return python_hook.backoff_seconds_left(str(self._root))
 
     def failed(self) -> float:
         """Note a drain that failed; return the seconds until the next may be tried.
@@ -39,7 +39,7 @@ class Backoff:
         """
         failures = self._failures() + 1
         pause = min(_FIRST << min(failures - 1, 16), _LONGEST)
-        until = python_hook.uptime() + pause * python_hook.TICKS_PER_SECOND
+        until = python_hook.uptime_ticks() + pause * python_hook.TICKS_PER_SECOND
         temporary = self._path.with_name(".backoff")
         try:
             # Not synced: lost, it costs one attempt.

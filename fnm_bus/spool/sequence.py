@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
-from fnm_bus.hook.python_hook import TICKS_PER_SECOND, uptime
+from fnm_bus.hook.python_hook import TICKS_PER_SECOND, uptime_ticks
 
 PID_BITS: Final = 14
 """Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
@@ -104,7 +104,9 @@ class BootEpochs:
             again with the next entries.
     """
 
-    def __init__(self, path: Path, boot: str, now: Callable[[], int] = uptime) -> None:
+    def __init__(
+        self, path: Path, boot: str, now: Callable[[], int] = uptime_ticks
+    ) -> None:
         self.trouble = ""
         self._path = path
         self._boot = boot

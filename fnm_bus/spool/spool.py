@@ -152,7 +152,7 @@ class Spool:
 
     def forget_temporary(self, name: str) -> None:
         """Remove what lies in `tmp` under the name of an entry, if that can be done."""
-        python_hook.forget(f"{self.root}/incoming/tmp/{name}")
+        python_hook.unlink_quietly(f"{self.root}/incoming/tmp/{name}")
 
     def size(self) -> SpoolUsage:
         """Return how much waits in the directories that can be read.

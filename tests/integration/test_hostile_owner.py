@@ -107,7 +107,7 @@ def quarantined(shared: InstalledHook) -> list[str]:
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(3)]
     for name in names:
         path = shared.spool.root / "quarantine" / name
-        path.write_bytes(python_hook.pack(("ban",), SAMPLE))
+        path.write_bytes(python_hook.encode_entry(("ban",), SAMPLE))
         path.with_name(f"{name}.json").write_text('{"reason": "tried"}')
         for it in (path, path.with_name(f"{name}.json")):
             os.chown(it, 1234, 2345)

@@ -161,7 +161,7 @@ def test_a_name_holds_the_pid_and_the_start_of_the_process_that_was_started(
     installed: Installed,
 ) -> None:
     call = installed.start()
-    started = python_hook.started(call.pid)
+    started = python_hook.process_start_ticks(call.pid)
     assert call.communicate(SAMPLE, timeout=30) == (b"", b"")
     (name,) = installed.spool.scan()
     assert sequences.boot_of(name) == python_hook.boot_id()

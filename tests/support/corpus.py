@@ -39,5 +39,5 @@ def kept(call: Call) -> Iterator[None]:
 
 def _file(call: Call) -> tuple[Path, bytes]:
     document, arguments = call
-    data = python_hook.pack(arguments, document)
+    data = python_hook.encode_entry(arguments, document)
     return DIRECTORY / f"{hashlib.sha256(data).hexdigest()[:16]}.entry", data

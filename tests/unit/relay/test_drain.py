@@ -69,7 +69,9 @@ class House:
         """Store a notification as a hook started after all others would."""
         name = f"{python_hook.boot_id()}-{next(self._ticks):012d}-0000100-0000000a"
         root = str(self.spools[spool].root)
-        python_hook.store(root, name, python_hook.pack(arguments, document))
+        python_hook.store_entry(
+            root, name, python_hook.encode_entry(arguments, document)
+        )
         return name
 
     def drain(self) -> Drain:
@@ -407,7 +409,9 @@ def test_a_released_document_keeps_its_event_id(house: House) -> None:
 
 
 def hook_entry(house: House, name: str, body: bytes) -> object:
-    python_hook.store(str(house.spools[0].root), name, python_hook.pack((), body))
+    python_hook.store_entry(
+        str(house.spools[0].root), name, python_hook.encode_entry((), body)
+    )
     return house.spools[0].read(name)
 
 

@@ -72,7 +72,7 @@ def test_a_call_that_died_when_it_had_stored_is_not_lost(
     box: Box, stored_in: int, left_in: int
 ) -> None:
     path = box.left(left_in)
-    box.spools[stored_in].path(NAME).write_bytes(python_hook.pack((), b"{}"))
+    box.spools[stored_in].path(NAME).write_bytes(python_hook.encode_entry((), b"{}"))
     box.keeper.turn()
     assert not path.exists()
     assert box.lost() == 0
@@ -125,7 +125,7 @@ def test_a_full_disk_does_not_end_the_relay_while_the_spool_is_at_its_limit(
 
     monkeypatch.setattr(box.spools[0], "refuse", full)
     box.keeper.limits = Limits(hard_files=1)
-    box.spools[0].path(NAME).write_bytes(python_hook.pack((), b"{}"))
+    box.spools[0].path(NAME).write_bytes(python_hook.encode_entry((), b"{}"))
     keeper = Trouble(box)
     keeper.turn()
     keeper.turn()

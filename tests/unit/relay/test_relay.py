@@ -75,7 +75,9 @@ class House:
 
     def call(self, ticks: str = "000000001000") -> None:
         name = f"{python_hook.boot_id()}-{ticks}-0000100-0000000a"
-        python_hook.store(str(self.spool.root), name, python_hook.pack((), BAN))
+        python_hook.store_entry(
+            str(self.spool.root), name, python_hook.encode_entry((), BAN)
+        )
 
 
 @pytest.fixture

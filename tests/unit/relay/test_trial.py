@@ -38,7 +38,7 @@ class Box:
     def store(self, document: bytes, *arguments: str) -> Task:
         self._count += 1
         name = f"{'a' * 32}-{self._count:012d}-0000100-0000000a"
-        (self.root / name).write_bytes(python_hook.pack(arguments, document))
+        (self.root / name).write_bytes(python_hook.encode_entry(arguments, document))
         return Task(str(self.root), name, 7, without_samples=False)
 
 

@@ -36,9 +36,9 @@ def test_a_success_forgets_all_failures(root: Path) -> None:
 
 
 def test_the_pause_ends_with_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = python_hook.uptime()
+    now = python_hook.uptime_ticks()
     Backoff(root).failed()
-    monkeypatch.setattr(python_hook, "uptime", lambda: now + 200)
+    monkeypatch.setattr(python_hook, "uptime_ticks", lambda: now + 200)
     assert Backoff(root).pausing() == 0.0
 
 

@@ -45,7 +45,7 @@ def test_one_of_two_gets_the_lock_until_it_is_released(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         assert spool.lock() is None
         assert spool.locked()
-        assert python_hook.take_lock(str(spool.root)) == -1
+        assert python_hook.try_lock(str(spool.root)) == -1
         process.communicate(timeout=10)
     lock = spool.lock()
     assert lock is not None
@@ -89,7 +89,7 @@ def test_root_does_not_drain_what_belongs_to_another(spool: Spool) -> None:
 def test_a_lock_that_is_handed_over_stays_held(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fd = python_hook.take_lock(str(spool.root))
+    fd = python_hook.try_lock(str(spool.root))
     monkeypatch.setenv(python_hook.LOCK_FD, str(fd))
     lock = spool.lock()
     assert lock is not None

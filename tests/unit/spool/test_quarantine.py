@@ -29,8 +29,10 @@ class Box:
         self.quarantine = Quarantine(root, 3, 1_000)
 
     def entry(self, ticks: int, document: bytes = b'{"ip": 7}') -> Entry:
-        python_hook.store(
-            str(self.root), name(ticks), python_hook.pack(["ban", "é"], document)
+        python_hook.store_entry(
+            str(self.root),
+            name(ticks),
+            python_hook.encode_entry(["ban", "é"], document),
         )
         return self.spool.read(name(ticks))
 

@@ -33,7 +33,9 @@ class Box:
         self.spool.make(os.geteuid(), os.getegid())
 
     def store(self, entry: str, document: bytes = b"{}", *arguments: str) -> str:
-        python_hook.store(str(self.root), entry, python_hook.pack(arguments, document))
+        python_hook.store_entry(
+            str(self.root), entry, python_hook.encode_entry(arguments, document)
+        )
         return entry
 
 
@@ -145,7 +147,7 @@ def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
 @pytest.mark.parametrize("kept", range(10))
 def test_an_entry_that_a_loss_of_power_has_cut_is_not_whole(kept: int) -> None:
     document = b"192.0.2.1"
-    data = python_hook.pack(["ban"], document)
+    data = python_hook.encode_entry(["ban"], document)
     cut = data[: len(data) - len(document) - 1 + kept]
     assert entries.unpack(cut) == (("ban",), document[:kept], False)
 
@@ -231,7 +233,7 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
 
 def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
     """FastNetMon in a time namespace has another uptime than the relay."""
-    ticks = python_hook.uptime() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
+    ticks = python_hook.uptime_ticks() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
     late = f"{python_hook.boot_id()}-{ticks:012d}-0000007-00000000"
     box.store(late)
     assert box.spool.scan() == [late]
@@ -262,7 +264,7 @@ def test_the_depth_counts_entries_bytes_and_the_oldest(box: Box) -> None:
         box.store(name(ticks, f"{ticks}"), b"x" * 100)
         os.utime(box.spool.path(name(ticks, f"{ticks}")), (1_000 + ticks,) * 2)
     depth = box.spool.size()
-    size = len(python_hook.pack([], b"x" * 100))
+    size = len(python_hook.encode_entry([], b"x" * 100))
     assert depth == (3, 3 * size, datetime.fromtimestamp(1_000, UTC))
 
 
@@ -275,7 +277,7 @@ def temporary(box: Box, entry: str, age: float) -> Path:
 
 
 def own(**changes: int) -> str:
-    ticks = changes.get("ticks", python_hook.started())
+    ticks = changes.get("ticks", python_hook.process_start_ticks())
     pid = changes.get("pid", os.getpid())
     return f"{python_hook.boot_id()}-{ticks:012d}-{pid:07d}-00000000"
 
@@ -303,7 +305,7 @@ def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> 
 def test_a_pid_that_was_given_to_another_process_does_not_keep_a_file(
     box: Box,
 ) -> None:
-    temporary(box, own(ticks=python_hook.started() - 1), age=4_000)
+    temporary(box, own(ticks=python_hook.process_start_ticks() - 1), age=4_000)
     assert len(box.spool.clean()) == 1
 
 
