@@ -15,7 +15,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
-from fnm_bus.spool.sequence import pid_of
+from fnm_bus.spool.entry_name import pid_of
 from fnm_bus.spool.spool import Spool
 
 _DOCUMENT: Final = b'{"fnm-bus": "this only proves the way"}\n'

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import layout
-from fnm_bus.spool.sequence import boot_of, is_name, pid_of, ticks_of
+from fnm_bus.spool.entry_name import boot_of, is_entry_name, pid_of, ticks_of
 
 _AGE: Final = 3_600.0
 """Seconds after which a temporary file may be removed, if its process is gone.
@@ -67,7 +67,9 @@ def clean(root: Path) -> list[OrphanedFile]:
     try:
         with os.scandir(root / "incoming" / "tmp") as items:
             for item in items:
-                if not is_name(item.name) or not item.is_file(follow_symlinks=False):
+                if not is_entry_name(item.name) or not item.is_file(
+                    follow_symlinks=False
+                ):
                     continue
                 try:
                     facts = item.stat(follow_symlinks=False)
@@ -120,7 +122,7 @@ def set_aside(root: Path, odd: ForeignFile) -> Path:
 
 
 def _oddity(item: os.DirEntry[str], digit: str) -> str:
-    if not is_name(item.name):
+    if not is_entry_name(item.name):
         return "its name is not an entry's"
     if digit and item.name[-1] != digit:
         return "it belongs into another directory"

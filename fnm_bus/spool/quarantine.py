@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError, SpoolFull
 from fnm_bus.spool.entry import Entry, read, read_file
-from fnm_bus.spool.sequence import is_name
+from fnm_bus.spool.entry_name import is_entry_name
 from fnm_bus.spool.spool import Spool
 
 _REASON: Final = 17 * 1024 * 1024
@@ -108,7 +108,7 @@ class Quarantine:
         Raises:
             SpoolError: the quarantine cannot be read.
         """
-        return tuple(sorted(filter(is_name, _names(self._root))))
+        return tuple(sorted(filter(is_entry_name, _names(self._root))))
 
     def count(self) -> int:
         """Return how many notifications are here.
@@ -126,7 +126,7 @@ class Quarantine:
         """
         return tuple(
             name
-            for name in sorted(filter(is_name, _names(self._untold)))
+            for name in sorted(filter(is_entry_name, _names(self._untold)))
             if (self._root / name).exists()  # else it comes again from the spool
         )
 
@@ -226,7 +226,7 @@ class Quarantine:
             raise SpoolError(f"{self._root / name}: {exc}") from exc
 
     def _path(self, name: str) -> Path:
-        if not is_name(name):  # never a way out of the directory
+        if not is_entry_name(name):  # never a way out of the directory
             raise FileNotFoundError(f"{self._root}: holds no {name!r:.80}")
         return self._root / name
 
@@ -264,7 +264,7 @@ class Quarantine:
     def _sizes(self) -> Iterator[int]:
         with os.scandir(self._root) as items:
             for item in items:
-                if is_name(item.name):
+                if is_entry_name(item.name):
                     # What is released or deleted in this moment takes no room.
                     with suppress(FileNotFoundError):
                         yield item.stat(follow_symlinks=False).st_size

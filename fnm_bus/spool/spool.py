@@ -15,9 +15,10 @@ from fnm_bus.hook import python_hook
 from fnm_bus.spool import cleanup, entry, layout, lock
 from fnm_bus.spool.cleanup import ForeignFile, OrphanedFile
 from fnm_bus.spool.entry import Entry, utc
+from fnm_bus.spool.entry_name import is_entry_name
 from fnm_bus.spool.limits import AdmissionLevel, SpoolUsage
 from fnm_bus.spool.lock import Lock
-from fnm_bus.spool.sequence import BootEpochs, is_name
+from fnm_bus.spool.sequence import BootEpochs
 
 __all__ = [
     "AdmissionLevel",
@@ -167,7 +168,7 @@ class Spool:
             nonlocal files, size, oldest
             with os.scandir(f"{self._new}/{digit}") as items:
                 for item in items:
-                    if not is_name(item.name):
+                    if not is_entry_name(item.name):
                         continue
                     try:
                         facts = item.stat(follow_symlinks=False)
@@ -299,7 +300,7 @@ class Spool:
         return _Bucket(
             changed_at,
             settled,
-            [name for name in names if name[-1] == digit and is_name(name)],
+            [name for name in names if name[-1] == digit and is_entry_name(name)],
         )
 
     def _sort(self, names: list[str]) -> None:

@@ -11,7 +11,7 @@ from support.process import wait_until
 from support.relay_processes import RelayProcesses, ban
 
 from fnm_bus.hook.python_hook import uptime_ticks
-from fnm_bus.spool.sequence import pid_of
+from fnm_bus.spool.entry_name import pid_of
 
 IN_FLIGHT = 500
 HOST = "192.0.2.1"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fnm_bus.hook import python_hook
-from fnm_bus.spool import sequence
+from fnm_bus.spool import entry_name
 from fnm_bus.spool.entry import unpack
 from fnm_bus.spool.spool import Spool
 
@@ -43,11 +43,11 @@ def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_holds_boot_start_and_pid_of_this_process() -> None:
     name = python_hook.new_entry_name()
-    assert sequence.is_name(name)
-    assert sequence.pid_of(name) == os.getpid()
-    assert sequence.ticks_of(name) == python_hook.process_start_ticks()
+    assert entry_name.is_entry_name(name)
+    assert entry_name.pid_of(name) == os.getpid()
+    assert entry_name.ticks_of(name) == python_hook.process_start_ticks()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert sequence.boot_of(name) == boot.replace("-", "")
+    assert entry_name.boot_of(name) == boot.replace("-", "")
 
 
 def test_two_names_of_one_process_differ() -> None:
@@ -69,9 +69,9 @@ def test_without_proc_the_name_tells_the_time_of_the_call(
     known = python_hook.process_start_ticks()
     without_proc(monkeypatch)
     name = python_hook.new_entry_name()
-    assert sequence.is_name(name)
+    assert entry_name.is_entry_name(name)
     assert name.startswith(python_hook.NO_BOOT_ID)
-    assert known <= sequence.ticks_of(name) <= python_hook.uptime_ticks()
+    assert known <= entry_name.ticks_of(name) <= python_hook.uptime_ticks()
 
 
 def test_the_start_of_a_process_that_is_gone_is_an_error() -> None:
