@@ -66,7 +66,7 @@ def notify(
 def _relayed(spool: Path) -> bool:
     """Return whether somebody drains already; then this call has nothing to add."""
     try:
-        return lock.held(spool / "lock")
+        return lock.is_held(spool / "lock")
     except SpoolError:  # not the owner, who alone may drain, or no spool
         return True
 

@@ -69,7 +69,7 @@ def status(
 
     known, spool, quarantine = open_spool(file)
     spools = {
-        str(it.root): {**it.size()._asdict(), "refuses": str(it.refusal())}
+        str(it.root): {**it.usage()._asdict(), "refuses": str(it.refusal())}
         for it in (spool, Spool(known.spool.fallback))
         if _is_there(it.root)
     }

@@ -60,14 +60,14 @@ class EntrySource:
             with self.disk.caught(LISTING, spool.root):
                 found += [(name, spool) for name in spool.scan()]
                 with self.disk.caught(LISTING_PART, spool.root):
-                    spool.check()
+                    spool.check_readable()
         if len({id(spool) for _name, spool in found}) > 1:
             found.sort(key=lambda pair: self.epochs.sequence(pair[0]))
         yield from found
-        untold: Sequence[str] = ()
+        unpublished: Sequence[str] = ()
         with self.disk.caught(LISTING, "of the quarantine"):
-            untold = self.quarantine.untold()
-        for name in untold:
+            unpublished = self.quarantine.unpublished()
+        for name in unpublished:
             yield name, None
 
     @property
@@ -134,10 +134,10 @@ class EntrySource:
             SpoolError: it cannot be removed.
         """
         if item.source is None:
-            self.quarantine.told(item.name)
+            self.quarantine.mark_published(item.name)
             return
         for spool in self.spools:
-            spool.forget_temporary(item.name)
+            spool.remove_temporary(item.name)
         item.source.remove(item.name)
 
 

@@ -150,7 +150,7 @@ def _directories(spool: Spool, kind: str) -> CheckResult:
         return CheckResult(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     except OSError as exc:
         return CheckResult(ok=False, what=f"{kind}: {exc}", remedy=remedy)
-    if faults := layout.faults(spool.root, owner.st_uid, owner.st_gid):
+    if faults := layout.find_faults(spool.root, owner.st_uid, owner.st_gid):
         return CheckResult(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
     if loose := _replaceable_in(spool.root):
         what = f"{kind} {spool.root}: users other than root can replace it, in {loose}"
@@ -215,7 +215,7 @@ def _relay(spool: Spool, *, mine: bool, drains: bool) -> CheckResult:
         remedy = "" if drains else "start it: systemctl enable --now fnm-bus-relay"
         return CheckResult(drains, what, remedy)
     try:
-        if spool.locked():
+        if spool.is_locked():
             return CheckResult(ok=True, what="a relay runs (the spool's lock is held)")
     except FnmBusError as exc:
         if isinstance(exc.__cause__, PermissionError):
@@ -279,7 +279,7 @@ def _remove_entries(spools: Iterable[Spool], pid: int) -> None:
 
 
 def _remove(spool: Spool, name: str) -> None:
-    spool.forget_temporary(name)
+    spool.remove_temporary(name)
     spool.remove(name)
 
 

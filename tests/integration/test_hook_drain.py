@@ -175,7 +175,7 @@ def test_after_a_failed_drain_calls_do_not_even_start_one(
 ) -> None:
     told = drains(installed)
     for _ in range(6):
-        Backoff(installed.spool.root).failed()
+        Backoff(installed.spool.root).record_failure()
     assert installed(SAMPLE).returncode == 0
     assert not told.exists()
 

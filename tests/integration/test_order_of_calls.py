@@ -80,7 +80,7 @@ def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
         subprocess.run(command, input=document, check=True)
         wait_until(lambda: not relays.spool.scan(), 20, "an empty spool")
     assert numbers(relays, 2) == [0, 1]
-    assert relays.spool.odd() == []
+    assert relays.spool.foreign_files() == []
 
 
 def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(

@@ -84,7 +84,7 @@ class Installed:
     def entries(self, spool: Spool | None = None) -> list[Entry]:
         spool = spool or self.spool
         found = [spool.read(name) for name in spool.scan()]
-        assert all(it.whole for it in found)
+        assert all(it.is_complete for it in found)
         return found
 
     def raw(self) -> list[bytes]:
@@ -694,14 +694,14 @@ def test_what_a_killed_call_leaves_is_swept_once_it_is_dead(
         time.sleep(0.005)
     for path in left:
         os.utime(path, (0, 0))
-    assert installed.spool.clean() == []
+    assert installed.spool.remove_orphans() == []
     call.send_signal(signal.SIGKILL)
     call.stdin.close()
     call.stdin = None
     call.communicate(timeout=30)
     for path in left:
         os.utime(path, (0, 0))
-    assert [it.name for it in installed.spool.clean()] == [left[0].name]
+    assert [it.name for it in installed.spool.remove_orphans()] == [left[0].name]
     assert installed.temporary() == []
     assert installed.entries() == []
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fnm_bus.hook import python_hook
-from fnm_bus.spool.entry import unpack
+from fnm_bus.spool.entry import decode_entry
 from support.odd_documents import Call
 
 DIRECTORY = Path(__file__).parents[1] / "unit" / "corpus" / "fuzz"
@@ -14,7 +14,9 @@ DIRECTORY = Path(__file__).parents[1] / "unit" / "corpus" / "fuzz"
 
 def calls() -> list[Call]:
     """Return the documents of the corpus, with their calls' arguments."""
-    found = (unpack(path.read_bytes()) for path in sorted(DIRECTORY.glob("*.entry")))
+    found = (
+        decode_entry(path.read_bytes()) for path in sorted(DIRECTORY.glob("*.entry"))
+    )
     return [(content.document, content.arguments) for content in found]
 
 

@@ -322,7 +322,7 @@ def test_one_reason_that_is_a_pipe_does_not_stop_the_list(
     ended = run("quarantine", "list", "--json")
     (shown,) = json.loads(ended.stdout)
     assert (ended.returncode, shown["name"]) == (0, kept["name"])
-    assert "no regular file" in shown["reason"]
+    assert "not a regular file" in shown["reason"]
 
 
 def test_a_lock_that_is_a_pipe_does_not_keep_notify_waiting(

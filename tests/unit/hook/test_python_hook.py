@@ -11,7 +11,7 @@ import pytest
 
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import entry_name
-from fnm_bus.spool.entry import unpack
+from fnm_bus.spool.entry import decode_entry
 from fnm_bus.spool.spool import Spool
 
 BOOT = "0123456789abcdef" * 2
@@ -85,7 +85,7 @@ def test_the_start_of_a_process_that_is_gone_is_an_error() -> None:
 def test_arguments_and_document_come_back_as_they_were(arguments: list[str]) -> None:
     document = b'{"a": "\x00\xff"}\0\n'
     shown = tuple(it.replace("\udcff", "\\xff") for it in arguments)
-    assert unpack(python_hook.encode_entry(arguments, document)) == (
+    assert decode_entry(python_hook.encode_entry(arguments, document)) == (
         shown,
         document,
         True,

@@ -83,7 +83,7 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
 ) -> None:
     foreign = box.spools[0].root / "incoming/new/0/lost+found"
     foreign.mkdir()
-    (box.spools[0].root / "quarantine/odd").rmdir()  # so that nothing can be moved
+    (box.spools[0].root / "quarantine/foreign").rmdir()  # so that nothing can be moved
     for _ in range(3):
         box.keeper._care_at = box.keeper._clean_at = 0.0
         box.keeper.turn()
@@ -91,7 +91,7 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
     assert caplog.text.count("not an entry:") == 1
     assert "remove it by hand" in caplog.text
     assert box.metrics.registry().get_sample_value("fnm_bus_odd_files_total") == 1
-    (box.spools[0].root / "quarantine/odd").mkdir()
+    (box.spools[0].root / "quarantine/foreign").mkdir()
     foreign.rmdir()
     box.keeper._care_at = box.keeper._clean_at = 0.0
     box.keeper.turn()
@@ -179,7 +179,7 @@ def test_a_foreign_file_of_any_name_is_moved(box: Box, name: str) -> None:
     path.touch()
     Trouble(box).turn()
     assert not path.exists()
-    assert len(list((box.spools[0].root / "quarantine/odd").iterdir())) == 1
+    assert len(list((box.spools[0].root / "quarantine/foreign").iterdir())) == 1
 
 
 def test_many_foreign_files_are_moved_a_thousand_at_a_time(box: Box) -> None:
