@@ -77,8 +77,8 @@ class Environment:
 
     def fill(self, document: bytes, count: int, start: int = 0) -> None:
         """Put *count* entries into the spool, as that many hooks would have."""
-        data, boot = python_hook.pack((), document), python_hook.boot_id()
-        base = python_hook.started()
+        data, boot = python_hook.encode_entry((), document), python_hook.boot_id()
+        base = python_hook.process_start_ticks()
         for number in range(start, start + count):
             name = f"{boot}-{base + number // 64:012d}-{number % 30_000:07d}-"
             name += f"{number:08x}"

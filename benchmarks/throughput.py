@@ -111,11 +111,11 @@ def latency(environment: Environment, bootstrap: str, *, quick: bool) -> list[Ro
     times = []
     with _at_the_end(bootstrap) as consumer, environment.relay():
         for number in range(20 if quick else 200):
-            name = python_hook.entry_name()[:-8] + f"{number:08x}"
-            python_hook.store(
+            name = python_hook.new_entry_name()[:-8] + f"{number:08x}"
+            python_hook.store_entry(
                 str(environment.spool.root),
                 name,
-                python_hook.pack((), DOCUMENTS["1.5 KB"]),
+                python_hook.encode_entry((), DOCUMENTS["1.5 KB"]),
             )
             stored = time.perf_counter()
             while consumer.poll(5) is None:

@@ -281,7 +281,7 @@ def drain_once(
     """
     root = settings.spool.directory
     backoff = Backoff(root)
-    if backoff.pausing():
+    if backoff.seconds_left():
         return DrainOutcome.PAUSED, {}
     entries = intake(settings, RelayMetrics())
     publisher = KafkaPublisher(kafka(settings), BRIEF)
@@ -300,7 +300,7 @@ def drain_once(
 
 def pause(settings: Settings) -> float:
     """Return the seconds for which short drains are not tried; 0.0 for none."""
-    return Backoff(settings.spool.directory).pausing()
+    return Backoff(settings.spool.directory).seconds_left()
 
 
 def may_drain(settings: Settings) -> bool:

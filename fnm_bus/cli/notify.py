@@ -38,7 +38,7 @@ def notify(
     spool, fallback = spool_paths.spools(file)
     try:
         document = python_hook.read_stdin(context.args)
-        path, trouble = python_hook.keep(
+        path, trouble = python_hook.store_or_fallback(
             str(spool), str(fallback), context.args, document
         )
     except OSError as exc:
@@ -66,7 +66,7 @@ def notify(
 def _relayed(spool: Path) -> bool:
     """Return whether somebody drains already; then this call has nothing to add."""
     try:
-        return lock.held(spool / "lock")
+        return lock.is_held(spool / "lock")
     except SpoolError:  # not the owner, who alone may drain, or no spool
         return True
 

@@ -29,7 +29,7 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus quarantine list --json
     """
     _known, _spool, quarantine = open_spool(file)
-    kept = [{"name": name, **_facts(quarantine, name)} for name in quarantine.list()]
+    kept = [{"name": name, **_facts(quarantine, name)} for name in quarantine.names()]
     if json:
         dump(kept)
         return
@@ -56,7 +56,7 @@ def show(
     except FileNotFoundError:
         complain(f"{name}: is not in the quarantine; the spool has its own `show`")
         end(MISSING)
-    print_document(letter.entry, quarantine.show(name), json=json)
+    print_document(letter.entry, quarantine.details(name), json=json)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def delete(
 def _facts(quarantine: "Quarantine", name: str) -> dict[str, object]:
     """Return what is known of an entry; an unreadable reason does not end the list."""
     try:
-        return quarantine.show(name)
+        return quarantine.details(name)
     except FileNotFoundError:
         return {"reason": "the file with the reason is missing"}
     except FnmBusError as exc:
@@ -115,7 +115,7 @@ def _selected(
     quarantine: "Quarantine", names: Sequence[str] | None, *, everything: bool
 ) -> Sequence[str]:
     if everything:
-        return quarantine.list()
+        return quarantine.names()
     if not names:
         raise typer.BadParameter("name an entry, or use --all")
     return names

@@ -93,7 +93,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
     if failed := statuses.total() - statuses[0]:
         complain(f"{failed} of {statuses.total()} calls failed")
         end(UNSTORED)
-    if not Spool(spools[0]).locked():
+    if not Spool(spools[0]).is_locked():
         say("fnm-bus: no relay is running; `fnm-bus relay --once` publishes them")
 
 

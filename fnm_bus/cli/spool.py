@@ -69,7 +69,7 @@ def status(
 
     known, spool, quarantine = open_spool(file)
     spools = {
-        str(it.root): {**it.size()._asdict(), "refuses": str(it.refusal())}
+        str(it.root): {**it.usage()._asdict(), "refuses": str(it.refusal())}
         for it in (spool, Spool(known.spool.fallback))
         if _is_there(it.root)
     }
@@ -121,12 +121,12 @@ def show(
     Example:
         fnm-bus spool show NAME > document.json
     """
-    from fnm_bus.spool.sequence import is_name
+    from fnm_bus.spool.entry_name import is_entry_name
 
     _known, spool, _quarantine = open_spool(file)
     try:
         # Another name may lead out of the directory.
-        entry = spool.read(name) if is_name(name) else None
+        entry = spool.read(name) if is_entry_name(name) else None
     except FileNotFoundError:
         entry = None
     if entry is None:

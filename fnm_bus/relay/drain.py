@@ -395,7 +395,7 @@ class Drain:
             return
         try:
             entry = item.source.read(item.name)
-            self._quarantine.put(entry, reason, told=told)
+            self._quarantine.put(entry, reason, published=told)
         except FileNotFoundError:
             self._gone(item)
             return

@@ -79,7 +79,7 @@ class Housekeeping:
         depths = []
         for spool in self.spools:
             with self.drain.disk.caught("measuring", spool.root):
-                depth = spool.size()
+                depth = spool.usage()
                 self._show(str(spool.root), depth)
                 depths.append(depth)
             if not depths:
@@ -93,7 +93,7 @@ class Housekeeping:
         self.metrics.oldest_age.labels(label).set(max(age.total_seconds(), 0))
 
     def _limit(self, depth: SpoolUsage) -> None:
-        thinning = self.limits.thinning(depth)
+        thinning = self.limits.coalesces_status(depth)
         if thinning != self.drain.thinning:
             log.warning(
                 "%s status updates: files=%d bytes=%d",
@@ -113,7 +113,7 @@ class Housekeeping:
     def _clean(self) -> None:
         for spool in self.spools:
             with self.drain.disk.caught("sweeping", spool.root):
-                for left in spool.clean():
+                for left in spool.remove_orphans():
                     if any(it.path(left.name).exists() for it in self.spools):
                         continue  # a second link of what is stored, or a copy
                     self.metrics.left.inc()
@@ -131,7 +131,7 @@ class Housekeeping:
         moved = 0
         for spool in self.spools:
             with self.drain.disk.caught("looking for foreign files", spool.root):
-                for odd in spool.odd():
+                for odd in spool.foreign_files():
                     if moved == _AT_ONCE:
                         self._clean_at = 0.0  # the rest follows in the next round
                         break
@@ -146,7 +146,7 @@ class Housekeeping:
         self.metrics.odd_files.inc()
         log.warning("not an entry: path=%s %s", *odd)
         try:
-            log.warning("moved to %s", spool.set_aside(odd))
+            log.warning("moved to %s", spool.quarantine_foreign(odd))
         except SpoolError as exc:
             immovable.add(odd.path)
             log.warning("not moved, remove it by hand: %s", exc)

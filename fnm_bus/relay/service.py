@@ -136,7 +136,9 @@ class Relay:
     def _turn(self) -> None:
         self._alive()
         now = monotonic()
-        if now >= self._look_at and (self.watch.changed() or now >= self._blind_until):
+        if now >= self._look_at and (
+            self.watch.has_changed() or now >= self._blind_until
+        ):
             self._look(now)
         if self.drain.idle:
             # Errors of the connection are known before the first attack, not by it.

@@ -13,7 +13,7 @@ from fnm_bus.relay.preparation import Preparation, prepare
 from fnm_bus.relay.topic_queue import PendingEntry
 from fnm_bus.relay.trial import Task, Trial
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import BootEpochs, sequence
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -60,14 +60,14 @@ class EntrySource:
             with self.disk.caught(LISTING, spool.root):
                 found += [(name, spool) for name in spool.scan()]
                 with self.disk.caught(LISTING_PART, spool.root):
-                    spool.check()
+                    spool.check_readable()
         if len({id(spool) for _name, spool in found}) > 1:
-            found.sort(key=lambda pair: self.epochs.order(pair[0]))
+            found.sort(key=lambda pair: self.epochs.sequence(pair[0]))
         yield from found
-        untold: Sequence[str] = ()
+        unpublished: Sequence[str] = ()
         with self.disk.caught(LISTING, "of the quarantine"):
-            untold = self.quarantine.untold()
-        for name in untold:
+            unpublished = self.quarantine.unpublished()
+        for name in unpublished:
             yield name, None
 
     @property
@@ -113,7 +113,7 @@ class EntrySource:
     def _prepare(
         self, item: PendingEntry, source: Spool, *, suspect: bool
     ) -> Preparation:
-        place = sequence(item.name, self.epochs)
+        place = self.epochs.sequence(item.name)
         if suspect:
             directory = str(source.path(item.name).parent)
             return self.trial.prepare(Task(directory, item.name, place, item.shrunk))
@@ -134,10 +134,10 @@ class EntrySource:
             SpoolError: it cannot be removed.
         """
         if item.source is None:
-            self.quarantine.told(item.name)
+            self.quarantine.mark_published(item.name)
             return
         for spool in self.spools:
-            spool.forget_temporary(item.name)
+            spool.remove_temporary(item.name)
         item.source.remove(item.name)
 
 

@@ -415,7 +415,7 @@ def _answer(pipeline: Pipeline, task: Task, *, is_memory_short: bool) -> bytes:
     """Return the encoded reply."""
     reply: _Reply
     try:
-        found = entry.read(task.directory, task.name)
+        found = entry.read_entry(task.directory, task.name)
     except (FileNotFoundError, SpoolError) as exc:
         reply = _Unreadable(str(exc), missing=isinstance(exc, FileNotFoundError))
         return msgspec.msgpack.encode(reply)

@@ -52,9 +52,9 @@ def _spool(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(ok=False, what=f"{name} {root}: missing", remedy=remedy)
             continue
         facts = root.stat()
-        for fault in layout.faults(root, facts.st_uid, facts.st_gid):
+        for fault in layout.find_faults(root, facts.st_uid, facts.st_gid):
             yield CheckResult(ok=False, what=f"{name}: {fault}", remedy=remedy)
-        closed = layout.unreadable(root, facts.st_uid, _groups(facts))
+        closed = layout.find_unreadable_entries(root, facts.st_uid, _groups(facts))
         if closed:
             yield CheckResult(
                 ok=False,
@@ -63,7 +63,7 @@ def _spool(settings: Settings) -> Iterator[CheckResult]:
                 remedy="chgrp them to the spool's group and chmod 640; then the relay"
                 " publishes them",
             )
-        depth, free = Spool(root).size(), shutil.disk_usage(root).free
+        depth, free = Spool(root).usage(), shutil.disk_usage(root).free
         yield CheckResult(
             ok=free > _FREE or name != "spool",
             what=f"{name} {root}: owner {facts.st_uid}, {depth.files} waiting,"
@@ -92,7 +92,7 @@ def _groups(spool: os.stat_result) -> set[int]:
 def _relay(settings: Settings) -> Iterator[CheckResult]:
     if not settings.spool.directory.is_dir():
         return
-    runs = Spool(settings.spool.directory).locked()
+    runs = Spool(settings.spool.directory).is_locked()
     yield CheckResult(
         ok=runs,
         what="relay: drains the spool" if runs else "relay: none drains the spool",

@@ -15,7 +15,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
-from fnm_bus.spool.sequence import pid_of
+from fnm_bus.spool.entry_name import pid_of
 from fnm_bus.spool.spool import Spool
 
 _DOCUMENT: Final = b'{"fnm-bus": "this only proves the way"}\n'
@@ -150,7 +150,7 @@ def _directories(spool: Spool, kind: str) -> CheckResult:
         return CheckResult(ok=False, what=f"{kind}: {exc}", remedy=remedy)
     except OSError as exc:
         return CheckResult(ok=False, what=f"{kind}: {exc}", remedy=remedy)
-    if faults := layout.faults(spool.root, owner.st_uid, owner.st_gid):
+    if faults := layout.find_faults(spool.root, owner.st_uid, owner.st_gid):
         return CheckResult(ok=False, what=f"{kind}: {'; '.join(faults)}", remedy=remedy)
     if loose := _replaceable_in(spool.root):
         what = f"{kind} {spool.root}: users other than root can replace it, in {loose}"
@@ -196,7 +196,7 @@ def _call(
     path: Path, spool: Spool, fallback: Spool, *, drains: bool
 ) -> list[CheckResult]:
     # Held, so that the hook stores and does not drain: that would take its time.
-    lock = python_hook.take_lock(str(spool.root))
+    lock = python_hook.try_lock(str(spool.root))
     try:
         relay = _relay(spool, mine=lock >= 0, drains=drains)
         try:
@@ -215,7 +215,7 @@ def _relay(spool: Spool, *, mine: bool, drains: bool) -> CheckResult:
         remedy = "" if drains else "start it: systemctl enable --now fnm-bus-relay"
         return CheckResult(drains, what, remedy)
     try:
-        if spool.locked():
+        if spool.is_locked():
             return CheckResult(ok=True, what="a relay runs (the spool's lock is held)")
     except FnmBusError as exc:
         if isinstance(exc.__cause__, PermissionError):
@@ -279,7 +279,7 @@ def _remove_entries(spools: Iterable[Spool], pid: int) -> None:
 
 
 def _remove(spool: Spool, name: str) -> None:
-    spool.forget_temporary(name)
+    spool.remove_temporary(name)
     spool.remove(name)
 
 

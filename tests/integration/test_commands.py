@@ -281,7 +281,9 @@ def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
 
 
 def test_the_status_of_the_spool_names_what_waits(run: Run, spool: Spool) -> None:
-    name = Path(python_hook.keep(str(spool.root), "/nowhere", ["ban"], BAN)[0]).name
+    name = Path(
+        python_hook.store_or_fallback(str(spool.root), "/nowhere", ["ban"], BAN)[0]
+    ).name
     status = json.loads(run("spool", "status", "--entries", "--json").stdout)
     assert status["entries"] == [name]
     assert status["spools"][str(spool.root)]["files"] == 1
@@ -320,7 +322,7 @@ def test_one_reason_that_is_a_pipe_does_not_stop_the_list(
     ended = run("quarantine", "list", "--json")
     (shown,) = json.loads(ended.stdout)
     assert (ended.returncode, shown["name"]) == (0, kept["name"])
-    assert "no regular file" in shown["reason"]
+    assert "not a regular file" in shown["reason"]
 
 
 def test_a_lock_that_is_a_pipe_does_not_keep_notify_waiting(

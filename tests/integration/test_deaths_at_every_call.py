@@ -93,7 +93,7 @@ def test_a_hook_killed_at_any_call_has_stored_all_or_nothing(
     temporary = front.spool.root / "incoming/tmp"
     for path in temporary.iterdir():
         os.utime(path, (0, 0))
-    assert 0 < len(front.spool.clean()) <= len(calls)
+    assert 0 < len(front.spool.remove_orphans()) <= len(calls)
     assert list(temporary.iterdir()) == []
 
 

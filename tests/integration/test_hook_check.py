@@ -176,7 +176,7 @@ from fnm_bus.spool.watch import Watch
 spool = Spool(sys.argv[1])
 with spool.lock(), Watch(spool.buckets()) as watch:
     print("held", flush=True)
-    while watch.wait(60) and watch.changed():
+    while watch.wait(60) and watch.has_changed():
         for name in spool.scan():
             spool.remove(name)
 """

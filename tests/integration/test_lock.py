@@ -44,15 +44,15 @@ def held_elsewhere(spool: Spool) -> "subprocess.Popen[bytes]":
 def test_one_of_two_gets_the_lock_until_it_is_released(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         assert spool.lock() is None
-        assert spool.locked()
-        assert python_hook.take_lock(str(spool.root)) == -1
+        assert spool.is_locked()
+        assert python_hook.try_lock(str(spool.root)) == -1
         process.communicate(timeout=10)
     lock = spool.lock()
     assert lock is not None
     with lock:
-        assert spool.locked()
+        assert spool.is_locked()
     lock.release()
-    assert not spool.locked()
+    assert not spool.is_locked()
 
 
 def test_a_killed_holder_holds_no_longer(spool: Spool) -> None:
@@ -89,7 +89,7 @@ def test_root_does_not_drain_what_belongs_to_another(spool: Spool) -> None:
 def test_a_lock_that_is_handed_over_stays_held(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fd = python_hook.take_lock(str(spool.root))
+    fd = python_hook.try_lock(str(spool.root))
     monkeypatch.setenv(python_hook.LOCK_FD, str(fd))
     lock = spool.lock()
     assert lock is not None
@@ -97,7 +97,7 @@ def test_a_lock_that_is_handed_over_stays_held(
     assert not os.get_inheritable(fd)
     assert spool.lock() is None
     lock.release()
-    assert not spool.locked()
+    assert not spool.is_locked()
 
 
 @pytest.mark.parametrize("text", ["0", "999", "x", "", "-1"])
@@ -108,7 +108,7 @@ def test_a_descriptor_that_is_not_the_lock_is_not_taken_for_it(
     lock = spool.lock()
     assert lock is not None
     with lock:
-        assert spool.locked()
+        assert spool.is_locked()
 
 
 def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
@@ -125,10 +125,10 @@ def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
     held = spool.lock()
     assert held is not None
     with held:
-        assert spool.locked()
+        assert spool.is_locked()
 
 
-@pytest.mark.parametrize("ask", [Spool.lock, Spool.locked])
+@pytest.mark.parametrize("ask", [Spool.lock, Spool.is_locked])
 def test_a_pipe_in_the_lock_s_place_is_not_waited_for(
     spool: Spool, ask: Callable[[Spool], object]
 ) -> None:

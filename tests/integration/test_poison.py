@@ -25,7 +25,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
 
 
 def quarantined(relays: RelayProcesses) -> list[str]:
-    return list(Quarantine(relays.spool.root, 1_000, 10**9).list())
+    return list(Quarantine(relays.spool.root, 1_000, 10**9).names())
 
 
 def ips(relays: RelayProcesses, least: int) -> list[str]:
@@ -144,14 +144,14 @@ def test_a_spool_that_is_made_again_is_drained_by_one_relay(
     relays.until(lambda: "moved away or replaced" in relays.said())
     relays.spool.make(os.getuid(), os.getgid())
     relays.until(lambda: "works again" in relays.said())
-    assert relays.spool.locked()
+    assert relays.spool.is_locked()
     relays.call(ban("192.0.2.1"))
     relays.until(relays.empty)
 
 
 def test_a_refused_drain_says_for_how_long(relays: RelayProcesses) -> None:
     for _ in range(6):  # the pause doubles
-        Backoff(relays.spool.root).failed()
+        Backoff(relays.spool.root).record_failure()
     ended = relays.run("relay", "--once")
     assert ended.returncode == 75
     assert re.search(rb"next attempt in [23][0-9] s", ended.stderr)

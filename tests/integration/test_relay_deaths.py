@@ -73,11 +73,11 @@ class Line:
             temporary = spool.root / "incoming/tmp"
             for path in temporary.iterdir():
                 os.utime(path, (0, 0))
-            spool.clean()
+            spool.remove_orphans()
             assert list(temporary.iterdir()) == []
         ids = Counter(it.receipt.event_id for it in relays.events("host", self.bans))
         assert len(ids) == self.bans
-        kept = Quarantine(relays.spool.root, 1_000, 10**9).list()
+        kept = Quarantine(relays.spool.root, 1_000, 10**9).names()
         assert len(kept) == self.invalid
         letters = relays.events("deadletter", self.invalid)
         assert {it.entry for it in letters} == set(kept)

@@ -19,9 +19,9 @@ from support.process import wait_until
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import check_hook, install_hook
-from fnm_bus.spool import sequence as sequences
+from fnm_bus.spool.entry_name import boot_of, is_entry_name, pid_of, ticks_of
 from fnm_bus.spool.limits import AdmissionLevel
-from fnm_bus.spool.sequence import BootEpochs, is_name, pid_of, sequence, ticks_of
+from fnm_bus.spool.sequence import PID_BITS, BootEpochs
 from fnm_bus.spool.spool import Entry, Spool
 
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
@@ -84,7 +84,7 @@ class Installed:
     def entries(self, spool: Spool | None = None) -> list[Entry]:
         spool = spool or self.spool
         found = [spool.read(name) for name in spool.scan()]
-        assert all(it.whole for it in found)
+        assert all(it.is_complete for it in found)
         return found
 
     def raw(self) -> list[bytes]:
@@ -161,10 +161,10 @@ def test_a_name_holds_the_pid_and_the_start_of_the_process_that_was_started(
     installed: Installed,
 ) -> None:
     call = installed.start()
-    started = python_hook.started(call.pid)
+    started = python_hook.process_start_ticks(call.pid)
     assert call.communicate(SAMPLE, timeout=30) == (b"", b"")
     (name,) = installed.spool.scan()
-    assert sequences.boot_of(name) == python_hook.boot_id()
+    assert boot_of(name) == python_hook.boot_id()
     assert (pid_of(name), ticks_of(name)) == (call.pid, started)
 
 
@@ -226,7 +226,7 @@ def test_the_environment_does_not_matter(
 ) -> None:
     assert anywhere(SAMPLE, "ban", "é", env=environment).returncode == 0
     assert anywhere.entries()[0].arguments == ("ban", "é")
-    assert all(map(is_name, anywhere.spool.scan()))
+    assert all(map(is_entry_name, anywhere.spool.scan()))
 
 
 def test_unban_in_text_mode_does_not_wait_for_a_terminal(installed: Installed) -> None:
@@ -651,8 +651,8 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     assert [installed.spool.read(it).arguments[0] for it in names] == ["0", "1"]
     assert {it.document for it in installed.entries()} == {SAMPLE.rstrip()}
     for name in names:
-        assert sequences.boot_of(name).startswith(python_hook.NO_BOOT_ID)
-        place = sequence(name, epochs) >> sequences.PID_BITS
+        assert boot_of(name).startswith(python_hook.NO_BOOT_ID)
+        place = epochs.sequence(name) >> PID_BITS
         assert before <= place + 1_735_689_600 * 100 <= after
 
 
@@ -694,14 +694,14 @@ def test_what_a_killed_call_leaves_is_swept_once_it_is_dead(
         time.sleep(0.005)
     for path in left:
         os.utime(path, (0, 0))
-    assert installed.spool.clean() == []
+    assert installed.spool.remove_orphans() == []
     call.send_signal(signal.SIGKILL)
     call.stdin.close()
     call.stdin = None
     call.communicate(timeout=30)
     for path in left:
         os.utime(path, (0, 0))
-    assert [it.name for it in installed.spool.clean()] == [left[0].name]
+    assert [it.name for it in installed.spool.remove_orphans()] == [left[0].name]
     assert installed.temporary() == []
     assert installed.entries() == []
 

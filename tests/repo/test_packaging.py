@@ -376,7 +376,7 @@ def test_the_spools_are_as_hook_install_makes_them(
     made = machine.at(getattr(Settings().spool, kind))
     layout.make(tmp_path / "spool", machine.uid, machine.gid)
     assert facts(made) == facts(tmp_path / "spool")
-    assert layout.faults(made, machine.uid, machine.gid) == []
+    assert layout.find_faults(made, machine.uid, machine.gid) == []
 
 
 @needs_root
@@ -408,7 +408,7 @@ def test_a_boot_changes_nothing_in_a_spool_with_documents(machine: Machine) -> N
     known = Settings().spool
     spool = machine.at(known.directory)
     Spool(spool).refuse(AdmissionLevel.STATUS)
-    for name in ("quarantine/q.doc", "quarantine/odd/1-x", "state/epochs.json"):
+    for name in ("quarantine/q.doc", "quarantine/foreign/1-x", "state/epochs.json"):
         spool.joinpath(name).write_text(name)
     spool.joinpath("lock").write_text("never emptied")
     machine.at(FullSettings().consumers.exabgp.snapshot).write_text("{}")
@@ -430,7 +430,7 @@ def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
     spool.joinpath("incoming/tmp").chmod(0o777)
     spool.joinpath("incoming/new/7").rmdir()
     machine.boot()
-    assert layout.faults(spool, machine.uid, machine.gid) == []
+    assert layout.find_faults(spool, machine.uid, machine.gid) == []
 
 
 @needs_root
@@ -459,8 +459,8 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
             lock = spool.lock()
             assert lock is not None
             with lock:
-                assert spool.locked()
-            assert (spool.odd(), spool.clean()) == ([], [])
+                assert spool.is_locked()
+            assert (spool.foreign_files(), spool.remove_orphans()) == ([], [])
         names = first.scan()
         assert [first.read(it).document for it in names] == [SAMPLE, SAMPLE]
         for it in names:

@@ -21,7 +21,7 @@ from fnm_bus.event.identifiers import check_event
 from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline, digest
 from fnm_bus.relay.preparation import prepare
-from fnm_bus.spool.entry import Entry, utc
+from fnm_bus.spool.entry import Entry, utc_time
 
 pytestmark = pytest.mark.timeout(7_200)
 
@@ -46,7 +46,7 @@ def say(line: str) -> None:
 def check(call: Call) -> float:
     """Prepare a document as the relay does; return the seconds of CPU time."""
     document, arguments = call
-    entry = Entry(NAME, arguments, document, utc(10**18), len(document), "")
+    entry = Entry(NAME, arguments, document, utc_time(10**18), len(document), "")
     start = time.process_time()
     try:
         ready = prepare(PIPELINE, entry, 7, without_samples=False)

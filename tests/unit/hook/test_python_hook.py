@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fnm_bus.hook import python_hook
-from fnm_bus.spool import sequence
-from fnm_bus.spool.entry import unpack
+from fnm_bus.spool import entry_name
+from fnm_bus.spool.entry import decode_entry
 from fnm_bus.spool.spool import Spool
 
 BOOT = "0123456789abcdef" * 2
@@ -38,20 +38,20 @@ def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     def hidden(path: str) -> bytes:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(python_hook, "slurp", hidden)
+    monkeypatch.setattr(python_hook, "read_small_file", hidden)
 
 
 def test_a_name_holds_boot_start_and_pid_of_this_process() -> None:
-    name = python_hook.entry_name()
-    assert sequence.is_name(name)
-    assert sequence.pid_of(name) == os.getpid()
-    assert sequence.ticks_of(name) == python_hook.started()
+    name = python_hook.new_entry_name()
+    assert entry_name.is_entry_name(name)
+    assert entry_name.pid_of(name) == os.getpid()
+    assert entry_name.ticks_of(name) == python_hook.process_start_ticks()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert sequence.boot_of(name) == boot.replace("-", "")
+    assert entry_name.boot_of(name) == boot.replace("-", "")
 
 
 def test_two_names_of_one_process_differ() -> None:
-    assert python_hook.entry_name() != python_hook.entry_name()
+    assert python_hook.new_entry_name() != python_hook.new_entry_name()
 
 
 def test_the_start_is_read_behind_a_program_name_with_brackets_and_blanks(
@@ -59,37 +59,41 @@ def test_the_start_is_read_behind_a_program_name_with_brackets_and_blanks(
 ) -> None:
     fields = " ".join(str(field) for field in range(3, 53))
     line = f"7 (fast) net) mon 9 9) {fields}\n".encode()
-    monkeypatch.setattr(python_hook, "slurp", lambda _path: line)
-    assert python_hook.started() == 22
+    monkeypatch.setattr(python_hook, "read_small_file", lambda _path: line)
+    assert python_hook.process_start_ticks() == 22
 
 
 def test_without_proc_the_name_tells_the_time_of_the_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = python_hook.started()
+    known = python_hook.process_start_ticks()
     without_proc(monkeypatch)
-    name = python_hook.entry_name()
-    assert sequence.is_name(name)
+    name = python_hook.new_entry_name()
+    assert entry_name.is_entry_name(name)
     assert name.startswith(python_hook.NO_BOOT_ID)
-    assert known <= sequence.ticks_of(name) <= python_hook.uptime()
+    assert known <= entry_name.ticks_of(name) <= python_hook.uptime_ticks()
 
 
 def test_the_start_of_a_process_that_is_gone_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
-        python_hook.started(4_194_305)  # Linux's PID_MAX_LIMIT is 4194304
+        python_hook.process_start_ticks(4_194_305)  # Linux's PID_MAX_LIMIT is 4194304
 
 
 @pytest.mark.parametrize("arguments", [[], ["ban", "192.0.2.1"], ["", "é", "\udcff"]])
 def test_arguments_and_document_come_back_as_they_were(arguments: list[str]) -> None:
     document = b'{"a": "\x00\xff"}\0\n'
     shown = tuple(it.replace("\udcff", "\\xff") for it in arguments)
-    assert unpack(python_hook.pack(arguments, document)) == (shown, document, True)
+    assert decode_entry(python_hook.encode_entry(arguments, document)) == (
+        shown,
+        document,
+        True,
+    )
 
 
 def test_a_fallback_spool_that_is_drained_meanwhile_has_room(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python_hook.store(str(root), NAME, b"one")
+    python_hook.store_entry(str(root), NAME, b"one")
     scandir = posix.scandir
 
     def taken_in_between(path: str) -> object:
@@ -99,14 +103,14 @@ def test_a_fallback_spool_that_is_drained_meanwhile_has_room(
         return nullcontext(entries)
 
     monkeypatch.setattr(posix, "scandir", taken_in_between)
-    python_hook.check_fallback(str(root))
+    python_hook.check_fallback_limits(str(root))
     assert not list(root.glob("incoming/new/?/*"))
 
 
 def test_an_entry_is_stored_whole_and_hidden_from_others(root: Path) -> None:
     old = os.umask(0)
     try:
-        path = Path(python_hook.store(str(root), NAME, b"x" * 100_000))
+        path = Path(python_hook.store_entry(str(root), NAME, b"x" * 100_000))
     finally:
         os.umask(old)
     assert entries(root) == [path]
@@ -117,7 +121,7 @@ def test_an_entry_is_stored_whole_and_hidden_from_others(root: Path) -> None:
 def test_a_strict_umask_does_not_hide_an_entry_from_the_relay(root: Path) -> None:
     old = os.umask(0o777)
     try:
-        path = Path(python_hook.store(str(root), NAME, b""))
+        path = Path(python_hook.store_entry(str(root), NAME, b""))
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -147,7 +151,7 @@ def test_a_failing_step_leaves_no_entry_and_no_temporary_file(
     with monkeypatch.context() as patch:
         patch.setattr(posix, broken, fails)
         with pytest.raises(OSError, match=f"No space left.*/{NAME}"):
-            python_hook.store(str(root), NAME, b"document")
+            python_hook.store_entry(str(root), NAME, b"document")
     assert calls
     assert not entries(root)
     assert not list((root / "incoming/tmp").iterdir())
@@ -165,7 +169,7 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
 
     monkeypatch.setattr(posix, "fsync", fails)
     with pytest.raises(OSError, match="Input/output"):
-        python_hook.store(str(root), NAME, b"document")
+        python_hook.store_entry(str(root), NAME, b"document")
 
 
 def test_what_may_be_in_the_spool_after_all_has_the_same_name_in_the_fallback(
@@ -181,7 +185,9 @@ def test_what_may_be_in_the_spool_after_all_has_the_same_name_in_the_fallback(
         right(fd)
 
     monkeypatch.setattr(posix, "fsync", fails_once)
-    path, trouble = python_hook.keep(str(root), str(fallback), [], b"document")
+    path, trouble = python_hook.store_or_fallback(
+        str(root), str(fallback), [], b"document"
+    )
     assert "Input/output" in trouble
     assert [it.name for it in entries(root)] == [Path(path).name]
     assert [str(it) for it in entries(fallback)] == [path]
@@ -192,7 +198,7 @@ def test_short_writes_are_continued(
 ) -> None:
     right = posix.write
     monkeypatch.setattr(posix, "write", lambda fd, data: right(fd, data[:10]))
-    path = Path(python_hook.store(str(root), NAME, b"0123456789" * 10 + b"!"))
+    path = Path(python_hook.store_entry(str(root), NAME, b"0123456789" * 10 + b"!"))
     assert path.read_bytes() == b"0123456789" * 10 + b"!"
 
 
@@ -209,7 +215,7 @@ def test_nothing_that_is_there_is_written_to(
     else:
         os.mkfifo(planted)
     with pytest.raises(FileExistsError):
-        python_hook.store(str(root), NAME, b"document")
+        python_hook.store_entry(str(root), NAME, b"document")
     assert target.read_bytes() == b"precious"
     assert planted.is_symlink() or planted.exists()
 
@@ -225,7 +231,7 @@ def test_a_directory_that_is_a_link_is_not_entered(
     (root / link).symlink_to(away)
     before = sorted(away.rglob("*"))
     with pytest.raises(NotADirectoryError):
-        python_hook.store(str(root), NAME, b"document")
+        python_hook.store_entry(str(root), NAME, b"document")
     assert sorted(away.rglob("*")) == before
 
 
@@ -241,7 +247,9 @@ def test_a_link_in_place_of_the_marker_is_not_followed(
     secret.write_text("root:secret")
     (root / "full").symlink_to(secret)
     document = b'{"action":"attack_status"}'
-    path, trouble = python_hook.keep(str(root), str(fallback), [], document)
+    path, trouble = python_hook.store_or_fallback(
+        str(root), str(fallback), [], document
+    )
     assert fallback in Path(path).parents
     assert "secret" not in trouble
 
@@ -259,7 +267,9 @@ def test_the_marker_decides_what_goes_to_the_fallback_spool(
     root: Path, fallback: Path, marker: str, document: bytes, *, refused: bool
 ) -> None:
     (root / "full").write_text(f"{marker}\n")
-    path, trouble = python_hook.keep(str(root), str(fallback), [], document)
+    path, trouble = python_hook.store_or_fallback(
+        str(root), str(fallback), [], document
+    )
     assert (fallback in Path(path).parents) is refused
     assert ("at its limit" in trouble) is refused
 
@@ -275,7 +285,7 @@ def test_the_last_room_of_the_file_system_is_left_alone(
     value: int,
 ) -> None:
     monkeypatch.setattr(python_hook, setting, value)
-    path, trouble = python_hook.keep(str(root), str(fallback), [], b"{}")
+    path, trouble = python_hook.store_or_fallback(str(root), str(fallback), [], b"{}")
     assert fallback in Path(path).parents
     assert "reserve" in trouble
 
@@ -286,9 +296,9 @@ def test_the_fallback_spool_is_bounded(
 ) -> None:
     gone = str(tmp_path / "gone")
     monkeypatch.setattr(python_hook, setting, 1)
-    python_hook.keep(gone, str(fallback), [], b"the first")
+    python_hook.store_or_fallback(gone, str(fallback), [], b"the first")
     with pytest.raises(OSError, match=r"gone.*; fallback: .*full, 1 files"):
-        python_hook.keep(gone, str(fallback), [], b"the second")
+        python_hook.store_or_fallback(gone, str(fallback), [], b"the second")
     assert len(entries(fallback)) == 1
 
 
@@ -301,7 +311,7 @@ def test_nothing_is_counted_behind_a_link(
     (fallback / link).rename(away)
     (fallback / link).symlink_to(away)
     with pytest.raises(NotADirectoryError):
-        python_hook.check_fallback(str(fallback))
+        python_hook.check_fallback_limits(str(fallback))
 
 
 def test_counting_ends_at_the_limit(
@@ -311,7 +321,7 @@ def test_counting_ends_at_the_limit(
         (fallback / f"incoming/new/0/{number}").touch()
     monkeypatch.setattr(python_hook, "FALLBACK_FILES", 2)
     with pytest.raises(OSError, match="full, 2 files or more"):
-        python_hook.check_fallback(str(fallback))
+        python_hook.check_fallback_limits(str(fallback))
 
 
 def test_room_is_not_asked_for_behind_a_link(root: Path, tmp_path: Path) -> None:
@@ -334,7 +344,7 @@ def test_a_document_beyond_all_bounds_is_read_to_the_end_and_refused(
 
 def test_a_removed_lock_file_is_no_lock(root: Path) -> None:
     (root / "lock").unlink()
-    assert python_hook.take_lock(str(root)) == -1
+    assert python_hook.try_lock(str(root)) == -1
 
 
 def test_a_lock_file_that_is_another_s_is_no_lock(
@@ -350,7 +360,7 @@ def test_a_lock_file_that_is_another_s_is_no_lock(
 
     monkeypatch.setattr(posix, "fstat", of_another)
     monkeypatch.setattr(posix, "geteuid", lambda: 0)
-    assert python_hook.take_lock(str(root)) == -1
+    assert python_hook.try_lock(str(root)) == -1
 
 
 def test_the_oldest_python_that_is_promised_can_read_the_hook() -> None:
@@ -365,4 +375,4 @@ def test_the_oldest_python_that_is_promised_can_read_the_hook() -> None:
 
 def test_a_garbled_note_of_failures_costs_an_attempt_and_no_more(root: Path) -> None:
     (root / "state/backoff").write_bytes(b"\xff\0 nonsense")
-    assert python_hook.pause_left(str(root)) == 0.0
+    assert python_hook.backoff_seconds_left(str(root)) == 0.0

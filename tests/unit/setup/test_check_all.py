@@ -55,7 +55,9 @@ def test_entries_that_the_relay_may_not_read_are_named(
     spool.make(1234, 2345)
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(2)]
     for name, mode in zip(names, (0o640, 0o600), strict=True):
-        python_hook.store(str(spool.root), name, python_hook.pack((), b"{}"))
+        python_hook.store_entry(
+            str(spool.root), name, python_hook.encode_entry((), b"{}")
+        )
         spool.path(name).chmod(mode)
     [fault] = [it for it in check_all._spool(settings) if not it.ok]
     assert "1 entries" in fault.what

@@ -29,8 +29,10 @@ class Box:
         self.quarantine = Quarantine(root, 3, 1_000)
 
     def entry(self, ticks: int, document: bytes = b'{"ip": 7}') -> Entry:
-        python_hook.store(
-            str(self.root), name(ticks), python_hook.pack(["ban", "é"], document)
+        python_hook.store_entry(
+            str(self.root),
+            name(ticks),
+            python_hook.encode_entry(["ban", "é"], document),
         )
         return self.spool.read(name(ticks))
 
@@ -56,7 +58,7 @@ def test_what_is_kept_can_be_read_with_its_reason(box: Box) -> None:
     assert letter.entry._replace(path=entry.path) == entry
     assert letter.reason.items() >= REASON.items()
     assert letter.failed_at.utcoffset() is not None
-    assert box.quarantine.show(entry.name)["arguments"] == ["ban", "é"]
+    assert box.quarantine.details(entry.name)["arguments"] == ["ban", "é"]
 
 
 def test_the_bytes_are_kept_as_they_are_even_if_no_hook_wrote_them(box: Box) -> None:
@@ -74,26 +76,26 @@ def test_a_released_entry_is_as_it_was_before(box: Box) -> None:
     box.quarantine.release(entry.name, box.spool)
     assert box.spool.scan() == [entry.name]
     assert box.spool.read(entry.name) == entry
-    assert box.quarantine.list() == ()
-    assert box.quarantine.untold() == ()
-    assert left_in(box.root / "quarantine") == {"odd", "untold"}
+    assert box.quarantine.names() == ()
+    assert box.quarantine.unpublished() == ()
+    assert left_in(box.root / "quarantine") == {"foreign", "unpublished"}
 
 
 def test_names_come_in_the_order_of_the_calls(box: Box) -> None:
     for ticks in (7, 5, 6):
         box.put(ticks)
-    assert box.quarantine.list() == (name(5), name(6), name(7))
+    assert box.quarantine.names() == (name(5), name(6), name(7))
     assert box.quarantine.count() == 3
 
 
 def test_a_dead_letter_is_owed_until_it_is_told(box: Box) -> None:
     box.put(5)
-    box.quarantine.put(box.entry(6), REASON, told=True)
-    assert box.quarantine.untold() == (name(5),)
-    box.quarantine.told(name(5))
-    box.quarantine.told(name(5))
-    assert box.quarantine.untold() == ()
-    assert box.quarantine.list() == (name(5), name(6))
+    box.quarantine.put(box.entry(6), REASON, published=True)
+    assert box.quarantine.unpublished() == (name(5),)
+    box.quarantine.mark_published(name(5))
+    box.quarantine.mark_published(name(5))
+    assert box.quarantine.unpublished() == ()
+    assert box.quarantine.names() == (name(5), name(6))
 
 
 def test_no_dead_letter_is_owed_for_what_did_not_arrive(
@@ -108,10 +110,10 @@ def test_no_dead_letter_is_owed_for_what_did_not_arrive(
         patch.setattr(atomic_file, "replace", full)
         with pytest.raises(SpoolError, match="No space"):
             box.quarantine.put(entry, REASON)
-    assert box.quarantine.untold() == ()
+    assert box.quarantine.unpublished() == ()
     assert box.spool.scan() == [entry.name]
     box.quarantine.put(entry, REASON)
-    assert box.quarantine.untold() == (entry.name,)
+    assert box.quarantine.unpublished() == (entry.name,)
 
 
 def test_the_same_entry_may_be_put_twice(box: Box) -> None:
@@ -126,9 +128,9 @@ def test_at_the_limit_of_files_nothing_more_is_taken(box: Box) -> None:
     for ticks in range(3):
         box.put(ticks)
     entry = box.entry(5)
-    with pytest.raises(SpoolFull, match="at most 3 "):
+    with pytest.raises(SpoolFull, match="limits are 3 and 1000"):
         box.quarantine.put(entry, REASON)
-    assert box.quarantine.list() == (name(0), name(1), name(2))
+    assert box.quarantine.names() == (name(0), name(1), name(2))
     assert box.spool.scan() == [entry.name]
 
 
@@ -136,7 +138,7 @@ def test_at_the_limit_of_bytes_nothing_more_is_taken(box: Box) -> None:
     box.quarantine.put(box.entry(5, b"x" * 900), REASON)
     with pytest.raises(SpoolFull, match="1000"):
         box.quarantine.put(box.entry(6, b"x" * 100), REASON)
-    assert box.quarantine.list() == (name(5),)
+    assert box.quarantine.names() == (name(5),)
 
 
 def test_what_another_process_releases_makes_room_again(box: Box) -> None:
@@ -151,8 +153,8 @@ def test_what_another_process_releases_makes_room_again(box: Box) -> None:
 def test_a_deleted_notification_is_gone(box: Box) -> None:
     box.put(5)
     box.quarantine.delete(name(5))
-    assert box.quarantine.list() == ()
-    assert left_in(box.root / "quarantine") == {"odd", "untold"}
+    assert box.quarantine.names() == ()
+    assert left_in(box.root / "quarantine") == {"foreign", "unpublished"}
 
 
 @pytest.mark.parametrize("wrong", ["../lock", "", name(9), "odd", f"{name(5)}.json"])
@@ -160,7 +162,7 @@ def test_what_is_not_here_is_not_found(box: Box, wrong: str) -> None:
     box.put(5)
     for act in (
         box.quarantine.read,
-        box.quarantine.show,
+        box.quarantine.details,
         box.quarantine.delete,
         lambda it: box.quarantine.release(it, box.spool),
     ):
@@ -191,7 +193,7 @@ def test_a_link_in_the_place_of_an_entry_is_not_copied(
     Path(entry.path).symlink_to(secret)
     with pytest.raises(SpoolError):
         box.quarantine.put(entry, REASON)
-    assert box.quarantine.list() == ()
+    assert box.quarantine.names() == ()
 
 
 def test_of_a_file_that_grows_as_much_is_kept_as_was_measured(box: Box) -> None:
@@ -219,7 +221,7 @@ def test_a_document_refused_again_while_it_is_released_keeps_its_new_reason(
     monkeypatch.setattr(atomic_file, "sync", relay)
     box.quarantine.release(entry.name, box.spool)
     assert box.quarantine.read(entry.name).reason["reason"] == "again"
-    assert box.quarantine.untold() == (entry.name,)
+    assert box.quarantine.unpublished() == (entry.name,)
 
 
 def test_a_document_that_cannot_be_released_keeps_its_reason(box: Box) -> None:

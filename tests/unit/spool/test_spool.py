@@ -33,7 +33,9 @@ class Box:
         self.spool.make(os.geteuid(), os.getegid())
 
     def store(self, entry: str, document: bytes = b"{}", *arguments: str) -> str:
-        python_hook.store(str(self.root), entry, python_hook.pack(arguments, document))
+        python_hook.store_entry(
+            str(self.root), entry, python_hook.encode_entry(arguments, document)
+        )
         return entry
 
 
@@ -68,7 +70,7 @@ def test_entries_come_in_the_order_of_the_calls(box: Box) -> None:
 
 def test_an_empty_spool_has_no_entries(box: Box) -> None:
     assert box.spool.scan() == []
-    assert box.spool.size() == (0, 0, None)
+    assert box.spool.usage() == (0, 0, None)
 
 
 def test_a_removed_entry_is_gone_and_may_be_removed_again(box: Box) -> None:
@@ -119,7 +121,13 @@ def test_a_late_call_that_started_first_is_waited_for(
 
 def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
     absent = Spool(tmp_path / "absent")
-    for act in (absent.scan, absent.size, absent.clean, absent.odd, absent.lock):
+    for act in (
+        absent.scan,
+        absent.usage,
+        absent.remove_orphans,
+        absent.foreign_files,
+        absent.lock,
+    ):
         with pytest.raises(SpoolError, match="absent"):
             act()
 
@@ -139,25 +147,25 @@ def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
-    assert entries.unpack(data) == ((), data, True)
+    assert entries.decode_entry(data) == ((), data, True)
 
 
 @pytest.mark.parametrize("kept", range(10))
 def test_an_entry_that_a_loss_of_power_has_cut_is_not_whole(kept: int) -> None:
     document = b"192.0.2.1"
-    data = python_hook.pack(["ban"], document)
+    data = python_hook.encode_entry(["ban"], document)
     cut = data[: len(data) - len(document) - 1 + kept]
-    assert entries.unpack(cut) == (("ban",), document[:kept], False)
+    assert entries.decode_entry(cut) == (("ban",), document[:kept], False)
 
 
 def test_a_giant_is_cut_but_still_too_large_for_any_parser(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entries, "_READ", 1_000)
+    monkeypatch.setattr(entries, "_MAX_READ", 1_000)
     box.store(name(5), b"x" * 5_000)
     entry = box.spool.read(name(5))
     assert 900 < len(entry.document) <= 1_000
-    assert (entry.size > 5_000, entry.whole) == (True, True)
+    assert (entry.size > 5_000, entry.is_complete) == (True, True)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -165,14 +173,14 @@ def test_a_giant_is_cut_but_still_too_large_for_any_parser(
 def test_size_and_digest_of_a_giant_are_those_of_the_whole_document(
     box: Box, monkeypatch: pytest.MonkeyPatch, length: int, *, packed: bool
 ) -> None:
-    monkeypatch.setattr(entries, "_READ", 900)
+    monkeypatch.setattr(entries, "_MAX_READ", 900)
     monkeypatch.setattr(entries, "_CHUNK", 1_000)
     document = os.urandom(length - 1) + b"\4"  # as an entry ends
     if packed:
         box.store(name(5), document)
     else:
         box.spool.path(name(5)).write_bytes(document)
-    whole = box.spool.read(name(5)).cut
+    whole = box.spool.read(name(5)).oversized
     assert whole is not None
     digest = hashlib.sha256(document).hexdigest()
     assert whole == (length, f"sha256:{digest}")
@@ -182,10 +190,10 @@ def test_a_file_that_no_hook_can_have_written_is_not_hashed(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be a sparse file of terabytes."""
-    monkeypatch.setattr(entries, "_READ", 900)
+    monkeypatch.setattr(entries, "_MAX_READ", 900)
     with box.spool.path(name(5)).open("wb") as file:
         file.truncate(1 << 40)
-    assert box.spool.read(name(5)).cut == (1 << 40, "")
+    assert box.spool.read(name(5)).oversized == (1 << 40, "")
 
 
 @pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
@@ -194,7 +202,7 @@ def test_a_file_may_bear_any_time(box: Box, seconds: int) -> None:
     os.utime(box.spool.path(name(5)), (seconds, seconds))
     assert box.spool.scan() == [name(5)]
     assert box.spool.read(name(5)).stored_at.year < 10_000
-    assert box.spool.size().oldest is not None
+    assert box.spool.usage().oldest is not None
 
 
 def relays(path: Path, what: str, target: Path) -> None:
@@ -221,22 +229,22 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
     assert name(6) in box.spool.scan()
     with pytest.raises(SpoolError):
         box.spool.read(name(5))
-    (odd,) = box.spool.odd()
+    (odd,) = box.spool.foreign_files()
     assert odd.reason.endswith(what.removeprefix("dangling "))
-    aside = box.spool.set_aside(odd)
-    assert aside.parent == box.root / "quarantine/odd"
-    assert box.spool.odd() == []
+    aside = box.spool.quarantine_foreign(odd)
+    assert aside.parent == box.root / "quarantine/foreign"
+    assert box.spool.foreign_files() == []
     assert secret.read_bytes() == b"secret"
 
 
 def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
     """FastNetMon in a time namespace has another uptime than the relay."""
-    ticks = python_hook.uptime() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
+    ticks = python_hook.uptime_ticks() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
     late = f"{python_hook.boot_id()}-{ticks:012d}-0000007-00000000"
     box.store(late)
     assert box.spool.scan() == [late]
-    assert box.spool.size().files == 1
-    assert box.spool.odd() == []
+    assert box.spool.usage().files == 1
+    assert box.spool.foreign_files() == []
 
 
 @pytest.mark.parametrize(
@@ -252,17 +260,17 @@ def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
 def test_a_foreign_file_is_no_entry_and_can_be_set_aside(box: Box, place: str) -> None:
     relays(box.root / place, "file", box.root)
     assert box.spool.scan() == []
-    (odd,) = box.spool.odd()
-    assert box.spool.set_aside(odd).read_bytes() == b"{}"
-    assert box.spool.odd() == []
+    (odd,) = box.spool.foreign_files()
+    assert box.spool.quarantine_foreign(odd).read_bytes() == b"{}"
+    assert box.spool.foreign_files() == []
 
 
 def test_the_depth_counts_entries_bytes_and_the_oldest(box: Box) -> None:
     for ticks in range(3):
         box.store(name(ticks, f"{ticks}"), b"x" * 100)
         os.utime(box.spool.path(name(ticks, f"{ticks}")), (1_000 + ticks,) * 2)
-    depth = box.spool.size()
-    size = len(python_hook.pack([], b"x" * 100))
+    depth = box.spool.usage()
+    size = len(python_hook.encode_entry([], b"x" * 100))
     assert depth == (3, 3 * size, datetime.fromtimestamp(1_000, UTC))
 
 
@@ -275,7 +283,7 @@ def temporary(box: Box, entry: str, age: float) -> Path:
 
 
 def own(**changes: int) -> str:
-    ticks = changes.get("ticks", python_hook.started())
+    ticks = changes.get("ticks", python_hook.process_start_ticks())
     pid = changes.get("pid", os.getpid())
     return f"{python_hook.boot_id()}-{ticks:012d}-{pid:07d}-00000000"
 
@@ -287,14 +295,14 @@ def dead_pid() -> int:
 
 def test_the_temporary_file_of_a_living_call_stays(box: Box) -> None:
     path = temporary(box, own(), age=10**6)
-    assert box.spool.clean() == []
+    assert box.spool.remove_orphans() == []
     assert path.exists()
 
 
 def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> None:
     entry = own(pid=dead_pid())
     path = temporary(box, entry, age=4_000)
-    (left,) = box.spool.clean()
+    (left,) = box.spool.remove_orphans()
     assert (left.name, left.size) == (entry, 4)
     assert not path.exists()
 
@@ -302,13 +310,13 @@ def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> 
 def test_a_pid_that_was_given_to_another_process_does_not_keep_a_file(
     box: Box,
 ) -> None:
-    temporary(box, own(ticks=python_hook.started() - 1), age=4_000)
-    assert len(box.spool.clean()) == 1
+    temporary(box, own(ticks=python_hook.process_start_ticks() - 1), age=4_000)
+    assert len(box.spool.remove_orphans()) == 1
 
 
 def test_a_file_of_an_earlier_boot_is_removed(box: Box) -> None:
     temporary(box, name(5, pid=os.getpid()), age=4_000)
-    assert len(box.spool.clean()) == 1
+    assert len(box.spool.remove_orphans()) == 1
 
 
 def test_a_young_file_stays_since_its_process_may_be_in_another_container(
@@ -316,32 +324,32 @@ def test_a_young_file_stays_since_its_process_may_be_in_another_container(
 ) -> None:
     temporary(box, own(pid=dead_pid()), age=3_000)
     temporary(box, name(5), age=-(10**6))
-    assert box.spool.clean() == []
+    assert box.spool.remove_orphans() == []
 
 
 def test_a_file_whose_boot_is_unknown_stays_for_a_day(box: Box) -> None:
     hidden = python_hook.NO_BOOT_ID + f"{5:012d}" + name(5)[32:]
     path = temporary(box, hidden, age=80_000)
-    assert box.spool.clean() == []
+    assert box.spool.remove_orphans() == []
     os.utime(path, (1, 1))
-    assert len(box.spool.clean()) == 1
+    assert len(box.spool.remove_orphans()) == 1
 
 
 def test_cleaning_leaves_links_and_strangers_alone(box: Box, tmp_path: Path) -> None:
     (box.root / "incoming/tmp" / name(5)).symlink_to(tmp_path)
     (box.root / "incoming/tmp" / "core").write_bytes(b"")
-    assert box.spool.clean() == []
+    assert box.spool.remove_orphans() == []
     assert len(list((box.root / "incoming/tmp").iterdir())) == 2
 
 
 def test_an_unfinished_file_is_no_entry(box: Box) -> None:
     temporary(box, own(), age=0)
     assert box.spool.scan() == []
-    assert box.spool.odd() == []
+    assert box.spool.foreign_files() == []
 
 
 def test_the_directories_have_the_rights_of_the_design(box: Box) -> None:
-    assert layout.faults(box.root, os.geteuid(), os.getegid()) == []
+    assert layout.find_faults(box.root, os.geteuid(), os.getegid()) == []
     modes = {
         path: stat.S_IMODE((box.root / path).stat().st_mode)
         for path in ("incoming/tmp", "incoming/new/f", "quarantine", "lock")
@@ -359,9 +367,9 @@ def test_set_up_again_mends_rights_and_keeps_what_is_there(box: Box) -> None:
     lock = (box.root / "lock").stat().st_ino
     (box.root / "incoming/tmp").chmod(0o777)
     (box.root / "state").chmod(0o755)
-    assert len(layout.faults(box.root, os.geteuid(), os.getegid())) == 2
+    assert len(layout.find_faults(box.root, os.geteuid(), os.getegid())) == 2
     box.spool.make(os.geteuid(), os.getegid())
-    assert layout.faults(box.root, os.geteuid(), os.getegid()) == []
+    assert layout.find_faults(box.root, os.geteuid(), os.getegid()) == []
     assert (box.root / "lock").stat().st_ino == lock
     assert box.spool.scan() == [name(5)]
 
@@ -379,7 +387,7 @@ def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> 
     with pytest.raises(SpoolError):
         box.spool.make(os.geteuid(), os.getegid())
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
-    assert layout.faults(box.root, os.geteuid(), os.getegid())
+    assert layout.find_faults(box.root, os.geteuid(), os.getegid())
 
 
 @pytest.mark.parametrize("exchanged", ["incoming", "incoming/new"])
@@ -438,7 +446,7 @@ def test_set_up_does_not_give_a_lock_of_another_user_away(box: Box) -> None:
 def test_set_up_with_another_owner_gives_the_lock_to_him(box: Box) -> None:
     for owner in (1234, 1235, 0):
         box.spool.make(owner, 2345)
-        assert layout.faults(box.root, owner, 2345) == []
+        assert layout.find_faults(box.root, owner, 2345) == []
 
 
 def test_the_marker_tells_what_is_refused(box: Box) -> None:
@@ -497,5 +505,5 @@ def test_limits_thin_out_then_refuse_status_then_all(
 ) -> None:
     limits = Limits(10, 100, 100, 1_000, 0.25)
     depth = SpoolUsage(files, size, None)
-    assert limits.thinning(depth) is thinning
+    assert limits.coalesces_status(depth) is thinning
     assert limits.refusal(depth) is refusal
