@@ -260,7 +260,7 @@ def relay_state(it: Relay) -> tuple[bool, Mapping[str, object]]:
         "problem": problem,
         "seconds_since_turn": round(silent, 3),
         "disk_errors": dict(it.drain.disk.current),
-        "disk_refused": refused,
+        "io_blocked_entries": refused,
     }
     healthy = not (it.drain.disk.current or problem or refused)
     return silent < HUNG and healthy, facts

@@ -103,7 +103,7 @@ class ConsumerLoop:
             topics,
             take=self._take,
             leaving=lambda: self._commit(now=True),
-            gone=self._metrics.forget,
+            gone=self._metrics.remove_partition,
         )
         self._stopping = threading.Event()
         self.turned_at = monotonic()
@@ -272,7 +272,7 @@ class ConsumerLoop:
         self._member.check()
         for part, lag in self._member.lags():
             about = (part.topic, str(part.number))
-            self._metrics.held.labels(*about).set(part.progress.waiting)
+            self._metrics.uncommitted.labels(*about).set(part.progress.waiting)
             if lag is not None:
                 self._metrics.lag.labels(*about).set(lag)
 

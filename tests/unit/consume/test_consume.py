@@ -449,7 +449,7 @@ def test_the_lag_is_what_was_not_taken(
     for number in range(10):
         bench.put(event(number))
     lag = bench.metrics.lag.labels(bench.topic, "0")
-    held = bench.metrics.held.labels(bench.topic, "0")
+    held = bench.metrics.uncommitted.labels(bench.topic, "0")
     bench.start(seen)
     wait_until(lambda: value_of(lag) == 9, 20, "nine behind the first")
     bench.put(event(10))
