@@ -64,18 +64,18 @@ def _policy(settings: FullSettings) -> Iterator[CheckResult]:
 
 
 def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
-    names, table = build.topics(settings), settings.topics
+    names, table = build.topic_names(settings), settings.topics
     plan = wanted(names, table.partitions, table.replication)
     resources = resources_of(settings)
     rights = rights_of(program, resources)
-    yield from check_access(build.kafka(settings), plan, rights)
+    yield from check_access(build.kafka_settings(settings), plan, rights)
 
 
 def resources_of(settings: FullSettings) -> Resources:
     """Return the configured names that rights are about."""
     tables = settings.consumers
     return Resources(
-        build.topics(settings),
+        build.topic_names(settings),
         tables.mitigator.transactional_id,
         tables.webhook.group,
         tables.jsonlines.group,

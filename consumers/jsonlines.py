@@ -34,7 +34,7 @@ def line_of(read: ConsumedRecord) -> bytes:
 
 def topics(settings: FullSettings) -> Sequence[str]:
     """Return the names of the topics to read."""
-    names = bus.topics(settings)
+    names = bus.topic_names(settings)
     chosen = settings.consumers.jsonlines.topics
     return chosen or (names.host, names.hostgroup, names.status, names.audit)
 
@@ -50,16 +50,16 @@ def main(settings: FullSettings) -> None:
     of = settings.consumers.jsonlines
     lines = Lines(of.path, fsync=of.fsync)
     lines.open()
-    kafka = bus.kafka(settings)
+    kafka = bus.kafka_settings(settings)
     publisher = KafkaPublisher(kafka, LASTING)
     metrics = ConsumeMetrics()
     loop = ConsumerLoop(
         kafka,
         of.group,
         topics(settings),
-        bus.reading_codec(settings),
+        bus.build_reading_codec(settings),
         lambda read: lines.add(line_of(read)),
-        deadletter_topic=bus.topics(settings).deadletter,
+        deadletter_topic=bus.topic_names(settings).deadletter,
         publisher=publisher,
         metrics=metrics,
         attempts=settings.consumers.attempts,

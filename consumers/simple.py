@@ -35,7 +35,7 @@ def consume(
         TopicRefused: a topic does not exist, or must not be read.
     """
     settings = build.settings(None)
-    names, kafka = bus.topics(settings), bus.kafka(settings)
+    names, kafka = bus.topic_names(settings), bus.kafka_settings(settings)
     publisher = KafkaPublisher(kafka, LASTING)
     metrics = ConsumeMetrics()
 
@@ -47,7 +47,7 @@ def consume(
         kafka,
         group,
         [_named(names, kind) for kind in topics],
-        bus.reading_codec(settings),
+        bus.build_reading_codec(settings),
         handle,
         deadletter_topic=names.deadletter,
         publisher=publisher,

@@ -241,7 +241,7 @@ class Service:
             ConfigError: librdkafka refuses the settings.
             TopicRefused: the topic does not exist, or must not be read.
         """
-        kafka, names = bus.kafka(self.settings), bus.topics(self.settings)
+        kafka, names = bus.kafka_settings(self.settings), bus.topic_names(self.settings)
         # As with everything about mitigations, no registry is needed.
         codec = Codec()
         publisher = KafkaPublisher(kafka, LASTING)

@@ -25,9 +25,9 @@ def create(*, file: ConfigFile = None) -> None:
 
     known = settings(file)
     plan = wanted(
-        build.topics(known), known.topics.partitions, known.topics.replication
+        build.topic_names(known), known.topics.partitions, known.topics.replication
     )
-    admin = TopicAdmin(build.kafka(known))
+    admin = TopicAdmin(build.kafka_settings(known))
     made = set(admin.create(plan))
     found = admin.find([it for it in plan if it.name not in made])
     different = False
@@ -53,9 +53,9 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
 
     known = settings(file)
     plan = wanted(
-        build.topics(known), known.topics.partitions, known.topics.replication
+        build.topic_names(known), known.topics.partitions, known.topics.replication
     )
-    found = TopicAdmin(build.kafka(known)).find(plan)
+    found = TopicAdmin(build.kafka_settings(known)).find(plan)
     rows = [(topic, found.get(topic.name)) for topic in plan]
     if json:
         dump(
@@ -114,8 +114,8 @@ def acls(
 
     known = settings(file)
     principals = access.principal_names(principal)
-    resources = access.resource_names(build.topics(known), known.consumers)
-    kafka = build.kafka(known)
+    resources = access.resource_names(build.topic_names(known), known.consumers)
+    kafka = build.kafka_settings(known)
     rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
         admin = TopicAdmin(kafka)

@@ -72,7 +72,7 @@ def _spool(settings: Settings) -> Iterator[CheckResult]:
         )
     if not settings.spool.directory.is_dir():
         return
-    kept = build.quarantine(settings).count()
+    kept = build.build_quarantine(settings).count()
     yield CheckResult(
         ok=not kept,
         what=f"quarantine: {kept} documents",
@@ -101,10 +101,10 @@ def _relay(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _topics(settings: Settings) -> Iterator[CheckResult]:
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     plan = wanted(names, settings.topics.partitions, settings.topics.replication)
     rights = rights_of("relay", Resources(names))
-    yield from check_access(build.kafka(settings), plan, rights)
+    yield from check_access(build.kafka_settings(settings), plan, rights)
 
 
 def check_access(
@@ -192,11 +192,11 @@ def _registry(settings: Settings) -> Iterator[CheckResult]:
     if settings.registry.url is None:
         yield CheckResult(ok=True, what="registry: none; records are single objects")
         return
-    build.codec(settings)
+    build.build_codec(settings)
     yield CheckResult(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
-    framed = build.topics(settings).of_framed()
+    framed = build.topic_names(settings).of_framed()
     pinned = schema_ids.read(settings.registry.pins)
-    events = build.topics(settings).of_events()  # `codec` has checked theirs
+    events = build.topic_names(settings).of_events()  # `codec` has checked theirs
     for topic in (it for it in framed if it not in events):
         try:
             pinned.check({topic: framed[topic]})
@@ -206,7 +206,7 @@ def _registry(settings: Settings) -> Iterator[CheckResult]:
                 what=f"{exc}; until then records of {topic} are Avro single objects",
                 remedy="run `fnm-bus schemas register`, then restart the services",
             )
-    registry = build.registry(settings)
+    registry = build.build_registry(settings)
     for subject, said in registry.check(framed).items():
         yield CheckResult(
             ok=not said,

@@ -230,8 +230,8 @@ def checked(site: Site, program: str) -> list[CheckResult]:
     """Return what `check` finds about Kafka, as the program's user."""
     settings = site.settings(program)
     table = settings.topics
-    plan = wanted(build.topics(settings), table.partitions, table.replication)
-    kafka = build.kafka(settings)
+    plan = wanted(build.topic_names(settings), table.partitions, table.replication)
+    kafka = build.kafka_settings(settings)
     return list(check_all.check_access(kafka, plan, site.rights(program)))
 
 
@@ -260,7 +260,7 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
 
 def test_check_names_a_topic_that_is_missing(site: Site) -> None:
     settings = site.settings("relay")
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     missing = Right("Write", "Topic", f"{names.host}.missing")
     TopicAdmin({"bootstrap.servers": site.kafka.bootstrap}).allow(
         "User:relay", [missing]
@@ -271,7 +271,9 @@ def test_check_names_a_topic_that_is_missing(site: Site) -> None:
             "topic " + missing.name + ": missing"
             in [
                 it.what
-                for it in check_all.check_access(build.kafka(settings), plan, [missing])
+                for it in check_all.check_access(
+                    build.kafka_settings(settings), plan, [missing]
+                )
             ]
         ),
         10,

@@ -356,7 +356,11 @@ def test_what_the_disk_does_not_let_be_read_is_tried_again(
         drain.retry()
         turn(drain)
         drain.show()
-    assert (drain.idle, drain.stuck, house.figure("spool_io_blocked_entries")) == (False, True, 1)
+    assert (drain.idle, drain.stuck, house.figure("spool_io_blocked_entries")) == (
+        False,
+        True,
+        1,
+    )
     drain.retry()
     turn(drain)
     assert drain.idle

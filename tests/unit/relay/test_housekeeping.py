@@ -50,7 +50,9 @@ class Box:
         return path
 
     def lost(self) -> float | None:
-        return self.metrics.registry().get_sample_value("fnm_bus_orphaned_entries_total")
+        return self.metrics.registry().get_sample_value(
+            "fnm_bus_orphaned_entries_total"
+        )
 
 
 @pytest.fixture
