@@ -16,7 +16,7 @@ from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.access import Resources, rights_of
-from fnm_bus.kafka.topics import wanted
+from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.setup.check_all import check_access
 from fnm_bus.setup.check_result import CheckResult
 
@@ -65,7 +65,7 @@ def _policy(settings: FullSettings) -> Iterator[CheckResult]:
 
 def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
     names, table = build.topic_names(settings), settings.topics
-    plan = wanted(names, table.partitions, table.replication)
+    plan = planned_topics(names, table.partitions, table.replication)
     resources = resources_of(settings)
     rights = rights_of(program, resources)
     yield from check_access(build.kafka_settings(settings), plan, rights)

@@ -14,7 +14,7 @@ from fnm_bus import build as bus
 from fnm_bus.cli.render import text, value
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
 
@@ -51,7 +51,7 @@ def main(settings: FullSettings) -> None:
     lines = Lines(of.path, fsync=of.fsync)
     lines.open()
     kafka = bus.kafka_settings(settings)
-    publisher = KafkaPublisher(kafka, LASTING)
+    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
     metrics = ConsumeMetrics()
     loop = ConsumerLoop(
         kafka,

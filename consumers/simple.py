@@ -8,7 +8,7 @@ from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import Topics
 
@@ -36,7 +36,7 @@ def consume(
     """
     settings = build.settings(None)
     names, kafka = bus.topic_names(settings), bus.kafka_settings(settings)
-    publisher = KafkaPublisher(kafka, LASTING)
+    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
     metrics = ConsumeMetrics()
 
     def handle(read: ConsumedRecord) -> None:

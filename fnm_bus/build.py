@@ -12,7 +12,12 @@ from fnm_bus.avro.registry import PausingLookup, Registry
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.publisher import BRIEF, LASTING, KafkaPublisher, Publisher
+from fnm_bus.kafka.publisher import (
+    ONE_SHOT_PRODUCER,
+    SERVICE_PRODUCER,
+    KafkaPublisher,
+    Publisher,
+)
 from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.systemd import Systemd
@@ -230,7 +235,7 @@ def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
         SchemaError: as `build_pipeline`.
     """
     source = build_entry_source(settings, metrics)
-    publisher = KafkaPublisher(kafka_settings(settings), LASTING)
+    publisher = KafkaPublisher(kafka_settings(settings), SERVICE_PRODUCER)
     drain = _build_drain(source, publisher, settings)
     table = settings.spool
     limits = Limits(
@@ -294,7 +299,7 @@ def drain_once(
     if backoff.pausing():
         return DrainOutcome.PAUSED, {}
     source = build_entry_source(settings, RelayMetrics())
-    publisher = KafkaPublisher(kafka_settings(settings), BRIEF)
+    publisher = KafkaPublisher(kafka_settings(settings), ONE_SHOT_PRODUCER)
     drain = _build_drain(source, publisher, settings)
     try:
         outcome = drain_within(deadline, source.spools[0], backoff, drain)

@@ -35,7 +35,7 @@ from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import EPOCH, Mitigation
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 
 log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class Service:
         kafka, names = bus.kafka_settings(self.settings), bus.topic_names(self.settings)
         # As with everything about mitigations, no registry is needed.
         codec = Codec()
-        publisher = KafkaPublisher(kafka, LASTING)
+        publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
         own = {}
         if kafka.get("group.protocol") != "consumer":
             # Started again it gets all partitions at once, even after a kill.

@@ -17,15 +17,10 @@ from confluent_kafka import (
 from fnm_bus.consume.offset_commits import OffsetCommitter
 from fnm_bus.consume.partition import PartitionState
 from fnm_bus.errors import BrokerUnavailable
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_consumer,
-    is_fatal,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_consumer
+from fnm_bus.kafka.client_errors import access_error, is_fatal, topic_error
 from fnm_bus.kafka.names import READ
-from fnm_bus.kafka.reader import REFUSED, ConsumedRecord, raw_of
+from fnm_bus.kafka.reader import UNREADABLE_CODES, ConsumedRecord, raw_record
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +134,7 @@ class GroupMember:
             closing.start()
             closing.join(seconds)
             if closing.is_alive():
-                log.warning("no broker answers; the group is left without a word")
+                log.warning("no broker reachable; the group is left without a word")
         finally:
             self._parts.clear()
             self._consumer = None
@@ -158,8 +153,8 @@ class GroupMember:
         if error is not None:
             self._told(message, error)
             return True
-        self.connection.answered()
-        read = raw_of(message)
+        self.connection.mark_connected()
+        read = raw_record(message)
         self.refusals.pop(read.topic, None)
         part = self._parts.get((read.topic, read.partition))
         # A record of a partition that was taken away comes to whoever has it now.
@@ -185,7 +180,7 @@ class GroupMember:
             except KafkaException:  # the next look asks again
                 return
             error = found.topics[topic].error
-            if error is not None and error.code() in REFUSED:
+            if error is not None and error.code() in UNREADABLE_CODES:
                 raise topic_error(error, topic, READ, self._settings)
             self._unseen.pop()
 
@@ -252,11 +247,11 @@ class GroupMember:
         elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
             denied = access_error(error, self._settings, group=self._group)
             raise denied or BrokerUnavailable(error.str())
-        elif code in REFUSED and topic not in self._known:
+        elif code in UNREADABLE_CODES and topic not in self._known:
             raise topic_error(error, topic, READ, self._settings)
         else:  # a topic that was there may be so again: Kafka starts piece by piece
             log.warning("%s: %s", topic or f"group {self._group}", error.str())
-            if code in REFUSED:
+            if code in UNREADABLE_CODES:
                 refusal = topic_error(error, topic, READ, self._settings)
                 self.refusals[topic] = str(refusal)
 
@@ -298,7 +293,7 @@ class GroupMember:
         self, error: KafkaError | None, offsets: list[TopicPartition]
     ) -> None:
         if error is None:
-            self.connection.answered()
+            self.connection.mark_connected()
         self._commits.answered(error, offsets)
 
 

@@ -26,7 +26,7 @@ from fnm_bus.event import Event
 from fnm_bus.event.identifiers import check_event
 from fnm_bus.kafka.dead_letter import DeadLetterPublisher
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import ConsumedRecord, decoded
+from fnm_bus.kafka.reader import ConsumedRecord, decode_record
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class ConsumerLoop:
             self._member.resume(part)
 
     def _handle(self, part: PartitionState, raw: ConsumedRecord) -> None:
-        read = _checked(decoded(raw, self._codec))
+        read = _checked(decode_record(raw, self._codec))
         finish = partial(part.progress.finish, read.offset)
         if read.value and read.error:
             self._bury(part, read, read.error)

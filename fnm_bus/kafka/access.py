@@ -138,7 +138,7 @@ def principal_names(texts: list[str]) -> dict[str, str]:
     return principals
 
 
-def commands(
+def acl_commands(
     principals: Mapping[str, str], of: Resources, bootstrap: str
 ) -> Iterator[str]:
     """Yield the kafka-acls commands, one for each kind of resource and operation.

@@ -30,7 +30,7 @@ def check_connection(settings: Mapping[str, str]) -> None:
 
     Raises:
         ConfigError: librdkafka refuses the settings.
-        BrokerUnavailable: no broker can be reached, or no broker answers.
+        BrokerUnavailable: no broker can be reached, or no broker reachable.
         ConnectionRejected: TLS or SASL settings are wrong; the text says which one.
     """
     state = ConnectionState(settings)

@@ -15,7 +15,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import PublishError
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import ConsumedRecord, raw_of
+from fnm_bus.kafka.reader import ConsumedRecord, raw_record
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import derived_id, headers_for
 
@@ -29,7 +29,7 @@ _PAUSE: Final = 1.0
 """Seconds until a dead letter that was refused is tried again."""
 
 
-def letter_of(
+def build_dead_letter(
     found: ConsumedRecord | Message, why: str, attempts: int, program: str
 ) -> DeadLetter:
     """Return the dead letter of a record: where it stands, and why nobody can use it.
@@ -40,7 +40,7 @@ def letter_of(
         attempts: how often it was tried.
         program: who gave up.
     """
-    read = found if isinstance(found, ConsumedRecord) else raw_of(found)
+    read = found if isinstance(found, ConsumedRecord) else raw_record(found)
     value = read.value or b""
     return DeadLetter(
         reason=why[:_REASON].encode(errors="replace").decode(),
@@ -87,7 +87,7 @@ class DeadLetterPublisher:
         self, read: ConsumedRecord, why: str, attempts: int, done: Callable[[], None]
     ) -> None:
         """Publish the dead letter of a record; call *done* when Kafka has it."""
-        letter = letter_of(read, why, attempts, self._program)
+        letter = build_dead_letter(read, why, attempts, self._program)
         value = self._codec.encode(letter, self._topic)
         place = derived_id("deadletter", read.topic, read.partition, read.offset)
         headers = headers_for(letter, self._program, place, letter.failed_at)

@@ -75,7 +75,7 @@ class EmbeddedBroker:
         self._owner = owner
         return self
 
-    def make(self, *topics: str) -> None:
+    def create_topics(self, *topics: str) -> None:
         """Make topics, as the mock cluster does when a producer asks for them.
 
         Raises:

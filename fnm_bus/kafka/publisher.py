@@ -20,19 +20,16 @@ from fnm_bus.errors import (
     RecordTooLarge,
     TopicRefused,
 )
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_producer,
-)
+from fnm_bus.kafka.client import ConnectionState, build_producer
+from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.record import Record
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[PublishError | None], None]
+DeliveryCallback = Callable[[PublishError | None], None]
 
-LASTING: Final[Mapping[str, str]] = {
+SERVICE_PRODUCER: Final[Mapping[str, str]] = {
     "enable.idempotence": "true",
     "acks": "all",
     # For ever: an expired record would let a younger one of its target overtake it.
@@ -46,7 +43,7 @@ LASTING: Final[Mapping[str, str]] = {
 }
 """What a producer that lives long is given, under librdkafka's names."""
 
-BRIEF: Final[Mapping[str, str]] = {
+ONE_SHOT_PRODUCER: Final[Mapping[str, str]] = {
     "enable.idempotence": "false",
     "acks": "all",
     "max.in.flight.requests.per.connection": "1",
@@ -75,7 +72,7 @@ _RECORD: Final = frozenset(
 )
 
 
-def classify(
+def classify_error(
     error: KafkaError, topic: str, settings: Mapping[str, str] = MappingProxyType({})
 ) -> PublishError:
     """Return what librdkafka's *error* for a record of *topic* means to us.
@@ -116,7 +113,7 @@ class Publisher(Protocol):
             ConfigError: the settings are refused.
         """
 
-    def publish(self, record: Record, report: Report) -> None:
+    def publish(self, record: Record, report: DeliveryCallback) -> None:
         """Take *record*; *report* is called from `poll` with None or the error."""
 
     def poll(self, timeout: float) -> None:
@@ -161,7 +158,7 @@ class KafkaPublisher:
         if self._producer is None:
             self._open()
 
-    def publish(self, record: Record, report: Report) -> None:
+    def publish(self, record: Record, report: DeliveryCallback) -> None:
         """Take *record* into the producer's queue.
 
         Raises:
@@ -174,10 +171,10 @@ class KafkaPublisher:
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
-                self.connection.answered()
+                self.connection.mark_connected()
                 report(None)
             else:
-                report(classify(error, topic, self._settings))
+                report(classify_error(error, topic, self._settings))
 
         try:
             producer.produce(
@@ -191,7 +188,7 @@ class KafkaPublisher:
         except BufferError as exc:
             raise BrokerUnavailable(f"{topic}: librdkafka's queue is full") from exc
         except KafkaException as exc:
-            raise classify(exc.args[0], topic, self._settings) from exc
+            raise classify_error(exc.args[0], topic, self._settings) from exc
 
     def poll(self, timeout: float) -> None:
         """Deliver the reports that are there; replace a producer that broke."""
@@ -248,12 +245,12 @@ class MemoryPublisher:
     ) -> None:
         self.records: list[Record] = []
         self.refuse = refuse
-        self._reports: list[tuple[Report, PublishError | None]] = []
+        self._reports: list[tuple[DeliveryCallback, PublishError | None]] = []
 
     def open(self) -> None:
         """Do nothing: memory is always there."""
 
-    def publish(self, record: Record, report: Report) -> None:
+    def publish(self, record: Record, report: DeliveryCallback) -> None:
         """Take *record*; it is reported at the next `poll`."""
         error = self.refuse(record)
         if error is None:

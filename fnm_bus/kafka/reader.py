@@ -20,12 +20,8 @@ from confluent_kafka import (
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, InvalidRecord, RegistryError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    build_reader,
-    partitions_of,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_reader, partitions_of
+from fnm_bus.kafka.client_errors import topic_error
 from fnm_bus.kafka.names import READ
 
 log = logging.getLogger(__name__)
@@ -102,7 +98,7 @@ class TopicReader:
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable: no broker answers.
+            BrokerUnavailable: no broker reachable.
             TopicRefused: a topic does not exist, or must not be read.
         """
         consumer = self._open()
@@ -155,18 +151,18 @@ class TopicReader:
                 return
             error, place = message.error(), (message.topic() or "", _number(message))
             if error is None:
-                self.connection.answered()
+                self.connection.mark_connected()
                 if place in self._open_ends:
                     self._open_ends[place] = self._waited
-                raw = raw_of(message)
+                raw = raw_record(message)
                 if self._with_headers:
-                    raw = raw._replace(headers=headers_of(message))
+                    raw = raw._replace(headers=record_headers(message))
                 yield _decoded_now(raw, self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 self._open_ends.pop(place, None)
                 if self.at_end:
                     return
-            elif not error.retriable() and error.code() in REFUSED:
+            elif not error.retriable() and error.code() in UNREADABLE_CODES:
                 raise topic_error(error, place[0], READ, self._settings)
             if now >= end:  # however much there is
                 return
@@ -175,7 +171,7 @@ class TopicReader:
         """Make sure that the ends of all partitions come, if they seem not to.
 
         Raises:
-            BrokerUnavailable: no broker answers, or a partition has no leader.
+            BrokerUnavailable: no broker reachable, or a partition has no leader.
         """
         if self.connection.is_down and self._consumer is not None:
             partitions_of(self._consumer, self._topics[0], self.connection)
@@ -195,13 +191,13 @@ class TopicReader:
         return [TopicPartition(topic, number, self._start) for number in numbers]
 
 
-def raw_of(message: Message) -> ConsumedRecord:
+def raw_record(message: Message) -> ConsumedRecord:
     """Return a record as it was found, not decoded."""
     return ConsumedRecord(
         message.topic() or "",
         _number(message),
         message.offset() or 0,
-        time_of(message.timestamp()[1]),
+        record_time(message.timestamp()[1]),
         message.key(),
         (),
         message.value(),
@@ -210,7 +206,7 @@ def raw_of(message: Message) -> ConsumedRecord:
     )
 
 
-def headers_of(message: Message) -> tuple[tuple[str, bytes], ...]:
+def record_headers(message: Message) -> tuple[tuple[str, bytes], ...]:
     """Return a record's headers; none when one has a name that is not UTF-8.
 
     Only for looking at records that a person chose. For such a name confluent-kafka
@@ -228,12 +224,12 @@ def headers_of(message: Message) -> tuple[tuple[str, bytes], ...]:
     return tuple(headers)
 
 
-def time_of(milliseconds: int) -> datetime:
+def record_time(milliseconds: int) -> datetime:
     """Return a record's time; its writer may have set any, so it is bounded."""
     return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST))
 
 
-def decoded(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
+def decode_record(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
     """Return a record with what it holds, or why that cannot be decoded.
 
     Raises:
@@ -247,7 +243,7 @@ def decoded(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
 
 def _decoded_now(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
     try:
-        return decoded(it, codec)
+        return decode_record(it, codec)
     except RegistryError as exc:
         return it._replace(error=str(exc))
 
@@ -256,7 +252,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = 221_845_392_000_000
 """The year 9000: Python has no date after 9999, and readers calculate with this one."""
 
-REFUSED: Final = frozenset(
+UNREADABLE_CODES: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.UNKNOWN_TOPIC_OR_PART,

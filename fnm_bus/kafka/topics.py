@@ -20,16 +20,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its 
 
 from fnm_bus.errors import AccessDenied, BrokerUnavailable, PublishError, TopicRefused
 from fnm_bus.kafka.access import Right
-from fnm_bus.kafka.client import (
-    MISSING,
-    ConnectionState,
-    build_admin,
-    denied,
-    metadata,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_admin, metadata
+from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, access_denied, topic_error
 from fnm_bus.kafka.names import CLUSTER, DESCRIBE, GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.publisher import classify
+from fnm_bus.kafka.publisher import classify_error
 from fnm_bus.kafka.route import Topics
 
 _DAY: Final = 86_400_000
@@ -95,7 +89,9 @@ class TopicSpec:
     operations: frozenset[str] = frozenset()
 
 
-def wanted(topics: Topics, partitions: int, replication: int) -> tuple[TopicSpec, ...]:
+def planned_topics(
+    topics: Topics, partitions: int, replication: int
+) -> tuple[TopicSpec, ...]:
     """Return all topics as they should be.
 
     Host and status topics have the same number of partitions, so that one consumer
@@ -176,14 +172,14 @@ class TopicAdmin:
                 them must not be seen.
         """
         found = {}
-        for name, topic in self.survey([topic.name for topic in topics]).items():
+        for name, topic in self.describe([topic.name for topic in topics]).items():
             if isinstance(topic, AccessDenied):
                 raise topic
             if isinstance(topic, TopicSpec):
                 found[name] = topic
         return found
 
-    def survey(self, names: Sequence[str]) -> dict[str, TopicSpec | TopicRefused]:
+    def describe(self, names: Sequence[str]) -> dict[str, TopicSpec | TopicRefused]:
         """Return each topic as it is, or why it cannot be seen.
 
         Raises:
@@ -244,7 +240,7 @@ class TopicAdmin:
                         raise _error(exc, f"group {name}") from exc
         return found
 
-    def allow(self, principal: str, rights: Iterable[Right]) -> None:
+    def grant(self, principal: str, rights: Iterable[Right]) -> None:
         """Let *principal* have *rights*, on every host; what it has it keeps.
 
         Raises:
@@ -260,7 +256,7 @@ class TopicAdmin:
                 answer.result()
             except KafkaException as exc:
                 if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-                    raise denied(
+                    raise access_denied(
                         "Alter", CLUSTER, "kafka-cluster", self._settings
                     ) from exc
                 raise _error(exc, binding.name) from exc
@@ -292,7 +288,7 @@ class TopicAdmin:
     ) -> TopicRefused:
         cause = error.args[0]
         mapped = topic_error(cause, name, DESCRIBE, self._settings)
-        if cause.code() in MISSING or isinstance(mapped, AccessDenied):
+        if cause.code() in MISSING_TOPIC_CODES or isinstance(mapped, AccessDenied):
             return mapped
         raise state.current_error() or _error(error, name) from error
 
@@ -343,7 +339,7 @@ def _binding(principal: str, right: Right) -> AclBinding:
     )
 
 
-def differences(topic: TopicSpec, found: TopicSpec | None) -> Iterator[str]:
+def topic_differences(topic: TopicSpec, found: TopicSpec | None) -> Iterator[str]:
     """Yield what is not as wanted, a phrase each."""
     if found is None:
         yield "missing"
@@ -364,4 +360,4 @@ def _error(error: KafkaException, name: str) -> PublishError:
     cause = error.args[0]
     if cause.code() in _WANTED_WRONG:
         return TopicRefused(f"{name}: {cause.str()} ({cause.name()})")
-    return classify(cause, name)
+    return classify_error(cause, name)

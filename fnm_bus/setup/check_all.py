@@ -12,10 +12,15 @@ from fnm_bus.avro import schema_ids
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import AccessDenied, FnmBusError, SchemaError, TopicRefused
 from fnm_bus.kafka.access import Resources, Right, rights_of
-from fnm_bus.kafka.client import principal_of
+from fnm_bus.kafka.client_errors import principal_of
 from fnm_bus.kafka.connection_check import check_connection
 from fnm_bus.kafka.names import GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences, wanted
+from fnm_bus.kafka.topics import (
+    TopicAdmin,
+    TopicSpec,
+    planned_topics,
+    topic_differences,
+)
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
@@ -102,7 +107,9 @@ def _relay(settings: Settings) -> Iterator[CheckResult]:
 
 def _topics(settings: Settings) -> Iterator[CheckResult]:
     names = build.topic_names(settings)
-    plan = wanted(names, settings.topics.partitions, settings.topics.replication)
+    plan = planned_topics(
+        names, settings.topics.partitions, settings.topics.replication
+    )
     rights = rights_of("relay", Resources(names))
     yield from check_access(build.kafka_settings(settings), plan, rights)
 
@@ -133,7 +140,7 @@ def check_access(
         for right in rights
         if right.kind == TOPIC
     }
-    found = admin.survey([topic.name for topic in plan])
+    found = admin.describe([topic.name for topic in plan])
     for topic in plan:
         operations = needed.get(topic.name, set())
         yield from _check_topic(topic, found[topic.name], operations, user)
@@ -165,7 +172,7 @@ def _check_topic(
             remedy="`fnm-bus topics create` creates it",
         )
         return
-    faults = "; ".join(differences(plan, topic))
+    faults = "; ".join(topic_differences(plan, topic))
     unseen = " (its settings are not visible without DescribeConfigs)"
     yield CheckResult(
         ok=not faults,

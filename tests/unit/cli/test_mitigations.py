@@ -27,7 +27,7 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import ConsumedRecord, time_of
+from fnm_bus.kafka.reader import ConsumedRecord, record_time
 from fnm_bus.kafka.route import Topics
 
 NOW = datetime.now(UTC)
@@ -225,5 +225,5 @@ def test_an_event_of_the_last_year_can_be_explained() -> None:
 
 
 def test_a_record_of_a_mad_time_leaves_room_to_calculate() -> None:
-    assert time_of(2**62) + timedelta(days=365)
-    assert time_of(-(2**62)) - timedelta(days=365)
+    assert record_time(2**62) + timedelta(days=365)
+    assert record_time(-(2**62)) - timedelta(days=365)

@@ -26,7 +26,7 @@ from fnm_bus.errors import (
     RegistryError,
 )
 from fnm_bus.event import AnyRecord, DeadLetter
-from fnm_bus.kafka.dead_letter import letter_of
+from fnm_bus.kafka.dead_letter import build_dead_letter
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import derived_id
@@ -405,7 +405,7 @@ def test_while_dead_letters_are_refused_a_partition_waits_at_a_hundred(
 def test_a_dead_letter_names_the_record_and_whoever_gave_up() -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
     read = ConsumedRecord("t", 3, 7, at, b"k", (), b"x" * 5000, None, "")
-    it = letter_of(read, "why \ud800" + "y" * 2000, 5, "my-group")
+    it = build_dead_letter(read, "why \ud800" + "y" * 2000, 5, "my-group")
     assert (it.origin_topic, it.origin_partition, it.origin_offset) == ("t", 3, 7)
     assert (it.attempts, it.producer_name) == (5, "my-group")
     assert (len(it.head), it.size) == (4096, 5000)

@@ -156,7 +156,7 @@ def test_a_connection_that_is_rejected_while_it_reads_makes_it_unhealthy(
 ) -> None:
     script.connection.error = ConnectionRejected("wrong password")
     wait_until(lambda: not follower.healthy, 10, "a connection that is rejected")
-    script.connection.answered()
+    script.connection.mark_connected()
     wait_until(lambda: follower.healthy, 10, "a connection that is accepted")
 
 
