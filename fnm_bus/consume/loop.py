@@ -166,7 +166,7 @@ class ConsumerLoop:
         for part in self._member.parts():
             if part.again is not None and part.due <= monotonic():
                 self._attempt(part, part.again)
-        self._letters.turn()
+        self._letters.poll()
 
     def _next_attempt(self) -> float:
         due = [it.due for it in self._member.parts() if it.again is not None]
