@@ -45,7 +45,7 @@ def main(settings: FullSettings) -> None:
     Raises:
         ConfigError: the file, or Kafka's settings, cannot be used.
         TopicRefused: a topic does not exist, or must not be read.
-        GiveUp: nobody reads stdout any more.
+        AbortConsumer: nobody reads stdout any more.
     """
     of = settings.consumers.jsonlines
     lines = Lines(of.path, fsync=of.fsync)
@@ -62,8 +62,8 @@ def main(settings: FullSettings) -> None:
         deadletter_topic=bus.topic_names(settings).deadletter,
         publisher=publisher,
         metrics=metrics,
-        attempts=settings.consumers.attempts,
-        settle=lines.settle,
+        max_attempts=settings.consumers.attempts,
+        before_commit=lines.settle,
         tombstones=True,
     )
     # Lines are no action that a dry run would have to hold back.

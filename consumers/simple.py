@@ -21,7 +21,7 @@ def consume(
     """Call *handler* with each event until SIGTERM or Ctrl-C.
 
     An event counts as done when *handler* returns. When it raises, the event is tried
-    again, and is a dead letter after a few failures; `TryLater` waits.
+    again, and is a dead letter after a few failures; `RetryLater` waits.
     Figures and health are served as for every consumer (`[consumers] metrics_port`).
 
     Args:
@@ -52,7 +52,7 @@ def consume(
         deadletter_topic=names.deadletter,
         publisher=publisher,
         metrics=metrics,
-        attempts=settings.consumers.attempts,
+        max_attempts=settings.consumers.attempts,
     )
     # What the handler does is its own: nothing here obeys a dry run.
     known = settings.model_copy(update={"dry_run": False})

@@ -259,9 +259,9 @@ class Service:
             deadletter_topic=names.deadletter,
             publisher=publisher,
             metrics=self.metrics,
-            attempts=self.settings.consumers.attempts,
-            turn=self._turn,
-            settle=self._settle,
+            max_attempts=self.settings.consumers.attempts,
+            between_records=self._turn,
+            before_commit=self._settle,
         )
         try:
             while not self._stopping.is_set() and not self._recalled(kafka, codec):

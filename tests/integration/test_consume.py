@@ -148,7 +148,7 @@ def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> No
     wait_until(lambda: bench.failed != [], 30, "the first one ends")
     [why] = bench.failed
     assert isinstance(why, BrokerUnavailable)
-    assert "shut out" in str(why)
+    assert "fenced" in str(why)
     bench.failed.clear()
     bench.put(event(2))
     second.until("2")

@@ -58,7 +58,7 @@ class Watched:
     def __init__(self, hold: Deferred | None) -> None:
         self.released = False
         assert hold is not None
-        hold.then(self._note)
+        hold.on_release(self._note)
 
     def _note(self) -> None:
         self.released = True
