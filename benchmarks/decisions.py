@@ -26,7 +26,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, planned_topics
 
 _OWN = (ip_network("10.0.0.0/8"),)
 _GROUP = "pool"
@@ -163,7 +163,7 @@ def _take_over(bootstrap: str, subject: str, made: _Decisions) -> Row:
     """Time a takeover after an hour of renewals that Kafka has not compacted."""
     settings = {"bootstrap.servers": bootstrap}
     topics = made.topics
-    TopicAdmin(settings).create(wanted(topics, _PARTITIONS, 1))
+    TopicAdmin(settings).create(planned_topics(topics, _PARTITIONS, 1))
     count = _publish_an_hour(settings, made)
     began, cpu = time.perf_counter(), time.process_time()
     stored = read_state(settings, topics)

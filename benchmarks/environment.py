@@ -14,7 +14,7 @@ from pathlib import Path
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, wanted
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, planned_topics
 from fnm_bus.spool.spool import Spool
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def broker(root: Path) -> Iterator[tuple[str, str]]:
     try:
         rivals = [TopicSpec(f"bench.{name}", 12, 1, {}) for name in RIVALS]
         admin = TopicAdmin({"bootstrap.servers": cluster.bootstrap})
-        admin.create([*wanted(Topics(), 12, 1), *rivals])
+        admin.create([*planned_topics(Topics(), 12, 1), *rivals])
         yield cluster.bootstrap, "Apache Kafka, one node"
     finally:
         cluster.close()

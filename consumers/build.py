@@ -33,10 +33,10 @@ def mitigator(loaded: FullSettings, metrics: MitigatorMetrics) -> Mitigator:
         ConfigError: the policy is wrong, or a secret cannot be read.
     """
     return Mitigator(
-        settings=build.kafka(loaded),
+        settings=build.kafka_settings(loaded),
         name=loaded.consumers.mitigator.transactional_id,
-        topics=build.topics(loaded),
-        codec=build.reading_codec(loaded, build.REGISTRY_PAUSE),
+        topics=build.topic_names(loaded),
+        codec=build.build_reading_codec(loaded, build.REGISTRY_PAUSE),
         context=context(loaded),
         metrics=metrics,
     )

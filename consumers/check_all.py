@@ -16,7 +16,7 @@ from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.access import Resources, rights_of
-from fnm_bus.kafka.topics import wanted
+from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.setup.check_all import check_access
 from fnm_bus.setup.check_result import CheckResult
 
@@ -64,18 +64,18 @@ def _policy(settings: FullSettings) -> Iterator[CheckResult]:
 
 
 def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
-    names, table = build.topics(settings), settings.topics
-    plan = wanted(names, table.partitions, table.replication)
+    names, table = build.topic_names(settings), settings.topics
+    plan = planned_topics(names, table.partitions, table.replication)
     resources = resources_of(settings)
     rights = rights_of(program, resources)
-    yield from check_access(build.kafka(settings), plan, rights)
+    yield from check_access(build.kafka_settings(settings), plan, rights)
 
 
 def resources_of(settings: FullSettings) -> Resources:
     """Return the configured names that rights are about."""
     tables = settings.consumers
     return Resources(
-        build.topics(settings),
+        build.topic_names(settings),
         tables.mitigator.transactional_id,
         tables.webhook.group,
         tables.jsonlines.group,

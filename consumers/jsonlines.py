@@ -14,7 +14,7 @@ from fnm_bus import build as bus
 from fnm_bus.cli.render import text, value
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
 
@@ -34,7 +34,7 @@ def line_of(read: ConsumedRecord) -> bytes:
 
 def topics(settings: FullSettings) -> Sequence[str]:
     """Return the names of the topics to read."""
-    names = bus.topics(settings)
+    names = bus.topic_names(settings)
     chosen = settings.consumers.jsonlines.topics
     return chosen or (names.host, names.hostgroup, names.status, names.audit)
 
@@ -45,25 +45,25 @@ def main(settings: FullSettings) -> None:
     Raises:
         ConfigError: the file, or Kafka's settings, cannot be used.
         TopicRefused: a topic does not exist, or must not be read.
-        GiveUp: nobody reads stdout any more.
+        AbortConsumer: nobody reads stdout any more.
     """
     of = settings.consumers.jsonlines
     lines = Lines(of.path, fsync=of.fsync)
     lines.open()
-    kafka = bus.kafka(settings)
-    publisher = KafkaPublisher(kafka, LASTING)
+    kafka = bus.kafka_settings(settings)
+    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
     metrics = ConsumeMetrics()
     loop = ConsumerLoop(
         kafka,
         of.group,
         topics(settings),
-        bus.reading_codec(settings),
+        bus.build_reading_codec(settings),
         lambda read: lines.add(line_of(read)),
-        deadletter_topic=bus.topics(settings).deadletter,
+        deadletter_topic=bus.topic_names(settings).deadletter,
         publisher=publisher,
         metrics=metrics,
-        attempts=settings.consumers.attempts,
-        settle=lines.settle,
+        max_attempts=settings.consumers.attempts,
+        before_commit=lines.settle,
         tombstones=True,
     )
     # Lines are no action that a dry run would have to hold back.

@@ -27,8 +27,8 @@ def read_records(
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    codec = build.reading_codec(settings, REGISTRY_PAUSE)
-    kafka = build.kafka(settings)
+    codec = build.build_reading_codec(settings, REGISTRY_PAUSE)
+    kafka = build.kafka_settings(settings)
     with TopicReader(kafka, topics, codec, from_beginning=True) as reader:
         while not reader.at_end:
             yield from reader.read(1.0)
@@ -43,7 +43,7 @@ def read_events(settings: FullSettings) -> Iterator[Event]:
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     for read in read_records(settings, [names.host, names.hostgroup, names.status]):
         if isinstance(read.event, HostEvent | HostgroupEvent | StatusEvent):
             yield read.event
@@ -59,7 +59,7 @@ def read_wanted_state(settings: FullSettings) -> StoredState:
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    return read_state(build.kafka(settings), build.topics(settings))
+    return read_state(build.kafka_settings(settings), build.topic_names(settings))
 
 
 def moment_of(stored: StoredState) -> Moment:

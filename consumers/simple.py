@@ -8,7 +8,7 @@ from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import Topics
 
@@ -21,7 +21,7 @@ def consume(
     """Call *handler* with each event until SIGTERM or Ctrl-C.
 
     An event counts as done when *handler* returns. When it raises, the event is tried
-    again, and is a dead letter after a few failures; `TryLater` waits.
+    again, and is a dead letter after a few failures; `RetryLater` waits.
     Figures and health are served as for every consumer (`[consumers] metrics_port`).
 
     Args:
@@ -35,8 +35,8 @@ def consume(
         TopicRefused: a topic does not exist, or must not be read.
     """
     settings = build.settings(None)
-    names, kafka = bus.topics(settings), bus.kafka(settings)
-    publisher = KafkaPublisher(kafka, LASTING)
+    names, kafka = bus.topic_names(settings), bus.kafka_settings(settings)
+    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
     metrics = ConsumeMetrics()
 
     def handle(read: ConsumedRecord) -> None:
@@ -47,12 +47,12 @@ def consume(
         kafka,
         group,
         [_named(names, kind) for kind in topics],
-        bus.reading_codec(settings),
+        bus.build_reading_codec(settings),
         handle,
         deadletter_topic=names.deadletter,
         publisher=publisher,
         metrics=metrics,
-        attempts=settings.consumers.attempts,
+        max_attempts=settings.consumers.attempts,
     )
     # What the handler does is its own: nothing here obeys a dry run.
     known = settings.model_copy(update={"dry_run": False})

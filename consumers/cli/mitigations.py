@@ -283,11 +283,11 @@ def _send(
     from fnm_bus.errors import SchemaError
 
     try:
-        codec = build.reading_codec(settings)
+        codec = build.build_reading_codec(settings)
     except SchemaError:  # a command must not depend on pins
-        codec = build.independent_codec(settings)
+        codec = build.build_independent_codec(settings)
     command = new_command(verb, by, why, **about)
-    kafka, topics = build.kafka(settings), build.topics(settings)
+    kafka, topics = build.kafka_settings(settings), build.topic_names(settings)
     answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
     say(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))

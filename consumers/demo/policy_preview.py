@@ -63,7 +63,7 @@ def preview(settings: FullSettings) -> Iterator[str]:
 
 
 def _read_events(settings: FullSettings) -> Iterator[Event]:
-    names = publishing.topics(settings)
+    names = publishing.topic_names(settings)
     topics = [names.host, names.hostgroup, names.status]
     for record in reading.read_records(settings, topics):
         if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):

@@ -19,11 +19,8 @@ from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import FnmBusError
 from fnm_bus.event import Audit
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_producer,
-)
+from fnm_bus.kafka.client import ConnectionState, build_producer
+from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.route import headers_for
 
@@ -130,7 +127,7 @@ class AuditPublisher:
             if error is not None:
                 self._lose(error)
             else:
-                self.connection.answered()
+                self.connection.mark_connected()
                 self._learn(asked, message)
 
         try:

@@ -30,10 +30,10 @@ def build_enforcer(
     Raises:
         ConfigError: a secret cannot be read, or it may not go live.
     """
-    kafka, names = build.kafka(it), build.topics(it)
+    kafka, names = build.kafka_settings(it), build.topic_names(it)
     # What ends a block depends on no registry.
     codec = Codec()
-    audit_codec = build.independent_codec(it)
+    audit_codec = build.build_independent_codec(it)
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
@@ -76,7 +76,7 @@ def check_enforcer(it: FullSettings, of: EnforcerSettings) -> None:
             cannot be written, or it may not go live.
     """
     allowed_networks(it)
-    kafka, codec = build.kafka(it), Codec()
+    kafka, codec = build.kafka_settings(it), Codec()
     AuditPublisher(kafka, it.topics.audit, codec, "", BrokerClock()).open()
     WantedStateReader(kafka, it.topics.mitigation, codec).check_settings()
     directory = of.snapshot.absolute().parent

@@ -75,8 +75,8 @@ class _ResumingReader(TopicReader):
         """
         self._open().close()
 
-    def _of(self, consumer: Any, topic: str) -> list[Any]:
-        assigned = super()._of(consumer, topic)
+    def _partitions(self, consumer: Any, topic: str) -> list[Any]:
+        assigned = super()._partitions(consumer, topic)
         for it in assigned:
             place = it.topic, it.partition
             if self.from_end and place not in self.positions:
@@ -97,7 +97,7 @@ class _ResumingReader(TopicReader):
         consumer = self._consumer
         if consumer is None:
             return False
-        return len(super()._of(consumer, self._topics[0])) != self.partitions
+        return len(super()._partitions(consumer, self._topics[0])) != self.partitions
 
 
 Item = ConsumedRecord | End | MorePartitions

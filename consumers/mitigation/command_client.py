@@ -12,7 +12,7 @@ from consumers.errors import MitigatorTimeout
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, PublishError
 from fnm_bus.event import Audit, Command
-from fnm_bus.kafka.publisher import BRIEF, KafkaPublisher
+from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, headers_for
@@ -102,7 +102,7 @@ def _record(topics: Topics, command: Command) -> Record:
 
 def _publish(settings: Mapping[str, str], record: Record) -> None:
     publisher = KafkaPublisher(
-        {"message.timeout.ms": f"{_TIMEOUT * 1000:.0f}", **settings}, BRIEF
+        {"message.timeout.ms": f"{_TIMEOUT * 1000:.0f}", **settings}, ONE_SHOT_PRODUCER
     )
     answers: list[PublishError | None] = []
     try:

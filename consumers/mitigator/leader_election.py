@@ -14,8 +14,9 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from fnm_bus.kafka.client import ConnectionState, access_error, build_consumer
-from fnm_bus.kafka.reader import REFUSED
+from fnm_bus.kafka.client import ConnectionState, build_consumer
+from fnm_bus.kafka.client_errors import access_error
+from fnm_bus.kafka.reader import UNREADABLE_CODES
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _STEADY: Final = "steady"
 """librdkafka's word for a member that knows what it holds."""
 _ABSENT: Final = 15.0
 """Seconds without a place in the group from which on that is a problem."""
-_LASTING: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
+_LASTING: Final = UNREADABLE_CODES | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 """Errors that last until somebody acts; a new assignment shows that it is over."""
 _LEAVING = 1.0
 """Seconds to give the place back in; who has none yet just goes."""

@@ -52,8 +52,8 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.kafka.dead_letter import letter_of
-from fnm_bus.kafka.reader import time_of
+from fnm_bus.kafka.dead_letter import build_dead_letter
+from fnm_bus.kafka.reader import record_time
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id, headers_for
 
@@ -355,7 +355,7 @@ class Mitigator:
                 bans = (names.host, names.hostgroup)
                 apply_event(change, event, behind=lambda: journal.is_behind(bans))
             case Command(), names.command:
-                at = time_of(message.timestamp()[1])
+                at = record_time(message.timestamp()[1])
                 apply_command(change, ReceivedCommand(event, at, message.offset() or 0))
             case _, topic:
                 raise InvalidRecord(
@@ -411,7 +411,7 @@ class Mitigator:
         log.warning("%s@%s: dead letter: %s", message.topic(), message.offset(), reason)
         place, offset = place_of(message), message.offset() or 0
         self._refused.discard((place, offset))
-        letter = letter_of(message, reason, 1, self.name)
+        letter = build_dead_letter(message, reason, 1, self.name)
         topic = self.topics.deadletter
         name = f"{place[0]}/{place[1]}@{offset}"
         headers = headers_for(letter, self.name, name, letter.failed_at)

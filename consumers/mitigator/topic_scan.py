@@ -20,14 +20,10 @@ from confluent_kafka import (
 
 from consumers.mitigation.latest_record import Origin, supersedes
 from fnm_bus.errors import BrokerUnavailable
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    build_reader,
-    partitions_of,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_reader, partitions_of
+from fnm_bus.kafka.client_errors import topic_error
 from fnm_bus.kafka.names import READ
-from fnm_bus.kafka.reader import REFUSED, time_of
+from fnm_bus.kafka.reader import UNREADABLE_CODES, record_time
 
 _AT_ONCE: Final = 10_000
 _STALLED: Final = 30.0
@@ -86,7 +82,7 @@ def scan(
 
     Raises:
         ConfigError: librdkafka refuses the settings.
-        BrokerUnavailable: no broker answers, a partition has no leader, or
+        BrokerUnavailable: no broker reachable, a partition has no leader, or
             *is_stopping* returned true.
         TopicRefused: a topic does not exist, or must not be read.
     """
@@ -138,7 +134,7 @@ def _scan(
                     unread[place] = now
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
                 unread.pop(place, None)
-            elif not error.retriable() and error.code() in REFUSED:
+            elif not error.retriable() and error.code() in UNREADABLE_CODES:
                 raise topic_error(error, topic, READ, state.settings)
         _check_progress(unread, now)
     return newest
@@ -174,7 +170,7 @@ def _merged(
                 number for number in numbers if number != best.partition
             )
         stamp, value = found[key, best.partition]
-        latest[key] = RawRecord(value, time_of(stamp), best.partition)
+        latest[key] = RawRecord(value, record_time(stamp), best.partition)
     return latest, others
 
 

@@ -27,15 +27,17 @@ from consumers.mitigation.latest_record import partition_of
 from fnm_bus.errors import AccessDenied, BrokerUnavailable, ConfigError
 from fnm_bus.kafka.client import (
     ConnectionState,
-    access_error,
     build_admin,
     build_consumer,
     build_producer,
     partitions_of,
+)
+from fnm_bus.kafka.client_errors import (
+    access_error,
     topic_error,
 )
 from fnm_bus.kafka.names import READ, WRITE
-from fnm_bus.kafka.reader import REFUSED
+from fnm_bus.kafka.reader import UNREADABLE_CODES
 from fnm_bus.kafka.record import Record
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ _REFUSED: Final = frozenset(
 )
 """Errors that belong to a record: the same one would be refused again."""
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their names
-_UNREADABLE: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
+_UNREADABLE: Final = UNREADABLE_CODES | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 """Errors of reading that last until a person acts."""
 
 Place = tuple[str, int]
@@ -130,7 +132,7 @@ class TransactionalJournal:
         Raises:
             ConfigError: librdkafka refuses the settings, or the transactional id
                 belongs to a mitigator with other topics.
-            BrokerUnavailable: no broker answers.
+            BrokerUnavailable: no broker reachable.
             TopicRefused: a topic does not exist.
         """
         consumer = build_consumer(self._reading, self._reading_state)
@@ -205,7 +207,7 @@ class TransactionalJournal:
         """Return whether *topics* hold records that were not read yet.
 
         Raises:
-            BrokerUnavailable: no broker answers.
+            BrokerUnavailable: no broker reachable.
         """
         if self._is_behind is None:
             self._is_behind = any(place[0] in topics for place in self._held) or any(
@@ -217,7 +219,7 @@ class TransactionalJournal:
         """Return whether everything on the topics was read.
 
         Raises:
-            BrokerUnavailable: no broker answers.
+            BrokerUnavailable: no broker reachable.
         """
         return not any(self._unread(part) for part in self._positions())
 
@@ -225,7 +227,7 @@ class TransactionalJournal:
         """Make sure that every partition is read, those that came later as well.
 
         Raises:
-            BrokerUnavailable: a topic has other ones now, or no broker answers.
+            BrokerUnavailable: a topic has other ones now, or no broker reachable.
             TopicRefused: a topic does not exist any more.
         """
         consumer = self._consumer

@@ -33,7 +33,7 @@ def post(text: str) -> None:
     """Post a text. No error quotes the address: whoever knows it may post, too.
 
     Raises:
-        TryLater: the chat is unreachable or busy; its partition waits.
+        RetryLater: the chat is unreachable or busy; its partition waits.
         RuntimeError: the chat refused the text; a dead letter after a few attempts.
     """
     try:

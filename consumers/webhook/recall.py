@@ -24,12 +24,8 @@ from consumers.webhook.bulletin import Member, why_over
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.event import Mitigation
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_consumer,
-    partitions_of,
-)
+from fnm_bus.kafka.client import ConnectionState, build_consumer, partitions_of
+from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
 log = logging.getLogger(__name__)
@@ -61,7 +57,7 @@ def position(settings: Mapping[str, str], group: str, topic: str) -> Position:
 
     Raises:
         ConfigError: librdkafka refuses the settings.
-        BrokerUnavailable: no broker answers.
+        BrokerUnavailable: no broker reachable.
         TopicRefused: the topic does not exist, or must not be read.
     """
     own = {"group.id": group, "enable.auto.commit": "false"}

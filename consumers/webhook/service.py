@@ -35,7 +35,7 @@ from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import EPOCH, Mitigation
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 
 log = logging.getLogger(__name__)
@@ -241,10 +241,10 @@ class Service:
             ConfigError: librdkafka refuses the settings.
             TopicRefused: the topic does not exist, or must not be read.
         """
-        kafka, names = bus.kafka(self.settings), bus.topics(self.settings)
+        kafka, names = bus.kafka_settings(self.settings), bus.topic_names(self.settings)
         # As with everything about mitigations, no registry is needed.
         codec = Codec()
-        publisher = KafkaPublisher(kafka, LASTING)
+        publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
         own = {}
         if kafka.get("group.protocol") != "consumer":
             # Started again it gets all partitions at once, even after a kill.
@@ -259,9 +259,9 @@ class Service:
             deadletter_topic=names.deadletter,
             publisher=publisher,
             metrics=self.metrics,
-            attempts=self.settings.consumers.attempts,
-            turn=self._turn,
-            settle=self._settle,
+            max_attempts=self.settings.consumers.attempts,
+            between_records=self._turn,
+            before_commit=self._settle,
         )
         try:
             while not self._stopping.is_set() and not self._recalled(kafka, codec):

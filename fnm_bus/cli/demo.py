@@ -91,11 +91,14 @@ def _replay(
     from fnm_bus.event import DeadLetter, Event
     from fnm_bus.kafka.reader import TopicReader
 
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
     check, by_topic = DeliveryCheck(calls), Counter[str]()
     reader = TopicReader(
-        build.kafka(settings), topics, build.codec(settings), from_beginning=True
+        build.kafka_settings(settings),
+        topics,
+        build.build_codec(settings),
+        from_beginning=True,
     )
     say(render.heading())
     started_at = time.monotonic()

@@ -50,7 +50,7 @@ def parse(
         "",
     )
     # Single-object: to look at a notification nobody should need pinned ids.
-    line = Pipeline(known.sensor, build.topics(known), Codec())
+    line = Pipeline(known.sensor, build.topic_names(known), Codec())
     try:
         record, event, drift = line.prepare(entry, 0)
     except InvalidNotification as exc:

@@ -46,13 +46,13 @@ def relay(
     cpu_priority.lower(known.relay.nice)
     if once:
         ended, _refused = build.drain_once(known, deadline)
-        _once(ended, build.pause(known))
+        _once(ended, build.drain_pause(known))
         return
     metrics = RelayMetrics()
-    it = build.relay(known, metrics)
+    it = build.build_relay(known, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: it.stop())
-    server = build.health(known, it, metrics)
+    server = build.build_http_server(known, it, metrics)
     try:
         port = server.start()
     except ConfigError as exc:

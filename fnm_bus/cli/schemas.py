@@ -24,7 +24,7 @@ def register(*, file: ConfigFile = None) -> None:
     from fnm_bus import build
 
     known = settings(file)
-    pins = build.registry(known).register(build.topics(known).of_framed())
+    pins = build.build_registry(known).register(build.topic_names(known).of_framed())
     pins.write(known.registry.pins)
     for subject, number in pins.ids.items():
         say(f"{number:>8}  {subject}")
@@ -41,7 +41,7 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
     from fnm_bus import build
 
     known = settings(file)
-    found = build.registry(known).check(build.topics(known).of_framed())
+    found = build.build_registry(known).check(build.topic_names(known).of_framed())
     if json:
         dump(found)
     else:
@@ -64,7 +64,9 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
     known = settings(file)
     there = known.registry.url is not None and known.registry.pins.exists()
     ids = pins.read(known.registry.pins).ids if there else {}
-    topics = {name: topic for topic, name in build.topics(known).of_framed().items()}
+    topics = {
+        name: topic for topic, name in build.topic_names(known).of_framed().items()
+    }
     rows = [
         {
             "schema": name,

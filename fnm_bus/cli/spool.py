@@ -46,7 +46,7 @@ def open_spool(file: Path | None) -> "tuple[Settings, Spool, Quarantine]":
     known = settings(file)
     spool = Spool(known.spool.directory)
     spool.become_owner()
-    return known, spool, build.quarantine(known)
+    return known, spool, build.build_quarantine(known)
 
 
 @app.command()

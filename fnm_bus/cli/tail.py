@@ -39,7 +39,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
     known = settings(file)
-    names = build.topics(known)
+    names = build.topic_names(known)
     topics = topic or [names.host, names.hostgroup, names.status]
 
     def show(it: ConsumedRecord) -> None:
@@ -64,9 +64,9 @@ def tail(  # noqa: PLR0913 - one parameter for each option
 
     shown = 0
     with TopicReader(
-        build.kafka(known),
+        build.kafka_settings(known),
         topics,
-        build.reading_codec(known, build.REGISTRY_PAUSE),
+        build.build_reading_codec(known, build.REGISTRY_PAUSE),
         from_beginning=from_beginning,
         headers=json,
     ) as reader:

@@ -21,13 +21,13 @@ def create(*, file: ConfigFile = None) -> None:
         fnm-bus topics create
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, differences, wanted
+    from fnm_bus.kafka.topics import TopicAdmin, planned_topics, topic_differences
 
     known = settings(file)
-    plan = wanted(
-        build.topics(known), known.topics.partitions, known.topics.replication
+    plan = planned_topics(
+        build.topic_names(known), known.topics.partitions, known.topics.replication
     )
-    admin = TopicAdmin(build.kafka(known))
+    admin = TopicAdmin(build.kafka_settings(known))
     made = set(admin.create(plan))
     found = admin.find([it for it in plan if it.name not in made])
     different = False
@@ -35,7 +35,7 @@ def create(*, file: ConfigFile = None) -> None:
         if topic.name in made:
             say(f"created  {topic.name}  partitions={topic.partitions}")
             continue
-        said = list(differences(topic, found.get(topic.name)))
+        said = list(topic_differences(topic, found.get(topic.name)))
         different = different or bool(said)
         say(f"exists   {topic.name}  {'; '.join(said) or 'as wanted'}")
     end(DIFFERENT if different else 0)
@@ -49,13 +49,13 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus topics list
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, differences, wanted
+    from fnm_bus.kafka.topics import TopicAdmin, planned_topics, topic_differences
 
     known = settings(file)
-    plan = wanted(
-        build.topics(known), known.topics.partitions, known.topics.replication
+    plan = planned_topics(
+        build.topic_names(known), known.topics.partitions, known.topics.replication
     )
-    found = TopicAdmin(build.kafka(known)).find(plan)
+    found = TopicAdmin(build.kafka_settings(known)).find(plan)
     rows = [(topic, found.get(topic.name)) for topic in plan]
     if json:
         dump(
@@ -67,14 +67,14 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
                     "cleanup": (there.settings or {}).get("cleanup.policy")
                     if there
                     else None,
-                    "differences": list(differences(topic, there)),
+                    "differences": list(topic_differences(topic, there)),
                 }
                 for topic, there in rows
             ]
         )
         return
     for topic, there in rows:
-        said = "; ".join(differences(topic, there)) or "as wanted"
+        said = "; ".join(topic_differences(topic, there)) or "as wanted"
         size = f"{there.partitions:>4} x {there.replication}" if there else "   -    "
         out(f"{topic.name:28}  {size}  {said}")
 
@@ -114,13 +114,13 @@ def acls(
 
     known = settings(file)
     principals = access.principal_names(principal)
-    resources = access.resource_names(build.topics(known), known.consumers)
-    kafka = build.kafka(known)
+    resources = access.resource_names(build.topic_names(known), known.consumers)
+    kafka = build.kafka_settings(known)
     rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
         admin = TopicAdmin(kafka)
         for program, name in principals.items():
-            admin.allow(name, rights[program])
+            admin.grant(name, rights[program])
     if json:
         dump(
             [
@@ -134,5 +134,5 @@ def acls(
             say(f"{name}: {len(rights[program])} rights for {program}")
     else:
         servers = kafka.get("bootstrap.servers", "localhost:9092")
-        for line in access.commands(principals, resources, servers):
+        for line in access.acl_commands(principals, resources, servers):
             out(line)

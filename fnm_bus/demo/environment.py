@@ -75,7 +75,7 @@ def start(directory: Path) -> Iterator[DemoEnvironment]:
         FnmBusError: the relay did not become ready.
     """
     with EmbeddedBroker() as broker:
-        broker.make(*astuple(Topics()))
+        broker.create_topics(*astuple(Topics()))
         demo = DemoEnvironment(
             directory,
             directory / "fnm-bus.toml",

@@ -220,7 +220,7 @@ class Drain:
         for gate in self._gates.values():
             replaced = gate.thin()
             self._to_remove.extend(replaced)
-            self._metrics.status_skipped.inc(len(replaced))
+            self._metrics.status_updates_coalesced.inc(len(replaced))
 
     def retry(self) -> None:
         """Let the next steps try again what the quarantine or the disk refused.
@@ -284,8 +284,8 @@ class Drain:
         """Set the gauges."""
         for topic, gate in self._gates.items():
             self._metrics.in_flight.labels(topic).set(gate.in_flight)
-        self._metrics.held.set(len(self._held))
-        self._metrics.disk_refused.set(self.disk_refused)
+        self._metrics.quarantine_full.set(len(self._held))
+        self._metrics.io_blocked.set(self.disk_refused)
 
     def _add(self, name: str, spool: Spool | None) -> None:
         self._known.add(name)

@@ -108,7 +108,7 @@ class Housekeeping:
         if refusal is not spool.refusal():
             log.warning("the spool refuses: %s", refusal or "nothing any more")
             spool.refuse(refusal)
-        self.metrics.refusing.set(list(AdmissionLevel).index(refusal))
+        self.metrics.admission_level.set(list(AdmissionLevel).index(refusal))
 
     def _clean(self) -> None:
         for spool in self.spools:
@@ -116,7 +116,7 @@ class Housekeeping:
                 for left in spool.remove_orphans():
                     if any(it.path(left.name).exists() for it in self.spools):
                         continue  # a second link of what is stored, or a copy
-                    self.metrics.left.inc()
+                    self.metrics.orphaned_entries.inc()
                     log.warning(
                         "a hook died before it had stored: entry=%s size=%d", *left[:2]
                     )
@@ -143,7 +143,7 @@ class Housekeeping:
         if odd.path in self._immovable:
             immovable.add(odd.path)
             return False
-        self.metrics.odd_files.inc()
+        self.metrics.foreign_files.inc()
         log.warning("not an entry: path=%s %s", *odd)
         try:
             log.warning("moved to %s", spool.quarantine_foreign(odd))

@@ -105,8 +105,8 @@ class EntrySource:
         if first:
             item.attack = ready.attack
             if item.source is not self.spools[0]:
-                self.metrics.from_fallback.inc()
-            self.metrics.drifted.inc(ready.mismatch_count)
+                self.metrics.fallback_entries.inc()
+            self.metrics.field_mismatches.inc(ready.mismatch_count)
             _log(item.name, ready)
         return ready.record
 

@@ -12,10 +12,15 @@ from fnm_bus.avro import schema_ids
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import AccessDenied, FnmBusError, SchemaError, TopicRefused
 from fnm_bus.kafka.access import Resources, Right, rights_of
-from fnm_bus.kafka.client import principal_of
+from fnm_bus.kafka.client_errors import principal_of
 from fnm_bus.kafka.connection_check import check_connection
 from fnm_bus.kafka.names import GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences, wanted
+from fnm_bus.kafka.topics import (
+    TopicAdmin,
+    TopicSpec,
+    planned_topics,
+    topic_differences,
+)
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
@@ -72,7 +77,7 @@ def _spool(settings: Settings) -> Iterator[CheckResult]:
         )
     if not settings.spool.directory.is_dir():
         return
-    kept = build.quarantine(settings).count()
+    kept = build.build_quarantine(settings).count()
     yield CheckResult(
         ok=not kept,
         what=f"quarantine: {kept} documents",
@@ -101,10 +106,12 @@ def _relay(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _topics(settings: Settings) -> Iterator[CheckResult]:
-    names = build.topics(settings)
-    plan = wanted(names, settings.topics.partitions, settings.topics.replication)
+    names = build.topic_names(settings)
+    plan = planned_topics(
+        names, settings.topics.partitions, settings.topics.replication
+    )
     rights = rights_of("relay", Resources(names))
-    yield from check_access(build.kafka(settings), plan, rights)
+    yield from check_access(build.kafka_settings(settings), plan, rights)
 
 
 def check_access(
@@ -133,7 +140,7 @@ def check_access(
         for right in rights
         if right.kind == TOPIC
     }
-    found = admin.survey([topic.name for topic in plan])
+    found = admin.describe([topic.name for topic in plan])
     for topic in plan:
         operations = needed.get(topic.name, set())
         yield from _check_topic(topic, found[topic.name], operations, user)
@@ -165,7 +172,7 @@ def _check_topic(
             remedy="`fnm-bus topics create` creates it",
         )
         return
-    faults = "; ".join(differences(plan, topic))
+    faults = "; ".join(topic_differences(plan, topic))
     unseen = " (its settings are not visible without DescribeConfigs)"
     yield CheckResult(
         ok=not faults,
@@ -192,11 +199,11 @@ def _registry(settings: Settings) -> Iterator[CheckResult]:
     if settings.registry.url is None:
         yield CheckResult(ok=True, what="registry: none; records are single objects")
         return
-    build.codec(settings)
+    build.build_codec(settings)
     yield CheckResult(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
-    framed = build.topics(settings).of_framed()
+    framed = build.topic_names(settings).of_framed()
     pinned = schema_ids.read(settings.registry.pins)
-    events = build.topics(settings).of_events()  # `codec` has checked theirs
+    events = build.topic_names(settings).of_events()  # `codec` has checked theirs
     for topic in (it for it in framed if it not in events):
         try:
             pinned.check({topic: framed[topic]})
@@ -206,7 +213,7 @@ def _registry(settings: Settings) -> Iterator[CheckResult]:
                 what=f"{exc}; until then records of {topic} are Avro single objects",
                 remedy="run `fnm-bus schemas register`, then restart the services",
             )
-    registry = build.registry(settings)
+    registry = build.build_registry(settings)
     for subject, said in registry.check(framed).items():
         yield CheckResult(
             ok=not said,

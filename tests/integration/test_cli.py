@@ -131,7 +131,7 @@ def test_tail_of_a_topic_that_is_not_there_ends_with_69(relays: RelayProcesses) 
 def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
     ended = RelayProcesses(tmp_path, "127.0.0.1:1").run("tail")
     assert (ended.returncode, ended.stdout) == (69, b"")
-    assert ended.stderr.startswith(b"fnm-bus: no broker answers: ")
+    assert ended.stderr.startswith(b"fnm-bus: no broker reachable: ")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
         admin = TopicAdmin({"bootstrap.servers": guarded.bootstrap})
 
         def writable() -> list[bool]:
-            topics = admin.survey(names).values()
+            topics = admin.describe(names).values()
             return [
                 isinstance(it, TopicSpec) and "Write" in it.operations for it in topics
             ]

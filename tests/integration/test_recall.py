@@ -19,7 +19,7 @@ def test_of_two_partitions_the_later_record_is_recalled(order: int) -> None:
     old = (2, 1_000_000, Mitigation(key=KEY, kind="blackhole", state="wanted"))
     new = (0, 2_000_000, Mitigation(key=KEY, kind="blackhole", state="ended"))
     with EmbeddedBroker() as broker:
-        broker.make(topic)
+        broker.create_topics(topic)
         settings = {"bootstrap.servers": broker.bootstrap}
         producer = Producer(settings)
         for partition, stamp, record in (old, new)[::order]:

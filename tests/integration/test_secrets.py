@@ -116,13 +116,13 @@ def test_no_log_line_and_no_error_holds_a_secret(
     settings = load.load_as(FullSettings, file, {}).settings
     said += [str(finding) for finding in check_all.examine(settings, "jsonlines")]
     try:
-        kafka = build.kafka(settings)
+        kafka = build.kafka_settings(settings)
         check_connection(kafka)
     except FnmBusError as exc:
         said += [str(exc), repr(exc)]
     if settings.registry.url is not None:
         try:
-            build.registry(settings).check({"t": "fastnetmon.HostEvent"})
+            build.build_registry(settings).check({"t": "fastnetmon.HostEvent"})
         except FnmBusError as exc:
             said += [str(exc), repr(exc)]
     assert SECRET not in "\n".join([*said, caplog.text])

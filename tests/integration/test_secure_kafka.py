@@ -27,7 +27,7 @@ from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.access import Right, rights_of
 from fnm_bus.kafka.connection_check import check_connection
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, planned_topics
 from fnm_bus.setup import check_all
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool.spool import Spool
@@ -230,8 +230,10 @@ def checked(site: Site, program: str) -> list[CheckResult]:
     """Return what `check` finds about Kafka, as the program's user."""
     settings = site.settings(program)
     table = settings.topics
-    plan = wanted(build.topics(settings), table.partitions, table.replication)
-    kafka = build.kafka(settings)
+    plan = planned_topics(
+        build.topic_names(settings), table.partitions, table.replication
+    )
+    kafka = build.kafka_settings(settings)
     return list(check_all.check_access(kafka, plan, site.rights(program)))
 
 
@@ -253,25 +255,27 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
         try:
             failed = [it.what for it in checked(site, program) if not it.ok]
         finally:
-            admin.allow(f"User:{program}", [right])
+            admin.grant(f"User:{program}", [right])
             site.kafka.wait_for_acls(before)
         assert failed == [f"right: User:{program} lacks {right}"]
 
 
 def test_check_names_a_topic_that_is_missing(site: Site) -> None:
     settings = site.settings("relay")
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     missing = Right("Write", "Topic", f"{names.host}.missing")
-    TopicAdmin({"bootstrap.servers": site.kafka.bootstrap}).allow(
+    TopicAdmin({"bootstrap.servers": site.kafka.bootstrap}).grant(
         "User:relay", [missing]
     )
-    plan = wanted(type(names)(host=missing.name), 4, 1)[:1]
+    plan = planned_topics(type(names)(host=missing.name), 4, 1)[:1]
     wait_until(
         lambda: (
             "topic " + missing.name + ": missing"
             in [
                 it.what
-                for it in check_all.check_access(build.kafka(settings), plan, [missing])
+                for it in check_all.check_access(
+                    build.kafka_settings(settings), plan, [missing]
+                )
             ]
         ),
         10,
@@ -359,7 +363,7 @@ def test_a_mitigator_without_its_transactional_id_names_the_right(
         wait_until(lambda: health(mitigator)[0] == 503, 10, "an unhealthy mitigator")
     finally:
         admin = TopicAdmin({"bootstrap.servers": site.kafka.bootstrap})
-        admin.allow("User:mitigator", [right])
+        admin.grant("User:mitigator", [right])
 
 
 # -- the commands -------------------------------------------------------------------

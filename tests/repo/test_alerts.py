@@ -114,7 +114,9 @@ def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
 
 def test_a_rule_that_is_wrong_does_not_pass(tmp_path: Path) -> None:
     text = (HERE / "alerts.yml").read_text()
-    wrong = text.replace("fnm_bus_held > 0", "fnm_bus_held > 1")
+    wrong = text.replace(
+        "fnm_bus_quarantine_full_entries > 0", "fnm_bus_quarantine_full_entries > 1"
+    )
     assert wrong != text
     (tmp_path / "alerts.yml").write_text(wrong)
     shutil.copy(HERE / "alerts.test.yml", tmp_path)

@@ -453,8 +453,8 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
     )
 
     def look() -> None:
-        places = build.epochs(settings)
-        first, second = build.spools(settings, places)
+        places = build.build_boot_epochs(settings)
+        first, second = build.build_spools(settings, places)
         for spool in (first, second):
             lock = spool.lock()
             assert lock is not None

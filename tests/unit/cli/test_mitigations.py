@@ -27,7 +27,7 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import ConsumedRecord, time_of
+from fnm_bus.kafka.reader import ConsumedRecord, record_time
 from fnm_bus.kafka.route import Topics
 
 NOW = datetime.now(UTC)
@@ -134,9 +134,9 @@ def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
     made = Sender()
     monkeypatch.setattr(command_client, "send_command", made)
     monkeypatch.setattr(build, "settings", lambda _file: None)
-    monkeypatch.setattr("fnm_bus.build.kafka", lambda _settings: {})
-    monkeypatch.setattr("fnm_bus.build.topics", lambda _settings: Topics())
-    monkeypatch.setattr("fnm_bus.build.reading_codec", lambda _settings: Codec())
+    monkeypatch.setattr("fnm_bus.build.kafka_settings", lambda _settings: {})
+    monkeypatch.setattr("fnm_bus.build.topic_names", lambda _settings: Topics())
+    monkeypatch.setattr("fnm_bus.build.build_reading_codec", lambda _settings: Codec())
     return made
 
 
@@ -178,8 +178,10 @@ def test_pins_that_cannot_be_used_stop_no_pause(
     def broken(_settings: object) -> Codec:
         raise SchemaError("pins.json: not JSON")
 
-    monkeypatch.setattr("fnm_bus.build.reading_codec", broken)
-    monkeypatch.setattr("fnm_bus.build.independent_codec", lambda _settings: Codec())
+    monkeypatch.setattr("fnm_bus.build.build_reading_codec", broken)
+    monkeypatch.setattr(
+        "fnm_bus.build.build_independent_codec", lambda _settings: Codec()
+    )
     result = CliRunner().invoke(mitigations.app, ["pause", "--by", "a"])
     assert (result.exit_code, sender.keys) == (0, [None])
 
@@ -223,5 +225,5 @@ def test_an_event_of_the_last_year_can_be_explained() -> None:
 
 
 def test_a_record_of_a_mad_time_leaves_room_to_calculate() -> None:
-    assert time_of(2**62) + timedelta(days=365)
-    assert time_of(-(2**62)) - timedelta(days=365)
+    assert record_time(2**62) + timedelta(days=365)
+    assert record_time(-(2**62)) - timedelta(days=365)

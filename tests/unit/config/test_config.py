@@ -390,6 +390,6 @@ def test_a_broker_that_is_back_is_found_soon_unless_somebody_wants_it_otherwise(
     None
 ):
     name = "reconnect.backoff.max.ms"
-    assert build.kafka(load.load(None, {}).settings)[name] == "1000"
+    assert build.kafka_settings(load.load(None, {}).settings)[name] == "1000"
     variable = {"FNM_BUS_KAFKA__RECONNECT_BACKOFF_MAX_MS": "5000"}
-    assert build.kafka(load.load(None, variable).settings)[name] == "5000"
+    assert build.kafka_settings(load.load(None, variable).settings)[name] == "5000"

@@ -156,7 +156,7 @@ def test_a_connection_that_is_rejected_while_it_reads_makes_it_unhealthy(
 ) -> None:
     script.connection.error = ConnectionRejected("wrong password")
     wait_until(lambda: not follower.healthy, 10, "a connection that is rejected")
-    script.connection.answered()
+    script.connection.mark_connected()
     wait_until(lambda: follower.healthy, 10, "a connection that is accepted")
 
 
@@ -261,11 +261,11 @@ class _Place:
 def test_a_new_connection_goes_on_where_the_last_one_was(
     monkeypatch: pytest.MonkeyPatch, kind: type[Any], first: int
 ) -> None:
-    monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place()])
+    monkeypatch.setattr(TopicReader, "_partitions", lambda *_: [_Place()])
     follower = kind({}, "t", Codec())
 
     def begins(end: int) -> int:
-        (place,) = follower._open()._of(_Consumer(end), "t")
+        (place,) = follower._open()._partitions(_Consumer(end), "t")
         return int(place.offset)
 
     assert begins(40) == first
@@ -280,26 +280,26 @@ def test_a_partition_that_is_new_is_read_from_its_beginning(
     monkeypatch: pytest.MonkeyPatch, kind: type[Any]
 ) -> None:
     places = [_Place()]
-    monkeypatch.setattr(TopicReader, "_of", lambda *_: places)
+    monkeypatch.setattr(TopicReader, "_partitions", lambda *_: places)
     follower = kind({}, "t", Codec())
     reader = follower._open()
-    reader._of(_Consumer(40), "t")
+    reader._partitions(_Consumer(40), "t")
     follower._was_open = True
     monkeypatch.setattr(reader, "_consumer", object())
     assert not reader.has_grown()
     places.append(_Place(1))
     assert reader.has_grown()
-    (_, new) = follower._open()._of(_Consumer(40), "t")
+    (_, new) = follower._open()._partitions(_Consumer(40), "t")
     assert new.offset == (-99 if kind is WantedStateReader else OFFSET_BEGINNING)
 
 
 def test_a_first_connection_that_fails_obeys_no_old_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place(), _Place(1)])
+    monkeypatch.setattr(TopicReader, "_partitions", lambda *_: [_Place(), _Place(1)])
     follower = CommandReader({}, "t", Codec())
     follower._positions["t", 0] = 40  # of the other partition nothing is known yet
-    (_, other) = follower._open()._of(_Consumer(50), "t")
+    (_, other) = follower._open()._partitions(_Consumer(50), "t")
     assert other.offset == 50
 
 

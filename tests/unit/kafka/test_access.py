@@ -10,7 +10,7 @@ from fnm_bus.kafka.access import (
     PROGRAMS,
     Resources,
     Right,
-    commands,
+    acl_commands,
     principal_names,
     resource_names,
     rights_of,
@@ -83,7 +83,7 @@ def test_what_is_no_principal_is_refused(text: str) -> None:
 
 
 def test_odd_names_are_quoted_for_the_shell() -> None:
-    [line] = commands(
+    [line] = acl_commands(
         {"relay": "User:a b"}, Resources(Topics("$h", "g", "s")), "kafka:9092"
     )
     assert "--allow-principal 'User:a b'" in line

@@ -334,7 +334,7 @@ def test_with_a_full_quarantine_the_document_stays_in_the_spool(
     turn(drain)
     drain.show()
     assert house.spools[0].scan() == [name]
-    assert house.figure("held") == 1
+    assert house.figure("quarantine_full_entries") == 1
     assert len(house.events(TOPICS.host)) == 1
     house.quarantine.delete(house.quarantine.names()[0])
     drain.retry()
@@ -358,7 +358,11 @@ def test_what_the_disk_does_not_let_be_read_is_tried_again(
         drain.retry()
         turn(drain)
         drain.show()
-    assert (drain.idle, drain.stuck, house.figure("disk_refused")) == (False, True, 1)
+    assert (drain.idle, drain.stuck, house.figure("spool_io_blocked_entries")) == (
+        False,
+        True,
+        1,
+    )
     drain.retry()
     turn(drain)
     assert drain.idle
@@ -380,7 +384,7 @@ def test_what_the_disk_does_not_let_be_removed_is_not_published_again(
             drain.retry()
             turn(drain)
         drain.show()
-    assert (drain.idle, house.figure("disk_refused")) == (False, 1)
+    assert (drain.idle, house.figure("spool_io_blocked_entries")) == (False, 1)
     assert caplog.text.count("removing an entry failed") == 1
     drain.retry()
     turn(drain)
@@ -459,7 +463,7 @@ def test_drift_is_counted_and_costs_no_ban(house: House) -> None:
     turn(house.drain())
     (event,) = house.events(TOPICS.host)
     assert event.extra == {"/attack_details/total_incoming_pps": '"many"'}
-    assert house.figure("drifted_total") == 1
+    assert house.figure("field_mismatches_total") == 1
 
 
 def test_thinning_leaves_the_newest_status_of_each_attack(house: House) -> None:
@@ -475,7 +479,7 @@ def test_thinning_leaves_the_newest_status_of_each_attack(house: House) -> None:
     figures = [(it.ip, it.attack_details.total_incoming_pps) for it in statuses]
     assert figures == [("192.0.2.1", 4), ("192.0.2.2", 4)]
     assert len(house.events(TOPICS.host)) == 1
-    assert house.figure("status_skipped_total") == 8
+    assert house.figure("status_updates_coalesced_total") == 8
     assert house.spools[0].scan() == []
 
 
@@ -486,7 +490,7 @@ def test_the_fallback_spool_is_drained_in_the_same_order(house: House) -> None:
     turn(house.drain())
     ips = [event.ip for event in house.events(TOPICS.host)]
     assert ips == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
-    assert house.figure("from_fallback_total") == 1
+    assert house.figure("fallback_entries_total") == 1
     assert house.spools[1].scan() == []
 
 

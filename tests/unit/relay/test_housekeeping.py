@@ -50,7 +50,9 @@ class Box:
         return path
 
     def lost(self) -> float | None:
-        return self.metrics.registry().get_sample_value("fnm_bus_dead_hooks_total")
+        return self.metrics.registry().get_sample_value(
+            "fnm_bus_orphaned_entries_total"
+        )
 
 
 @pytest.fixture
@@ -90,8 +92,8 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
     assert foreign.is_dir()
     assert caplog.text.count("not an entry:") == 1
     assert "remove it by hand" in caplog.text
-    assert box.metrics.registry().get_sample_value("fnm_bus_odd_files_total") == 1
-    (box.spools[0].root / "quarantine/foreign").mkdir()
+    assert box.metrics.registry().get_sample_value("fnm_bus_foreign_files_total") == 1
+    (box.spools[0].root / "quarantine/odd").mkdir()
     foreign.rmdir()
     box.keeper._care_at = box.keeper._clean_at = 0.0
     box.keeper.turn()

@@ -211,12 +211,12 @@ def test_an_entry_that_the_disk_refuses_is_shown_by_health(tmp_path: Path) -> No
     house = House(tmp_path / "spool", MemoryPublisher())
     house.drain.look()
     house.drain.step(0)
-    assert build.relay_state(house.relay)[0]
+    assert build.relay_health(house.relay)[0]
     house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
     house.drain.look()
     house.drain.step(0)
-    healthy, facts = build.relay_state(house.relay)
-    assert (healthy, facts["disk_refused"]) == (False, 1)
+    healthy, facts = build.relay_health(house.relay)
+    assert (healthy, facts["io_blocked_entries"]) == (False, 1)
 
 
 def test_a_drain_that_cannot_list_the_spool_delays_the_next(house: House) -> None:

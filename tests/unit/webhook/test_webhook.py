@@ -27,7 +27,7 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import ConsumedRecord, decoded
+from fnm_bus.kafka.reader import ConsumedRecord, decode_record
 
 NOW = datetime.now(UTC)
 
@@ -58,7 +58,7 @@ class Watched:
     def __init__(self, hold: Deferred | None) -> None:
         self.released = False
         assert hold is not None
-        hold.then(self._note)
+        hold.on_release(self._note)
 
     def _note(self) -> None:
         self.released = True
@@ -318,7 +318,7 @@ def test_no_record_that_can_be_decoded_stops_a_webhook(
     reads = []
     for offset, (record, at) in enumerate(records):
         raw = read(offset, None, max(at, EPOCH))._replace(value=encoded(record))
-        reads.append(decoded(raw, Codec()))
+        reads.append(decode_record(raw, Codec()))
         webhook.handle(reads[-1])
         webhook.turn()
     again.remember(reads)
