@@ -125,7 +125,7 @@ class WantedState:
                 self._pause.see_command(record.offset, stamp)
             elif self._pause.apply_command(record.offset, stamp):
                 paused = True
-                text = f"paused by {command.by:.100}: {command.why:.500}"
+                text = f"paused by {command.by:.100}: {command.comment:.500}"
                 self._audit.publish("held", text, code=PAUSE)
         return paused
 

@@ -22,21 +22,21 @@ _TIMEOUT: Final = 10.0
 _PROGRAM: Final = "mitigations"
 
 
-def new_command(verb: str, by: str | None, why: str, **about: Any) -> Command:
+def new_command(verb: str, by: str | None, comment: str, **about: Any) -> Command:
     """Return a command of this user's.
 
     Args:
         verb: approve, reject, withdraw, add, pause or resume.
         by: who asks; else the user who is logged in.
-        why: in that person's words.
+        comment: the reason in that person's words.
         about: further fields of the command.
     """
     return Command(
         command_id=str(uuid4()),
         verb=verb,
         by=by or os.environ.get("SUDO_USER") or _user(),
-        why=why,
-        asked_at=datetime.now(UTC),
+        comment=comment,
+        requested_at=datetime.now(UTC),
         **about,
     )
 
@@ -90,13 +90,13 @@ def _answers(read: ConsumedRecord, command: Command) -> bool:
 
 
 def _record(topics: Topics, command: Command) -> Record:
-    for field in ("key", "by", "why"):
+    for field in ("key", "by", "comment"):
         try:
             (getattr(command, field) or "").encode()
         except UnicodeEncodeError as exc:  # bytes of the command line that are no text
             raise ConfigError(f"{field}: expected UTF-8") from exc
     key = None if command.key is None else command.key.encode()
-    headers = headers_for(command, _PROGRAM, command.command_id, command.asked_at)
+    headers = headers_for(command, _PROGRAM, command.command_id, command.requested_at)
     return Record(topics.command, key, Codec().encode(command, topics.command), headers)
 
 

@@ -400,9 +400,9 @@ class Mitigator:
         journal.commit(self._leftovers.with_tombstones(batch.records()))
         self._current = None
         for audit in batch.audits:
-            self.metrics.decisions.labels(audit.what).inc()
+            self.metrics.decisions.labels(audit.action).inc()
             log.log(
-                level, "%s: %s %s", audit.what, audit.key or audit.target, audit.text
+                level, "%s: %s %s", audit.action, audit.key or audit.target, audit.text
             )
 
     def _bury(self, batch: Batch, message: Message, reason: str) -> None:

@@ -82,7 +82,9 @@ class Site:
         self.put("mitigation", key, event)
 
     def command(self, verb: str) -> int:
-        return self.put("command", None, Command(verb=verb, by="alice", why="a test"))
+        return self.put(
+            "command", None, Command(verb=verb, by="alice", comment="a test")
+        )
 
     def resumed(self, offset: int) -> None:
         event = Mitigation(
@@ -192,6 +194,6 @@ def test_what_was_done_is_on_the_audit_topic(site: Site) -> None:
         while not reader.at_end:
             events = [it.event for it in reader.read(1.0)]
             audits += [it for it in events if isinstance(it, Audit)]
-    told = {(it.what, it.code, it.key) for it in audits}
+    told = {(it.action, it.code, it.key) for it in audits}
     assert ("in-force", "", ONE) in told
     assert ("failed", "own_networks", "blackhole|198.51.100.1/32") in told

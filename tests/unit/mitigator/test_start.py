@@ -258,7 +258,7 @@ def test_starts_of_ended_mitigations_count_for_a_minute() -> None:
         ban(harness, number)
         harness.send("unban", f"203.0.113.{number}")
     assert harness.mitigation(key(1)).state == "ended"
-    assert key(2) not in [a.key for a in harness.audits if a.what == "wanted"]
+    assert key(2) not in [a.key for a in harness.audits if a.action == "wanted"]
 
 
 def test_proposals_beyond_their_number_are_refused(
