@@ -445,7 +445,7 @@ class Mitigator:
         self.metrics.paused.set(state.paused)
         self.metrics.reasons.set(len(state.reasons))
         held = self._breaker.open_places(boottime())
-        self.metrics.held_partitions.set(len(held))
+        self.metrics.suspended_partitions.set(len(held))
         names = ", ".join(f"{topic}/{number}" for topic, number in held)
         problems = [f"too many unexpected errors: {names}"] if held else []
         problems += [f"{topic}: {why}" for (topic, _), why in self._unreadable.items()]

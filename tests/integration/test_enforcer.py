@@ -121,12 +121,12 @@ def test_a_pause_withdraws_everything_without_a_mitigator(site: Site) -> None:
     site.want(TWO, state="ended")
     resumed = site.command("resume")
     site.put("mitigation", "pause", b"broken")  # behind the record above
-    broken = site.metrics.broken.labels("exabgp")
+    broken = site.metrics.unreadable_records.labels("exabgp")
     wait_until(lambda: broken._value.get() == 1, 30, "the broken record")
     assert not site.backend.standing
     site.resumed(resumed)
     site.standing(ONE)
-    broken = site.metrics.broken_commands.labels("exabgp")
+    broken = site.metrics.unreadable_commands.labels("exabgp")
     assert broken._value.get() == 1
 
 

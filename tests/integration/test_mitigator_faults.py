@@ -315,7 +315,7 @@ def test_too_many_unexpected_exceptions_hold_their_partition(
     letters(services, 20)
     services.until(lambda: services.health(mitigator)[0] == 503)
     assert "too many unexpected errors" in str(services.health(mitigator)[1]["problem"])
-    assert services.metric(mitigator, "fnm_bus_mitigator_held_partitions") == 1
+    assert services.metric(mitigator, "fnm_bus_mitigator_suspended_partitions") == 1
     status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
     assert status == 0, said
     hosts = [f"203.0.113.{number}" for number in range(1, 17)]
