@@ -224,7 +224,7 @@ def test_share_counts_each_address_once() -> None:
     ban(harness, 65)
     counts = harness.state.active_counts(harness.now, dry_run=False)
     assert counts.active == 2
-    assert counts.affected.covered(4) == 64
+    assert counts.affected.count(4) == 64
 
 
 def test_dry_runs_do_not_use_up_live_limits() -> None:
