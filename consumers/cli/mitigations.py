@@ -319,11 +319,11 @@ def _find(settings: "FullSettings", key: str) -> "Mitigation":
 
 
 def _check_enforcer(name: str | None) -> None:
-    from consumers.mitigation.enforcer_names import known_enforcers
+    from consumers.mitigation.enforcer_names import ENFORCERS
 
-    if name is not None and name not in known_enforcers():
+    if name is not None and name not in ENFORCERS:
         raise typer.BadParameter(
-            f"{name} is unknown; expected {', '.join(known_enforcers())}",
+            f"{name} is unknown; expected {', '.join(ENFORCERS)}",
             param_hint="--enforcer",
         )
 

@@ -130,7 +130,7 @@ class Enforcer:
         return {
             "synced": self.state.synced,
             "paused": self.state.paused,
-            "broker_time_known": self.broker_clock.known,
+            "broker_time_known": self.broker_clock.has_time,
             "wanted_reader": self.wanted_reader.healthy,
             "command_reader": self.command_reader.healthy,
             "problem": self.wanted_reader.problem

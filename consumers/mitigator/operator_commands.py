@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from consumers.mitigation.enforcer_names import known_enforcers
+from consumers.mitigation.enforcer_names import ENFORCERS
 from consumers.mitigation.measure import (
     FLOWSPEC,
     KINDS,
@@ -257,7 +257,7 @@ def ordered_measure(command: Command) -> tuple[Measure, float]:
         flow = canonical(command.flow)
         measure = Measure(kind=FLOWSPEC, flow=flow, then=command.then)
     validate_measure(measure)
-    places = known_enforcers()
+    places = ENFORCERS
     if command.place and command.place not in places:
         raise ValueError(
             f"place: expected {' or '.join(places)}, got {command.place:.40}"

@@ -18,7 +18,7 @@ from consumers import serving
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import allowed_networks, build_enforcer, check_enforcer
 from consumers.metrics import EnforcerMetrics
-from consumers.mitigation.enforcer_names import known_enforcers
+from consumers.mitigation.enforcer_names import ENFORCERS
 from consumers.settings import ConsumerSettings, FullSettings, GuardSettings
 
 
@@ -121,5 +121,5 @@ def test_an_unhealthy_service_says_so_at_healthz(
     assert answer["x"] == 1
 
 
-def test_the_known_enforcers_are_those_of_the_backends() -> None:
-    assert known_enforcers() == ("exabgp", "nftables")
+def test_the_enforcers_are_those_of_the_backends() -> None:
+    assert ENFORCERS == ("exabgp", "nftables")
