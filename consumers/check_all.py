@@ -114,7 +114,7 @@ def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResul
             )
             policy = policy_file.load(settings.consumers.mitigator.policy)
             for warning in format_warnings(policy, {sensor: TEXT}):
-                yield CheckResult(ok=False, what=warning.what, remedy=warning.remedy)
+                yield CheckResult(ok=False, what=warning.text, remedy=warning.remedy)
             continue
         renews = any(reason.renewals for reason in own)
         text = "sends status updates" if renews else "no attack_status was received"

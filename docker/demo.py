@@ -211,9 +211,9 @@ def of_record(line: str) -> list[Step]:
             Step(moment(receipt["received_at"]), "notification", "on disk"),
             Step(moment(record["timestamp"]), "record", place),
         ]
-    if record["key"] == f"blackhole|{HOST}/32" and event.get("what") in WORDS:
-        text = f"{event['what']}: {record['key']}, {event['text']}"
-        return [Step(moment(event["at"]), WORDS[event["what"]], text)]
+    if record["key"] == f"blackhole|{HOST}/32" and event.get("action") in WORDS:
+        text = f"{event['action']}: {record['key']}, {event['text']}"
+        return [Step(moment(event["at"]), WORDS[event["action"]], text)]
     return []
 
 

@@ -20,7 +20,9 @@ app = typer.Typer(
 )
 
 By = Annotated[str | None, typer.Option("--by", help="Your name. Default: your login.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the audit topic.")]
+Comment = Annotated[
+    str, typer.Option("--comment", help="The reason, for the audit topic.")
+]
 Key = Annotated[str, typer.Argument(help="The mitigation, as `list` shows it.")]
 Keys = Annotated[list[str], typer.Argument(help="Mitigations, as `list` shows them.")]
 
@@ -109,7 +111,7 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
 
 @app.command()
 def approve(
-    keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
+    keys: Keys, *, file: ConfigFile = None, comment: Comment = "", by: By = None
 ) -> None:
     """Start proposed mitigations, or lift suppressed ones.
 
@@ -117,7 +119,7 @@ def approve(
     arrives, the mitigator refuses it.
 
     Example:
-        fnm-bus mitigations approve 'blackhole|203.0.113.7/32' --why 4711
+        fnm-bus mitigations approve 'blackhole|203.0.113.7/32' --comment 4711
     """
     from consumers import build
 
@@ -128,9 +130,11 @@ def approve(
         then = effect.then.action if effect and effect.then else record.kind
         text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
         say(text)
-    why = _prompt(why)
+    comment = _prompt(comment)
     codes = [
-        _send_one(settings, "approve", by, why, record.key, revision=record.revision)
+        _send_one(
+            settings, "approve", by, comment, record.key, revision=record.revision
+        )
         for record in records
     ]
     end(max(codes))
@@ -138,26 +142,26 @@ def approve(
 
 @app.command()
 def reject(
-    keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
+    keys: Keys, *, file: ConfigFile = None, comment: Comment = "", by: By = None
 ) -> None:
     """Keep proposed mitigations from starting while their attacks continue.
 
     Example:
-        fnm-bus mitigations reject 'blackhole|203.0.113.7/32' --why 'a backup'
+        fnm-bus mitigations reject 'blackhole|203.0.113.7/32' --comment backup
     """
-    _send_all(file, "reject", keys, by, why)
+    _send_all(file, "reject", keys, by, comment)
 
 
 @app.command()
 def withdraw(
-    keys: Keys, *, file: ConfigFile = None, why: Why = "", by: By = None
+    keys: Keys, *, file: ConfigFile = None, comment: Comment = "", by: By = None
 ) -> None:
     """End mitigations; they stay suppressed while their attacks continue.
 
     Example:
-        fnm-bus mitigations withdraw 'blackhole|203.0.113.7/32' --why 'customer called'
+        fnm-bus mitigations withdraw 'blackhole|203.0.113.7/32' --comment 4711
     """
-    _send_all(file, "withdraw", keys, by, why)
+    _send_all(file, "withdraw", keys, by, comment)
 
 
 @app.command()
@@ -188,13 +192,13 @@ def add(  # noqa: PLR0913 - one parameter for each option
         typer.Option(help="The enforcer that applies it. Default: all that can."),
     ] = None,
     file: ConfigFile = None,
-    why: Why = "",
+    comment: Comment = "",
     by: By = None,
 ) -> None:
     """Start a measure by hand. The guardrails check it like any other.
 
     Examples:
-        fnm-bus mitigations add 203.0.113.7/32 --lease 600 --why 'ticket 4711'
+        fnm-bus mitigations add 203.0.113.7/32 --lease 600 --comment 'ticket 4711'
 
         fnm-bus mitigations add 203.0.113.7/32 --kind flowspec --protocol udp
         --source-port 123
@@ -220,39 +224,41 @@ def add(  # noqa: PLR0913 - one parameter for each option
     _check_enforcer(enforcer)
     milliseconds = round(lease * 1000)
     about |= {"kind": kind, "lease_ms": milliseconds, "place": enforcer}
-    end(_send(build.settings(file), "add", by, _prompt(why), **about))
+    end(_send(build.settings(file), "add", by, _prompt(comment), **about))
 
 
 @app.command()
-def pause(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+def pause(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> None:
     """Withdraw every mitigation at once, and start none until `resume`.
 
     Leases run on; enforcers obey without waiting for the mitigator.
 
     Example:
-        fnm-bus mitigations pause --why 'wrong policy'
+        fnm-bus mitigations pause --comment 'wrong policy'
     """
     from consumers import build
 
-    end(_send(build.settings(file), "pause", by, _prompt(why)))
+    end(_send(build.settings(file), "pause", by, _prompt(comment)))
 
 
 @app.command()
-def resume(*, file: ConfigFile = None, why: Why = "", by: By = None) -> None:
+def resume(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> None:
     """End a pause: every mitigation that still has a reason is in force again.
 
     Example:
-        fnm-bus mitigations resume --why 'policy corrected'
+        fnm-bus mitigations resume --comment 'policy corrected'
     """
     from consumers import build
 
-    end(_send(build.settings(file), "resume", by, _prompt(why)))
+    end(_send(build.settings(file), "resume", by, _prompt(comment)))
 
 
-def _send_all(file: Any, verb: str, keys: list[str], by: str | None, why: str) -> None:
+def _send_all(
+    file: Any, verb: str, keys: list[str], by: str | None, comment: str
+) -> None:
     from consumers import build
 
-    settings, text = build.settings(file), _prompt(why)
+    settings, text = build.settings(file), _prompt(comment)
     end(max(_send_one(settings, verb, by, text, key) for key in keys))
 
 
@@ -260,7 +266,7 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
     settings: "FullSettings",
     verb: str,
     by: str | None,
-    why: str,
+    comment: str,
     key: str,
     revision: int | None = None,
 ) -> int:
@@ -268,14 +274,14 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
     from fnm_bus.errors import FnmBusError
 
     try:
-        return _send(settings, verb, by, why, key=key, revision=revision)
+        return _send(settings, verb, by, comment, key=key, revision=revision)
     except FnmBusError as exc:
         complain(f"{key}: {exc}")
         return exc.exit_code
 
 
 def _send(
-    settings: "FullSettings", verb: str, by: str | None, why: str, **about: Any
+    settings: "FullSettings", verb: str, by: str | None, comment: str, **about: Any
 ) -> int:
     """Send a command and print the answer; return the exit status."""
     from consumers.mitigation.command_client import new_command, send_command
@@ -286,19 +292,19 @@ def _send(
         codec = build.build_reading_codec(settings)
     except SchemaError:  # a command must not depend on pins
         codec = build.build_independent_codec(settings)
-    command = new_command(verb, by, why, **about)
+    command = new_command(verb, by, comment, **about)
     kafka, topics = build.kafka_settings(settings), build.topic_names(settings)
     answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))
-    return 1 if answer.what == "refused" else 0
+    say(" ".join(filter(None, (f"{answer.action}:", key, answer.text))))
+    return 1 if answer.action == "refused" else 0
 
 
-def _prompt(why: str) -> str:
-    if not why and sys.stdin.isatty():
-        text: str = typer.prompt("Why", default="", show_default=False)
+def _prompt(comment: str) -> str:
+    if not comment and sys.stdin.isatty():
+        text: str = typer.prompt("Comment", default="", show_default=False)
         return text
-    return why
+    return comment
 
 
 def _find(settings: "FullSettings", key: str) -> "Mitigation":
@@ -313,11 +319,11 @@ def _find(settings: "FullSettings", key: str) -> "Mitigation":
 
 
 def _check_enforcer(name: str | None) -> None:
-    from consumers.mitigation.enforcer_names import known_enforcers
+    from consumers.mitigation.enforcer_names import ENFORCERS
 
-    if name is not None and name not in known_enforcers():
+    if name is not None and name not in ENFORCERS:
         raise typer.BadParameter(
-            f"{name} is unknown; expected {', '.join(known_enforcers())}",
+            f"{name} is unknown; expected {', '.join(ENFORCERS)}",
             param_hint="--enforcer",
         )
 

@@ -67,7 +67,7 @@ def check(
     text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"
     sensors = dict.fromkeys(text_mode or (), TEXT)
     results = [CheckResult(ok=True, what=text)] + [
-        CheckResult(ok=warning.ok, what=warning.what, remedy=warning.remedy)
+        CheckResult(ok=False, what=warning.text, remedy=warning.remedy)
         for warning in format_warnings(loaded, sensors)
     ]
     if json:

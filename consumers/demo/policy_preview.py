@@ -83,9 +83,9 @@ def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decisio
     for explained in replay(events, build.context(with_policy)):
         kinds |= {change.key: change.kind for change in explained.mitigations}
         for audit in explained.audits:
-            word = _WORDS.get(audit.what)
+            word = _WORDS.get(audit.action)
             if kinds.get(audit.key or "") == _INFORMING:
-                word = "inform" if audit.what == "wanted" else None
+                word = "inform" if audit.action == "wanted" else None
             if word is not None:
                 yield Decision(word, audit)
 

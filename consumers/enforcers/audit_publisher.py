@@ -114,7 +114,7 @@ class AuditPublisher:
         audit = Audit(
             at=self._broker_clock.datetime(),
             by=self._name,
-            what=what,
+            action=what,
             code=code,
             key=key,
             text=text[:_MAX_TEXT],

@@ -35,7 +35,7 @@ class TimeRequests:
         now = clock.now()
         if now < self._due:
             return
-        if self._broker_clock.known:
+        if self._broker_clock.has_time:
             self._reported = False
             self._due = now + _KNOWN_PAUSE
         else:

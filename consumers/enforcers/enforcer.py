@@ -130,7 +130,7 @@ class Enforcer:
         return {
             "synced": self.state.synced,
             "paused": self.state.paused,
-            "broker_time_known": self.broker_clock.known,
+            "broker_time_known": self.broker_clock.has_time,
             "wanted_reader": self.wanted_reader.healthy,
             "command_reader": self.command_reader.healthy,
             "problem": self.wanted_reader.problem
@@ -194,13 +194,13 @@ class Enforcer:
         self.metrics.synced.labels(name).set(self.state.synced)
         self.metrics.paused.labels(name).set(self.state.paused)
         lost, self._lost = self.audit.lost - self._lost, self.audit.lost
-        self.metrics.lost_audit.labels(name).inc(lost)
+        self.metrics.lost_audit_records.labels(name).inc(lost)
         restarts = self.wanted_reader.restarts + self.command_reader.restarts
         self.metrics.reader_restarts.labels(name).inc(restarts - self._restarts)
         self._restarts = restarts
         skew = self.broker_clock.skew()
         if skew is not None:
-            self.metrics.skew.labels(name).set(skew)
+            self.metrics.clock_skew.labels(name).set(skew)
             skewed = abs(skew) > self.max_clock_skew
             if skewed and not self._skewed:
                 text = f"clocks differ by {skew:.0f} s: check NTP on both machines"

@@ -174,7 +174,7 @@ class LeaseTable:
 
     def _offset(self) -> float | None:
         """Return the broker's time minus `clock.now`; None: not precise enough."""
-        if not (self._broker_clock.known or self._read_live):
+        if not (self._broker_clock.has_time or self._read_live):
             return None
         broker_time = self._broker_clock.time()
         return None if broker_time is None else broker_time - clock.now()

@@ -113,7 +113,7 @@ class WantedState:
             stamp = self._witness(record)
             command = record.event
             if not isinstance(command, Command):
-                self._metrics.broken_commands.labels(self._name).inc()
+                self._metrics.unreadable_commands.labels(self._name).inc()
                 reason = record.error or "the record is not a command"
                 log.error(
                     "%s@%d: command ignored: %.300s",
@@ -125,7 +125,7 @@ class WantedState:
                 self._pause.see_command(record.offset, stamp)
             elif self._pause.apply_command(record.offset, stamp):
                 paused = True
-                text = f"paused by {command.by:.100}: {command.why:.500}"
+                text = f"paused by {command.by:.100}: {command.comment:.500}"
                 self._audit.publish("held", text, code=PAUSE)
         return paused
 
@@ -168,7 +168,7 @@ class WantedState:
         if record.value and (
             event is None or event.key != key or (key == PAUSE) != (event.kind == PAUSE)
         ):
-            self._metrics.broken.labels(self._name).inc()
+            self._metrics.unreadable_records.labels(self._name).inc()
             reason = record.error or f"not a mitigation with the key {key:.200}"
             log.error("%s@%d: left out: %.300s", record.topic, record.offset, reason)
             if key == PAUSE:  # a pause that nobody can decode is still one

@@ -45,7 +45,7 @@ class Explanation(NamedTuple):
         return sum(kind == NOTIFY for kind in self._new_kinds())
 
     def _new_kinds(self) -> Iterator[str]:
-        new = {audit.key for audit in self.audits if audit.what in {WANTED, PROPOSED}}
+        new = {audit.key for audit in self.audits if audit.action in {WANTED, PROPOSED}}
         return (record.kind for record in self.mitigations if record.key in new)
 
 
@@ -100,7 +100,7 @@ def describe(explanation: Explanation) -> Iterator[str]:
         if audit.checks_omitted:
             yield f"  … and {audit.checks_omitted} further checks"
         dry = " (dry run)" if audit.dry_run else ""
-        yield f"  ⇒ {audit.what}{dry}: {audit.key or ''} {audit.text}".rstrip()
+        yield f"  ⇒ {audit.action}{dry}: {audit.key or ''} {audit.text}".rstrip()
     for record in explanation.mitigations:
         if record.state in {WANTED, PROPOSED}:
             lease = record.lease_ms / 1000

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from consumers.mitigation.enforcer_names import known_enforcers
+from consumers.mitigation.enforcer_names import ENFORCERS
 from consumers.mitigation.measure import (
     FLOWSPEC,
     KINDS,
@@ -67,8 +67,8 @@ def apply_command(change: Transition, sent: ReceivedCommand) -> None:
         refuse(change, sent, "unknown_verb", f"verb: expected {', '.join(_VERBS)}")
     elif not command.by:
         refuse(change, sent, "no_name", "by: expected the name of the person")
-    elif len(command.by) > _MAX_TEXT or len(command.why) > _MAX_TEXT:
-        refuse(change, sent, "too_long", f"by, why: at most {_MAX_TEXT} characters")
+    elif len(command.by) > _MAX_TEXT or len(command.comment) > _MAX_TEXT:
+        refuse(change, sent, "too_long", f"by, comment: at most {_MAX_TEXT} characters")
     elif command.verb in _STARTING and _is_old(change, sent):
         text = f"sent at {sent.at:%F %T} UTC, which is too long ago; send it again"
         refuse(change, sent, "too_old", text)
@@ -145,7 +145,7 @@ def _suppress(
 ) -> None:
     """End a mitigation, and keep its reasons from bringing it back."""
     command, old = sent.command, entry.record
-    text = f"{answer} by {command.by}: {command.why}"
+    text = f"{answer} by {command.by}: {command.comment}"
     own = _own_key(old.key)  # a person's order ends with that, whoever gave it
     if own in change.state.reasons:
         change.forget_reason(own)
@@ -257,7 +257,7 @@ def ordered_measure(command: Command) -> tuple[Measure, float]:
         flow = canonical(command.flow)
         measure = Measure(kind=FLOWSPEC, flow=flow, then=command.then)
     validate_measure(measure)
-    places = known_enforcers()
+    places = ENFORCERS
     if command.place and command.place not in places:
         raise ValueError(
             f"place: expected {' or '.join(places)}, got {command.place:.40}"
@@ -332,7 +332,7 @@ def _decide(  # noqa: PLR0913 - what an answer holds
 ) -> None:
     """Compute a mitigation again after a person's decision, and answer with it."""
     command = sent.command
-    text = f"{word} by {command.by}: {command.why}"
+    text = f"{word} by {command.by}: {command.comment}"
     cause = ChangeCause(text=text, ended_because=BY_OPERATOR, by=command.by)
     if reason is not None:
         of_want = cause_of(reason)
@@ -350,7 +350,7 @@ def _decide(  # noqa: PLR0913 - what an answer holds
 
 def _mask(change: Transition, sent: ReceivedCommand, state: str, word: str) -> None:
     command, now = sent.command, change.moment.now
-    text = f"All mitigations {word} by {command.by}: {command.why}"
+    text = f"All mitigations {word} by {command.by}: {command.comment}"
     old = change.state.mitigations.get(PAUSE)
     record = Mitigation(
         kind=PAUSE,

@@ -400,9 +400,9 @@ class Mitigator:
         journal.commit(self._leftovers.with_tombstones(batch.records()))
         self._current = None
         for audit in batch.audits:
-            self.metrics.decisions.labels(audit.what).inc()
+            self.metrics.decisions.labels(audit.action).inc()
             log.log(
-                level, "%s: %s %s", audit.what, audit.key or audit.target, audit.text
+                level, "%s: %s %s", audit.action, audit.key or audit.target, audit.text
             )
 
     def _bury(self, batch: Batch, message: Message, reason: str) -> None:
@@ -445,7 +445,7 @@ class Mitigator:
         self.metrics.paused.set(state.paused)
         self.metrics.reasons.set(len(state.reasons))
         held = self._breaker.open_places(boottime())
-        self.metrics.held_partitions.set(len(held))
+        self.metrics.suspended_partitions.set(len(held))
         names = ", ".join(f"{topic}/{number}" for topic, number in held)
         problems = [f"too many unexpected errors: {names}"] if held else []
         problems += [f"{topic}: {why}" for (topic, _), why in self._unreadable.items()]

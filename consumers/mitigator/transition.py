@@ -228,7 +228,7 @@ class Transition:
             Audit(
                 at=self.moment.now,
                 by=by or "mitigator",
-                what=what,
+                action=what,
                 code=code,
                 key=key,
                 sensor=facts.sensor if facts else None,

@@ -83,9 +83,13 @@ def _decided(
         case Mitigation():
             at, what, text = record.changed_at, record.state, record.cause
         case Command():
-            at, what, text = record.asked_at, record.verb, f"{record.by}: {record.why}"
+            at, what, text = (
+                record.requested_at,
+                record.verb,
+                f"{record.by}: {record.comment}",
+            )
         case Audit():
-            at, what, text = record.at, record.what, f"{record.by}: {record.text}"
+            at, what, text = record.at, record.action, f"{record.by}: {record.text}"
     return f"{at:%H:%M:%S.%f}"[:-3], _short(topic), what, record.key or "", text
 
 

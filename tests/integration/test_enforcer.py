@@ -82,7 +82,9 @@ class Site:
         self.put("mitigation", key, event)
 
     def command(self, verb: str) -> int:
-        return self.put("command", None, Command(verb=verb, by="alice", why="a test"))
+        return self.put(
+            "command", None, Command(verb=verb, by="alice", comment="a test")
+        )
 
     def resumed(self, offset: int) -> None:
         event = Mitigation(
@@ -119,12 +121,12 @@ def test_a_pause_withdraws_everything_without_a_mitigator(site: Site) -> None:
     site.want(TWO, state="ended")
     resumed = site.command("resume")
     site.put("mitigation", "pause", b"broken")  # behind the record above
-    broken = site.metrics.broken.labels("exabgp")
+    broken = site.metrics.unreadable_records.labels("exabgp")
     wait_until(lambda: broken._value.get() == 1, 30, "the broken record")
     assert not site.backend.standing
     site.resumed(resumed)
     site.standing(ONE)
-    broken = site.metrics.broken_commands.labels("exabgp")
+    broken = site.metrics.unreadable_commands.labels("exabgp")
     assert broken._value.get() == 1
 
 
@@ -135,7 +137,7 @@ def test_leases_run_on_the_brokers_time(
     real = __import__("time").time
     monkeypatch.setattr("time.time", lambda: real() + 3 * 86_400)
     enforcer = site.start()
-    wait_until(lambda: enforcer.broker_clock.known, 30, "the broker's time")
+    wait_until(lambda: enforcer.broker_clock.has_time, 30, "the broker's time")
     skew = enforcer.broker_clock.skew()
     assert skew is not None
     assert abs(skew - 3 * 86_400) < 5
@@ -192,6 +194,6 @@ def test_what_was_done_is_on_the_audit_topic(site: Site) -> None:
         while not reader.at_end:
             events = [it.event for it in reader.read(1.0)]
             audits += [it for it in events if isinstance(it, Audit)]
-    told = {(it.what, it.code, it.key) for it in audits}
+    told = {(it.action, it.code, it.key) for it in audits}
     assert ("in-force", "", ONE) in told
     assert ("failed", "own_networks", "blackhole|198.51.100.1/32") in told

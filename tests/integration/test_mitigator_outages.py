@@ -144,7 +144,7 @@ def test_the_registry_is_away(
         services.put_framed("host", b"203.0.113.7", event, 7)
         services.until(lambda: problem(services, mitigator) != "", NOTICED, "unhealthy")
         asked = monotonic()
-        status, _out, said = services.run("mitigations", "pause", "--why", "a test")
+        status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
         assert status == 0, said
         assert monotonic() - asked < 15, "a command waited for the registry"
         assert len(services.wanted()) == 2  # the pause is one

@@ -192,7 +192,7 @@ def test_an_attack_passes_through_every_program(
     def done() -> bool:
         text = lines.read_text() if lines.exists() else ""
         said = {name: server.output() for name, server in running.items()}
-        words = ('"action": "ban"', '"what": "in-force"')
+        words = ('"action": "ban"', '"action": "in-force"')
         return all(word in said[name] for name, word in expected.items()) and all(
             word in text for word in words
         )
@@ -212,7 +212,9 @@ def test_an_operator_sends_commands_and_lists_mitigations(
 ) -> None:
     mitigator = running["mitigator"]
     mitigator.wait(lambda: "active:" in mitigator.output(), 40)
-    paused = site.run("fnm_bus", "operator", "mitigations", "pause", "--why", "a test")
+    paused = site.run(
+        "fnm_bus", "operator", "mitigations", "pause", "--comment", "a test"
+    )
     assert paused.returncode == 0, paused.stderr
     listed = site.run("fnm_bus", "operator", "mitigations", "list")
     assert "PAUSED" in listed.stderr

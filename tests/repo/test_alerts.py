@@ -39,8 +39,8 @@ NO_HARM = {
     "fnm_bus_in_flight": "a full line is busy, not broken",
     "fnm_bus_mitigator_events_total": "what goes well",
     "fnm_bus_mitigator_reasons": "at their bound, new ones are refused decisions",
-    "fnm_bus_enforcer_announced_total": "what goes well",
-    "fnm_bus_enforcer_withdrawn_total": "likewise",
+    "fnm_bus_enforcer_announced_measures_total": "what goes well",
+    "fnm_bus_enforcer_withdrawn_measures_total": "likewise",
 }
 """Metrics without an alert, and why. A new metric has to be here or in a rule."""
 

@@ -180,7 +180,7 @@ def check_memory(harness: MitigatorHarness) -> None:
             )
         nets = [_network(record) for record in counted]
         affected = sum(n.num_addresses for n in collapse_addresses(filter(None, nets)))
-        assert view.affected.covered(4) == affected, "counts: affected"
+        assert view.affected.count(4) == affected, "counts: affected"
 
 
 def check_records(change: Transition) -> None:
@@ -381,8 +381,8 @@ def picture(harness: MitigatorHarness) -> object:
             (
                 counts._active,
                 dict(counts._by_customer),
-                counts._affected.covered(4),
-                counts._affected.covered(6),
+                counts._affected.count(4),
+                counts._affected.count(6),
                 sorted(at for at in counts._starts if at > minute),
             )
             for counts in state.counts.values()

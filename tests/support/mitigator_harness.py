@@ -184,8 +184,8 @@ class MitigatorHarness:
                 "command_id": f"command-{self._offset}",
                 "verb": verb,
                 "by": "alice",
-                "why": "a test",
-                "asked_at": self.now,
+                "comment": "a test",
+                "requested_at": self.now,
                 "key": key,
                 **about,
             }
@@ -265,11 +265,11 @@ class MitigatorHarness:
 
     def reported(self, what: str) -> list[str]:
         """Return the texts of the audit records of one kind."""
-        return [audit.text for audit in self.audits if audit.what == what]
+        return [audit.text for audit in self.audits if audit.action == what]
 
     def codes(self, what: str) -> list[str]:
         """Return the codes of the audit records of one kind."""
-        return [audit.code for audit in self.audits if audit.what == what]
+        return [audit.code for audit in self.audits if audit.action == what]
 
     # -- inside ----------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def network(value: object) -> Network:
     # ip_network(7) would be 0.0.0.7; pydantic reports no TypeError as a problem.
     if not isinstance(value, str):
         raise ValueError(  # noqa: TRY004 - as above
-            f'wanted text such as "203.0.113.0/24", got {value!r:.40}'
+            f'expected text such as "203.0.113.0/24", got {value!r:.40}'
         )
     try:
         if "%" in value:
@@ -40,7 +40,7 @@ def network(value: object) -> Network:
         masked = ip_network(value, strict=False)
     except ValueError:
         raise ValueError(
-            f'wanted a network such as "203.0.113.0/24", got "{value:.60}"'
+            f'expected a network such as "203.0.113.0/24", got "{value:.60}"'
         ) from None
     host, slash, length = value.partition("/")
     if slash and not (length.isascii() and length.isdigit()):
@@ -64,7 +64,7 @@ def seconds(value: object) -> float:
     parts = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if parts is None:
         raise ValueError(
-            f'wanted "30s", "5m", "1h30m" or a number of seconds, got {value!r:.40}'
+            f'expected "30s", "5m", "1h30m" or a number of seconds, got {value!r:.40}'
         )
     hours, minutes, rest = (int(part or 0) for part in parts.groups())
     return float(hours * 3600 + minutes * 60 + rest)
@@ -82,7 +82,7 @@ def route_target(text: str) -> tuple[int, int]:
         most = _32_BITS if number <= _16_BITS else _16_BITS
         if number <= _32_BITS and value <= most:
             return number, value
-    raise ValueError(f'wanted a route target such as "64500:100", got "{text:.40}"')
+    raise ValueError(f'expected a route target such as "64500:100", got "{text:.40}"')
 
 
 def _numbers(text: str) -> list[int]:
@@ -117,20 +117,20 @@ def _duration(value: float) -> float:
     if 0 < value <= MAX_LEASE:
         return value
     raise ValueError(
-        f"wanted more than 0 s, {MAX_LEASE / 3600:g} h at most, got {value:g} s"
+        f"expected more than 0 s, {MAX_LEASE / 3600:g} h at most, got {value:g} s"
     )
 
 
 def _opening(word: str) -> str:
     if word in OPENS:
         return word
-    wanted = ", ".join(sorted(OPENS))
+    expected = ", ".join(sorted(OPENS))
     if word in CLOSES:
         raise ValueError(
             f'"{word}" would never match: it ends an attack, and no rule is tried;'
-            f" wanted {wanted}"
+            f" expected {expected}"
         )
-    raise ValueError(f'"{word:.40}" would never match: wanted {wanted}')
+    raise ValueError(f'"{word:.40}" would never match: expected {expected}')
 
 
 def tuple_of(value: object) -> object:

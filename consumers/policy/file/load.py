@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from consumers.mitigation.measure import Network
-from consumers.policy.file.check import check
+from consumers.policy.file.check import find_problems
 from consumers.policy.file.field_types import route_target
-from consumers.policy.file.problems import Key, Problem, describe, report
+from consumers.policy.file.problems import Key, Problem, describe, format_problems
 from consumers.policy.file.tables import (
     ActionTable,
     HostgroupTable,
@@ -58,7 +58,7 @@ def loads(text: str, name: str = "policy.toml") -> Policy:
         data = tomllib.loads(text)
     except RecursionError as exc:
         raise ConfigError(f"{name}: nested too deeply") from exc
-    except ValueError as exc:  # also what int() and datetime() refuse
+    except ValueError as exc:  # also from int() and datetime()
         raise ConfigError(f"{name}: not valid TOML: {exc}") from exc
     try:
         tables = PolicyTables.model_validate(data)
@@ -67,14 +67,14 @@ def loads(text: str, name: str = "policy.toml") -> Policy:
         problems = [Problem(error["loc"], describe(error)) for error in errors]
         problems += _remaining(data, {error["loc"][:2] for error in errors})
     else:
-        policy = policy_of(tables)
-        problems = check(tables, policy)
+        policy = build_policy(tables)
+        problems = find_problems(tables, policy)
         if not problems:
             return policy
-    raise ConfigError(report(problems, data, name))
+    raise ConfigError(format_problems(problems, data, name))
 
 
-def policy_of(tables: PolicyTables) -> Policy:
+def build_policy(tables: PolicyTables) -> Policy:
     """Return the policy of valid tables."""
     guardrails = tables.guardrails
     return Policy(
@@ -168,22 +168,26 @@ def _flowspec_action(table: ActionTable) -> FlowThen | None:
 
 
 def _remaining(data: dict[str, Any], bad: set[Key]) -> Iterator[Problem]:
-    """Yield the problems of a file without the rules and customers that are bad.
+    """Yield the problems of a file without its bad rules and customers.
 
-    Nothing, when something is bad on which the others depend.
+    Yields none if another table is bad, since rules and customers depend on it.
     """
     if any(len(key) < 2 or key[0] not in _SEPARABLE for key in bad):  # noqa: PLR2004 - table and number
         return
-    kept = {
-        name: [at for at in range(len(data.get(name, ()))) if (name, at) not in bad]
+    indexes = {
+        name: [
+            index
+            for index in range(len(data.get(name, ())))
+            if (name, index) not in bad
+        ]
         for name in _SEPARABLE
     }
-    less = {name: [data[name][at] for at in kept[name]] for name in kept}
-    if not less["rule"]:
+    good = {name: [data[name][index] for index in indexes[name]] for name in indexes}
+    if not good["rule"]:
         return
-    tables = PolicyTables.model_validate({**data, **less})
-    for problem in check(tables, policy_of(tables)):
+    tables = PolicyTables.model_validate({**data, **good})
+    for problem in find_problems(tables, build_policy(tables)):
         table, number, *keys = problem.path
-        if table in kept:  # as it is numbered in the file
-            number = kept[str(table)][int(number)]
+        if table in indexes:  # the number in the file
+            number = indexes[str(table)][int(number)]
         yield Problem((table, number, *keys), problem.text)

@@ -78,7 +78,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def ask(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Audit:
     command = new_command("pause", "alice", "a test", **fields)
-    answer = Audit(event_id=command.command_id, what="paused")
+    answer = Audit(event_id=command.command_id, action="paused")
     monkeypatch.setattr(Audits, "answer", answer)
     return send_command({}, Topics(), Codec(), command)
 
@@ -88,7 +88,7 @@ def test_a_command_is_sent_although_an_audit_partition_has_no_leader(
 ) -> None:
     monkeypatch.setattr(Audits, "unread", True)
     monkeypatch.setattr(command_client, "_TIMEOUT", 0.2)
-    assert ask(monkeypatch).what == "paused"
+    assert ask(monkeypatch).action == "paused"
     assert len(sent) == 1
 
 
@@ -126,7 +126,7 @@ class Sender:
         self.keys.append(command.key)
         if command.key == "first":
             raise MitigatorTimeout("no mitigator answered")
-        return Audit(event_id=command.command_id, what="ended", key=command.key)
+        return Audit(event_id=command.command_id, action="ended", key=command.key)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_text_from_elsewhere_is_sent_as_it_is(
 ) -> None:
     """A blank that was copied from a page is no reason to refuse a pause."""
     command = new_command("pause", "alice", "DDoS\u00a0here\n")
-    answer = Audit(event_id=command.command_id, what="paused")
+    answer = Audit(event_id=command.command_id, action="paused")
     monkeypatch.setattr(Audits, "answer", answer)
     assert send_command({}, Topics(), Codec(), command) == answer
     assert len(sent) == 1

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import allowed_networks, build_enforcer, check_enforcer
 from consumers.metrics import EnforcerMetrics
-from consumers.mitigation.enforcer_names import known_enforcers
+from consumers.mitigation.enforcer_names import ENFORCERS
 from consumers.settings import ConsumerSettings, FullSettings, GuardSettings
 
 
@@ -67,5 +67,5 @@ def test_settings_that_librdkafka_refuses_are_found_before_the_start(
     check_enforcer(settings("203.0.113.0/24"), of)
 
 
-def test_the_known_enforcers_are_those_of_the_backends() -> None:
-    assert known_enforcers() == ("exabgp", "nftables")
+def test_the_enforcers_are_those_of_the_backends() -> None:
+    assert ENFORCERS == ("exabgp", "nftables")

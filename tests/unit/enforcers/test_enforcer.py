@@ -153,7 +153,7 @@ class Post:
 
     def command(self, verb: str | None, offset: int, age: float = 0.0) -> None:
         at = datetime.fromtimestamp(self.broker_time(age), UTC)
-        event = Command(verb=verb, by="alice", why="a test") if verb else None
+        event = Command(verb=verb, by="alice", comment="a test") if verb else None
         self.commands.found.append(
             ConsumedRecord("command", 0, offset, at, None, (), b"x", event, "broken")
         )

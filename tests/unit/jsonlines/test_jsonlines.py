@@ -84,7 +84,7 @@ def test_a_tombstone_is_a_line_without_an_event() -> None:
 
 def test_an_audit_record_is_a_line_with_code_and_checks() -> None:
     check = Check(name="own", verdict="refused", code="not_own")
-    audit = Audit(by="mitigator", what="refused", code="not_own", checks=(check,))
+    audit = Audit(by="mitigator", action="refused", code="not_own", checks=(check,))
     document = json.loads(
         line_of(ConsumedRecord("audit", 0, 1, AT, b"k", (), b"x", audit, ""))
     )

@@ -240,8 +240,8 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
             flowspec(source_prefix="2001:db8::/32"),
             "flow: one prefix is IPv4, the other IPv6",
         ),
-        (flowspec(source_ports=[1]), "flow.source_ports: wanted a list of int"),
-        (flowspec(protocols=(1,)), "flow.protocols: wanted a list of str"),
+        (flowspec(source_ports=[1]), "flow.source_ports: expected a list of int"),
+        (flowspec(protocols=(1,)), "flow.protocols: expected a list of str"),
         (
             flowspec(source_ports=tuple(range(101))),
             "flow.source_ports: 101 values, allowed are 100",
@@ -251,10 +251,10 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
             "flow.source_ports: 65536 is not between 0 and 65535",
         ),
         (flowspec(None), "then: a flowspec measure needs an action"),
-        (flowspec(FlowThen(action=RATE, rate=True)), "then: wanted numbers"),
+        (flowspec(FlowThen(action=RATE, rate=True)), "then: expected numbers"),
         (
             flowspec(FlowThen(action=RATE, rate=0)),
-            "then.rate: wanted 1 to 1000000000000 bytes/s",
+            "then.rate: expected 1 to 1000000000000 bytes/s",
         ),
         (
             flowspec(FlowThen(action="redirect", redirect_as=1, redirect_value=-1)),
@@ -263,13 +263,13 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
         (
             flowspec(FlowThen(action="accept")),
             (
-                "then: wanted discard, rate-limit with rate, or redirect with"
-                " redirect_as and redirect_value, and nothing else"
+                "then: expected discard, rate-limit with rate, or redirect with"
+                " redirect_as and redirect_value, without other values"
             ),
         ),
         (
             plain(communities=("1:2",) * 33),
-            "communities: wanted at most 32",
+            "communities: expected at most 32",
         ),
         (plain(communities=("x",)), "communities: 'x' is not a community"),
         (plain(communities=("65536:1",)), "communities: 65536:1 is not a community"),
@@ -287,7 +287,7 @@ def test_a_refusal_names_the_fault(measure: Measure, text: str) -> None:
 
 @pytest.mark.parametrize("key", ["blackhole|203.0.113.8/32", "", 7, "x" * 10**5])
 def test_the_key_of_the_record_is_the_measures(key: Any) -> None:
-    with pytest.raises(InvalidRecord, match=r"^key: wanted blackhole"):
+    with pytest.raises(InvalidRecord, match=r"^key: expected blackhole"):
         validate_measure(plain(), key)
 
 

@@ -38,7 +38,7 @@ def test_decision_reports_the_rule_and_every_check() -> None:
     harness = MitigatorHarness(policy(never, rule("rest")))
     harness.send("ban", attack_protocol="tcp")
     [audit] = harness.audits
-    assert (audit.what, audit.rule, audit.key) == ("wanted", "rest", KEY)
+    assert (audit.action, audit.rule, audit.key) == ("wanted", "rest", KEY)
     verdicts = {check.name: check.verdict for check in audit.checks}
     assert verdicts["never"] == "no-match"
     assert verdicts["rest"] == "match"

@@ -355,7 +355,7 @@ class Decisions(RuleBasedStateMachine):
             self.model.approved[key] = seen
         self.model.withdrawn.pop(key, None)
         answer = self.command("approve", key, revision=revision)
-        if answer.what == "refused":
+        if answer.action == "refused":
             self.model.approved.pop(key, None)
             for memory, value in zip(
                 (self.model.approved, self.model.withdrawn), old, strict=True
@@ -378,9 +378,9 @@ class Decisions(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(records)))
         record = records[key]
         self.may_stop = True
-        why = "é" * 1000 if long else "a test"
-        answer = self.command(verb, key, age=age, why=why)
-        if answer.what == "refused":
+        comment = "é" * 1000 if long else "a test"
+        answer = self.command(verb, key, age=age, comment=comment)
+        if answer.action == "refused":
             meant = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
             old = (self.harness.now - record.created_at).total_seconds() < age
             assert record.state not in meant or old
@@ -402,7 +402,7 @@ class Decisions(RuleBasedStateMachine):
         model.add(name, Desire(name, measure, Effect()), lease)
         asked = {"kind": kind, "prefix": prefix, "place": place}
         answer = self.command("add", lease_ms=round(lease * 1000), **asked)
-        if answer.what == "refused":
+        if answer.action == "refused":
             model.wishes, model.withdrawn = before
 
     @rule(verb=st.sampled_from(["pause", "resume", "resume"]))

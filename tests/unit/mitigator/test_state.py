@@ -135,11 +135,11 @@ def test_counts_are_empty_after_every_removal(customer: str | None) -> None:
     network = ip_network("203.0.113.0/28")
     counts.add(network, customer)
     view = counts.view(START)
-    assert (view.active, view.affected.covered(4)) == (1, 16)
+    assert (view.active, view.affected.count(4)) == (1, 16)
     counts.remove(network, customer)
     view = counts.view(START)
     assert (view.active, dict(view.by_customer)) == (0, {})
-    assert view.affected.covered(4) == 0
+    assert view.affected.count(4) == 0
 
 
 def test_parts_of_a_target_are_those_that_hold() -> None:

@@ -133,7 +133,7 @@ def test_renewal_of_the_lease_alone_is_not_reported() -> None:
     for _ in range(100):
         harness.wait(20)
         harness.send("attack_status")
-    assert [audit.what for audit in harness.audits] == ["wanted"]
+    assert [audit.action for audit in harness.audits] == ["wanted"]
 
 
 def test_event_of_a_suppressed_measure_is_reported_once() -> None:
@@ -150,7 +150,7 @@ def test_end_is_reported_with_its_code() -> None:
     harness.send("ban")
     harness.send("unban")
     audit = harness.audits[-1]
-    assert (audit.what, audit.code, audit.key) == ("ended", "unban", KEY)
+    assert (audit.action, audit.code, audit.key) == ("ended", "unban", KEY)
     assert (audit.sensor, audit.target) == ("fnm1", HOST)
 
 
@@ -219,7 +219,7 @@ def test_record_with_long_names_has_no_examples() -> None:
         sensor = f"{number}{WIDE * 250}"
         harness.send("ban", sensor=sensor, attack_uuid=WIDE * 250, host_group=WIDE)
     assert harness.mitigation().reasons  # of one reason: it was not written again
-    harness.command("approve", KEY, by=WIDE * 1_000, why=WIDE * 1_000)
+    harness.command("approve", KEY, by=WIDE * 1_000, comment=WIDE * 1_000)
     record = harness.mitigation()
     assert record.reasons == ()
     assert (record.live_reasons, record.state) == (5, "wanted")
@@ -236,7 +236,7 @@ def test_record_of_a_long_match_with_long_texts_has_its_bound() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec", approval=True)))
     harness.send("ban", rules=(udp,), host_group=WIDE * 255)
     [key] = harness.mitigations
-    harness.command("approve", key, by=WIDE * 1_000, why=WIDE * 1_000)
+    harness.command("approve", key, by=WIDE * 1_000, comment=WIDE * 1_000)
     assert harness.wanted() == [key]
     assert size(harness.mitigation(key)) <= MAX_RECORD_BYTES
 
@@ -310,7 +310,7 @@ def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what i
         for key in list(change.mitigations)[:3]:
             for verb in ("approve", "withdraw"):
                 name = WIDE * 1_000
-                answer = harness.command(verb, key, by=name, why=name)
+                answer = harness.command(verb, key, by=name, comment=name)
                 assert size(answer) < MAX_AUDIT_BYTES
                 assert size(harness.mitigation(key)) <= MAX_RECORD_BYTES
 
@@ -377,7 +377,7 @@ def picture(state: State, now: datetime) -> dict[str, Any]:
     counts = {}
     for dry_run in (False, True):
         view = state.active_counts(now, dry_run=dry_run)
-        covered = (view.affected.covered(4), view.affected.covered(6))
+        covered = (view.affected.count(4), view.affected.covered(6))
         counts[dry_run] = (
             *(view.active, dict(view.by_customer), view.new_last_minute, covered),
         )

@@ -10,9 +10,9 @@ from support.attack_facts import example_facts
 
 from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts
-from consumers.policy.file.check import check
+from consumers.policy.file.check import find_problems
 from consumers.policy.file.field_types import network
-from consumers.policy.file.load import policy_of
+from consumers.policy.file.load import build_policy
 from consumers.policy.file.reach import covers
 from consumers.policy.file.tables import PolicyTables
 from consumers.policy.model import Action, Limits, Match, Policy, Rule
@@ -31,7 +31,7 @@ action = "blackhole"
 def problems(text: str) -> list[tuple[str, str]]:
     """Return the paths, with dots, and the texts of all mistakes."""
     tables = PolicyTables.model_validate(tomllib.loads(text))
-    found = check(tables, policy_of(tables))
+    found = find_problems(tables, build_policy(tables))
     return [(".".join(map(str, it.path)), it.text) for it in found]
 
 
@@ -293,7 +293,7 @@ def test_a_covered_rule_is_a_problem(first: str, second: str) -> None:
     later = f'[[rule]]\nname = "y"\nmatch = {second}\nthen.action = "blackhole"\n'
     ((path, text),) = then('action = "notify"', later, first)
     assert path == "rule.1"
-    assert text.startswith('is never tried: the earlier rule "x" matches all')
+    assert text.startswith('is never tried: the earlier rule "x" matches each')
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from consumers.policy.guardrails import (
     worst_verdict,
 )
 from consumers.policy.model import Customer, Limits
-from consumers.policy.networks import within
+from consumers.policy.networks import is_within
 from fnm_bus.event import Check, FlowMatch, FlowThen
 
 OWN = ("203.0.113.0/24", "2001:db8:1::/48")
@@ -272,7 +272,7 @@ def test_a_network_of_forms_has_the_addresses_of_all_its_forms(
     address = ip_network((number, 32))
     for form in forms_of(number):
         network = IPv6Network((form, length), strict=False)
-        assert any(within(address, n) for n in embedded_networks(network))
+        assert any(is_within(address, n) for n in embedded_networks(network))
     for form in forms_of(number):
         assert address in list(embedded_networks(IPv6Network((form, 128))))
 

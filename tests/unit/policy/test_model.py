@@ -38,7 +38,8 @@ def test_any_other_lease_is_refused_with_one_message(
     seconds: float, shown: str
 ) -> None:
     assert lease_fault(seconds) == (
-        f"wanted 5 s to 24 h, got {shown}; a lease is renewed while its attack goes on"
+        f"expected 5 s to 24 h, got {shown};"
+        " a lease is renewed while its attack continues"
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.mitigation.measure import Network
-from consumers.policy.networks import NetworkSet, within
+from consumers.policy.networks import NetworkSet, is_within
 
 TREE = [
     *(
@@ -31,7 +31,7 @@ def inside(inner: Network, outer: Network) -> bool:
 
 @given(st.sampled_from(TREE), st.sampled_from(TREE))
 def test_within_is_a_part_of_one_family(inner: Network, outer: Network) -> None:
-    assert within(inner, outer) == inside(inner, outer)
+    assert is_within(inner, outer) == inside(inner, outer)
 
 
 @given(NETWORKS, st.sampled_from(TREE))

@@ -21,13 +21,8 @@ from consumers.policy.model import (
     Policy,
     Rule,
 )
-from consumers.policy.rules import (
-    Decision,
-    customer_of,
-    decide,
-    mismatch,
-    mismatch_code,
-)
+from consumers.policy.networks import NetworkSet
+from consumers.policy.rules import Decision, customer_of, decide, first_mismatch
 
 BAN = facts("ban")  # 203.0.113.25, 289,104 packets/s, 3,303,012,344 bit/s
 GROUP_BAN = facts("hostgroup-ban")
@@ -39,6 +34,11 @@ def rule(name: str, action: str = NOTIFY, **match: Any) -> Rule:
 
 def decided(subject: AttackFacts, *rules: Rule) -> Decision:
     return decide(subject, Policy(rules=rules, limits=Limits()))
+
+
+def mismatch(subject: AttackFacts, match: Match) -> str:
+    fault = first_mismatch(subject, match, NetworkSet(subject.networks))
+    return fault.text if fault else ""
 
 
 def words(*them: str) -> frozenset[str]:
@@ -73,12 +73,12 @@ def test_a_condition_that_is_met_matches(match: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("match", "why"),
     [
-        ({"scopes": words("hostgroup")}, "scope is host, wanted hostgroup"),
+        ({"scopes": words("hostgroup")}, "scope is host, expected hostgroup"),
         (
             {"actions": words("partial_block", "attack_status")},
-            "action is ban, wanted attack_status or partial_block",
+            "action is ban, expected attack_status or partial_block",
         ),
-        ({"hostgroups": words("x")}, "hostgroup is customers, wanted x"),
+        ({"hostgroups": words("x")}, "hostgroup is customers, expected x"),
         (
             {"prefixes": (ip_network("203.0.113.0/28"),)},
             "203.0.113.25/32 is not within 203.0.113.0/28",
@@ -87,24 +87,24 @@ def test_a_condition_that_is_met_matches(match: dict[str, Any]) -> None:
             {"prefixes": (ip_network("::/0"),)},
             "203.0.113.25/32 is not within ::/0",
         ),
-        ({"directions": words("outgoing")}, "direction is incoming, wanted outgoing"),
-        ({"protocols": words("udp")}, "protocol is none, wanted udp"),
+        ({"directions": words("outgoing")}, "direction is incoming, expected outgoing"),
+        ({"protocols": words("udp")}, "protocol is none, expected udp"),
         (
             {"thresholds": words("packets per second")},
-            "threshold is bytes per second, wanted packets per second",
+            "threshold is bytes per second, expected packets per second",
         ),
-        ({"severities": words("high")}, "severity is middle, wanted high"),
-        ({"sensors": words("ams1")}, "sensor is fra1, wanted ams1"),
-        ({"flow_spec": True}, "flow_spec is false, wanted true"),
-        ({"min_pps": 289_105}, "pps is 289104, wanted at least 289105"),
-        ({"max_pps": 289_104}, "pps is 289104, wanted less than 289104"),
+        ({"severities": words("high")}, "severity is middle, expected high"),
+        ({"sensors": words("ams1")}, "sensor is fra1, expected ams1"),
+        ({"flow_spec": True}, "flow_spec is false, expected true"),
+        ({"min_pps": 289_105}, "pps is 289104, expected at least 289105"),
+        ({"max_pps": 289_104}, "pps is 289104, expected less than 289104"),
         (
             {"min_bits": 3_303_012_345},
-            "bits is 3303012344, wanted at least 3303012345",
+            "bits is 3303012344, expected at least 3303012345",
         ),
         (
             {"max_bits": 3_303_012_344},
-            "bits is 3303012344, wanted less than 3303012344",
+            "bits is 3303012344, expected less than 3303012344",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_condition_that_is_not_met_is_explained(
 
 def test_all_conditions_have_to_be_met() -> None:
     conditions = Match(scopes=words("host"), sensors=words("ams1"))
-    assert mismatch(BAN, conditions) == "sensor is fra1, wanted ams1"
+    assert mismatch(BAN, conditions) == "sensor is fra1, expected ams1"
 
 
 def test_an_event_without_a_size_is_neither_large_nor_small() -> None:
@@ -165,7 +165,7 @@ def test_each_rule_that_was_tried_has_a_check() -> None:
     assert [(it.stage, it.name, it.code, it.verdict, it.text) for it in asked] == [
         (
             *("policy", "a", "min_pps", "no-match"),
-            "pps is 289104, wanted at least 1000000",
+            "pps is 289104, expected at least 1000000",
         ),
         ("policy", "b", "match", "match", "→ blackhole"),
     ]
@@ -299,14 +299,14 @@ def test_texts_of_checks_are_short() -> None:
 def test_texts_of_checks_are_printable() -> None:
     subject = BAN._replace(threshold="a\x1b[2J\n")
     (check,) = decided(subject, rule("a", thresholds=words("x"))).checks
-    assert check.text == r"threshold is a\x1b[2J\n, wanted x"
+    assert check.text == r"threshold is a\x1b[2J\n, expected x"
     assert check.text.isprintable()
 
 
 def test_five_words_or_networks_are_shown_in_full() -> None:
     five = words(*"abcde")
     assert mismatch(BAN, Match(hostgroups=five)).endswith(
-        "wanted a or b or c or d or e"
+        "expected a or b or c or d or e"
     )
     networks = tuple(ip_network(f"192.0.2.{number}/32") for number in range(5))
     assert mismatch(BAN, Match(prefixes=networks)).endswith(
@@ -314,16 +314,18 @@ def test_five_words_or_networks_are_shown_in_full() -> None:
     )
 
 
-def test_the_code_of_a_mismatch_is_empty_when_all_conditions_are_met() -> None:
-    inside, outside = ip_network("203.0.113.0/24"), ip_network("192.0.2.0/24")
-    assert mismatch_code(BAN, Match(prefixes=(inside,))) == ""
-    assert mismatch_code(BAN, Match(prefixes=(outside,))) == "prefix"
+def test_a_mismatch_has_the_condition_as_code() -> None:
+    networks = NetworkSet(BAN.networks)
+    outside = Match(prefixes=(ip_network("192.0.2.0/24"),))
+    fault = first_mismatch(BAN, outside, networks)
+    assert fault is not None
+    assert fault.code == "prefix"
 
 
 def test_the_reason_of_an_outgoing_attack_names_the_remedy() -> None:
     (check,) = decided(OUTGOING, rule("a", BLACKHOLE)).checks
     assert check.text == (
-        'the attack is outgoing; a rule that blocks needs direction = "outgoing"'
+        'the attack is outgoing; a blocking rule needs direction = "outgoing"'
     )
 
 
@@ -342,5 +344,5 @@ def test_none_matches_an_event_without_the_value(field: str, key: str) -> None:
     assert mismatch(empty, Match(**{key: words("none")})) == ""
     present: Any = BAN._replace(**{field: "x"})
     assert mismatch(present, Match(**{key: words("none")})) == (
-        f"{field} is x, wanted none"
+        f"{field} is x, expected none"
     )
