@@ -130,7 +130,7 @@ def plant(bootstrap: str) -> Iterator[Plant]:
         config.write_text(
             f'sensor = "bench"\n[kafka]\n"bootstrap.servers" = "{bootstrap}"\n'
             f'[spool]\ndirectory = "{root}/spool"\nfallback = "{root}/fallback"\n'
-            "soft_files = 150000\n[relay]\nmetrics_port = 0\n"
+            "soft_limit_files = 150000\n[relay]\nmetrics_port = 0\n"
         )
         for file, kind in kinds.items():
             install = [sys.executable, "-m", "fnm_bus", "hook", "install", root / file]

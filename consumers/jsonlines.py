@@ -62,7 +62,7 @@ def main(settings: FullSettings) -> None:
         deadletter_topic=bus.topics(settings).deadletter,
         publisher=publisher,
         metrics=metrics,
-        attempts=settings.consumers.attempts,
+        attempts=settings.consumers.max_attempts,
         settle=lines.settle,
         tombstones=True,
     )

@@ -89,7 +89,7 @@ def registry(settings: Settings) -> Registry:
     it = settings.registry
     if it.url is None:
         raise ConfigError("[registry] url: wanted an address, got nothing")
-    return Registry(it.url, it.timeout, it.settings)
+    return Registry(it.url, it.timeout, it.client)
 
 
 def codec(settings: Settings) -> Codec:
@@ -100,7 +100,7 @@ def codec(settings: Settings) -> Codec:
     """
     if settings.registry.url is None:
         return Codec()
-    pinned = schema_ids.read(settings.registry.pins)
+    pinned = schema_ids.read(settings.registry.schema_ids_file)
     pinned.check(topics(settings).of_events())
     return Codec(pinned)
 
@@ -143,7 +143,7 @@ def _pins_if_any(settings: Settings) -> schema_ids.SchemaIds | None:
     Raises:
         SchemaError: there may be pins, and they cannot or must not be used.
     """
-    path = settings.registry.pins
+    path = settings.registry.schema_ids_file
     try:
         exists = path.exists()
     except OSError:  # such as a directory of another user
@@ -228,7 +228,11 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
     drain = _drain(entries, publisher, settings)
     it = settings.spool
     limits = Limits(
-        it.soft_files, it.soft_bytes, it.hard_files, it.hard_bytes, it.reserve
+        it.soft_limit_files,
+        it.soft_limit_bytes,
+        it.hard_limit_files,
+        it.hard_limit_bytes,
+        it.status_reserve,
     )
     buckets = [path for spool in entries.spools for path in spool.buckets()]
     return Relay(
@@ -238,7 +242,7 @@ def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
         publisher=publisher,
         watch=Watch(buckets),
         systemd=Systemd(),
-        flush=settings.relay.flush,
+        flush=settings.relay.shutdown_timeout,
     )
 
 

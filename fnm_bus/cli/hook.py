@@ -88,7 +88,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
         Spool(one).make(uid, gid)
         say(f"fnm-bus: spool {one}, of {_name(uid)}")
     # The deadline is short: FastNetMon's call waits for it.
-    seconds = str(known.notify.deadline)
+    seconds = str(known.notify.drain_timeout)
     command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
     command += ["--deadline", seconds]
     # The drain has none of this command's environment; the hook names its spools to it.

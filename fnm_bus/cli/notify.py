@@ -21,7 +21,7 @@ def notify(
     deadline: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Seconds that publishing may take. Else [notify] deadline."
+            min=0, help="Seconds that publishing may take. Else [notify] drain_timeout."
         ),
     ] = None,
 ) -> None:
@@ -81,7 +81,7 @@ def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:
     if not build.may_drain(known):
         return ""
     Spool(known.spool.directory).become_owner()
-    cpu_priority.lower(known.relay.nice)
-    within = known.notify.deadline if deadline is None else deadline
+    cpu_priority.lower(known.relay.cpu_nice)
+    within = known.notify.drain_timeout if deadline is None else deadline
     _ended, refused = build.drain_once(known, within)
     return refused.get(path.rpartition("/")[2], {}).get("reason", "")

@@ -29,7 +29,7 @@ def relay(
 
     Runs as the spool's owner; root gives its rights up first. A second relay stands by
     until the first one ends. SIGTERM ends it when the records in flight are
-    acknowledged, after [relay] flush seconds at most.
+    acknowledged, after [relay] shutdown_timeout seconds at most.
 
     Examples:
         fnm-bus relay
@@ -43,7 +43,7 @@ def relay(
 
     known = settings(file)
     Spool(known.spool.directory).become_owner()
-    cpu_priority.lower(known.relay.nice)
+    cpu_priority.lower(known.relay.cpu_nice)
     if once:
         ended, _refused = build.drain_once(known, deadline)
         _once(ended, build.pause(known))

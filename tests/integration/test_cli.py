@@ -197,7 +197,7 @@ def test_schemas_are_registered_pinned_and_used_without_the_registry(
     kafka_relays: RelayProcesses, registry: str
 ) -> None:
     pins = kafka_relays.root / "pins.json"
-    lines = ["[registry]", f'url = "{registry}"', f'pins = "{pins}"']
+    lines = ["[registry]", f'url = "{registry}"', f'schema_ids_file = "{pins}"']
     kafka_relays.configure(*lines)
     unpinned = kafka_relays.run("relay", "--once")
     assert unpinned.returncode == 78

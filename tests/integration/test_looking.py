@@ -251,7 +251,7 @@ def test_the_demo_does_not_replace_the_active_mitigator(
 def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) -> None:
     relays = RelayProcesses(tmp_path, "127.0.0.1:1")
     pins = tmp_path / "schema-ids.json"
-    relays.configure("[registry]", f'url = "{registry}"', f'pins = "{pins}"')
+    relays.configure("[registry]", f'url = "{registry}"', f'schema_ids_file = "{pins}"')
     ours = Registry(registry, 10, {})
     for registered in (False, True):
         if registered:

@@ -30,7 +30,7 @@ def pins(relays: RelayProcesses, *, swapped: bool = False) -> SchemaIds:
 
 def use(relays: RelayProcesses, url: str) -> None:
     path = relays.root / "schema-ids.json"
-    relays.configure("[registry]", f'url = "{url}"', f'pins = "{path}"')
+    relays.configure("[registry]", f'url = "{url}"', f'schema_ids_file = "{path}"')
 
 
 def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
