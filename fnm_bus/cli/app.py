@@ -9,6 +9,7 @@ from fnm_bus.cli import (
     check,
     configuration,
     demo,
+    drain,
     hook,
     notify,
     parse,
@@ -69,6 +70,7 @@ FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("notify", context_settings=FOREIGN)(notify.notify)
 app.add_typer(hook.app, name="hook")
 app.command("relay")(relay.relay)
+app.command("drain")(drain.drain)
 app.command("parse", context_settings=FOREIGN)(parse.parse)
 app.command("tail")(tail.tail)
 app.add_typer(topics.app, name="topics")

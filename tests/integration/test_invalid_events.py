@@ -110,7 +110,7 @@ def run(relays: RelayProcesses, *arguments: str) -> bytes:
 
 def tail(relays: RelayProcesses, *options: str) -> list[bytes]:
     topic = relays.topic("host")
-    arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--exit", *options)
+    arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--until-end", *options)
     return run(relays, *arguments).splitlines()
 
 

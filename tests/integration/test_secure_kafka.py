@@ -219,7 +219,7 @@ def test_an_operator_sends_commands_and_lists_mitigations(
 
 
 def test_a_viewer_reads_events(site: Site) -> None:
-    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--exit")
+    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--until-end")
     assert seen.returncode == 0, seen.stderr
 
 

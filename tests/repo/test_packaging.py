@@ -214,7 +214,7 @@ def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None
 
 def test_a_drain_ends_before_the_next_one() -> None:
     arguments = command(PACKAGING / "systemd/fnm-bus-drain.service")
-    assert float(arguments[arguments.index("--deadline") + 1]) < 60
+    assert float(arguments[arguments.index("--timeout") + 1]) < 60
     (timer,) = TIMERS
     assert directives(timer, "Timer")["OnCalendar"] == ["minutely"]
 
