@@ -1,6 +1,5 @@
 """Everything put together from the settings; the only place that knows all of it."""
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.kafka.publisher import BRIEF, LASTING, KafkaPublisher, Publisher
 from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.http_server import HttpServer
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.housekeeping import Housekeeping
@@ -30,7 +30,7 @@ from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 HUNG: float = 30.0
 """Seconds without a turn of the relay's loop after which /healthz says so."""
@@ -133,7 +133,7 @@ def independent_codec(settings: Settings) -> Codec:
     try:
         return Codec(_pins_if_any(settings))
     except SchemaError as exc:
-        log.warning("audit records are Avro single objects: %s", exc)
+        log.warning("schema_ids_unusable", framing="Avro single object", error=exc)
         return Codec()
 
 
@@ -171,7 +171,7 @@ def spools(settings: Settings, places: BootEpochs) -> tuple[Spool, ...]:
             facts = spool.root.stat()
             fallback.make(facts.st_uid, facts.st_gid)
     except (OSError, SpoolError) as exc:
-        log.warning("no fallback spool: %s", exc)
+        log.warning("fallback_spool_unusable", spool=fallback.root, error=exc)
         return (spool,)
     return (spool, fallback)
 

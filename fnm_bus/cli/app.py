@@ -22,7 +22,7 @@ from fnm_bus.cli import (
     topics,
 )
 from fnm_bus.cli.entry_points import EntryPointGroup
-from fnm_bus.cli.options import keep_examples, out
+from fnm_bus.cli.options import LogFormat, keep_examples, out
 
 HELP: Final = (
     "Carry FastNetMon's attack events to Kafka, and turn them into mitigations that"
@@ -60,6 +60,7 @@ def fnm_bus(
             help="Print the version.",
         ),
     ] = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Take the options that come before the command."""
 

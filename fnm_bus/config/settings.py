@@ -187,13 +187,15 @@ class NotifySettings(Table):
 
 
 class LogSettings(Table):
-    """What is said on stderr."""
+    """Lines on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least severe level that is shown."
+        "info", description="The least severe level that is logged."
     )
-    format: Literal["text", "json"] = Field(
-        "text", description="One line of text, or one JSON object, for each message."
+    format: Literal["console", "json"] = Field(
+        "console",
+        description="A line of text with key=value fields, or one JSON object per line."
+        " The option --log-format overrides it.",
     )
 
 

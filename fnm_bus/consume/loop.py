@@ -8,7 +8,6 @@ Offsets are committed by hand, after the handler is done. A consumer that is kil
 between sees the record again: whatever it does, it must be able to do twice.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,8 +26,9 @@ from fnm_bus.event.identifiers import check_event
 from fnm_bus.kafka.dead_letter import DeadLetterPublisher
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.reader import ConsumedRecord, decoded
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.2
 """Most seconds between two looks at everything else."""
@@ -38,6 +38,8 @@ _SHOW: Final = 5.0
 """Seconds between two looks at the lag."""
 _LETTERS: Final = 100
 """Dead letters of a partition that may be on their way."""
+_LOGGED: Final = 1000
+"""Characters of a reason in a log line."""
 _LEAVING: Final = 5.0
 """Seconds that dead letters, and then the last commit, get at the end."""
 
@@ -235,7 +237,7 @@ class ConsumerLoop:
         self._metrics.retries.labels(read.topic).inc()
         if part.why != why:
             part.why = why
-            log.warning("%s: will be tried again: %.1000s", _name(read), why)
+            log.warning("record_retried", record=_name(read), reason=why[:_LOGGED])
         self._member.pause(part)
         part.wait(read, monotonic(), seconds)
 
@@ -251,7 +253,7 @@ class ConsumerLoop:
         self._letters.send(read, why, max(part.failures, 1), done)
         part.letters += 1
         self._metrics.dead_letters.labels(read.topic).inc()
-        log.warning("%s: dead letter: %.1000s", _name(read), why)
+        log.warning("dead_letter", record=_name(read), reason=why[:_LOGGED])
 
     def _commit(self, *, now: bool) -> None:
         if self._settled():
@@ -262,7 +264,7 @@ class ConsumerLoop:
             self._settle()
         except RetryLater as exc:
             if self._unsettled != str(exc):
-                log.warning("offsets wait: %s", exc)
+                log.warning("commit_delayed", error=exc)
             self._unsettled = str(exc)
             return False
         self._unsettled = ""

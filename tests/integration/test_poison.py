@@ -143,7 +143,7 @@ def test_a_spool_that_is_made_again_is_drained_by_one_relay(
     relays.spool.root.rename(relays.spool.root.with_name("away"))
     relays.until(lambda: "moved away or replaced" in relays.said())
     relays.spool.make(os.getuid(), os.getgid())
-    relays.until(lambda: "works again" in relays.said())
+    relays.until(lambda: "disk_error_ended" in relays.said())
     assert relays.spool.locked()
     relays.call(ban("192.0.2.1"))
     relays.until(relays.empty)
