@@ -132,7 +132,7 @@ def start_environment(bootstrap: str) -> Iterator[Environment]:
         config.write_text(
             f'sensor = "bench"\n[kafka]\n"bootstrap.servers" = "{bootstrap}"\n'
             f'[spool]\ndirectory = "{root}/spool"\nfallback = "{root}/fallback"\n'
-            "soft_files = 150000\n[relay]\nmetrics_port = 0\n"
+            "soft_limit_files = 150000\n[relay]\nmetrics_port = 0\n"
         )
         for file, kind in kinds.items():
             install = [sys.executable, "-m", "fnm_bus", "hook", "install", root / file]

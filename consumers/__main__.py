@@ -11,7 +11,7 @@ import typer
 from consumers.cli import run
 from fnm_bus import __version__
 from fnm_bus.cli import options
-from fnm_bus.cli.options import out
+from fnm_bus.cli.options import LogFormat, out
 
 HELP: Final = "Run a consumer: mitigator, exabgp, nftables, webhook or jsonlines."
 
@@ -44,6 +44,7 @@ def consumer(
             help="Print the version.",
         ),
     ] = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Take the options that come before the command."""
 

@@ -62,7 +62,7 @@ def main(settings: FullSettings) -> None:
         deadletter_topic=bus.topic_names(settings).deadletter,
         publisher=publisher,
         metrics=metrics,
-        max_attempts=settings.consumers.attempts,
+        max_attempts=settings.consumers.max_attempts,
         before_commit=lines.settle,
         tombstones=True,
     )

@@ -159,7 +159,7 @@ class WebhookSettings(Table):
         300.0, description="Seconds until a storm that goes on is told of again."
     )
     timeout: Seconds = Field(10.0, description="Seconds for each request.")
-    give_up: Seconds = Field(
+    retry_timeout: Seconds = Field(
         3600.0, description="Seconds after which a notice is given up."
     )
 
@@ -188,7 +188,7 @@ class ConsumerSettings(Table):
     metrics_port: Port = Field(
         0, description="Their port; 0 takes a free one, and says which."
     )
-    attempts: Count = Field(
+    max_attempts: Count = Field(
         5, description="Failures of a handler after which a record is a dead letter."
     )
     mitigator: MitigatorSettings = MitigatorSettings()

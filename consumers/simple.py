@@ -52,7 +52,7 @@ def consume(
         deadletter_topic=names.deadletter,
         publisher=publisher,
         metrics=metrics,
-        max_attempts=settings.consumers.attempts,
+        max_attempts=settings.consumers.max_attempts,
     )
     # What the handler does is its own: nothing here obeys a dry run.
     known = settings.model_copy(update={"dry_run": False})

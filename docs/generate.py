@@ -44,7 +44,7 @@ Settings come from, later ones winning: the defaults below; a TOML file
 
 The variable of a setting is `FNM_BUS_`, the table and the setting in capitals, with
 two underscores between them: `FNM_BUS_SPOOL__DIRECTORY`.
-In `[kafka]`, `[kafka_files]` and `[registry.settings]` an underscore replaces a dot:
+In `[kafka]`, `[kafka_files]` and `[registry.client]` an underscore replaces a dot:
 `FNM_BUS_KAFKA__BOOTSTRAP_SERVERS` is `"bootstrap.servers"`.
 
 An unknown setting or variable is refused, and all problems are reported at once (exit

@@ -1,6 +1,5 @@
 """Build the objects of fnm-bus from its settings."""
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from fnm_bus.kafka.publisher import (
 )
 from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.http_server import HttpServer
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.housekeeping import Housekeeping
@@ -35,7 +35,7 @@ from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LOOP_TIMEOUT: float = 30.0
 """Seconds without a run of the relay's loop after which /healthz is unhealthy."""
@@ -95,7 +95,7 @@ def build_registry(settings: Settings) -> Registry:
     table = settings.registry
     if table.url is None:
         raise ConfigError("[registry] url: wanted an address, got nothing")
-    return Registry(table.url, table.timeout, table.settings)
+    return Registry(table.url, table.timeout, table.client)
 
 
 def build_codec(settings: Settings) -> Codec:
@@ -106,7 +106,7 @@ def build_codec(settings: Settings) -> Codec:
     """
     if settings.registry.url is None:
         return Codec()
-    pinned = schema_ids.read(settings.registry.pins)
+    pinned = schema_ids.read(settings.registry.schema_ids_file)
     pinned.check(topic_names(settings).of_events())
     return Codec(pinned)
 
@@ -139,7 +139,7 @@ def build_independent_codec(settings: Settings) -> Codec:
     try:
         return Codec(_pinned_ids(settings))
     except SchemaError as exc:
-        log.warning("audit records are Avro single objects: %s", exc)
+        log.warning("schema_ids_unusable", framing="Avro single object", error=exc)
         return Codec()
 
 
@@ -149,7 +149,7 @@ def _pinned_ids(settings: Settings) -> schema_ids.SchemaIds | None:
     Raises:
         SchemaError: the file may exist, and is unreadable or unusable.
     """
-    path = settings.registry.pins
+    path = settings.registry.schema_ids_file
     try:
         exists = path.exists()
     except OSError:  # such as a directory of another user
@@ -177,7 +177,7 @@ def build_spools(settings: Settings, epochs: BootEpochs) -> tuple[Spool, ...]:
             stat = spool.root.stat()
             fallback.make(stat.st_uid, stat.st_gid)
     except (OSError, SpoolError) as exc:
-        log.warning("no fallback spool: %s", exc)
+        log.warning("fallback_spool_unusable", spool=fallback.root, error=exc)
         return (spool,)
     return (spool, fallback)
 
@@ -239,11 +239,11 @@ def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
     drain = _build_drain(source, publisher, settings)
     table = settings.spool
     limits = Limits(
-        table.soft_files,
-        table.soft_bytes,
-        table.hard_files,
-        table.hard_bytes,
-        table.reserve,
+        table.soft_limit_files,
+        table.soft_limit_bytes,
+        table.hard_limit_files,
+        table.hard_limit_bytes,
+        table.status_reserve,
     )
     return Relay(
         spool=source.spools[0],
@@ -252,7 +252,7 @@ def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
         publisher=publisher,
         watch=Watch([path for spool in source.spools for path in spool.buckets()]),
         systemd=Systemd(),
-        flush=settings.relay.flush,
+        flush=settings.relay.shutdown_timeout,
     )
 
 

@@ -23,8 +23,9 @@ from fnm_bus.kafka.client import ConnectionState, build_producer
 from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.route import headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_QUEUED: Final = "20000"
 _MAX_TEXT: Final = 1000
@@ -85,7 +86,9 @@ class AuditPublisher:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._producer = build_producer(self._settings, self.connection, log)
+        self._producer = build_producer(
+            self._settings, self.connection, logging.getLogger(__name__)
+        )
 
     def publish(
         self,
@@ -106,7 +109,7 @@ class AuditPublisher:
             dry_run: whether the system was left alone.
         """
         level = logging.WARNING if what == "failed" else logging.INFO
-        log.log(level, "%s: %s %s", what, key or self._name, text)
+        log.log(level, what, enforcer=self._name, mitigation=key, text=text)
         if self.connection.fatal is not None:
             self._replace()
         if self._producer is None:

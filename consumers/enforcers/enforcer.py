@@ -7,7 +7,6 @@ Leases are counted here, on a clock that nobody can set, with Kafka unreachable 
 Nothing is withdrawn until the topic was read to its end, unless a person pauses.
 """
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,9 @@ from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.1
 """Seconds to wait for records; the end of a lease is noticed this late at most."""
@@ -99,7 +99,7 @@ class Enforcer:
             ConfigError: librdkafka refuses the settings.
         """
         mode = "dry run: nothing is touched" if self.dry_run else "live"
-        log.info("enforcing: %s, %s", self.backend.name, mode)
+        log.info("enforcing", backend=self.backend.name, mode=mode)
         self._restore()
         self.audit.open()
         self.audit.publish("started", mode, dry_run=self.dry_run)

@@ -56,8 +56,9 @@ from fnm_bus.kafka.dead_letter import build_dead_letter
 from fnm_bus.kafka.reader import record_time
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id, headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.1
 _TICK: Final = 1.0
@@ -130,7 +131,7 @@ class Mitigator:
         self._election = election
         if not self.once:  # the fence is enough for one that does not stay
             election.open()
-            log.info("standing by")
+            log.info("standby")
         try:
             while not self._stopping.is_set():
                 self.turned_at = monotonic()
@@ -192,7 +193,7 @@ class Mitigator:
             state = self._take_over(journal)
             self.problem = ""
             self._set_leading(active=True)
-            log.info("active: mitigations=%d", len(state.active()))
+            log.info("active", mitigations=len(state.active()))
             self._decide(journal, state, election)
         finally:
             journal.close()
@@ -402,13 +403,22 @@ class Mitigator:
         for audit in batch.audits:
             self.metrics.decisions.labels(audit.action).inc()
             log.log(
-                level, "%s: %s %s", audit.action, audit.key or audit.target, audit.text
+                level,
+                audit.action,
+                mitigation=audit.key,
+                target=None if audit.key else audit.target,
+                text=audit.text,
             )
 
     def _bury(self, batch: Batch, message: Message, reason: str) -> None:
         """Add a dead letter for a message that cannot be processed."""
         self.metrics.dead_letters.inc()
-        log.warning("%s@%s: dead letter: %s", message.topic(), message.offset(), reason)
+        log.warning(
+            "dead_letter",
+            topic=message.topic(),
+            offset=message.offset(),
+            reason=reason,
+        )
         place, offset = place_of(message), message.offset() or 0
         self._refused.discard((place, offset))
         letter = build_dead_letter(message, reason, 1, self.name)

@@ -212,7 +212,7 @@ def sending_of(
     if settings.secret_file is not None:
         found = post.secret_of(settings.secret_file, f"{name} secret_file")
         secret = found.encode()
-    return Outbox(Post(url, secret, settings.timeout), settings.give_up)
+    return Outbox(Post(url, secret, settings.timeout), settings.retry_timeout)
 
 
 @dataclass
@@ -259,7 +259,7 @@ class Service:
             deadletter_topic=names.deadletter,
             publisher=publisher,
             metrics=self.metrics,
-            max_attempts=self.settings.consumers.attempts,
+            max_attempts=self.settings.consumers.max_attempts,
             between_records=self._turn,
             before_commit=self._settle,
         )

@@ -33,7 +33,7 @@ _UNKNOWN: Final = frozenset({40401, 40402, 40403, 40408})
 """Confluent's codes: no such subject, version, schema, level of a subject. A 404
 without one of these comes from a server that is no registry."""
 _REMEDIES: Final[Mapping[int, str]] = {
-    401: "look at user and password in [registry] settings",
+    401: "look at user and password in [registry.client]",
     403: "the registry's administrator must allow it",
     404: "is this a registry's address? Apicurio's ends with /apis/ccompat/v7",
 }

@@ -9,6 +9,7 @@ from fnm_bus.cli import (
     check,
     configuration,
     demo,
+    drain,
     hook,
     notify,
     parse,
@@ -21,7 +22,7 @@ from fnm_bus.cli import (
     topics,
 )
 from fnm_bus.cli.entry_points import EntryPointGroup
-from fnm_bus.cli.options import keep_examples, out
+from fnm_bus.cli.options import LogFormat, keep_examples, out
 
 HELP: Final = (
     "Carry FastNetMon's attack events to Kafka, and turn them into mitigations that"
@@ -59,6 +60,7 @@ def fnm_bus(
             help="Print the version.",
         ),
     ] = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Take the options that come before the command."""
 
@@ -69,6 +71,7 @@ FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("notify", context_settings=FOREIGN)(notify.notify)
 app.add_typer(hook.app, name="hook")
 app.command("relay")(relay.relay)
+app.command("drain")(drain.drain)
 app.command("parse", context_settings=FOREIGN)(parse.parse)
 app.command("tail")(tail.tail)
 app.add_typer(topics.app, name="topics")

@@ -87,11 +87,10 @@ def install(  # noqa: PLR0913 - one parameter for each option
         uid, gid = _ids(one, owner, group)
         Spool(one).make(uid, gid)
         say(f"fnm-bus: spool {one}, of {_name(uid)}")
-    # The deadline is short: FastNetMon's call waits for it.
-    seconds = str(known.notify.deadline)
-    command = [sys.executable, "-I", "-m", "fnm_bus", "relay", "--once"]
-    command += ["--deadline", seconds]
-    # The drain has none of this command's environment; the hook names its spools to it.
+    # The timeout is short: FastNetMon's call waits for the drain.
+    seconds = str(known.notify.drain_timeout)
+    command = [sys.executable, "-I", "-m", "fnm_bus", "drain", "--timeout", seconds]
+    # The drain has an empty environment, except for the hook's spools and lock.
     named = file or os.environ.get(CONFIG)
     command += ["--config", str(Path(named).resolve())] if named else []
     if shell or busybox or drain is False:

@@ -4,10 +4,11 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from fnm_bus.config.spool_paths import PREFIX
 from fnm_bus.errors import ConfigError, FnmBusError, TopicRefused
 from fnm_bus.ops.terminal import SafeStream, json_line, visible, visible_lines
 
@@ -20,6 +21,23 @@ ConfigFile = Annotated[
         "--config",
         metavar="FILE",
         help="Configuration file. Else FNM_BUS_CONFIG, else /etc/fnm-bus/fnm-bus.toml.",
+    ),
+]
+
+
+def _set_log_format(value: str | None) -> str | None:
+    """Override [log] format, for child processes too: they inherit the environment."""
+    if value is not None:
+        os.environ[f"{PREFIX}LOG__FORMAT"] = value
+    return value
+
+
+LogFormat = Annotated[
+    Literal["console", "json"] | None,
+    typer.Option(
+        "--log-format",
+        callback=_set_log_format,
+        help="Form of log lines on stderr. Else [log] format.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -14,7 +14,7 @@ REFUSED = 1
 
 @app.command()
 def register(*, file: ConfigFile = None) -> None:
-    """Register all schemas and write the ids to [registry] pins.
+    """Register all schemas and write the ids to [registry] schema_ids_file.
 
     Each id is read back and compared before it is pinned.
 
@@ -25,10 +25,10 @@ def register(*, file: ConfigFile = None) -> None:
 
     known = settings(file)
     pins = build.build_registry(known).register(build.topic_names(known).of_framed())
-    pins.write(known.registry.pins)
+    pins.write(known.registry.schema_ids_file)
     for subject, number in pins.ids.items():
         say(f"{number:>8}  {subject}")
-    say(f"fnm-bus: pinned in {known.registry.pins}")
+    say(f"fnm-bus: pinned in {known.registry.schema_ids_file}")
 
 
 @app.command()
@@ -62,8 +62,8 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
     from fnm_bus.avro import schema_ids as pins
 
     known = settings(file)
-    there = known.registry.url is not None and known.registry.pins.exists()
-    ids = pins.read(known.registry.pins).ids if there else {}
+    there = known.registry.url is not None and known.registry.schema_ids_file.exists()
+    ids = pins.read(known.registry.schema_ids_file).ids if there else {}
     topics = {
         name: topic for topic, name in build.topic_names(known).of_framed().items()
     }

@@ -94,7 +94,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
         complain(f"{failed} of {statuses.total()} calls failed")
         end(UNSTORED)
     if not Spool(spools[0]).is_locked():
-        say("fnm-bus: no relay is running; `fnm-bus relay --once` publishes them")
+        say("fnm-bus: no relay is running; `fnm-bus drain` publishes them")
 
 
 def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:

@@ -22,7 +22,7 @@ _OTHER: Final = frozenset(
     {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
 )
 """Variables that begin like ours and are no settings."""
-_DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "settings")})
+_DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "client")})
 """Tables in which names have dots, which a variable's cannot."""
 _FILES: Final = frozenset(
     {"consumers.webhook.url_file", "consumers.webhook.secret_file"}
@@ -124,7 +124,7 @@ def masked(name: str, value: object) -> object:
         return value
     table, _, option = name.partition(".")
     if table == "registry":
-        option = option.removeprefix("settings.")
+        option = option.removeprefix("client.")
     if table == "kafka_files" or name in _FILES:
         # The name of a file is no secret; a secret in the place of one is.
         return value if str(value).startswith("/") else MASK

@@ -82,19 +82,19 @@ class SpoolSettings(Table):
         description="A small second spool on another file system, used by the hook when"
         " the first one cannot be written.",
     )
-    soft_files: Count = Field(
+    soft_limit_files: Count = Field(
         20_000,
         description="From so many waiting files on, only the newest status update of"
         " each attack is published.",
     )
-    soft_bytes: Count = Field(512 * _MIB, description="Likewise, in bytes.")
-    hard_files: Count = Field(
+    soft_limit_bytes: Count = Field(512 * _MIB, description="Likewise, in bytes.")
+    hard_limit_files: Count = Field(
         200_000,
         description="With so many waiting files the spool refuses everything: the hook"
         " uses the fallback spool and ends with status 75.",
     )
-    hard_bytes: Count = Field(4096 * _MIB, description="Likewise, in bytes.")
-    reserve: Share = Field(
+    hard_limit_bytes: Count = Field(4096 * _MIB, description="Likewise, in bytes.")
+    status_reserve: Share = Field(
         0.25, description="Share of the hard limits that status updates may not use."
     )
     quarantine_files: Count = Field(
@@ -145,12 +145,12 @@ class RegistrySettings(Table):
         description="Base address of a registry with Confluent's API; Apicurio's ends"
         " with /apis/ccompat/v7.",
     )
-    pins: Path = Field(
+    schema_ids_file: Path = Field(
         Path("/var/lib/fnm-bus/schema-ids.json"),
         description="File with the ids, written by `fnm-bus schemas register`.",
     )
     timeout: Seconds = Field(5.0, description="Seconds for each request.")
-    settings: dict[str, Option] = Field(
+    client: dict[str, Option] = Field(
         default_factory=dict,
         description="Further settings of Confluent's client, under their own names"
         " (`basic.auth.user.info`, `ssl.ca.location`, …).",
@@ -168,10 +168,10 @@ class RelaySettings(Table):
         10_000, description="Most records without an answer from Kafka, for each topic."
     )
     in_flight_bytes: Count = Field(16 * _MIB, description="Likewise, in bytes.")
-    flush: Seconds = Field(
+    shutdown_timeout: Seconds = Field(
         5.0, description="Seconds that records in flight get when the relay ends."
     )
-    nice: Nice = Field(
+    cpu_nice: Nice = Field(
         5,
         description="Priority on the CPU of whoever drains, so that the detector and"
         " its hooks go first: from 0, as all others, to 19, the last.",
@@ -181,19 +181,21 @@ class RelaySettings(Table):
 class NotifySettings(Table):
     """`fnm-bus notify`, and the hook where no relay runs."""
 
-    deadline: Seconds = Field(
+    drain_timeout: Seconds = Field(
         5.0, description="Seconds that a call may spend on publishing by itself."
     )
 
 
 class LogSettings(Table):
-    """What is said on stderr."""
+    """Lines on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least severe level that is shown."
+        "info", description="The least severe level that is logged."
     )
-    format: Literal["text", "json"] = Field(
-        "text", description="One line of text, or one JSON object, for each message."
+    format: Literal["console", "json"] = Field(
+        "console",
+        description="A line of text with key=value fields, or one JSON object per line."
+        " The option --log-format overrides it.",
     )
 
 

@@ -8,7 +8,6 @@ The loop commits an offset after the handler is done. A consumer that is killed 
 the commit receives the record again, so a handler must tolerate repeated records.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,8 +26,9 @@ from fnm_bus.event.identifiers import check_event
 from fnm_bus.kafka.dead_letter import DeadLetterPublisher
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.reader import ConsumedRecord, decode_record
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.2
 """Most seconds of one wait for a record."""
@@ -38,6 +38,8 @@ _METRICS_INTERVAL: Final = 5.0
 """Seconds between two updates of the lag."""
 _MAX_DEAD_LETTERS: Final = 100
 """Most dead letters of a partition that Kafka has not acknowledged."""
+_LOGGED: Final = 1000
+"""Characters of a reason in a log line."""
 _SHUTDOWN: Final = 5.0
 """Seconds for dead letters, and then for the last commit, at the end."""
 
@@ -244,7 +246,9 @@ class ConsumerLoop:
         self._metrics.retries.labels(record.topic).inc()
         if partition.delay_reason != reason:
             partition.delay_reason = reason
-            log.warning("%s: retrying later: %.1000s", _shown(record), reason)
+            log.warning(
+                "record_retried", record=_shown(record), reason=reason[:_LOGGED]
+            )
         self._member.pause(partition)
         partition.delay(record, monotonic(), seconds)
 
@@ -262,7 +266,7 @@ class ConsumerLoop:
         self._dead_letters.send(record, reason, max(partition.failures, 1), finish)
         partition.dead_letters += 1
         self._metrics.dead_letters.labels(record.topic).inc()
-        log.warning("%s: dead letter: %.1000s", _shown(record), reason)
+        log.warning("dead_letter", record=_shown(record), reason=reason[:_LOGGED])
 
     def _commit(self, *, now: bool) -> None:
         if self._is_ready_to_commit():
@@ -273,7 +277,7 @@ class ConsumerLoop:
             self._before_commit()
         except RetryLater as exc:
             if self._commit_delay != str(exc):
-                log.warning("offsets not committed yet: %s", exc)
+                log.warning("commit_delayed", error=exc)
             self._commit_delay = str(exc)
             return False
         self._commit_delay = ""

@@ -1,9 +1,10 @@
 """Priority: who drains lets the detector and its hooks go first."""
 
-import logging
 import os
 
-log = logging.getLogger(__name__)
+from fnm_bus.ops.log import get_logger
+
+log = get_logger(__name__)
 
 
 def lower(nice: int) -> None:
@@ -20,4 +21,4 @@ def lower(nice: int) -> None:
         if os.getpriority(os.PRIO_PROCESS, 0) < nice:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
     except OSError as exc:
-        log.info("the priority stays as it is: %s", exc)
+        log.info("cpu_priority_unchanged", error=exc)

@@ -8,7 +8,6 @@ neither another client nor the end of the program.
 """
 
 import asyncio
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.terminal import json_line
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TIMEOUT: Final = 5.0
 """Seconds from a connection's start to the end of its response."""
@@ -32,6 +32,8 @@ MAX_REQUEST: Final = 8192
 MAX_CONNECTIONS: Final = 64
 """Open connections; one more closes the oldest."""
 _BACKLOG: Final = 64
+_SHOWN_TARGET: Final = 200
+"""Characters of a request's target in a log line."""
 _PAUSE: Final = 1.0
 """Seconds without new connections after one could not be accepted."""
 _JOIN: Final = 1.0
@@ -117,7 +119,7 @@ class HttpServer:
             with listener, asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._serve(loop, listener))
         except Exception:
-            log.exception("/metrics and /healthz are no longer served")
+            log.exception("http_server_failed")
 
     async def _serve(
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket
@@ -132,7 +134,7 @@ class HttpServer:
         except (BlockingIOError, ConnectionAbortedError):  # the client went away
             return
         except OSError as exc:  # no file descriptor is free
-            log.warning("no connection can be accepted: %s", exc)
+            log.warning("http_accept_failed", error=exc)
             loop.remove_reader(listener)
             loop.call_later(
                 _PAUSE, loop.add_reader, *(listener, self._accept, loop, listener)
@@ -162,7 +164,7 @@ class HttpServer:
                 while await loop.sock_recv(client, MAX_REQUEST):
                     pass
         except (TimeoutError, EOFError, OSError) as exc:
-            log.debug("connection closed: %r", exc)
+            log.debug("http_connection_closed", error=repr(exc))
 
     async def _respond(
         self, loop: asyncio.AbstractEventLoop, client: socket.socket
@@ -178,7 +180,7 @@ class HttpServer:
         try:
             status, headers, body = self._pages.get(target, _fields(lines[1:]))
         except Exception:
-            log.exception("GET %.200s", target)
+            log.exception("http_request_failed", target=target[:_SHOWN_TARGET])
             return _response("500 Internal Server Error")
         return _response(status, headers, body, with_body=method == "GET")
 

@@ -1,13 +1,14 @@
 """Tell systemd how the service is: ready, alive, stopping (sd_notify(3))."""
 
-import logging
 import os
 import socket
 from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
-log = logging.getLogger(__name__)
+from fnm_bus.ops.log import get_logger
+
+log = get_logger(__name__)
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
@@ -40,7 +41,7 @@ class Systemd:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.sendto("\n".join(states).encode(), self._address)
         except OSError as exc:
-            log.warning("NOTIFY_SOCKET: %s", exc)
+            log.warning("systemd_notification_failed", error=exc)
 
     def alive(self) -> None:
         """Say that the service turns, as often as the manager wants to hear it."""

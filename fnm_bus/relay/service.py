@@ -4,13 +4,13 @@ One relay drains a spool; a second one stands by until the lock is free. Whateve
 happens to Kafka, the registry or the relay itself, the documents wait on disk.
 """
 
-import logging
 import threading
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
 from fnm_bus.kafka.publisher import Publisher
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import READY, STOPPING, Systemd
 from fnm_bus.relay.drain import Drain
 from fnm_bus.relay.hang_guard import HangGuard
@@ -19,7 +19,7 @@ from fnm_bus.spool.lock import Lock
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PROMPT: Final = 0.005
 _SLOW: Final = 0.1
@@ -101,7 +101,7 @@ class Relay:
         """Drain until `stop`, or until another spool is where this one was."""
         self.draining = self._locked_before = True
         self.systemd.tell("STATUS=draining")
-        log.info("draining: spool=%s", self.spool.root)
+        log.info("draining", spool=self.spool.root)
         try:
             # Connecting takes half a second; the spool can be looked at meanwhile.
             self.publisher.open()
@@ -187,6 +187,6 @@ class Relay:
         # Its files are those of this spool; another one may be in its place.
         self.drain.close()
         if left:
-            log.warning("stopped: in_flight=%d stay in the spool", left)
+            log.warning("stopped", records_left_in_spool=left)
         else:
-            log.info("stopped: nothing in flight")
+            log.info("stopped", records_left_in_spool=0)

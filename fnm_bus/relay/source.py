@@ -1,11 +1,11 @@
 """What the drain finds on disk, and what each find becomes."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from fnm_bus.kafka.record import Record
+from fnm_bus.ops.log import get_logger
 from fnm_bus.relay.disk_errors import DiskErrors
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
@@ -16,7 +16,7 @@ from fnm_bus.spool.quarantine import Quarantine
 from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LISTING: Final = "listing entries"
 """The task under which an unreadable spool is reported."""
@@ -144,7 +144,7 @@ class EntrySource:
 def _log(entry: str, ready: Preparation) -> None:
     """Log the first few mismatches: one document may hold thousands."""
     for mismatch in ready.mismatches:
-        log.warning("entry=%s %s", entry, mismatch)
+        log.warning("field_mismatch", entry=entry, mismatch=mismatch)
     more = ready.mismatch_count - len(ready.mismatches)
     if more:
-        log.warning("entry=%s and %d more mismatches", entry, more)
+        log.warning("more_field_mismatches", entry=entry, mismatches=more)

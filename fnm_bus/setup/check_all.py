@@ -200,9 +200,10 @@ def _registry(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(ok=True, what="registry: none; records are single objects")
         return
     build.build_codec(settings)
-    yield CheckResult(ok=True, what=f"pinned ids: {settings.registry.pins} fits")
+    file = settings.registry.schema_ids_file
+    yield CheckResult(ok=True, what=f"schema ids: {file} matches")
     framed = build.topic_names(settings).of_framed()
-    pinned = schema_ids.read(settings.registry.pins)
+    pinned = schema_ids.read(file)
     events = build.topic_names(settings).of_events()  # `codec` has checked theirs
     for topic in (it for it in framed if it not in events):
         try:

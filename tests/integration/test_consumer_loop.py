@@ -302,8 +302,9 @@ def test_what_waits_is_told_once_and_not_at_each_try(
     bench.put(event(2))
     bench.start(seen)
     seen.until("2")
-    told = [it for it in caplog.messages if "@1: retrying later" in it]
-    assert [it.rpartition(": ")[2] for it in told] == [
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    retried = [line for line in lines if line["event"] == "record_retried"]
+    assert [line["reason"] for line in retried if line["record"].endswith("@1")] == [
         "the world is not ready",
         "nor is the moon",
     ]

@@ -64,7 +64,9 @@ class Program:
         return self.log.read_text(errors="replace")
 
     def enforcing(self) -> None:
-        wait_until(lambda: "enforcing: exabgp" in self.said(), 30, "the enforcer")
+        wait_until(
+            lambda: "enforcing backend=exabgp" in self.said(), 30, "the enforcer"
+        )
 
     def children(self, word: str) -> list[int]:
         assert self._process is not None

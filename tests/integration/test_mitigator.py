@@ -76,7 +76,7 @@ def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
 
 def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
     first = services.start("mitigator")
-    second = services.start("mitigator", ready="standing by")
+    second = services.start("mitigator", ready="standby")
     services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
     os.kill(first.pid, signal.SIGTERM)

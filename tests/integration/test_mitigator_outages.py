@@ -128,7 +128,7 @@ def test_the_registry_is_away(
     port = free_port()
     services.relays.config.write_text(
         f'{services.relays.config.read_text()}\n[registry]\nurl = "http://127.0.0.1:{port}"\n'
-        f'pins = "{services.relays.root}/none.json"\ntimeout = 2\n'
+        f'schema_ids_file = "{services.relays.root}/none.json"\ntimeout = 2\n'
     )
     mitigator = start(services, cut_kafka)
     event = HostEvent(

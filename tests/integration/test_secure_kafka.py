@@ -184,8 +184,8 @@ def test_an_attack_passes_through_every_program(
     site.relays.call(ban("203.0.113.7"))
     lines = site.relays.root / "events.jsonl"
     expected = {
-        "mitigator": "wanted: firewall|203.0.113.7/32",
-        "nftables": "in-force: firewall|203.0.113.7/32",
+        "mitigator": "wanted mitigation=firewall|203.0.113.7/32",
+        "nftables": "in-force enforcer=",
         "webhook": "notice ",
     }
 
@@ -211,7 +211,7 @@ def test_an_operator_sends_commands_and_lists_mitigations(
     site: Site, running: dict[str, Server]
 ) -> None:
     mitigator = running["mitigator"]
-    mitigator.wait(lambda: "active:" in mitigator.output(), 40)
+    mitigator.wait(lambda: "active mitigations=" in mitigator.output(), 40)
     paused = site.run(
         "fnm_bus", "operator", "mitigations", "pause", "--comment", "a test"
     )
@@ -221,7 +221,7 @@ def test_an_operator_sends_commands_and_lists_mitigations(
 
 
 def test_a_viewer_reads_events(site: Site) -> None:
-    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--exit")
+    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--until-end")
     assert seen.returncode == 0, seen.stderr
 
 

@@ -168,7 +168,7 @@ def test_who_drains_sees_the_processes_of_other_users(name: str) -> None:
 @pytest.mark.parametrize("name", ["relay", "drain"])
 def test_who_drains_lets_the_detector_go_first(name: str) -> None:
     [nice] = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")["Nice"]
-    assert int(nice) == Settings().relay.nice
+    assert int(nice) == Settings().relay.cpu_nice
 
 
 @as_service
@@ -214,7 +214,7 @@ def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None
 
 def test_a_drain_ends_before_the_next_one() -> None:
     arguments = command(PACKAGING / "systemd/fnm-bus-drain.service")
-    assert float(arguments[arguments.index("--deadline") + 1]) < 60
+    assert float(arguments[arguments.index("--timeout") + 1]) < 60
     (timer,) = TIMERS
     assert directives(timer, "Timer")["OnCalendar"] == ["minutely"]
 
@@ -382,8 +382,10 @@ def test_the_spools_are_as_hook_install_makes_them(
 @needs_root
 def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -> None:
     known = FullSettings()
-    state = machine.at(known.registry.pins.parent)
-    assert known.consumers.exabgp.snapshot.parent == known.registry.pins.parent
+    state = machine.at(known.registry.schema_ids_file.parent)
+    assert (
+        known.consumers.exabgp.snapshot.parent == known.registry.schema_ids_file.parent
+    )
     assert facts(state) == {".": (0o040755, machine.uid, machine.gid)}
     assert facts(machine.at(spool_paths.FILE.parent)) == {
         ".": (0o040755, 0, 0),
@@ -413,7 +415,7 @@ def test_a_boot_changes_nothing_in_a_spool_with_documents(machine: Machine) -> N
     spool.joinpath("lock").write_text("never emptied")
     machine.at(FullSettings().consumers.exabgp.snapshot).write_text("{}")
     roots = [machine.at(it) for it in (known.directory, known.fallback)]
-    roots.append(machine.at(FullSettings().registry.pins.parent))
+    roots.append(machine.at(FullSettings().registry.schema_ids_file.parent))
     for old in (it for root in roots for it in (root, *root.rglob("*"))):
         os.utime(old, (1, 1))
     before = [contents(it) for it in roots]

@@ -112,7 +112,7 @@ class ConsumerProcesses:
         self._servers.append(server)
         server.start()
         if wait:
-            said = ready or {"mitigator": "active:"}.get(name, "enforcing")
+            said = ready or {"mitigator": "active mitigations="}.get(name, "enforcing")
             server.wait(lambda: said in log.read_text(errors="replace"), 60)
         return server
 

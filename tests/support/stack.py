@@ -147,7 +147,7 @@ class Stack:
                 "kafka": {
                     "bootstrap.servers": f"localhost:{self._ports['KAFKA_PORT']}"
                 },
-                "registry": {"url": api, "pins": "/nonexistent"},
+                "registry": {"url": api, "schema_ids_file": "/nonexistent"},
             }
         )
 

@@ -27,7 +27,12 @@ TOPICS = Topics()
 def settings(tmp_path: Path) -> Settings:
     """Settings with a registry at a port on which nobody listens."""
     return Settings.model_validate(
-        {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
+        {
+            "registry": {
+                "url": "http://127.0.0.1:1",
+                "schema_ids_file": tmp_path / "ids.json",
+            }
+        }
     )
 
 

@@ -103,7 +103,12 @@ def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
     texts = {70 + n: schema.text(name) for n, name in enumerate(wanted.values())}
     SchemaIds("http://registry", ids, {}, texts).write(tmp_path / "ids.json")
     settings = Settings.model_validate(
-        {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
+        {
+            "registry": {
+                "url": "http://127.0.0.1:1",
+                "schema_ids_file": tmp_path / "ids.json",
+            }
+        }
     )
     fits, audit, deadletter = islice(check_all._registry(settings), 3)
     assert fits.ok
