@@ -71,7 +71,7 @@ def _explain(
 ) -> "Explanation":
     from consumers import reading
     from consumers.mitigator.explain import explain as explained
-    from consumers.mitigator.stored_state import StoredState
+    from consumers.mitigator.kafka.stored_state import StoredState
 
     stored = StoredState() if offline else reading.read_wanted_state(settings)
     moment = reading.moment_of(stored)

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.state import State
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire, start_waiting
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Audit, Event, Mitigation
 

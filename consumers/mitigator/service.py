@@ -23,25 +23,28 @@ from consumers.errors import RecordsRefused
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.batch import Batch
-from consumers.mitigator.breaker import Breaker
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.leader_election import LeaderElection
-from consumers.mitigator.leftovers import Leftovers
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.state import State
-from consumers.mitigator.stored_state import StoredState, read_state, restated
-from consumers.mitigator.takeover import take_over
-from consumers.mitigator.transaction import (
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire, start_waiting
+from consumers.mitigator.decisions.operator_commands import (
+    ReceivedCommand,
+    apply_command,
+)
+from consumers.mitigator.decisions.takeover import take_over
+from consumers.mitigator.kafka.batch import Batch
+from consumers.mitigator.kafka.breaker import Breaker
+from consumers.mitigator.kafka.leader_election import LeaderElection
+from consumers.mitigator.kafka.leftovers import Leftovers
+from consumers.mitigator.kafka.stored_state import StoredState, read_state, restated
+from consumers.mitigator.kafka.transaction import (
     MAX_EVENTS,
     Place,
     TransactionalJournal,
     place_of,
 )
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,

@@ -10,7 +10,7 @@ import msgspec
 
 from consumers.mitigation.effects import unite
 from consumers.mitigation.measure import measure_of
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
 from fnm_bus.kafka.route import Topics

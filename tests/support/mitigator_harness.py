@@ -6,13 +6,16 @@ from typing import Any
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.state import State
-from consumers.mitigator.takeover import StoredRecord, restore, take_over
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire, start_waiting
+from consumers.mitigator.decisions.operator_commands import (
+    ReceivedCommand,
+    apply_command,
+)
+from consumers.mitigator.decisions.takeover import StoredRecord, restore, take_over
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.event import (
     AttackDetails,

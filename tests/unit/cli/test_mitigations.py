@@ -13,10 +13,10 @@ from consumers.cli import mitigations
 from consumers.errors import MitigatorTimeout
 from consumers.mitigation import command_client
 from consumers.mitigation.command_client import new_command, send_command
+from consumers.mitigator.decisions.takeover import StoredRecord
 from consumers.mitigator.explain import describe, replay
-from consumers.mitigator.stored_state import StoredState
-from consumers.mitigator.takeover import StoredRecord
-from consumers.mitigator.transition import DecisionContext
+from consumers.mitigator.kafka.stored_state import StoredState
+from consumers.mitigator.state.transition import DecisionContext
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, SchemaError
 from fnm_bus.event import (

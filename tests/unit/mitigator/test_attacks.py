@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator import transition
-from consumers.mitigator.takeover import StoredRecord
+from consumers.mitigator.decisions.takeover import StoredRecord
+from consumers.mitigator.state import transition
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule
 from tests.support.mitigator_harness import (

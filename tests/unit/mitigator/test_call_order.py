@@ -3,7 +3,7 @@
 import pytest
 from support.mitigator_harness import KEY, MitigatorHarness
 
-from consumers.mitigator.call_order import LastEvent, overtaken, swapped
+from consumers.mitigator.state.call_order import LastEvent, overtaken, swapped
 from fnm_bus.spool.sequence import PID_BITS
 
 SECOND = 100 << PID_BITS

@@ -7,7 +7,7 @@ import pytest
 
 from consumers.mitigation.measure import Measure
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.demand import Demand, Terms, WantLease
+from consumers.mitigator.state.demand import Demand, Terms, WantLease
 from fnm_bus.event import Effect, FlowThen
 
 LIVE = Terms(Effect())

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from support.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match
 
 
@@ -73,7 +73,7 @@ def test_thousands_of_leases_end_at_once() -> None:
 def test_failing_expiry_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "consumers.mitigator.expire")
+    caplog.set_level(logging.CRITICAL, "consumers.mitigator.decisions.expire")
     harness = MitigatorHarness(policy(rule(lease=60)), fastnetmon_ban_time=60)
     ban(harness, range(3))
     recompute = Transition.recompute
@@ -212,7 +212,7 @@ def test_proposal_that_needs_approval_never_starts_by_itself() -> None:
 def test_failing_proposal_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "consumers.mitigator.expire")
+    caplog.set_level(logging.CRITICAL, "consumers.mitigator.decisions.expire")
     harness = MitigatorHarness(policy(max_active=1))
     ban(harness, range(3))
     recompute = Transition.recompute
@@ -267,7 +267,7 @@ def test_takeover_does_not_keep_what_is_over_longer(seconds: int) -> None:
 
 
 def test_ended_mitigations_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.expire.MAX_ENDED", 5)
+    monkeypatch.setattr("consumers.mitigator.decisions.expire.MAX_ENDED", 5)
     harness = MitigatorHarness()
     for number in range(20):
         ban(harness, range(number, number + 1))
@@ -286,7 +286,7 @@ def test_timers_have_a_bound() -> None:
 
 
 def test_what_is_in_memory_only_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.state._MAX_REMEMBERED", 10)
+    monkeypatch.setattr("consumers.mitigator.state.state._MAX_REMEMBERED", 10)
     harness = MitigatorHarness(policy(rule(action="ignore")))
     for number in range(50):
         harness.send("ban", f"203.0.113.{number}")

@@ -9,7 +9,7 @@ from support.mitigator_harness import policy, rule
 
 from consumers.mitigator import explain as explain_module
 from consumers.mitigator.explain import describe, replay
-from consumers.mitigator.transition import DecisionContext
+from consumers.mitigator.state.transition import DecisionContext
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, Event, HostEvent, Receipt
 

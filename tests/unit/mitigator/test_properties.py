@@ -37,10 +37,13 @@ from support.mitigator_harness import rule as rule_of
 from support.mitigator_model import WITHIN, Desire, Model
 
 from consumers.mitigation.measure import Measure
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire, start_waiting
+from consumers.mitigator.decisions.operator_commands import (
+    ReceivedCommand,
+    apply_command,
+)
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import Audit, Command, Effect, Event, FlowSpecRule, FlowThen
 

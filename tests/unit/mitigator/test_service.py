@@ -8,10 +8,10 @@ from support.mitigator_harness import policy, rule
 
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator import service
-from consumers.mitigator.batch import Batch
 from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.kafka.batch import Batch
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.state import State
+from consumers.mitigator.state.state import State
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import (
     AnyRecord,

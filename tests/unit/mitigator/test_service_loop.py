@@ -8,10 +8,10 @@ import pytest
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigator import service
-from consumers.mitigator.batch import Batch
+from consumers.mitigator.kafka.batch import Batch
+from consumers.mitigator.kafka.stored_state import StoredState
+from consumers.mitigator.kafka.transaction import TransactionalJournal
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.stored_state import StoredState
-from consumers.mitigator.transaction import TransactionalJournal
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.kafka.route import Topics

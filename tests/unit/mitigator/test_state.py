@@ -7,9 +7,9 @@ import pytest
 from support.mitigator_harness import KEY, OWN, START, MitigatorHarness, policy, rule
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.call_order import NEVER, LastEvent
-from consumers.mitigator.counts import Counts
-from consumers.mitigator.state import State
+from consumers.mitigator.state.call_order import NEVER, LastEvent
+from consumers.mitigator.state.counts import Counts
+from consumers.mitigator.state.state import State
 from fnm_bus.event import FlowSpecRule
 
 NAME = ReasonKey("fnm1", "host", "203.0.113.7", "attack")

@@ -9,10 +9,10 @@ import pytest
 from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import PAUSE, WANTED
-from consumers.mitigator import stored_state
-from consumers.mitigator.stored_state import StoredState, read_state, restated
-from consumers.mitigator.takeover import StoredRecord
-from consumers.mitigator.topic_scan import RawRecord, Scan
+from consumers.mitigator.decisions.takeover import StoredRecord
+from consumers.mitigator.kafka import stored_state
+from consumers.mitigator.kafka.stored_state import StoredState, read_state, restated
+from consumers.mitigator.kafka.topic_scan import RawRecord, Scan
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
 from fnm_bus.kafka.route import Topics

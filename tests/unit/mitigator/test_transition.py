@@ -22,12 +22,15 @@ from support.mitigator_harness import (
 )
 
 from consumers.mitigation.reason_key import key_of_reason
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.record_content import MAX_RECORD_BYTES
-from consumers.mitigator.state import State
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire, start_waiting
+from consumers.mitigator.decisions.operator_commands import (
+    ReceivedCommand,
+    apply_command,
+)
+from consumers.mitigator.state.record_content import MAX_RECORD_BYTES
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Command, FlowSpecRule, FlowThen
@@ -111,7 +114,7 @@ def test_approval_only_reason_is_shown_as_pending() -> None:
 def test_full_proposals_take_a_live_measure_out_of_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.transition.MAX_PROPOSALS", 0)
+    monkeypatch.setattr("consumers.mitigator.state.transition.MAX_PROPOSALS", 0)
     ask = rule("ask", Match(sensors=frozenset({"ask"})), approval=True)
     harness = MitigatorHarness(policy(ask, rule("live")))
     harness.send("ban", sensor="live")
@@ -361,7 +364,7 @@ def test_text_of_an_undone_report_is_reported_again() -> None:
 
 
 def test_ignored_event_at_the_bound_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.state._MAX_REMEMBERED", 3)
+    monkeypatch.setattr("consumers.mitigator.state.state._MAX_REMEMBERED", 3)
     harness = MitigatorHarness(policy(rule(action="ignore")))
     for number in range(3):
         harness.send("ban", f"203.0.113.{number}")

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import GUARDRAIL, POLICY
-from consumers.mitigator.start import cause_of, lease_of, start
-from consumers.mitigator.transition import Transition
-from consumers.mitigator.wants import (
+from consumers.mitigator.decisions.start import cause_of, lease_of, start
+from consumers.mitigator.state.transition import Transition
+from consumers.mitigator.state.wants import (
     action_of,
     measure_of_want,
     without_lone_fallbacks,

@@ -8,12 +8,12 @@ from msgspec.structs import replace
 
 from consumers.mitigation.reason_key import ATTACK
 from consumers.mitigation.states import POLICY, SUPERSEDED
-from consumers.mitigator.call_order import event_of
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.next_record import ChangeCause
-from consumers.mitigator.state import ReasonEntry
-from consumers.mitigator.transition import Transition
-from consumers.mitigator.wants import (
+from consumers.mitigator.state.call_order import event_of
+from consumers.mitigator.state.next_record import ChangeCause
+from consumers.mitigator.state.state import ReasonEntry
+from consumers.mitigator.state.transition import Transition
+from consumers.mitigator.state.wants import (
     action_of,
     action_of_hostgroup,
     fits,

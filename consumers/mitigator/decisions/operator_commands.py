@@ -24,11 +24,11 @@ from consumers.mitigation.measure import (
 from consumers.mitigation.reason_key import OPERATOR, ReasonKey, mitigation_key
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, SUPPRESSED, WANTED
 from consumers.mitigation.states import OPERATOR as BY_OPERATOR
-from consumers.mitigator.next_record import ChangeCause, end_record
-from consumers.mitigator.start import cause_of
-from consumers.mitigator.state import APPROVAL, MitigationEntry
-from consumers.mitigator.transition import Transition
-from consumers.mitigator.wants import action_of
+from consumers.mitigator.decisions.start import cause_of
+from consumers.mitigator.state.next_record import ChangeCause, end_record
+from consumers.mitigator.state.state import APPROVAL, MitigationEntry
+from consumers.mitigator.state.transition import Transition
+from consumers.mitigator.state.wants import action_of
 from consumers.policy import guardrails
 from consumers.policy.guardrails import REFUSE
 from consumers.policy.model import MAX_LEASE, MIN_LEASE

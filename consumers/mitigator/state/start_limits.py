@@ -9,9 +9,9 @@ from typing import Final
 
 from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.states import WANTED
-from consumers.mitigator.demand import Demand
-from consumers.mitigator.next_record import ChangeCause
-from consumers.mitigator.state import State
+from consumers.mitigator.state.demand import Demand
+from consumers.mitigator.state.next_record import ChangeCause
+from consumers.mitigator.state.state import State
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD, PASS, ActiveCounts
 from consumers.policy.model import Policy

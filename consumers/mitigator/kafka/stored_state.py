@@ -14,11 +14,11 @@ from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.state import State
-from consumers.mitigator.takeover import StoredRecord, restore
-from consumers.mitigator.topic_scan import RawRecord, Scan, scan
-from consumers.mitigator.wants import measure_of_want
+from consumers.mitigator.decisions.takeover import StoredRecord, restore
+from consumers.mitigator.kafka.topic_scan import RawRecord, Scan, scan
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason

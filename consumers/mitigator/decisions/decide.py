@@ -12,17 +12,17 @@ from datetime import timedelta
 from typing import Final
 
 from consumers.mitigation.states import UNBAN
-from consumers.mitigator.call_order import STATUS, event_of, overtaken, swapped
-from consumers.mitigator.next_record import ChangeCause
-from consumers.mitigator.renew import renew, same_attack
-from consumers.mitigator.start import (
+from consumers.mitigator.decisions.renew import renew, same_attack
+from consumers.mitigator.decisions.start import (
     make_room,
     previous_attack,
     start,
     start_expired,
 )
-from consumers.mitigator.state import ReasonEntry
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.call_order import STATUS, event_of, overtaken, swapped
+from consumers.mitigator.state.next_record import ChangeCause
+from consumers.mitigator.state.state import ReasonEntry
+from consumers.mitigator.state.transition import Transition
 from consumers.policy import guardrails
 from consumers.policy.facts import ATTACK, CLOSES, OPENS, AttackFacts, facts_of
 from consumers.policy.guardrails import REFUSE

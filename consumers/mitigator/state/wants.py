@@ -7,7 +7,7 @@ import msgspec
 
 from consumers.mitigation.measure import Measure
 from consumers.mitigation.reason_key import mitigation_key
-from consumers.mitigator.demand import Terms
+from consumers.mitigator.state.demand import Terms
 from consumers.policy.model import HOSTGROUP, Action, Policy
 from fnm_bus.event import Effect, Reason, Want
 

@@ -13,10 +13,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from consumers.mitigation.measure import NOTIFY, Network, measure_of
 from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, WANTED
-from consumers.mitigator.call_order import NEVER, STATUS, LastEvent
-from consumers.mitigator.counts import Counts
-from consumers.mitigator.demand import Demand, WantLease
-from consumers.mitigator.wants import measure_of_want, terms_of_want
+from consumers.mitigator.state.call_order import NEVER, STATUS, LastEvent
+from consumers.mitigator.state.counts import Counts
+from consumers.mitigator.state.demand import Demand, WantLease
+from consumers.mitigator.state.wants import measure_of_want, terms_of_want
 from consumers.policy.guardrails import ActiveCounts, protected_network
 from fnm_bus.event import Mitigation, Reason
 

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Final
 from uuid import uuid4
 
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AnyRecord, Audit
 from fnm_bus.kafka.record import Record

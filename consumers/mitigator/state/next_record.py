@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from consumers.mitigation.effects import covers, strength, unite
 from consumers.mitigation.states import ENDED, OPERATOR, PROPOSED, SUPPRESSED, WANTED
-from consumers.mitigator.demand import Demand, Terms
-from consumers.mitigator.state import APPROVAL, MitigationEntry
+from consumers.mitigator.state.demand import Demand, Terms
+from consumers.mitigator.state.state import APPROVAL, MitigationEntry
 from consumers.policy.guardrails import HOLD
 from fnm_bus.event import EPOCH, Check, Effect, Mitigation
 

@@ -23,14 +23,14 @@ from consumers.mitigation.states import (
     WANTED,
 )
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.counts import Counts
-from consumers.mitigator.expire import EXPIRED, Begin, isolate
-from consumers.mitigator.next_record import ChangeCause, Moment
-from consumers.mitigator.renew import narrow
-from consumers.mitigator.start import cause_of
-from consumers.mitigator.state import MitigationEntry, ReasonEntry, State
-from consumers.mitigator.transition import Transition
-from consumers.mitigator.wants import (
+from consumers.mitigator.decisions.expire import EXPIRED, Begin, isolate
+from consumers.mitigator.decisions.renew import narrow
+from consumers.mitigator.decisions.start import cause_of
+from consumers.mitigator.state.counts import Counts
+from consumers.mitigator.state.next_record import ChangeCause, Moment
+from consumers.mitigator.state.state import MitigationEntry, ReasonEntry, State
+from consumers.mitigator.state.transition import Transition
+from consumers.mitigator.state.wants import (
     action_of,
     key_of_want,
     without_lone_fallbacks,

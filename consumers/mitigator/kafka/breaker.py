@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Final
 
-from consumers.mitigator.transaction import Place
+from consumers.mitigator.kafka.transaction import Place
 
 MAX_PER_MINUTE: Final = 20
 _MINUTE: Final = 60.0

@@ -11,10 +11,10 @@ from typing import Final
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, LEASE, PAUSE
-from consumers.mitigator.next_record import ChangeCause
-from consumers.mitigator.start import cause_of
-from consumers.mitigator.state import State
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.start import cause_of
+from consumers.mitigator.state.next_record import ChangeCause
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from consumers.mitigation.effects import describe
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, OPERATOR, SUPPRESSED, WANTED
-from consumers.mitigator.demand import Demand, Terms
-from consumers.mitigator.next_record import NextRecord
-from consumers.mitigator.state import ReasonEntry
+from consumers.mitigator.state.demand import Demand, Terms
+from consumers.mitigator.state.next_record import NextRecord
+from consumers.mitigator.state.state import ReasonEntry
 from fnm_bus.event import Check, Mitigation, Reason, ReasonSummary
 
 MAX_RECORD_BYTES: Final = 8_000

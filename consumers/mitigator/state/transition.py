@@ -22,17 +22,17 @@ from consumers.mitigation.states import (
     SUPPRESSED,
     WANTED,
 )
-from consumers.mitigator.call_order import LastEvent
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.demand import Demand
-from consumers.mitigator.next_record import (
+from consumers.mitigator.state.call_order import LastEvent
+from consumers.mitigator.state.demand import Demand
+from consumers.mitigator.state.next_record import (
     ChangeCause,
     Moment,
     NextRecord,
     end_record,
     next_record,
 )
-from consumers.mitigator.record_content import (
+from consumers.mitigator.state.record_content import (
     bound,
     content_of,
     has_same_counts,
@@ -41,15 +41,15 @@ from consumers.mitigator.record_content import (
     suppressed_check,
     with_reasons,
 )
-from consumers.mitigator.start_limits import StartLimits
-from consumers.mitigator.state import (
+from consumers.mitigator.state.start_limits import StartLimits
+from consumers.mitigator.state.state import (
     APPROVAL,
     MitigationEntry,
     ReasonEntry,
     State,
     Undo,
 )
-from consumers.mitigator.wants import key_of_want
+from consumers.mitigator.state.wants import key_of_want
 from consumers.policy import guardrails
 from consumers.policy.facts import CLOSES, AttackFacts
 from consumers.policy.rules import customer_of
