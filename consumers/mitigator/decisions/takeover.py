@@ -1,19 +1,12 @@
-"""Takeover: the state from what both topics hold, and a policy that changed.
+"""Takeover: the restored state under a policy that may have changed."""
 
-Pure. The leases of records run from the broker's time of each record, so nothing here
-depends on the clock of the mitigator that wrote them, nor on ours.
-"""
-
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from msgspec.structs import replace
 
 from consumers.mitigation.measure import NOTIFY, measure_of
-from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey, key_of_reason
+from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import (
     ENDED,
     GUARDRAIL,
@@ -23,29 +16,27 @@ from consumers.mitigation.states import (
     WANTED,
 )
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decisions.expire import EXPIRED, Begin, isolate
-from consumers.mitigator.decisions.renew import narrow
+from consumers.mitigator.decisions.expire import (
+    EXPIRED,
+    TransitionFactory,
+    run_isolated,
+)
+from consumers.mitigator.decisions.renew import narrow_want
 from consumers.mitigator.decisions.start import cause_of
 from consumers.mitigator.state.counts import Counts
-from consumers.mitigator.state.next_record import ChangeCause, Moment
-from consumers.mitigator.state.state import MitigationEntry, ReasonEntry, State
+from consumers.mitigator.state.entries import ReasonEntry
+from consumers.mitigator.state.next_record import ChangeCause
+from consumers.mitigator.state.recompute import put_mitigation, recompute, set_fallback
+from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
-from consumers.mitigator.state.wants import (
-    action_of,
-    key_of_want,
-    without_lone_fallbacks,
-)
+from consumers.mitigator.state.wants import action_of, without_lone_fallbacks
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD, ActiveCounts
-from consumers.policy.model import MAX_LEASE, Action, Policy
-from fnm_bus.event import EPOCH, Check, Mitigation, Reason, Want
-
-log = logging.getLogger(__name__)
+from consumers.policy.model import Action, Policy
+from fnm_bus.event import Check, Mitigation, Reason, Want
 
 _PRECISION: Final = 0.001
 """Seconds; records have leases in milliseconds."""
-_MAX_LEASE_MS: Final = round(MAX_LEASE * 1000)
-_MAX_REVISION: Final = 2**53
 _LOST: Final = {
     POLICY: ChangeCause(
         text="the policy does not want it any more", ended_because=POLICY
@@ -54,229 +45,145 @@ _LOST: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
-    """The latest record of a key.
+def take_over(state: State, new_transition: TransitionFactory) -> Iterator[Transition]:
+    """Apply the present policy to every reason, and recompute every mitigation.
 
-    Attributes:
-        record: decoded.
-        at: the broker's time of the record, UTC.
-    """
-
-    record: Reason | Mitigation
-    at: datetime
-
-
-def restore(
-    context: DecisionContext,
-    reasons: Iterable[StoredRecord],
-    mitigations: Iterable[StoredRecord],
-    moment: Moment,
-) -> State:
-    """Return the state that the latest records of both topics hold.
-
-    A record that cannot be used is logged and left out.
-    """
-    limits = context.policy.limits
-    state = State(limits.own_networks, dry_run=context.dry_run)
-    for stored in mitigations:
-        _restore(context, state, stored, moment)
-    state.sort_waiting()
-    for stored in sorted(reasons, key=lambda stored: stored.at):
-        _restore(context, state, stored, moment)
-    return state
-
-
-def _restore(
-    context: DecisionContext, state: State, stored: StoredRecord, moment: Moment
-) -> None:
-    record = stored.record
-    try:
-        if isinstance(record, Mitigation):
-            _restore_mitigation(context, state, record, stored.at, moment)
-        else:
-            _restore_reason(context, state, record, stored.at, moment)
-    except Exception:
-        log.exception("left out: %.200r", record)
-
-
-def take_over(state: State, begin: Begin) -> Iterator[Transition]:
-    """Narrow what is in force to today's policy, and compute every mitigation again.
-
-    It never starts or widens anything that was not in force. A mitigation whose reasons
-    are unknown is left alone: its lease ends it. Where that is over already, it ends
-    before anything is read, so that what a person decided about it, and what limits
-    allowed it, is not taken for the next attack's. One whose record was lost is written
-    again, if limits allow its start.
+    Nothing starts or widens that was not in force. A mitigation without a known reason
+    remains until its lease ends. An expired one ends before any event is read, so that
+    the next attack inherits neither a person's decision nor an earlier start. A
+    mitigation whose record was lost is written again, if limits allow its start.
 
     Yields:
         A transition for each reason and mitigation, empty where nothing differs. One
-        whose processing fails is logged and left as it is; its lease ends it.
+        whose processing fails is logged and undone; the mitigation's lease ends it.
     """
-    holding = [pair for pair in state.reasons.items() if pair[1].holds]
-    for key, entry in holding:
-        yield from _isolated(begin, _narrow, key, entry)
-    yield from _apply_limits(state, begin)
-    for name in tuple(state.mitigations):
-        yield from _isolated(begin, _end_expired, name)
-    for key, entry in tuple(state.reasons.items()):
-        yield from _isolated(
-            begin, Transition.set_fallback, key, cause_of(entry.reason)
-        )
-    for name in tuple(state.demands):
-        yield from _isolated(begin, _recompute, name)
+
+    def isolated(
+        step: Callable[..., object], *arguments: object
+    ) -> Iterator[Transition]:
+        transition = run_isolated(new_transition, step, *arguments)
+        if transition is not None:
+            yield transition
+
+    for reason_key, entry in tuple(state.reasons.items()):
+        if entry.active:
+            yield from isolated(_narrow, reason_key, entry)
+    for record, codes in _limited_mitigations(state, new_transition()):
+        yield from isolated(_limit, record, codes)
+    state.sort_waiting()
+    for key in tuple(state.mitigations):
+        yield from isolated(_end_expired, key)
+    for reason_key, entry in tuple(state.reasons.items()):
+        yield from isolated(set_fallback, reason_key, cause_of(entry.reason))
+    for key in tuple(state.demands):
+        yield from isolated(_recompute, key)
 
 
-def _isolated(
-    begin: Begin, step: Callable[..., None], *about: object
-) -> Iterator[Transition]:
-    change = isolate(begin, step, *about)
-    if change is not None:
-        yield change
-
-
-def _end_expired(change: Transition, name: str) -> None:
-    entry = change.state.mitigations[name]
+def _end_expired(transition: Transition, key: str) -> None:
+    entry = transition.state.mitigations[key]
     is_active = entry.record.state != ENDED and entry.record.kind != PAUSE
-    is_over = entry.ends <= change.moment.clock
-    if is_active and is_over and name not in change.state.demands:
-        change.recompute(name, EXPIRED)
+    is_expired = entry.ends <= transition.moment.clock
+    if is_active and is_expired and key not in transition.state.demands:
+        recompute(transition, key, EXPIRED)
 
 
-def _recompute(change: Transition, name: str) -> None:
-    demand = change.state.demands.get(name)
-    if demand:  # else it was a fallback, and what it stood for started
-        reason = change.state.reasons[next(iter(demand))].reason
-        change.recompute(name, cause_of(reason))
+def _recompute(transition: Transition, key: str) -> None:
+    demand = transition.state.demands.get(key)
+    if demand:  # a fallback has none any more if the host's own measure started
+        reason = transition.state.reasons[next(iter(demand))].reason
+        recompute(transition, key, cause_of(reason))
 
 
-def _restore_reason(
-    context: DecisionContext, state: State, reason: Reason, at: datetime, moment: Moment
-) -> None:
-    clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
-    # Nobody asks for more; a record that claims it must not stop anything.
-    reason = replace(reason, lease_ms=min(reason.lease_ms, _MAX_LEASE_MS))
-    ends = clock + reason.lease_ms / 1000 - age
-    holds = not reason.closed and ends > clock
-    retention = context.closed_retention if reason.closed else context.ended_retention
-    due = ends if holds else max(ends, clock - age) + retention
-    keys = tuple(key_of_want(want) for want in reason.wants)
-    fallback = holds and any(
-        name in state.waiting
-        for name, want in zip(keys, reason.wants, strict=True)
-        if not want.fallback
+def _narrow(transition: Transition, reason_key: ReasonKey, entry: ReasonEntry) -> None:
+    """Remove the wants that the present policy does not allow."""
+    context, reason = transition.context, entry.reason
+    is_changed = (
+        reason_key.scope != OPERATOR and reason.policy_digest != context.policy.digest
     )
-    entry = ReasonEntry(reason, keys, ends, due, holds, fallback)
-    state.put_reason(key_of_reason(reason), entry)
-
-
-def _restore_mitigation(
-    context: DecisionContext,
-    state: State,
-    record: Mitigation,
-    at: datetime,
-    moment: Moment,
-) -> None:
-    clock, age = moment.clock, max((moment.now - at).total_seconds(), 0.0)
-    record = replace(
-        record,
-        # A suppression lasts one lease longer than its reasons.
-        lease_ms=min(record.lease_ms, 2 * _MAX_LEASE_MS),
-        revision=min(record.revision, _MAX_REVISION),
-    )
-    ends = clock + record.lease_ms / 1000 - age
-    due = ends
-    if record.state == ENDED:
-        due = clock - age + context.ended_retention
-    state.put_mitigation(record.key, MitigationEntry(record, ends, due))
-    if record.started_at != EPOCH and record.kind not in {NOTIFY, PAUSE}:
-        state.counts[record.started_dry_run].start(record.started_at)
-
-
-def _narrow(change: Transition, key: ReasonKey, entry: ReasonEntry) -> None:
-    """Let a reason lose what today's policy does not want any more."""
-    context, reason = change.context, entry.reason
-    by_rule = key.scope != OPERATOR and reason.policy_digest != context.policy.digest
-    wants: list[Want] = []
-    left = lease = entry.ends - change.moment.clock
+    kept: list[Want] = []
+    left = lease = entry.ends - transition.moment.clock
     lost: dict[str, str] = {}
-    for want, name in zip(reason.wants, entry.keys, strict=True):
-        kept, because = narrow(change, reason, want)
-        if kept is None:
-            lost[name] = because
+    for want, key in zip(reason.wants, entry.keys, strict=True):
+        narrowed, ended_because = narrow_want(transition, reason, want)
+        if narrowed is None:
+            lost[key] = ended_because
             continue
         action = action_of(context.policy, reason, fallback=want.fallback)
-        if by_rule and action is not None:
-            lease = min(lease, _longest(context, reason, action))
-        wants.append(kept)
-    kept_wants = without_lone_fallbacks(tuple(wants))
-    if kept_wants == reason.wants and left - lease < _PRECISION:
+        if is_changed and action is not None:
+            lease = min(lease, _max_lease(context, reason, action))
+        kept.append(narrowed)
+    wants = without_lone_fallbacks(tuple(kept))
+    if wants == reason.wants and left - lease < _PRECISION:
         return
-    narrowed = replace(
+    reason = replace(
         reason,
-        wants=kept_wants,
+        wants=wants,
         lease_ms=max(round(lease * 1000), 0),
-        # Without measures, the next status update is decided by today's policy.
-        policy_digest=context.policy.digest if kept_wants else "",
+        # Without measures, the present policy decides about the next status update.
+        policy_digest=context.policy.digest if wants else "",
     )
-    change.put_reason(key, narrowed, holds=True)
-    for name in entry.keys:
-        still = cause_of(narrowed, POLICY)
-        change.recompute(name, _LOST[lost[name]] if name in lost else still)
-    change.set_fallback(key, cause_of(narrowed, POLICY))
+    transition.put_reason(reason_key, reason, active=True)
+    cause = cause_of(reason, POLICY)
+    for key in entry.keys:
+        recompute(transition, key, _LOST[lost[key]] if key in lost else cause)
+    set_fallback(transition, reason_key, cause)
 
 
-def _longest(context: DecisionContext, reason: Reason, action: Action) -> float:
+def _max_lease(context: DecisionContext, reason: Reason, action: Action) -> float:
     """Return the longest lease that an action allows a reason, in seconds."""
     if reason.renewals and reason.part == ATTACK:
         return action.lease
     return max(action.lease, context.fastnetmon_ban_time)
 
 
-def _apply_limits(state: State, begin: Begin) -> Iterator[Transition]:
-    """Let the mitigations that started last become proposals where a limit is lower.
+def _limited_mitigations(
+    state: State, transition: Transition
+) -> Iterator[tuple[Mitigation, tuple[Check, ...]]]:
+    """Yield mitigations that started under other limits, with the checks that hold.
 
-    A takeover with the policy that allowed them ends none, whatever limits they exceed.
-    What a person approved stays, and a hostgroup's measure that relieves a limit;
-    neither uses up the others' limits here.
+    The mitigations that started last are held first. A takeover with an unchanged
+    policy ends no mitigation. Approved mitigations and hostgroups' fallbacks are not
+    limited, and do not count here.
     """
-    context, moment = begin().context, begin().moment
-    digest = context.policy.digest
-    subject = [record for record in state.active() if _is_subject(state, record)]
-    if all(record.limits_digest == digest for record in subject):
+    policy = transition.context.policy
+    limitable = [record for record in state.active() if _is_limitable(state, record)]
+    if all(record.limits_digest == policy.digest for record in limitable):
         return
-    kept = {dry_run: Counts() for dry_run in state.counts}
-    for record in sorted(subject, key=lambda record: record.started_at):
-        counts = kept[record.dry_run]
-        held = _exceeded(context.policy, record, counts.view(moment.now))
-        if not held:
+    allowed = {dry_run: Counts() for dry_run in state.counts}
+    for record in sorted(limitable, key=lambda record: record.started_at):
+        counts = allowed[record.dry_run]
+        checks = _exceeded(policy, record, counts.at(transition.moment.now))
+        if not checks:
             network = guardrails.protected_network(
-                measure_of(record), context.policy.limits.own
+                measure_of(record), policy.limits.own
             )
             counts.add(network, record.customer)
-        if held or record.limits_digest != digest:
-            yield from _isolated(begin, _limit, record, held)
-    state.sort_waiting()
+        if checks or record.limits_digest != policy.digest:
+            yield record, checks
 
 
-def _limit(change: Transition, record: Mitigation, held: tuple[Check, ...]) -> None:
-    """Write a mitigation that today's limits allow, or that they hold."""
-    entry = change.state.mitigations[record.key]
-    limited = replace(record, limits_digest=change.context.policy.digest)
-    if held:
-        cause = f"lower limits: {', '.join(check.text for check in held)}"
+def _limit(
+    transition: Transition, record: Mitigation, checks: tuple[Check, ...]
+) -> None:
+    """Write a mitigation that present limits allow, or hold with *checks*."""
+    entry = transition.state.mitigations[record.key]
+    limited = replace(record, limits_digest=transition.context.policy.digest)
+    if checks:
+        cause = f"lower limits: {', '.join(check.text for check in checks)}"
         limited = replace(
             limited,
             state=PROPOSED,
-            held_by=tuple(check.code for check in held),
+            held_by=tuple(check.code for check in checks),
             cause=cause,
             revision=record.revision + 1,
         )
-        change.report(PROPOSED, cause, code=held[0].code, key=record.key, checks=held)
-    change.put_mitigation(record.key, limited, entry.ends)
+        transition.add_audit(
+            PROPOSED, cause, code=checks[0].code, key=record.key, checks=checks
+        )
+    put_mitigation(transition, record.key, limited, entry.ends)
 
 
-def _is_subject(state: State, record: Mitigation) -> bool:
+def _is_limitable(state: State, record: Mitigation) -> bool:
     """Return whether a lower limit can end a mitigation."""
     if record.state != WANTED or record.kind == NOTIFY or record.approved is not None:
         return False
@@ -287,8 +194,10 @@ def _is_subject(state: State, record: Mitigation) -> bool:
 def _exceeded(
     policy: Policy, record: Mitigation, counts: ActiveCounts
 ) -> tuple[Check, ...]:
-    """Return the limits that hold a mitigation, whatever started before it."""
-    customer = next((c for c in policy.customers if c.name == record.customer), None)
+    """Return the limits that hold a mitigation beyond these counts."""
+    customer = next(
+        (each for each in policy.customers if each.name == record.customer), None
+    )
     checks = guardrails.check_limits(
         measure_of(record), counts, policy.limits, customer
     )

@@ -1,6 +1,6 @@
-"""Demand: what all holding reasons want of one measure at one place, by equal terms.
+"""Demand: all active wants of one measure at one place, grouped by equal terms.
 
-A group of 65,000 reasons costs as much per change as a group of two.
+A change in a group of 65,000 reasons costs as much as in a group of two.
 """
 
 import heapq
@@ -15,11 +15,11 @@ from fnm_bus.event import Effect
 
 
 class Terms(NamedTuple):
-    """What a reason asks of a measure.
+    """The conditions and the effect that a reason wants.
 
     Attributes:
-        effect: what is done, with which communities.
-        dry_run: whether enforcers only report what they would do.
+        effect: the action, with its communities.
+        dry_run: whether enforcers only log their actions.
         approval: whether a person has to approve it first.
         fallback: whether it relieves a limit.
     """
@@ -31,49 +31,49 @@ class Terms(NamedTuple):
 
 
 class WantLease(NamedTuple):
-    """How long one reason holds a measure.
+    """One reason's lease of a measure.
 
     Attributes:
-        ends: when its lease expires, in seconds since boot.
-        lease: that lease in seconds.
+        ends: when the lease expires, in seconds since boot.
+        seconds: its length.
     """
 
     ends: float
-    lease: float
+    seconds: float
 
 
 class _Group:
-    """The reasons with equal terms, and which of them expires last."""
+    """The reasons with equal terms, and the one that expires last."""
 
     def __init__(self) -> None:
-        # Unlike a dict it is quick at its front after many were removed there.
-        self.holds: OrderedDict[ReasonKey, WantLease] = OrderedDict()
+        # After many removals at its front, an OrderedDict stays quick; a dict does not.
+        self.leases: OrderedDict[ReasonKey, WantLease] = OrderedDict()
         self._by_end: list[tuple[float, ReasonKey]] = []
 
-    def add(self, key: ReasonKey, hold: WantLease) -> None:
-        self.holds[key] = hold
-        heapq.heappush(self._by_end, (-hold.ends, key))
-        if len(self._by_end) > 4 * len(self.holds) + 8:  # mostly entries of the past
-            self._by_end = [(-kept.ends, name) for name, kept in self.holds.items()]
+    def add(self, reason_key: ReasonKey, lease: WantLease) -> None:
+        self.leases[reason_key] = lease
+        heapq.heappush(self._by_end, (-lease.ends, reason_key))
+        if len(self._by_end) > 4 * len(self.leases) + 8:  # mostly replaced leases
+            self._by_end = [(-lease.ends, key) for key, lease in self.leases.items()]
             heapq.heapify(self._by_end)
 
-    def remove(self, key: ReasonKey) -> None:
-        self.holds.pop(key, None)
+    def remove(self, reason_key: ReasonKey) -> None:
+        self.leases.pop(reason_key, None)
 
     def latest(self) -> WantLease:
         while True:
-            ends, key = self._by_end[0]
-            hold = self.holds.get(key)
-            if hold is not None and hold.ends == -ends:
-                return hold
+            ends, reason_key = self._by_end[0]
+            lease = self.leases.get(reason_key)
+            if lease is not None and lease.ends == -ends:
+                return lease
             heapq.heappop(self._by_end)
 
 
 class Demand:
-    """What reasons want of one measure at one place.
+    """All wants of one measure at one place.
 
     Args:
-        measure: what is matched; its effect does not count.
+        measure: kind and match; its effect does not count.
         place: enforcer that applies it, or "".
     """
 
@@ -83,49 +83,56 @@ class Demand:
         self._groups: dict[Terms, _Group] = {}
         self._terms: OrderedDict[ReasonKey, Terms] = OrderedDict()
 
-    def put(self, key: ReasonKey, terms: Terms, hold: WantLease) -> None:
-        """Let a reason hold the measure, in place of what it held before."""
-        if self._terms.get(key) != terms:
-            self.remove(key)
-        self._terms[key] = terms
-        self._groups.setdefault(terms, _Group()).add(key, hold)
+    def put(self, reason_key: ReasonKey, terms: Terms, lease: WantLease) -> None:
+        """Add a reason's want, in place of its earlier one."""
+        if self._terms.get(reason_key) != terms:
+            self.remove(reason_key)
+        self._terms[reason_key] = terms
+        self._groups.setdefault(terms, _Group()).add(reason_key, lease)
 
-    def remove(self, key: ReasonKey) -> None:
-        """Let a reason hold the measure no longer."""
-        terms = self._terms.pop(key, None)
+    def remove(self, reason_key: ReasonKey) -> None:
+        """Remove a reason's want."""
+        terms = self._terms.pop(reason_key, None)
         if terms is None:
             return
         group = self._groups[terms]
-        group.remove(key)
-        if not group.holds:
+        group.remove(reason_key)
+        if not group.leases:
             del self._groups[terms]
 
     def __len__(self) -> int:
         return len(self._terms)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._terms
+    def __contains__(self, reason_key: object) -> bool:
+        return reason_key in self._terms
 
     def __iter__(self) -> Iterator[ReasonKey]:
         return iter(self._terms)
 
     def terms(self) -> tuple[Terms, ...]:
-        """Return the different terms, those that were wanted first in front."""
+        """Return the different terms, the first wanted ones first."""
         return tuple(self._groups)
 
-    def terms_of(self, key: ReasonKey) -> Terms:
+    def terms_of(self, reason_key: ReasonKey) -> Terms:
         """Return the terms of one reason."""
-        return self._terms[key]
+        return self._terms[reason_key]
 
     def count(self, terms: Terms) -> int:
-        """Return how many reasons have these terms."""
-        return len(self._groups[terms].holds)
+        """Return the number of reasons with these terms."""
+        return len(self._groups[terms].leases)
 
-    def latest(self, terms: Terms) -> WantLease:
-        """Return the hold that expires last among the reasons with these terms."""
-        return self._groups[terms].latest()
+    def latest(self, terms: Terms | None = None) -> WantLease:
+        """Return the lease that expires last among the reasons with these terms.
 
-    def first(self, chosen: Iterable[Terms], most: int) -> list[ReasonKey]:
-        """Return up to *most* reasons with *chosen* terms, the oldest in front."""
-        keys = (key for terms in chosen for key in self._groups[terms].holds)
-        return list(islice(keys, most))
+        Args:
+            terms: of the reasons; None: any.
+        """
+        if terms is not None:
+            return self._groups[terms].latest()
+        latest = (group.latest() for group in self._groups.values())
+        return max(latest, key=lambda lease: lease.ends)
+
+    def first(self, terms: Iterable[Terms], limit: int) -> list[ReasonKey]:
+        """Return up to *limit* reasons with one of the terms, the oldest first."""
+        keys = (key for each in terms for key in self._groups[each].leases)
+        return list(islice(keys, limit))

@@ -1,14 +1,14 @@
-"""Next record: the mitigation that follows from its reasons and people's decisions.
+"""Next record: the mitigation that its reasons and a person's decisions result in.
 
 Pure. The first condition that is met (docs/decisions/reasons-and-mitigations.md):
 
-    withdrawn or rejected by a person, its reasons hold or held  suppressed
-    live, approved reasons; live before, or limits allow it      wanted
-    live, approved reasons                                       proposed
-    reasons that wait for approval                               proposed
-    dry runs; limits allow it                                    wanted, dry run
-    dry runs                                                     proposed, dry run
-    nothing                                                      ended
+    withdrawn or rejected by a person, with reasons until recently  suppressed
+    live, approved reasons; live before, or limits allow it         wanted
+    live, approved reasons                                          proposed
+    reasons that wait for approval                                  proposed
+    dry runs; limits allow it                                       wanted, dry run
+    dry runs                                                        proposed, dry run
+    nothing                                                         ended
 """
 
 from collections.abc import Callable, Sequence
@@ -21,20 +21,20 @@ from msgspec.structs import replace
 from consumers.mitigation.effects import covers, strength, unite
 from consumers.mitigation.states import ENDED, OPERATOR, PROPOSED, SUPPRESSED, WANTED
 from consumers.mitigator.state.demand import Demand, Terms
-from consumers.mitigator.state.state import APPROVAL, MitigationEntry
+from consumers.mitigator.state.entries import APPROVAL, MitigationEntry
 from consumers.policy.guardrails import HOLD
 from fnm_bus.event import EPOCH, Check, Effect, Mitigation
 
 _EARLY: Final = 2.0
-"""Seconds before the end of a part of the effect at which the weaker one is written."""
+"""Seconds by which a weaker effect is written before the stronger one ends."""
 
 
 class Moment(NamedTuple):
-    """Now, on the two clocks that matter.
+    """Now, on both clocks.
 
     Attributes:
-        clock: seconds since boot; leases are counted on it.
-        now: the broker's time, UTC; records show it.
+        clock: seconds since boot, for leases.
+        now: the broker's time, UTC, for records.
     """
 
     clock: float
@@ -48,11 +48,11 @@ class ChangeCause:
     Attributes:
         text: a sentence for people.
         ended_because: why it ends, if it does.
-        closed_lease: lease of the reason that holds no longer, in seconds; a
+        closed_lease: lease of a reason that has just become inactive, in seconds; a
             suppression outlasts the last reason by it.
         by: the person who decided, or "".
         hostgroup: of the event, or None.
-        customer: whose network is affected, or None; filled in by the transition.
+        customer: owner of the affected network, or None; set by the transition.
     """
 
     text: str
@@ -64,19 +64,19 @@ class ChangeCause:
 
 
 CheckStart = Callable[[bool, bool], tuple[Check, ...]]
-"""Returns what limits allow; the arguments are dry run and fallback."""
+"""Returns the checks of the limits; the arguments are dry run and fallback."""
 
 
 class NextRecord(NamedTuple):
-    """What follows; `record` has neither examples nor counts yet.
+    """A mitigation's next record, still without examples and counts.
 
     Attributes:
-        record: None where there is no mitigation.
+        record: None if no mitigation exists.
         ends: when its lease expires, in seconds since boot.
         due: when it has to be computed again.
         chosen: terms of the reasons that the record is about.
-        pending: terms of those that wait for approval.
-        checks: what limits were checked.
+        pending: terms of the reasons that wait for approval.
+        checks: of the limits.
     """
 
     record: Mitigation | None
@@ -88,47 +88,51 @@ class NextRecord(NamedTuple):
 
 
 def next_record(
-    before: MitigationEntry | None,
+    entry: MitigationEntry | None,
     demand: Demand | None,
     cause: ChangeCause,
     moment: Moment,
     check_start: CheckStart,
 ) -> NextRecord:
-    """Return the mitigation that follows.
+    """Return a mitigation's next record.
 
     Args:
-        before: the mitigation so far.
-        demand: what holding reasons want of it, or None without any.
+        entry: the mitigation so far.
+        demand: the wants of active reasons; None without any.
         cause: why it is computed.
         moment: now.
-        check_start: what limits say to a start.
+        check_start: returns the checks of the limits for a start.
     """
-    old = before.record if before else None
-    if before is not None and before.record.state == SUPPRESSED:
-        return _suppressed(before, demand, cause, moment)
+    if entry is not None and entry.record.state == SUPPRESSED:
+        return _suppressed_record(entry, demand, cause, moment)
     if demand is None:
-        return _without_reasons(before, cause)
-    approved = old.approved if old is not None and old.state != ENDED else None
-    live, pending, dry = sorted_terms = _sort_terms(demand, approved, moment.clock)
-    state, held_by, checks = _decide(sorted_terms, old, approved, check_start)
+        if entry is None or entry.record.state == ENDED:
+            return NextRecord(None)
+        return end_record(entry.record, cause)
+    previous = entry.record if entry else None
+    current = previous if previous and previous.state != ENDED else None
+    approved = current.approved if current else None
+    groups = _group_terms(demand, approved, moment.clock)
+    state, held_by, checks = _next_state(groups, previous, approved, check_start)
+    live, pending, dry = groups
     is_dry = not live and not pending
     chosen = dry if is_dry else live or pending
     shown = (*live, *pending) if state == PROPOSED and not is_dry else chosen
-    united = unite(terms.effect for terms in shown)
-    ends, due = _lease(demand, chosen, united, moment.clock)
-    waiting = unite(t.effect for t in (*live, *pending)) if pending else None
-    fresh = old is None or old.state == ENDED
-    started, started_dry = EPOCH, False
-    if state == WANTED and not _is_live(old, is_dry):
-        started, started_dry = moment.now, is_dry
-    elif old is not None and not fresh:
-        started, started_dry = old.started_at, old.started_dry_run
-    # A reason that holds no longer is not why the others hold it.
-    keeps = (
+    effect = unite(terms.effect for terms in shown)
+    ends, due = _lease_end(demand, chosen, effect, moment.clock)
+    waiting = unite(terms.effect for terms in (*live, *pending)) if pending else None
+    started_at, started_dry_run = EPOCH, False
+    if state == WANTED and not _is_live(previous, is_dry):
+        started_at, started_dry_run = moment.now, is_dry
+    elif current:
+        started_at, started_dry_run = current.started_at, current.started_dry_run
+    # The end of one reason is not the cause of a mitigation that others keep active.
+    keeps_cause = (
         cause.closed_lease is not None
-        and old is not None
-        and (old.state, old.then, old.dry_run) == (state, united.then, is_dry)
-        and old.communities == united.communities
+        and previous is not None
+        and (previous.state, previous.then, previous.dry_run)
+        == (state, effect.then, is_dry)
+        and previous.communities == effect.communities
     )
     record = Mitigation(
         place=demand.place,
@@ -136,32 +140,32 @@ def next_record(
         prefix=demand.measure.prefix,
         flow=demand.measure.flow,
         state=state,
-        then=united.then,
-        communities=united.communities,
+        then=effect.then,
+        communities=effect.communities,
         dry_run=is_dry,
         held_by=held_by,
-        pending=united if state == PROPOSED else waiting,
+        pending=effect if state == PROPOSED else waiting,
         approved=approved,
-        created_at=moment.now if fresh or old is None else old.created_at,
-        started_at=started,
-        started_dry_run=started_dry,
-        limits_digest="" if fresh or old is None else old.limits_digest,
-        hostgroup=cause.hostgroup if fresh or old is None else old.hostgroup,
-        customer=cause.customer if fresh or old is None else old.customer,
-        cause=old.cause if old is not None and keeps else cause.text,
-        by=cause.by or ("" if fresh or old is None else old.by),
+        created_at=current.created_at if current else moment.now,
+        started_at=started_at,
+        started_dry_run=started_dry_run,
+        limits_digest=current.limits_digest if current else "",
+        hostgroup=current.hostgroup if current else cause.hostgroup,
+        customer=current.customer if current else cause.customer,
+        cause=previous.cause if previous and keeps_cause else cause.text,
+        by=cause.by or (current.by if current else ""),
     )
     return NextRecord(record, ends, due, chosen, pending, checks)
 
 
-class _SortedTerms(NamedTuple):
+class _TermGroups(NamedTuple):
     live: tuple[Terms, ...]
     pending: tuple[Terms, ...]
     dry: tuple[Terms, ...]
 
 
-def _sort_terms(demand: Demand, approved: Effect | None, clock: float) -> _SortedTerms:
-    """Return the terms that are live and approved, wait for approval, are dry runs."""
+def _group_terms(demand: Demand, approved: Effect | None, clock: float) -> _TermGroups:
+    """Return the live, approved terms, those that wait for approval, and dry runs."""
     live, pending, dry = [], [], []
     for terms in demand.terms():
         if terms.dry_run:
@@ -170,102 +174,100 @@ def _sort_terms(demand: Demand, approved: Effect | None, clock: float) -> _Sorte
             live.append(terms)
         else:
             pending.append(terms)
-    return _SortedTerms(
-        _lasting(demand, live, clock),
-        _lasting(demand, pending, clock),
-        _lasting(demand, dry, clock),
+    return _TermGroups(
+        _without_expiring(demand, live, clock),
+        _without_expiring(demand, pending, clock),
+        _without_expiring(demand, dry, clock),
     )
 
 
-def _lasting(demand: Demand, terms: list[Terms], clock: float) -> tuple[Terms, ...]:
-    """Return those that do not expire within moments, or all if they all do."""
-    lasting = [one for one in terms if demand.latest(one).ends > clock + _EARLY]
-    return tuple(lasting or terms)
+def _without_expiring(
+    demand: Demand, group: list[Terms], clock: float
+) -> tuple[Terms, ...]:
+    """Return the terms that do not expire within seconds; all, if all of them do."""
+    lasting = [terms for terms in group if demand.latest(terms).ends > clock + _EARLY]
+    return tuple(lasting or group)
 
 
-def _decide(
-    terms: _SortedTerms,
-    old: Mitigation | None,
+def _next_state(
+    groups: _TermGroups,
+    previous: Mitigation | None,
     approved: Effect | None,
     check_start: CheckStart,
 ) -> tuple[str, tuple[str, ...], tuple[Check, ...]]:
-    """Return the state, what holds a proposal, and the limits that were checked."""
-    live, pending, dry = terms
+    """Return the state, the codes that hold a proposal, and the limits' checks."""
+    live, pending, dry = groups
     if not live and pending:
         return PROPOSED, (APPROVAL,), ()
     is_dry = not live
-    if _is_live(old, is_dry):
+    if _is_live(previous, is_dry):
         return WANTED, (), ()
     if approved is not None and not is_dry:
-        wanted = unite(one.effect for one in live)
-        if covers(approved, wanted):
+        effect = unite(terms.effect for terms in live)
+        if covers(approved, effect):
             return WANTED, (), ()
-    chosen = live or dry
-    checks = check_start(is_dry, all(one.fallback for one in chosen))
+    checks = check_start(is_dry, all(terms.fallback for terms in live or dry))
     held_by = tuple(check.code for check in checks if check.verdict == HOLD)
     return (PROPOSED if held_by else WANTED), held_by, checks
 
 
-def _is_live(old: Mitigation | None, dry_run: bool) -> bool:  # noqa: FBT001 - of one's own
-    """Return whether the mitigation was in force already, or its dry run was."""
-    return old is not None and old.state == WANTED and (dry_run or not old.dry_run)
+def _is_live(previous: Mitigation | None, dry_run: bool) -> bool:  # noqa: FBT001 - private
+    """Return whether the mitigation, or its dry run, was in force already."""
+    return (
+        previous is not None
+        and previous.state == WANTED
+        and (dry_run or not previous.dry_run)
+    )
 
 
-def _lease(
+def _lease_end(
     demand: Demand, chosen: Sequence[Terms], united: Effect, clock: float
 ) -> tuple[float, float]:
     """Return when the effect loses its first part, and when to compute it again.
 
-    A part is the action, or one community. It lasts as long as the reason that wants it
-    for the longest time.
+    A part is the action, or one community. A part lasts until the last lease of the
+    reasons that want it.
     """
-    holds = [(terms.effect, demand.latest(terms).ends) for terms in chosen]
-    last = max(ends for _effect, ends in holds)
-    strongest = max(strength(effect.then) for effect, _ends in holds)
-    parts = [max(e for f, e in holds if strength(f.then) == strongest)]
+    effects = [(terms.effect, demand.latest(terms).ends) for terms in chosen]
+    last = max(ends for _effect, ends in effects)
+    strongest = max(strength(effect.then) for effect, _ends in effects)
+    part_ends = [
+        max(ends for effect, ends in effects if strength(effect.then) == strongest)
+    ]
     for community in united.communities:
-        wanting = [e for f, e in holds if community in f.communities]
-        parts += [max(wanting)] if wanting else []
-    first = min(parts)
+        leases = [ends for effect, ends in effects if community in effect.communities]
+        part_ends += [max(leases)] if leases else []
+    first = min(part_ends)
     early = first - _EARLY
     return first, early if first < last and early > clock else first
 
 
-def _suppressed(
-    before: MitigationEntry, demand: Demand | None, cause: ChangeCause, moment: Moment
+def _suppressed_record(
+    entry: MitigationEntry, demand: Demand | None, cause: ChangeCause, moment: Moment
 ) -> NextRecord:
-    """Keep a person's decision until its reasons are gone for one lease."""
-    old = before.record
-    if demand is None:
-        if moment.clock >= before.ends:
-            over = ChangeCause(text="its suppression is over", ended_because=OPERATOR)
-            return end_record(old, over)
-        ends = before.ends
-        if cause.closed_lease is not None:
-            ends = moment.clock + cause.closed_lease
-        return NextRecord(old, ends, ends)
-    latest = max(
-        (demand.latest(terms) for terms in demand.terms()), key=lambda hold: hold.ends
-    )
-    ends = max(before.ends, latest.ends + latest.lease)
-    return NextRecord(old, ends, ends, demand.terms())
+    """Keep a person's decision until one lease after the last reason."""
+    if demand is not None:
+        latest = demand.latest()
+        ends = max(entry.ends, latest.ends + latest.seconds)
+        return NextRecord(entry.record, ends, ends, demand.terms())
+    if moment.clock >= entry.ends:
+        expiry = ChangeCause(text="its suppression expired", ended_because=OPERATOR)
+        return end_record(entry.record, expiry)
+    ends = entry.ends
+    if cause.closed_lease is not None:
+        ends = moment.clock + cause.closed_lease
+    return NextRecord(entry.record, ends, ends)
 
 
-def _without_reasons(before: MitigationEntry | None, cause: ChangeCause) -> NextRecord:
-    if before is None or before.record.state == ENDED:
-        return NextRecord(None)
-    return end_record(before.record, cause)
-
-
-def end_record(old: Mitigation, cause: ChangeCause) -> NextRecord:
-    """Return the record of a mitigation that ends."""
+def end_record(record: Mitigation, cause: ChangeCause) -> NextRecord:
+    """Return the last record of a mitigation."""
     return NextRecord(
         replace(
-            old,
+            record,
             state=ENDED,
             ended_because=cause.ended_because,
             cause=cause.text,
-            by=cause.by or old.by,
+            by=cause.by or record.by,
             held_by=(),
             pending=None,
             approved=None,

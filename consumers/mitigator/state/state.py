@@ -1,14 +1,12 @@
-"""State: every reason and mitigation in memory, and quick answers about them.
+"""State: every reason and mitigation in memory, with the indexes that decisions need.
 
-It is what the reason and mitigation topics hold. Each change is the replacement of one
-entry, so that an earlier entry put back undoes it.
+The reason and mitigation topics hold the same. Each change replaces one entry, so that
+the earlier entry undoes it.
 """
 
-import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final
 
 from consumers.mitigation.measure import NOTIFY, Network, measure_of
 from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
@@ -16,73 +14,34 @@ from consumers.mitigation.states import ENDED, PAUSE, PROPOSED, WANTED
 from consumers.mitigator.state.call_order import NEVER, STATUS, LastEvent
 from consumers.mitigator.state.counts import Counts
 from consumers.mitigator.state.demand import Demand, WantLease
+from consumers.mitigator.state.due_times import DueTimes
+from consumers.mitigator.state.entries import APPROVAL, MitigationEntry, ReasonEntry
+from consumers.mitigator.state.memory import Undo, remember
 from consumers.mitigator.state.wants import measure_of_want, terms_of_want
 from consumers.policy.guardrails import ActiveCounts, protected_network
-from fnm_bus.event import Mitigation, Reason
+from fnm_bus.event import Mitigation
 
-_MAX_REMEMBERED: Final = 100_000
-"""Bound of what is only in memory: ignored attacks, and texts that were reported."""
-_MAX_NAME: Final = 1_000
-"""Characters of a command's name that are remembered."""
-
-APPROVAL: Final = "approval"
-"""Value of `held_by` when a person has to approve."""
-
-Undo = Callable[[], object]
-K = TypeVar("K", ReasonKey, str)
-V = TypeVar("V")
-
-
-class ReasonEntry(NamedTuple):
-    """One reason in memory. Moments are seconds since boot.
-
-    Attributes:
-        reason: its latest record.
-        keys: the mitigation of each of its wants, in their order.
-        ends: when its lease expires.
-        due: when it has to be looked at: it expires, or may be forgotten.
-        holds: whether it is neither closed nor expired.
-        fallback: whether its fallback wants hold: a limit holds the others.
-    """
-
-    reason: Reason
-    keys: tuple[str, ...]
-    ends: float
-    due: float
-    holds: bool
-    fallback: bool = False
-
-
-class MitigationEntry(NamedTuple):
-    """One mitigation in memory. Moments are seconds since boot.
-
-    Attributes:
-        record: its latest record.
-        ends: when that record's lease expires.
-        due: when it has to be looked at: it expires, or may be forgotten.
-    """
-
-    record: Mitigation
-    ends: float
-    due: float
+_MAX_ID: Final = 1_000
+"""Characters of a command's id that are remembered."""
 
 
 class State:
     """All reasons and mitigations.
 
     Args:
-        own_networks: the operator's, for the share of them that is affected.
+        own_networks: the operator's, for the share of affected addresses.
         dry_run: whether every want counts as a dry run.
 
     Attributes:
         reasons: by key; closed and expired ones until they are forgotten.
         mitigations: by key; ended ones until they are forgotten.
-        demands: mitigation's key → what holding reasons want of its measure.
-        idle: keys of reasons that do not hold, the oldest in front.
-        ended: keys of ended mitigations, the oldest in front.
-        waiting: keys of proposals that only limits hold, the oldest in front.
-        refused: keys of what is held by limits, but is one proposal too many.
+        demands: mitigation's key → the wants of active reasons for its measure.
+        inactive: keys of closed and expired reasons, the oldest first.
+        ended: keys of ended mitigations, the oldest first.
+        waiting: keys of proposals that only limits hold, the oldest first.
+        refused: keys of mitigations that limits hold, beyond the number of proposals.
         ignored: targets whose attack the policy ignored; in memory only.
+        counts: numbers of active mitigations, by dry run.
     """
 
     def __init__(self, own_networks: tuple[Network, ...], *, dry_run: bool) -> None:
@@ -91,7 +50,7 @@ class State:
         self.reasons: dict[ReasonKey, ReasonEntry] = {}
         self.mitigations: dict[str, MitigationEntry] = {}
         self.demands: dict[str, Demand] = {}
-        self.idle: OrderedDict[ReasonKey, None] = OrderedDict()
+        self.inactive: OrderedDict[ReasonKey, None] = OrderedDict()
         self.ended: OrderedDict[str, None] = OrderedDict()
         self.waiting: OrderedDict[str, None] = OrderedDict()
         self.refused: dict[str, None] = {}
@@ -99,54 +58,54 @@ class State:
         self.counts = {False: Counts(), True: Counts()}
         self._states: Counter[str] = Counter()
         self._parts: dict[tuple[str, str, str], set[ReasonKey]] = {}
-        self._reasons_due: _Timers[ReasonKey] = _Timers()
-        self._mitigations_due: _Timers[str] = _Timers()
-        self._reported: OrderedDict[ReasonKey, str] = OrderedDict()
+        self._reasons_due: DueTimes[ReasonKey] = DueTimes()
+        self._mitigations_due: DueTimes[str] = DueTimes()
+        self._audit_texts: OrderedDict[ReasonKey, str] = OrderedDict()
         self._commands: OrderedDict[str, str] = OrderedDict()
 
     @property
     def paused(self) -> bool:
-        """Whether one record masks every mitigation."""
+        """Whether the pause record masks every mitigation."""
         entry = self.mitigations.get(PAUSE)
         return entry is not None and entry.record.state == WANTED
 
     @property
     def proposals(self) -> int:
-        """How many mitigations are proposed."""
+        """The number of proposed mitigations."""
         return self._states[PROPOSED]
 
-    def put_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
+    def put_reason(self, reason_key: ReasonKey, entry: ReasonEntry | None) -> None:
         """Replace a reason; None forgets it."""
-        self._remove_reason(key)
-        self._reasons_due.set(key, entry.due if entry else None)
+        self._remove_reason(reason_key)
+        self._reasons_due.set(reason_key, entry.due if entry else None)
         if entry is None:
             return
-        self.reasons[key] = entry
-        if not entry.holds:
-            self.idle[key] = None
+        self.reasons[reason_key] = entry
+        if not entry.active:
+            self.inactive[reason_key] = None
             return
-        if key.part not in {ATTACK, OPERATOR}:
-            self._parts.setdefault(key[:3], set()).add(key)
-        hold = WantLease(entry.ends, entry.reason.lease_ms / 1000)
-        for want, name in zip(entry.reason.wants, entry.keys, strict=True):
+        if reason_key.part not in {ATTACK, OPERATOR}:
+            self._parts.setdefault(reason_key[:3], set()).add(reason_key)
+        lease = WantLease(entry.ends, entry.reason.lease_ms / 1000)
+        for want, key in zip(entry.reason.wants, entry.keys, strict=True):
             if want.fallback and not entry.fallback:
                 continue
-            demand = self.demands.get(name)
+            demand = self.demands.get(key)
             if demand is None:
                 demand = Demand(measure_of_want(want), want.place)
-                self.demands[name] = demand
-            demand.put(key, terms_of_want(want, dry_run=self._dry_run), hold)
+                self.demands[key] = demand
+            demand.put(reason_key, terms_of_want(want, dry_run=self._dry_run), lease)
 
     def put_mitigation(self, key: str, entry: MitigationEntry | None) -> None:
         """Replace a mitigation; None forgets it."""
-        before = self.mitigations.pop(key, None)
-        if before is not None:
-            self._states[before.record.state] -= 1
-            self._count(before.record, active=False)
+        previous = self.mitigations.pop(key, None)
+        if previous is not None:
+            self._states[previous.record.state] -= 1
+            self._count(previous.record, active=False)
         if entry is None or entry.record.state != ENDED:
             self.ended.pop(key, None)
-        waits = entry is not None and _waits(entry.record)
-        if not waits:
+        is_waiting = entry is not None and _is_waiting(entry.record)
+        if not is_waiting:
             self.waiting.pop(key, None)
         self._mitigations_due.set(key, entry.due if entry else None)
         if entry is None:
@@ -156,11 +115,15 @@ class State:
         self._count(entry.record, active=True)
         if entry.record.state == ENDED and entry.record.kind != PAUSE:
             self.ended[key] = None
-        if waits:
+        if is_waiting:
             self.waiting.setdefault(key)
 
-    def put_refused(self, key: str, *, refused: bool) -> Undo | None:
-        """Mark what cannot even be proposed; return how to undo it, None if it was."""
+    def mark_refused(self, key: str, *, refused: bool) -> Undo | None:
+        """Mark a mitigation that cannot even be proposed.
+
+        Returns:
+            How to undo it; None if nothing changed.
+        """
         if refused == (key in self.refused):
             return None
         if refused:
@@ -173,9 +136,9 @@ class State:
         """Return whether only limits keep a mitigation from being in force."""
         return key in self.waiting or key in self.refused
 
-    def last_event(self, key: ReasonKey) -> LastEvent:
+    def last_event(self, reason_key: ReasonKey) -> LastEvent:
         """Return the event with the greatest sequence about a target."""
-        entry = self.reasons.get(key)
+        entry = self.reasons.get(reason_key)
         if entry is not None:
             reason = entry.reason
             return LastEvent(
@@ -184,137 +147,88 @@ class State:
                 closes=reason.closed,
                 is_status=reason.action == STATUS,
             )
-        return self.ignored.get(key, NEVER)
+        return self.ignored.get(reason_key, NEVER)
 
-    def ignore(self, key: ReasonKey, event: LastEvent) -> Undo:
-        """Remember an event of an attack that has no reason; return how to undo it."""
-        return _remember(self.ignored, key, event)
+    def ignore(self, reason_key: ReasonKey, event: LastEvent) -> Undo:
+        """Remember an event of an attack without a reason; return how to undo it."""
+        return remember(self.ignored, reason_key, event)
 
-    def parts(self, key: ReasonKey) -> list[ReasonKey]:
-        """Return the holding reasons about single Flow Spec rules of a target."""
-        return sorted(self._parts.get(key[:3], ()))
+    def parts(self, reason_key: ReasonKey) -> list[ReasonKey]:
+        """Return the active reasons about single Flow Spec rules of a target."""
+        return sorted(self._parts.get(reason_key[:3], ()))
 
     def active_counts(self, now: datetime, *, dry_run: bool) -> ActiveCounts:
-        """Return what is active, of the live mitigations or of the dry runs."""
-        return self.counts[dry_run].view(now)
+        """Return the counts of live mitigations, or of dry runs."""
+        return self.counts[dry_run].at(now)
 
     def active(self) -> list[Mitigation]:
-        """Return every mitigation that has not ended, the oldest in front."""
-        chosen = [
+        """Return every mitigation that has not ended, the oldest first."""
+        records = [
             entry.record
             for entry in self.mitigations.values()
             if entry.record.state != ENDED and entry.record.kind != PAUSE
         ]
-        return sorted(chosen, key=lambda record: (record.created_at, record.key))
+        return sorted(records, key=lambda record: (record.created_at, record.key))
 
-    def due_reasons(self, clock: float, most: int) -> list[ReasonKey]:
-        """Take up to *most* reasons that have to be looked at."""
-        return self._reasons_due.take(clock, most)
+    def due_reasons(self, clock: float, limit: int) -> list[ReasonKey]:
+        """Take up to *limit* reasons that expired, or may be forgotten."""
+        return self._reasons_due.take(clock, limit)
 
-    def due_mitigations(self, clock: float, most: int) -> list[str]:
-        """Take up to *most* mitigations that have to be looked at."""
-        return self._mitigations_due.take(clock, most)
+    def due_mitigations(self, clock: float, limit: int) -> list[str]:
+        """Take up to *limit* mitigations that expired, or may be forgotten."""
+        return self._mitigations_due.take(clock, limit)
 
     def sort_waiting(self) -> None:
-        """Put the proposals that only limits hold in order, the oldest in front."""
-        for name in sorted(self.waiting, key=self._age_of):
-            self.waiting.move_to_end(name)
+        """Sort the proposals that only limits hold, the oldest first."""
+        for key in sorted(self.waiting, key=self._age_of):
+            self.waiting.move_to_end(key)
 
-    def note_report(self, key: ReasonKey, text: str) -> Undo | None:
-        """Remember the last text that was reported about a target.
+    def remember_audit_text(self, reason_key: ReasonKey, text: str) -> Undo | None:
+        """Remember the last audit text about a target.
 
         Returns:
-            How to undo it; None where the text is the same as the last.
+            How to undo it; None if the text equals the previous one.
         """
-        if self._reported.get(key) == text:
+        if self._audit_texts.get(reason_key) == text:
             return None
-        return _remember(self._reported, key, text)
+        return remember(self._audit_texts, reason_key, text)
 
-    def note_command(self, command_id: str) -> Undo | None:
-        """Remember a command; return how to undo it, None where it is known already."""
-        name = command_id[:_MAX_NAME]
-        if name in self._commands:
+    def remember_command(self, command_id: str) -> Undo | None:
+        """Remember a command; return how to undo it, None for a repeated one."""
+        stored_id = command_id[:_MAX_ID]
+        if stored_id in self._commands:
             return None
-        return _remember(self._commands, name, name)
+        return remember(self._commands, stored_id, stored_id)
 
-    def _age_of(self, name: str) -> tuple[datetime, str]:
-        return self.mitigations[name].record.created_at, name
+    def _age_of(self, key: str) -> tuple[datetime, str]:
+        return self.mitigations[key].record.created_at, key
 
-    def _remove_reason(self, key: ReasonKey) -> None:
-        before = self.reasons.pop(key, None)
-        if before is None:
+    def _remove_reason(self, reason_key: ReasonKey) -> None:
+        entry = self.reasons.pop(reason_key, None)
+        if entry is None:
             return
-        self.idle.pop(key, None)
-        parts = self._parts.get(key[:3])
+        self.inactive.pop(reason_key, None)
+        parts = self._parts.get(reason_key[:3])
         if parts is not None:
-            parts.discard(key)
+            parts.discard(reason_key)
             if not parts:
-                del self._parts[key[:3]]
-        if before.holds:
-            for name in before.keys:
-                demand = self.demands.get(name)
-                if demand is not None:
-                    demand.remove(key)
-                    if not demand:
-                        del self.demands[name]
+                del self._parts[reason_key[:3]]
+        for key in entry.keys if entry.active else ():
+            demand = self.demands.get(key)
+            if demand is not None:
+                demand.remove(reason_key)
+                if not demand:
+                    del self.demands[key]
 
     def _count(self, record: Mitigation, *, active: bool) -> None:
         if record.state != WANTED or record.kind in {NOTIFY, PAUSE}:
             return
         counts = self.counts[record.dry_run]
         network = protected_network(measure_of(record), self._own_networks)
-        change = counts.add if active else counts.remove
-        change(network, record.customer)
+        count = counts.add if active else counts.remove
+        count(network, record.customer)
 
 
-class _Timers(Generic[K]):
-    """The moment at which each key is due; the last one that was set counts."""
-
-    def __init__(self) -> None:
-        self._due: dict[K, float] = {}
-        self._heap: list[tuple[float, K]] = []
-
-    def set(self, key: K, due: float | None) -> None:
-        """Set when a key is due; None: never."""
-        if due is None:
-            self._due.pop(key, None)
-            return
-        self._due[key] = due
-        heapq.heappush(self._heap, (due, key))
-        if len(self._heap) > 4 * len(self._due) + 8:  # mostly moments that moved
-            self._heap = [(moment, name) for name, moment in self._due.items()]
-            heapq.heapify(self._heap)
-
-    def take(self, clock: float, most: int) -> list[K]:
-        """Take up to *most* keys that are due; they are due again when set again."""
-        taken: dict[K, None] = {}  # a moment may have been set twice
-        while self._heap and self._heap[0][0] <= clock and len(taken) < most:
-            due, key = heapq.heappop(self._heap)
-            if self._due.get(key) == due:
-                taken[key] = None
-        return list(taken)
-
-
-def _waits(record: Mitigation) -> bool:
-    """Return whether only limits hold a proposal: it starts once they are free."""
+def _is_waiting(record: Mitigation) -> bool:
+    """Return whether only limits hold a proposal, so that it can start by itself."""
     return record.state == PROPOSED and APPROVAL not in record.held_by
-
-
-def _remember(memory: OrderedDict[K, V], key: K, value: V) -> Undo:
-    """Store a value at the end of a bounded memory; return how to undo it."""
-    before = memory.get(key)
-    memory[key] = value
-    memory.move_to_end(key)
-    full = len(memory) > _MAX_REMEMBERED
-    oldest = memory.popitem(last=False) if full else None
-
-    def undo() -> None:
-        if before is None:
-            del memory[key]
-        else:
-            memory[key] = before
-        if oldest is not None:
-            memory[oldest[0]] = oldest[1]
-            memory.move_to_end(oldest[0], last=False)
-
-    return undo

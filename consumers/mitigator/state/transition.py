@@ -1,81 +1,47 @@
-"""Transition: what one event, command or moment changes, and how to undo it.
+"""Transition: the changes of the state by one event, command or moment, with undo.
 
-Every change of the state is made here. `rollback` puts every replaced entry back, so
-that an event whose processing fails leaves nothing behind.
+Every change of the state is made here. `rollback` restores every replaced entry, so
+that an event whose processing fails has no effect.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as replace_frozen
 from datetime import timedelta
 from typing import Final
 
 from msgspec.structs import replace
 
-from consumers.mitigation.measure import NOTIFY, Measure
+from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigation.states import (
-    ENDED,
-    PAUSE,
-    PROPOSED,
-    SUPERSEDED,
-    SUPPRESSED,
-    WANTED,
-)
+from consumers.mitigation.states import ENDED, PAUSE, WANTED
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.state.call_order import LastEvent
-from consumers.mitigator.state.demand import Demand
-from consumers.mitigator.state.next_record import (
-    ChangeCause,
-    Moment,
-    NextRecord,
-    end_record,
-    next_record,
-)
-from consumers.mitigator.state.record_content import (
-    bound,
-    content_of,
-    has_same_counts,
-    is_persons_decision,
-    is_start,
-    suppressed_check,
-    with_reasons,
-)
-from consumers.mitigator.state.start_limits import StartLimits
-from consumers.mitigator.state.state import (
-    APPROVAL,
-    MitigationEntry,
-    ReasonEntry,
-    State,
-    Undo,
-)
+from consumers.mitigator.state.entries import MitigationEntry, ReasonEntry
+from consumers.mitigator.state.memory import Undo
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.record_content import cut_to_bound, is_start
+from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import key_of_want
-from consumers.policy import guardrails
-from consumers.policy.facts import CLOSES, AttackFacts
-from consumers.policy.rules import customer_of
+from consumers.policy.facts import AttackFacts
 from fnm_bus import __version__
 from fnm_bus.event import Audit, Check, Mitigation, Reason
 
-MAX_PROPOSALS: Final = 10_000
 MAX_AUDIT_TEXT: Final = 1_000
 MAX_CHECKS: Final = 100
-_RENEW_AFTER: Final = 1 / 3
-"""Share of a lease by which its end has to move before it is written."""
-_LAST_CHANCE: Final = 10.0
-"""Seconds before its recorded end at which a longer lease is written in any case."""
 
 
 @dataclass(slots=True)
 class Transition:
-    """One event, command or moment at work on the state.
+    """The changes of the state by one event, command or moment.
 
     Attributes:
-        context: what is decided by.
+        context: the policy and settings.
         state: changed as the decision is made.
         moment: now.
         reasons: reasons to write, None for a tombstone.
         mitigations: mitigations to write, None for a tombstone.
-        audits: what is reported, in order.
+        audits: audit records to write, in order.
+        starts: number of mitigations that started.
     """
 
     context: DecisionContext
@@ -84,23 +50,27 @@ class Transition:
     reasons: dict[ReasonKey, Reason | None] = field(default_factory=dict)
     mitigations: dict[str, Mitigation | None] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
+    starts: int = 0
     _undo: list[Undo] = field(default_factory=list)
-    _starts: int = 0
 
     # -- reasons ---------------------------------------------------------------
 
     def put_reason(
-        self, key: ReasonKey, reason: Reason, *, holds: bool, write: bool = True
+        self,
+        reason_key: ReasonKey,
+        reason: Reason,
+        *,
+        active: bool,
+        write: bool = True,
     ) -> None:
-        """Replace a reason; its lease runs from now.
+        """Replace a reason; its lease begins now.
 
         Args:
-            key: of the reason.
+            reason_key: of the reason.
             reason: its record.
-            holds: whether it is neither closed nor expired.
-            write: whether it is written; not, when only its lease is over.
+            active: whether it is neither closed nor expired.
+            write: whether to write it; an expired reason is not written.
         """
-        keys = tuple(key_of_want(want) for want in reason.wants)
         clock = self.moment.clock
         ends = clock + reason.lease_ms / 1000
         retention = (
@@ -108,111 +78,101 @@ class Transition:
             if reason.closed
             else self.context.ended_retention
         )
-        due = ends if holds else clock + retention
-        before = self.state.reasons.get(key)
-        fallback = holds and before is not None and before.holds and before.fallback
-        self._replace_reason(key, ReasonEntry(reason, keys, ends, due, holds, fallback))
-        if write:
-            self.reasons[key] = reason
-
-    def set_fallback(self, key: ReasonKey, cause: ChangeCause) -> None:
-        """Let a reason's fallback wants hold while a limit holds its other ones.
-
-        Args:
-            key: of the reason.
-            cause: why the hostgroup's mitigation is computed again, if it is.
-        """
-        entry = self.state.reasons[key]
-        pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
-        active = entry.holds and any(
-            self.state.is_limited(name) for name, want in pairs if not want.fallback
+        previous = self.state.reasons.get(reason_key)
+        entry = ReasonEntry(
+            reason,
+            keys=tuple(key_of_want(want) for want in reason.wants),
+            ends=ends,
+            due=ends if active else clock + retention,
+            active=active,
+            fallback=active
+            and previous is not None
+            and previous.active
+            and previous.fallback,
         )
-        if active == entry.fallback:
-            return
-        self._replace_reason(key, entry._replace(fallback=active))
-        for name, want in pairs:
-            if want.fallback:
-                self.recompute(name, cause)
+        self.replace_reason(reason_key, entry)
+        if write:
+            self.reasons[reason_key] = reason
 
-    def forget_reason(self, key: ReasonKey) -> None:
+    def replace_reason(self, reason_key: ReasonKey, entry: ReasonEntry | None) -> None:
+        """Replace a reason in memory only."""
+        previous = self.state.reasons.get(reason_key)
+        self.state.put_reason(reason_key, entry)
+        self._undo.append(lambda: self.state.put_reason(reason_key, previous))
+
+    def forget_reason(self, reason_key: ReasonKey) -> None:
         """Forget a reason, with a tombstone."""
-        self._replace_reason(key, None)
-        self.reasons[key] = None
+        self.replace_reason(reason_key, None)
+        self.reasons[reason_key] = None
 
-    def ignore_attack(self, key: ReasonKey, event: LastEvent) -> None:
+    def ignore_attack(self, reason_key: ReasonKey, event: LastEvent) -> None:
         """Remember an event of an attack without a reason, in memory only."""
-        self._undo.append(self.state.ignore(key, event))
+        self._undo.append(self.state.ignore(reason_key, event))
 
-    def note_command(self, command_id: str) -> bool:
+    def remember_command(self, command_id: str) -> bool:
         """Remember a command, in memory only; return whether it is a new one."""
-        undo = self.state.note_command(command_id)
-        if undo is not None:
-            self._undo.append(undo)
-        return undo is not None
+        return self._is_changed(self.state.remember_command(command_id))
 
     # -- mitigations -----------------------------------------------------------
 
-    def recompute(
-        self,
-        key: str,
-        cause: ChangeCause,
-        *,
-        facts: AttackFacts | None = None,
-        checks: tuple[Check, ...] = (),
-    ) -> str:
-        """Compute a mitigation again; write and report what differs.
+    def write_mitigation(
+        self, key: str, record: Mitigation, ends: float, due: float
+    ) -> None:
+        """Replace a mitigation and write its record.
 
         Args:
             key: of the mitigation.
-            cause: why.
-            facts: the event that led to it.
-            checks: what was checked before, for the report.
-
-        Returns:
-            The state that follows; "" where there is no mitigation.
+            record: without its lease.
+            ends: when its lease expires, in seconds since boot.
+            due: when it has to be computed again.
         """
-        before = self.state.mitigations.get(key)
-        demand = self.state.demands.get(key)
-        if demand is not None:
-            cause = replace_frozen(cause, customer=self._customer_of(demand.measure))
-        limits = self._limits_of(key, demand, cause)
-        after = next_record(before, demand, cause, self.moment, limits)
-        record = after.record
-        waited = self.state.is_limited(key)
-        if record is None:
-            self._mark_refused(key, refused=False)
-            return ""
-        full = record.state == PROPOSED and (
-            before is None or before.record.state != PROPOSED
+        clock, now = self.moment
+        has_ended = record.state == ENDED
+        left = 0.0 if has_ended else max(ends - clock, 0.0)
+        # Enforcers refuse and report a wanted record without a lease.
+        min_lease_ms = 0 if has_ended or record.kind == PAUSE else 1
+        record = cut_to_bound(
+            replace(
+                record,
+                key=key,
+                lease_ms=max(round(left * 1000), min_lease_ms),
+                expires_at=now + timedelta(seconds=left),
+                changed_at=now,
+                producer_version=__version__,
+            )
         )
-        if full and self.state.proposals >= MAX_PROPOSALS:
-            self._refuse_proposal(key, before, cause, facts, checks)
-            self._mark_refused(key, refused=APPROVAL not in record.held_by)
-            self._switch_fallbacks(key, cause, waited=waited)
-            return ""
-        self._mark_refused(key, refused=False)
-        state = self._take(key, before, demand, after, facts, checks)
-        self._switch_fallbacks(key, cause, waited=waited)
-        return state
+        if has_ended:
+            due = clock + self.context.ended_retention
+        entry = self.state.mitigations.get(key)
+        is_active = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
+        starts = is_active and is_start(entry.record if entry else None, record)
+        if starts:
+            record = replace(record, limits_digest=self.context.policy.digest)
+        self.replace_mitigation(key, MitigationEntry(record, clock + left, due))
+        self.mitigations[key] = record
+        if starts:
+            self._count_start(record)
 
-    def put_mitigation(self, key: str, record: Mitigation, ends: float) -> None:
-        """Replace a mitigation with a record that a person's decision made."""
-        waited = self.state.is_limited(key)
-        self._mark_refused(key, refused=False)
-        self._write(key, record, ends, ends)
-        cause = ChangeCause(text=record.cause, ended_because=SUPERSEDED)
-        self._switch_fallbacks(key, cause, waited=waited)
+    def replace_mitigation(self, key: str, entry: MitigationEntry | None) -> None:
+        """Replace a mitigation in memory only."""
+        previous = self.state.mitigations.get(key)
+        self.state.put_mitigation(key, entry)
+        self._undo.append(lambda: self.state.put_mitigation(key, previous))
 
     def forget_mitigation(self, key: str) -> None:
         """Forget a mitigation, with a tombstone."""
-        self._replace_mitigation(key, None)
+        self.replace_mitigation(key, None)
         self.mitigations[key] = None
 
-    # -- reports ---------------------------------------------------------------
+    def mark_refused(self, key: str, *, refused: bool) -> None:
+        """Mark a mitigation that cannot even be proposed, in memory only."""
+        self._is_changed(self.state.mark_refused(key, refused=refused))
 
-    def report(  # noqa: PLR0913 - what an audit record holds
+    # -- audit records ---------------------------------------------------------
+
+    def add_audit(  # noqa: PLR0913 - the fields of an audit record
         self,
-        what: str,
+        decision: str,
         text: str,
         *,
         code: str = "",
@@ -228,7 +188,7 @@ class Transition:
             Audit(
                 at=self.moment.now,
                 by=by or "mitigator",
-                what=what,
+                what=decision,
                 code=code,
                 key=key,
                 sensor=facts.sensor if facts else None,
@@ -243,12 +203,12 @@ class Transition:
             )
         )
 
-    def ignore(
+    def audit_ignored(
         self, facts: AttackFacts, check: Check, checks: tuple[Check, ...] = ()
     ) -> None:
-        """Report that an event changes nothing, once in a row for each target."""
-        if self._is_news(facts, check.code + check.text):
-            self.report(
+        """Report an ignored event, once in a row for each target."""
+        if self._is_new_text(facts, check.code + check.text):
+            self.add_audit(
                 "ignored",
                 check.text,
                 code=check.code,
@@ -256,22 +216,30 @@ class Transition:
                 checks=(*checks, check),
             )
 
-    def refuse(
+    def audit_refused(
         self,
         facts: AttackFacts,
-        refused: Check,
+        check: Check,
         checks: tuple[Check, ...],
         *,
         key: str | None = None,
         rule: str | None = None,
     ) -> None:
-        """Report that a measure was refused, once in a row for each target."""
-        text = f"refused by {refused.name}: {refused.text}"
-        if self._is_news(facts, text):
-            self.report(
+        """Report a refused measure, once in a row for each target.
+
+        Args:
+            facts: of the event.
+            check: the one that refuses.
+            checks: all of them.
+            key: of the mitigation, if known.
+            rule: the policy's rule, if one matched.
+        """
+        text = f"refused by {check.name}: {check.text}"
+        if self._is_new_text(facts, text):
+            self.add_audit(
                 "refused",
                 text,
-                code=refused.code,
+                code=check.code,
                 key=key,
                 facts=facts,
                 rule=rule,
@@ -280,194 +248,24 @@ class Transition:
 
     def rollback(self) -> None:
         """Undo every change of the state."""
-        for step in reversed(self._undo):
-            step()
+        for undo in reversed(self._undo):
+            undo()
         self._undo.clear()
         self.reasons.clear()
         self.mitigations.clear()
         self.audits.clear()
 
-    # -- inside ----------------------------------------------------------------
+    def _is_new_text(self, facts: AttackFacts, text: str) -> bool:
+        """Return whether *text* differs from the target's previous audit text."""
+        return self._is_changed(self.state.remember_audit_text(facts.reason_key, text))
 
-    def _is_news(self, facts: AttackFacts, text: str) -> bool:
-        """Return whether *text* differs from the last one reported about a target."""
-        undo = self.state.note_report(facts.reason_key, text)
+    def _is_changed(self, undo: Undo | None) -> bool:
         if undo is not None:
             self._undo.append(undo)
         return undo is not None
 
-    def _replace_reason(self, key: ReasonKey, entry: ReasonEntry | None) -> None:
-        before = self.state.reasons.get(key)
-        self.state.put_reason(key, entry)
-        self._undo.append(lambda: self.state.put_reason(key, before))
-
-    def _replace_mitigation(self, key: str, entry: MitigationEntry | None) -> None:
-        before = self.state.mitigations.get(key)
-        self.state.put_mitigation(key, entry)
-        self._undo.append(lambda: self.state.put_mitigation(key, before))
-
-    def _switch_fallbacks(self, key: str, cause: ChangeCause, *, waited: bool) -> None:
-        """Switch fallbacks where a mitigation began or ceased to wait for a limit."""
-        if waited != self.state.is_limited(key):
-            for reason in tuple(self.state.demands.get(key, ())):
-                self.set_fallback(reason, cause)
-
-    def _mark_refused(self, key: str, *, refused: bool) -> None:
-        undo = self.state.put_refused(key, refused=refused)
-        if undo is not None:
-            self._undo.append(undo)
-
-    def _customer_of(self, measure: Measure) -> str | None:
-        policy = self.context.policy
-        network = guardrails.protected_network(measure, policy.limits.own)
-        customer = customer_of(network, policy.customers) if network else None
-        return customer.name if customer else None
-
-    def _limits_of(
-        self, key: str, demand: Demand | None, cause: ChangeCause
-    ) -> Callable[[bool, bool], tuple[Check, ...]]:
-        limits = StartLimits(
-            self.context.policy, self.state, self.moment.now, self._starts
-        )
-
-        def check(dry_run: bool, fallback: bool) -> tuple[Check, ...]:  # noqa: FBT001 - as next_record calls it
-            assert demand is not None  # noqa: S101 - nothing starts without reasons
-            return limits.check(key, demand, cause, dry_run=dry_run, fallback=fallback)
-
-        return check
-
-    def _refuse_proposal(
-        self,
-        key: str,
-        before: MitigationEntry | None,
-        cause: ChangeCause,
-        facts: AttackFacts | None,
-        checks: tuple[Check, ...],
-    ) -> None:
-        check = Check(
-            stage="limit",
-            name="proposals",
-            code="too_many_proposals",
-            verdict="refuse",
-            text=f"{MAX_PROPOSALS} mitigations are proposed already",
-        )
-        if facts is not None:
-            self.refuse(facts, check, (*checks, check), key=key)
-        if before is not None and before.record.state != ENDED:
-            after = end_record(before.record, cause)
-            self._take(key, before, None, after, facts, checks)
-
-    def _take(  # noqa: PLR0913, PLR0917 - before and after of one mitigation
-        self,
-        key: str,
-        before: MitigationEntry | None,
-        demand: Demand | None,
-        after: NextRecord,
-        facts: AttackFacts | None,
-        checks: tuple[Check, ...],
-    ) -> str:
-        record = after.record
-        assert record is not None  # noqa: S101 - recompute saw to it
-        old = before.record if before else None
-        if demand is not None and record.state != SUPPRESSED:
-            record = with_reasons(record, demand, after, self.state.reasons)
-        changed = old is None or content_of(old) != content_of(record)
-        if not changed and before is not None:
-            if facts is None:  # nothing new happened: what began it is still its cause
-                record = replace(record, cause=before.record.cause)
-            # Without reasons nothing else remembers how long a suppression lasts.
-            longer = demand is None and after.ends > before.ends + 1
-            due = None if longer else self._recent_until(before, after, record)
-            if due is not None:
-                if due != before.due:
-                    self._replace_mitigation(key, before._replace(due=due))
-                self._report_change(key, old, record, after, facts, checks)
-                return record.state
-        revision = (old.revision if old else 0) + changed
-        self._write(key, replace(record, revision=revision), after.ends, after.due)
-        self._report_change(key, old, record, after, facts, checks)
-        return record.state
-
-    def _recent_until(
-        self, before: MitigationEntry, after: NextRecord, record: Mitigation
-    ) -> float | None:
-        """Return until when the latest record is precise enough; None: not any more."""
-        old = before.record
-        gained = after.ends - before.ends
-        same = has_same_counts(old, record) and old.held_by == record.held_by
-        if not same or not -1.0 < gained < old.lease_ms / 1000 * _RENEW_AFTER:
-            return None
-        if gained <= 0:
-            return after.due
-        last_chance = before.ends - _LAST_CHANCE
-        return min(after.due, last_chance) if last_chance > self.moment.clock else None
-
-    def _write(self, key: str, record: Mitigation, ends: float, due: float) -> None:
-        clock, now = self.moment
-        over = record.state == ENDED
-        left = 0.0 if over else max(ends - clock, 0.0)
-        # A wanted record without a lease is one that enforcers refuse and report.
-        least = 0 if over or record.kind == PAUSE else 1
-        record = bound(
-            replace(
-                record,
-                key=key,
-                lease_ms=max(round(left * 1000), least),
-                expires_at=now + timedelta(seconds=left),
-                changed_at=now,
-                producer_version=__version__,
-            )
-        )
-        if over:
-            due = clock + self.context.ended_retention
-        before = self.state.mitigations.get(key)
-        touches = record.state == WANTED and record.kind not in {NOTIFY, PAUSE}
-        starts = touches and is_start(before.record if before else None, record)
-        if starts:
-            record = replace(record, limits_digest=self.context.policy.digest)
-        self._replace_mitigation(key, MitigationEntry(record, clock + left, due))
-        self.mitigations[key] = record
-        if starts:
-            self._count_start(record)
-
     def _count_start(self, record: Mitigation) -> None:
         counts = self.state.counts[record.dry_run]
         counts.start(record.started_at)
-        self._undo.append(lambda: counts.unstart(record.started_at))
-        self._starts += 1
-
-    def _report_change(  # noqa: PLR0913, PLR0917 - what an audit record holds
-        self,
-        key: str,
-        old: Mitigation | None,
-        record: Mitigation,
-        after: NextRecord,
-        facts: AttackFacts | None,
-        checks: tuple[Check, ...],
-    ) -> None:
-        same = old is not None and old.state == record.state
-        differs = old is None or content_of(old) != content_of(record)
-        if same and not differs and facts is None:
-            return  # its lease alone
-        if same and record.state == SUPPRESSED:
-            if facts is not None:
-                self.ignore(facts, suppressed_check(key, record))
-            return
-        what = record.state if not same else "changed" if differs else "renewed"
-        held = ", ".join(record.held_by)
-        text = f"{record.cause}; held by {held}" if held else record.cause
-        if what == "renewed" and facts is not None and facts.action in CLOSES:
-            what = "changed"
-            text = f"{facts.action} by {facts.sensor}; other reasons hold it: {text}"
-        if record.conflicts:
-            text += f"; weaker: {', '.join(record.conflicts)}"
-        self.report(
-            what,
-            text,
-            code=record.ended_because or (record.held_by[0] if held else ""),
-            key=key,
-            facts=facts,
-            rule=record.reasons[0].rule if record.reasons else None,
-            checks=(*checks, *after.checks),
-            by=record.by if is_persons_decision(old, record) else "",
-        )
+        self._undo.append(lambda: counts.undo_start(record.started_at))
+        self.starts += 1

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from support.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
+from consumers.mitigator.decisions import expire
 from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match
 
@@ -76,15 +77,15 @@ def test_failing_expiry_does_not_stop_the_others(
     caplog.set_level(logging.CRITICAL, "consumers.mitigator.decisions.expire")
     harness = MitigatorHarness(policy(rule(lease=60)), fastnetmon_ban_time=60)
     ban(harness, range(3))
-    recompute = Transition.recompute
+    original = expire.recompute
 
-    def fail(change: Transition, name: str, *args: object, **about: object) -> str:
+    def fail(transition: Transition, name: str, *args: object, **about: object) -> str:
         if name == key(1):
             raise ZeroDivisionError
-        return recompute(change, name, *args, **about)  # type: ignore[arg-type]
+        return original(transition, name, *args, **about)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Transition, "recompute", fail)
+        patch.setattr(expire, "recompute", fail)
         harness.wait(61)
         assert harness.mitigation(key(0)).state == "ended"
         assert harness.mitigation(key(1)).state == "wanted"
@@ -215,14 +216,14 @@ def test_failing_proposal_does_not_stop_the_others(
     caplog.set_level(logging.CRITICAL, "consumers.mitigator.decisions.expire")
     harness = MitigatorHarness(policy(max_active=1))
     ban(harness, range(3))
-    recompute = Transition.recompute
+    original = expire.recompute
 
-    def fail(change: Transition, name: str, *args: object, **about: object) -> str:
+    def fail(transition: Transition, name: str, *args: object, **about: object) -> str:
         if name == key(1):
             raise ZeroDivisionError
-        return recompute(change, name, *args, **about)  # type: ignore[arg-type]
+        return original(transition, name, *args, **about)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Transition, "recompute", fail)
+    monkeypatch.setattr(expire, "recompute", fail)
     harness.send("unban", "203.0.113.0")
     harness.run(2)
     assert harness.wanted() == [key(2)]
@@ -286,12 +287,12 @@ def test_timers_have_a_bound() -> None:
 
 
 def test_what_is_in_memory_only_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.state.state._MAX_REMEMBERED", 10)
+    monkeypatch.setattr("consumers.mitigator.state.memory._MAX_REMEMBERED", 10)
     harness = MitigatorHarness(policy(rule(action="ignore")))
     for number in range(50):
         harness.send("ban", f"203.0.113.{number}")
     assert len(harness.state.ignored) == 10
-    assert len(harness.state._reported) == 10
+    assert len(harness.state._audit_texts) == 10
 
 
 def test_start_that_makes_a_waiting_fallback_needless() -> None:

@@ -71,7 +71,7 @@ class Journal:
     def __init__(self) -> None:
         self.processed: list[Any] = []
 
-    def is_held(self, _message: object) -> bool:
+    def is_paused(self, _message: object) -> bool:
         return False
 
     def is_behind(self, _topics: object) -> bool:

@@ -264,7 +264,7 @@ def test_starts_of_ended_mitigations_count_for_a_minute() -> None:
 def test_proposals_beyond_their_number_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.state.transition.MAX_PROPOSALS", 2)
+    monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 2)
     harness = MitigatorHarness(policy(rule(approval=True)))
     for number in range(4):
         ban(harness, number)
