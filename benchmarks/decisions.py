@@ -12,15 +12,15 @@ from report import Row
 
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.measure import BLACKHOLE
-from consumers.mitigator.batch import Batch
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.state import State
-from consumers.mitigator.stored_state import read_state
-from consumers.mitigator.takeover import take_over
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.decisions.takeover import take_over
+from consumers.mitigator.kafka.batch import Batch
+from consumers.mitigator.kafka.stored_state import read_state
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
@@ -82,16 +82,19 @@ class _Decisions:
         self.size = self.written = 0
         self._codec = Codec()
 
-    def begin(self) -> Transition:
+    def new_transition(self) -> Transition:
         """Return a new transition at this moment."""
         now = Moment(boottime(), datetime.now(UTC))
         return Transition(self.context, self.state, now)
 
     def decide(self, event: HostEvent) -> None:
         """Let one event count, and encode the records that follow."""
-        batch, change = Batch(self.topics, self._codec, "bench"), self.begin()
-        apply_event(change, event)
-        batch.add(change)
+        batch, transition = (
+            Batch(self.topics, self._codec, "bench"),
+            self.new_transition(),
+        )
+        apply_event(transition, event)
+        batch.add(transition)
         self.keep(batch.records())
 
     def keep(self, records: Iterable[Record]) -> None:
@@ -139,8 +142,8 @@ def _own_measures(hosts: int) -> tuple[_Decisions, list[Row]]:
     rate = hosts / (time.process_time() - began)
     began = time.process_time()
     changes = [
-        *expire(made.state, made.begin),
-        *start_waiting(made.state, made.begin),
+        *expire_leases(made.state, made.new_transition),
+        *start_proposals(made.state, made.new_transition),
     ]
     looked = time.process_time() - began
     if changes:
@@ -172,9 +175,9 @@ def _take_over(bootstrap: str, subject: str, made: _Decisions) -> Row:
     state = stored.restore(made.context, moment)
     written = 0
     batch = Batch(topics, Codec(), "bench")
-    for change in take_over(state, lambda: Transition(made.context, state, moment)):
-        batch.add(change)
-        written += len(change.reasons) + len(change.mitigations)
+    for transition in take_over(state, lambda: Transition(made.context, state, moment)):
+        batch.add(transition)
+        written += len(transition.reasons) + len(transition.mitigations)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     missing = made.state.reasons.keys() ^ state.reasons.keys()
     if missing or stored.unreadable or len(state.active()) != len(made.state.active()):

@@ -9,7 +9,7 @@ from typing import Final
 
 from consumers import reading
 from consumers.mitigation.states import PAUSE, WANTED
-from consumers.mitigator.stored_state import StoredState
+from consumers.mitigator.kafka.stored_state import StoredState
 from consumers.policy.file import load as policy_file
 from consumers.policy.file.sensor_reach import TEXT, format_warnings
 from consumers.settings import FullSettings

@@ -70,19 +70,19 @@ def _explain(
     offline: bool,
 ) -> "Explanation":
     from consumers import reading
-    from consumers.mitigator.explain import explain as explained
-    from consumers.mitigator.stored_state import StoredState
+    from consumers.mitigator.explain import explain_event
+    from consumers.mitigator.kafka.stored_state import StoredState
 
     stored = StoredState() if offline else reading.read_wanted_state(settings)
     moment = reading.moment_of(stored)
-    return explained(event, stored.restore(context, moment), context, moment)
+    return explain_event(event, stored.restore(context, moment), context, moment)
 
 
 def _replay(
     settings: "FullSettings", context: "DecisionContext", back: timedelta
 ) -> "Iterator[Explanation]":
     from consumers import reading
-    from consumers.mitigator.explain import replay
+    from consumers.mitigator.explain import replay_events
 
     first = datetime.now(UTC) - back
     events = (
@@ -90,12 +90,12 @@ def _replay(
         for event in reading.read_events(settings)
         if event.receipt.received_at >= first
     )
-    return replay(events, context)
+    return replay_events(events, context)
 
 
 def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
     from consumers import reading
-    from consumers.mitigator.explain import describe
+    from consumers.mitigator.explain import explanation_lines
 
     started = reported = 0
     for explanation in explanations:
@@ -113,7 +113,7 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
                 }
             )
             continue
-        for line in describe(explanation):
+        for line in explanation_lines(explanation):
             out(line)
     say(
         f"Mitigations that would start: {started}; attacks that would only be"

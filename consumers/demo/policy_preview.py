@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from consumers import build, reading
-from consumers.mitigator.explain import replay
+from consumers.mitigator.explain import replay_events
 from consumers.settings import FullSettings
 from fnm_bus import build as publishing
 from fnm_bus.demo import marker
@@ -80,7 +80,7 @@ def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decisio
         }
     )
     kinds: dict[str, str] = {}
-    for explained in replay(events, build.context(with_policy)):
+    for explained in replay_events(events, build.context(with_policy)):
         kinds |= {change.key: change.kind for change in explained.mitigations}
         for audit in explained.audits:
             word = _WORDS.get(audit.action)

@@ -283,7 +283,8 @@ def test_a_record_that_kafka_refuses_costs_one_event(
 
 
 FAULT = """
-from consumers.mitigator import service, breaker
+from consumers.mitigator import service
+from consumers.mitigator.kafka import breaker
 breaker._MINUTE = 20.0
 apply = service.apply_event
 def faulty(change, event, **more):

@@ -13,10 +13,10 @@ from consumers.cli import mitigations
 from consumers.errors import MitigatorTimeout
 from consumers.mitigation import command_client
 from consumers.mitigation.command_client import new_command, send_command
-from consumers.mitigator.explain import describe, replay
-from consumers.mitigator.stored_state import StoredState
-from consumers.mitigator.takeover import StoredRecord
-from consumers.mitigator.transition import DecisionContext
+from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.explain import explanation_lines, replay_events
+from consumers.mitigator.kafka.stored_state import StoredState
+from consumers.mitigator.state.restore import StoredRecord
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, SchemaError
 from fnm_bus.event import (
@@ -220,8 +220,8 @@ def test_an_event_of_the_last_year_can_be_explained() -> None:
     receipt = Receipt(event_id="e", sensor="fnm1", received_at=last, sequence=1)
     event = HostEvent(receipt=receipt, action="ban", ip="203.0.113.7")
     context = DecisionContext(policy(rule("all")), dry_run=False)
-    (explanation,) = replay([event], context)
-    assert list(describe(explanation))
+    (explanation,) = replay_events([event], context)
+    assert list(explanation_lines(explanation))
 
 
 def test_a_record_of_a_mad_time_leaves_room_to_calculate() -> None:

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator import transition
-from consumers.mitigator.takeover import StoredRecord
+from consumers.mitigator.state import recompute
+from consumers.mitigator.state.restore import StoredRecord
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule
 from tests.support.mitigator_harness import (
@@ -304,7 +304,7 @@ def test_rules_of_one_target_have_a_bound() -> None:
 def test_refused_proposal_is_relieved_by_its_hostgroup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transition, "MAX_PROPOSALS", 1)
+    monkeypatch.setattr(recompute, "MAX_PROPOSALS", 1)
     falls_back = rule(when_limited="hostgroup")
     harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP, max_active=2))
     others = [f"203.0.113.{number}" for number in (97, 98, 99)]

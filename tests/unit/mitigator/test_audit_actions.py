@@ -55,7 +55,7 @@ def test_the_mitigator_reports_every_word_of_the_schema_and_no_other() -> None:
     harness.send("ban", "203.0.113.5", sensor="fnm2")
     harness.send("unban", "203.0.113.5")
     reported = {audit.action for audit in harness.audits}
-    reported |= words_of_calls(CONSUMERS / "mitigator", "report")
+    reported |= words_of_calls(CONSUMERS / "mitigator", "add_audit")
     assert reported == declared("Mitigator")
 
 

@@ -225,7 +225,7 @@ def test_added_measure_holds_where_limits_hold() -> None:
 
 
 def test_refused_add_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.transition.MAX_PROPOSALS", 0)
+    monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 0)
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
     answer = harness.command("add", kind="blackhole", prefix=f"{HOST}/32")

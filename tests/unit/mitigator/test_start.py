@@ -158,7 +158,7 @@ def test_more_measures_than_a_reason_takes_are_refused() -> None:
 def test_attack_is_refused_where_all_reasons_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.start.MAX_REASONS", 2)
+    monkeypatch.setattr("consumers.mitigator.decisions.start.MAX_REASONS", 2)
     harness = MitigatorHarness()
     for number in range(3):
         ban(harness, number)
@@ -264,7 +264,7 @@ def test_starts_of_ended_mitigations_count_for_a_minute() -> None:
 def test_proposals_beyond_their_number_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.transition.MAX_PROPOSALS", 2)
+    monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 2)
     harness = MitigatorHarness(policy(rule(approval=True)))
     for number in range(4):
         ban(harness, number)

@@ -63,7 +63,7 @@ _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 _UNREADABLE: Final = UNREADABLE_CODES | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 """Errors of reading that last until a person acts."""
 
-Place = tuple[str, int]
+PartitionId = tuple[str, int]
 """Topic and partition."""
 
 
@@ -118,8 +118,8 @@ class TransactionalJournal:
         self._producer: Producer | None = None
         self._reading_state = ConnectionState(self._reading)
         self._writing_state = ConnectionState(self._writing)
-        self._offsets: dict[Place, int] = {}
-        self._held: dict[Place, int] = {}
+        self._offsets: dict[PartitionId, int] = {}
+        self._held: dict[PartitionId, int] = {}
         self._refused: tuple[KafkaError, str] | None = None
         self._is_behind: bool | None = None
 
@@ -173,12 +173,12 @@ class TransactionalJournal:
                 f"no transactions: {exc.args[0].str()}"
             ) from exc
 
-    def read(self, timeout: float, most: int = MAX_EVENTS) -> list[Message]:
-        """Return what arrived, in the order in which the topics are named.
+    def read(self, timeout: float, limit: int = MAX_EVENTS) -> list[Message]:
+        """Return new messages, in the order of the topics.
 
         Args:
             timeout: seconds to wait while nothing arrives.
-            most: messages.
+            limit: number of messages.
 
         Raises:
             TopicRefused: a topic does not exist any more, or must not be read.
@@ -186,7 +186,7 @@ class TransactionalJournal:
         messages: list[Message] = []
         consumer = self._consumer
         self._is_behind = None
-        while consumer is not None and len(messages) < most:
+        while consumer is not None and len(messages) < limit:
             message = consumer.poll(0 if messages else timeout)
             if message is None:
                 break
@@ -215,7 +215,7 @@ class TransactionalJournal:
             )
         return self._is_behind
 
-    def caught_up(self) -> bool:
+    def is_caught_up(self) -> bool:
         """Return whether everything on the topics was read.
 
         Raises:
@@ -259,19 +259,19 @@ class TransactionalJournal:
 
     def done(self, message: Message) -> None:
         """Let the next commit cover *message*."""
-        self._offsets[place_of(message)] = (message.offset() or 0) + 1
+        self._offsets[partition_id(message)] = (message.offset() or 0) + 1
 
     def hold(self, message: Message) -> None:
         """Stop its partition, and read from *message* on after `release`."""
-        place = place_of(message)
+        place = partition_id(message)
         if self._consumer is None or place in self._held:
             return
         self._held[place] = message.offset() or 0
         self._consumer.pause([TopicPartition(*place)])
 
-    def is_held(self, message: Message) -> bool:
+    def is_paused(self, message: Message) -> bool:
         """Return whether *message* comes after one that is to be read again."""
-        return place_of(message) in self._held
+        return partition_id(message) in self._held
 
     def release(self) -> None:
         """Read the partitions again that `hold` stopped."""
@@ -431,7 +431,7 @@ class TransactionalJournal:
                 return
 
 
-def place_of(message: Message) -> Place:
+def partition_id(message: Message) -> PartitionId:
     """Return the topic and partition of a message."""
     return message.topic() or "", message.partition() or 0
 

@@ -62,7 +62,7 @@ class Scan(NamedTuple):
     partitions: dict[str, int]
 
 
-def scan(
+def scan_topics(
     settings: Mapping[str, str],
     topics: Sequence[str],
     is_stopping: Callable[[], bool] = lambda: False,

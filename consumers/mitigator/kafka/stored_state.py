@@ -14,11 +14,11 @@ from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.state import State
-from consumers.mitigator.takeover import StoredRecord, restore
-from consumers.mitigator.topic_scan import RawRecord, Scan, scan
-from consumers.mitigator.wants import measure_of_want
+from consumers.mitigator.kafka.topic_scan import RawRecord, Scan, scan_topics
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.restore import StoredRecord, restore_state
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
@@ -57,7 +57,7 @@ class StoredState:
 
     def restore(self, context: DecisionContext, moment: Moment) -> State:
         """Return the state that these records hold."""
-        return restore(context, self.reasons, self.mitigations, moment)
+        return restore_state(context, self.reasons, self.mitigations, moment)
 
     def latest(self) -> datetime | None:
         """Return the broker's time of the latest record, a lower bound of now."""
@@ -89,7 +89,7 @@ def read_state(
     """
     codec = Codec()  # no registry may keep a block from its end
     names = (topics.reason, topics.mitigation)
-    found = scan(settings, names, is_stopping, partial(_revision, codec))
+    found = scan_topics(settings, names, is_stopping, partial(_revision, codec))
     latest, state = found.latest, StoredState(partitions=found.partitions)
     for key, raw in latest[topics.reason].items():
         reason, fault = _checked(_reason, codec, key, raw)
@@ -110,7 +110,7 @@ def read_state(
     return state
 
 
-def restated(stored: StoredRecord, now: datetime) -> Reason | Mitigation:
+def with_remaining_lease(stored: StoredRecord, now: datetime) -> Reason | Mitigation:
     """Return a record whose lease, counted from *now*, ends when the stored one's does.
 
     A lease that is over gets one millisecond: 0 would be none at all.
@@ -167,9 +167,9 @@ def _checked(
 def _check_figures(**figures: int) -> None:
     """Refuse figures that nobody can count on from: a lease, or what grows by one."""
     for name, figure in figures.items():
-        most = _MAX_LEASE_MS if name == "lease_ms" else _MAX_COUNT
-        if figure > most:
-            raise InvalidRecord(f"{name}: {figure} is more than {most}")
+        limit = _MAX_LEASE_MS if name == "lease_ms" else _MAX_COUNT
+        if figure > limit:
+            raise InvalidRecord(f"{name}: {figure} is more than {limit}")
 
 
 def _reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:

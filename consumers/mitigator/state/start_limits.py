@@ -1,4 +1,4 @@
-"""Start limits: whether one more mitigation may start now."""
+"""Start limits: whether a mitigation may start now."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,17 +9,18 @@ from typing import Final
 
 from consumers.mitigation.measure import NOTIFY, Measure
 from consumers.mitigation.states import WANTED
-from consumers.mitigator.demand import Demand
-from consumers.mitigator.next_record import ChangeCause
-from consumers.mitigator.state import State
+from consumers.mitigator.state.demand import Demand
+from consumers.mitigator.state.next_record import ChangeCause
+from consumers.mitigator.state.state import State
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD, PASS, ActiveCounts
 from consumers.policy.model import Policy
 from fnm_bus.event import Check, Mitigation
 
-_MOST_RELIEVED: Final = 256
+_MAX_RELIEVED: Final = 256
+"""Reasons whose hostgroup mitigations are searched for one that would end."""
 _SHARE_OF_EVENT: Final = 4
-"""One event starts at most this part of `max_new_per_minute`."""
+"""One event starts at most this fraction of `max_new_per_minute`: a quarter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class StartLimits:
 
     Attributes:
         policy: with the limits.
-        state: what is active.
+        state: the active mitigations.
         now: the broker's time.
-        starts: how many mitigations the same event started already.
+        starts: number of mitigations that the same event has started.
     """
 
     policy: Policy
@@ -47,43 +48,47 @@ class StartLimits:
         dry_run: bool,
         fallback: bool,
     ) -> tuple[Check, ...]:
-        """Return what limits say to a start.
+        """Return the checks of the limits for a start.
 
         Args:
             key: of the mitigation.
-            demand: what reasons want of it.
-            cause: with the customer whose network is affected.
-            dry_run: whether it is a dry run; they are counted apart.
-            fallback: whether it only relieves a limit. Then the share of affected
-                addresses alone can hold it.
+            demand: the wants of its reasons.
+            cause: with the owner of the affected network.
+            dry_run: whether it is a dry run; dry runs are counted separately.
+            fallback: whether it only relieves a limit. Then only the share of affected
+                addresses can hold it.
         """
-        counts = self._counts_without(self._stand_ins(key, demand), dry_run=dry_run)
+        counts = self._counts_without(
+            self._ending_fallbacks(key, demand), dry_run=dry_run
+        )
         checks = self._check_limits(demand.measure, cause, counts)
         if fallback:
-            checks = tuple(c for c in checks if c.code == "max_affected_share")
+            checks = tuple(
+                check for check in checks if check.code == "max_affected_share"
+            )
         return checks
 
-    def _stand_ins(self, key: str, demand: Demand) -> list[Mitigation]:
+    def _ending_fallbacks(self, key: str, demand: Demand) -> list[Mitigation]:
         """Return the hostgroups' mitigations that end if a mitigation starts."""
         state = self.state
-        if len(demand) > _MOST_RELIEVED:
+        if len(demand) > _MAX_RELIEVED:
             return []
         relieved: Counter[str] = Counter()
-        for entry in (state.reasons[name] for name in demand):
-            pairs = tuple(zip(entry.keys, entry.reason.wants, strict=True))
-            own = (name for name, want in pairs if not want.fallback and name != key)
-            if entry.fallback and not any(state.is_limited(name) for name in own):
-                relieved.update(name for name, want in pairs if want.fallback)
+        for entry in (state.reasons[reason_key] for reason_key in demand):
+            wants = tuple(zip(entry.keys, entry.reason.wants, strict=True))
+            others = (k for k, want in wants if not want.fallback and k != key)
+            if entry.fallback and not any(state.is_limited(k) for k in others):
+                relieved.update(k for k, want in wants if want.fallback)
         return [
-            state.mitigations[name].record
-            for name, count in relieved.items()
-            if name in state.mitigations and count == len(state.demands[name])
+            state.mitigations[k].record
+            for k, count in relieved.items()
+            if k in state.mitigations and count == len(state.demands[k])
         ]
 
     def _counts_without(
         self, ending: Sequence[Mitigation], *, dry_run: bool
     ) -> ActiveCounts:
-        """Return what is active, without what ends at the same moment."""
+        """Return the active counts without the mitigations that end now."""
         counts = self.state.active_counts(self.now, dry_run=dry_run)
         counted = [
             record
@@ -108,16 +113,18 @@ class StartLimits:
         self, measure: Measure, cause: ChangeCause, counts: ActiveCounts
     ) -> tuple[Check, ...]:
         policy = self.policy
-        customer = next((c for c in policy.customers if c.name == cause.customer), None)
+        customer = next(
+            (each for each in policy.customers if each.name == cause.customer), None
+        )
         checks = guardrails.check_limits(measure, counts, policy.limits, customer)
         if not checks:
             return ()
-        most = max(policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
+        limit = max(policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
         share = Check(
             stage="limit",
             name="max_new_per_minute",
             code="max_new_per_event",
-            verdict=PASS if self.starts < most else HOLD,
-            text=f"{self.starts} of {most} that one event may start",
+            verdict=PASS if self.starts < limit else HOLD,
+            text=f"{self.starts} of {limit} that one event may start",
         )
         return (*checks, share)

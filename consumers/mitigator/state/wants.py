@@ -1,4 +1,4 @@
-"""Wants: the measures that a reason's record lists."""
+"""Wants: the measures in a reason's record."""
 
 from dataclasses import replace
 from typing import Final
@@ -7,7 +7,7 @@ import msgspec
 
 from consumers.mitigation.measure import Measure
 from consumers.mitigation.reason_key import mitigation_key
-from consumers.mitigator.demand import Terms
+from consumers.mitigator.state.demand import Terms
 from consumers.policy.model import HOSTGROUP, Action, Policy
 from fnm_bus.event import Effect, Reason, Want
 
@@ -19,7 +19,7 @@ _NO_EFFECT: Final = Effect()
 def wants_of(
     measure: Measure, action: Action, *, fallback: bool = False
 ) -> tuple[Want, ...]:
-    """Return what an action wants of a measure: one want for each place."""
+    """Return an action's wants of a measure, one for each place."""
     return tuple(
         _want(measure, action, place, fallback=fallback)
         for place in sorted(set(action.enforcers)) or ("",)
@@ -55,12 +55,12 @@ def measure_of_want(want: Want) -> Measure:
 
 
 def key_of_want(want: Want) -> str:
-    """Return the key of the mitigation that a want is about."""
+    """Return the key of a want's mitigation."""
     return mitigation_key(measure_of_want(want).key, want.place)
 
 
 def terms_of_want(want: Want, *, dry_run: bool) -> Terms:
-    """Return what is asked of the measure.
+    """Return the terms of a want.
 
     Args:
         want: of a reason.
@@ -75,25 +75,25 @@ def terms_of_want(want: Want, *, dry_run: bool) -> Terms:
     )
 
 
-def fits(wants: tuple[Want, ...]) -> bool:
-    """Return whether a reason's record with these wants stays within its bound."""
+def is_within_bound(wants: tuple[Want, ...]) -> bool:
+    """Return whether a reason's record has room for these wants."""
     return len(msgspec.json.encode(wants)) <= MAX_WANTS_BYTES
 
 
 def without_lone_fallbacks(wants: tuple[Want, ...]) -> tuple[Want, ...]:
-    """Return *wants*, or none if only fallbacks are left: they relieve nothing."""
+    """Return *wants*, or () if only fallbacks are left: these relieve nothing."""
     return () if all(want.fallback for want in wants) else wants
 
 
 def action_of(
     policy: Policy, reason: Reason, *, fallback: bool = False
 ) -> Action | None:
-    """Return the action that a reason's rule has now; None if there is none any more.
+    """Return the present action of a reason's rule, or None.
 
     Args:
-        policy: today's.
-        reason: made by a rule, today's or an earlier one of the same name.
-        fallback: whether the hostgroup's action is meant that relieves a limit.
+        policy: today's policy.
+        reason: made by this rule, or by an earlier one with the same name.
+        fallback: whether to return the hostgroup's action that relieves a limit.
     """
     rule = policy.rule(reason.rule)
     if rule is None or (fallback and rule.action.when_limited != HOSTGROUP):
@@ -104,17 +104,17 @@ def action_of(
 
 
 def action_of_hostgroup(
-    policy: Policy, asking: Action, hostgroup: str | None
+    policy: Policy, requesting: Action, hostgroup: str | None
 ) -> Action | None:
-    """Return a hostgroup's action, as far as the action that asks for it allows it.
+    """Return a hostgroup's action, limited by the action that requests it.
 
-    A trial or an approval of the host's own measure holds for the hostgroup's, too.
+    If the host's own measure is a dry run or needs approval, so does the hostgroup's.
     """
     action = policy.hostgroups.get(hostgroup or "")
-    if action is None or not (asking.dry_run or asking.approval):
+    if action is None or not (requesting.dry_run or requesting.approval):
         return action
     return replace(
         action,
-        dry_run=action.dry_run or asking.dry_run,
-        approval=action.approval or asking.approval,
+        dry_run=action.dry_run or requesting.dry_run,
+        approval=action.approval or requesting.approval,
     )

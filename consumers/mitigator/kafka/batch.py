@@ -7,7 +7,7 @@ from itertools import count
 from typing import Final
 from uuid import uuid4
 
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AnyRecord, Audit
 from fnm_bus.kafka.record import Record
@@ -39,21 +39,21 @@ class Batch:
     _others: list[Record] = field(default_factory=list)
     _size: int = 0
 
-    def add(self, change: Transition) -> None:
+    def add(self, transition: Transition) -> None:
         """Add what a transition changed; of one key the latest record counts.
 
         Raises:
             InvalidRecord: a record does not fit its schema; nothing was added.
         """
-        at = change.moment.now
+        at = transition.moment.now
         compacted, others = [], []
-        for reason_key, reason in change.reasons.items():
+        for reason_key, reason in transition.reasons.items():
             key = reason_key.encode()
             compacted.append(self._record(self.topics.reason, key, reason, at))
-        for name, mitigation in change.mitigations.items():
+        for name, mitigation in transition.mitigations.items():
             key = name.encode()
             compacted.append(self._record(self.topics.mitigation, key, mitigation, at))
-        for audit in change.audits:
+        for audit in transition.audits:
             key = (audit.key or audit.target or "").encode()
             others.append(self._record(self.topics.audit, key, audit, at))
         for record in compacted:
@@ -63,7 +63,7 @@ class Batch:
             self._size += _size(record)
         for record in others:
             self.append(record)
-        self.audits += change.audits
+        self.audits += transition.audits
 
     def append(self, record: Record) -> None:
         """Add a record of a topic that is not compacted."""

@@ -1,4 +1,4 @@
-"""Record content: counts and examples of a mitigation's record, and what changed in it.
+"""Record content: counts and examples in a mitigation's record, and its changes.
 
 Pure. Every text is cut, so that a record stays within its bound.
 """
@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from consumers.mitigation.effects import describe
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, OPERATOR, SUPPRESSED, WANTED
-from consumers.mitigator.demand import Demand, Terms
-from consumers.mitigator.next_record import NextRecord
-from consumers.mitigator.state import ReasonEntry
+from consumers.mitigator.state.demand import Demand, Terms
+from consumers.mitigator.state.entries import ReasonEntry
+from consumers.mitigator.state.next_record import NextRecord
 from fnm_bus.event import Check, Mitigation, Reason, ReasonSummary
 
 MAX_RECORD_BYTES: Final = 8_000
@@ -27,8 +27,8 @@ _EXAMPLES: Final = 5
 Reasons = Mapping[ReasonKey, ReasonEntry]
 
 
-def with_reasons(
-    record: Mitigation, demand: Demand, after: NextRecord, reasons: Reasons
+def add_reason_summaries(
+    record: Mitigation, demand: Demand, result: NextRecord, reasons: Reasons
 ) -> Mitigation:
     """Return the record with counts, examples and conflicts."""
     live = pending = dry = 0
@@ -37,25 +37,27 @@ def with_reasons(
         count = demand.count(terms)
         if terms.dry_run:
             dry += count
-        elif terms in after.pending:
+        elif terms in result.pending:
             pending += count
         else:
             live += count
-        if terms in after.chosen and terms.effect.then != record.then:
+        if terms in result.chosen and terms.effect.then != record.then:
             conflicts.append(f"{describe(terms.effect.then)} ({count})")
-    terms_shown = dict.fromkeys((*after.chosen, *after.pending))
-    shown = demand.first(terms_shown, _EXAMPLES)
+    terms_shown = dict.fromkeys((*result.chosen, *result.pending))
+    reason_keys = demand.first(terms_shown, _EXAMPLES)
     return replace(
         record,
         live_reasons=live,
         pending_reasons=pending,
         dry_reasons=dry,
-        reasons=tuple(_example(reasons[k].reason, demand.terms_of(k)) for k in shown),
+        reasons=tuple(
+            _summary(reasons[key].reason, demand.terms_of(key)) for key in reason_keys
+        ),
         conflicts=tuple(conflicts[:_EXAMPLES]),
     )
 
 
-def _example(reason: Reason, terms: Terms) -> ReasonSummary:
+def _summary(reason: Reason, terms: Terms) -> ReasonSummary:
     return ReasonSummary(
         sensor=reason.sensor[:_MAX_NAME],
         scope=reason.scope,
@@ -74,7 +76,7 @@ def _example(reason: Reason, terms: Terms) -> ReasonSummary:
     )
 
 
-def bound(record: Mitigation) -> Mitigation:
+def cut_to_bound(record: Mitigation) -> Mitigation:
     """Return a record whose size is within its bound."""
     cut = replace(record, cause=record.cause[:_MAX_TEXT], by=record.by[:_MAX_NAME])
     if len(msgspec.json.encode(cut)) > MAX_RECORD_BYTES:
@@ -82,30 +84,31 @@ def bound(record: Mitigation) -> Mitigation:
     return cut
 
 
-def has_same_counts(old: Mitigation, record: Mitigation) -> bool:
+def has_same_counts(previous: Mitigation, record: Mitigation) -> bool:
     """Return whether the counts of two records are of the same order of magnitude."""
     return all(
-        _magnitude(getattr(old, name)) == _magnitude(getattr(record, name))
+        _magnitude(getattr(previous, name)) == _magnitude(getattr(record, name))
         for name in ("live_reasons", "pending_reasons", "dry_reasons")
     )
 
 
-def is_start(old: Mitigation | None, record: Mitigation) -> bool:
-    """Return whether a wanted mitigation starts: anew, or live after a dry run."""
-    if old is None or old.state != WANTED:
+def is_start(previous: Mitigation | None, record: Mitigation) -> bool:
+    """Return whether a wanted mitigation starts, or goes live after a dry run."""
+    if previous is None or previous.state != WANTED:
         return True
-    return old.dry_run and not record.dry_run
+    return previous.dry_run and not record.dry_run
 
 
-def is_persons_decision(old: Mitigation | None, record: Mitigation) -> bool:
+def is_persons_decision(previous: Mitigation | None, record: Mitigation) -> bool:
     """Return whether a person brought a mitigation into its state."""
     if record.state == ENDED and record.ended_because == OPERATOR:
-        return old is None or old.state != SUPPRESSED  # its time is over
+        # The end of a suppression is no decision.
+        return previous is None or previous.state != SUPPRESSED
     return record.state == SUPPRESSED
 
 
 def content_of(record: Mitigation) -> tuple[object, ...]:
-    """Return what a person approves or sees change; renewals keep it."""
+    """Return the fields that a person approves or sees; renewals keep them."""
     return (
         record.state,
         record.then,
@@ -118,7 +121,7 @@ def content_of(record: Mitigation) -> tuple[object, ...]:
 
 
 def suppressed_check(key: str, record: Mitigation) -> Check:
-    """Return the check that reports why an event starts nothing."""
+    """Return the check that reports a suppressed mitigation."""
     return Check(
         stage="order",
         name=SUPPRESSED,
@@ -129,5 +132,5 @@ def suppressed_check(key: str, record: Mitigation) -> Check:
 
 
 def _magnitude(count: int) -> int:
-    """Return 0 and 1 for themselves, and the number of digits + 1 of all others."""
+    """Return counts 0 and 1 unchanged, and the number of digits + 1 of any other."""
     return count if count <= 1 else len(str(count)) + 1

@@ -1,9 +1,9 @@
-"""Call order: which of two events about a target FastNetMon meant to be later.
+"""Call order: the order in which FastNetMon made two calls about one target.
 
-FastNetMon makes its calls in threads, and `sequence` says when a thread forked. Under
-load one may wait: an unban and the ban of the next attack, called 0.2 s apart, were
-seen to fork the other way round. Their contents settle it: an unban repeats its ban's
-attack, and an attack ends before the next one on its target begins.
+FastNetMon makes its calls in threads, and `sequence` is the time of a thread's fork.
+Under load a thread may wait: an unban and the next attack's ban, called 0.2 s apart,
+were seen to fork in the wrong order. Their contents decide: an unban repeats the attack
+of its ban, and an attack ends before the next one on its target begins.
 """
 
 from typing import Final, NamedTuple
@@ -14,7 +14,7 @@ from fnm_bus.spool.sequence import PID_BITS
 
 STATUS: Final = "attack_status"
 _WITHIN: Final = 5 * TICKS_PER_SECOND << PID_BITS
-"""Sequences further apart settle the order by themselves: five seconds."""
+"""Five seconds; sequences further apart decide the order."""
 
 
 class LastEvent(NamedTuple):
@@ -22,7 +22,7 @@ class LastEvent(NamedTuple):
 
     Attributes:
         sequence: the event's.
-        attack: what names its attack; "" when nothing did.
+        attack: identifier of its attack, or "".
         closes: whether it was an unban.
         is_status: whether it was a status update.
     """
@@ -36,8 +36,8 @@ class LastEvent(NamedTuple):
 NEVER: Final = LastEvent(-1)
 
 
-def event_of(facts: AttackFacts) -> LastEvent:
-    """Return what is remembered of an event."""
+def last_event_of(facts: AttackFacts) -> LastEvent:
+    """Return the part of an event that is remembered."""
     return LastEvent(
         facts.sequence,
         facts.attack,
@@ -46,11 +46,11 @@ def event_of(facts: AttackFacts) -> LastEvent:
     )
 
 
-def swapped(opening: LastEvent, closing: LastEvent) -> bool:
-    """Return whether *closing*, which forked later, was called before *opening*.
+def is_swapped(opening: LastEvent, closing: LastEvent) -> bool:
+    """Return whether an unban that forked later was called before a ban.
 
-    False where they are not a ban and an unban. Sequences decide unless both name an
-    attack, and not the same one.
+    False if the events are not a ban and an unban, or do not name two different
+    attacks: then sequences decide.
     """
     return (
         closing.closes
@@ -61,11 +61,11 @@ def swapped(opening: LastEvent, closing: LastEvent) -> bool:
     )
 
 
-def overtaken(closing: LastEvent, last: LastEvent) -> bool:
-    """Return whether a status update of the attack that *closing* ends came before.
+def is_overtaken(closing: LastEvent, last: LastEvent) -> bool:
+    """Return whether a status update of its own attack arrived before an unban.
 
-    They are on two topics, and a thread with a status update may fork later than the
-    one with the unban.
+    The events are on two topics, and the thread of a status update may fork later than
+    the thread of the unban.
     """
     return (
         closing.closes

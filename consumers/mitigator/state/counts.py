@@ -1,4 +1,4 @@
-"""Counts: how much is active, as far as limits are concerned."""
+"""Counts: the numbers of active mitigations that limits compare."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
@@ -13,16 +13,16 @@ _MINUTE: Final = timedelta(seconds=60)
 
 
 class Counts:
-    """Counts of one class of mitigations: those that are live, or the dry runs."""
+    """Counts of one class of mitigations: the live ones, or the dry runs."""
 
     def __init__(self) -> None:
         self._active = 0
         self._by_customer: Counter[str] = Counter()
         self._affected = AffectedAddresses()
-        self._starts: list[datetime] = []  # in order
+        self._starts: list[datetime] = []  # sorted
 
     def add(self, network: Network | None, customer: str | None) -> None:
-        """Count one more active mitigation."""
+        """Count an active mitigation."""
         self._active += 1
         if customer is not None:
             self._by_customer[customer] += 1
@@ -30,7 +30,7 @@ class Counts:
             self._affected.add(network)
 
     def remove(self, network: Network | None, customer: str | None) -> None:
-        """Count one active mitigation less."""
+        """Stop counting an active mitigation."""
         self._active -= 1
         if customer is not None:
             self._by_customer[customer] -= 1
@@ -40,19 +40,19 @@ class Counts:
             self._affected.remove(network)
 
     def start(self, moment: datetime) -> None:
-        """Count that a mitigation became wanted, broker's time."""
+        """Count the start of a mitigation at a broker's time."""
         insort(self._starts, moment)
 
-    def unstart(self, moment: datetime) -> None:
-        """Take one `start` at *moment* back, if it still counts."""
+    def undo_start(self, moment: datetime) -> None:
+        """Undo one `start` at *moment*, unless it is already older than a minute."""
         index = bisect_left(self._starts, moment)
         if self._starts[index : index + 1] == [moment]:
             del self._starts[index]
 
-    def view(self, now: datetime) -> ActiveCounts:
-        """Return the counts as limits compare them.
+    def at(self, now: datetime) -> ActiveCounts:
+        """Return the counts that limits compare.
 
-        A start in the future, which a broker's wrong clock made, counts as one of now.
+        A start in the future, from a broker's wrong clock, counts as a start now.
 
         Args:
             now: the broker's time.
