@@ -90,8 +90,8 @@ class Site:
         )
         self.put("mitigation", "pause", event)
 
-    def standing(self, *keys: str) -> None:
-        wait_until(lambda: sorted(self.backend.standing) == sorted(keys), 30, f"{keys}")
+    def wait_in_force(self, *keys: str) -> None:
+        wait_until(lambda: sorted(self.backend.measures) == sorted(keys), 30, f"{keys}")
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ def test_a_pause_withdraws_everything_without_a_mitigator(site: Site) -> None:
     site.start()
     site.want(ONE)
     site.want(TWO)
-    site.standing(ONE, TWO)
+    site.wait_in_force(ONE, TWO)
     site.put("command", None, b"no command")
     paused = site.command("pause")
-    site.standing()
+    site.wait_in_force()
     site.stop()
     site.start()  # a restart does not resume, and the renewal does not either
     site.want(ONE)
@@ -121,9 +121,9 @@ def test_a_pause_withdraws_everything_without_a_mitigator(site: Site) -> None:
     site.put("mitigation", "pause", b"broken")  # behind the record above
     broken = site.metrics.broken.labels("exabgp")
     wait_until(lambda: broken._value.get() == 1, 30, "the broken record")
-    assert not site.backend.standing
+    assert not site.backend.measures
     site.resumed(resumed)
-    site.standing(ONE)
+    site.wait_in_force(ONE)
     broken = site.metrics.broken_commands.labels("exabgp")
     assert broken._value.get() == 1
 
@@ -141,13 +141,13 @@ def test_leases_run_on_the_brokers_time(
     assert abs(skew - 3 * 86_400) < 5
     site.want(ONE, lease=60)
     site.want(TWO, lease=3)
-    site.standing(ONE, TWO)
-    site.standing(ONE)
+    site.wait_in_force(ONE, TWO)
+    site.wait_in_force(ONE)
     site.stop()
-    site.backend.standing.clear()
+    site.backend.measures.clear()
     (site.relays.root / "snapshot.json").unlink()
     site.start()  # only the topic is left, and TWO is over
-    site.standing(ONE)
+    site.wait_in_force(ONE)
 
 
 def test_a_lost_connection_skips_no_command(
@@ -155,7 +155,7 @@ def test_a_lost_connection_skips_no_command(
 ) -> None:
     enforcer = site.start()
     site.want(ONE)
-    site.standing(ONE)
+    site.wait_in_force(ONE)
     reader = enforcer.command_reader
     failed, go_on = threading.Event(), threading.Event()
     open_reader: Callable[[], TopicReader] = reader._open
@@ -175,7 +175,7 @@ def test_a_lost_connection_skips_no_command(
         wait_until(lambda: not enforcer.healthy(), 30, "its health")
     site.command("pause")  # while nobody reads
     go_on.set()
-    site.standing()
+    site.wait_in_force()
     wait_until(enforcer.healthy, 30, "its health")
 
 
@@ -183,7 +183,7 @@ def test_what_was_done_is_on_the_audit_topic(site: Site) -> None:
     site.start()
     site.want(ONE)
     site.want("blackhole|198.51.100.1/32")
-    site.standing(ONE)
+    site.wait_in_force(ONE)
     site.stop()
     settings = {"bootstrap.servers": site.relays.bootstrap}
     topics = [site.relays.topic("audit")]

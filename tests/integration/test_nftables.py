@@ -151,7 +151,7 @@ def test_a_renewal_counts_from_now_and_may_shorten(backend: NftablesBackend) -> 
     (measure,) = firewall("10.1.2.3/32")
     for left in (100.0, 1000.0, 50.0):
         backend.announce([DesiredMeasure(measure, left)])
-        seconds = backend.active()[measure].left
+        seconds = backend.active()[measure].seconds_left
         assert seconds is not None
         assert left - 30 < seconds <= left
 
@@ -244,9 +244,9 @@ def test_what_somebody_put_in_for_ever_is_listed_without_an_end(
     element = ["inet", settings.table, "hosts4", "{ 10.9.9.9 }"]
     assert nft(settings, "add", "element", *element).returncode == 0
     (measure,) = firewall("10.9.9.9/32")
-    assert backend.active()[measure].left is None
+    assert backend.active()[measure].seconds_left is None
     backend.announce([DesiredMeasure(measure, LONG)])
-    assert backend.active()[measure].left is not None
+    assert backend.active()[measure].seconds_left is not None
 
 
 def test_when_some_are_refused_the_rest_get_in(settings: NftablesSettings) -> None:

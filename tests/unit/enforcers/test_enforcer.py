@@ -20,7 +20,7 @@ from consumers.enforcers.backend import (
 )
 from consumers.enforcers.enforcer import Enforcer
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.wanted_reader import End, MorePartitions
+from consumers.enforcers.wanted_reader import PartitionsAdded, TopicEnd
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
@@ -165,17 +165,17 @@ class Post:
         self.put("pause", "ended", lease=0, command_offset=offset, prefix=None)
 
     def end(self) -> None:
-        self.topic.found.append(End())
+        self.topic.found.append(TopicEnd())
 
     def grow(self) -> None:
-        self.topic.found.append(MorePartitions())
+        self.topic.found.append(PartitionsAdded())
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            self.it.turn()
+            self.it.run_once()
 
-    def standing(self) -> list[str]:
-        return sorted(self.backend.standing)
+    def in_force(self) -> list[str]:
+        return sorted(self.backend.measures)
 
     def count(self, name: str, *labels: str) -> float:
         metric = getattr(self.metrics, name).labels("memory", *labels)
@@ -202,10 +202,10 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_what_is_wanted_stands_once_the_topic_was_read(post: Post) -> None:
     post.put(ONE)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.end()
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert ("in-force", ONE) in post.told.said
 
 
@@ -225,7 +225,7 @@ def test_what_is_not_wanted_any_more_is_withdrawn(post: Post, state: str) -> Non
     post.turn()
     post.put(ONE, state)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     assert ("withdrawn", ONE) in post.told.said
 
 
@@ -235,7 +235,7 @@ def test_a_tombstone_withdraws(post: Post) -> None:
     post.turn()
     post.record(ONE, None, None)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_lease_ends_with_nothing_coming_from_kafka(
@@ -247,7 +247,7 @@ def test_a_lease_ends_with_nothing_coming_from_kafka(
     post.turn()
     passing(61)
     post.turn()
-    assert post.standing() == [TWO]
+    assert post.in_force() == [TWO]
 
 
 def test_a_renewal_lengthens_a_lease(
@@ -261,7 +261,7 @@ def test_a_renewal_lengthens_a_lease(
     post.turn()
     passing(50)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_what_is_not_ours_is_left_alone(post: Post, how: dict[str, Any]) -> None
     post.put(ONE, **how)
     post.put("notify|203.0.113.1/32")
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_what_nobody_wants_is_withdrawn_but_not_before_all_was_read(
@@ -282,22 +282,22 @@ def test_what_nobody_wants_is_withdrawn_but_not_before_all_was_read(
 ) -> None:
     backend = MemoryBackend()
     stray = Measure(kind="blackhole", prefix="203.0.113.9/32")
-    backend.standing[stray.key] = stray
+    backend.measures[stray.key] = stray
     post = Post(tmp_path / "snapshot.json", backend)
     post.turn(3)
-    assert post.standing() == [stray.key]
+    assert post.in_force() == [stray.key]
     post.end()
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_what_went_missing_in_the_system_is_announced_again(post: Post) -> None:
     post.end()
     post.put(ONE)
     post.turn()
-    post.backend.standing.clear()
+    post.backend.measures.clear()
     post.turn(2)
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_a_broken_record_changes_nothing_that_stands(post: Post) -> None:
@@ -306,7 +306,7 @@ def test_a_broken_record_changes_nothing_that_stands(post: Post) -> None:
     post.turn()
     post.record(ONE, b"broken", None)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert post.count("broken") == 1
 
 
@@ -318,10 +318,10 @@ def test_a_restarted_enforcer_goes_on_from_its_snapshot_without_kafka(
     post.turn()
     again = Post(post.path)  # the system lost everything meanwhile
     again.turn()
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
     passing(61)
     again.turn()
-    assert again.standing() == []
+    assert again.in_force() == []
 
 
 def test_a_topic_that_was_made_anew_withdraws_nothing(
@@ -333,11 +333,11 @@ def test_a_topic_that_was_made_anew_withdraws_nothing(
     again = Post(post.path, post.backend)
     again.end()  # and nothing stands on the topic
     again.turn(3)
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
     assert ("held", None) in again.told.said
     passing(61)
     again.turn()
-    assert again.standing() == []
+    assert again.in_force() == []
 
 
 def test_what_only_the_snapshot_knows_ends_with_a_record(post: Post) -> None:
@@ -349,7 +349,7 @@ def test_what_only_the_snapshot_knows_ends_with_a_record(post: Post) -> None:
     again.turn()
     again.put(ONE, "ended")
     again.turn()
-    assert again.standing() == []
+    assert again.in_force() == []
 
 
 def test_what_ended_and_is_wanted_again_is_kept_by_the_snapshot(post: Post) -> None:
@@ -361,7 +361,7 @@ def test_what_ended_and_is_wanted_again_is_kept_by_the_snapshot(post: Post) -> N
     again.put(ONE, age=1)
     again.end()
     again.turn()
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -381,7 +381,7 @@ def test_an_end_for_everybody_ends_nothing_that_is_wanted_here(
         again.put(**record)
     again.end()
     again.turn(2)
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
 
 
 def test_an_end_that_is_read_late_loses_no_record(
@@ -400,7 +400,7 @@ def test_an_end_that_is_read_late_loses_no_record(
     again.end()
     again.put(TWO)
     again.turn()
-    assert again.standing() == [TWO]
+    assert again.in_force() == [TWO]
 
 
 def test_what_ended_while_the_enforcer_was_away_is_withdrawn(post: Post) -> None:
@@ -411,19 +411,19 @@ def test_what_ended_while_the_enforcer_was_away_is_withdrawn(post: Post) -> None
     again.put(ONE, "ended")
     again.end()
     again.turn()
-    assert again.standing() == []
+    assert again.in_force() == []
 
 
 def test_a_system_that_fails_is_told_once_and_tried_on(post: Post) -> None:
     post.end()
     post.put(ONE)
-    post.backend.fail = BackendError("no answer")
+    post.backend.error = BackendError("no answer")
     post.turn(5)
     assert [what for what, _key in post.told.said] == ["failed"]
-    post.backend.fail = None
+    post.backend.error = None
     post.it._due = 0.0
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_without_a_snapshot_nothing_new_is_announced_and_the_old_still_ends(
@@ -435,11 +435,11 @@ def test_without_a_snapshot_nothing_new_is_announced_and_the_old_still_ends(
     post.it._reconciler._path = Path("/proc/nowhere/snapshot.json")
     post.put(TWO, lease=600)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert ("failed", None) in post.told.said
     passing(61)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_dry_run_touches_nothing_and_says_what_it_would_do(tmp_path: Path) -> None:
@@ -519,7 +519,7 @@ def test_an_unreadable_snapshot_does_not_keep_an_enforcer_from_starting(
     post.end()
     post.put(ONE)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 # Pause: a person withdraws everything at once, and only the mitigator resumes.
@@ -530,15 +530,15 @@ def test_a_pause_command_withdraws_everything_without_a_mitigator(post: Post) ->
     post.end()
     post.put(ONE)
     post.turn()
-    post.backend.standing[stray.key] = stray  # the mitigator does not know of it
+    post.backend.measures[stray.key] = stray  # the mitigator does not know of it
     post.command("pause", 5)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     assert post.told.codes.count("pause") == 1
     post.put(ONE)  # a renewal by a mitigator that has not read the command
     post.put(TWO)
     post.turn(3)
-    assert post.standing() == []
+    assert post.in_force() == []
     assert post.count("paused") == 1
 
 
@@ -548,10 +548,10 @@ def test_a_pause_command_counts_before_the_topic_was_read(post: Post) -> None:
     post.turn()
     again = Post(post.path, post.backend)
     stray = Measure(kind="blackhole", prefix="203.0.113.9/32")
-    again.backend.standing[stray.key] = stray
+    again.backend.measures[stray.key] = stray
     again.command("pause", 5)
     again.turn()
-    assert again.standing() == []
+    assert again.in_force() == []
 
 
 def test_only_a_record_that_answers_a_later_command_resumes(post: Post) -> None:
@@ -561,15 +561,15 @@ def test_only_a_record_that_answers_a_later_command_resumes(post: Post) -> None:
     post.turn()
     post.command("resume", 6)  # the enforcer leaves that to the mitigator
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.resumed(4)  # answers a resume from before the pause
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.paused(5)
     post.turn()
     post.resumed(6)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_the_record_of_a_pause_pauses_and_leases_run_on(
@@ -581,11 +581,11 @@ def test_the_record_of_a_pause_pauses_and_leases_run_on(
     post.turn()
     post.paused(5)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     passing(61)
     post.resumed(6)
     post.turn()
-    assert post.standing() == [TWO]
+    assert post.in_force() == [TWO]
 
 
 def test_a_command_that_was_answered_already_does_nothing(post: Post) -> None:
@@ -595,7 +595,7 @@ def test_a_command_that_was_answered_already_does_nothing(post: Post) -> None:
     post.turn()
     post.command("pause", 5, age=1.0)  # its thread was slower
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_a_pause_counts_in_a_command_topic_that_was_created_again(post: Post) -> None:
@@ -605,10 +605,10 @@ def test_a_pause_counts_in_a_command_topic_that_was_created_again(post: Post) ->
     post.turn()
     post.command("pause", 0)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.resumed(1)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_a_restart_does_not_resume(post: Post) -> None:
@@ -620,10 +620,10 @@ def test_a_restart_does_not_resume(post: Post) -> None:
     again.put(ONE)
     again.end()
     again.turn(2)
-    assert again.standing() == []
+    assert again.in_force() == []
     again.resumed(6)
     again.turn()
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
 
 
 def test_an_old_pause_record_does_nothing_before_the_end_of_the_topic(
@@ -635,12 +635,12 @@ def test_an_old_pause_record_does_nothing_before_the_end_of_the_topic(
     again = Post(post.path, post.backend)
     again.paused(5)
     again.turn()
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
     again.resumed(6)
     again.put(ONE)
     again.end()
     again.turn()
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
 
 
 def test_a_command_that_cannot_be_decoded_is_counted_and_ignored(post: Post) -> None:
@@ -648,7 +648,7 @@ def test_a_command_that_cannot_be_decoded_is_counted_and_ignored(post: Post) -> 
     post.put(ONE)
     post.command(None, 5)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert post.count("broken_commands") == 1
 
 
@@ -661,11 +661,11 @@ def test_a_pause_record_that_cannot_be_used_pauses(
     post.turn()
     post.record("pause", b"x", event)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     assert post.count("broken") == 1
     post.resumed(6)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 @pytest.mark.parametrize("later", ["wanted", "ended"])
@@ -679,7 +679,7 @@ def test_of_two_pause_records_in_two_partitions_the_later_one_counts(
     post.put("pause", earlier, lease=0, age=50, prefix=None)
     post.end()
     post.turn()
-    assert post.standing() == ([] if later == "wanted" else [ONE])
+    assert post.in_force() == ([] if later == "wanted" else [ONE])
 
 
 def test_of_two_records_in_two_partitions_the_later_one_counts(post: Post) -> None:
@@ -690,7 +690,7 @@ def test_of_two_records_in_two_partitions_the_later_one_counts(post: Post) -> No
     post.put(TWO, "ended", age=50)
     post.end()
     post.turn()
-    assert post.standing() == [TWO]
+    assert post.in_force() == [TWO]
 
 
 @pytest.mark.parametrize("old_first", [True, False])
@@ -710,7 +710,7 @@ def test_a_key_that_moved_to_another_partition_is_not_ended_by_its_tombstone(
         step()
     post.end()
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 @pytest.fixture
@@ -729,13 +729,13 @@ def test_a_tombstone_that_is_read_before_the_moved_record_withdraws_nothing(
 ) -> None:
     grown.record(ONE, None, None, age=1)
     grown.turn()
-    assert grown.standing() == [ONE, TWO]
+    assert grown.in_force() == [ONE, TWO]
     grown.partition = 7
     grown.put(ONE, age=20)
     grown.turn()
     grown.end()
     grown.turn()
-    assert grown.standing() == [ONE, TWO]
+    assert grown.in_force() == [ONE, TWO]
     assert ("withdrawn", ONE) not in grown.told.said
 
 
@@ -745,10 +745,10 @@ def test_what_ended_in_a_topic_that_grew_is_withdrawn_when_all_was_read(
     grown.put(ONE, "ended", age=5)
     grown.record(TWO, None, None, age=1)
     grown.turn()
-    assert grown.standing() == [ONE, TWO]
+    assert grown.in_force() == [ONE, TWO]
     grown.end()
     grown.turn()
-    assert grown.standing() == []
+    assert grown.in_force() == []
 
 
 def test_a_lease_ends_while_a_topic_that_grew_is_read(
@@ -757,7 +757,7 @@ def test_a_lease_ends_while_a_topic_that_grew_is_read(
     grown.turn()
     passing(11)
     grown.turn()
-    assert grown.standing() == []
+    assert grown.in_force() == []
 
 
 def test_a_topic_that_grew_ends_no_pause_before_all_was_read(post: Post) -> None:
@@ -768,15 +768,15 @@ def test_a_topic_that_grew_ends_no_pause_before_all_was_read(post: Post) -> None
     post.grow()
     post.record("pause", None, None)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.partition = 7
     post.paused(3)
     post.end()
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.resumed(4)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_in_one_partition_the_order_counts_and_no_clock(post: Post) -> None:
@@ -784,7 +784,7 @@ def test_in_one_partition_the_order_counts_and_no_clock(post: Post) -> None:
     post.put(ONE, "ended", age=6)  # by another broker, whose clock is behind
     post.end()
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_pause_ends_in_a_command_topic_that_was_created_again(post: Post) -> None:
@@ -796,13 +796,13 @@ def test_a_pause_ends_in_a_command_topic_that_was_created_again(post: Post) -> N
     again.put(ONE)
     again.end()
     again.turn()
-    assert again.standing() == []
+    assert again.in_force() == []
     again.command("resume", 1)
     again.turn()
-    assert again.standing() == []  # the mitigator has not answered
+    assert again.in_force() == []  # the mitigator has not answered
     again.resumed(1)
     again.turn()
-    assert again.standing() == [ONE]
+    assert again.in_force() == [ONE]
 
 
 def test_an_answer_that_comes_before_its_command_ends_such_a_pause(post: Post) -> None:
@@ -812,10 +812,10 @@ def test_an_answer_that_comes_before_its_command_ends_such_a_pause(post: Post) -
     post.turn()
     post.resumed(1)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.command("resume", 1, age=1)
     post.turn(2)
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_a_pause_stops_an_announcement_of_many(
@@ -826,7 +826,7 @@ def test_a_pause_stops_an_announcement_of_many(
     class Slow(MemoryBackend):
         def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
             super().announce(wanted)
-            if len(self.standing) == 2:
+            if len(self.measures) == 2:
                 post.command("pause", 5)
 
     backend = Slow()
@@ -837,7 +837,7 @@ def test_a_pause_stops_an_announcement_of_many(
     post.turn()
     assert sum(what == "announce" for what, _ in backend.calls) == 2
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 # Clocks: the wall clock of this machine decides nothing.
@@ -852,13 +852,13 @@ def test_a_wall_clock_days_apart_moves_no_end(
     post.put(TWO, lease=60, age=70)
     post.end()
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     passing(9)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     passing(2)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 @pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY])
@@ -875,19 +875,19 @@ def test_while_the_brokers_time_is_unknown_nothing_old_starts_or_ends(
     post.put(TWO, lease=60, age=58)
     post.end()
     post.turn()
-    assert post.standing() == [ONE]  # by the snapshot
+    assert post.in_force() == [ONE]  # by the snapshot
     post.learn()
     post.turn()
-    assert post.standing() == [ONE, TWO]
+    assert post.in_force() == [ONE, TWO]
     passing(3)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     passing(50)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     passing(3)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_an_old_record_never_gets_a_whole_lease(
@@ -897,13 +897,13 @@ def test_an_old_record_never_gets_a_whole_lease(
     post.put(ONE, lease=60, age=3600)
     post.end()
     post.turn(2)
-    assert post.standing() == []
+    assert post.in_force() == []
     post.put(TWO, lease=60)  # a live record: the broker's time is known now
     post.turn()
-    assert post.standing() == [TWO]
+    assert post.in_force() == [TWO]
     passing(61)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_stamp_from_the_future_gives_no_longer_lease(
@@ -914,7 +914,7 @@ def test_a_stamp_from_the_future_gives_no_longer_lease(
     post.turn()
     passing(61)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_clock_that_is_corrected_brings_a_measure_back(post: Post) -> None:
@@ -925,10 +925,10 @@ def test_a_clock_that_is_corrected_brings_a_measure_back(post: Post) -> None:
     wrong = post.broker_time() + 3 * DAY  # another broker, with a wrong clock
     post.clock.learn(now, now, wrong)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     post.learn()
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_the_snapshot_is_not_written_for_every_answer_of_the_broker(
@@ -969,7 +969,7 @@ def test_a_record_that_the_guard_refuses_stops_no_other(
     post.put(ONE)
     post.put(key, **how)
     post.turn(2)
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert post.told.codes.count(code) == 1
     assert post.count("refused", code) == 2
     assert post.count("failures") == 0
@@ -981,7 +981,7 @@ def test_a_refused_record_ends_what_an_earlier_one_wanted(post: Post) -> None:
     post.turn()
     post.put(ONE, lease=DAY + 1)
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_record_that_fails_unexpectedly_stops_no_other(
@@ -999,7 +999,7 @@ def test_a_record_that_fails_unexpectedly_stops_no_other(
     post.put(TWO)
     post.put(ONE)
     post.turn()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert post.count("refused", "unexpected") == 1
 
 
@@ -1009,7 +1009,7 @@ def test_ending_is_never_refused(post: Post) -> None:
     post.turn()
     post.put(ONE, "ended", lease=-5, prefix="nonsense")
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
 
 
 def test_a_snapshot_is_checked_against_the_networks_of_today(post: Post) -> None:
@@ -1018,10 +1018,10 @@ def test_a_snapshot_is_checked_against_the_networks_of_today(post: Post) -> None
     leases = {it.key: Lease(it, clock.now() + 60) for it in (other, kept)}
     snapshot.save(post.path, Snapshot(leases))
     backend = MemoryBackend()
-    backend.standing = {other.key: other}
+    backend.measures = {other.key: other}
     again = Post(post.path, backend)
     again.turn()
-    assert again.standing() == [kept.key]
+    assert again.in_force() == [kept.key]
 
 
 @pytest.mark.parametrize(
@@ -1041,7 +1041,7 @@ def test_a_measure_that_a_backend_cannot_express_stops_no_other(
     post.put(TWO)
     post.put(ONE)
     post.turn(3)
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
     assert [it for it in post.told.said if it[1] == TWO] == [("failed", TWO)]
 
 
@@ -1062,7 +1062,7 @@ def test_a_measure_that_the_system_refuses_keeps_no_other_from_its_report(
     assert ("in-force", ONE) in post.told.said
     post.put(ONE, "ended")
     post.turn()
-    assert post.standing() == []
+    assert post.in_force() == []
     assert ("withdrawn", ONE) in post.told.said
     assert post.told.said.count(("failed", None)) == 1
 
@@ -1074,11 +1074,11 @@ def test_a_withdrawal_that_fails_prevents_no_announcement(post: Post) -> None:
 
     post.it._reconciler._backend = post.backend = Stuck()
     stray = Measure(kind="blackhole", prefix="203.0.113.9/32")
-    post.backend.standing[stray.key] = stray
+    post.backend.measures[stray.key] = stray
     post.end()
     post.put(ONE)
     post.turn()
-    assert ONE in post.standing()
+    assert ONE in post.in_force()
 
 
 def test_a_turn_that_fails_unexpectedly_makes_it_unhealthy_and_goes_on(
@@ -1093,12 +1093,12 @@ def test_a_turn_that_fails_unexpectedly_makes_it_unhealthy_and_goes_on(
     monkeypatch.setattr(post.backend, "active", broken)
     post.end()
     post.put(ONE)
-    post.it._turn_safely()
+    post.it._run_once_safely()
     assert not post.it.healthy()
     monkeypatch.setattr(post.backend, "active", good)
-    post.it._turn_safely()
+    post.it._run_once_safely()
     assert post.it.healthy()
-    assert post.standing() == [ONE]
+    assert post.in_force() == [ONE]
 
 
 def test_a_reader_that_ended_makes_it_unhealthy(post: Post) -> None:
@@ -1143,9 +1143,9 @@ def test_everything_remembered_is_bounded(
         post.turn()
         state, keeper = post.it.state, post.it._reconciler
         held: list[Any] = [
-            *(keeper.in_force, keeper._ours, keeper._unsupported),
+            *(keeper.in_force, keeper._owned, keeper._unsupported),
             *(keeper.saved.leases, state._refused, state._leases._records),
-            *(state._leases._restored, state._leases._ended),
+            *(state._leases._restored, state._leases._restored_ended),
         ]
         sizes.append([len(it) for it in held])
         post.told.said.clear()
@@ -1165,5 +1165,5 @@ def test_more_wanted_measures_than_fit_are_refused(
         post.put(f"blackhole|203.0.113.{number}/32")
     post.put("blackhole|203.0.113.0/32")  # a renewal has room
     post.turn()
-    assert len(post.standing()) == 2
+    assert len(post.in_force()) == 2
     assert post.count("refused", "too_many") == 3

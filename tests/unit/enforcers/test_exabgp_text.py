@@ -171,7 +171,7 @@ def test_the_listing_of_a_measure_has_its_key_and_its_form(
     found, standing = listed(recorded)
     assert found.key == measure.key
     assert standing.form == form(measure, CARRIED)
-    assert standing.left is None
+    assert standing.seconds_left is None
 
 
 @pytest.mark.parametrize(("measure", "recorded"), RECORDED)

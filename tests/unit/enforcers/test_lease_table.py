@@ -58,12 +58,12 @@ def test_nothing_is_kept_longer_than_its_latest_lease(
             event = mitigation(key, lease_ms, state, dry=dry)
             stamp = EPOCH + now + offset - age
             broker.witness(stamp)
-            if state == "tombstone" or not table.concerns(event):
-                table.end(key)
+            if state == "tombstone" or not table.is_wanted_here(event):
+                table.apply_end(key)
             else:
-                table.want(key, event, stamp, now)
+                table.apply_wanted(key, event, stamp, now)
         if finished:
-            table.finish()
+            table.topic_complete()
         active = table.active_at(now)
         for key, lease in active.items():
             assert finished
@@ -83,9 +83,9 @@ def test_no_lease_is_longer_than_a_day_however_large_the_number_is() -> None:
     now = clock.now()
     broker.learn(now, now, EPOCH)
     table = LeaseTable("memory", frozenset({"blackhole"}), broker)
-    table.finish()
+    table.topic_complete()
     key = "blackhole|203.0.113.1/32"
     event = mitigation(key, 2**63 - 1, "wanted", dry=False)
-    table.want(key, event, EPOCH, now)
+    table.apply_wanted(key, event, EPOCH, now)
     assert now + DAY - 5 < table.active_at(now)[key].ends <= now + DAY
     assert table.active_at(now + DAY) == {}

@@ -12,8 +12,8 @@ from support.process import wait_until
 from consumers.enforcers import wanted_reader
 from consumers.enforcers.wanted_reader import (
     CommandReader,
-    End,
-    MorePartitions,
+    PartitionsAdded,
+    TopicEnd,
     TopicFollower,
     WantedStateReader,
 )
@@ -105,7 +105,7 @@ def taken(follower: TopicFollower, count: int) -> list[Any]:
 def test_a_thread_that_fails_is_unhealthy_until_it_reads_again(
     script: Script, follower: WantedStateReader, error: BaseException
 ) -> None:
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     assert follower.healthy
     script.items.put(error)
     wait_until(lambda: not follower.healthy, 10, "the end of the thread")
@@ -121,7 +121,7 @@ def test_a_thread_that_fails_is_unhealthy_until_it_reads_again(
 def test_a_thread_that_ends_without_an_exception_is_started_again(
     script: Script, follower: WantedStateReader
 ) -> None:
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     script.items.put(SystemExit())
     wait_until(lambda: not follower.healthy, 10, "the end of the thread")
     script.items.put(record(7))
@@ -132,7 +132,7 @@ def test_a_thread_that_ends_without_an_exception_is_started_again(
 def test_kafka_that_is_unreachable_is_no_fault_of_the_thread(
     script: Script, follower: WantedStateReader
 ) -> None:
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     script.items.put(BrokerUnavailable("nobody answers"))
     script.items.put(record(7))
     assert [it.offset for it in taken(follower, 1)] == [7]
@@ -163,7 +163,7 @@ def test_a_connection_that_is_rejected_while_it_reads_makes_it_unhealthy(
 def test_a_topic_that_must_not_be_read_makes_it_unhealthy(
     script: Script, follower: WantedStateReader
 ) -> None:
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     for _ in range(20):
         script.items.put(TopicRefused("t: unknown"))
     wait_until(lambda: not follower.healthy, 10, "a topic that is refused")
@@ -174,10 +174,10 @@ def test_a_topic_that_must_not_be_read_makes_it_unhealthy(
 def test_a_topic_with_more_partitions_is_opened_again(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wanted_reader, "_LOOK", 0.0)
+    monkeypatch.setattr(wanted_reader, "_PARTITION_CHECK_INTERVAL", 0.0)
     follower = WantedStateReader({}, "t", Codec())
     follower.start()
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     script.grown = True
     wait_until(lambda: script.opened >= 2, 10, "another connection")
     assert follower.healthy
@@ -187,35 +187,35 @@ def test_a_topic_with_more_partitions_is_opened_again(
 def test_more_partitions_are_reported_before_their_records_and_then_the_end(
     script: Script, follower: WantedStateReader
 ) -> None:
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     script.grown = True
     script.items.put(BrokerUnavailable("nobody answers"))
     script.items.put(record(7))
     more, read, end = taken(follower, 3)
-    assert (more, read.offset, end) == (MorePartitions(), 7, End())
+    assert (more, read.offset, end) == (PartitionsAdded(), 7, TopicEnd())
 
 
 def test_a_tombstone_long_after_the_last_look_is_read_after_another_one(
     script: Script, follower: WantedStateReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka was unreachable, or the machine was suspended, while the topic grew."""
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     script.grown = True
-    monkeypatch.setattr(wanted_reader, "_LOOK", 0.0)
+    monkeypatch.setattr(wanted_reader, "_PARTITION_CHECK_INTERVAL", 0.0)
     tombstone = record(7)._replace(value=None)
     script.items.put(tombstone)
-    assert taken(follower, 1)[0] == MorePartitions()
+    assert taken(follower, 1)[0] == PartitionsAdded()
     assert script.opened == 2
 
 
 def test_the_end_of_the_topic_is_reported_once(
     script: Script, follower: WantedStateReader
 ) -> None:
-    assert taken(follower, 1) == [End()]
+    assert taken(follower, 1) == [TopicEnd()]
     script.items.put(BrokerUnavailable("nobody answers"))
     wait_until(lambda: script.opened == 2, 10, "another connection")
     script.items.put(record(1))
-    assert End() not in taken(follower, 1)
+    assert TopicEnd() not in taken(follower, 1)
 
 
 def test_a_wrong_configuration_ends_the_program(
@@ -236,7 +236,7 @@ def test_the_queue_is_bounded(script: Script, monkeypatch: pytest.MonkeyPatch) -
     assert script.items.qsize() >= 5
     found = taken(follower, 11)
     follower.stop()
-    assert [it.offset for it in found if it != End()] == list(range(10))
+    assert [it.offset for it in found if it != TopicEnd()] == list(range(10))
 
 
 class _Consumer:
