@@ -323,7 +323,7 @@ def test_when_exabgp_is_killed_the_neighbor_has_nothing(
     bird.wait_routes(seconds=10)
     with pytest.raises(ExabgpExited):
         backend.active()
-    assert backend.gone.is_set()
+    assert backend.exited.is_set()
     exabgp.close()
     exabgp.start()
     assert exabgp.enforcer != enforcer

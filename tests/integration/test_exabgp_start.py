@@ -162,4 +162,4 @@ def test_a_process_that_dies_too_often_ends_it_with_a_status(program: Program) -
 
     wait_until(ended, 90, "the end of ExaBGP")
     assert program.end() == 70
-    assert "although nobody stopped it" in program.said()
+    assert "without a stop signal" in program.said()

@@ -125,14 +125,16 @@ def test_without_the_snapshot_the_last_known_ends_hold(
     watchdog = Watchdog(backend, exabgp.settings)
     write(exabgp, host=0.5, other=300.0)
     announce(backend, bird, HOST, OTHER)
-    watchdog.turn()
+    watchdog.run_once()
     exabgp.settings.snapshot.unlink()
-    watchdog.turn()
+    watchdog.run_once()
     assert bird.count() == 2
-    wait_until(lambda: (watchdog.turn(), bird.count())[1] == 1, 10, "one route less")
+    wait_until(
+        lambda: (watchdog.run_once(), bird.count())[1] == 1, 10, "one route less"
+    )
     bird.wait_routes(NETS[OTHER.key])
     exabgp.settings.snapshot.write_text("{")
-    watchdog.turn()
+    watchdog.run_once()
     assert bird.count() == 1
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from consumers.enforcers.exabgp.backend import ExabgpBackend
-from consumers.enforcers.exabgp.config import Commands
+from consumers.enforcers.exabgp.conf_files import Commands
 from consumers.settings import ExabgpSettings
 from support import exabgp_bridge
 from support.bird import Bird
@@ -18,11 +18,11 @@ from support.process import Server, wait_until
 _RUN = """
 import sys
 from pathlib import Path
-from consumers.enforcers.exabgp import config
+from consumers.enforcers.exabgp import conf_files, config
 from consumers.settings import ExabgpSettings
 settings = ExabgpSettings.model_validate_json(Path(sys.argv[1]).read_bytes())
 enforcer, watchdog = (it.split(chr(31)) for it in sys.argv[2:])
-config.run(settings, None, config.Commands(enforcer, watchdog))
+config.run(settings, None, conf_files.Commands(enforcer, watchdog))
 """
 
 

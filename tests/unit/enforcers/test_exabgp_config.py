@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from consumers.enforcers.exabgp import config, server
-from consumers.enforcers.exabgp.config import Commands, commands, conf, env, run
+from consumers.enforcers.exabgp import conf_files, config, server
+from consumers.enforcers.exabgp.conf_files import (
+    Commands,
+    api_commands,
+    conf_text,
+    env_text,
+)
+from consumers.enforcers.exabgp.config import run
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
 
@@ -14,11 +20,11 @@ STARTED = Commands(("/usr/bin/python3", "-m", "x y"), ("/usr/bin/python3", "-c",
 
 
 def test_both_processes_get_the_configuration_file_as_a_whole_path() -> None:
-    started = commands(Path("fnm.toml"))
+    started = api_commands(Path("fnm.toml"))
     whole = str(Path.cwd() / "fnm.toml")
     assert started.enforcer[-3:] == ("--api", "--config", whole)
     assert started.watchdog[-3:] == ("--watchdog", "--config", whole)
-    assert commands(None).enforcer[-1] == "--api"
+    assert api_commands(None).enforcer[-1] == "--api"
 
 
 def test_the_settings_stand_in_it() -> None:
@@ -31,7 +37,7 @@ def test_the_settings_stand_in_it() -> None:
         peer_as=4_200_000_000,
         hold_time=30,
     )
-    text = conf(settings, STARTED)
+    text = conf_text(settings, STARTED)
     for part in (
         "neighbor 2001:db8::2 {",
         "local-address 2001:db8::1;",
@@ -43,7 +49,7 @@ def test_the_settings_stand_in_it() -> None:
         'run "/usr/bin/python3" "-m" "x y";',
     ):
         assert part in text
-    assert "user = 'daemon'" in env("daemon")
+    assert "user = 'daemon'" in env_text("daemon")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
         **{**dict(ExabgpSettings()), field: value}
     )
     with pytest.raises(ConfigError) as caught:
-        config.check(settings)
+        conf_files.check_settings(settings)
     named = "local_address" if value == "2001:db8::1" and field == "neighbor" else field
     assert f"consumers.exabgp.{named}" in str(caught.value).replace(
         "consumers.exabgp.communities", f"consumers.exabgp.{field}"
@@ -76,14 +82,14 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
 def test_all_wrong_settings_are_told_at_once() -> None:
     settings = ExabgpSettings(neighbor="a", router_id="b", ipv4_next_hop="c")
     with pytest.raises(ConfigError) as caught:
-        config.check(settings)
+        conf_files.check_settings(settings)
     assert len(str(caught.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize("word", ['a"b', "a\\b", "a\nb", ""])
 def test_a_command_that_cannot_be_written_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="path"):
-        conf(ExabgpSettings(), Commands(("/bin/sh", word), ("/bin/sh",)))
+        conf_text(ExabgpSettings(), Commands(("/bin/sh", word), ("/bin/sh",)))
 
 
 def test_an_unknown_user_is_told_before_anything_is_written(tmp_path: Path) -> None:
@@ -107,7 +113,7 @@ def test_helpers_never_import_from_the_current_directory(
     trap.mkdir()
     (trap / "__init__.py").write_text("raise SystemExit(99)")
     monkeypatch.chdir(tmp_path)
-    for command in commands(None):
+    for command in api_commands(None):
         helped = subprocess.run(
             [*command, "--help"], capture_output=True, text=True, check=False
         )
@@ -146,7 +152,7 @@ def test_the_end_of_exabgp_has_a_status_and_a_line(
     stopped: bool,  # noqa: FBT001 - a parameter of the test
     status: int,
 ) -> None:
-    found, line = server.verdict(code, reason, stopped=stopped)
+    found, line = server.exit_status(code, reason, stopped=stopped)
     assert found == status
     assert reason in line or stopped
     assert bool(line) is (status in {70, 78} and code != "a text")
@@ -158,7 +164,7 @@ def test_a_helper_leaves_the_reason_for_the_end_of_exabgp(
     monkeypatch.setenv(server.FAILURE_FILE, str(tmp_path / "failure"))
     with config.recorded_failure():
         pass
-    assert server.failure() == ""
+    assert server.read_failure() == ""
     with pytest.raises(ConfigError), config.recorded_failure():
         raise ConfigError("[kafka]: no such property")
-    assert server.failure() == "[kafka]: no such property"
+    assert server.read_failure() == "[kafka]: no such property"

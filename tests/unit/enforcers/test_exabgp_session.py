@@ -48,7 +48,7 @@ def other() -> Iterator[Other]:
 
 @pytest.fixture
 def session(other: Other) -> Iterator[Session]:
-    it = Session(other.reading, other.writing, patience=0.2)
+    it = Session(other.reading, other.writing, timeout=0.2)
     yield it
     it.close()
 
@@ -70,20 +70,20 @@ def test_nothing_is_done_before_something_is_asked(other: Other) -> None:
 
 def test_what_is_listed_comes_back(other: Other, session: Session) -> None:
     other.say(UP + b'{"peer": 1}\n{"peer": 2}\ndone\n')
-    assert session.ask(["show"]) == [b'{"peer": 1}', b'{"peer": 2}']
+    assert session.request(["show"]) == [b'{"peer": 1}', b'{"peer": 2}']
     other.expect(HELLO + b"show\n")
     assert session.up
 
 
 def test_answers_to_a_predecessor_are_not_ours(other: Other, session: Session) -> None:
     other.say(b'done\n{"peer": 1}\nerror\ndone\n' + UP + b'{"peer": 2}\ndone\n')
-    assert session.ask(["show"]) == [b'{"peer": 2}']
+    assert session.request(["show"]) == [b'{"peer": 2}']
 
 
 def test_a_refused_command_is_named(other: Other, session: Session) -> None:
     other.say(UP + b"done\nerror\ndone\n")
     with pytest.raises(BackendError, match=r"1 of 3 commands; the first: b") as caught:
-        session.ask(["a", "b", "c"])
+        session.request(["a", "b", "c"])
     assert caught.value.retryable
 
 
@@ -92,29 +92,29 @@ def test_a_late_answer_is_not_taken_for_the_next_one(
 ) -> None:
     other.say(UP)
     with pytest.raises(BackendError, match="has not answered"):
-        session.ask(["slow"])
+        session.request(["slow"])
     other.say(b'{"peer": "slow"}\nerror\n{"peer": "quick"}\ndone\n')
-    assert session.ask(["quick"]) == [b'{"peer": "quick"}']
+    assert session.request(["quick"]) == [b'{"peer": "quick"}']
 
 
 def test_commands_do_not_pile_up_while_exabgp_is_silent(
     other: Other, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "_MAX_UNANSWERED", 3)
-    session._patience = 0.01
+    session._timeout = 0.01
     other.say(UP)
     for _ in range(20):
         with pytest.raises(BackendError, match="has not answered"):
-            session.ask(["show"])
-    assert len(session._asked) <= 4
+            session.request(["show"])
+    assert len(session._unanswered) <= 4
     other.say(b"done\n" * 4 + b'{"peer": 1}\ndone\n')
-    wait_until(lambda: session._lines.qsize() == 6, 10, "the answers")
-    assert session.ask(["show"]) == [b'{"peer": 1}']
+    wait_until(lambda: session._reader.lines.qsize() == 6, 10, "the answers")
+    assert session.request(["show"]) == [b'{"peer": 1}']
 
 
 def test_a_silent_exabgp_is_told(session: Session) -> None:
     with pytest.raises(BackendError, match=r"has not answered for 0\.2 s"):
-        session.ask(["show"])
+        session.request(["show"])
 
 
 def test_an_exabgp_that_does_not_read_is_told_and_gets_the_rest_later(
@@ -123,12 +123,12 @@ def test_an_exabgp_that_does_not_read_is_told_and_gets_the_rest_later(
     other.say(UP)
     long = "x" * 100_000
     with pytest.raises(BackendError, match="has not answered"):
-        session.ask([long])
+        session.request([long])
     thread = talk(
         lambda: other.expect(HELLO + long.encode() + b"\nnext\n"),
         lambda: other.say(b"done\ndone\n"),
     )
-    session.ask(["next"])
+    session.request(["next"])
     thread.join()
 
 
@@ -143,18 +143,18 @@ def test_it_reads_while_it_writes(other: Other, session: Session) -> None:
             other.say(b"done\n")
 
     thread = talk(lambda: other.expect(HELLO), answer)
-    assert session.ask(commands) == []
+    assert session.request(commands) == []
     thread.join()
 
 
 def test_news_in_between_tell_of_the_neighbor(other: Other, session: Session) -> None:
     other.say(UP + NEWS % (b"down", b', "reason": "hold timer"') + b"done\n")
-    assert session.ask(["show"]) == []
+    assert session.request(["show"]) == []
     assert session.neighbor is not None
     assert (session.neighbor.up, session.neighbor.reason) == (False, "hold timer")
     since = session.neighbor.since
     other.say(NEWS % (b"connected", b"") + NEWS % (b"down", b"") + b"done\n")
-    session.ask(["show"])
+    session.request(["show"])
     assert session.neighbor.since == since  # it was down all the time
     other.say(NEWS % (b"up", b""))
     wait_until(lambda: session.up, 5, "up")
@@ -165,9 +165,9 @@ def test_what_is_not_understood_stops_nothing(
     odd: bytes, other: Other, session: Session
 ) -> None:
     other.say(odd + b"\n" + UP + b"done\n")
-    session.ask(["show"])
+    session.request(["show"])
     other.say(odd + b"\n" + NEWS % (b"down", b"") + b"done\n")
-    session.ask(["show"])
+    session.request(["show"])
     assert not session.up
 
 
@@ -176,7 +176,7 @@ def test_it_is_settled_when_the_count_rests(other: Other, session: Session) -> N
     other.say(UP)
     for it in counts:
         other.say(UP.replace(b"7", b"%d" % it))
-    session.settle()
+    session.wait_sent()
     other.expect(HELLO + b"show neighbor json\n" * len(counts))
 
 
@@ -184,25 +184,25 @@ def test_nothing_is_waited_for_while_nobody_can_be_sent_to(
     other: Other, session: Session
 ) -> None:
     other.say(UP + b'[{"fsm": "IDLE"}]\ndone\n')
-    session.settle()
+    session.wait_sent()
     assert not session.up
 
 
 def test_an_exabgp_that_ended_is_told_for_good(other: Other, session: Session) -> None:
     other.say(UP + b"done\n")
-    session.ask(["show"])
+    session.request(["show"])
     other.end(other.to_us)
-    assert session.gone.wait(5)
+    assert session.exited.wait(5)
     for _ in range(2):
         with pytest.raises(ExabgpExited) as caught:
-            session.ask(["show"])
+            session.request(["show"])
         assert not caught.value.retryable
 
 
 def test_who_wants_to_end_with_exabgp_is_told(other: Other, session: Session) -> None:
     told = threading.Event()
-    session.open(when_gone=told.set)
-    session.open(when_gone=pytest.fail)  # it reads already
+    session.open(on_exit=told.set)
+    session.open(on_exit=pytest.fail)  # it reads already
     assert not told.is_set()
     other.end(other.to_us)
     assert told.wait(5)
@@ -211,12 +211,12 @@ def test_who_wants_to_end_with_exabgp_is_told(other: Other, session: Session) ->
 def test_a_broken_pipe_is_an_exabgp_that_ended(other: Other, session: Session) -> None:
     other.end(other.from_us)
     with pytest.raises(ExabgpExited):
-        session.ask(["show"])
+        session.request(["show"])
 
 
 def test_closing_twice_is_no_error(other: Other, session: Session) -> None:
     other.say(UP + b"done\n")
-    session.ask(["show"])
+    session.request(["show"])
     session.close()
     session.close()
 

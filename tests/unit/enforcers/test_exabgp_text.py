@@ -11,11 +11,11 @@ from consumers.enforcers.backend import UnsupportedMeasure
 from consumers.enforcers.exabgp import ports, vocabulary
 from consumers.enforcers.exabgp.commands import (
     BlackholeAttributes,
-    announce,
-    form,
-    withdraw,
+    announce_commands,
+    form_of,
+    withdraw_commands,
 )
-from consumers.enforcers.exabgp.listing import listed
+from consumers.enforcers.exabgp.listing import parse_route
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
@@ -168,9 +168,9 @@ RECORDED = [
 def test_the_listing_of_a_measure_has_its_key_and_its_form(
     measure: Measure, recorded: str
 ) -> None:
-    found, standing = listed(recorded)
+    found, standing = parse_route(recorded)
     assert found.key == measure.key
-    assert standing.form == form(measure, CARRIED)
+    assert standing.form == form_of(measure, CARRIED)
     assert standing.seconds_left is None
 
 
@@ -178,15 +178,17 @@ def test_the_listing_of_a_measure_has_its_key_and_its_form(
 def test_what_is_listed_is_withdrawn_with_its_own_attributes(
     measure: Measure, recorded: str
 ) -> None:
-    found, standing = listed(recorded)
-    (said,) = announce([measure], CARRIED)
-    (back,) = withdraw([found], CARRIED, {found.key: standing.form})
+    found, standing = parse_route(recorded)
+    (said,) = announce_commands([measure], CARRIED)
+    (back,) = withdraw_commands([found], CARRIED, {found.key: standing.form})
     assert back == said.replace("announce", "withdraw", 1)
 
 
 def test_prefixes_with_the_same_attributes_share_a_command() -> None:
     others = [blackhole(f"10.0.{it // 250}.{it % 250}/32") for it in range(1500)]
-    said = announce([blackhole(HOST, "64500:1"), blackhole(HOST6), *others], CARRIED)
+    said = announce_commands(
+        [blackhole(HOST, "64500:1"), blackhole(HOST6), *others], CARRIED
+    )
     hop = "announce attributes next-hop"
     own = "community [ 65535:666 65535:65281 ]"
     assert said[:2] == [
@@ -198,37 +200,39 @@ def test_prefixes_with_the_same_attributes_share_a_command() -> None:
 
 def test_of_one_match_the_last_counts() -> None:
     limit = FlowThen(action="rate-limit", rate=9600)
-    (said,) = announce([rule(), rule(limit)], CARRIED)
+    (said,) = announce_commands([rule(), rule(limit)], CARRIED)
     assert "rate-limit 9600" in said
 
 
 def test_several_values_stand_in_brackets() -> None:
-    (said,) = announce([rule(source_ports=(53, 123), protocols=("udp",))], CARRIED)
+    (said,) = announce_commands(
+        [rule(source_ports=(53, 123), protocols=("udp",))], CARRIED
+    )
     assert "source-port [ =53 =123 ];" in said
     assert "protocol =17;" in said
 
 
 def test_a_discard_is_a_rate_limit_of_nothing() -> None:
     none = FlowThen(action="rate-limit", rate=0)
-    assert form(rule(), CARRIED) == form(rule(none), CARRIED)
+    assert form_of(rule(), CARRIED) == form_of(rule(none), CARRIED)
 
 
 def test_ports_that_exabgp_gives_one_name_are_told_apart() -> None:
     names = {
-        it: [other for other, name in ports._names().items() if name == it]
-        for it in ports._names().values()
+        it: [other for other, name in ports._names_by_port().items() if name == it]
+        for it in ports._names_by_port().values()
     }
     shared = [port for ports in names.values() if len(ports) > 1 for port in ports]
     assert {7, 8008, 8080} <= set(shared)
     refused = set()
     for port in shared:
         try:
-            (term,) = ports.ports("source_ports", [port])
+            (term,) = ports.port_terms("source_ports", [port])
         except UnsupportedMeasure:
             refused.add(port)
             continue
         below, above = term[1:].split("&<")
-        in_words = [ports._names().get(int(it), it) for it in (below, above)]
+        in_words = [ports._names_by_port().get(int(it), it) for it in (below, above)]
         assert ports.port_numbers([f">{in_words[0]}&<{in_words[1]}"]) == (port,)
     assert refused == {454, 3365}
 
@@ -237,8 +241,8 @@ def test_ports_that_exabgp_gives_one_name_are_told_apart() -> None:
 def test_every_port_comes_back_as_it_went(port: int) -> None:
     if port in {454, 3365}:
         return
-    (term,) = ports.ports("source_ports", [port])
-    name = ports._names().get(port)
+    (term,) = ports.port_terms("source_ports", [port])
+    name = ports._names_by_port().get(port)
     as_listed = f"={name}" if name and term.startswith("=") else term
     assert ports.port_numbers([as_listed]) == (port,)
 
@@ -246,7 +250,7 @@ def test_every_port_comes_back_as_it_went(port: int) -> None:
 @given(st.sampled_from(sorted(vocabulary.PROTOCOLS)))
 def test_every_protocol_comes_back_as_it_went(word: str) -> None:
     version = 6 if word == "ipv6-icmp" else 4
-    terms = vocabulary.protocols([word], version)
+    terms = vocabulary.protocol_terms([word], version)
     assert vocabulary.protocol_words(terms) == (word,)
 
 
@@ -279,7 +283,7 @@ def test_every_protocol_comes_back_as_it_went(word: str) -> None:
         (rule(destination_ports=tuple(range(1000, 1500))), "values"),
         (rule(packet_lengths=(65536,)), "packet_lengths"),
         (rule(tcp_flags=("psh",)), "push"),
-        (rule(tcp_flags=("syn|syn",)), "twice"),
+        (rule(tcp_flags=("syn|syn",)), "repeats"),
         (rule(fragmentation_flags=("fragment",)), "is-fragment"),
         (rule(to=HOST6, fragmentation_flags=("dont-fragment",)), "dont-fragment"),
         (rule(None), "then.action"),
@@ -298,7 +302,7 @@ def test_what_cannot_be_said_is_refused_for_good_by_its_part(
     measure: Measure, named: str
 ) -> None:
     with pytest.raises(UnsupportedMeasure) as caught:
-        form(measure, CARRIED)
+        form_of(measure, CARRIED)
     assert named in str(caught.value)
     assert str(caught.value).startswith(measure.key)
     assert not caught.value.retryable
@@ -306,19 +310,19 @@ def test_what_cannot_be_said_is_refused_for_good_by_its_part(
 
 def test_a_rule_of_no_network_is_refused_though_it_has_no_key() -> None:
     with pytest.raises(UnsupportedMeasure, match="flowspec"):
-        form(rule(to="nowhere"), CARRIED)
+        form_of(rule(to="nowhere"), CARRIED)
 
 
 @pytest.mark.parametrize("prefix", [HOST, HOST6])
 def test_a_next_hop_that_does_not_fit_is_refused(prefix: str) -> None:
     for hops in (("100::1", "192.0.2.1"), ("nowhere", "")):
         with pytest.raises(UnsupportedMeasure, match="next_hop"):
-            form(blackhole(prefix), BlackholeAttributes(*hops, ()))
+            form_of(blackhole(prefix), BlackholeAttributes(*hops, ()))
 
 
 def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
     bad = [blackhole(None), rule(None), rule(to="nowhere")]
-    (said,) = withdraw([*bad, blackhole(HOST)], CARRIED, {})
+    (said,) = withdraw_commands([*bad, blackhole(HOST)], CARRIED, {})
     assert HOST in said
 
 
@@ -351,7 +355,7 @@ def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
 )
 def test_a_line_that_is_not_ours_is_told(bad: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each has its own reason
-        listed(bad)
+        parse_route(bad)
 
 
 WORDS = st.lists(
@@ -382,7 +386,7 @@ def test_two_mitigations_never_share_a_match(one: FlowMatch, other: FlowMatch) -
     for flow in (one, other):
         measure = Measure(kind=FLOWSPEC, flow=flow, then=FlowThen(action="discard"))
         try:
-            said.append((measure.key, *announce([measure], CARRIED)))
+            said.append((measure.key, *announce_commands([measure], CARRIED)))
         except UnsupportedMeasure:
             return
     assert (said[0][0] == said[1][0]) is (said[0][1] == said[1][1])
@@ -417,4 +421,4 @@ def test_two_mitigations_never_share_a_match(one: FlowMatch, other: FlowMatch) -
 )
 def test_values_without_bounds_are_refused(measure: Measure) -> None:
     with pytest.raises(UnsupportedMeasure):
-        form(measure, CARRIED)
+        form_of(measure, CARRIED)
