@@ -298,7 +298,7 @@ def test_what_has_no_time_left_does_not_stand(backend: NftablesBackend) -> None:
 def test_what_would_never_end_does_not_get_in(
     backend: NftablesBackend, left: float
 ) -> None:
-    with pytest.raises(BackendError, match=r"10\.0\.0\.1/32: left: wanted"):
+    with pytest.raises(BackendError, match=r"10\.0\.0\.1/32: lease: "):
         backend.announce(
             [*wanted("10.0.0.1/32", left=left), *wanted("10.0.0.2/32")],
         )

@@ -19,9 +19,7 @@ def test_pause_command_withdraws_everything_without_mitigator(
     harness.end_topic()
     harness.put(ONE)
     harness.run()
-    harness.backend.measures[UNWANTED.key] = (
-        UNWANTED  # the mitigator does not know of it
-    )
+    harness.backend.measures[UNWANTED.key] = UNWANTED  # the mitigator does not want it
     harness.put_command("pause", 5)
     harness.run()
     assert harness.in_force() == []

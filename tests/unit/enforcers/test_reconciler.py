@@ -94,7 +94,9 @@ def test_unsupported_measure_stops_no_other(
     harness.put(ONE)
     harness.run(3)
     assert harness.in_force() == [ONE]
-    assert [it for it in harness.audit.published if it[1] == TWO] == [("failed", TWO)]
+    assert [entry for entry in harness.audit.published if entry[1] == TWO] == [
+        ("failed", TWO)
+    ]
 
 
 def test_refused_measure_prevents_no_report_of_others(
@@ -102,7 +104,7 @@ def test_refused_measure_prevents_no_report_of_others(
 ) -> None:
     class Refusing(MemoryBackend):
         def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
-            super().announce([it for it in wanted if it.measure.key != TWO])
+            super().announce([item for item in wanted if item.measure.key != TWO])
             if len(wanted) > len(self.calls[-1][1]):
                 raise BackendError("refused 1")
 

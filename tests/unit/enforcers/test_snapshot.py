@@ -75,7 +75,7 @@ def test_lease_ended_and_wanted_again_is_kept(harness: EnforcerHarness) -> None:
 @pytest.mark.parametrize("own_first", [True, False])
 def test_end_for_all_enforcers_keeps_measure_wanted_here(
     harness: EnforcerHarness,
-    own_first: bool,  # noqa: FBT001 - pytest gives it
+    own_first: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     harness.end_topic()
     harness.put(ONE)
@@ -147,7 +147,7 @@ def test_pipe_large_file_and_deep_json_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, large, deep = (tmp_path / name for name in ("pipe", "large", "deep"))
-    os.mkfifo(pipe)  # without a writer, opening it waits for ever
+    os.mkfifo(pipe)  # without a writer, opening it blocks for ever
     large.write_bytes(b" " * 101)
     monkeypatch.setattr(snapshot, "_MAX_BYTES", 100)
     for path in (pipe, large, tmp_path):
@@ -191,7 +191,9 @@ def test_snapshot_is_checked_against_current_own_networks(
 ) -> None:
     other = Measure(kind="blackhole", prefix="198.51.100.1/32")
     kept = Measure(kind="blackhole", prefix="203.0.113.1/32")
-    leases = {it.key: Lease(it, clock.now() + 60) for it in (other, kept)}
+    leases = {
+        measure.key: Lease(measure, clock.now() + 60) for measure in (other, kept)
+    }
     snapshot.save(harness.path, Snapshot(leases))
     backend = MemoryBackend()
     backend.measures = {other.key: other}

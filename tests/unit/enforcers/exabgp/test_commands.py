@@ -1,4 +1,4 @@
-"""What ExaBGP is told, and what its listing means; the lines are ExaBGP 5.0.15's."""
+"""Commands for measures, and the parsed listing; the lines are ExaBGP 5.0.15's."""
 
 import json
 from typing import Any
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.enforcers.backend import UnsupportedMeasure
-from consumers.enforcers.exabgp import ports, vocabulary
 from consumers.enforcers.exabgp.commands import (
     BlackholeAttributes,
     announce_commands,
@@ -19,7 +18,9 @@ from consumers.enforcers.exabgp.listing import parse_route
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
-CARRIED = BlackholeAttributes("192.0.2.1", "100::1", ("65535:666", "65535:65281"))
+BLACKHOLE_ATTRIBUTES = BlackholeAttributes(
+    "192.0.2.1", "100::1", ("65535:666", "65535:65281")
+)
 DISCARD = FlowThen(action="discard")
 HOST = "198.51.100.1/32"
 HOST6 = "2001:db8::1/128"
@@ -39,10 +40,12 @@ def rule(
     return Measure(kind=FLOWSPEC, flow=flow, then=then, communities=communities)
 
 
-def line(nlri: dict[str, Any], **attributes: list[str]) -> str:
+def route_line(nlri: dict[str, Any], **attributes: list[str]) -> str:
     route = {
         "nlri": nlri,
-        "attributes": {key.replace("_", "-"): it for key, it in attributes.items()},
+        "attributes": {
+            key.replace("_", "-"): values for key, values in attributes.items()
+        },
     }
     return json.dumps({"peer": {"address": "127.0.0.2"}, "route": route})
 
@@ -50,16 +53,18 @@ def line(nlri: dict[str, Any], **attributes: list[str]) -> str:
 def unicast(prefix: str, hop: str, **attributes: list[str]) -> str:
     afi = "ipv6" if ":" in prefix else "ipv4"
     family = {"afi": afi, "safi": "unicast"}
-    return line({"prefix": prefix, "nexthop": hop, "family": family}, **attributes)
+    return route_line(
+        {"prefix": prefix, "nexthop": hop, "family": family}, **attributes
+    )
 
 
 def flow(rules: dict[str, list[str]], action: str, **attributes: list[str]) -> str:
     family = {"afi": "ipv4", "safi": "flow"}
     nlri = {"rules": rules, "nexthop": None, "rd": None, "family": family}
-    return line(nlri, extended_community=[action], **attributes)
+    return route_line(nlri, extended_community=[action], **attributes)
 
 
-RECORDED = [
+LISTINGS = [
     pytest.param(
         blackhole(HOST, "64500:1", "64500:1:2"),
         unicast(
@@ -164,98 +169,65 @@ RECORDED = [
 ]
 
 
-@pytest.mark.parametrize(("measure", "recorded"), RECORDED)
-def test_the_listing_of_a_measure_has_its_key_and_its_form(
-    measure: Measure, recorded: str
+@pytest.mark.parametrize(("measure", "line_of_route"), LISTINGS)
+def test_listed_route_has_key_and_form_of_its_measure(
+    measure: Measure, line_of_route: str
 ) -> None:
-    found, standing = parse_route(recorded)
-    assert found.key == measure.key
-    assert standing.form == form_of(measure, CARRIED)
-    assert standing.seconds_left is None
+    listed, active = parse_route(line_of_route)
+    assert listed.key == measure.key
+    assert active.form == form_of(measure, BLACKHOLE_ATTRIBUTES)
+    assert active.seconds_left is None
 
 
-@pytest.mark.parametrize(("measure", "recorded"), RECORDED)
-def test_what_is_listed_is_withdrawn_with_its_own_attributes(
-    measure: Measure, recorded: str
+@pytest.mark.parametrize(("measure", "line_of_route"), LISTINGS)
+def test_listed_route_is_withdrawn_with_its_attributes(
+    measure: Measure, line_of_route: str
 ) -> None:
-    found, standing = parse_route(recorded)
-    (said,) = announce_commands([measure], CARRIED)
-    (back,) = withdraw_commands([found], CARRIED, {found.key: standing.form})
-    assert back == said.replace("announce", "withdraw", 1)
+    listed, active = parse_route(line_of_route)
+    (command,) = announce_commands([measure], BLACKHOLE_ATTRIBUTES)
+    (withdrawal,) = withdraw_commands(
+        [listed], BLACKHOLE_ATTRIBUTES, {listed.key: active.form}
+    )
+    assert withdrawal == command.replace("announce", "withdraw", 1)
 
 
-def test_prefixes_with_the_same_attributes_share_a_command() -> None:
-    others = [blackhole(f"10.0.{it // 250}.{it % 250}/32") for it in range(1500)]
-    said = announce_commands(
-        [blackhole(HOST, "64500:1"), blackhole(HOST6), *others], CARRIED
+def test_prefixes_with_equal_attributes_share_a_command() -> None:
+    others = [blackhole(f"10.0.{n // 250}.{n % 250}/32") for n in range(1500)]
+    commands = announce_commands(
+        [blackhole(HOST, "64500:1"), blackhole(HOST6), *others], BLACKHOLE_ATTRIBUTES
     )
     hop = "announce attributes next-hop"
     own = "community [ 65535:666 65535:65281 ]"
-    assert said[:2] == [
+    assert commands[:2] == [
         f"{hop} 192.0.2.1 community [ 64500:1 65535:666 65535:65281 ] nlri {HOST}",
         f"{hop} 100::1 {own} nlri {HOST6}",
     ]
-    assert [it.count("/32") for it in said[2:]] == [1000, 500]
+    assert [command.count("/32") for command in commands[2:]] == [1000, 500]
 
 
-def test_of_one_match_the_last_counts() -> None:
+def test_last_measure_of_a_match_counts() -> None:
     limit = FlowThen(action="rate-limit", rate=9600)
-    (said,) = announce_commands([rule(), rule(limit)], CARRIED)
-    assert "rate-limit 9600" in said
+    (command,) = announce_commands([rule(), rule(limit)], BLACKHOLE_ATTRIBUTES)
+    assert "rate-limit 9600" in command
 
 
-def test_several_values_stand_in_brackets() -> None:
-    (said,) = announce_commands(
-        [rule(source_ports=(53, 123), protocols=("udp",))], CARRIED
+def test_several_values_are_in_brackets() -> None:
+    (command,) = announce_commands(
+        [rule(source_ports=(53, 123), protocols=("udp",))], BLACKHOLE_ATTRIBUTES
     )
-    assert "source-port [ =53 =123 ];" in said
-    assert "protocol =17;" in said
+    assert "source-port [ =53 =123 ];" in command
+    assert "protocol =17;" in command
 
 
-def test_a_discard_is_a_rate_limit_of_nothing() -> None:
-    none = FlowThen(action="rate-limit", rate=0)
-    assert form_of(rule(), CARRIED) == form_of(rule(none), CARRIED)
-
-
-def test_ports_that_exabgp_gives_one_name_are_told_apart() -> None:
-    names = {
-        it: [other for other, name in ports._names_by_port().items() if name == it]
-        for it in ports._names_by_port().values()
-    }
-    shared = [port for ports in names.values() if len(ports) > 1 for port in ports]
-    assert {7, 8008, 8080} <= set(shared)
-    refused = set()
-    for port in shared:
-        try:
-            (term,) = ports.port_terms("source_ports", [port])
-        except UnsupportedMeasure:
-            refused.add(port)
-            continue
-        below, above = term[1:].split("&<")
-        in_words = [ports._names_by_port().get(int(it), it) for it in (below, above)]
-        assert ports.port_numbers([f">{in_words[0]}&<{in_words[1]}"]) == (port,)
-    assert refused == {454, 3365}
-
-
-@given(st.integers(0, 65535))
-def test_every_port_comes_back_as_it_went(port: int) -> None:
-    if port in {454, 3365}:
-        return
-    (term,) = ports.port_terms("source_ports", [port])
-    name = ports._names_by_port().get(port)
-    as_listed = f"={name}" if name and term.startswith("=") else term
-    assert ports.port_numbers([as_listed]) == (port,)
-
-
-@given(st.sampled_from(sorted(vocabulary.PROTOCOLS)))
-def test_every_protocol_comes_back_as_it_went(word: str) -> None:
-    version = 6 if word == "ipv6-icmp" else 4
-    terms = vocabulary.protocol_terms([word], version)
-    assert vocabulary.protocol_words(terms) == (word,)
+def test_rate_limit_of_zero_is_discard() -> None:
+    zero = FlowThen(action="rate-limit", rate=0)
+    assert form_of(rule(), BLACKHOLE_ATTRIBUTES) == form_of(
+        rule(zero), BLACKHOLE_ATTRIBUTES
+    )
 
 
 @pytest.mark.parametrize(
-    ("measure", "named"),
+    ("measure", "field"),
     [
         (blackhole(None), "prefix"),
         (blackhole("198.51.100.1"), "canonical"),
@@ -298,32 +270,32 @@ def test_every_protocol_comes_back_as_it_went(word: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_said_is_refused_for_good_by_its_part(
-    measure: Measure, named: str
+def test_unsupported_measure_is_refused_naming_the_field(
+    measure: Measure, field: str
 ) -> None:
     with pytest.raises(UnsupportedMeasure) as caught:
-        form_of(measure, CARRIED)
-    assert named in str(caught.value)
+        form_of(measure, BLACKHOLE_ATTRIBUTES)
+    assert field in str(caught.value)
     assert str(caught.value).startswith(measure.key)
     assert not caught.value.retryable
 
 
-def test_a_rule_of_no_network_is_refused_though_it_has_no_key() -> None:
+def test_rule_without_network_is_refused() -> None:
     with pytest.raises(UnsupportedMeasure, match="flowspec"):
-        form_of(rule(to="nowhere"), CARRIED)
+        form_of(rule(to="nowhere"), BLACKHOLE_ATTRIBUTES)
 
 
 @pytest.mark.parametrize("prefix", [HOST, HOST6])
-def test_a_next_hop_that_does_not_fit_is_refused(prefix: str) -> None:
+def test_next_hop_of_other_ip_version_is_refused(prefix: str) -> None:
     for hops in (("100::1", "192.0.2.1"), ("nowhere", "")):
         with pytest.raises(UnsupportedMeasure, match="next_hop"):
             form_of(blackhole(prefix), BlackholeAttributes(*hops, ()))
 
 
-def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
+def test_unsupported_measures_are_ignored_on_withdrawal() -> None:
     bad = [blackhole(None), rule(None), rule(to="nowhere")]
-    (said,) = withdraw_commands([*bad, blackhole(HOST)], CARRIED, {})
-    assert HOST in said
+    (command,) = withdraw_commands([*bad, blackhole(HOST)], BLACKHOLE_ATTRIBUTES, {})
+    assert HOST in command
 
 
 @pytest.mark.parametrize(
@@ -350,11 +322,11 @@ def test_withdrawing_what_cannot_be_said_says_nothing() -> None:
         flow({"destination-ipv4": [HOST], "tcp-flags": ["=ns"]}, "rate-limit:0"),
         flow({"destination-ipv4": [HOST], "fragment": ["=x"]}, "rate-limit:0"),
         flow({"destination-ipv4": [HOST], "packet-length": [">4"]}, "rate-limit:0"),
-        line({"rules": {"destination-ipv4": [HOST]}}),
+        route_line({"rules": {"destination-ipv4": [HOST]}}),
     ],
 )
-def test_a_line_that_is_not_ours_is_told(bad: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - each has its own reason
+def test_line_of_foreign_route_is_refused(bad: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each line has another reason
         parse_route(bad)
 
 
@@ -381,15 +353,19 @@ FLOWS = st.builds(
 
 
 @given(FLOWS, FLOWS)
-def test_two_mitigations_never_share_a_match(one: FlowMatch, other: FlowMatch) -> None:
-    said = []
-    for flow in (one, other):
-        measure = Measure(kind=FLOWSPEC, flow=flow, then=FlowThen(action="discard"))
+def test_measures_with_different_keys_have_different_matches(
+    flow: FlowMatch, other: FlowMatch
+) -> None:
+    commands = []
+    for match in (flow, other):
+        measure = Measure(kind=FLOWSPEC, flow=match, then=FlowThen(action="discard"))
         try:
-            said.append((measure.key, *announce_commands([measure], CARRIED)))
+            commands.append(
+                (measure.key, *announce_commands([measure], BLACKHOLE_ATTRIBUTES))
+            )
         except UnsupportedMeasure:
             return
-    assert (said[0][0] == said[1][0]) is (said[0][1] == said[1][1])
+    assert (commands[0][0] == commands[1][0]) is (commands[0][1] == commands[1][1])
 
 
 @pytest.mark.parametrize(
@@ -419,6 +395,6 @@ def test_two_mitigations_never_share_a_match(one: FlowMatch, other: FlowMatch) -
         ),
     ],
 )
-def test_values_without_bounds_are_refused(measure: Measure) -> None:
+def test_values_out_of_range_are_refused(measure: Measure) -> None:
     with pytest.raises(UnsupportedMeasure):
-        form_of(measure, CARRIED)
+        form_of(measure, BLACKHOLE_ATTRIBUTES)
