@@ -278,7 +278,7 @@ def test_what_ended_while_the_session_was_down_does_not_come_back(
 ) -> None:
     backend.announce(wanted(blackhole(HOST), rule(), blackhole(HOST6)))
     wait_until(lambda: bird.count() == 3, 10, "three routes")
-    bird.ask("disable exa")
+    bird.birdc("disable exa")
     wait_until(lambda: not backend.neighbor or not backend.neighbor.up, 10, "down")
     # Nothing is announced now: ExaBGP might send it when it is withdrawn already.
     with pytest.raises(BackendError, match="is down") as caught:
@@ -286,7 +286,7 @@ def test_what_ended_while_the_session_was_down_does_not_come_back(
     assert caught.value.retryable
     backend.withdraw([blackhole(HOST), rule()])
     assert [it.key for it in backend.active()] == [blackhole(HOST6).key]
-    bird.ask("enable exa")
+    bird.birdc("enable exa")
     bird.wait_up()
     bird.wait_routes(HOST6)
     wait_until(lambda: bool(backend.neighbor and backend.neighbor.up), 10, "up")

@@ -103,10 +103,10 @@ def test_what_ended_is_withdrawn_while_the_enforcer_is_stopped(
     ended = clock.now() + 4.0
     bird.wait_routes(NETS[OTHER.key], seconds=30)
     assert clock.now() >= ended - 0.1
-    said = exabgp.said()
-    assert f"withdrawing {HOST.key}: its lease ended" in said
-    assert f"withdrawing {RULE.key}: its lease ended" in said
-    assert OTHER.key not in said
+    output = exabgp.output()
+    assert f"withdrawing {HOST.key}: its lease ended" in output
+    assert f"withdrawing {RULE.key}: its lease ended" in output
+    assert OTHER.key not in output
 
 
 def test_what_has_no_lease_is_withdrawn(
@@ -115,7 +115,7 @@ def test_what_has_no_lease_is_withdrawn(
     write(exabgp, other=300.0)
     announce(backend, bird, HOST, OTHER)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert f"withdrawing {HOST.key}: no lease" in exabgp.said()
+    assert f"withdrawing {HOST.key}: no lease" in exabgp.output()
 
 
 def test_without_the_snapshot_the_last_known_ends_hold(
@@ -157,7 +157,7 @@ def test_a_lease_that_is_renewed_keeps_its_route(
     announce(backend, bird, HOST, OTHER)
     write(exabgp, host=3.0, other=300.0)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert OTHER.key not in exabgp.said()
+    assert OTHER.key not in exabgp.output()
 
 
 def test_both_processes_list_at_the_same_time(
