@@ -112,7 +112,7 @@ def signals() -> Iterator[None]:
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
 def test_healthz_shows_unhealthy_service(
-    healthy: bool,  # noqa: FBT001 - a parameter own_settings the test
+    healthy: bool,  # noqa: FBT001 - a parameter of the test
     status: int,
 ) -> None:
     config = settings(dry_run=True)

@@ -44,7 +44,7 @@ def mitigation(key: str, lease_ms: int, state: str, *, dry: bool) -> Mitigation:
 )
 def test_no_measure_outlasts_its_latest_lease(
     records: list[tuple[str, str, int, float, bool]],
-    synced: bool,  # noqa: FBT001 - hypothesis gives it
+    synced: bool,  # noqa: FBT001 - a parameter of the test
     time_known: bool,  # noqa: FBT001 - as above
     offset: float,
 ) -> None:

@@ -47,7 +47,7 @@ def test_only_answer_to_later_command_resumes(harness: EnforcerHarness) -> None:
     harness.put(ONE)
     harness.put_command("pause", 5)
     harness.run()
-    harness.put_command("resume", 6)  # the enforcer leaves that to the mitigator
+    harness.put_command("resume", 6)  # only the mitigator answers a resume
     harness.run()
     assert harness.in_force() == []
     harness.put_resume(4)  # answers a resume from before the pause

@@ -24,7 +24,7 @@ def test_restart_without_kafka_continues_from_snapshot(
     harness.end_topic()
     harness.put(ONE, lease=60)
     harness.run()
-    again = EnforcerHarness(harness.path)  # the system lost everything meanwhile
+    again = EnforcerHarness(harness.path)  # the system has lost everything
     again.run()
     assert again.in_force() == [ONE]
     advance(61)
@@ -39,7 +39,7 @@ def test_topic_created_again_withdraws_nothing(
     harness.put(ONE, lease=60)
     harness.run()
     again = harness.restart()
-    again.end_topic()  # and nothing stands on the topic
+    again.end_topic()  # the topic is empty
     again.run(3)
     assert again.in_force() == [ONE]
     assert ("held", None) in again.audit.published
@@ -95,7 +95,7 @@ def test_end_for_all_enforcers_keeps_measure_wanted_here(
 def test_end_read_late_loses_no_record(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    """A record for everybody ran out before the end of the topic was read."""
+    """A record for all enforcers expired before the end of the topic was read."""
     harness.end_topic()
     harness.put(ONE, lease=600)
     harness.run()
@@ -147,7 +147,7 @@ def test_pipe_large_file_and_deep_json_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, large, deep = (tmp_path / name for name in ("pipe", "large", "deep"))
-    os.mkfifo(pipe)  # without a writer, opening it blocks for ever
+    os.mkfifo(pipe)  # without a writer, opening it blocks forever
     large.write_bytes(b" " * 101)
     monkeypatch.setattr(snapshot, "_MAX_BYTES", 100)
     for path in (pipe, large, tmp_path):

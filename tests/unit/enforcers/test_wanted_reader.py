@@ -244,7 +244,7 @@ def test_queue_is_bounded(
 
 
 class _Consumer:
-    """Stands in for librdkafka's, for the partitions of a reader."""
+    """A fake of librdkafka's consumer with one end for each partition."""
 
     def __init__(self, end: int) -> None:
         self._end = end
@@ -302,7 +302,7 @@ def test_partition_without_position_skips_old_commands(
 ) -> None:
     monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place(), _Place(1)])
     follower = CommandReader({}, "t", Codec())
-    follower._positions["t", 0] = 40  # of the other partition nothing is known yet
+    follower._positions["t", 0] = 40  # the other partition has no position
     (_, other) = follower._open()._of(_Consumer(50), "t")
     assert other.offset == 50
 

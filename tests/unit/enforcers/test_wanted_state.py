@@ -67,7 +67,7 @@ def test_tombstone_in_old_partition_keeps_moved_key(
 
 @pytest.fixture
 def grown(harness: EnforcerHarness) -> EnforcerHarness:
-    """Return an enforcer of ONE and TWO whose topic got more partitions."""
+    """Return an enforcer of ONE and TWO whose topic got another partition."""
     harness.put(ONE, age=50)
     harness.put(TWO, age=50)
     harness.end_topic()

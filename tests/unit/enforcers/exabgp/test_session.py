@@ -236,7 +236,7 @@ def test_second_close_has_no_effect(exabgp: FakeExabgp, session: Session) -> Non
 def test_undecodable_events_do_not_stop_reading(
     exabgp: FakeExabgp, session: Session
 ) -> None:
-    """All of ExaBGP waits for a process that does not read."""
+    """ExaBGP blocks if a process does not read."""
     session.open()
     exabgp.write(EVENT % (b"down", b', "reason": "\xff\xfe"'))
     exabgp.write(b'{ "exabgp"' + b"[" * 30_000 + b"\n")
