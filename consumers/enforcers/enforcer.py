@@ -75,8 +75,8 @@ class Enforcer:
     _reconciler: Reconciler = field(init=False)
     _skew_reported: bool = False
     _failed: bool = False
-    _reported_lost: int = 0
-    _reported_restarts: int = 0
+    _lost: int = 0
+    _restarts: int = 0
     _due: float = 0.0
     _time_requests: TimeRequests = field(init=False)
 
@@ -194,16 +194,11 @@ class Enforcer:
         self.metrics.active.labels(name).set(len(self._reconciler.in_force))
         self.metrics.synced.labels(name).set(self.state.synced)
         self.metrics.paused.labels(name).set(self.state.paused)
-        lost, self._reported_lost = (
-            self.audit.lost - self._reported_lost,
-            self.audit.lost,
-        )
-        self.metrics.lost_audit.labels(name).inc(lost)
+        self.metrics.lost_audit.labels(name).inc(self.audit.lost - self._lost)
+        self._lost = self.audit.lost
         restarts = self.wanted_reader.restarts + self.command_reader.restarts
-        self.metrics.reader_restarts.labels(name).inc(
-            restarts - self._reported_restarts
-        )
-        self._reported_restarts = restarts
+        self.metrics.reader_restarts.labels(name).inc(restarts - self._restarts)
+        self._restarts = restarts
         skew = self.broker_clock.skew()
         if skew is not None:
             self.metrics.skew.labels(name).set(skew)

@@ -138,7 +138,7 @@ class LeaseTable:
         """Let the topic's records count; return the keys that only the snapshot has."""
         self.synced = True
         for key in self._restored_ended:
-            self._restored.pop(key, None)  # its lease may have run out since
+            self._restored.pop(key, None)  # its lease may have expired
         self._restored_ended.clear()
         recorded = {record.measure.key for record in self._records.values()}
         return sorted(self._restored.keys() - recorded)

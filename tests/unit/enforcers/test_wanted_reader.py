@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING
 from support.process import wait_until
 
 from consumers.enforcers import wanted_reader
@@ -25,7 +24,7 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.kafka.client import ConnectionState
-from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
+from fnm_bus.kafka.reader import ConsumedRecord
 
 
 class FakeTopicReader:
@@ -241,70 +240,6 @@ def test_queue_is_bounded(
     items = take_items(follower, 11)
     follower.stop()
     assert [item.offset for item in items if item != TopicEnd()] == list(range(10))
-
-
-class _Consumer:
-    """A fake of librdkafka's consumer with one end for each partition."""
-
-    def __init__(self, end: int) -> None:
-        self._end = end
-
-    def get_watermark_offsets(self, _place: Any, timeout: float) -> tuple[int, int]:
-        assert timeout > 0
-        return 0, self._end
-
-
-class _Place:
-    def __init__(self, partition: int = 0) -> None:
-        self.topic, self.partition, self.offset = "t", partition, -99
-
-
-@pytest.mark.parametrize(
-    ("kind", "first"), [(WantedStateReader, -99), (CommandReader, 40)]
-)
-def test_new_connection_resumes_at_last_offset(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Any], first: int
-) -> None:
-    monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place()])
-    follower = kind({}, "t", Codec())
-
-    def begins(end: int) -> int:
-        (place,) = follower._open()._of(_Consumer(end), "t")
-        return int(place.offset)
-
-    assert begins(40) == first
-    # A lost connection skips no command that was published meanwhile.
-    assert begins(45) == first
-    follower._positions["t", 0] = 43
-    assert begins(50) == 43
-
-
-@pytest.mark.parametrize("kind", [WantedStateReader, CommandReader])
-def test_added_partition_is_read_from_its_beginning(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Any]
-) -> None:
-    places = [_Place()]
-    monkeypatch.setattr(TopicReader, "_of", lambda *_: places)
-    follower = kind({}, "t", Codec())
-    reader = follower._open()
-    reader._of(_Consumer(40), "t")
-    follower._was_open = True
-    monkeypatch.setattr(reader, "_consumer", object())
-    assert not reader.has_grown()
-    places.append(_Place(1))
-    assert reader.has_grown()
-    (_, new) = follower._open()._of(_Consumer(40), "t")
-    assert new.offset == (-99 if kind is WantedStateReader else OFFSET_BEGINNING)
-
-
-def test_partition_without_position_skips_old_commands(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(TopicReader, "_of", lambda *_: [_Place(), _Place(1)])
-    follower = CommandReader({}, "t", Codec())
-    follower._positions["t", 0] = 40  # the other partition has no position
-    (_, other) = follower._open()._of(_Consumer(50), "t")
-    assert other.offset == 50
 
 
 def test_follower_is_healthy_before_its_start() -> None:
