@@ -113,7 +113,7 @@ def exabgp(
         dog.run(of)
         return
     # ExaBGP waits for a process that does not read.
-    backend.open(when_gone=it.stop)
+    backend.open(on_exit=it.stop)
     with config.recorded_failure():
         serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
 

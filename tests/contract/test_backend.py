@@ -59,7 +59,7 @@ def test_what_ends_by_itself_ends_no_later_than_wanted(
 ) -> None:
     backend.announce(wanted(measures[:5]))
     for it in settled(backend, measures[:5]).values():
-        assert it.left is None or 0 < it.left <= LEFT
+        assert it.seconds_left is None or 0 < it.seconds_left <= LEFT
 
 
 def test_announced_twice_is_one(backend: Backend, measures: Sequence[Measure]) -> None:

@@ -128,7 +128,7 @@ def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
         labs.append(BgpLab(Path(mkdtemp(prefix="fnm-")), cut_kafka))
     [built] = labs
     try:
-        built.begin()
+        built.announce_both()
         yield built
         built.clear()
     except (AssertionError, TimeoutError):

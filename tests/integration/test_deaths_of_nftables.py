@@ -19,8 +19,8 @@ from support.bgp_lab import (
     SHORT,
     SLACK,
     CutKafka,
-    die,
     host,
+    kill_or_stop,
     policy,
 )
 from support.consumer_processes import ConsumerProcesses
@@ -101,7 +101,7 @@ def firewall(
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_t1_t2_enforcer(firewall: Firewall, how: str) -> None:
-    die(firewall.enforcer.pid, how)
+    kill_or_stop(firewall.enforcer.pid, how)
     firewall.services.tell("ban", host(NEW))
     firewall.ended()
     if how == "stopped":

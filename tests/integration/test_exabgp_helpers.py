@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.enforcers.exabgp.config import commands
+from consumers.enforcers.exabgp.config import api_commands
 
 
 def test_helpers_never_import_from_the_current_directory(
@@ -15,7 +15,7 @@ def test_helpers_never_import_from_the_current_directory(
     trap.mkdir()
     (trap / "__init__.py").write_text("raise SystemExit(99)")
     monkeypatch.chdir(tmp_path)
-    for command in commands(None):
+    for command in api_commands(None):
         helped = subprocess.run(
             [*command, "--help"], capture_output=True, text=True, check=False
         )

@@ -103,10 +103,10 @@ def test_what_ended_is_withdrawn_while_the_enforcer_is_stopped(
     ended = clock.now() + 4.0
     bird.wait_routes(NETS[OTHER.key], seconds=30)
     assert clock.now() >= ended - 0.1
-    said = exabgp.said()
-    assert f"withdrawing {HOST.key}: its lease ended" in said
-    assert f"withdrawing {RULE.key}: its lease ended" in said
-    assert OTHER.key not in said
+    output = exabgp.output()
+    assert f"withdrawing {HOST.key}: its lease ended" in output
+    assert f"withdrawing {RULE.key}: its lease ended" in output
+    assert OTHER.key not in output
 
 
 def test_what_has_no_lease_is_withdrawn(
@@ -115,7 +115,7 @@ def test_what_has_no_lease_is_withdrawn(
     write(exabgp, other=300.0)
     announce(backend, bird, HOST, OTHER)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert f"withdrawing {HOST.key}: no lease" in exabgp.said()
+    assert f"withdrawing {HOST.key}: no lease" in exabgp.output()
 
 
 def test_without_the_snapshot_the_last_known_ends_hold(
@@ -125,14 +125,16 @@ def test_without_the_snapshot_the_last_known_ends_hold(
     watchdog = Watchdog(backend, exabgp.settings)
     write(exabgp, host=0.5, other=300.0)
     announce(backend, bird, HOST, OTHER)
-    watchdog.turn()
+    watchdog.run_once()
     exabgp.settings.snapshot.unlink()
-    watchdog.turn()
+    watchdog.run_once()
     assert bird.count() == 2
-    wait_until(lambda: (watchdog.turn(), bird.count())[1] == 1, 10, "one route less")
+    wait_until(
+        lambda: (watchdog.run_once(), bird.count())[1] == 1, 10, "one route less"
+    )
     bird.wait_routes(NETS[OTHER.key])
     exabgp.settings.snapshot.write_text("{")
-    watchdog.turn()
+    watchdog.run_once()
     assert bird.count() == 1
 
 
@@ -155,7 +157,7 @@ def test_a_lease_that_is_renewed_keeps_its_route(
     announce(backend, bird, HOST, OTHER)
     write(exabgp, host=3.0, other=300.0)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert OTHER.key not in exabgp.said()
+    assert OTHER.key not in exabgp.output()
 
 
 def test_both_processes_list_at_the_same_time(

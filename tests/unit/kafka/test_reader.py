@@ -127,7 +127,7 @@ def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
     del moments  # they pass by themselves
     for _ in busy.read(100.0):
         pass
-    with pytest.raises(BrokerUnavailable, match=r"of t\[99\]$"):
+    with pytest.raises(BrokerUnavailable, match=r"from t\[99\]$"):
         busy.check()
 
 

@@ -333,14 +333,14 @@ def test_a_match_of_any_types_is_valid_or_an_invalid_record(
 
 def test_the_words_are_those_of_exabgp() -> None:
     for flag in flow_words.TCP_FLAGS:
-        assert exabgp_words.tcp_flags([flag])
+        assert exabgp_words.tcp_flag_terms([flag])
     for version in (4, 6):
         for word in flow_words.PROTOCOLS:
             if not flow_words.protocol_fault(word, version):
-                assert exabgp_words.protocols([word], version)
+                assert exabgp_words.protocol_terms([word], version)
         for flag in flow_words.FRAGMENTS:
             if not flow_words.fragment_fault(flag, version):
-                assert exabgp_words.fragments([flag], version)
+                assert exabgp_words.fragment_terms([flag], version)
 
 
 def test_a_measure_survives_being_encoded() -> None:

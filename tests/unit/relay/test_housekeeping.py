@@ -92,7 +92,7 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
     assert foreign.is_dir()
     assert caplog.text.count("foreign_file_not_moved") == 1
     assert box.metrics.registry().get_sample_value("fnm_bus_foreign_files_total") == 1
-    (box.spools[0].root / "quarantine/odd").mkdir()
+    (box.spools[0].root / "quarantine/foreign").mkdir()
     foreign.rmdir()
     box.keeper._care_at = box.keeper._clean_at = 0.0
     box.keeper.turn()

@@ -1,4 +1,4 @@
-"""What is said to nft and what its answers mean, as text."""
+"""The input of nft, and the meaning of its output."""
 
 import json
 from ipaddress import ip_network
@@ -10,12 +10,12 @@ import pytest
 from consumers.enforcers.backend import ActiveMeasure, BackendError, UnsupportedMeasure
 from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.enforcers.nftables.script import (
+    active_measures,
     faults,
     network_of,
     removal,
     renewal,
     setup,
-    standing,
     timeout,
 )
 from consumers.mitigation.measure import Measure
@@ -30,15 +30,15 @@ def firewall(prefix: str | None) -> Measure:
 def listing(*elements: Any, name: str = "hosts4", rules: int = 2) -> bytes:
     chain = {"family": "inet", "table": "t", "name": name, "hook": "prerouting"}
     rule = {"rule": {"family": "inet", "table": "t", "chain": name, "expr": []}}
-    found = {"name": name, "table": "t", "flags": ["timeout"], "elem": list(elements)}
-    items = [{"metainfo": {}}, {"set": found}, {"chain": chain}, *[rule] * rules]
+    nft_set = {"name": name, "table": "t", "flags": ["timeout"], "elem": list(elements)}
+    items = [{"metainfo": {}}, {"set": nft_set}, {"chain": chain}, *[rule] * rules]
     return json.dumps({"nftables": items}).encode()
 
 
 @pytest.mark.parametrize(
     "prefix", ["192.0.2.1/32", "10.0.0.0/8", "2001:db8::/32", "2001:db8::1/128"]
 )
-def test_a_prefix_is_the_network_to_drop(prefix: str) -> None:
+def test_prefix_is_the_network_to_drop(prefix: str) -> None:
     assert network_of(firewall(prefix)) == ip_network(prefix)
 
 
@@ -61,7 +61,7 @@ def test_a_prefix_is_the_network_to_drop(prefix: str) -> None:
         "@hosts4",
     ],
 )
-def test_what_is_no_canonical_prefix_never_gets_to_nft(prefix: str | None) -> None:
+def test_prefix_that_is_not_canonical_is_refused(prefix: str | None) -> None:
     with pytest.raises(UnsupportedMeasure) as caught:
         network_of(firewall(prefix))
     assert str(caught.value).startswith("firewall|")
@@ -74,7 +74,7 @@ def test_other_kinds_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "said"),
+    ("seconds", "text"),
     [
         (1.5, "1s500ms"),
         (900, "900s0ms"),
@@ -84,18 +84,20 @@ def test_other_kinds_are_refused(kind: str) -> None:
         (99_999_999.0, "99999999s0ms"),
     ],
 )
-def test_seconds_are_rounded_up_to_milliseconds(left: float, said: str) -> None:
-    assert timeout(left) == said
+def test_seconds_are_rounded_up_to_milliseconds(seconds: float, text: str) -> None:
+    assert timeout(seconds) == text
 
 
-@pytest.mark.parametrize("left", [0, -1.0, nan, inf, -inf, 100_000_000, 1e300])
-def test_no_time_is_ever_said_that_means_for_ever(left: float) -> None:
-    with pytest.raises(ValueError, match="wanted more than 0"):
-        timeout(left)
+@pytest.mark.parametrize("seconds", [0, -1.0, nan, inf, -inf, 100_000_000, 1e300])
+def test_timeout_without_end_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="is not between"):
+        timeout(seconds)
 
 
-def test_each_prefix_length_has_a_set_of_its_own() -> None:
-    networks = [ip_network(it) for it in ("10.0.0.0/8", "10.1.0.0/16", "::1/128")]
+def test_each_prefix_length_has_its_own_set() -> None:
+    networks = [
+        ip_network(prefix) for prefix in ("10.0.0.0/8", "10.1.0.0/16", "::1/128")
+    ]
     lines = "\n".join(setup("t", networks, -300))
     assert "add set inet t net4_8 { type ipv4_addr; flags timeout; }" in lines
     assert "ip daddr and 255.255.0.0 @net4_16 counter name net4_16_to drop" in lines
@@ -104,12 +106,12 @@ def test_each_prefix_length_has_a_set_of_its_own() -> None:
     assert "interval" not in lines
 
 
-def test_to_take_back_needs_no_chain() -> None:
+def test_withdrawal_creates_no_chain() -> None:
     lines = setup("t", [ip_network("10.0.0.0/8")], None)
-    assert [it.split()[1] for it in lines] == ["table", "set"]
+    assert [line.split()[1] for line in lines] == ["table", "set"]
 
 
-def test_a_renewal_is_one_line_that_fits_what_stands_and_what_does_not() -> None:
+def test_renewal_adds_or_renews_in_one_line() -> None:
     assert renewal("t", ip_network("192.0.2.1"), 2) == (
         "add element inet t hosts4 { 192.0.2.1 };"
         " delete element inet t hosts4 { 192.0.2.1 };"
@@ -121,48 +123,48 @@ def test_a_renewal_is_one_line_that_fits_what_stands_and_what_does_not() -> None
     )
 
 
-def test_faults_are_named_by_line_with_their_first_reason() -> None:
-    said = """\
+def test_each_refused_line_has_its_first_reason() -> None:
+    text = """\
 /dev/stdin:12:24-31: Error: Could not process rule: Too many open files in system
 add element inet t h { 10.0.0.3 }
                        ^^^^^^^^
 /dev/stdin:12:40-41: Error: Could not process rule: No such file or directory
 /dev/stdin:14:1-2: Error: value too large
 """
-    assert faults(said) == {12: "Too many open files in system", 14: "value too large"}
+    assert faults(text) == {12: "Too many open files in system", 14: "value too large"}
 
 
 @pytest.mark.parametrize(
-    "said", ["", "netlink: Error: cache initialization failed", "Error: syntax error"]
+    "text", ["", "netlink: Error: cache initialization failed", "Error: syntax error"]
 )
-def test_where_no_line_is_named_none_is_found(said: str) -> None:
-    assert faults(said) == {}
+def test_error_without_line_has_no_faults(text: str) -> None:
+    assert faults(text) == {}
 
 
-def test_a_listing_says_what_stands_and_for_how_long() -> None:
+def test_listing_has_networks_and_seconds_left() -> None:
     element = {"elem": {"val": "192.0.2.1", "timeout": 10, "expires": 9}}
     by_hand = "192.0.2.2"
-    assert standing(listing(element, by_hand)) == {
+    assert active_measures(listing(element, by_hand)) == {
         firewall("192.0.2.1/32"): ActiveMeasure("drop", 9.0),
         firewall("192.0.2.2/32"): ActiveMeasure("drop", None),
     }
 
 
-def test_a_listing_knows_networks_by_the_name_of_their_set() -> None:
+def test_prefix_length_comes_from_name_of_set() -> None:
     element = {"elem": {"val": "2001:db8::", "timeout": 0, "expires": 0}}
-    assert standing(listing(element, name="net6_32")) == {
+    assert active_measures(listing(element, name="net6_32")) == {
         firewall("2001:db8::/32"): ActiveMeasure("drop", 0.0)
     }
 
 
 @pytest.mark.parametrize("rules", [0, 1])
-def test_a_set_without_its_rules_drops_nothing(rules: int) -> None:
-    assert standing(listing("192.0.2.1", rules=rules)) == {}
+def test_set_without_its_rules_drops_nothing(rules: int) -> None:
+    assert active_measures(listing("192.0.2.1", rules=rules)) == {}
 
 
-def test_sets_of_others_are_not_ours() -> None:
-    assert standing(listing("192.0.2.1", name="mine")) == {}
-    assert standing(b'{"nftables": [{"table": {"name": "t"}}]}') == {}
+def test_foreign_sets_are_ignored() -> None:
+    assert active_measures(listing("192.0.2.1", name="mine")) == {}
+    assert active_measures(b'{"nftables": [{"table": {"name": "t"}}]}') == {}
 
 
 @pytest.mark.parametrize(
@@ -185,20 +187,20 @@ def test_sets_of_others_are_not_ours() -> None:
         listing({"elem": {"val": "192.0.2.1", "expires": "soon"}}),
     ],
 )
-def test_what_is_no_listing_is_told(answer: bytes) -> None:
+def test_text_that_is_not_a_listing_is_refused(answer: bytes) -> None:
     with pytest.raises(BackendError, match="not understood"):
-        standing(answer)
+        active_measures(answer)
 
 
 @pytest.mark.parametrize(
     "table", ["a b", "t; flush ruleset", "1st", "t\n", "t{", "é", "-t", "x" * 101]
 )
-def test_a_table_that_is_no_name_is_a_wrong_configuration(table: str) -> None:
+def test_invalid_table_name_is_a_configuration_error(table: str) -> None:
     with pytest.raises(ConfigError, match=r"consumers\.nftables\.table"):
         NftablesBackend(NftablesSettings(table=table))
 
 
 @pytest.mark.parametrize("command", [" ", "nft 'unclosed"])
-def test_a_command_that_is_none_is_a_wrong_configuration(command: str) -> None:
+def test_invalid_command_is_a_configuration_error(command: str) -> None:
     with pytest.raises(ConfigError, match=r"consumers\.nftables\.command"):
         NftablesBackend(NftablesSettings(command=command))

@@ -1,26 +1,32 @@
-"""ExaBGP's own configuration; tests/integration starts it with it."""
+"""ExaBGP's configuration and start; tests/integration runs ExaBGP with it."""
 
 from pathlib import Path
 
 import pytest
 
-from consumers.enforcers.exabgp import config, server
-from consumers.enforcers.exabgp.config import Commands, commands, conf, env, run
+from consumers.enforcers.exabgp import conf_files, config, server
+from consumers.enforcers.exabgp.conf_files import (
+    Commands,
+    api_commands,
+    conf_text,
+    env_text,
+)
+from consumers.enforcers.exabgp.config import run
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
 
-STARTED = Commands(("/usr/bin/python3", "-m", "x y"), ("/usr/bin/python3", "-c", "w"))
+COMMANDS = Commands(("/usr/bin/python3", "-m", "x y"), ("/usr/bin/python3", "-c", "w"))
 
 
-def test_both_processes_get_the_configuration_file_as_a_whole_path() -> None:
-    started = commands(Path("fnm.toml"))
-    whole = str(Path.cwd() / "fnm.toml")
-    assert started.enforcer[-3:] == ("--api", "--config", whole)
-    assert started.watchdog[-3:] == ("--watchdog", "--config", whole)
-    assert commands(None).enforcer[-1] == "--api"
+def test_api_commands_have_absolute_path_of_configuration() -> None:
+    commands = api_commands(Path("fnm.toml"))
+    absolute = str(Path.cwd() / "fnm.toml")
+    assert commands.enforcer[-3:] == ("--api", "--config", absolute)
+    assert commands.watchdog[-3:] == ("--watchdog", "--config", absolute)
+    assert api_commands(None).enforcer[-1] == "--api"
 
 
-def test_the_settings_stand_in_it() -> None:
+def test_conf_contains_the_settings() -> None:
     settings = ExabgpSettings(
         neighbor="2001:db8::2",
         local_address="2001:db8::1",
@@ -30,7 +36,7 @@ def test_the_settings_stand_in_it() -> None:
         peer_as=4_200_000_000,
         hold_time=30,
     )
-    text = conf(settings, STARTED)
+    text = conf_text(settings, COMMANDS)
     for part in (
         "neighbor 2001:db8::2 {",
         "local-address 2001:db8::1;",
@@ -42,7 +48,7 @@ def test_the_settings_stand_in_it() -> None:
         'run "/usr/bin/python3" "-m" "x y";',
     ):
         assert part in text
-    assert "user = 'daemon'" in env("daemon")
+    assert "user = 'daemon'" in env_text("daemon")
 
 
 @pytest.mark.parametrize(
@@ -60,53 +66,55 @@ def test_the_settings_stand_in_it() -> None:
         ("communities", ("blackhole me",)),
     ],
 )
-def test_a_wrong_setting_is_named(field: str, value: object) -> None:
+def test_wrong_setting_is_named(field: str, value: object) -> None:
     settings = ExabgpSettings.model_construct(
         **{**dict(ExabgpSettings()), field: value}
     )
     with pytest.raises(ConfigError) as caught:
-        config.check(settings)
-    named = "local_address" if value == "2001:db8::1" and field == "neighbor" else field
-    assert f"consumers.exabgp.{named}" in str(caught.value).replace(
+        conf_files.check_settings(settings)
+    reported = (
+        "local_address" if value == "2001:db8::1" and field == "neighbor" else field
+    )
+    assert f"consumers.exabgp.{reported}" in str(caught.value).replace(
         "consumers.exabgp.communities", f"consumers.exabgp.{field}"
     )
 
 
-def test_all_wrong_settings_are_told_at_once() -> None:
+def test_all_wrong_settings_are_listed() -> None:
     settings = ExabgpSettings(neighbor="a", router_id="b", ipv4_next_hop="c")
     with pytest.raises(ConfigError) as caught:
-        config.check(settings)
+        conf_files.check_settings(settings)
     assert len(str(caught.value).splitlines()) == 3
 
 
-@pytest.mark.parametrize("word", ['a"b', "a\\b", "a\nb", ""])
-def test_a_command_that_cannot_be_written_is_refused(word: str) -> None:
+@pytest.mark.parametrize("argument", ['a"b', "a\\b", "a\nb", ""])
+def test_command_that_cannot_be_quoted_is_refused(argument: str) -> None:
     with pytest.raises(ConfigError, match="path"):
-        conf(ExabgpSettings(), Commands(("/bin/sh", word), ("/bin/sh",)))
+        conf_text(ExabgpSettings(), Commands(("/bin/sh", argument), ("/bin/sh",)))
 
 
-def test_an_unknown_user_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_unknown_user_is_refused_before_files_are_written(tmp_path: Path) -> None:
     settings = ExabgpSettings(user="nobody-of-that-name", snapshot=tmp_path / "s.json")
     with pytest.raises(ConfigError, match="nobody-of-that-name"):
         run(settings, None)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = ExabgpSettings(snapshot=tmp_path / "file" / "s.json")
     with pytest.raises(ConfigError, match="file"):
         run(settings, None)
 
 
-def test_the_enforcer_is_checked_before_exabgp_is_started(tmp_path: Path) -> None:
+def test_enforcer_is_checked_before_exabgp_starts(tmp_path: Path) -> None:
     settings = ExabgpSettings(snapshot=tmp_path / "s.json")
 
     def check() -> None:
         raise ConfigError("[kafka]: no such property")
 
     with pytest.raises(ConfigError, match="no such property"):
-        run(settings, None, STARTED, check)
+        run(settings, None, COMMANDS, check)
     assert not list(tmp_path.rglob("exabgp.conf"))
 
 
@@ -124,25 +132,25 @@ def test_the_enforcer_is_checked_before_exabgp_is_started(tmp_path: Path) -> Non
         ("a text", "", False, 70),
     ],
 )
-def test_the_end_of_exabgp_has_a_status_and_a_line(
+def test_exit_status_and_message_show_the_error(
     code: object,
     reason: str,
     stopped: bool,  # noqa: FBT001 - a parameter of the test
     status: int,
 ) -> None:
-    found, line = server.verdict(code, reason, stopped=stopped)
-    assert found == status
+    exit_status, line = server.exit_status(code, reason, stopped=stopped)
+    assert exit_status == status
     assert reason in line or stopped
     assert bool(line) is (status in {70, 78} and code != "a text")
 
 
-def test_a_helper_leaves_the_reason_for_the_end_of_exabgp(
+def test_configuration_error_of_api_process_reaches_exabgp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(server.FAILURE_FILE, str(tmp_path / "failure"))
     with config.recorded_failure():
         pass
-    assert server.failure() == ""
+    assert server.read_failure() == ""
     with pytest.raises(ConfigError), config.recorded_failure():
         raise ConfigError("[kafka]: no such property")
-    assert server.failure() == "[kafka]: no such property"
+    assert server.read_failure() == "[kafka]: no such property"
