@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from consumers.webhook.recall import recalled
+from consumers.notifier.recall import recalled
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
