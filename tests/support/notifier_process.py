@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ NEW = "new consumer group: starting at the end of the topic"
 def mitigation(number: int, state: str = "wanted", **other: Any) -> Mitigation:
     prefix = f"198.51.{number // 256}.{number % 256}/32"
     now = datetime.now(UTC)
-    facts = {
+    fields = {
         "key": f"blackhole|{prefix}",
         "kind": "blackhole",
         "state": state,
@@ -36,7 +36,7 @@ def mitigation(number: int, state: str = "wanted", **other: Any) -> Mitigation:
         "ended_because": "unban" if state == "ended" else "",
         "reasons": (ReasonSummary(sensor="fra1", rule="big", pps=number),),
     }
-    return Mitigation(**{**facts, **other})
+    return Mitigation(**{**fields, **other})
 
 
 class NotifierProcess:
@@ -59,7 +59,7 @@ class NotifierProcess:
         (root / "secret").write_text("shared\n")
         self.configure(url_file=str(root / "url"), secret_file=str(root / "secret"))
 
-    def configure(self, *, dry_run: bool = False, **notifier: str) -> None:
+    def configure(self, *, dry_run: bool = False, **notifier: Any) -> None:
         timers = {"group_wait": 1.5, "group_interval": 300.0}
         table = {"group": self._group, **timers, **notifier}
         lines = [
@@ -75,16 +75,17 @@ class NotifierProcess:
         ]
         self._config.write_text("\n".join(lines) + "\n")
 
-    def start(self) -> Server:
+    def start(self, environment: Mapping[str, str] | None = None) -> Server:
         command = [sys.executable, "-m", "consumers", "notifier"]
-        server = Server([*command, "--config", str(self._config)], self.log)
+        command += ["--config", str(self._config)]
+        server = Server(command, self.log, environment)
         server.start()
         self._running.append(server)
         return server
 
-    def start_first(self) -> Server:
+    def start_first(self, environment: Mapping[str, str] | None = None) -> Server:
         """Start the first notifier, and wait until its group has offsets."""
-        server = self.start()
+        server = self.start(environment)
         server.wait(lambda: NEW in self.log.read_text())
         return server
 
