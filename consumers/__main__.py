@@ -13,7 +13,7 @@ from fnm_bus import __version__
 from fnm_bus.cli import options
 from fnm_bus.cli.options import LogFormat, out
 
-HELP: Final = "Run a consumer: mitigator, exabgp, nftables, webhook or jsonlines."
+HELP: Final = "Run a consumer: mitigator, exabgp, nftables, notifier or jsonlines."
 
 app = typer.Typer(
     name="fnm-bus-consumer",
@@ -52,7 +52,7 @@ def consumer(
 app.command()(run.mitigator)
 app.command()(run.exabgp)
 app.command()(run.nftables)
-app.command()(run.webhook)
+app.command()(run.notifier)
 app.command()(run.jsonlines)
 app.command()(run.check)
 app.command()(run.demo)

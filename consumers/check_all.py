@@ -77,7 +77,7 @@ def resources_of(settings: FullSettings) -> Resources:
     return Resources(
         build.topic_names(settings),
         tables.mitigator.transactional_id,
-        tables.webhook.group,
+        tables.notifier.group,
         tables.jsonlines.group,
         tables.jsonlines.topics,
     )

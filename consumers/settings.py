@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fnm_bus.config.settings import Count, Port, Seconds, Settings, Table, Text
-from fnm_bus.kafka.access import JSONLINES_GROUP, MITIGATOR_ID, WEBHOOK_GROUP
+from fnm_bus.kafka.access import JSONLINES_GROUP, MITIGATOR_ID, NOTIFIER_GROUP
 
 _STATE = Path("/var/lib/fnm-bus")
 Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]
@@ -134,33 +134,41 @@ class NftablesSettings(EnforcerSettings):
     command: Text = Field("nft", description="The nft command.")
 
 
-class WebhookSettings(Table):
-    """Notices for people, by HTTP."""
+class NotifierSettings(Table):
+    """Notices for people."""
 
-    url: Text | None = Field(None, description="Where notices are sent by POST.")
+    url: Text | None = Field(
+        None, description="Address that gets each notice as JSON by POST."
+    )
     url_file: Path | None = Field(
-        None, description="File with the address, when it is a secret (as Slack's is)."
+        None, description="File with the address, if the address is a secret."
     )
     secret_file: Path | None = Field(
         None,
         description="File with the key that signs: X-Fnm-Bus-Signature is sha256= and"
         " the HMAC-SHA256 of the body.",
     )
-    group: Text = Field(
-        WEBHOOK_GROUP, description="Consumer group that keeps the offsets."
+    alertmanager_urls: tuple[Text, ...] = Field(
+        (), description="Base addresses of Alertmanagers: one alert for each storm."
     )
-    template: Annotated[str, Field(pattern="^(json|slack)$")] = Field(
-        "json", description="json (docs/reference/notice.md) or slack."
+    apprise_file: Path | None = Field(
+        None,
+        description="File with Apprise addresses, one a line: Slack, Teams, PagerDuty,"
+        " mail and others. Needs the extra `notify`.",
+    )
+    group: Text = Field(
+        NOTIFIER_GROUP, description="Consumer group that keeps the offsets."
     )
     group_wait: Seconds = Field(
-        10.0, description="Seconds in which a new storm's mitigations gather first."
+        10.0, description="Seconds in which a new storm's mitigations gather."
     )
     group_interval: Seconds = Field(
-        300.0, description="Seconds until a storm that goes on is told of again."
+        300.0, description="Seconds between two notices of a storm that continues."
     )
     timeout: Seconds = Field(10.0, description="Seconds for each request.")
     retry_timeout: Seconds = Field(
-        3600.0, description="Seconds after which a notice is given up."
+        3600.0,
+        description="Seconds after which a notice that no receiver accepts is dropped.",
     )
 
 
@@ -195,7 +203,7 @@ class ConsumerSettings(Table):
     enforcer: GuardSettings = GuardSettings()
     exabgp: ExabgpSettings = ExabgpSettings()
     nftables: NftablesSettings = NftablesSettings()
-    webhook: WebhookSettings = WebhookSettings()
+    notifier: NotifierSettings = NotifierSettings()
     jsonlines: JsonlinesSettings = JsonlinesSettings()
 
 

@@ -54,10 +54,10 @@ def consume(
         metrics=metrics,
         max_attempts=settings.consumers.max_attempts,
     )
-    # What the handler does is its own: nothing here obeys a dry run.
-    known = settings.model_copy(update={"dry_run": False})
+    # The handler decides about its actions: no dry run here.
+    live = settings.model_copy(update={"dry_run": False})
     try:
-        build.serve(known, loop, metrics.registry(), loop.facts, loop.healthy)
+        build.serve(live, loop, metrics.registry(), loop.facts, loop.healthy)
     finally:
         publisher.close()
 

@@ -138,14 +138,14 @@ def nftables(*, file: ConfigFile = None) -> None:
     serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
 
 
-def webhook(*, file: ConfigFile = None) -> None:
-    """Tell people by HTTP: one notice for each storm.
+def notifier(*, file: ConfigFile = None) -> None:
+    """Send one notice for each storm: webhook, Alertmanager, chat, paging, mail.
 
     Example:
-        fnm-bus-consumer webhook
+        fnm-bus-consumer notifier
     """
     from consumers import serving
-    from consumers.webhook import service
+    from consumers.notifier import service
 
     service.main(serving.settings(file))
 
@@ -167,7 +167,7 @@ def check(
         str,
         typer.Argument(
             help="The program whose rights are needed: mitigator, exabgp, nftables,"
-            " webhook, jsonlines or operator."
+            " notifier, jsonlines or operator."
         ),
     ] = "mitigator",
     *,

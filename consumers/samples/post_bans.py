@@ -1,7 +1,7 @@
 """Post one message per ban to the chat webhook in CHAT_WEBHOOK_URL, such as Slack's.
 
-`webhook` does it better: it sends one notice for a storm of a thousand bans, signs it,
-reports which mitigations started and ended, and gives a notice up after an hour.
+`notifier` does it better: it sends one notice for a storm of a thousand bans, signs it,
+reports started and ended mitigations, and also knows Alertmanager, Teams and mail.
 """
 
 import os
@@ -30,7 +30,7 @@ def handle(event: AnyRecord) -> None:
 
 
 def post(text: str) -> None:
-    """Post a text. No error quotes the address: whoever knows it may post, too.
+    """Post a text. No error quotes the address, which is a secret.
 
     Raises:
         RetryLater: the chat is unreachable or busy; its partition waits.

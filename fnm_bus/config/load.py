@@ -25,10 +25,14 @@ _OTHER: Final = frozenset(
 _DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "client")})
 """Tables in which names have dots, which a variable's cannot."""
 _FILES: Final = frozenset(
-    {"consumers.webhook.url_file", "consumers.webhook.secret_file"}
+    {
+        "consumers.notifier.url_file",
+        "consumers.notifier.secret_file",
+        "consumers.notifier.apprise_file",
+    }
 )
 """Settings that name files with secrets."""
-_ADDRESSES: Final = frozenset({"consumers.webhook.url"})
+_ADDRESSES: Final = frozenset({"consumers.notifier.url"})
 """Addresses that are secrets as a whole: who knows one may post there."""
 DEFAULT: Final = "default"
 Key = tuple[str, ...]

@@ -24,7 +24,7 @@ from fnm_bus.kafka.names import (
 from fnm_bus.kafka.route import Topics
 
 MITIGATOR_ID: Final = "fnm-bus-mitigator"
-WEBHOOK_GROUP: Final = "fnm-bus-webhook"
+NOTIFIER_GROUP: Final = "fnm-bus-notifier"
 JSONLINES_GROUP: Final = "fnm-bus-jsonlines"
 """Defaults of the consumers' settings."""
 _ELECTION: Final = "-election"
@@ -61,14 +61,14 @@ class Resources:
     Attributes:
         topics: names of the topics.
         mitigator: transactional id and group of the mitigator.
-        webhook: group of the webhook.
+        notifier: group of the notifier.
         jsonlines: group of jsonlines.
         jsonlines_topics: topics that jsonlines reads; empty for its default.
     """
 
     topics: Topics = field(default_factory=Topics)
     mitigator: str = MITIGATOR_ID
-    webhook: str = WEBHOOK_GROUP
+    notifier: str = NOTIFIER_GROUP
     jsonlines: str = JSONLINES_GROUP
     jsonlines_topics: tuple[str, ...] = ()
 
@@ -108,7 +108,7 @@ def resource_names(
     return Resources(
         topics,
         value("mitigator", "transactional_id", defaults.mitigator),
-        value("webhook", "group", defaults.webhook),
+        value("notifier", "group", defaults.notifier),
         value("jsonlines", "group", defaults.jsonlines),
         tuple(map(str, listed)) if isinstance(listed, list | tuple) else (),
     )
@@ -167,7 +167,7 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "mitigator": "`fnm-bus-consumer mitigator`",
     "exabgp": "`fnm-bus-consumer exabgp`",
     "nftables": "`fnm-bus-consumer nftables`",
-    "webhook": "`fnm-bus-consumer webhook`",
+    "notifier": "`fnm-bus-consumer notifier`",
     "jsonlines": "`fnm-bus-consumer jsonlines`",
     "operator": "`fnm-bus mitigations` and `explain`, and all of viewer",
     "viewer": "`fnm-bus tail`",
@@ -219,10 +219,10 @@ def _enforcer(resources: Resources) -> Iterator[Right]:
     yield Right(DESCRIBE, GROUP, READER_GROUP)
 
 
-def _webhook(resources: Resources) -> Iterator[Right]:
+def _notifier(resources: Resources) -> Iterator[Right]:
     yield from _on_topics(READ, resources.topics.mitigation)
     yield from _on_topics(WRITE, resources.topics.deadletter)
-    yield Right(READ, GROUP, resources.webhook)
+    yield Right(READ, GROUP, resources.notifier)
     yield Right(DESCRIBE, GROUP, READER_GROUP)
 
 
@@ -256,7 +256,7 @@ _RIGHTS: Final = {
     "mitigator": _mitigator,
     "exabgp": _enforcer,
     "nftables": _enforcer,
-    "webhook": _webhook,
+    "notifier": _notifier,
     "jsonlines": _jsonlines,
     "operator": _operator,
     "viewer": _viewer,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.enforcers.exabgp.config import api_commands
+from consumers.enforcers.exabgp.conf_files import api_commands
 
 
 def test_helpers_never_import_from_the_current_directory(

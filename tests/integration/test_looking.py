@@ -93,7 +93,7 @@ ACTING = {
     "fnm-bus mitigations resume",
     "fnm-bus-consumer mitigator",
     "fnm-bus-consumer nftables",
-    "fnm-bus-consumer webhook",
+    "fnm-bus-consumer notifier",
 }
 
 HOSTILE = {

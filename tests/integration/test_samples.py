@@ -37,7 +37,7 @@ def test_a_sample_is_short_enough_to_copy(path: Path) -> None:
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_a_sample_names_the_program_that_does_it_better(path: Path) -> None:
     opening = path.read_text().split('"""')[1]
-    assert re.search(r"`(jsonlines|exabgp|webhook)`.* do(es)? it better", opening)
+    assert re.search(r"`(jsonlines|exabgp|notifier)`.* do(es)? it better", opening)
 
 
 def test_without_a_chat_address_the_program_ends_at_once() -> None:

@@ -33,7 +33,7 @@ from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool.spool import Spool
 
 PROGRAMS = (
-    *("relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"),
+    *("relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"),
     *("operator", "admin"),
 )
 POLICY = """
@@ -120,8 +120,8 @@ def site(
         "[consumers.jsonlines]",
         f'group = "{relays.prefix}jsonlines"',
         f'path = "{relays.root}/events.jsonl"',
-        "[consumers.webhook]",
-        f'group = "{relays.prefix}webhook"',
+        "[consumers.notifier]",
+        f'group = "{relays.prefix}notifier"',
         "group_wait = 0.1",
         "[consumers.nftables]",
         f'snapshot = "{relays.root}/nftables.json"',
@@ -172,7 +172,7 @@ def running(site: Site) -> Iterator[dict[str, Server]]:
         "mitigator": site.start("consumers", "mitigator", "mitigator", **live),
         **{
             name: site.start("consumers", name, name)
-            for name in ("nftables", "webhook", "jsonlines")
+            for name in ("nftables", "notifier", "jsonlines")
         },
     }
     site.stop()
@@ -186,7 +186,7 @@ def test_an_attack_passes_through_every_program(
     expected = {
         "mitigator": "wanted mitigation=firewall|203.0.113.7/32",
         "nftables": "in-force enforcer=",
-        "webhook": "notice ",
+        "notifier": "notice ",
     }
 
     def done() -> bool:
@@ -246,7 +246,7 @@ def test_check_passes_with_exactly_the_documented_rights(
     assert [it.what for it in checked(site, program) if not it.ok] == []
 
 
-@pytest.mark.parametrize("program", ["relay", "mitigator", "webhook", "jsonlines"])
+@pytest.mark.parametrize("program", ["relay", "mitigator", "notifier", "jsonlines"])
 def test_check_names_each_right_that_is_missing(site: Site, program: str) -> None:
     admin = TopicAdmin({"bootstrap.servers": site.kafka.bootstrap})
     for right in site.rights(program):
@@ -327,7 +327,7 @@ def test_check_tells_why_it_cannot_connect(
 
 
 @pytest.mark.parametrize(
-    "program", ["relay", "mitigator", "nftables", "webhook", "jsonlines"]
+    "program", ["relay", "mitigator", "nftables", "notifier", "jsonlines"]
 )
 def test_wrong_credentials_are_reported_at_once_and_unhealthy(
     started: Callable[..., Server], program: str, tmp_path: Path
@@ -372,14 +372,14 @@ def test_a_mitigator_without_its_transactional_id_names_the_right(
 
 
 def test_acls_are_printed_as_commands(site: Site) -> None:
-    printed = site.relays.run("topics", "acls", "--principal", "webhook=User:CN=w,O=x")
+    printed = site.relays.run("topics", "acls", "--principal", "notifier=User:CN=w,O=x")
     topic = site.relays.topic("mitigation")
     start = f"kafka-acls --bootstrap-server {site.kafka.bootstrap}"
     start += " --command-config admin.properties --add --allow-principal User:CN=w,O=x"
     assert printed.stdout.decode().splitlines() == [
         f"{start} --operation Read --topic {topic}",
         f"{start} --operation Write --topic {site.relays.topic('deadletter')}",
-        f"{start} --operation Read --group {site.relays.prefix}webhook",
+        f"{start} --operation Read --group {site.relays.prefix}notifier",
         f"{start} --operation Describe --group fnm-bus-reader",
     ]
 

@@ -15,17 +15,17 @@ from ruamel.yaml import YAML
 from support.commands import fault_of
 
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
-from consumers.webhook.left_out import WebhookMetrics
+from consumers.notifier.metrics import NotifierMetrics
 from fnm_bus.relay.metrics import RelayMetrics
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "docker/prometheus"
-ALL = (RelayMetrics(), WebhookMetrics(), MitigatorMetrics(), EnforcerMetrics())
-"""WebhookMetrics has what every consumer has."""
+ALL = (RelayMetrics(), NotifierMetrics(), MitigatorMetrics(), EnforcerMetrics())
+"""NotifierMetrics has what every consumer has."""
 TESTS = ("alerts.test.yml", "alerts.day.test.yml")
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
-JOBS = {"relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"}
+JOBS = {"relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"}
 SOURCES = "".join(
     path.read_text()
     for folder in ("fnm_bus", "consumers")

@@ -10,7 +10,7 @@ from support.stack import Stack
 
 from fnm_bus.event import HostEvent
 
-OURS = ("relay", "mitigator", "exabgp", "webhook", "notices", "jsonlines")
+OURS = ("relay", "mitigator", "exabgp", "notifier", "notices", "jsonlines")
 NET_ADMIN = 1 << 12
 BUDGET = 115_000_000
 """Bytes above the base image, which has about 130 MB: together less than 250 MB."""
@@ -36,7 +36,7 @@ def test_everything_is_scraped_and_nothing_but_a_refusal_is_told(stack: Stack) -
         return {it["labels"]["job"]: it["health"] for it in found}
 
     expected = dict.fromkeys(
-        ("relay", "mitigator", "exabgp", "webhook", "jsonlines"), "up"
+        ("relay", "mitigator", "exabgp", "notifier", "jsonlines"), "up"
     )
     wait_until(lambda: jobs() == expected, 30, f"all targets are up: {jobs()}")
 

@@ -27,7 +27,7 @@ MAY_PRINT = {
     "fnm_bus/ops/log.py": "the log, made safe by `visible` and `json_line`",
     "consumers/samples/print_bans.py": "prints a line of `visible`",
     "consumers/samples/blackhole_bans.py": "the pipe to ExaBGP; prefixes only",
-    "consumers/lines.py": "standard output gets lines of `json_line`",
+    "consumers/jsonlines.py": "standard output gets lines of `json_line`",
     "consumers/enforcers/exabgp/server.py": "runs as ExaBGP; its line is `visible`",
     "consumers/enforcers/exabgp/watchdog.py": "a stream that `run` made safe",
     "consumers/enforcers/exabgp/session.py": "the pipe to ExaBGP",
