@@ -36,7 +36,7 @@ def test_new_connection_resumes_at_last_offset(
     follower = kind({}, "t", Codec())
 
     def first_offset(end: int) -> int:
-        (partition,) = follower._open()._of(FakeConsumer(end), "t")
+        (partition,) = follower._open()._partitions(FakeConsumer(end), "t")
         return int(partition.offset)
 
     assert first_offset(40) == first
@@ -54,13 +54,13 @@ def test_added_partition_is_read_from_its_beginning(
     monkeypatch.setattr(TopicReader, "_partitions", lambda *_: partitions)
     follower = kind({}, "t", Codec())
     reader = follower._open()
-    reader._of(FakeConsumer(40), "t")
+    reader._partitions(FakeConsumer(40), "t")
     follower._was_open = True
     monkeypatch.setattr(reader, "_consumer", object())
     assert not reader.has_grown()
     partitions.append(FakePartition(1))
     assert reader.has_grown()
-    (_, new) = follower._open()._of(FakeConsumer(40), "t")
+    (_, new) = follower._open()._partitions(FakeConsumer(40), "t")
     assert new.offset == (-99 if kind is WantedStateReader else OFFSET_BEGINNING)
 
 
@@ -72,5 +72,5 @@ def test_partition_without_position_skips_old_commands(
     )
     follower = CommandReader({}, "t", Codec())
     follower._positions["t", 0] = 40  # the other partition has no position
-    (_, other) = follower._open()._of(FakeConsumer(50), "t")
+    (_, other) = follower._open()._partitions(FakeConsumer(50), "t")
     assert other.offset == 50

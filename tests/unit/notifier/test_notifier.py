@@ -96,7 +96,7 @@ class Watched:
     def __init__(self, deferred: Deferred | None) -> None:
         self.released = False
         assert deferred is not None
-        deferred.then(self._note)
+        deferred.on_release(self._note)
 
     def _note(self) -> None:
         self.released = True
