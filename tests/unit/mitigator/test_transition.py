@@ -3,7 +3,7 @@
 import random
 from datetime import datetime, timedelta
 from ipaddress import ip_network
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -179,7 +179,7 @@ def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
         return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
     def seconds(first: int, last: int, action: str) -> float:
-        began = perf_counter()
+        began = process_time()
         for number in range(first, last):
             change = harness.begin()
             apply_event(change, harness.event(action, host_of(number)))
@@ -188,7 +188,7 @@ def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
             written = [*change.reasons.values(), *change.mitigations.values()]
             assert sum(map(size, written)) < 10_000
             harness.note(change)
-        return (perf_counter() - began) / (last - first)
+        return (process_time() - began) / (last - first)
 
     early = seconds(0, 1_000, "ban")
     change, like = harness.begin(), harness.reason("10.0.0.0")
