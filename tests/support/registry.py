@@ -48,7 +48,7 @@ class Registry:
             },
         )
         self._server.start()
-        self._server.wait(self._ready, seconds=120)
+        self._server.wait(self._ready)
 
     def close(self) -> None:
         """End it."""
