@@ -41,9 +41,9 @@ test-stack: $(READY) ## prove the containers: start, upgrade, and each part's de
 	$(BIN)/pytest tests/stack --timeout 900
 
 # Most tests wait for other processes, so more of them run than there are cores. The
-# files marked `quiet` measure priorities, signals and clocks, and run one at a time.
-WORKERS ?= 3
-PYTEST := $(BIN)/pytest --dist loadfile
+# files marked `quiet` measure times, or count system calls, and run one at a time.
+WORKERS ?= 4
+PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
 test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
 
