@@ -42,9 +42,9 @@ test-stack: $(READY) ## prove the containers: start, upgrade, and each part's de
 	$(BIN)/pytest tests/stack --timeout 900
 
 # Most tests wait for other processes, so more of them run than there are cores. The
-# files marked `quiet` measure priorities, signals and clocks, and run one at a time.
-WORKERS ?= 3
-PYTEST := $(BIN)/pytest --dist loadfile
+# files marked `quiet` measure times, or count system calls, and run one at a time.
+WORKERS ?= 4
+PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
 test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
 
@@ -72,7 +72,7 @@ ring-quiet: $(READY)
 
 fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/unit/mitigator/test_properties.py
+	  tests/integration/test_decision_promises.py
 
 fuzz-documents: $(READY) ## send damaged documents through parser, hook, relay and broker
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \

@@ -26,6 +26,32 @@ settings.register_profile("no deadline", parent=settings(), deadline=None)
 settings.load_profile("no deadline")
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
+SLOWEST_FIRST = (
+    "mitigator_outages",
+    "mitigator_faults",
+    "deaths",
+    "deaths_of_enforcers",
+    "commands",
+    "looking",
+    "mitigator",
+    "relay",
+    "consume",
+    "webhook",
+    "cli",
+    "secure_kafka",
+    "more_partitions",
+    "services",
+    "samples",
+    "demo",
+    "order_of_calls",
+    "deaths_of_nftables",
+    "watchdog",
+    "invalid_events",
+    "tail",
+    "mitigator_topics",
+)
+"""Files of tests/integration that take more than a minute. The others fill the gaps
+between the workers; the order changes no result."""
 SKIPPED: set[str] = set()
 
 
@@ -111,7 +137,9 @@ def _served(server: Cluster | Network | Registry) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real server, so that `-m "not kafka"` leaves it out."""
+    """Mark tests that need a real server; begin with the slowest files."""
+    places = {f"test_{name}.py": at for at, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & {"kafka", "kafka3", "secure_kafka"}:

@@ -204,7 +204,7 @@ def test_notify_without_kafka_ends_with_0_within_the_deadline(
 def test_notify_keeps_an_invalid_document_in_the_quarantine_and_ends_with_65(
     run: Run, spool: Spool
 ) -> None:
-    ended = run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    ended = run("notify", "--drain-timeout", "1", stdin=INVALID)
     assert ended.returncode == 65
     assert b"/ip: wanted" in ended.stderr
     assert spool.scan() == []
@@ -243,7 +243,7 @@ def test_notify_of_what_is_stored_ends_with_0_when_the_drain_fails(
     run: Run, spool: Spool
 ) -> None:
     (spool.root / "quarantine").rename(spool.root / "elsewhere")
-    ended = run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    ended = run("notify", "--drain-timeout", "1", stdin=INVALID)
     assert ended.returncode == 0, ended.stderr
     assert b"Traceback" not in ended.stderr
     assert len(spool.scan()) == 1
@@ -265,7 +265,7 @@ def test_a_second_relay_names_the_setting_of_its_port(run: Run, spool: Spool) ->
 
 
 def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> None:
-    run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    run("notify", "--drain-timeout", "1", stdin=INVALID)
     (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     ended = run("quarantine", "release", "--all")
     assert ended.returncode == 0
@@ -273,7 +273,7 @@ def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> No
 
 
 def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
-    run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    run("notify", "--drain-timeout", "1", stdin=INVALID)
     (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     ended = run("quarantine", "delete", kept["name"])
     assert (ended.returncode, ended.stderr) == (0, b"fnm-bus: 1 deleted\n")
@@ -314,7 +314,7 @@ def test_an_entry_that_is_not_there_is_told_with_1(
 def test_one_reason_that_is_a_pipe_does_not_stop_the_list(
     run: Run, spool: Spool
 ) -> None:
-    run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    run("notify", "--drain-timeout", "1", stdin=INVALID)
     (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     reason = spool.root / "quarantine" / f"{kept['name']}.json"
     reason.unlink()
@@ -341,7 +341,7 @@ def test_root_moves_and_deletes_nothing_that_the_spool_s_owner_could_not(
     run: Run, spool: Spool, tmp_path: Path, command: str
 ) -> None:
     """A link of the owner's leads to a directory in which he may do nothing."""
-    run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    run("notify", "--drain-timeout", "1", stdin=INVALID)
     (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     spool.make(1234, 2345)
     name, entries = kept["name"], spool.root / "incoming/new"
@@ -448,7 +448,7 @@ def test_a_reader_that_goes_away_is_no_error_to_complain_of(
 def test_root_releases_with_the_rights_of_the_spool_s_owner(
     run: Run, spool: Spool, tmp_path: Path
 ) -> None:
-    run("notify", "--drain-timeout", "0.2", stdin=INVALID)
+    run("notify", "--drain-timeout", "1", stdin=INVALID)
     spool.make(1234, 2345)
     [kept] = [it for it in (spool.root / "quarantine").iterdir() if it.is_file()][:1]
     for path in (spool.root / "quarantine").rglob("*"):

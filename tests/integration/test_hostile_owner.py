@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can act for root and as another user"
 )
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 WITHIN = 30
 """Seconds for one call or command; one that waits for the owner takes for ever."""
 

@@ -46,6 +46,8 @@ class Box:
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     (tmp_path / "planted").mkdir()
     monkeypatch.setenv("PYTHONPATH", Planted(tmp_path / "planted").path)
+    # A busy machine starts a child slowly; tests of slowness set a short time.
+    monkeypatch.setattr(trial, "_PATIENCE", 120.0)
     made = Box(tmp_path)
     yield made
     made.trial.close()

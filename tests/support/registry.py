@@ -5,6 +5,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from support import fetch
+from support.java import Java
 from support.process import Server, free_port
 
 
@@ -23,6 +24,7 @@ class Registry:
         self._port = free_port()
         self._management = free_port()
         self._server: Server | None = None
+        self._java: Java | None = None
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
     def open(self) -> None:
@@ -32,9 +34,11 @@ class Registry:
             Unavailable: it cannot be fetched.
             RuntimeError: it did not come up; with the end of its log.
         """
-        jar = fetch.registry() / "quarkus-run.jar"
+        jars = fetch.registry()
+        jar = str(jars / "quarkus-run.jar")
+        self._java = Java(jars, jar, self._root)
         self._server = Server(
-            [fetch.java(), "-Xmx384m", "-XX:+UseSerialGC", "-jar", str(jar)],
+            self._java.server("-jar", jar),
             self._root / "registry.log",
             {
                 "QUARKUS_HTTP_HOST": "127.0.0.1",
@@ -44,12 +48,14 @@ class Registry:
             },
         )
         self._server.start()
-        self._server.wait(self._ready, seconds=120)
+        self._server.wait(self._ready)
 
     def close(self) -> None:
         """End it."""
         if self._server is not None:
             self._server.kill()
+        if self._java is not None:
+            self._java.keep_classes()
 
     def _ready(self) -> bool:
         health = f"http://127.0.0.1:{self._management}/health/ready"

@@ -1,7 +1,7 @@
 """What reasons together want of one measure."""
 
 import random
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -106,7 +106,7 @@ def test_65_000_reasons_cost_no_more_each_than_few(count: int) -> None:
         names = [
             ReasonKey("s", "host", str(index), "attack") for index in range(number)
         ]
-        began = perf_counter()
+        began = process_time()
         for index, name in enumerate(names):
             wanted.put(name, LIVE, WantLease(float(index), 5.0))
             wanted.latest(LIVE)
@@ -116,7 +116,7 @@ def test_65_000_reasons_cost_no_more_each_than_few(count: int) -> None:
             if wanted:
                 wanted.latest(LIVE)
                 wanted.first([LIVE], 5)
-        return (perf_counter() - began) / number
+        return (process_time() - began) / number
 
     assert seconds(count) < 20 * seconds(1_000)
 

@@ -3,7 +3,7 @@
 import random
 from datetime import datetime, timedelta
 from ipaddress import ip_network
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -181,7 +181,7 @@ def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
         return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
     def seconds(first: int, last: int, action: str) -> float:
-        began = perf_counter()
+        began = process_time()
         for number in range(first, last):
             transition = harness.new_transition()
             apply_event(transition, harness.event(action, host_of(number)))
@@ -190,7 +190,7 @@ def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
             written = [*transition.reasons.values(), *transition.mitigations.values()]
             assert sum(map(size, written)) < 10_000
             harness.note(transition)
-        return (perf_counter() - began) / (last - first)
+        return (process_time() - began) / (last - first)
 
     early = seconds(0, 1_000, "ban")
     transition, like = harness.new_transition(), harness.reason("10.0.0.0")
