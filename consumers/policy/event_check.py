@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import AttackDetails, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.event.identifiers import address, network
+from fnm_bus.event.identifiers import parse_address, parse_network
 from fnm_bus.event.parse import MAX_MEMBERS
 
 MAX_SEQUENCE: Final = 2**53 - 1
@@ -78,7 +78,7 @@ def _validate_target(event: Event) -> None:
 
 def _validate_address(ip: Any) -> None:
     try:
-        canonical = address(ip, "ip")
+        canonical = parse_address(ip, "ip")
     except InvalidNotification as exc:
         raise InvalidRecord(exc.reason) from exc
     if canonical != ip:
@@ -92,7 +92,7 @@ def _validate_networks(networks: Any) -> None:
         text = item.network
         if text is None:
             continue
-        if not isinstance(text, str) or network(text) != text:
+        if not isinstance(text, str) or parse_network(text) != text:
             raise invalid(
                 f"hostgroup_networks.{index}.network",
                 f"wanted canonical text without host bits, got {text!r:.80}",

@@ -268,8 +268,8 @@ def test_a_dead_letter_gives_the_parsers_reason() -> None:
 
     assert caught.value.as_dict() == {
         "field": letter.field,
-        "wanted": letter.wanted,
-        "got": letter.got,
+        "expected": letter.wanted,
+        "actual": letter.got,
         "reason": letter.reason,
     }
 

@@ -35,7 +35,7 @@ def read(arguments: tuple[str, ...] = (), **fields: Any) -> Parsed:
 def event_of(**fields: Any) -> Any:
     """Return the event of a valid document with nothing set aside."""
     parsed = read(**fields)
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
     assert parsed.event.extra == {}
     return parsed.event
 
@@ -43,7 +43,7 @@ def event_of(**fields: Any) -> Any:
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_every_published_document_is_read_without_a_rest(path: Path) -> None:
     parsed = parse(path.read_bytes(), (), RECEIPT)
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
     assert parsed.event.extra == {}
     assert parsed.event.receipt is RECEIPT
 
@@ -68,8 +68,8 @@ def test_an_invalid_document_is_refused_with_field_wanted_and_got(name: str) -> 
         parse((CORPUS / "invalid" / name).read_bytes(), (), RECEIPT)
     error = caught.value
     assert error.field == said["field"]
-    assert said["wanted"] in error.wanted
-    assert said["got"] in error.got
+    assert said["wanted"] in error.expected
+    assert said["got"] in error.actual
     assert error.reason.isprintable()
     assert len(error.reason) < 300
 
@@ -131,7 +131,7 @@ def test_a_field_of_the_other_subject_is_kept_as_unknown() -> None:
         action="ban", alert_scope="hostgroup", hostgroup_name="g", ip="198.51.100.7"
     )
     assert group.event.extra == {"/ip": '"198.51.100.7"'}
-    assert host.drift == group.drift == ()
+    assert host.mismatches == group.mismatches == ()
 
 
 def test_empty_fields_of_the_other_subject_are_absent() -> None:
@@ -203,7 +203,7 @@ def test_a_json_document_counts_more_than_any_arguments(
 def test_nothing_on_stdin_is_refused_in_json_mode() -> None:
     with pytest.raises(InvalidNotification) as caught:
         parse(b"", ("ban", "198.51.100.7"), RECEIPT)
-    assert caught.value.got == "nothing"
+    assert caught.value.actual == "nothing"
 
 
 def test_a_document_of_3_mb_with_packets_is_read_whole() -> None:
@@ -215,15 +215,15 @@ def test_a_document_of_3_mb_with_packets_is_read_whole() -> None:
     parsed = parse(document, (), RECEIPT)
     assert len(parsed.event.packet_dump) == 5_000
     assert len(parsed.event.packet_dump_detailed) == 7_200
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 @pytest.mark.parametrize("size", [MAX_DOCUMENT + 1, 50_000_000])
 def test_a_larger_document_than_the_limit_is_refused_unread(size: int) -> None:
     with pytest.raises(InvalidNotification) as caught:
         parse(b"{" * size, ("192.0.2.1", "incoming", "1", "ban"), RECEIPT)
-    assert caught.value.wanted == f"at most {MAX_DOCUMENT} bytes"
-    assert caught.value.got == f"{size} bytes"
+    assert caught.value.expected == f"at most {MAX_DOCUMENT} bytes"
+    assert caught.value.actual == f"{size} bytes"
 
 
 def test_a_document_of_just_the_limit_is_read() -> None:
@@ -285,7 +285,7 @@ def test_too_many_values_are_refused_before_any_object_is_made() -> None:
         parse(document, (), RECEIPT)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert caught.value.wanted == f"at most {MAX_VALUES} values"
+    assert caught.value.expected == f"at most {MAX_VALUES} values"
     assert peak < 2 * len(document)
 
 
@@ -296,4 +296,4 @@ def test_what_would_take_too_much_memory_set_aside_is_refused() -> None:
     details = b'{"attack_detection_flexible_thresholds_detailed":%s}' % detailed
     with pytest.raises(InvalidNotification) as caught:
         parse(BAN % (b'"attack_details":%s' % details), (), RECEIPT)
-    assert "unknown or misfit values" in caught.value.wanted
+    assert "unknown or misfit values" in caught.value.expected

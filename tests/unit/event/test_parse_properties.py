@@ -20,7 +20,7 @@ from fnm_bus.event import (
     PacketSample,
     Receipt,
 )
-from fnm_bus.event.identifiers import address
+from fnm_bus.event.identifiers import parse_address
 from fnm_bus.event.parse import Parsed, parse
 
 RECEIPT = Receipt()
@@ -162,7 +162,7 @@ def lost(sent: Any, kept: Any, path: str, extra: dict[str, str]) -> Iterator[str
         yield from lost_members(sent, kept, path, extra)
         return
     else:
-        found = same(address(sent, path) if path == "/ip" else sent, kept)
+        found = same(parse_address(sent, path) if path == "/ip" else sent, kept)
     if not found:
         yield path
 
@@ -209,17 +209,17 @@ def test_every_drift_names_the_place_that_holds_its_value(
     document: dict[str, Any],
 ) -> None:
     parsed = read(document)
-    for drift in parsed.drift:
-        if drift.kept == "extra":
+    for drift in parsed.mismatches:
+        if drift.kept_in == "extra":
             assert drift.path in parsed.event.extra
         else:
-            place = int(drift.kept.removeprefix("hostgroup_networks[").split("]")[0])
+            place = int(drift.kept_in.removeprefix("hostgroup_networks[").split("]")[0])
             index = int(drift.path.removeprefix("/hostgroup_networks/"))
-            assert drift.kept.endswith("].sent")
+            assert drift.kept_in.endswith("].sent")
             sent = parsed.event.hostgroup_networks[place].sent  # type: ignore[union-attr]
             assert sent == document["hostgroup_networks"][index]
-        assert drift.got.isprintable()
-        assert len(drift.got) < 300
+        assert drift.actual.isprintable()
+        assert len(drift.actual) < 300
 
 
 @given(documents)
@@ -244,7 +244,7 @@ def test_the_order_of_keys_and_spacing_do_not_matter(
     again = parse(other.replace("\n", "\r\n").encode(), (), RECEIPT)
     first = read(document)
     assert lost_of(document, again) == []
-    assert again.drift == first.drift
+    assert again.mismatches == first.mismatches
     assert again.event.extra.keys() == first.event.extra.keys()
     assert msgspec.structs.replace(again.event, extra={}) == msgspec.structs.replace(
         first.event, extra={}
@@ -259,7 +259,7 @@ def test_the_order_of_keys_and_spacing_do_not_matter(
 def test_counters_survive_exactly(counters: dict[str, int]) -> None:
     parsed = read({"action": "ban", "ip": "192.0.2.1", "attack_details": counters})
     assert parsed.event.attack_details == AttackDetails(**counters)
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 @given(st.binary(max_size=200) | values.map(lambda v: json.dumps(v).encode()))

@@ -61,7 +61,7 @@ def group(networks: str) -> Any:
 def test_a_counter_is_exact_up_to_its_bound(value: int) -> None:
     found, parsed = details(f'"total_incoming_pps":{value}')
     assert found.total_incoming_pps == value
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
     assert parsed.event.extra == {}
 
 
@@ -91,11 +91,11 @@ def test_a_counter_that_does_not_fit_is_null_and_kept_as_it_came(
     found, parsed = details(f'"total_incoming_pps":{sent},"total_outgoing_pps":5')
     assert found == AttackDetails(total_outgoing_pps=5)
     assert parsed.event.extra == {PPS: sent}
-    (drift,) = parsed.drift
+    (drift,) = parsed.mismatches
     assert drift[:2] == (PPS, COUNTER)
-    assert drift.got.startswith(got)
-    assert drift.got.isprintable()
-    assert len(drift.got) < 80
+    assert drift.actual.startswith(got)
+    assert drift.actual.isprintable()
+    assert len(drift.actual) < 80
 
 
 def test_an_absent_counter_is_null_and_zero_is_zero() -> None:
@@ -111,20 +111,20 @@ def test_null_is_like_an_absent_field() -> None:
         '"attack_detection_flexible_thresholds_detailed":null'
     )
     assert found == AttackDetails()
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_an_empty_text_is_like_an_absent_one() -> None:
     found, parsed = details('"parent_host_group":"","host_group":"global"')
     assert found == AttackDetails(host_group="global")
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_a_text_that_is_none_is_set_aside() -> None:
     found, parsed = details('"attack_uuid":7,"attack_severity":"high"')
     assert found == AttackDetails(attack_severity="high")
     assert parsed.event.extra == {"/attack_details/attack_uuid": "7"}
-    assert parsed.drift == (
+    assert parsed.mismatches == (
         FieldMismatch("/attack_details/attack_uuid", "text", "the number 7"),
     )
 
@@ -133,7 +133,7 @@ def test_a_flag_that_is_none_is_set_aside() -> None:
     name = "attack_detection_triggered_by_flexible_threshold"
     found, parsed = details(f'"{name}":"true"')
     assert found == AttackDetails()
-    assert parsed.drift == (
+    assert parsed.mismatches == (
         FieldMismatch(f"/attack_details/{name}", "true or false", "the text 'true'"),
     )
 
@@ -146,7 +146,7 @@ def test_unknown_fields_are_kept_everywhere_and_are_no_drift() -> None:
         f'"packet_dump_detailed":[{{{PACKET}}},{{"new":1,"flow":2,{PACKET}}}],'
         '"flow_spec_rules":[{"new":[80],"action":{"new":null,"rate":9}}]'
     )
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
     assert parsed.event.extra == {
         "/new": '{"a":[1,2.50]}',
         "/new~1~0": "1",
@@ -182,7 +182,7 @@ def test_unknown_fields_are_kept_everywhere_and_are_no_drift() -> None:
 def test_one_unknown_field_where_all_else_fits_is_kept(rest: str, path: str) -> None:
     parsed = read(rest)
     assert parsed.event.extra == {path: "1"}
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 def test_extra_is_in_order_of_path_whatever_the_order_in_the_document() -> None:
@@ -217,7 +217,7 @@ def test_flexible_thresholds_are_read_to_the_bottom() -> None:
         f"{path}/dns/new": "1",
         f"{path}/ntp": "5",
     }
-    assert [drift.path for drift in parsed.drift] == [
+    assert [drift.path for drift in parsed.mismatches] == [
         "/attack_details/attack_detection_flexible_thresholds/1",
         f"{path}/dns/incoming_details/mbits",
         f"{path}/ntp",
@@ -238,14 +238,14 @@ def test_a_list_or_an_object_that_is_none_is_set_aside(
     found, parsed = details(f'"{field}":{value}')
     assert found == AttackDetails()
     assert parsed.event.extra == {f"/attack_details/{field}": value}
-    assert parsed.drift[0].wanted == wanted
+    assert parsed.mismatches[0].expected == wanted
 
 
 def test_a_line_of_a_packet_dump_that_is_no_text_is_left_out() -> None:
     parsed = read('"packet_dump":["first",null,7,"second",""]')
     assert parsed.event.packet_dump == ("first", "second", "")
     assert parsed.event.extra == {"/packet_dump/1": "null", "/packet_dump/2": "7"}
-    assert [drift.path for drift in parsed.drift] == [
+    assert [drift.path for drift in parsed.mismatches] == [
         "/packet_dump/1",
         "/packet_dump/2",
     ]
@@ -257,7 +257,7 @@ def test_a_packet_dump_that_is_no_list_is_set_aside(field: str, value: str) -> N
     parsed = read(f'"{field}":{value}')
     assert parsed.event.packet_dump == parsed.event.packet_dump_detailed == ()
     assert parsed.event.extra == {f"/{field}": value}
-    assert len(parsed.drift) == 1
+    assert len(parsed.mismatches) == 1
 
 
 @pytest.mark.parametrize(
@@ -285,10 +285,10 @@ def test_a_packet_that_does_not_fit_is_set_aside_whole(
     parsed = read(f'"packet_dump_detailed":[{good},{sample},{good}]')
     assert parsed.event.packet_dump_detailed == (SAMPLE, SAMPLE)
     assert parsed.event.extra == {"/packet_dump_detailed/1": sample}
-    (drift,) = parsed.drift
+    (drift,) = parsed.mismatches
     assert drift.path == "/packet_dump_detailed/1"
-    assert part in drift.wanted
-    assert got in drift.got
+    assert part in drift.expected
+    assert got in drift.actual
 
 
 def test_newer_facts_of_a_packet_stand_in_its_flow() -> None:
@@ -312,7 +312,7 @@ def test_newer_facts_of_a_packet_stand_in_its_flow() -> None:
         forwarding_status="dropped",
     )
     assert (sample.agent_address, sample.tcp_flags, sample.source_port) == (None,) * 3
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_a_packet_of_unknown_version_keeps_its_empty_addresses() -> None:
@@ -323,7 +323,7 @@ def test_a_packet_of_unknown_version_keeps_its_empty_addresses() -> None:
     )
     (sample,) = parsed.event.packet_dump_detailed
     assert (sample.source_ip, sample.agent_address) == ("", None)
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_members_of_a_rule_that_do_not_fit_are_left_out() -> None:
@@ -347,7 +347,7 @@ def test_members_of_a_rule_that_do_not_fit_are_left_out() -> None:
         "/flow_spec_rules/0/uuid": "5",
         "/flow_spec_rules/0/action": "[]",
     }
-    assert [drift.path for drift in parsed.drift] == sorted(parsed.event.extra)
+    assert [drift.path for drift in parsed.mismatches] == sorted(parsed.event.extra)
 
 
 RANGE = "203.0.113.0-203.0.113.63"
@@ -360,7 +360,7 @@ def test_a_hostgroup_network_that_is_none_is_kept_as_sent() -> None:
         HostgroupNetwork(sent=text, network=None) for text in sent
     )
     assert parsed.event.extra == {}
-    assert [drift.path for drift in parsed.drift] == [
+    assert [drift.path for drift in parsed.mismatches] == [
         f"/hostgroup_networks/{index}" for index in range(5)
     ]
 
@@ -387,13 +387,13 @@ def test_a_parent_hostgroup_that_is_no_text_is_set_aside() -> None:
     parsed: Any = parse(document, (), RECEIPT)
     assert parsed.event.parent_hostgroup_name is None
     assert parsed.event.extra == {"/parent_hostgroup_name": '{"a":1}'}
-    assert len(parsed.drift) == 1
+    assert len(parsed.mismatches) == 1
 
 
 def test_a_network_that_is_a_range_is_reported_with_the_place_of_its_text() -> None:
     parsed = group(f'[7, "{RANGE}", "203.0.113.64/26"]')
     assert parsed.event.extra == {"/hostgroup_networks/0": "7"}
-    number, text = map(str, parsed.drift)
+    number, text = map(str, parsed.mismatches)
     assert number == (
         "mismatch: /hostgroup_networks/0: wanted a network as text,"
         " got the number 7; kept in extra"

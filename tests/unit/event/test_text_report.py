@@ -154,7 +154,7 @@ def test_a_power_that_is_no_number_is_null(power: str) -> None:
     parsed = read("", ("198.51.100.7", "incoming", power, "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(direction="incoming", power_pps=None)
-    assert parsed.drift[0].path == "/text_mode/power_pps"
+    assert parsed.mismatches[0].path == "/text_mode/power_pps"
     assert parsed.event.extra == {}
 
 
@@ -170,9 +170,9 @@ def test_an_unfit_direction_is_empty(direction: str) -> None:
     parsed = read("", ("198.51.100.7", direction, "5", "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(power_pps=5)
-    (drift,) = parsed.drift
+    (drift,) = parsed.mismatches
     assert drift.path == "/text_mode/direction"
-    assert drift.got.isprintable()
+    assert drift.actual.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_a_figure_that_does_not_fit_stays_in_the_report(line: str, got: str) -> 
     parsed = read(report)
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.attack_details == AttackDetails(attack_type="syn_flood")
-    (drift,) = parsed.drift
+    (drift,) = parsed.mismatches
     assert drift.path == "/attack_details/total_incoming_pps"
-    assert drift.wanted == "0 to 9223372036854775807 packets per second"
-    assert drift.got.startswith(f"the text {got}")
-    assert drift.kept == "text_mode.report"
+    assert drift.expected == "0 to 9223372036854775807 packets per second"
+    assert drift.actual.startswith(f"the text {got}")
+    assert drift.kept_in == "text_mode.report"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_traffic_in_whole_megabits_becomes_bits(mbps: str, bits: int) -> None:
     assert parsed.event.attack_details == AttackDetails(
         total_incoming_traffic_bits=bits
     )
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_traffic_that_is_no_whole_megabits_stays_in_the_report(figure: str) -> N
     parsed = read(f"Total incoming traffic: {figure}\n")
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.attack_details is None
-    (mismatch,) = parsed.drift
+    (mismatch,) = parsed.mismatches
     assert mismatch.path == "/attack_details/total_incoming_traffic_bits"
-    assert mismatch.wanted == "0 to 9223372036854 mbps"
-    assert mismatch.kept == "text_mode.report"
+    assert mismatch.expected == "0 to 9223372036854 mbps"
+    assert mismatch.kept_in == "text_mode.report"
 
 
 def test_a_report_of_12_gbit_has_12_gbit_in_its_event() -> None:
@@ -256,7 +256,7 @@ def test_a_report_that_is_cut_within_a_line_is_an_event() -> None:
     parsed = read(report, ("203.0.113.106", "incoming", "37753", "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.extra == {}
-    (mismatch,) = parsed.drift
+    (mismatch,) = parsed.mismatches
     assert str(mismatch) == (
         "mismatch: /attack_details/total_incoming_pps: wanted 0 to"
         " 9223372036854775807 packets per second, got the text '37753 packet';"
@@ -266,7 +266,7 @@ def test_a_report_that_is_cut_within_a_line_is_an_event() -> None:
 
 def test_a_mismatch_in_the_arguments_names_the_argument() -> None:
     parsed = read("", ("198.51.100.7", "\n", "many", "ban"))
-    kept = {it.path: it.kept for it in parsed.drift}
+    kept = {it.path: it.kept_in for it in parsed.mismatches}
     assert kept == {
         "/text_mode/direction": "receipt.arguments[1]",
         "/text_mode/power_pps": "receipt.arguments[2]",
@@ -285,7 +285,7 @@ def test_lines_that_only_some_versions_print_do_no_harm() -> None:
     assert parsed.event.attack_details == AttackDetails(
         attack_type="unknown", average_incoming_pps=7
     )
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 def test_the_first_line_of_a_label_counts() -> None:
@@ -300,14 +300,14 @@ def test_a_report_that_is_not_utf8_is_kept_byte_for_byte() -> None:
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(direction="incoming", power_pps=44_244)
     assert parsed.event.attack_details == AttackDetails(attack_type="udp_flood")
-    assert parsed.drift == (FieldMismatch("", "UTF-8", "byte 0xff at byte 40"),)
+    assert parsed.mismatches == (FieldMismatch("", "UTF-8", "byte 0xff at byte 40"),)
     text = parsed.event.extra[""].encode()
     assert msgspec.json.decode(text).encode("latin-1") == report
 
 
 def test_a_mismatch_in_a_report_that_is_not_utf8_names_extra() -> None:
     parsed = parse(b"Total incoming pps: \xff\n", BAN, RECEIPT)
-    assert {it.kept for it in parsed.drift} == {"extra"}
+    assert {it.kept_in for it in parsed.mismatches} == {"extra"}
     assert "" in parsed.event.extra
 
 
