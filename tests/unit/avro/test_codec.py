@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fnm_bus.avro import codec as codec_module
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
@@ -24,7 +25,7 @@ WANTED = Topics().of_events()
 EXAMPLES = [
     pytest.param(event, id=f"{full_name}-{name}")
     for full_name in schema.RECORDS
-    for name, event in schema.examples(full_name).items()
+    for name, event in example_records(full_name).items()
 ]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
 
@@ -69,7 +70,7 @@ def framed() -> SchemaIds:
 
 
 def example(name: str) -> AnyRecord:
-    return next(iter(schema.examples(f"fastnetmon.{name}").values()))
+    return next(iter(example_records(f"fastnetmon.{name}").values()))
 
 
 OPTIONAL = [("Audit", Topics().audit), ("DeadLetter", Topics().deadletter)]
@@ -139,7 +140,7 @@ def written_by(text: str, event: HostEvent) -> bytes:
     out = BytesIO()
     out.write(bytes([0, 0, 0, 0, 7]))
     datum = msgspec.to_builtins(event, builtin_types=(bytes, datetime))
-    schemaless_writer(out, schema.parsed(text), datum)
+    schemaless_writer(out, schema.parse(text), datum)
     return out.getvalue()
 
 
@@ -166,7 +167,7 @@ WHOLE = Codec().encode(BAN, TOPIC)
 WHOLES = [
     Codec().encode(event, TOPIC)
     for full_name in schema.RECORDS
-    for event in schema.examples(full_name).values()
+    for event in example_records(full_name).values()
 ]
 
 

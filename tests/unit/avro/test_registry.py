@@ -135,7 +135,7 @@ def test_older_versions_are_pinned_too(fake: Start) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (schema.text("fastnetmon.StatusEvent"), "behind it is another schema"),
+        (schema.text("fastnetmon.StatusEvent"), "has another schema than"),
         ('{"type": "record", "name": "acme.Order", "fields": []}', "another schema"),
         ('"string"', "another schema"),
         ("no schema", "id 5: not an Avro schema"),
@@ -172,11 +172,16 @@ def refused(status: int, code: int, text: str) -> dict[str, Answer]:
         (refused(500, 50001, "no store"), (404, ""), RegistryError, "no store.*500"),
         ({}, (401, "who?"), RegistryError, "HTTP 401.*user and password"),
         ({}, (403, "no"), RegistryError, "HTTP 403.*administrator"),
-        ({}, (404, ""), RegistryError, "HTTP 404.*is this a registry"),
-        ({}, (404, {"message": None}), RegistryError, "HTTP 404.*is this a registry"),
-        ({}, (200, "<html>Welcome</html>"), RegistryError, "no registry's"),
-        ({}, (200, "[]"), RegistryError, "no registry's"),
-        ({}, (200, "7"), RegistryError, "no registry's"),
+        ({}, (404, ""), RegistryError, "HTTP 404.*check the registry"),
+        (
+            {},
+            (404, {"message": None}),
+            RegistryError,
+            "HTTP 404.*check the registry",
+        ),
+        ({}, (200, "<html>Welcome</html>"), RegistryError, "not a registry's"),
+        ({}, (200, "[]"), RegistryError, "not a registry's"),
+        ({}, (200, "7"), RegistryError, "not a registry's"),
         ({}, (200, "{}"), SchemaError, "id None, wanted 1 to"),
         ({}, (503, "<html>busy</html>"), RegistryError, "HTTP 503"),
     ],
@@ -249,7 +254,7 @@ def test_an_unknown_id_is_final_and_a_missing_registry_is_not(fake: Start) -> No
     with pytest.raises(SchemaError, match="id 9: Schema 9 not found"):
         Registry(url).schema_of(9)
     _, url = fake({}, (404, ""))
-    with pytest.raises(RegistryError, match="is this a registry"):
+    with pytest.raises(RegistryError, match="check the registry's address"):
         Registry(url).schema_of(9)
 
 
@@ -264,9 +269,9 @@ def test_user_and_password_are_sent_and_never_shown(
         registry.subjects()
     sent = server.seen[0]["Authorization"].removeprefix("Basic ")
     assert base64.b64decode(sent) == b"anna:gehe@im"
-    for shown in (str(error.value), repr(registry), registry.shown, caplog.text):
+    for shown in (str(error.value), repr(registry), registry.display_url, caplog.text):
         assert "gehe" not in shown
-    assert registry.shown == url
+    assert registry.display_url == url
 
 
 def test_settings_of_the_client_pass_through(fake: Start) -> None:

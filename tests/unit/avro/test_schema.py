@@ -69,7 +69,7 @@ def test_an_unknown_schema_is_a_schema_error(name: str) -> None:
 @pytest.mark.parametrize("bad", ["{", '{"type": "record"}', '"nonsense"', '{"a": 1}'])
 def test_what_is_not_a_schema_is_a_schema_error(bad: str) -> None:
     with pytest.raises(SchemaError, match="not an Avro schema"):
-        schema.parsed(bad)
+        schema.parse(bad)
 
 
 def test_a_fingerprint_is_little_endian_crc_64_avro() -> None:
@@ -96,7 +96,7 @@ def test_released_schemas_are_found_by_their_fingerprint() -> None:
 def test_an_installation_without_the_releases_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_data", tmp_path.joinpath)
+    monkeypatch.setattr(schema, "data_directory", tmp_path.joinpath)
     schema.released.cache_clear()
 
     with pytest.raises(SchemaError, match="no schemas of the releases"):

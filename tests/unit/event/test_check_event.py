@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnm_bus.avro import schema
+from fnm_bus.avro.examples import example_records
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import (
     Event,
@@ -41,7 +41,7 @@ def test_an_event_of_the_parser_passes(event: Event) -> None:
     [
         event
         for name in ("HostEvent", "HostgroupEvent", "StatusEvent")
-        for event in schema.examples(f"fastnetmon.{name}").values()
+        for event in example_records(f"fastnetmon.{name}").values()
     ],
 )
 def test_every_example_passes(event: Event) -> None:
