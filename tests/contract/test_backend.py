@@ -33,7 +33,7 @@ def wanted(measures: Sequence[Measure]) -> Sequence[DesiredMeasure]:
     return [DesiredMeasure(it, LEFT) for it in measures]
 
 
-def test_it_has_a_name_and_known_kinds(
+def test_a_backend_has_a_name_and_kinds(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     assert backend.name
@@ -41,11 +41,11 @@ def test_it_has_a_name_and_known_kinds(
     assert {it.kind for it in measures} <= backend.kinds
 
 
-def test_nothing_stands_where_nothing_was_announced(backend: Backend) -> None:
+def test_without_an_announcement_no_measure_is_active(backend: Backend) -> None:
     assert backend.active() == {}
 
 
-def test_what_is_announced_is_listed_in_the_form_that_was_foretold(
+def test_an_announced_measure_is_listed_in_its_form(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
@@ -54,7 +54,7 @@ def test_what_is_announced_is_listed_in_the_form_that_was_foretold(
         assert found[it.key].form == backend.form(it)
 
 
-def test_what_ends_by_itself_ends_no_later_than_wanted(
+def test_a_measure_expires_no_later_than_its_lease(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
@@ -62,14 +62,16 @@ def test_what_ends_by_itself_ends_no_later_than_wanted(
         assert it.left is None or 0 < it.left <= LEFT
 
 
-def test_announced_twice_is_one(backend: Backend, measures: Sequence[Measure]) -> None:
+def test_a_measure_announced_twice_is_active_once(
+    backend: Backend, measures: Sequence[Measure]
+) -> None:
     backend.announce(wanted(measures[:3]))
     backend.announce(wanted(measures[:3]))
     backend.announce(wanted([measures[0], measures[0]]))
     settled(backend, measures[:3])
 
 
-def test_an_announcement_leaves_alone_what_it_does_not_name(
+def test_an_announcement_keeps_the_other_measures(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:2]))
@@ -77,7 +79,7 @@ def test_an_announcement_leaves_alone_what_it_does_not_name(
     settled(backend, measures[:4])
 
 
-def test_what_is_withdrawn_is_gone_and_nothing_else(
+def test_a_withdrawal_keeps_the_other_measures(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
@@ -86,7 +88,7 @@ def test_what_is_withdrawn_is_gone_and_nothing_else(
     settled(backend, [measures[0], *measures[3:5]])
 
 
-def test_what_is_listed_is_enough_to_withdraw_it_by(
+def test_a_listed_measure_can_be_withdrawn(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
@@ -95,7 +97,7 @@ def test_what_is_listed_is_enough_to_withdraw_it_by(
     settled(backend, [])
 
 
-def test_what_was_withdrawn_can_be_announced_again(
+def test_a_withdrawn_measure_can_be_announced_again(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:3]))
@@ -104,7 +106,7 @@ def test_what_was_withdrawn_can_be_announced_again(
     settled(backend, measures[:2])
 
 
-def test_withdrawing_what_does_not_stand_is_no_error(
+def test_withdrawing_an_inactive_measure_is_not_an_error(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.withdraw(measures[:3])
@@ -113,7 +115,7 @@ def test_withdrawing_what_does_not_stand_is_no_error(
     settled(backend, measures[:1])
 
 
-def test_asking_for_nothing_does_nothing(
+def test_empty_calls_change_nothing(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:2]))
@@ -122,7 +124,7 @@ def test_asking_for_nothing_does_nothing(
     settled(backend, measures[:2])
 
 
-def test_a_thousand_go_in_and_out_in_one_call(
+def test_a_thousand_measures_fit_in_one_call(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     assert len({it.key for it in measures}) == 1000
@@ -132,7 +134,7 @@ def test_a_thousand_go_in_and_out_in_one_call(
     settled(backend, [])
 
 
-def test_one_that_starts_sees_what_stands(
+def test_a_new_backend_lists_the_active_measures(
     open_backend: Callable[[], Backend], measures: Sequence[Measure], *, lives_on: bool
 ) -> None:
     first = open_backend()
@@ -142,12 +144,12 @@ def test_one_that_starts_sees_what_stands(
     settled(open_backend(), measures[:5] if lives_on else [])
 
 
-def test_closing_twice_is_no_error(backend: Backend) -> None:
+def test_closing_twice_is_not_an_error(backend: Backend) -> None:
     backend.close()
     backend.close()
 
 
-def test_what_it_can_never_do_is_refused_for_good(
+def test_an_unsupported_measure_is_refused_for_good(
     backend: Backend, impossible: Sequence[Measure]
 ) -> None:
     for it in impossible:
@@ -157,7 +159,7 @@ def test_what_it_can_never_do_is_refused_for_good(
         assert it.key in str(caught.value)
 
 
-def test_what_it_can_never_do_keeps_nothing_else_out(
+def test_an_unsupported_measure_does_not_prevent_others(
     backend: Backend, impossible: Sequence[Measure], measures: Sequence[Measure]
 ) -> None:
     for it in impossible:

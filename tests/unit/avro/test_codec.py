@@ -41,21 +41,21 @@ def pinned() -> SchemaIds:
 
 
 @pytest.mark.parametrize("event", EXAMPLES)
-def test_a_single_object_comes_back_as_it_was(event: AnyRecord) -> None:
+def test_a_single_object_is_decoded_unchanged(event: AnyRecord) -> None:
     codec = Codec()
     value = codec.encode(event, TOPIC)
     assert value[:2] == b"\xc3\x01"
     assert codec.decode(value) == event
 
 
-def test_with_pins_an_event_has_confluents_framing() -> None:
+def test_with_schema_ids_an_event_has_confluents_framing() -> None:
     codec = Codec(pinned())
     value = codec.encode(BAN, TOPIC)
     assert value[:5] == bytes([0, 0, 0, 0, 100])
     assert codec.decode(value) == BAN
 
 
-def test_both_framings_are_read_by_one_reader() -> None:
+def test_one_codec_decodes_both_framings() -> None:
     codec = Codec(pinned())
     assert codec.decode(Codec().encode(BAN, TOPIC)) == BAN
     assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
@@ -77,7 +77,7 @@ OPTIONAL = [("Audit", Topics().audit), ("DeadLetter", Topics().deadletter)]
 
 
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
-def test_a_record_whose_id_is_pinned_has_confluents_framing(
+def test_a_record_with_a_schema_id_has_confluents_framing(
     name: str, topic: str
 ) -> None:
     codec = Codec(framed())
@@ -98,7 +98,7 @@ def with_an_id_of_another_version() -> SchemaIds:
 
 @pytest.mark.parametrize("pins", [without_an_id(), with_an_id_of_another_version()])
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
-def test_without_an_id_that_fits_it_is_a_single_object_and_there_is_one_warning(
+def test_without_a_fitting_id_there_is_one_warning(
     name: str, topic: str, pins: SchemaIds, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = Codec(pins)
@@ -109,14 +109,16 @@ def test_without_an_id_that_fits_it_is_a_single_object_and_there_is_one_warning(
     assert "fnm-bus schemas register" in warning.getMessage()
 
 
-def test_without_a_registry_nothing_is_missed(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_registry_there_is_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for name, topic in OPTIONAL:
         assert Codec().encode(example(name), topic)[:2] == b"\xc3\x01"
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("name", ["Mitigation", "Command"])
-def test_what_ends_a_block_depends_on_no_registry(name: str) -> None:
+def test_the_end_of_a_block_depends_on_no_registry(name: str) -> None:
     topic = f"fastnetmon.{name.lower()}.v1"
     ids = {**framed().ids, f"{topic}-value": 999}
     texts = {**framed().schemas, 999: schema.text(f"fastnetmon.{name}")}
@@ -124,7 +126,7 @@ def test_what_ends_a_block_depends_on_no_registry(name: str) -> None:
     assert codec.encode(example(name), topic).startswith(b"\xc3\x01")
 
 
-def test_a_topic_without_a_pin_is_refused() -> None:
+def test_a_topic_without_a_schema_id_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"other-value.*schemas register"):
         Codec(pinned()).encode(BAN, "other")
 
@@ -144,7 +146,7 @@ def written_by(text: str, event: HostEvent) -> bytes:
     return out.getvalue()
 
 
-def test_an_older_writer_is_read_with_our_defaults() -> None:
+def test_an_older_record_gets_our_defaults() -> None:
     codec = Codec(lookup=lambda _number: older())
     assert codec.decode(written_by(older(), BAN)) == BAN
 
@@ -188,7 +190,7 @@ WHOLES = [
         (WHOLE[:10], "not a whole"),
     ],
 )
-def test_what_is_no_event_is_refused_and_described(
+def test_an_invalid_value_is_refused_and_described(
     value: bytes | None, why: str
 ) -> None:
     with pytest.raises(InvalidRecord, match=why):
@@ -219,13 +221,13 @@ def differing(change: Mapping[str, object]) -> str:
     return json.dumps({**avro, "fields": fields})
 
 
-def test_a_writer_that_does_not_fit_our_schema_is_refused() -> None:
+def test_an_incompatible_schema_is_refused() -> None:
     codec = Codec(lookup=lambda _number: differing({"type": "long", "default": 0}))
     with pytest.raises(InvalidRecord, match="not a whole"):
         codec.decode(bytes([0, 0, 0, 0, 9]) + WHOLE[10:])
 
 
-def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
+def test_an_unreachable_registry_is_not_the_record_s_fault() -> None:
     def lookup(number: int) -> str:
         raise RegistryError(f"no answer for {number}")
 
@@ -233,7 +235,7 @@ def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
         Codec(lookup=lookup).decode(bytes([0, 0, 0, 0, 9, 1]))
 
 
-def test_an_id_that_the_registry_does_not_know_is_a_fault_of_the_record() -> None:
+def test_an_unknown_id_is_the_record_s_fault() -> None:
     def lookup(number: int) -> str:
         raise SchemaError(f"{number} is unknown")
 
@@ -242,7 +244,7 @@ def test_an_id_that_the_registry_does_not_know_is_a_fault_of_the_record() -> Non
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_behind_a_header_are_an_event_or_refused(body: bytes) -> None:
+def test_bytes_after_a_header_are_decoded_or_refused(body: bytes) -> None:
     for full_name in schema.RECORDS:
         value = b"\xc3\x01" + schema.fingerprint(full_name) + body
         with suppress(InvalidRecord):
@@ -250,7 +252,7 @@ def test_any_bytes_behind_a_header_are_an_event_or_refused(body: bytes) -> None:
 
 
 @given(st.sampled_from(WHOLES), st.integers(0), st.binary(min_size=1, max_size=9))
-def test_a_record_with_a_fault_in_it_is_an_event_or_refused(
+def test_a_damaged_record_is_decoded_or_refused(
     whole: bytes, place: int, fault: bytes
 ) -> None:
     place = 10 + place % (len(whole) - 10)
@@ -277,14 +279,14 @@ def test_a_record_with_a_fault_in_it_is_an_event_or_refused(
         (ban_with(packet_dump=(1,)), "on field packet_dump"),
     ],
 )
-def test_what_avro_cannot_hold_is_refused_when_written(
+def test_a_value_outside_of_avro_is_refused_by_encode(
     event: HostEvent, why: str
 ) -> None:
     with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{why}"):
         Codec().encode(event, TOPIC)
 
 
-def test_a_sequence_that_javascript_cannot_hold_is_invalid() -> None:
+def test_a_sequence_above_javascript_s_limit_is_invalid() -> None:
     largest = ban_with(receipt=Receipt(sequence=2**53 - 1))
     assert Codec().decode(Codec().encode(largest, TOPIC)) == largest
     value = Codec().encode(ban_with(receipt=Receipt(sequence=2**53)), TOPIC)
@@ -304,7 +306,7 @@ def test_hints_change_no_byte(event: AnyRecord) -> None:
 @pytest.mark.parametrize(
     "error", [RecursionError, OverflowError, struct.error, KeyError]
 )
-def test_whatever_a_broken_record_raises_is_one_error(
+def test_any_error_of_a_damaged_record_is_invalid_record(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def broken(*_: object) -> None:

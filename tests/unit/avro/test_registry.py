@@ -104,7 +104,7 @@ def good(number: object = 5, text: str = SCHEMA) -> dict[str, Answer]:
 Start = Callable[..., tuple[Fake, str]]
 
 
-def test_an_id_is_read_back_from_the_registry_before_it_is_pinned(fake: Start) -> None:
+def test_a_registered_id_is_verified_by_a_read(fake: Start) -> None:
     server, url = fake(good())
     pins = Registry(url).register(WANTED)
     assert pins.ids == {SUBJECT: 5}
@@ -113,7 +113,7 @@ def test_an_id_is_read_back_from_the_registry_before_it_is_pinned(fake: Start) -
     pins.check(WANTED)
 
 
-def test_older_versions_are_pinned_too(fake: Start) -> None:
+def test_ids_of_older_versions_are_returned(fake: Start) -> None:
     older = json.dumps(
         {**json.loads(SCHEMA), "fields": json.loads(SCHEMA)["fields"][1:]}
     )
@@ -141,9 +141,7 @@ def test_older_versions_are_pinned_too(fake: Start) -> None:
         ("no schema", "id 5: not an Avro schema"),
     ],
 )
-def test_an_id_with_another_schema_behind_it_is_not_pinned(
-    fake: Start, text: str, why: str
-) -> None:
+def test_an_id_of_another_schema_is_refused(fake: Start, text: str, why: str) -> None:
     _, url = fake({**good(), "GET /schemas/ids/5": (200, {"schema": text})})
     with pytest.raises(SchemaError, match=why) as error:
         Registry(url).register(WANTED)
@@ -151,7 +149,7 @@ def test_an_id_with_another_schema_behind_it_is_not_pinned(
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**31, "5", 1.5, None])
-def test_an_id_that_no_record_can_carry_is_not_pinned(
+def test_an_id_that_does_not_fit_a_record_is_refused(
     fake: Start, number: object
 ) -> None:
     _, url = fake(good(number))
@@ -186,7 +184,7 @@ def refused(status: int, code: int, text: str) -> dict[str, Answer]:
         ({}, (503, "<html>busy</html>"), RegistryError, "HTTP 503"),
     ],
 )
-def test_a_refusal_says_where_and_why(
+def test_a_refusal_has_address_and_reason(
     fake: Start,
     answers: Mapping[str, Answer],
     other: Answer,
@@ -201,7 +199,7 @@ def test_a_refusal_says_where_and_why(
 
 
 @pytest.mark.parametrize("other", [(404, ""), (200, "<html>"), (500, "")])
-def test_checking_against_what_is_no_registry_is_no_success(
+def test_check_fails_if_the_server_is_not_a_registry(
     fake: Start, other: Answer
 ) -> None:
     _, url = fake({}, other)
@@ -209,13 +207,13 @@ def test_checking_against_what_is_no_registry_is_no_success(
         Registry(url).check(WANTED)
 
 
-def test_a_subject_that_is_not_there_yet_takes_our_schema(fake: Start) -> None:
+def test_a_new_subject_accepts_any_schema(fake: Start) -> None:
     unknown = (404, {"error_code": 40401, "message": "Subject not found."})
     _, url = fake({}, unknown)
     assert Registry(url).check(WANTED) == {SUBJECT: []}
 
 
-def test_what_speaks_against_registering_is_named(fake: Start) -> None:
+def test_check_returns_the_objections(fake: Start) -> None:
     _, url = fake(
         {
             **good(),
@@ -234,7 +232,7 @@ def test_what_speaks_against_registering_is_named(fake: Start) -> None:
     }
 
 
-def test_a_level_that_nobody_set_is_named(fake: Start) -> None:
+def test_a_level_that_is_not_set_is_an_objection(fake: Start) -> None:
     unset = (404, {"error_code": 40408, "message": "no level"})
     _, url = fake({**good(), f"GET /config/{SUBJECT}": unset})
     assert Registry(url).check(WANTED)[SUBJECT] == [
@@ -249,7 +247,7 @@ def test_checking_changes_nothing(fake: Start) -> None:
     assert written == [f"POST /compatibility/subjects/{SUBJECT}/versions/1"]
 
 
-def test_an_unknown_id_is_final_and_a_missing_registry_is_not(fake: Start) -> None:
+def test_an_unknown_id_is_final_an_unreachable_registry_is_not(fake: Start) -> None:
     _, url = fake({}, (404, {"error_code": 40403, "message": "Schema 9 not found."}))
     with pytest.raises(SchemaError, match="id 9: Schema 9 not found"):
         Registry(url).schema_of(9)
@@ -258,7 +256,7 @@ def test_an_unknown_id_is_final_and_a_missing_registry_is_not(fake: Start) -> No
         Registry(url).schema_of(9)
 
 
-def test_user_and_password_are_sent_and_never_shown(
+def test_user_and_password_are_sent_and_never_logged(
     fake: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -299,14 +297,14 @@ def test_settings_of_the_client_pass_through(fake: Start) -> None:
         ("http://a:b@registry", {"basic.auth.user.info": "a:b"}, "keep one"),
     ],
 )
-def test_wrong_settings_are_a_matter_of_the_configuration(
+def test_wrong_settings_are_a_configuration_error(
     url: str, settings: Mapping[str, str], why: str
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         Registry(url, settings=settings).subjects()
 
 
-def test_a_certificate_that_is_none_is_a_matter_of_the_configuration(
+def test_an_invalid_certificate_is_a_configuration_error(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -315,7 +313,7 @@ def test_a_certificate_that_is_none_is_a_matter_of_the_configuration(
         Registry("https://registry", settings={"ssl.ca.location": str(path)}).subjects()
 
 
-def test_an_answer_that_got_lost_is_asked_for_once_more() -> None:
+def test_a_lost_answer_is_requested_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
 
@@ -333,14 +331,14 @@ def test_an_answer_that_got_lost_is_asked_for_once_more() -> None:
         thread.join()
 
 
-def test_nobody_there_is_said_with_the_address() -> None:
+def test_an_unreachable_registry_is_reported_with_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(RegistryError, match=rf"127\.0\.0\.1:{port}.*no answer"):
         Registry(f"http://127.0.0.1:{port}").subjects()
 
 
-def test_a_registry_that_never_answers_is_given_up() -> None:
+def test_a_registry_that_never_answers_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(RegistryError, match=r"no answer: .*timed out"):

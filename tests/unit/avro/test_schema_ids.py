@@ -27,7 +27,7 @@ def pinned() -> SchemaIds:
     return SchemaIds("http://registry", ids, {SUBJECT: (7,)}, texts)
 
 
-def test_pins_survive_the_file(tmp_path: Path) -> None:
+def test_ids_survive_the_file(tmp_path: Path) -> None:
     path = tmp_path / "made" / "schema-ids.json"
     pinned().write(path)
     again = schema_ids.read(path)
@@ -38,7 +38,7 @@ def test_pins_survive_the_file(tmp_path: Path) -> None:
     assert Codec(again).decode(Codec(again).encode(BAN, TOPIC)) == BAN
 
 
-def test_all_may_read_the_file_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_the_file_is_readable_for_all_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "schema-ids.json"
     pinned().write(path)
     pinned().write(path)
@@ -46,13 +46,13 @@ def test_all_may_read_the_file_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SchemaError, match="file"):
         pinned().write(tmp_path / "file" / "schema-ids.json")
 
 
-def test_a_schema_that_only_the_registry_spelled_otherwise_is_ours(
+def test_a_schema_in_another_json_form_is_ours(
     tmp_path: Path,
 ) -> None:
     # Registries may drop docs and sort keys; the canonical form stays.
@@ -113,7 +113,7 @@ STATUS = json.loads(schema.text("fastnetmon.StatusEvent"))
         ),
     ],
 )
-def test_a_broken_file_is_refused_with_path_and_remedy(
+def test_a_damaged_file_is_refused_with_path_and_remedy(
     tmp_path: Path, text: str, why: str
 ) -> None:
     path = tmp_path / "schema-ids.json"
@@ -130,7 +130,7 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("avro", [STATUS, OLDER], ids=["other", "older"])
-def test_a_pin_for_another_schema_is_refused_before_anything_is_written(
+def test_an_id_of_another_schema_is_refused_by_check(
     avro: dict[str, object],
 ) -> None:
     wrong = SchemaIds("", {SUBJECT: 100}, {}, {100: json.dumps(avro)})
@@ -138,6 +138,6 @@ def test_a_pin_for_another_schema_is_refused_before_anything_is_written(
         wrong.check({TOPIC: "fastnetmon.HostEvent"})
 
 
-def test_a_subject_without_a_pin_is_refused_before_anything_is_written() -> None:
+def test_a_subject_without_an_id_is_refused_by_check() -> None:
     with pytest.raises(SchemaError, match="no schema id is pinned"):
         SchemaIds("", {}, {}, {}).check(WANTED)

@@ -32,7 +32,7 @@ STATUS = StatusEvent(receipt=RECEIPT, action="attack_status", ip="2001:db8::1")
 
 
 @pytest.mark.parametrize("event", [HOST, GROUP, STATUS], ids=type)
-def test_an_event_of_the_parser_passes(event: Event) -> None:
+def test_a_parsed_event_passes(event: Event) -> None:
     check_event(event)
 
 
@@ -67,7 +67,7 @@ def test_every_example_passes(event: Event) -> None:
         (STATUS, {"hostgroup_name": "servers"}, "/ip: wanted no address beside a"),
     ],
 )
-def test_what_no_parser_makes_is_refused_with_its_field(
+def test_an_event_with_an_invalid_field_is_refused(
     event: Event, changes: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidRecord) as caught:
@@ -102,7 +102,7 @@ def test_a_network_that_is_not_canonical_is_refused(
     scope=st.sampled_from(["host", "hostgroup"]),
     action=st.sampled_from(["ban", "attack_status", "partial_block"]),
 )
-def test_whatever_the_parser_makes_passes(
+def test_every_parsed_event_passes(
     ip: str, name: str, networks: list[str], scope: str, action: str
 ) -> None:
     document = {

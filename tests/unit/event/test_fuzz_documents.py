@@ -64,7 +64,7 @@ def check(call: Call) -> float:
 
 
 @pytest.mark.parametrize("call", corpus.calls())
-def test_what_failed_once_fails_no_more(call: Call) -> None:
+def test_earlier_failures_do_not_return(call: Call) -> None:
     check(call)
 
 

@@ -194,18 +194,18 @@ def lost_of(document: dict[str, Any], parsed: Parsed) -> list[str]:
 
 
 @given(documents)
-def test_nothing_of_a_document_is_lost(document: dict[str, Any]) -> None:
+def test_no_value_of_a_document_is_lost(document: dict[str, Any]) -> None:
     assert lost_of(document, read(document)) == []
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_nothing_of_a_published_document_is_lost(path: Path) -> None:
+def test_no_value_of_a_published_document_is_lost(path: Path) -> None:
     document = jiter.from_json(path.read_bytes())
     assert lost_of(document, parse(path.read_bytes(), (), RECEIPT)) == []
 
 
 @given(documents)
-def test_every_drift_names_the_place_that_holds_its_value(
+def test_every_mismatch_names_the_field_with_its_value(
     document: dict[str, Any],
 ) -> None:
     parsed = read(document)
@@ -230,7 +230,7 @@ def test_an_event_is_valid_by_its_own_type(document: dict[str, Any]) -> None:
 
 
 @given(documents, st.randoms(use_true_random=False), st.sampled_from([None, 0, "\t"]))
-def test_the_order_of_keys_and_spacing_do_not_matter(
+def test_order_of_keys_and_spacing_have_no_effect(
     document: dict[str, Any], random: Any, indent: Any
 ) -> None:
     def shuffled(value: Any) -> Any:
@@ -263,7 +263,7 @@ def test_counters_survive_exactly(counters: dict[str, int]) -> None:
 
 
 @given(st.binary(max_size=200) | values.map(lambda v: json.dumps(v).encode()))
-def test_any_bytes_become_an_event_or_a_reason(document: bytes) -> None:
+def test_any_bytes_become_an_event_or_an_error(document: bytes) -> None:
     try:
         parsed = parse(document, (), RECEIPT)
     except InvalidNotification as error:
@@ -274,7 +274,7 @@ def test_any_bytes_become_an_event_or_a_reason(document: bytes) -> None:
 
 
 @given(documents, st.data())
-def test_a_damaged_document_becomes_an_event_or_a_reason(
+def test_a_damaged_document_becomes_an_event_or_an_error(
     document: dict[str, Any], data: st.DataObject
 ) -> None:
     text = json.dumps(document).encode()
@@ -290,7 +290,7 @@ def test_a_damaged_document_becomes_an_event_or_a_reason(
 
 
 @given(st.binary(max_size=300), st.lists(st.text(max_size=20), min_size=4, max_size=5))
-def test_any_call_in_text_mode_becomes_an_event_or_a_reason(
+def test_text_mode_becomes_an_event_or_an_error(
     document: bytes, arguments: list[str]
 ) -> None:
     arguments[0] = "192.0.2.1" if len(arguments) == 4 else arguments[0]

@@ -32,7 +32,7 @@ def test_canonical_text_stays_as_it_is() -> None:
         assert parse_address(parse_address(text, "/ip"), "/ip") == text
 
 
-def test_a_refused_address_names_the_field_it_was_read_from() -> None:
+def test_a_refused_address_names_its_field() -> None:
     with pytest.raises(InvalidNotification) as caught:
         parse_address("192.0.2.1/32", "argument 1")
     assert caught.value.field == "argument 1"
@@ -61,14 +61,14 @@ def test_a_refused_address_names_the_field_it_was_read_from() -> None:
         ("servers", None),
     ],
 )
-def test_a_network_is_returned_without_host_bits_or_not_at_all(
+def test_a_network_has_no_host_bits_or_is_none(
     sent: str, canonical: str | None
 ) -> None:
     assert parse_network(sent) == canonical
 
 
 @pytest.mark.parametrize("text", ["ban", "a b", "Сервера", "x" * 1024, "<&'\">"])
-def test_a_word_may_be_any_text(text: str) -> None:
+def test_a_name_may_be_any_text(text: str) -> None:
     assert parse_name(text, "/action", "an action") == text
 
 
@@ -76,7 +76,7 @@ def test_a_word_may_be_any_text(text: str) -> None:
     "value",
     ["", " ", "\t", "a\n", "\x00", "a\x7fb", "a\x85b", "\ud800", "x" * 1025, 1, None],
 )
-def test_an_unfit_word_is_refused(value: object) -> None:
+def test_an_unfit_name_is_refused(value: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
         parse_name(value, "/action", "an action")
     assert caught.value.reason.isprintable()

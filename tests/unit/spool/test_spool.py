@@ -44,12 +44,12 @@ def box(tmp_path: Path) -> Box:
     return Box(tmp_path / "spool")
 
 
-def test_nothing_is_made_by_the_constructor(tmp_path: Path) -> None:
+def test_the_constructor_creates_nothing(tmp_path: Path) -> None:
     Spool(tmp_path / "spool")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_stored_is_read_as_it_was(box: Box) -> None:
+def test_a_stored_entry_is_read_unchanged(box: Box) -> None:
     before = datetime.now(UTC).timestamp()
     box.store(name(5), b'{"action": "ban"}\n', "ban", "192.0.2.1")
     entry = box.spool.read(name(5))
@@ -61,7 +61,7 @@ def test_what_was_stored_is_read_as_it_was(box: Box) -> None:
     assert -1 < entry.stored_at.timestamp() - before < 60
 
 
-def test_entries_come_in_the_order_of_the_calls(box: Box) -> None:
+def test_entries_are_in_the_order_of_the_calls(box: Box) -> None:
     calls = [name(ticks, "f8a4"[ticks % 4]) for ticks in range(50)]
     for entry in reversed(calls):
         box.store(entry)
@@ -73,7 +73,7 @@ def test_an_empty_spool_has_no_entries(box: Box) -> None:
     assert box.spool.usage() == (0, 0, None)
 
 
-def test_a_removed_entry_is_gone_and_may_be_removed_again(box: Box) -> None:
+def test_an_entry_may_be_removed_twice(box: Box) -> None:
     box.store(name(5))
     box.spool.remove(name(5))
     box.spool.remove(name(5))
@@ -82,7 +82,7 @@ def test_a_removed_entry_is_gone_and_may_be_removed_again(box: Box) -> None:
         box.spool.read(name(5))
 
 
-def test_a_name_is_not_returned_before_one_that_was_stored_before_it(
+def test_a_name_is_not_returned_before_an_earlier_one(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While 8 is read, an earlier call is stored in 0, then a later one in f."""
@@ -102,7 +102,7 @@ def test_a_name_is_not_returned_before_one_that_was_stored_before_it(
     assert box.spool.scan() == [first, second, third]
 
 
-def test_a_late_call_that_started_first_is_waited_for(
+def test_a_scan_waits_for_an_earlier_call(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, early = name(1, "0"), name(2, "f")
@@ -119,7 +119,7 @@ def test_a_late_call_that_started_first_is_waited_for(
     assert box.spool.scan() == [late, early]
 
 
-def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
+def test_a_missing_spool_is_an_error(tmp_path: Path) -> None:
     absent = Spool(tmp_path / "absent")
     for act in (
         absent.scan,
@@ -146,19 +146,19 @@ def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
         b"\0",
     ],
 )
-def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
+def test_bytes_of_another_program_are_a_document(data: bytes) -> None:
     assert entries.decode_entry(data) == ((), data, True)
 
 
 @pytest.mark.parametrize("kept", range(10))
-def test_an_entry_that_a_loss_of_power_has_cut_is_not_whole(kept: int) -> None:
+def test_an_entry_cut_by_a_power_loss_is_incomplete(kept: int) -> None:
     document = b"192.0.2.1"
     data = python_hook.encode_entry(["ban"], document)
     cut = data[: len(data) - len(document) - 1 + kept]
     assert entries.decode_entry(cut) == (("ban",), document[:kept], False)
 
 
-def test_a_giant_is_cut_but_still_too_large_for_any_parser(
+def test_a_truncated_oversized_document_exceeds_the_parser_s_limit(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entries, "_MAX_READ", 1_000)
@@ -170,7 +170,7 @@ def test_a_giant_is_cut_but_still_too_large_for_any_parser(
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("length", [1_000, 1_001, 2_000, 5_000])
-def test_size_and_digest_of_a_giant_are_those_of_the_whole_document(
+def test_size_and_digest_cover_the_whole_oversized_document(
     box: Box, monkeypatch: pytest.MonkeyPatch, length: int, *, packed: bool
 ) -> None:
     monkeypatch.setattr(entries, "_MAX_READ", 900)
@@ -186,7 +186,7 @@ def test_size_and_digest_of_a_giant_are_those_of_the_whole_document(
     assert whole == (length, f"sha256:{digest}")
 
 
-def test_a_file_that_no_hook_can_have_written_is_not_hashed(
+def test_a_file_larger_than_any_entry_is_not_hashed(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be a sparse file of terabytes."""
@@ -197,7 +197,7 @@ def test_a_file_that_no_hook_can_have_written_is_not_hashed(
 
 
 @pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
-def test_a_file_may_bear_any_time(box: Box, seconds: int) -> None:
+def test_a_file_may_have_any_time(box: Box, seconds: int) -> None:
     box.store(name(5))
     os.utime(box.spool.path(name(5)), (seconds, seconds))
     assert box.spool.scan() == [name(5)]
@@ -219,7 +219,7 @@ def relays(path: Path, what: str, target: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "directory"])
-def test_what_is_planted_under_an_entry_s_name_is_not_followed(
+def test_a_planted_link_or_pipe_is_not_read(
     box: Box, tmp_path: Path, what: str
 ) -> None:
     secret = tmp_path / "secret"
@@ -237,7 +237,7 @@ def test_what_is_planted_under_an_entry_s_name_is_not_followed(
     assert secret.read_bytes() == b"secret"
 
 
-def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
+def test_a_name_with_ticks_beyond_the_uptime_is_valid(box: Box) -> None:
     """FastNetMon in a time namespace has another uptime than the relay."""
     ticks = python_hook.uptime_ticks() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
     late = f"{python_hook.boot_id()}-{ticks:012d}-0000007-00000000"
@@ -257,7 +257,7 @@ def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
         "incoming/new/3/" + "x" * 255,
     ],
 )
-def test_a_foreign_file_is_no_entry_and_can_be_set_aside(box: Box, place: str) -> None:
+def test_a_foreign_file_is_moved_to_the_quarantine(box: Box, place: str) -> None:
     relays(box.root / place, "file", box.root)
     assert box.spool.scan() == []
     (odd,) = box.spool.foreign_files()
@@ -265,7 +265,7 @@ def test_a_foreign_file_is_no_entry_and_can_be_set_aside(box: Box, place: str) -
     assert box.spool.foreign_files() == []
 
 
-def test_the_depth_counts_entries_bytes_and_the_oldest(box: Box) -> None:
+def test_usage_has_entries_bytes_and_the_oldest(box: Box) -> None:
     for ticks in range(3):
         box.store(name(ticks, f"{ticks}"), b"x" * 100)
         os.utime(box.spool.path(name(ticks, f"{ticks}")), (1_000 + ticks,) * 2)
@@ -294,13 +294,13 @@ def dead_pid() -> int:
     return pid
 
 
-def test_the_temporary_file_of_a_living_call_stays(box: Box) -> None:
+def test_the_temporary_file_of_a_running_call_stays(box: Box) -> None:
     path = temporary(box, own(), age=10**6)
     assert box.spool.remove_orphans() == []
     assert path.exists()
 
 
-def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> None:
+def test_the_temporary_file_of_an_ended_call_is_removed(box: Box) -> None:
     entry = own(pid=dead_pid())
     path = temporary(box, entry, age=4_000)
     (left,) = box.spool.remove_orphans()
@@ -308,7 +308,7 @@ def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> 
     assert not path.exists()
 
 
-def test_a_pid_that_was_given_to_another_process_does_not_keep_a_file(
+def test_a_reused_pid_does_not_keep_a_file(
     box: Box,
 ) -> None:
     temporary(box, own(ticks=python_hook.process_start_ticks() - 1), age=4_000)
@@ -320,7 +320,7 @@ def test_a_file_of_an_earlier_boot_is_removed(box: Box) -> None:
     assert len(box.spool.remove_orphans()) == 1
 
 
-def test_a_young_file_stays_since_its_process_may_be_in_another_container(
+def test_a_new_file_without_a_process_stays(
     box: Box,
 ) -> None:
     temporary(box, own(pid=dead_pid()), age=3_000)
@@ -328,7 +328,7 @@ def test_a_young_file_stays_since_its_process_may_be_in_another_container(
     assert box.spool.remove_orphans() == []
 
 
-def test_a_file_whose_boot_is_unknown_stays_for_a_day(box: Box) -> None:
+def test_a_file_of_an_unknown_boot_stays_a_day(box: Box) -> None:
     hidden = python_hook.NO_BOOT_ID + f"{5:012d}" + name(5)[32:]
     path = temporary(box, hidden, age=80_000)
     assert box.spool.remove_orphans() == []
@@ -336,20 +336,20 @@ def test_a_file_whose_boot_is_unknown_stays_for_a_day(box: Box) -> None:
     assert len(box.spool.remove_orphans()) == 1
 
 
-def test_cleaning_leaves_links_and_strangers_alone(box: Box, tmp_path: Path) -> None:
+def test_cleaning_keeps_links_and_foreign_files(box: Box, tmp_path: Path) -> None:
     (box.root / "incoming/tmp" / name(5)).symlink_to(tmp_path)
     (box.root / "incoming/tmp" / "core").write_bytes(b"")
     assert box.spool.remove_orphans() == []
     assert len(list((box.root / "incoming/tmp").iterdir())) == 2
 
 
-def test_an_unfinished_file_is_no_entry(box: Box) -> None:
+def test_a_temporary_file_is_not_an_entry(box: Box) -> None:
     temporary(box, own(), age=0)
     assert box.spool.scan() == []
     assert box.spool.foreign_files() == []
 
 
-def test_the_directories_have_the_rights_of_the_design(box: Box) -> None:
+def test_the_directories_have_the_documented_modes(box: Box) -> None:
     assert layout.find_faults(box.root, os.geteuid(), os.getegid()) == []
     modes = {
         path: stat.S_IMODE((box.root / path).stat().st_mode)
@@ -363,7 +363,7 @@ def test_the_directories_have_the_rights_of_the_design(box: Box) -> None:
     }
 
 
-def test_set_up_again_mends_rights_and_keeps_what_is_there(box: Box) -> None:
+def test_a_second_set_up_repairs_modes_and_keeps_files(box: Box) -> None:
     box.store(name(5))
     lock = (box.root / "lock").stat().st_ino
     (box.root / "incoming/tmp").chmod(0o777)
@@ -392,7 +392,7 @@ def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> 
 
 
 @pytest.mark.parametrize("exchanged", ["incoming", "incoming/new"])
-def test_set_up_changes_nothing_behind_a_link_that_appears_meanwhile(
+def test_set_up_does_not_follow_a_link_planted_meanwhile(
     box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: str
 ) -> None:
     """As the spool's owner can plant one between two system calls of root's."""
@@ -415,9 +415,7 @@ def test_set_up_changes_nothing_behind_a_link_that_appears_meanwhile(
     assert {path: path.stat().st_mode for path in elsewhere.rglob("*")} == before
 
 
-def test_set_up_does_not_take_a_lock_that_is_another_file_as_well(
-    box: Box, tmp_path: Path
-) -> None:
+def test_set_up_refuses_a_lock_with_two_links(box: Box, tmp_path: Path) -> None:
     """Its owner would become the owner of that file."""
     precious = tmp_path / "precious"
     precious.write_bytes(b"")
@@ -430,7 +428,7 @@ def test_set_up_does_not_take_a_lock_that_is_another_file_as_well(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_set_up_does_not_give_a_lock_of_another_user_away(box: Box) -> None:
+def test_set_up_refuses_a_lock_of_another_user(box: Box) -> None:
     """The spool's owner can move a file of root's there, out of a directory of his."""
     box.spool.make(1234, 2345)
     lock = box.root / "lock"
@@ -444,13 +442,13 @@ def test_set_up_does_not_give_a_lock_of_another_user_away(box: Box) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_set_up_with_another_owner_gives_the_lock_to_him(box: Box) -> None:
+def test_set_up_with_another_owner_changes_the_lock_s_owner(box: Box) -> None:
     for owner in (1234, 1235, 0):
         box.spool.make(owner, 2345)
         assert layout.find_faults(box.root, owner, 2345) == []
 
 
-def test_the_marker_tells_what_is_refused(box: Box) -> None:
+def test_the_marker_has_the_refused_notifications(box: Box) -> None:
     assert box.spool.refusal() is AdmissionLevel.NOTHING
     for what in (
         AdmissionLevel.STATUS,
@@ -473,7 +471,7 @@ def test_the_marker_tells_what_is_refused(box: Box) -> None:
         (b"\n", AdmissionLevel.NOTHING),
     ],
 )
-def test_a_marker_written_by_hand_means_the_same_to_both_sides(
+def test_hook_and_relay_read_any_marker_alike(
     box: Box, text: bytes, means: AdmissionLevel
 ) -> None:
     (box.root / "full").write_bytes(text)
@@ -501,7 +499,7 @@ def test_a_marker_written_by_hand_means_the_same_to_both_sides(
         (0, 1_000, True, AdmissionLevel.ALL),
     ],
 )
-def test_limits_thin_out_then_refuse_status_then_all(
+def test_limits_coalesce_then_refuse_status_then_all(
     files: int, size: int, refusal: AdmissionLevel, *, thinning: bool
 ) -> None:
     limits = Limits(10, 100, 100, 1_000, 0.25)
