@@ -1,4 +1,4 @@
-"""What every backend promises, whatever its system is."""
+"""The contract of every backend."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,20 +17,20 @@ LEFT = 300.0
 
 
 def listed(backend: Backend) -> Mapping[str, ActiveMeasure]:
-    return {measure.key: it for measure, it in backend.active().items()}
+    return {measure.key: active for measure, active in backend.active().items()}
 
 
 def settled(
     backend: Backend, measures: Sequence[Measure]
 ) -> Mapping[str, ActiveMeasure]:
-    """Wait until exactly *measures* stand; a system may take a moment."""
-    keys = {it.key for it in measures}
+    """Wait until exactly *measures* are active."""
+    keys = {measure.key for measure in measures}
     wait_until(lambda: listed(backend).keys() == keys, 30, f"{len(keys)} measures")
     return listed(backend)
 
 
 def wanted(measures: Sequence[Measure]) -> Sequence[DesiredMeasure]:
-    return [DesiredMeasure(it, LEFT) for it in measures]
+    return [DesiredMeasure(measure, LEFT) for measure in measures]
 
 
 def test_a_backend_has_a_name_and_kinds(
@@ -38,7 +38,7 @@ def test_a_backend_has_a_name_and_kinds(
 ) -> None:
     assert backend.name
     assert backend.kinds <= set(KINDS)
-    assert {it.kind for it in measures} <= backend.kinds
+    assert {measure.kind for measure in measures} <= backend.kinds
 
 
 def test_without_an_announcement_no_measure_is_active(backend: Backend) -> None:
@@ -49,17 +49,17 @@ def test_an_announced_measure_is_listed_in_its_form(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    found = settled(backend, measures[:5])
-    for it in measures[:5]:
-        assert found[it.key].form == backend.form(it)
+    active = settled(backend, measures[:5])
+    for measure in measures[:5]:
+        assert active[measure.key].form == backend.form(measure)
 
 
 def test_a_measure_expires_no_later_than_its_lease(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    for it in settled(backend, measures[:5]).values():
-        assert it.left is None or 0 < it.left <= LEFT
+    for active in settled(backend, measures[:5]).values():
+        assert active.left is None or 0 < active.left <= LEFT
 
 
 def test_a_measure_announced_twice_is_active_once(
@@ -127,7 +127,7 @@ def test_empty_calls_change_nothing(
 def test_a_thousand_measures_fit_in_one_call(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
-    assert len({it.key for it in measures}) == 1000
+    assert len({measure.key for measure in measures}) == 1000
     backend.announce(wanted(measures))
     settled(backend, measures)
     backend.withdraw(measures)
@@ -152,20 +152,20 @@ def test_closing_twice_is_not_an_error(backend: Backend) -> None:
 def test_an_unsupported_measure_is_refused_for_good(
     backend: Backend, impossible: Sequence[Measure]
 ) -> None:
-    for it in impossible:
+    for measure in impossible:
         with pytest.raises(BackendError) as caught:
-            backend.form(it)
+            backend.form(measure)
         assert not caught.value.retryable
-        assert it.key in str(caught.value)
+        assert measure.key in str(caught.value)
 
 
 def test_an_unsupported_measure_does_not_prevent_others(
     backend: Backend, impossible: Sequence[Measure], measures: Sequence[Measure]
 ) -> None:
-    for it in impossible:
+    for measure in impossible:
         with pytest.raises(BackendError) as caught:
-            backend.announce(wanted([measures[0], it, measures[1]]))
-        assert it.key in str(caught.value)
+            backend.announce(wanted([measures[0], measure, measures[1]]))
+        assert measure.key in str(caught.value)
         settled(backend, measures[:2])
-        backend.withdraw([*measures[:2], it])
+        backend.withdraw([*measures[:2], measure])
         settled(backend, [])

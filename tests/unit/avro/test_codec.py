@@ -62,7 +62,7 @@ def test_one_codec_decodes_both_framings() -> None:
 
 
 def framed() -> SchemaIds:
-    """As `fnm-bus schemas register` pins them."""
+    """The ids of `fnm-bus schemas register`."""
     wanted = Topics().of_framed()
     ids = {f"{topic}-value": 100 + n for n, topic in enumerate(wanted)}
     texts = {100 + n: schema.text(name) for n, name in enumerate(wanted.values())}
@@ -132,9 +132,9 @@ def test_a_topic_without_a_schema_id_is_refused() -> None:
 
 
 def older() -> str:
-    """The schema of a writer that did not know `truncated` yet."""
+    """The schema of an older writer, without `truncated`."""
     avro = json.loads(schema.text("fastnetmon.HostEvent"))
-    avro["fields"] = [it for it in avro["fields"] if it["name"] != "truncated"]
+    avro["fields"] = [field for field in avro["fields"] if field["name"] != "truncated"]
     return json.dumps(avro)
 
 
@@ -174,7 +174,7 @@ WHOLES = [
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "reason"),
     [
         (None, "empty"),
         (b"", "empty"),
@@ -191,14 +191,14 @@ WHOLES = [
     ],
 )
 def test_an_invalid_value_is_refused_and_described(
-    value: bytes | None, why: str
+    value: bytes | None, reason: str
 ) -> None:
-    with pytest.raises(InvalidRecord, match=why):
+    with pytest.raises(InvalidRecord, match=reason):
         Codec().decode(value)
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         (FOREIGN, "id 9, which is acme.Order and none of fastnetmon.HostEvent"),
         ("no schema at all", "id 9: not an Avro schema"),
@@ -210,14 +210,17 @@ def test_an_invalid_value_is_refused_and_described(
         (schema.text("fastnetmon.PacketSample"), "id 9, which is fastnetmon.Packet"),
     ],
 )
-def test_an_id_of_a_foreign_schema_is_refused(text: str, why: str) -> None:
-    with pytest.raises(InvalidRecord, match=why):
+def test_an_id_of_a_foreign_schema_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidRecord, match=reason):
         Codec(lookup=lambda _number: text).decode(bytes([0, 0, 0, 0, 9, 1]))
 
 
 def differing(change: Mapping[str, object]) -> str:
     avro = json.loads(schema.text("fastnetmon.HostEvent"))
-    fields = [{**it, **change} if it["name"] == "ip" else it for it in avro["fields"]]
+    fields = [
+        {**field, **change} if field["name"] == "ip" else field
+        for field in avro["fields"]
+    ]
     return json.dumps({**avro, "fields": fields})
 
 
@@ -258,12 +261,12 @@ def test_a_damaged_record_is_decoded_or_refused(
     place = 10 + place % (len(whole) - 10)
     with suppress(InvalidRecord):
         again = Codec().decode(whole[:place] + fault + whole[place + len(fault) :])
-        # What was understood can be said again.
+        # A decoded value can be encoded.
         assert Codec().decode(Codec().encode(again, TOPIC)) == again
 
 
 @pytest.mark.parametrize(
-    ("event", "why"),
+    ("event", "reason"),
     [
         (ban_with(ip="half a pair \ud800"), "surrogates not allowed"),
         (ban_with(ip=None), "on field ip"),
@@ -280,9 +283,9 @@ def test_a_damaged_record_is_decoded_or_refused(
     ],
 )
 def test_a_value_outside_of_avro_is_refused_by_encode(
-    event: HostEvent, why: str
+    event: HostEvent, reason: str
 ) -> None:
-    with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{why}"):
+    with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{reason}"):
         Codec().encode(event, TOPIC)
 
 

@@ -1,4 +1,4 @@
-"""What a registry may answer, and what we make of it; the real one: integration/."""
+"""Answers of a registry; a real registry is tested in tests/integration."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ Answer = tuple[int, object]
 
 
 class Fake:
-    """A server that answers as it is told.
+    """A server with given answers.
 
     Attributes:
         answers: method and path → status and content; text stays, the rest is JSON.
@@ -45,10 +45,10 @@ def serve(fake: Fake) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            what = f"{self.command} {self.path.partition('?')[0]}"
-            fake.asked.append(what)
+            request = f"{self.command} {self.path.partition('?')[0]}"
+            fake.asked.append(request)
             fake.seen.append(dict(self.headers))
-            status, content = fake.answers.get(what, fake.other)
+            status, content = fake.answers.get(request, fake.other)
             body = content if isinstance(content, str) else json.dumps(content)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
@@ -58,7 +58,7 @@ def serve(fake: Fake) -> Iterator[str]:
         do_GET = do_POST = do_PUT = answer  # noqa: N815 - names of http.server
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -78,22 +78,22 @@ def fake() -> Iterator[Callable[..., tuple[Fake, str]]]:
         def start(
             answers: Mapping[str, Answer], other: Answer = (404, "")
         ) -> tuple[Fake, str]:
-            it = Fake(answers, other)
-            return it, stack.enter_context(serve(it))
+            fake = Fake(answers, other)
+            return fake, stack.enter_context(serve(fake))
 
         yield start
 
 
 def good(number: object = 5, text: str = SCHEMA) -> dict[str, Answer]:
-    """The answers of a registry that takes our schema under an id."""
-    one = {"subject": SUBJECT, "version": 1, "id": number, "schema": text}
+    """The answers of a registry that accepts our schema under an id."""
+    version = {"subject": SUBJECT, "version": 1, "id": number, "schema": text}
     return {
         f"PUT /config/{SUBJECT}": (200, {"compatibility": "FULL_TRANSITIVE"}),
         f"GET /config/{SUBJECT}": (200, {"compatibilityLevel": "FULL_TRANSITIVE"}),
         f"POST /subjects/{SUBJECT}/versions": (200, {"id": number}),
         f"GET /schemas/ids/{number}": (200, {"schema": text}),
         f"GET /subjects/{SUBJECT}/versions": (200, [1]),
-        f"GET /subjects/{SUBJECT}/versions/1": (200, one),
+        f"GET /subjects/{SUBJECT}/versions/1": (200, version),
         f"POST /compatibility/subjects/{SUBJECT}/versions/1": (
             200,
             {"is_compatible": True},
@@ -117,13 +117,13 @@ def test_ids_of_older_versions_are_returned(fake: Start) -> None:
     older = json.dumps(
         {**json.loads(SCHEMA), "fields": json.loads(SCHEMA)["fields"][1:]}
     )
-    one = {"subject": SUBJECT, "version": 1, "id": 3, "schema": older}
+    version = {"subject": SUBJECT, "version": 1, "id": 3, "schema": older}
     two = {"subject": SUBJECT, "version": 2, "id": 5, "schema": SCHEMA}
     _, url = fake(
         {
             **good(),
             f"GET /subjects/{SUBJECT}/versions": (200, [1, 2]),
-            f"GET /subjects/{SUBJECT}/versions/1": (200, one),
+            f"GET /subjects/{SUBJECT}/versions/1": (200, version),
             f"GET /subjects/{SUBJECT}/versions/2": (200, two),
         }
     )
@@ -133,7 +133,7 @@ def test_ids_of_older_versions_are_returned(fake: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         (schema.text("fastnetmon.StatusEvent"), "has another schema than"),
         ('{"type": "record", "name": "acme.Order", "fields": []}', "another schema"),
@@ -141,9 +141,11 @@ def test_ids_of_older_versions_are_returned(fake: Start) -> None:
         ("no schema", "id 5: not an Avro schema"),
     ],
 )
-def test_an_id_of_another_schema_is_refused(fake: Start, text: str, why: str) -> None:
+def test_an_id_of_another_schema_is_refused(
+    fake: Start, text: str, reason: str
+) -> None:
     _, url = fake({**good(), "GET /schemas/ids/5": (200, {"schema": text})})
-    with pytest.raises(SchemaError, match=why) as error:
+    with pytest.raises(SchemaError, match=reason) as error:
         Registry(url).register(WANTED)
     assert SUBJECT in str(error.value)
 
@@ -158,12 +160,12 @@ def test_an_id_that_does_not_fit_a_record_is_refused(
 
 
 def refused(status: int, code: int, text: str) -> dict[str, Answer]:
-    what = f"POST /subjects/{SUBJECT}/versions"
-    return {**good(), what: (status, {"error_code": code, "message": text})}
+    request = f"POST /subjects/{SUBJECT}/versions"
+    return {**good(), request: (status, {"error_code": code, "message": text})}
 
 
 @pytest.mark.parametrize(
-    ("answers", "other", "kind", "why"),
+    ("answers", "other", "kind", "reason"),
     [
         (refused(409, 409, "not compatible"), (404, ""), SchemaError, "not compatible"),
         (refused(422, 42201, "bad schema"), (404, ""), SchemaError, "bad schema"),
@@ -189,10 +191,10 @@ def test_a_refusal_has_address_and_reason(
     answers: Mapping[str, Answer],
     other: Answer,
     kind: type[FnmBusError],
-    why: str,
+    reason: str,
 ) -> None:
     _, url = fake(answers, other)
-    with pytest.raises((RegistryError, SchemaError), match=why) as error:
+    with pytest.raises((RegistryError, SchemaError), match=reason) as error:
         Registry(url).register(WANTED)
     assert url in str(error.value)
     assert isinstance(error.value, kind)
@@ -243,7 +245,7 @@ def test_a_level_that_is_not_set_is_an_objection(fake: Start) -> None:
 def test_checking_changes_nothing(fake: Start) -> None:
     server, url = fake(good())
     assert Registry(url).check(WANTED) == {SUBJECT: []}
-    written = [it for it in server.asked if not it.startswith("GET ")]
+    written = [request for request in server.asked if not request.startswith("GET ")]
     assert written == [f"POST /compatibility/subjects/{SUBJECT}/versions/1"]
 
 
@@ -286,7 +288,7 @@ def test_settings_of_the_client_pass_through(fake: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "settings", "why"),
+    ("url", "settings", "reason"),
     [
         ("ftp://registry", {}, "Invalid url"),
         ("http://registry", {"colour": "blue"}, "colour"),
@@ -298,9 +300,9 @@ def test_settings_of_the_client_pass_through(fake: Start) -> None:
     ],
 )
 def test_wrong_settings_are_a_configuration_error(
-    url: str, settings: Mapping[str, str], why: str
+    url: str, settings: Mapping[str, str], reason: str
 ) -> None:
-    with pytest.raises(ConfigError, match=why):
+    with pytest.raises(ConfigError, match=reason):
         Registry(url, settings=settings).subjects()
 
 

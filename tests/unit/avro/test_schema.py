@@ -1,4 +1,4 @@
-"""The schemas as the program sees them: whole, named by fingerprint, cheap."""
+"""The schemas: self-contained, with fingerprints, without fastavro at import."""
 
 import json
 import subprocess

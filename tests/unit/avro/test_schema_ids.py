@@ -58,7 +58,7 @@ def test_a_schema_in_another_json_form_is_ours(
     # Registries may drop docs and sort keys; the canonical form stays.
     plain = json.loads(json.dumps(HOST, sort_keys=True))
     plain["fields"] = [
-        {key: it for key, it in part.items() if key != "doc"}
+        {key: value for key, value in part.items() if key != "doc"}
         for part in plain["fields"]
     ]
     path = tmp_path / "schema-ids.json"
@@ -76,7 +76,7 @@ def broken(change: Mapping[str, object]) -> str:
     return json.dumps({**good, **change})
 
 
-def of(*older: int, number: object = 1) -> dict[str, object]:
+def with_older(*older: int, number: object = 1) -> dict[str, object]:
     return {"subjects": {SUBJECT: {"id": number, "older": older}}}
 
 
@@ -84,7 +84,7 @@ STATUS = json.loads(schema.text("fastnetmon.StatusEvent"))
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("", "truncated"),
         ("{", "truncated"),
@@ -94,31 +94,31 @@ STATUS = json.loads(schema.text("fastnetmon.StatusEvent"))
         (broken({"surprise": 1}), "surprise"),
         (broken({"subjects": {SUBJECT: {"id": 1, "surprise": 1}}}), "surprise"),
         (broken({"subjects": {SUBJECT: {}}}), "missing required field `id`"),
-        (broken(of(number=0)), f"{SUBJECT}: id 0, wanted 1 to 2147483647"),
-        (broken(of(number=-1)), "id -1, wanted 1 to"),
-        (broken(of(number=2**31)), "id 2147483648, wanted 1 to"),
-        (broken(of(number="1")), "Expected `int`"),
-        (broken(of(number=True)), "Expected `int`"),
-        (broken(of(number=1.5)), "Expected `int`"),
-        (broken(of(0)), "id 0, wanted"),
-        (broken(of(number=5)), "the schema of id 5 is missing"),
-        (broken(of(5)), "the schema of id 5 is missing"),
+        (broken(with_older(number=0)), f"{SUBJECT}: id 0, wanted 1 to 2147483647"),
+        (broken(with_older(number=-1)), "id -1, wanted 1 to"),
+        (broken(with_older(number=2**31)), "id 2147483648, wanted 1 to"),
+        (broken(with_older(number="1")), "Expected `int`"),
+        (broken(with_older(number=True)), "Expected `int`"),
+        (broken(with_older(number=1.5)), "Expected `int`"),
+        (broken(with_older(0)), "id 0, wanted"),
+        (broken(with_older(number=5)), "the schema of id 5 is missing"),
+        (broken(with_older(5)), "the schema of id 5 is missing"),
         (broken({"schemas": {"one": HOST}}), "schemas"),
         (broken({"schemas": {"1": FOREIGN}}), "id 1 is of a foreign schema"),
         (broken({"schemas": {"1": "string"}}), "id 1 is of a foreign schema"),
         (broken({"schemas": {"1": {"type": "nonsense"}}}), "id 1: not an Avro schema"),
         (
-            broken({**of(2), "schemas": {"1": HOST, "2": STATUS}}),
+            broken({**with_older(2), "schemas": {"1": HOST, "2": STATUS}}),
             r"id 2 is of fastnetmon.StatusEvent, id 1 of fastnetmon.HostEvent",
         ),
     ],
 )
 def test_a_damaged_file_is_refused_with_path_and_remedy(
-    tmp_path: Path, text: str, why: str
+    tmp_path: Path, text: str, reason: str
 ) -> None:
     path = tmp_path / "schema-ids.json"
     path.write_text(text, "latin-1")
-    with pytest.raises(SchemaError, match=why) as error:
+    with pytest.raises(SchemaError, match=reason) as error:
         schema_ids.read(path)
     assert str(path) in str(error.value)
     assert "fnm-bus schemas register" in str(error.value)

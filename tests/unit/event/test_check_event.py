@@ -1,4 +1,4 @@
-"""An event that the parser would never make is refused, with its field."""
+"""Events that the parser would never return are refused with their field."""
 
 from typing import Any
 
@@ -96,7 +96,9 @@ def test_a_network_that_is_not_canonical_is_refused(
     ip=st.one_of(st.ip_addresses().map(str), st.text(max_size=20)),
     name=st.text(max_size=20),
     networks=st.lists(
-        st.one_of(st.ip_addresses().map(lambda it: f"{it}/20"), st.text(max_size=20)),
+        st.one_of(
+            st.ip_addresses().map(lambda address: f"{address}/20"), st.text(max_size=20)
+        ),
         max_size=3,
     ),
     scope=st.sampled_from(["host", "hostgroup"]),

@@ -1,4 +1,4 @@
-"""What decides whether a notification is valid, and whom it is about."""
+"""The strict fields of a notification: action, scope, target and structure."""
 
 import tomllib
 import tracemalloc
@@ -33,7 +33,7 @@ def read(arguments: tuple[str, ...] = (), **fields: Any) -> Parsed:
 
 
 def event_of(**fields: Any) -> Any:
-    """Return the event of a valid document with nothing set aside."""
+    """Return the event of a valid document, without extra fields."""
     parsed = read(**fields)
     assert parsed.mismatches == ()
     assert parsed.event.extra == {}
@@ -63,13 +63,13 @@ def test_the_vendor_ban_has_all_its_packets() -> None:
 
 @pytest.mark.parametrize("name", sorted(REASONS))
 def test_an_invalid_document_has_field_expected_and_actual_value(name: str) -> None:
-    said = REASONS[name]
+    expected = REASONS[name]
     with pytest.raises(InvalidNotification) as caught:
         parse((CORPUS / "invalid" / name).read_bytes(), (), RECEIPT)
     error = caught.value
-    assert error.field == said["field"]
-    assert said["wanted"] in error.expected
-    assert said["got"] in error.actual
+    assert error.field == expected["field"]
+    assert expected["wanted"] in error.expected
+    assert expected["got"] in error.actual
     assert error.reason.isprintable()
     assert len(error.reason) < 300
 
@@ -290,7 +290,7 @@ def test_too_many_values_are_refused_before_decoding() -> None:
 
 
 def test_too_much_extra_memory_is_refused() -> None:
-    # A long name above many small values: each path in extra would repeat it.
+    # A long name with many small values below it: each path in extra would repeat it.
     inside = b",".join(b'"%d":1' % n for n in range(1000))
     detailed = b'{"%s":{%s}}' % (b"n" * 1_000_000, inside)
     details = b'{"attack_detection_flexible_thresholds_detailed":%s}' % detailed

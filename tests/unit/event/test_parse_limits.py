@@ -1,4 +1,4 @@
-"""The time that a document takes grows with its size, whatever is wrong with it."""
+"""The time to parse is linear in the size of a document, also of an invalid one."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from fnm_bus.event.parse import parse
 _SMALL = 16_000
 _FACTOR = 4
 _SOONER = 0.02
-"""Seconds below which a time is not compared: the machine's noise is in it."""
+"""Shorter times in seconds are not compared, since noise dominates them."""
 
 
 def seconds(document: bytes, arguments: tuple[str, ...]) -> float:

@@ -1,4 +1,4 @@
-"""What holds for every document, found with documents nobody wrote."""
+"""Properties of every document, tested with generated documents."""
 
 import json
 from collections.abc import Iterator
@@ -71,19 +71,19 @@ def fitting(  # noqa: PLR0911 - one for each type
 
 
 def objects(*kinds: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return objects with some of the records' fields, most of them fitting."""
-    known = {
+    """Return objects with some of the records' fields, mostly valid."""
+    by_name = {
         field.name: fitting(field.type)
         for kind in kinds
         for field in inspect.type_info(kind).fields  # type: ignore[attr-defined]
         if field.name != "flow"
     }
-    some = st.lists(st.sampled_from(sorted(known)), max_size=6, unique=True)
+    some = st.lists(st.sampled_from(sorted(by_name)), max_size=6, unique=True)
     fields = some.flatmap(
-        lambda names: st.fixed_dictionaries({n: known[n] for n in names})
+        lambda names: st.fixed_dictionaries({n: by_name[n] for n in names})
     )
     wrong = st.dictionaries(
-        st.sampled_from(sorted(known)) | st.text(), values, max_size=2
+        st.sampled_from(sorted(by_name)) | st.text(), values, max_size=2
     )
     return st.builds(lambda a, b: {**a, **b}, fields, wrong)
 
@@ -147,40 +147,40 @@ def same(left: Any, right: Any) -> bool:
     return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
 
 
-def lost(sent: Any, kept: Any, path: str, extra: dict[str, str]) -> Iterator[str]:
-    """Yield the path of whatever is neither in extra nor in the event."""
-    if isinstance(kept, dict) and "sent" in kept:
-        kept = kept["sent"]
+def lost(sent: Any, field: Any, path: str, extra: dict[str, str]) -> Iterator[str]:
+    """Yield the path of each value that is neither in extra nor in the event."""
+    if isinstance(field, dict) and "sent" in field:
+        field = field["sent"]
     if path in extra:
-        found = same(json.loads(extra[path]), sent)
+        is_same = same(json.loads(extra[path]), sent)
     elif sent in EMPTY and not isinstance(sent, bool | int | float):
-        found = True
+        is_same = True
     elif isinstance(sent, dict):
-        yield from lost_fields(sent, kept, path, extra)
+        yield from lost_fields(sent, field, path, extra)
         return
     elif isinstance(sent, list):
-        yield from lost_members(sent, kept, path, extra)
+        yield from lost_members(sent, field, path, extra)
         return
     else:
-        found = same(parse_address(sent, path) if path == "/ip" else sent, kept)
-    if not found:
+        is_same = same(parse_address(sent, path) if path == "/ip" else sent, field)
+    if not is_same:
         yield path
 
 
 def lost_fields(
-    sent: dict[str, Any], kept: Any, path: str, extra: dict[str, str]
+    sent: dict[str, Any], field: Any, path: str, extra: dict[str, str]
 ) -> Iterator[str]:
-    kept = kept if isinstance(kept, dict) else {}
+    field = field if isinstance(field, dict) else {}
     for name, value in sent.items():
-        flow = kept.get("flow") or {}
-        inner = kept[name] if name in kept else flow.get(name)
+        flow = field.get("flow") or {}
+        inner = field[name] if name in field else flow.get(name)
         yield from lost(value, inner, step(path, name), extra)
 
 
 def lost_members(
-    sent: list[Any], kept: Any, path: str, extra: dict[str, str]
+    sent: list[Any], field: Any, path: str, extra: dict[str, str]
 ) -> Iterator[str]:
-    left = iter(kept or [])
+    left = iter(field or [])
     for index, value in enumerate(sent):
         here = step(path, index)
         yield from lost(value, None if here in extra else next(left, None), here, extra)
@@ -209,17 +209,19 @@ def test_every_mismatch_names_the_field_with_its_value(
     document: dict[str, Any],
 ) -> None:
     parsed = read(document)
-    for drift in parsed.mismatches:
-        if drift.kept_in == "extra":
-            assert drift.path in parsed.event.extra
+    for mismatch in parsed.mismatches:
+        if mismatch.kept_in == "extra":
+            assert mismatch.path in parsed.event.extra
         else:
-            place = int(drift.kept_in.removeprefix("hostgroup_networks[").split("]")[0])
-            index = int(drift.path.removeprefix("/hostgroup_networks/"))
-            assert drift.kept_in.endswith("].sent")
+            place = int(
+                mismatch.kept_in.removeprefix("hostgroup_networks[").split("]")[0]
+            )
+            index = int(mismatch.path.removeprefix("/hostgroup_networks/"))
+            assert mismatch.kept_in.endswith("].sent")
             sent = parsed.event.hostgroup_networks[place].sent  # type: ignore[union-attr]
             assert sent == document["hostgroup_networks"][index]
-        assert drift.actual.isprintable()
-        assert len(drift.actual) < 300
+        assert mismatch.actual.isprintable()
+        assert len(mismatch.actual) < 300
 
 
 @given(documents)

@@ -1,4 +1,4 @@
-"""What does not fit costs no event: it is set aside, whole and exact."""
+"""Secondary values that do not fit their field are in extra, unchanged."""
 
 from typing import Any
 
@@ -59,8 +59,8 @@ def group(networks: str) -> Any:
 
 @pytest.mark.parametrize("value", [0, 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1])
 def test_a_counter_is_exact_up_to_its_bound(value: int) -> None:
-    found, parsed = details(f'"total_incoming_pps":{value}')
-    assert found.total_incoming_pps == value
+    attack, parsed = details(f'"total_incoming_pps":{value}')
+    assert attack.total_incoming_pps == value
     assert parsed.mismatches == ()
     assert parsed.event.extra == {}
 
@@ -86,41 +86,41 @@ def test_a_counter_is_exact_up_to_its_bound(value: int) -> None:
     ],
 )
 def test_a_misfit_counter_is_null_and_in_extra(sent: str, got: str) -> None:
-    found, parsed = details(f'"total_incoming_pps":{sent},"total_outgoing_pps":5')
-    assert found == AttackDetails(total_outgoing_pps=5)
+    attack, parsed = details(f'"total_incoming_pps":{sent},"total_outgoing_pps":5')
+    assert attack == AttackDetails(total_outgoing_pps=5)
     assert parsed.event.extra == {PPS: sent}
-    (drift,) = parsed.mismatches
-    assert drift[:2] == (PPS, COUNTER)
-    assert drift.actual.startswith(got)
-    assert drift.actual.isprintable()
-    assert len(drift.actual) < 80
+    (mismatch,) = parsed.mismatches
+    assert mismatch[:2] == (PPS, COUNTER)
+    assert mismatch.actual.startswith(got)
+    assert mismatch.actual.isprintable()
+    assert len(mismatch.actual) < 80
 
 
 def test_an_absent_counter_is_null_and_zero_is_zero() -> None:
-    found, _ = details('"total_incoming_pps":0')
-    assert found.total_incoming_pps == 0
-    assert found.total_outgoing_pps is None
+    attack, _ = details('"total_incoming_pps":0')
+    assert attack.total_incoming_pps == 0
+    assert attack.total_outgoing_pps is None
 
 
 def test_null_is_like_an_absent_field() -> None:
-    found, parsed = details(
+    attack, parsed = details(
         '"total_incoming_pps":null,"attack_uuid":null,'
         '"attack_detection_flexible_thresholds":null,'
         '"attack_detection_flexible_thresholds_detailed":null'
     )
-    assert found == AttackDetails()
+    assert attack == AttackDetails()
     assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_an_empty_text_is_like_an_absent_one() -> None:
-    found, parsed = details('"parent_host_group":"","host_group":"global"')
-    assert found == AttackDetails(host_group="global")
+    attack, parsed = details('"parent_host_group":"","host_group":"global"')
+    assert attack == AttackDetails(host_group="global")
     assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_a_misfit_text_is_in_extra() -> None:
-    found, parsed = details('"attack_uuid":7,"attack_severity":"high"')
-    assert found == AttackDetails(attack_severity="high")
+    attack, parsed = details('"attack_uuid":7,"attack_severity":"high"')
+    assert attack == AttackDetails(attack_severity="high")
     assert parsed.event.extra == {"/attack_details/attack_uuid": "7"}
     assert parsed.mismatches == (
         FieldMismatch("/attack_details/attack_uuid", "text", "the number 7"),
@@ -129,8 +129,8 @@ def test_a_misfit_text_is_in_extra() -> None:
 
 def test_a_misfit_flag_is_in_extra() -> None:
     name = "attack_detection_triggered_by_flexible_threshold"
-    found, parsed = details(f'"{name}":"true"')
-    assert found == AttackDetails()
+    attack, parsed = details(f'"{name}":"true"')
+    assert attack == AttackDetails()
     assert parsed.mismatches == (
         FieldMismatch(f"/attack_details/{name}", "true or false", "the text 'true'"),
     )
@@ -196,12 +196,12 @@ def test_flexible_thresholds_are_read_at_all_levels() -> None:
         '"a/b":{},"ntp":5}'
     )
     path = "/attack_details/attack_detection_flexible_thresholds_detailed"
-    found, parsed = details(
+    attack, parsed = details(
         f'"attack_detection_flexible_thresholds_detailed":{detailed},'
         '"attack_detection_flexible_thresholds":["dns",5,"ntp"]'
     )
-    assert found.attack_detection_flexible_thresholds == ("dns", "ntp")
-    assert found.attack_detection_flexible_thresholds_detailed == {
+    assert attack.attack_detection_flexible_thresholds == ("dns", "ntp")
+    assert attack.attack_detection_flexible_thresholds_detailed == {
         "dns": FlexibleThreshold(
             incoming=True,
             outgoing=False,
@@ -215,7 +215,7 @@ def test_flexible_thresholds_are_read_at_all_levels() -> None:
         f"{path}/dns/new": "1",
         f"{path}/ntp": "5",
     }
-    assert [drift.path for drift in parsed.mismatches] == [
+    assert [mismatch.path for mismatch in parsed.mismatches] == [
         "/attack_details/attack_detection_flexible_thresholds/1",
         f"{path}/dns/incoming_details/mbits",
         f"{path}/ntp",
@@ -233,8 +233,8 @@ def test_flexible_thresholds_are_read_at_all_levels() -> None:
 def test_a_misfit_list_or_object_is_in_extra(
     field: str, value: str, wanted: str
 ) -> None:
-    found, parsed = details(f'"{field}":{value}')
-    assert found == AttackDetails()
+    attack, parsed = details(f'"{field}":{value}')
+    assert attack == AttackDetails()
     assert parsed.event.extra == {f"/attack_details/{field}": value}
     assert parsed.mismatches[0].expected == wanted
 
@@ -243,7 +243,7 @@ def test_a_misfit_line_of_a_packet_dump_is_left_out() -> None:
     parsed = read('"packet_dump":["first",null,7,"second",""]')
     assert parsed.event.packet_dump == ("first", "second", "")
     assert parsed.event.extra == {"/packet_dump/1": "null", "/packet_dump/2": "7"}
-    assert [drift.path for drift in parsed.mismatches] == [
+    assert [mismatch.path for mismatch in parsed.mismatches] == [
         "/packet_dump/1",
         "/packet_dump/2",
     ]
@@ -283,10 +283,10 @@ def test_a_misfit_packet_is_in_extra_as_a_whole(
     parsed = read(f'"packet_dump_detailed":[{good},{sample},{good}]')
     assert parsed.event.packet_dump_detailed == (SAMPLE, SAMPLE)
     assert parsed.event.extra == {"/packet_dump_detailed/1": sample}
-    (drift,) = parsed.mismatches
-    assert drift.path == "/packet_dump_detailed/1"
-    assert part in drift.expected
-    assert got in drift.actual
+    (mismatch,) = parsed.mismatches
+    assert mismatch.path == "/packet_dump_detailed/1"
+    assert part in mismatch.expected
+    assert got in mismatch.actual
 
 
 def test_newer_fields_of_a_packet_are_in_flow() -> None:
@@ -345,7 +345,9 @@ def test_misfit_members_of_a_rule_are_left_out() -> None:
         "/flow_spec_rules/0/uuid": "5",
         "/flow_spec_rules/0/action": "[]",
     }
-    assert [drift.path for drift in parsed.mismatches] == sorted(parsed.event.extra)
+    assert [mismatch.path for mismatch in parsed.mismatches] == sorted(
+        parsed.event.extra
+    )
 
 
 RANGE = "203.0.113.0-203.0.113.63"
@@ -358,7 +360,7 @@ def test_an_invalid_hostgroup_network_keeps_its_text() -> None:
         HostgroupNetwork(sent=text, network=None) for text in sent
     )
     assert parsed.event.extra == {}
-    assert [drift.path for drift in parsed.mismatches] == [
+    assert [mismatch.path for mismatch in parsed.mismatches] == [
         f"/hostgroup_networks/{index}" for index in range(5)
     ]
 

@@ -1,4 +1,4 @@
-"""Addresses, networks and words."""
+"""Addresses, networks and names."""
 
 import pytest
 

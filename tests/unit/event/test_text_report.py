@@ -170,9 +170,9 @@ def test_an_unfit_direction_is_empty(direction: str) -> None:
     parsed = read("", ("198.51.100.7", direction, "5", "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(power_pps=5)
-    (drift,) = parsed.mismatches
-    assert drift.path == "/text_mode/direction"
-    assert drift.actual.isprintable()
+    (mismatch,) = parsed.mismatches
+    assert mismatch.path == "/text_mode/direction"
+    assert mismatch.actual.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_a_misfit_figure_is_only_in_the_report(line: str, got: str) -> None:
     parsed = read(report)
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.attack_details == AttackDetails(attack_type="syn_flood")
-    (drift,) = parsed.mismatches
-    assert drift.path == "/attack_details/total_incoming_pps"
-    assert drift.expected == "0 to 9223372036854775807 packets per second"
-    assert drift.actual.startswith(f"the text {got}")
-    assert drift.kept_in == "text_mode.report"
+    (mismatch,) = parsed.mismatches
+    assert mismatch.path == "/attack_details/total_incoming_pps"
+    assert mismatch.expected == "0 to 9223372036854775807 packets per second"
+    assert mismatch.actual.startswith(f"the text {got}")
+    assert mismatch.kept_in == "text_mode.report"
 
 
 @pytest.mark.parametrize(
@@ -266,8 +266,8 @@ def test_a_report_cut_within_a_line_is_an_event() -> None:
 
 def test_a_mismatch_in_the_arguments_names_the_argument() -> None:
     parsed = read("", ("198.51.100.7", "\n", "many", "ban"))
-    kept = {it.path: it.kept_in for it in parsed.mismatches}
-    assert kept == {
+    fields = {mismatch.path: mismatch.kept_in for mismatch in parsed.mismatches}
+    assert fields == {
         "/text_mode/direction": "receipt.arguments[1]",
         "/text_mode/power_pps": "receipt.arguments[2]",
     }
@@ -307,7 +307,7 @@ def test_each_byte_of_a_report_without_utf8_is_kept() -> None:
 
 def test_a_mismatch_in_a_report_without_utf8_names_extra() -> None:
     parsed = parse(b"Total incoming pps: \xff\n", BAN, RECEIPT)
-    assert {it.kept_in for it in parsed.mismatches} == {"extra"}
+    assert {mismatch.kept_in for mismatch in parsed.mismatches} == {"extra"}
     assert "" in parsed.event.extra
 
 

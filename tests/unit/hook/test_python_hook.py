@@ -1,4 +1,4 @@
-"""The hook's own functions, in this process; as a program: tests/integration."""
+"""The hook's functions in this process; the program is tested in tests/integration."""
 
 import ast
 import os
@@ -66,12 +66,12 @@ def test_the_start_follows_a_program_name_with_brackets_and_blanks(
 def test_without_proc_a_name_has_the_time_of_the_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = python_hook.process_start_ticks()
+    start = python_hook.process_start_ticks()
     without_proc(monkeypatch)
     name = python_hook.new_entry_name()
     assert entry_name.is_entry_name(name)
     assert name.startswith(python_hook.NO_BOOT_ID)
-    assert known <= entry_name.ticks_of(name) <= python_hook.uptime_ticks()
+    assert start <= entry_name.ticks_of(name) <= python_hook.uptime_ticks()
 
 
 def test_the_start_of_an_ended_process_is_an_error() -> None:
@@ -84,7 +84,7 @@ def test_the_start_of_an_ended_process_is_an_error() -> None:
 @pytest.mark.parametrize("arguments", [[], ["ban", "192.0.2.1"], ["", "é", "\udcff"]])
 def test_arguments_and_document_survive_encoding(arguments: list[str]) -> None:
     document = b'{"a": "\x00\xff"}\0\n'
-    shown = tuple(it.replace("\udcff", "\\xff") for it in arguments)
+    shown = tuple(argument.replace("\udcff", "\\xff") for argument in arguments)
     assert decode_entry(python_hook.encode_entry(arguments, document)) == (
         shown,
         document,
@@ -100,8 +100,8 @@ def test_a_fallback_spool_drained_during_the_count_has_room(
 
     def taken_in_between(path: str) -> object:
         entries = list(scandir(path))
-        for it in root.glob("incoming/new/?/*"):
-            it.unlink()
+        for entry in root.glob("incoming/new/?/*"):
+            entry.unlink()
         return nullcontext(entries)
 
     monkeypatch.setattr(posix, "scandir", taken_in_between)
@@ -139,7 +139,7 @@ def test_a_failing_step_leaves_no_entry_and_no_temporary_file(
     calls = []
 
     def fails(*arguments: object, **options: object) -> object:
-        # Directories are opened and closed on the way, and that goes well.
+        # Opening and closing directories succeeds.
         if broken == "open" and arguments[0] != NAME:
             return right(*arguments, **options)
         if broken == "close":
@@ -191,8 +191,8 @@ def test_copies_in_spool_and_fallback_have_the_same_name(
         str(root), str(fallback), [], b"document"
     )
     assert "Input/output" in trouble
-    assert [it.name for it in entries(root)] == [Path(path).name]
-    assert [str(it) for it in entries(fallback)] == [path]
+    assert [entry.name for entry in entries(root)] == [Path(path).name]
+    assert [str(entry) for entry in entries(fallback)] == [path]
 
 
 def test_short_writes_are_continued(
@@ -204,15 +204,15 @@ def test_short_writes_are_continued(
     assert path.read_bytes() == b"0123456789" * 10 + b"!"
 
 
-@pytest.mark.parametrize("what", ["file", "link", "pipe"])
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
 def test_an_existing_file_is_never_written_to(
-    root: Path, tmp_path: Path, what: str
+    root: Path, tmp_path: Path, kind: str
 ) -> None:
     target, planted = tmp_path / "precious", root / "incoming/tmp" / NAME
     target.write_bytes(b"precious")
-    if what == "file":
+    if kind == "file":
         planted.write_bytes(b"old")
-    elif what == "link":
+    elif kind == "link":
         planted.symlink_to(target)
     else:
         os.mkfifo(planted)
@@ -308,7 +308,7 @@ def test_the_fallback_spool_is_bounded(
 def test_a_link_is_not_followed_to_count_files(
     tmp_path: Path, fallback: Path, link: str
 ) -> None:
-    """Counting may take for ever where the spool's owner lets it lead."""
+    """The spool's owner could plant a link to a directory without end."""
     away = tmp_path / "away"
     (fallback / link).rename(away)
     (fallback / link).symlink_to(away)
@@ -352,7 +352,7 @@ def test_a_removed_lock_file_is_not_locked(root: Path) -> None:
 def test_a_lock_file_of_another_user_is_not_locked(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the spool's owner could put one of root's there, to be root."""
+    """The spool's owner could move a file of root there, to become root."""
     (root / "lock").unlink()
     (root / "lock").write_bytes(b"")
     right = posix.fstat
@@ -366,7 +366,7 @@ def test_a_lock_file_of_another_user_is_not_locked(
 
 
 def test_the_oldest_supported_python_can_parse_the_hook() -> None:
-    """3.9 knows neither `match` nor, where it evaluates annotations, `int | None`."""
+    """3.9 has no `match`, and cannot evaluate `int | None` in annotations."""
     tree = ast.parse(Path(python_hook.__file__).read_text(), feature_version=(3, 9))
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:

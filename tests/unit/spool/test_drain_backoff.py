@@ -1,4 +1,4 @@
-"""After a failure the next drains wait, longer each time, on a clock that holds."""
+"""Pauses after failed drains."""
 
 import os
 from pathlib import Path

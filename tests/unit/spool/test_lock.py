@@ -1,4 +1,4 @@
-"""Who holds the lock drains: one process, the owner's."""
+"""The spool's lock: one holder, a process of the owner."""
 
 import errno
 import os

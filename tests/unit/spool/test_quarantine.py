@@ -1,4 +1,4 @@
-"""The quarantine: nothing is lost in it, nothing more than allowed is in it."""
+"""The quarantine: it loses no entry and stays within its limits."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def name(ticks: int) -> str:
 
 
 class Box:
-    """A spool with a hook in front of it and a quarantine behind it."""
+    """A spool with its hook and its quarantine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,9 +66,9 @@ def test_the_bytes_of_a_foreign_entry_stay_unchanged(box: Box) -> None:
     path.write_bytes(b"\0\xff nonsense" * 20)
     os.utime(path, ns=(10**18, 10**18 + 7))
     box.quarantine.put(box.spool.read(name(5)), REASON)
-    kept = box.root / "quarantine" / name(5)
-    assert kept.read_bytes() == path.read_bytes()
-    assert kept.stat().st_mtime_ns == 10**18 + 7
+    copy = box.root / "quarantine" / name(5)
+    assert copy.read_bytes() == path.read_bytes()
+    assert copy.stat().st_mtime_ns == 10**18 + 7
 
 
 def test_a_released_entry_is_unchanged(box: Box) -> None:
@@ -164,7 +164,7 @@ def test_an_unknown_name_is_not_found(box: Box, wrong: str) -> None:
         box.quarantine.read,
         box.quarantine.details,
         box.quarantine.delete,
-        lambda it: box.quarantine.release(it, box.spool),
+        lambda name: box.quarantine.release(name, box.spool),
     ):
         with pytest.raises(FileNotFoundError):
             act(wrong)
@@ -203,7 +203,7 @@ def test_of_a_growing_file_the_measured_size_is_copied(box: Box) -> None:
 def test_an_entry_quarantined_during_its_release_keeps_the_new_reason(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relay may be quicker than the rest of the command that released it."""
+    """A relay may read the entry before the release has finished."""
     entry = box.put(5)
     sync = atomic_file.sync
 

@@ -1,11 +1,11 @@
-"""Order: what `sequence` promises across reboots, restarts and mad clocks."""
+"""The order of sequences across reboots, restarts and clock jumps."""
 
 import json
 from pathlib import Path
 from time import process_time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnm_bus.errors import SpoolError
@@ -30,7 +30,7 @@ def at(seconds: float) -> "dict[str, float]":
 
 
 class Sensor:
-    """A sensor's epochs, restarted at will."""
+    """A sensor's epochs, with reboots."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class Sensor:
     def see(self, *names: str, seconds: float = 1_000_000.0) -> list[int]:
         listed = list(names)
         self.epochs.sort(listed, at(seconds).__getitem__)
-        return [self.epochs.sequence(it) for it in names]
+        return [self.epochs.sequence(name) for name in names]
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_calls_of_one_boot_sort_by_ticks_and_pids(
 def test_a_sequence_is_exact_in_javascript_and_follows_the_clock(
     sensor: Sensor,
 ) -> None:
-    (it,) = sensor.see(name(NOW, 50), seconds=1_795_000_000)
-    assert it >> PID_BITS == (1_795_000_000 - 1_735_689_600) * 100
-    assert it < LARGEST
+    (number,) = sensor.see(name(NOW, 50), seconds=1_795_000_000)
+    assert number >> PID_BITS == (1_795_000_000 - 1_735_689_600) * 100
+    assert number < LARGEST
 
 
 def test_a_clock_of_the_year_40000_leaves_room_above(
@@ -85,6 +85,7 @@ def test_a_clock_of_1970_leaves_room_for_earlier_boots(
     assert 0 < old < now
 
 
+@settings(deadline=None)  # syncs files
 @given(
     calls=st.lists(
         st.tuples(
@@ -102,21 +103,21 @@ def test_every_sequence_is_in_the_range_of_an_event(
 ) -> None:
     sensor = Sensor(tmp_path_factory.mktemp("epochs") / "epochs.json")
     for boot, ticks, pid, seconds in calls:
-        (it,) = sensor.see(name(boot, ticks, pid), seconds=seconds)
-        assert 0 <= it <= LARGEST
+        (number,) = sensor.see(name(boot, ticks, pid), seconds=seconds)
+        assert 0 <= number <= LARGEST
 
 
 def test_boots_made_by_hand_leave_room_above(
     sensor: Sensor,
 ) -> None:
-    made = [name("e" * 31 + f"{it}", 99_999_999_999) for it in range(8)]
+    made = [name("e" * 31 + f"{digit}", 99_999_999_999) for digit in range(8)]
     sensor.see(*made, seconds=1_795_000_000)
     first, second = sensor.see(name(NOW, 10), name(NOW, 11), seconds=1_795_000_000)
     assert first < second < (1 << 53) - (1 << 51)
 
 
 def test_ticks_beyond_the_uptime_count_as_the_uptime(sensor: Sensor) -> None:
-    """Such a call comes from a time namespace, or its name was made by hand."""
+    """Such a call is from a time namespace, or has a name made by hand."""
     sensor.uptime = 1_000
     (first, ahead) = sensor.see(name(NOW, 999), name(NOW, 10**9))
     assert (ahead - first) >> PID_BITS == 1
@@ -129,8 +130,8 @@ def test_ticks_beyond_the_uptime_do_not_move_a_new_base(
     sensor: Sensor,
 ) -> None:
     sensor.uptime = 1_000
-    (it,) = sensor.see(name(NOW, 10**11 - 1), seconds=1_795_000_000)
-    assert it >> PID_BITS == (1_795_000_000 - 1_735_689_600) * 100
+    (number,) = sensor.see(name(NOW, 10**11 - 1), seconds=1_795_000_000)
+    assert number >> PID_BITS == (1_795_000_000 - 1_735_689_600) * 100
 
 
 def test_ticks_beyond_the_uptime_use_up_no_room_above(sensor: Sensor) -> None:
@@ -154,10 +155,10 @@ def test_ticks_beyond_the_uptime_stay_below_the_next_boot(
 
 
 def test_the_time_for_many_boots_is_linear(sensor: Sensor) -> None:
-    """Else names made by hand keep the relay busy until its watchdog ends it."""
+    """Otherwise names made by hand would block the relay until its watchdog ends it."""
 
     def seconds(count: int, digit: str) -> float:
-        names = [name(f"{digit * 24}{it:08x}", 5) for it in range(count)]
+        names = [name(f"{digit * 24}{number:08x}", 5) for number in range(count)]
         before = process_time()
         sensor.see(*names)
         return process_time() - before
@@ -170,11 +171,11 @@ def test_the_time_for_many_boots_is_linear(sensor: Sensor) -> None:
 def test_the_file_keeps_a_limited_number_of_boots(
     sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else names of boots that never were fill the disk."""
+    """Otherwise names of invented boots would fill the disk."""
     monkeypatch.setattr(sequences, "_MAX_BOOTS", 4)
     (now,) = sensor.see(name(NOW, 5))
     names = [name(digit * 32, 5) for digit in "123456789"]
-    before = [sensor.see(it)[0] for it in names]
+    before = [sensor.see(entry)[0] for entry in names]
     assert sensor.see(*names) == before
     boots = json.loads(sensor.path.read_bytes())["boots"]
     assert len(boots) == 4
@@ -183,7 +184,7 @@ def test_the_file_keeps_a_limited_number_of_boots(
 
 
 def test_a_name_made_by_hand_is_saved_once(sensor: Sensor) -> None:
-    """Each change of what is remembered is synced to disk."""
+    """Each change of the epochs is synced to disk."""
     sensor.see(name(OLD, 5))
     sensor.see(name(OLD, 99_999_999_999))
     written = sensor.path.stat().st_mtime_ns
@@ -192,7 +193,7 @@ def test_a_name_made_by_hand_is_saved_once(sensor: Sensor) -> None:
 
 
 def test_a_sequence_is_the_same_after_a_reboot(sensor: Sensor) -> None:
-    sensor.see(name(OLD, 5), seconds=1.2e12)  # pushes what follows above the ceiling
+    sensor.see(name(OLD, 5), seconds=1.2e12)  # pushes later boots above the ceiling
     (before,) = sensor.see(name(NOW, 9_000_000))
     sensor.boot(NEXT)
     assert sensor.see(name(NOW, 9_000_000)) == [before]
@@ -218,7 +219,7 @@ def test_several_boots_sort_by_their_time(
 ) -> None:
     times = {LONG_AGO: 1_000.0, OLD: 2_000.0, NOW: 3_000.0}
     names = [name(NOW, 5), name(OLD, 100), name(LONG_AGO, 300), name(OLD, 7)]
-    sensor.epochs.sort(names, lambda it: times[it[:32]])
+    sensor.epochs.sort(names, lambda entry: times[entry[:32]])
     assert names == [
         name(LONG_AGO, 300),
         name(OLD, 7),
@@ -250,7 +251,7 @@ def test_sequences_before_a_crash_are_below_the_next_boot(
     highest = 0
     for ticks in range(0, 100_000, 1_777):
         (highest,) = sensor.see(name(NOW, ticks))
-    # Nothing was closed or flushed: all that the next one knows is on disk.
+    # Without a close or flush: the next boot has only the file.
     sensor.boot(NEXT)
     (after,) = sensor.see(name(NEXT, 0), seconds=0)
     assert after > highest
@@ -296,8 +297,8 @@ def test_calls_without_proc_sort_by_a_clock_of_1970(
 def test_a_boot_id_that_begins_with_zeros_has_a_sequence(
     sensor: Sensor, end: str
 ) -> None:
-    (it,) = sensor.see(name("0" * 20 + end, 5))
-    assert 0 < it < LARGEST
+    (number,) = sensor.see(name("0" * 20 + end, 5))
+    assert 0 < number < LARGEST
 
 
 def test_an_unknown_boot_has_no_sequence(sensor: Sensor) -> None:
@@ -327,6 +328,7 @@ def test_an_unwritable_file_does_not_stop_draining(
     assert sensor.see(name(NOW, 1), seconds=7) == first
 
 
+@settings(deadline=None)  # syncs files
 @given(
     calls=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 1 << 22)), min_size=1),
     parts=st.integers(1, 5),
@@ -340,10 +342,10 @@ def test_calls_in_any_order_of_arrival_sort_by_ticks(
     for part in range(parts):
         some = names[part::parts]
         given_out |= dict(zip(some, sensor.see(*some), strict=True))
-        for it, number in given_out.items():
-            assert sensor.epochs.sequence(it) == number
-    ticks = {it: int(it[33:45]) for it in names}
-    for one in names:
+        for entry, number in given_out.items():
+            assert sensor.epochs.sequence(entry) == number
+    ticks = {entry: int(entry[33:45]) for entry in names}
+    for entry in names:
         for other in names:
-            if ticks[one] < ticks[other] - 1:
-                assert given_out[one] < given_out[other]
+            if ticks[entry] < ticks[other] - 1:
+                assert given_out[entry] < given_out[other]

@@ -1,4 +1,4 @@
-"""The spool's reader side."""
+"""The spool's read side."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ def name(ticks: int, digit: str = "0", pid: int = 7) -> str:
 
 
 class Box:
-    """A spool with a hook in front of it."""
+    """A spool with its hook."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -150,12 +150,12 @@ def test_bytes_of_another_program_are_a_document(data: bytes) -> None:
     assert entries.decode_entry(data) == ((), data, True)
 
 
-@pytest.mark.parametrize("kept", range(10))
-def test_an_entry_cut_by_a_power_loss_is_incomplete(kept: int) -> None:
+@pytest.mark.parametrize("length", range(10))
+def test_an_entry_cut_by_a_power_loss_is_incomplete(length: int) -> None:
     document = b"192.0.2.1"
     data = python_hook.encode_entry(["ban"], document)
-    cut = data[: len(data) - len(document) - 1 + kept]
-    assert entries.decode_entry(cut) == (("ban",), document[:kept], False)
+    cut = data[: len(data) - len(document) - 1 + length]
+    assert entries.decode_entry(cut) == (("ban",), document[:length], False)
 
 
 def test_a_truncated_oversized_document_exceeds_the_parser_s_limit(
@@ -189,7 +189,7 @@ def test_size_and_digest_cover_the_whole_oversized_document(
 def test_a_file_larger_than_any_entry_is_not_hashed(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be a sparse file of terabytes."""
+    """Such a file may be sparse and have terabytes."""
     monkeypatch.setattr(entries, "_MAX_READ", 900)
     with box.spool.path(name(5)).open("wb") as file:
         file.truncate(1 << 40)
@@ -205,34 +205,34 @@ def test_a_file_may_have_any_time(box: Box, seconds: int) -> None:
     assert box.spool.usage().oldest is not None
 
 
-def relays(path: Path, what: str, target: Path) -> None:
-    if what == "link":
+def plant(path: Path, kind: str, target: Path) -> None:
+    if kind == "link":
         path.symlink_to(target)
-    elif what == "dangling link":
+    elif kind == "dangling link":
         path.symlink_to(target / "nowhere")
-    elif what == "pipe":
+    elif kind == "pipe":
         os.mkfifo(path)
-    elif what == "directory":
+    elif kind == "directory":
         path.mkdir()
     else:
         path.write_bytes(b"{}")
 
 
-@pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "directory"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "directory"])
 def test_a_planted_link_or_pipe_is_not_read(
-    box: Box, tmp_path: Path, what: str
+    box: Box, tmp_path: Path, kind: str
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
-    relays(box.spool.path(name(5)), what, secret)
+    plant(box.spool.path(name(5)), kind, secret)
     box.store(name(6))
     assert name(6) in box.spool.scan()
     with pytest.raises(SpoolError):
         box.spool.read(name(5))
-    (odd,) = box.spool.foreign_files()
-    assert odd.reason.endswith(what.removeprefix("dangling "))
-    aside = box.spool.quarantine_foreign(odd)
-    assert aside.parent == box.root / "quarantine/foreign"
+    (foreign,) = box.spool.foreign_files()
+    assert foreign.reason.endswith(kind.removeprefix("dangling "))
+    moved = box.spool.quarantine_foreign(foreign)
+    assert moved.parent == box.root / "quarantine/foreign"
     assert box.spool.foreign_files() == []
     assert secret.read_bytes() == b"secret"
 
@@ -258,7 +258,7 @@ def test_a_name_with_ticks_beyond_the_uptime_is_valid(box: Box) -> None:
     ],
 )
 def test_a_foreign_file_is_moved_to_the_quarantine(box: Box, place: str) -> None:
-    relays(box.root / place, "file", box.root)
+    plant(box.root / place, "file", box.root)
     assert box.spool.scan() == []
     (odd,) = box.spool.foreign_files()
     assert box.spool.quarantine_foreign(odd).read_bytes() == b"{}"
@@ -395,7 +395,7 @@ def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> 
 def test_set_up_does_not_follow_a_link_planted_meanwhile(
     box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: str
 ) -> None:
-    """As the spool's owner can plant one between two system calls of root's."""
+    """The spool's owner can plant a link between two system calls of root."""
     elsewhere, right = tmp_path / "elsewhere", os.fchmod
     for name in ("tmp", "new/0", "0"):
         (elsewhere / name).mkdir(parents=True)
@@ -416,7 +416,7 @@ def test_set_up_does_not_follow_a_link_planted_meanwhile(
 
 
 def test_set_up_refuses_a_lock_with_two_links(box: Box, tmp_path: Path) -> None:
-    """Its owner would become the owner of that file."""
+    """The spool's owner would become the owner of the other file."""
     precious = tmp_path / "precious"
     precious.write_bytes(b"")
     precious.chmod(0o644)
@@ -429,7 +429,7 @@ def test_set_up_refuses_a_lock_with_two_links(box: Box, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_set_up_refuses_a_lock_of_another_user(box: Box) -> None:
-    """The spool's owner can move a file of root's there, out of a directory of his."""
+    """The spool's owner can move a file of root there from another directory."""
     box.spool.make(1234, 2345)
     lock = box.root / "lock"
     lock.unlink()
@@ -450,14 +450,14 @@ def test_set_up_with_another_owner_changes_the_lock_s_owner(box: Box) -> None:
 
 def test_the_marker_has_the_refused_notifications(box: Box) -> None:
     assert box.spool.refusal() is AdmissionLevel.NOTHING
-    for what in (
+    for level in (
         AdmissionLevel.STATUS,
         AdmissionLevel.ALL,
         AdmissionLevel.ALL,
         AdmissionLevel.NOTHING,
     ):
-        box.spool.refuse(what)
-        assert box.spool.refusal() is what
+        box.spool.refuse(level)
+        assert box.spool.refusal() is level
     box.spool.refuse(AdmissionLevel.STATUS)
     with pytest.raises(OSError, match="at its limit: status"):
         python_hook.check_room(str(box.root), b"attack_status")

@@ -27,12 +27,12 @@ def watched(
         monkeypatch.setattr(watch, "_open_inotify", exhausted)
     for name in ("one", "two", "elsewhere"):
         (tmp_path / name).mkdir()
-    with Watch([tmp_path / "one", tmp_path / "two"]) as it:
-        assert it.has_changed()
-        while it.has_changed():  # without inotify, until the directories are old
-            it.wait(0.02)
-        assert (it.inotify_error != "") is (request.param == "poll")
-        yield it
+    with Watch([tmp_path / "one", tmp_path / "two"]) as watcher:
+        assert watcher.has_changed()
+        while watcher.has_changed():  # without inotify, until the directories are old
+            watcher.wait(0.02)
+        assert (watcher.inotify_error != "") is (request.param == "poll")
+        yield watcher
 
 
 def move(tmp_path: Path, to: str) -> None:
@@ -87,20 +87,20 @@ def descriptors() -> int:
 
 def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
     before = descriptors()
-    it = Watch([tmp_path])
-    it.wake()
+    watcher = Watch([tmp_path])
+    watcher.wake()
     assert descriptors() == before
-    assert it.wait(LONG)
-    it.close()
+    assert watcher.wait(LONG)
+    watcher.close()
     assert descriptors() == before
 
 
 def test_a_missing_directory_is_a_change(tmp_path: Path) -> None:
-    with Watch([tmp_path / "absent"]) as it:
-        assert it.has_changed()
-        assert "absent" in it.inotify_error
+    with Watch([tmp_path / "absent"]) as watcher:
+        assert watcher.has_changed()
+        assert "absent" in watcher.inotify_error
         (tmp_path / "absent").mkdir()
-        assert it.wait(LONG)
+        assert watcher.wait(LONG)
 
 
 def test_the_limit_of_watches_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
