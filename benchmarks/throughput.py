@@ -20,7 +20,7 @@ from report import Row
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.union_hints import hints
+from fnm_bus.avro.union_hints import union_hinter
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline
@@ -166,7 +166,7 @@ def _avro_alone(document: bytes) -> float:
     event = _prepared(document).event
     full_name = f"fastnetmon.{type(event).__name__}"
     avro: Any = schema.load()[full_name]
-    datum = hints(full_name)(
+    datum = union_hinter(full_name)(
         msgspec.to_builtins(event, builtin_types=(bytes, datetime))
     )
     began, count = time.perf_counter(), 5_000

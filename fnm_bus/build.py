@@ -7,7 +7,8 @@ from time import monotonic
 
 from fnm_bus.avro import schema_ids
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.registry import PausingLookup, Registry
+from fnm_bus.avro.registry import Registry
+from fnm_bus.avro.schema_lookup import PausingLookup
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook

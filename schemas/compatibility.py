@@ -190,10 +190,10 @@ def unreadable(old: Schema, new: Schema) -> Iterator[str]:
 def transcode(datum: Any, writer: Schema, reader: Schema) -> Any:
     """Return *datum* as a reader of another version sees it."""
     buffer = io.BytesIO()
-    schemaless_writer(buffer, schema.parsed(json.dumps(writer)), datum)
+    schemaless_writer(buffer, schema.parse(json.dumps(writer)), datum)
     buffer.seek(0)
     return schemaless_reader(
-        buffer, schema.parsed(json.dumps(writer)), schema.parsed(json.dumps(reader))
+        buffer, schema.parse(json.dumps(writer)), schema.parse(json.dumps(reader))
     )
 
 

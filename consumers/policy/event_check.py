@@ -12,7 +12,7 @@ from typing import Any, Final
 from consumers.mitigation.flow_match import invalid
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import AttackDetails, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.event.identifiers import address, network
+from fnm_bus.event.identifiers import parse_address, parse_network
 from fnm_bus.event.parse import MAX_MEMBERS
 
 MAX_SEQUENCE: Final = 2**53 - 1
@@ -76,7 +76,7 @@ def _validate_target(event: Event) -> None:
 
 def _validate_address(ip: Any) -> None:
     try:
-        canonical = address(ip, "ip")
+        canonical = parse_address(ip, "ip")
     except InvalidNotification as exc:
         raise InvalidRecord(exc.reason) from exc
     if canonical != ip:
@@ -90,7 +90,7 @@ def _validate_networks(networks: Any) -> None:
         text = member.network
         if text is None:
             continue
-        if not isinstance(text, str) or network(text) != text:
+        if not isinstance(text, str) or parse_network(text) != text:
             raise invalid(
                 f"hostgroup_networks.{index}.network",
                 f"expected canonical text without host bits, got {text!r:.80}",

@@ -47,12 +47,12 @@ def demo(
 
         fnm-bus demo --hosts 200 --keep
     """
-    from fnm_bus.avro import schema
+    from fnm_bus.avro.examples import example_calls
     from fnm_bus.config import load
     from fnm_bus.demo import environment
     from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack
 
-    examples = [NotifyCall(n.arguments, n.document) for n in schema.notifications()]
+    examples = [NotifyCall(n.arguments, n.document) for n in example_calls()]
     simulated = list(attack(AttackPlan(hosts)))
     invalid = NotifyCall(("ban", "0.0.0.7"), _INVALID)
     # Without this, SIGTERM would leave the relay behind.

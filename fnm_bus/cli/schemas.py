@@ -71,8 +71,10 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         {
             "schema": name,
             "fingerprint": schema.fingerprint(name).hex(),
-            "subject": pins.subject_of(topics[name]) if name in topics else None,
-            "id": ids.get(pins.subject_of(topics[name])) if name in topics else None,
+            "subject": pins.registry_subject(topics[name]) if name in topics else None,
+            "id": ids.get(pins.registry_subject(topics[name]))
+            if name in topics
+            else None,
         }
         for name in schema.RECORDS
     ]

@@ -35,7 +35,7 @@ class QuarantinedEntry(NamedTuple):
 
     Attributes:
         entry: the entry as it was in the spool.
-        reason: `reason`, and `field`, `wanted` and `got` if one field is invalid.
+        reason: `reason`, and `field`, `expected` and `actual` if one field is invalid.
         failed_at: when it was quarantined (UTC).
     """
 

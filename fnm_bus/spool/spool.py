@@ -5,9 +5,8 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
@@ -15,6 +14,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.spool import cleanup, entry, layout, lock
 from fnm_bus.spool.cleanup import ForeignFile, OrphanedFile
 from fnm_bus.spool.entry import Entry, utc_time
+from fnm_bus.spool.entry_directories import EntryDirectories
 from fnm_bus.spool.entry_name import is_entry_name
 from fnm_bus.spool.limits import AdmissionLevel, SpoolUsage
 from fnm_bus.spool.lock import Lock
@@ -33,23 +33,6 @@ __all__ = [
 _MAX_MARKER: Final = 4096
 """Bytes of the file `full` that are read; the hook reads the same number."""
 _MAX_ROUNDS: Final = 100
-_SETTLED: Final = 50_000_000
-"""Nanoseconds; the clock of files ticks every 1 to 10 ms."""
-
-
-class _Listing(NamedTuple):
-    """The entries in one directory.
-
-    Attributes:
-        changed_at: modification time of the directory (ns) before it was read.
-        settled: whether a later change will have another modification time; the clock
-            of files is coarse.
-        names: names of the entries.
-    """
-
-    changed_at: int
-    settled: bool
-    names: list[str]
 
 
 class Spool:
@@ -64,8 +47,7 @@ class Spool:
     def __init__(self, root: Path | str, epochs: BootEpochs | None = None) -> None:
         self.root = Path(root)
         self._epochs = epochs
-        self._new = f"{self.root}/incoming/new"
-        self._unreadable = ""
+        self._directories = EntryDirectories(self.root)
 
     def make(self, owner: int, group: int) -> None:
         """Create the directories and the lock with their modes; may be repeated.
@@ -77,11 +59,11 @@ class Spool:
 
     def path(self, name: str) -> Path:
         """Return the path of the entry *name*, which may not exist."""
-        return Path(self._new, name[-1], name)
+        return Path(self._directories.directory_of(name), name)
 
     def buckets(self) -> list[Path]:
         """Return the directories of entries, for a `Watch`."""
-        return [Path(self._new, digit) for digit in layout.DIGITS]
+        return self._directories.paths()
 
     def scan(self) -> list[str]:
         """Return the names of the entries in the order in which their calls started.
@@ -99,9 +81,9 @@ class Spool:
             SpoolError: no directory of the spool can be read, or the order of the
                 entries is unknown.
         """
-        previous = self._list_all({})
+        previous = self._directories.read({})
         for _ in range(_MAX_ROUNDS):
-            listings = self._list_all(previous)
+            listings = self._directories.read(previous)
             late = {
                 name
                 for digit, listing in listings.items()
@@ -125,8 +107,7 @@ class Spool:
         Raises:
             SpoolError: a directory could not be read.
         """
-        if self._unreadable:
-            raise SpoolError(self._unreadable)
+        self._directories.check_readable()
 
     def read(self, name: str) -> Entry:
         """Return the entry *name*.
@@ -135,7 +116,7 @@ class Spool:
             FileNotFoundError: the entry does not exist.
             SpoolError: it cannot be read, or is not a regular file.
         """
-        return entry.read_entry(f"{self._new}/{name[-1]}", name)
+        return entry.read_entry(self._directories.directory_of(name), name)
 
     def remove(self, name: str) -> None:
         """Remove an entry; do nothing if it does not exist.
@@ -147,7 +128,8 @@ class Spool:
             SpoolError: it cannot be removed.
         """
         try:
-            os.unlink(f"{self._new}/{name[-1]}/{name}")  # noqa: PTH108 - thousands a second
+            directory = self._directories.directory_of(name)
+            os.unlink(f"{directory}/{name}")  # noqa: PTH108 - thousands a second
         except FileNotFoundError:
             return
         except OSError as exc:
@@ -166,9 +148,9 @@ class Spool:
         files = size = 0
         oldest = float("inf")
 
-        def add(digit: str) -> None:
+        def add(_digit: str, path: str) -> None:
             nonlocal files, size, oldest
-            with os.scandir(f"{self._new}/{digit}") as entries:
+            with os.scandir(path) as entries:
                 for item in entries:
                     if not is_entry_name(item.name):
                         continue
@@ -180,7 +162,7 @@ class Spool:
                     size += status.st_size
                     oldest = min(oldest, status.st_mtime)
 
-        self._for_each_digit(add)
+        self._directories.for_each(add)
         return SpoolUsage(files, size, utc_time(int(oldest * 10**9)) if files else None)
 
     def remove_orphans(self) -> list[OrphanedFile]:
@@ -266,45 +248,6 @@ class Spool:
             python_hook.become_owner(status.st_uid, status.st_gid)
         except OSError as exc:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
-
-    def _list_all(self, previous: Mapping[str, _Listing]) -> dict[str, _Listing]:
-        listings: dict[str, _Listing] = {}
-
-        def add(digit: str) -> None:
-            listings[digit] = self._list(digit, previous)
-
-        self._for_each_digit(add)
-        return listings
-
-    def _for_each_digit(self, work: Callable[[str], None]) -> None:
-        """Do *work* for each directory of entries; keep an error for `check_readable`.
-
-        Raises:
-            SpoolError: it failed for all of them.
-        """
-        errors: list[OSError] = []
-        for digit in layout.DIGITS:
-            try:
-                work(digit)
-            except OSError as exc:
-                errors.append(exc)
-        self._unreadable = f"{self.root}: {errors[0]}" if errors else ""
-        if len(errors) == len(layout.DIGITS):
-            self.check_readable()
-
-    def _list(self, digit: str, previous: Mapping[str, _Listing]) -> _Listing:
-        path = f"{self._new}/{digit}"
-        changed_at = os.stat(path).st_mtime_ns  # noqa: PTH116 - strings are faster
-        old = previous.get(digit)
-        if old is not None and old.settled and old.changed_at == changed_at:
-            return old
-        settled = time.time_ns() - changed_at > _SETTLED
-        names = os.listdir(path)  # noqa: PTH208 - strings are faster
-        return _Listing(
-            changed_at,
-            settled,
-            [name for name in names if name[-1] == digit and is_entry_name(name)],
-        )
 
     def _sort(self, names: list[str]) -> None:
         if self._epochs is None:

@@ -16,7 +16,7 @@ from fnm_bus.spool.spool import Spool
 
 DOCUMENT = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}'
 KINDS = ("python", "shell")
-_PROGRAMS = ('tee -a "$itself" 4>&4); }', 'link "$', "sync ${")
+_PROGRAMS = ('tee -a "$fd_path" 4>&4); }', 'link "$', "sync ${")
 """How the lines of the hook in shell begin that start a program for each call."""
 ACTS = {
     "python": {"openat", "fchmod", "write", "fsync", "close", "renameat"},

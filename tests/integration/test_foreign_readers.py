@@ -22,6 +22,7 @@ from fastavro.schema import load_schema
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.event import Event
 from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
@@ -36,7 +37,7 @@ SCHEMAS = Path(__file__).parents[2] / "schemas" / "avro"
 EVENTS: list[Event] = [
     event  # type: ignore[misc]  # no dead letters among them
     for full_name in Topics().of_events().values()
-    for event in schema.examples(full_name).values()
+    for event in example_records(full_name).values()
 ]
 
 

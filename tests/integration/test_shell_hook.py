@@ -517,7 +517,7 @@ NAME = f"{'0123456789abcdef' * 2}-000000000100-0000007-0000000a"
 def test_a_planted_link_leads_nowhere(
     installed: Installed, tmp_path: Path, where: str, target: str
 ) -> None:
-    installed.change("itself=/dev", f"name={NAME}\nitself=/dev")
+    installed.change("fd_path=/dev", f"name={NAME}\nfd_path=/dev")
     (tmp_path / "there").write_bytes(b"as it was")
     (installed.spool.root / where / NAME).symlink_to(tmp_path / target)
     assert installed(SAMPLE).returncode == 75
@@ -532,7 +532,7 @@ def test_a_planted_link_leads_nowhere(
 def test_a_directory_that_is_a_link_is_not_entered(
     installed: Installed, tmp_path: Path, link: str
 ) -> None:
-    installed.change("itself=/dev", f"name={NAME}\nitself=/dev")
+    installed.change("fd_path=/dev", f"name={NAME}\nfd_path=/dev")
     away = tmp_path / "away"
     shutil.move(installed.spool.root / link, away)
     (installed.spool.root / link).symlink_to(away)
@@ -613,7 +613,8 @@ def test_an_entry_that_the_relay_takes_before_the_sync_is_stored_once(
     installed.change("/dev/fd/0", "/nowhere/0")
     taken = installed.spool.root / "taken"
     installed.change(
-        'why="$bucket/$name: cannot be synced"', f'mv "./$name" "{taken}"; why=""'
+        'reason="$bucket/$name: cannot be synced"',
+        f'mv "./$name" "{taken}"; reason=""',
     )
     assert installed(SAMPLE).returncode == 0
     assert SAMPLE.rstrip() in taken.read_bytes()

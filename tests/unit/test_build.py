@@ -13,6 +13,7 @@ import pytest
 from fnm_bus import build
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
@@ -46,7 +47,7 @@ def pinned(wanted: dict[str, str], first: int = 70) -> SchemaIds:
 
 
 def example(name: str) -> AnyRecord:
-    return next(iter(schema.examples(f"fastnetmon.{name}").values()))
+    return next(iter(example_records(f"fastnetmon.{name}").values()))
 
 
 ALL = [
@@ -142,8 +143,8 @@ def broken_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     shutil.copytree(Path(__file__).parents[2] / "schemas/avro", tmp_path / "avro")
     file = tmp_path / "avro/fastnetmon.StatusEvent.avsc"
     file.write_bytes(file.read_bytes()[:500])
-    monkeypatch.setattr(schema, "_data", tmp_path.joinpath)
-    caches = (schema.text, schema.load, schema.fingerprint, schema._declared)
+    monkeypatch.setattr(schema, "data_directory", tmp_path.joinpath)
+    caches = (schema.text, schema.load, schema.fingerprint, schema._read_declaration)
     for cached in caches:
         cached.cache_clear()
     yield

@@ -1,9 +1,9 @@
-"""Addresses, networks and words."""
+"""Addresses, networks and names."""
 
 import pytest
 
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.event.identifiers import address, network, word
+from fnm_bus.event.identifiers import parse_address, parse_name, parse_network
 
 
 @pytest.mark.parametrize(
@@ -24,19 +24,19 @@ from fnm_bus.event.identifiers import address, network, word
     ],
 )
 def test_an_address_is_returned_in_canonical_text(sent: str, canonical: str) -> None:
-    assert address(sent, "/ip") == canonical
+    assert parse_address(sent, "/ip") == canonical
 
 
 def test_canonical_text_stays_as_it_is() -> None:
     for text in ("192.0.2.1", "2001:db8::7", "::ffff:192.0.2.1", "::"):
-        assert address(address(text, "/ip"), "/ip") == text
+        assert parse_address(parse_address(text, "/ip"), "/ip") == text
 
 
-def test_a_refused_address_names_the_field_it_was_read_from() -> None:
+def test_a_refused_address_names_its_field() -> None:
     with pytest.raises(InvalidNotification) as caught:
-        address("192.0.2.1/32", "argument 1")
+        parse_address("192.0.2.1/32", "argument 1")
     assert caught.value.field == "argument 1"
-    assert caught.value.got == "the text '192.0.2.1/32'"
+    assert caught.value.actual == "the text '192.0.2.1/32'"
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_a_refused_address_names_the_field_it_was_read_from() -> None:
         ("servers", None),
     ],
 )
-def test_a_network_is_returned_without_host_bits_or_not_at_all(
+def test_a_network_has_no_host_bits_or_is_none(
     sent: str, canonical: str | None
 ) -> None:
-    assert network(sent) == canonical
+    assert parse_network(sent) == canonical
 
 
 @pytest.mark.parametrize("text", ["ban", "a b", "Сервера", "x" * 1024, "<&'\">"])
-def test_a_word_may_be_any_text(text: str) -> None:
-    assert word(text, "/action", "an action") == text
+def test_a_name_may_be_any_text(text: str) -> None:
+    assert parse_name(text, "/action", "an action") == text
 
 
 @pytest.mark.parametrize(
     "value",
     ["", " ", "\t", "a\n", "\x00", "a\x7fb", "a\x85b", "\ud800", "x" * 1025, 1, None],
 )
-def test_an_unfit_word_is_refused(value: object) -> None:
+def test_an_unfit_name_is_refused(value: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
-        word(value, "/action", "an action")
+        parse_name(value, "/action", "an action")
     assert caught.value.reason.isprintable()

@@ -1,4 +1,4 @@
-"""What does not fit costs no event: it is set aside, whole and exact."""
+"""Secondary values that do not fit their field are in extra, unchanged."""
 
 from typing import Any
 
@@ -59,9 +59,9 @@ def group(networks: str) -> Any:
 
 @pytest.mark.parametrize("value", [0, 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1])
 def test_a_counter_is_exact_up_to_its_bound(value: int) -> None:
-    found, parsed = details(f'"total_incoming_pps":{value}')
-    assert found.total_incoming_pps == value
-    assert parsed.drift == ()
+    attack, parsed = details(f'"total_incoming_pps":{value}')
+    assert attack.total_incoming_pps == value
+    assert parsed.mismatches == ()
     assert parsed.event.extra == {}
 
 
@@ -85,60 +85,58 @@ def test_a_counter_is_exact_up_to_its_bound(value: int) -> None:
         ('{"a":[1.50,99999999999999999999,"\\u0000\\"é"]}', "an object of 1"),
     ],
 )
-def test_a_counter_that_does_not_fit_is_null_and_kept_as_it_came(
-    sent: str, got: str
-) -> None:
-    found, parsed = details(f'"total_incoming_pps":{sent},"total_outgoing_pps":5')
-    assert found == AttackDetails(total_outgoing_pps=5)
+def test_a_misfit_counter_is_null_and_in_extra(sent: str, got: str) -> None:
+    attack, parsed = details(f'"total_incoming_pps":{sent},"total_outgoing_pps":5')
+    assert attack == AttackDetails(total_outgoing_pps=5)
     assert parsed.event.extra == {PPS: sent}
-    (drift,) = parsed.drift
-    assert drift[:2] == (PPS, COUNTER)
-    assert drift.got.startswith(got)
-    assert drift.got.isprintable()
-    assert len(drift.got) < 80
+    (mismatch,) = parsed.mismatches
+    assert mismatch[:2] == (PPS, COUNTER)
+    assert mismatch.actual.startswith(got)
+    assert mismatch.actual.isprintable()
+    assert len(mismatch.actual) < 80
 
 
 def test_an_absent_counter_is_null_and_zero_is_zero() -> None:
-    found, _ = details('"total_incoming_pps":0')
-    assert found.total_incoming_pps == 0
-    assert found.total_outgoing_pps is None
+    attack, _ = details('"total_incoming_pps":0')
+    assert attack.total_incoming_pps == 0
+    assert attack.total_outgoing_pps is None
 
 
 def test_null_is_like_an_absent_field() -> None:
-    found, parsed = details(
+    attack, parsed = details(
         '"total_incoming_pps":null,"attack_uuid":null,'
         '"attack_detection_flexible_thresholds":null,'
         '"attack_detection_flexible_thresholds_detailed":null'
     )
-    assert found == AttackDetails()
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert attack == AttackDetails()
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_an_empty_text_is_like_an_absent_one() -> None:
-    found, parsed = details('"parent_host_group":"","host_group":"global"')
-    assert found == AttackDetails(host_group="global")
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    attack, parsed = details('"parent_host_group":"","host_group":"global"')
+    assert attack == AttackDetails(host_group="global")
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
-def test_a_text_that_is_none_is_set_aside() -> None:
-    found, parsed = details('"attack_uuid":7,"attack_severity":"high"')
-    assert found == AttackDetails(attack_severity="high")
+def test_a_misfit_text_is_in_extra() -> None:
+    attack, parsed = details('"attack_uuid":7,"attack_severity":"high"')
+    assert attack == AttackDetails(attack_severity="high")
     assert parsed.event.extra == {"/attack_details/attack_uuid": "7"}
-    assert parsed.drift == (
+    assert parsed.mismatches == (
         FieldMismatch("/attack_details/attack_uuid", "text", "the number 7"),
     )
 
 
-def test_a_flag_that_is_none_is_set_aside() -> None:
+def test_a_misfit_flag_is_in_extra() -> None:
     name = "attack_detection_triggered_by_flexible_threshold"
-    found, parsed = details(f'"{name}":"true"')
-    assert found == AttackDetails()
-    assert parsed.drift == (
+    attack, parsed = details(f'"{name}":"true"')
+    assert attack == AttackDetails()
+    assert parsed.mismatches == (
         FieldMismatch(f"/attack_details/{name}", "true or false", "the text 'true'"),
     )
 
 
-def test_unknown_fields_are_kept_everywhere_and_are_no_drift() -> None:
+def test_unknown_fields_at_any_level_are_in_extra() -> None:
     parsed = read(
         '"new":{"a":[1,2.50]},"new/~":1,"receipt":{},"extra":{},"truncated":true,'
         '"text_mode":"x",'
@@ -146,7 +144,7 @@ def test_unknown_fields_are_kept_everywhere_and_are_no_drift() -> None:
         f'"packet_dump_detailed":[{{{PACKET}}},{{"new":1,"flow":2,{PACKET}}}],'
         '"flow_spec_rules":[{"new":[80],"action":{"new":null,"rate":9}}]'
     )
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
     assert parsed.event.extra == {
         "/new": '{"a":[1,2.50]}',
         "/new~1~0": "1",
@@ -179,31 +177,31 @@ def test_unknown_fields_are_kept_everywhere_and_are_no_drift() -> None:
         ),
     ],
 )
-def test_one_unknown_field_where_all_else_fits_is_kept(rest: str, path: str) -> None:
+def test_a_single_unknown_field_is_in_extra(rest: str, path: str) -> None:
     parsed = read(rest)
     assert parsed.event.extra == {path: "1"}
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
-def test_extra_is_in_order_of_path_whatever_the_order_in_the_document() -> None:
+def test_extra_is_sorted_by_path() -> None:
     names = [f"n{n}" for n in range(50, 10, -1)]
     extra = read(",".join(f'"{name}":1' for name in names)).event.extra
     assert list(extra) == [f"/{name}" for name in reversed(names)]
 
 
-def test_flexible_thresholds_are_read_to_the_bottom() -> None:
+def test_flexible_thresholds_are_read_at_all_levels() -> None:
     detailed = (
         '{"dns":{"incoming":true,"outgoing":false,"new":1,'
         '"incoming_details":{"flows":true,"mbits":"yes","packets":false}},'
         '"a/b":{},"ntp":5}'
     )
     path = "/attack_details/attack_detection_flexible_thresholds_detailed"
-    found, parsed = details(
+    attack, parsed = details(
         f'"attack_detection_flexible_thresholds_detailed":{detailed},'
         '"attack_detection_flexible_thresholds":["dns",5,"ntp"]'
     )
-    assert found.attack_detection_flexible_thresholds == ("dns", "ntp")
-    assert found.attack_detection_flexible_thresholds_detailed == {
+    assert attack.attack_detection_flexible_thresholds == ("dns", "ntp")
+    assert attack.attack_detection_flexible_thresholds_detailed == {
         "dns": FlexibleThreshold(
             incoming=True,
             outgoing=False,
@@ -217,7 +215,7 @@ def test_flexible_thresholds_are_read_to_the_bottom() -> None:
         f"{path}/dns/new": "1",
         f"{path}/ntp": "5",
     }
-    assert [drift.path for drift in parsed.drift] == [
+    assert [mismatch.path for mismatch in parsed.mismatches] == [
         "/attack_details/attack_detection_flexible_thresholds/1",
         f"{path}/dns/incoming_details/mbits",
         f"{path}/ntp",
@@ -232,20 +230,20 @@ def test_flexible_thresholds_are_read_to_the_bottom() -> None:
         ("attack_detection_flexible_thresholds_detailed", '"dns"', "an object"),
     ],
 )
-def test_a_list_or_an_object_that_is_none_is_set_aside(
+def test_a_misfit_list_or_object_is_in_extra(
     field: str, value: str, wanted: str
 ) -> None:
-    found, parsed = details(f'"{field}":{value}')
-    assert found == AttackDetails()
+    attack, parsed = details(f'"{field}":{value}')
+    assert attack == AttackDetails()
     assert parsed.event.extra == {f"/attack_details/{field}": value}
-    assert parsed.drift[0].wanted == wanted
+    assert parsed.mismatches[0].expected == wanted
 
 
-def test_a_line_of_a_packet_dump_that_is_no_text_is_left_out() -> None:
+def test_a_misfit_line_of_a_packet_dump_is_left_out() -> None:
     parsed = read('"packet_dump":["first",null,7,"second",""]')
     assert parsed.event.packet_dump == ("first", "second", "")
     assert parsed.event.extra == {"/packet_dump/1": "null", "/packet_dump/2": "7"}
-    assert [drift.path for drift in parsed.drift] == [
+    assert [mismatch.path for mismatch in parsed.mismatches] == [
         "/packet_dump/1",
         "/packet_dump/2",
     ]
@@ -253,11 +251,11 @@ def test_a_line_of_a_packet_dump_that_is_no_text_is_left_out() -> None:
 
 @pytest.mark.parametrize("field", ["packet_dump", "packet_dump_detailed"])
 @pytest.mark.parametrize("value", ['"x"', "{}", "5", "true"])
-def test_a_packet_dump_that_is_no_list_is_set_aside(field: str, value: str) -> None:
+def test_a_misfit_packet_dump_is_in_extra(field: str, value: str) -> None:
     parsed = read(f'"{field}":{value}')
     assert parsed.event.packet_dump == parsed.event.packet_dump_detailed == ()
     assert parsed.event.extra == {f"/{field}": value}
-    assert len(parsed.drift) == 1
+    assert len(parsed.mismatches) == 1
 
 
 @pytest.mark.parametrize(
@@ -278,20 +276,20 @@ def test_a_packet_dump_that_is_no_list_is_set_aside(field: str, value: str) -> N
         (f"{{{PACKET.replace('protocol', 'Protocol')}}}", "protocol", "nothing"),
     ],
 )
-def test_a_packet_that_does_not_fit_is_set_aside_whole(
+def test_a_misfit_packet_is_in_extra_as_a_whole(
     sample: str, part: str, got: str
 ) -> None:
     good = f"{{{PACKET}}}"
     parsed = read(f'"packet_dump_detailed":[{good},{sample},{good}]')
     assert parsed.event.packet_dump_detailed == (SAMPLE, SAMPLE)
     assert parsed.event.extra == {"/packet_dump_detailed/1": sample}
-    (drift,) = parsed.drift
-    assert drift.path == "/packet_dump_detailed/1"
-    assert part in drift.wanted
-    assert got in drift.got
+    (mismatch,) = parsed.mismatches
+    assert mismatch.path == "/packet_dump_detailed/1"
+    assert part in mismatch.expected
+    assert got in mismatch.actual
 
 
-def test_newer_facts_of_a_packet_stand_in_its_flow() -> None:
+def test_newer_fields_of_a_packet_are_in_flow() -> None:
     flow = (
         '"timestamp":1700000000,"source_asn":64500,"destination_asn":4294967295,'
         '"source_country":"","destination_country":"NL","input_interface":5,'
@@ -312,7 +310,7 @@ def test_newer_facts_of_a_packet_stand_in_its_flow() -> None:
         forwarding_status="dropped",
     )
     assert (sample.agent_address, sample.tcp_flags, sample.source_port) == (None,) * 3
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
 def test_a_packet_of_unknown_version_keeps_its_empty_addresses() -> None:
@@ -323,10 +321,10 @@ def test_a_packet_of_unknown_version_keeps_its_empty_addresses() -> None:
     )
     (sample,) = parsed.event.packet_dump_detailed
     assert (sample.source_ip, sample.agent_address) == ("", None)
-    assert (parsed.event.extra, parsed.drift) == ({}, ())
+    assert (parsed.event.extra, parsed.mismatches) == ({}, ())
 
 
-def test_members_of_a_rule_that_do_not_fit_are_left_out() -> None:
+def test_misfit_members_of_a_rule_are_left_out() -> None:
     parsed = read(
         '"flow_spec_rules":[{"source_ports":[53,65536,"80",123],"protocols":"udp",'
         '"tcp_flags":["syn|ack",null],"destination_prefix":"","uuid":5,'
@@ -347,25 +345,27 @@ def test_members_of_a_rule_that_do_not_fit_are_left_out() -> None:
         "/flow_spec_rules/0/uuid": "5",
         "/flow_spec_rules/0/action": "[]",
     }
-    assert [drift.path for drift in parsed.drift] == sorted(parsed.event.extra)
+    assert [mismatch.path for mismatch in parsed.mismatches] == sorted(
+        parsed.event.extra
+    )
 
 
 RANGE = "203.0.113.0-203.0.113.63"
 
 
-def test_a_hostgroup_network_that_is_none_is_kept_as_sent() -> None:
+def test_an_invalid_hostgroup_network_keeps_its_text() -> None:
     sent = ["10.0.0.0/33", "fe80::1%eth0/64", "10.0.0.0/255.0.0.0", "servers", ""]
     parsed = group(str(sent).replace("'", '"'))
     assert parsed.event.hostgroup_networks == tuple(
         HostgroupNetwork(sent=text, network=None) for text in sent
     )
     assert parsed.event.extra == {}
-    assert [drift.path for drift in parsed.drift] == [
+    assert [mismatch.path for mismatch in parsed.mismatches] == [
         f"/hostgroup_networks/{index}" for index in range(5)
     ]
 
 
-def test_a_hostgroup_network_that_is_no_text_is_set_aside() -> None:
+def test_a_misfit_hostgroup_network_is_in_extra() -> None:
     parsed = group('["10.0.0.0/8",7,"192.0.2.0/24"]')
     networks = parsed.event.hostgroup_networks
     assert [n.network for n in networks] == ["10.0.0.0/8", "192.0.2.0/24"]
@@ -373,13 +373,13 @@ def test_a_hostgroup_network_that_is_no_text_is_set_aside() -> None:
 
 
 @pytest.mark.parametrize("value", ['"10.0.0.0/8"', "{}", "7"])
-def test_hostgroup_networks_that_are_no_list_are_set_aside(value: str) -> None:
+def test_misfit_hostgroup_networks_are_in_extra(value: str) -> None:
     parsed = group(value)
     assert parsed.event.hostgroup_networks == ()
     assert parsed.event.extra == {"/hostgroup_networks": value}
 
 
-def test_a_parent_hostgroup_that_is_no_text_is_set_aside() -> None:
+def test_a_misfit_parent_hostgroup_is_in_extra() -> None:
     document = (
         b'{"action":"ban","alert_scope":"hostgroup","hostgroup_name":"g",'
         b'"parent_hostgroup_name":{"a":1}}'
@@ -387,13 +387,13 @@ def test_a_parent_hostgroup_that_is_no_text_is_set_aside() -> None:
     parsed: Any = parse(document, (), RECEIPT)
     assert parsed.event.parent_hostgroup_name is None
     assert parsed.event.extra == {"/parent_hostgroup_name": '{"a":1}'}
-    assert len(parsed.drift) == 1
+    assert len(parsed.mismatches) == 1
 
 
-def test_a_network_that_is_a_range_is_reported_with_the_place_of_its_text() -> None:
+def test_a_range_is_reported_with_its_field() -> None:
     parsed = group(f'[7, "{RANGE}", "203.0.113.64/26"]')
     assert parsed.event.extra == {"/hostgroup_networks/0": "7"}
-    number, text = map(str, parsed.drift)
+    number, text = map(str, parsed.mismatches)
     assert number == (
         "mismatch: /hostgroup_networks/0: wanted a network as text,"
         " got the number 7; kept in extra"
