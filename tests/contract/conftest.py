@@ -1,7 +1,7 @@
 """The systems whose backends pass the contract.
 
 To add one, write a fixture `NAME_system` that yields a System, and put NAME into
-SYSTEMS; the tests take it from there.
+SYSTEMS. Each test runs for it.
 """
 
 import os
@@ -31,81 +31,81 @@ CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 class System(NamedTuple):
-    """One system, empty at the beginning of each test.
+    """One system without measures at the start of each test.
 
     Attributes:
-        open: makes a backend, as a program that starts does.
-        measures: 1,000 measures that it can do; the first ones are of all sorts.
-        impossible: measures that it can never do.
-        lives_on: whether what stands stays when the backend is closed.
+        open: creates a backend, like a program that starts.
+        measures: 1,000 supported measures; the first ones are varied.
+        unsupported: measures that it never supports.
+        outlives_backend: whether measures stay active after the backend is closed.
     """
 
     open: Callable[[], Backend]
     measures: Sequence[Measure]
-    impossible: Sequence[Measure]
-    lives_on: bool
+    unsupported: Sequence[Measure]
+    outlives_backend: bool
 
 
 @pytest.fixture(params=SYSTEMS)
 def system(request: pytest.FixtureRequest) -> System:
     """One of the systems."""
-    found: System = request.getfixturevalue(f"{request.param}_system")
-    return found
+    system: System = request.getfixturevalue(f"{request.param}_system")
+    return system
 
 
 @pytest.fixture
 def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
-    """Make a backend, as a program that starts does."""
-    made: list[Backend] = []
+    """Return a function that creates a backend, like a program that starts."""
+    backends: list[Backend] = []
 
-    def make() -> Backend:
-        made.append(system.open())
-        return made[-1]
+    def create() -> Backend:
+        backends.append(system.open())
+        return backends[-1]
 
-    yield make
-    for it in made:
-        it.close()
+    yield create
+    for backend in backends:
+        backend.close()
 
 
 @pytest.fixture
 def backend(open_backend: Callable[[], Backend]) -> Backend:
-    """A backend of a system in which nothing stands."""
+    """A backend of a system without measures."""
     return open_backend()
 
 
 @pytest.fixture
 def measures(system: System) -> Sequence[Measure]:
-    """1,000 measures that the system can do."""
+    """1,000 measures that the system supports."""
     return system.measures
 
 
 @pytest.fixture
-def impossible(system: System) -> Sequence[Measure]:
-    """Measures that the system can never do."""
-    return system.impossible
+def unsupported(system: System) -> Sequence[Measure]:
+    """Measures that the system never supports."""
+    return system.unsupported
 
 
 @pytest.fixture
-def lives_on(system: System) -> bool:
-    """Whether what stands stays when the backend is closed."""
-    return system.lives_on
+def outlives_backend(system: System) -> bool:
+    """Whether measures stay active after the backend is closed."""
+    return system.outlives_backend
 
 
 @pytest.fixture
 def memory_system() -> System:
-    """Nothing but memory; it refuses no kind."""
-    return System(MemoryBackend, _hosts(FIREWALL), (), lives_on=False)
+    """Memory, which refuses no kind."""
+    return System(MemoryBackend, _hosts(FIREWALL), (), outlives_backend=False)
 
 
 @pytest.fixture
 def nftables_system(network: Network) -> Iterator[System]:
-    """A table of nftables that no other test has."""
+    """A new table of nftables."""
     settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
     networks = ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::1/128", "2001:db8::/32")
-    firsts = [Measure(kind=FIREWALL, prefix=it) for it in networks]
+    varied = [Measure(kind=FIREWALL, prefix=prefix) for prefix in networks]
     yield System(
         lambda: NftablesBackend(settings),
-        [*firsts, *_hosts(FIREWALL)][:1000],
+        [*varied, *_hosts(FIREWALL)][:1000],
         [
             Measure(kind=BLACKHOLE, prefix="192.0.2.1/32"),
             Measure(
@@ -117,45 +117,45 @@ def nftables_system(network: Network) -> Iterator[System]:
             Measure(kind=FIREWALL, prefix="192.0.2.1"),
             Measure(kind=FIREWALL, prefix="192.0.2.1/24"),
         ],
-        lives_on=True,
+        outlives_backend=True,
     )
     subprocess.run(
         [*network.nft.split(), "delete", "table", "inet", settings.table],
-        check=False,  # a test may have made none
+        check=False,  # a test may not have created it
         capture_output=True,
     )
 
 
 @pytest.fixture(scope="session")
 def speaker() -> Iterator[Exabgp]:
-    """An ExaBGP with a BIRD as its neighbor; its watchdog waits long."""
-    # Not pytest's own directory: a socket's path has to be short.
+    """An ExaBGP with a BIRD as its neighbor; its watchdog has a long grace."""
+    # pytest's own directory is too long for the path of a socket.
     with TemporaryDirectory(prefix="fnm-") as root:
         bird = Bird(Path(root))
-        made = Exabgp(Path(root), bird, grace=3600.0)
+        exabgp = Exabgp(Path(root), bird, grace=3600.0)
         try:
             bird.open()
-            made.start()
+            exabgp.start()
             bird.wait_up()
         except Unavailable as exc:
             (pytest.fail if CI else pytest.skip)(str(exc))
         else:
-            yield made
+            yield exabgp
         finally:
-            made.close()
+            exabgp.close()
             bird.close()
 
 
 @pytest.fixture
 def exabgp_system(speaker: Exabgp) -> Iterator[System]:
-    """An ExaBGP that has a session and announces nothing."""
-    v4, v6 = (FlowMatch(destination_prefix=it) for it in (_V4, _V6))
+    """An ExaBGP with a session and without routes."""
+    v4, v6 = (FlowMatch(destination_prefix=prefix) for prefix in (_V4, _V6))
     thens = (
         FlowThen(action="rate-limit", rate=125_000),
         FlowThen(action="discard"),
         FlowThen(action="redirect", redirect_as=65500, redirect_value=7),
     )
-    firsts = [
+    varied = [
         Measure(kind=BLACKHOLE, prefix=_V4, communities=("64500:1", "64500:1:2")),
         Measure(kind=BLACKHOLE, prefix=_V6),
         Measure(
@@ -168,7 +168,7 @@ def exabgp_system(speaker: Exabgp) -> Iterator[System]:
     ]
     yield System(
         speaker.connect,
-        [*firsts, *_hosts(BLACKHOLE)][:1000],
+        [*varied, *_hosts(BLACKHOLE)][:1000],
         [
             Measure(kind=FIREWALL, prefix=_V4),
             Measure(kind=BLACKHOLE),
@@ -181,7 +181,7 @@ def exabgp_system(speaker: Exabgp) -> Iterator[System]:
                 then=thens[1],
             ),
         ],
-        lives_on=True,
+        outlives_backend=True,
     )
     backend = speaker.connect()
     backend.withdraw(list(backend.active()))

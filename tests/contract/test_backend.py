@@ -1,4 +1,4 @@
-"""What every backend promises, whatever its system is."""
+"""The contract of every backend, for each system."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,24 +13,26 @@ from consumers.enforcers.backend import (
 )
 from consumers.mitigation.measure import KINDS, Measure
 
-LEFT = 300.0
+SECONDS_LEFT = 300.0
 
 
-def listed(backend: Backend) -> Mapping[str, ActiveMeasure]:
-    return {measure.key: it for measure, it in backend.active().items()}
+def active_by_key(backend: Backend) -> Mapping[str, ActiveMeasure]:
+    return {measure.key: listed for measure, listed in backend.active().items()}
 
 
-def settled(
+def wait_active(
     backend: Backend, measures: Sequence[Measure]
 ) -> Mapping[str, ActiveMeasure]:
-    """Wait until exactly *measures* stand; a system may take a moment."""
-    keys = {it.key for it in measures}
-    wait_until(lambda: listed(backend).keys() == keys, 30, f"{len(keys)} measures")
-    return listed(backend)
+    """Wait until exactly *measures* are active; a system may need some time."""
+    keys = {measure.key for measure in measures}
+    wait_until(
+        lambda: active_by_key(backend).keys() == keys, 30, f"{len(keys)} measures"
+    )
+    return active_by_key(backend)
 
 
 def wanted(measures: Sequence[Measure]) -> Sequence[DesiredMeasure]:
-    return [DesiredMeasure(it, LEFT) for it in measures]
+    return [DesiredMeasure(measure, SECONDS_LEFT) for measure in measures]
 
 
 def test_it_has_a_name_and_known_kinds(
@@ -38,132 +40,137 @@ def test_it_has_a_name_and_known_kinds(
 ) -> None:
     assert backend.name
     assert backend.kinds <= set(KINDS)
-    assert {it.kind for it in measures} <= backend.kinds
+    assert {measure.kind for measure in measures} <= backend.kinds
 
 
-def test_nothing_stands_where_nothing_was_announced(backend: Backend) -> None:
+def test_no_measure_is_active_before_announcement(backend: Backend) -> None:
     assert backend.active() == {}
 
 
-def test_what_is_announced_is_listed_in_the_form_that_was_foretold(
+def test_announced_measures_are_listed_in_their_form(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    found = settled(backend, measures[:5])
-    for it in measures[:5]:
-        assert found[it.key].form == backend.form(it)
+    active = wait_active(backend, measures[:5])
+    for measure in measures[:5]:
+        assert active[measure.key].form == backend.form(measure)
 
 
-def test_what_ends_by_itself_ends_no_later_than_wanted(
+def test_listed_end_is_not_later_than_wanted(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    for it in settled(backend, measures[:5]).values():
-        assert it.seconds_left is None or 0 < it.seconds_left <= LEFT
+    for measure in wait_active(backend, measures[:5]).values():
+        assert measure.seconds_left is None or 0 < measure.seconds_left <= SECONDS_LEFT
 
 
-def test_announced_twice_is_one(backend: Backend, measures: Sequence[Measure]) -> None:
+def test_measure_announced_twice_is_listed_once(
+    backend: Backend, measures: Sequence[Measure]
+) -> None:
     backend.announce(wanted(measures[:3]))
     backend.announce(wanted(measures[:3]))
     backend.announce(wanted([measures[0], measures[0]]))
-    settled(backend, measures[:3])
+    wait_active(backend, measures[:3])
 
 
-def test_an_announcement_leaves_alone_what_it_does_not_name(
+def test_announcement_keeps_other_measures(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:2]))
     backend.announce(wanted(measures[2:4]))
-    settled(backend, measures[:4])
+    wait_active(backend, measures[:4])
 
 
-def test_what_is_withdrawn_is_gone_and_nothing_else(
+def test_only_withdrawn_measures_disappear(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    settled(backend, measures[:5])
+    wait_active(backend, measures[:5])
     backend.withdraw(measures[1:3])
-    settled(backend, [measures[0], *measures[3:5]])
+    wait_active(backend, [measures[0], *measures[3:5]])
 
 
-def test_what_is_listed_is_enough_to_withdraw_it_by(
+def test_listed_measures_can_be_withdrawn(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    settled(backend, measures[:5])
+    wait_active(backend, measures[:5])
     backend.withdraw(list(backend.active()))
-    settled(backend, [])
+    wait_active(backend, [])
 
 
-def test_what_was_withdrawn_can_be_announced_again(
+def test_withdrawn_measure_can_be_announced_again(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:3]))
     backend.withdraw(measures[:3])
     backend.announce(wanted(measures[:2]))
-    settled(backend, measures[:2])
+    wait_active(backend, measures[:2])
 
 
-def test_withdrawing_what_does_not_stand_is_no_error(
+def test_withdrawal_of_inactive_measure_is_not_an_error(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.withdraw(measures[:3])
     backend.announce(wanted(measures[:1]))
     backend.withdraw([*measures[1:3], measures[1]])
-    settled(backend, measures[:1])
+    wait_active(backend, measures[:1])
 
 
-def test_asking_for_nothing_does_nothing(
+def test_empty_requests_have_no_effect(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:2]))
     backend.announce([])
     backend.withdraw([])
-    settled(backend, measures[:2])
+    wait_active(backend, measures[:2])
 
 
-def test_a_thousand_go_in_and_out_in_one_call(
+def test_thousand_measures_in_one_call(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
-    assert len({it.key for it in measures}) == 1000
+    assert len({measure.key for measure in measures}) == 1000
     backend.announce(wanted(measures))
-    settled(backend, measures)
+    wait_active(backend, measures)
     backend.withdraw(measures)
-    settled(backend, [])
+    wait_active(backend, [])
 
 
-def test_one_that_starts_sees_what_stands(
-    open_backend: Callable[[], Backend], measures: Sequence[Measure], *, lives_on: bool
+def test_new_backend_lists_active_measures(
+    open_backend: Callable[[], Backend],
+    measures: Sequence[Measure],
+    *,
+    outlives_backend: bool,
 ) -> None:
     first = open_backend()
     first.announce(wanted(measures[:5]))
-    settled(first, measures[:5])
+    wait_active(first, measures[:5])
     first.close()
-    settled(open_backend(), measures[:5] if lives_on else [])
+    wait_active(open_backend(), measures[:5] if outlives_backend else [])
 
 
-def test_closing_twice_is_no_error(backend: Backend) -> None:
+def test_second_close_has_no_effect(backend: Backend) -> None:
     backend.close()
     backend.close()
 
 
-def test_what_it_can_never_do_is_refused_for_good(
-    backend: Backend, impossible: Sequence[Measure]
+def test_unsupported_measure_is_not_retryable(
+    backend: Backend, unsupported: Sequence[Measure]
 ) -> None:
-    for it in impossible:
+    for measure in unsupported:
         with pytest.raises(BackendError) as caught:
-            backend.form(it)
+            backend.form(measure)
         assert not caught.value.retryable
-        assert it.key in str(caught.value)
+        assert measure.key in str(caught.value)
 
 
-def test_what_it_can_never_do_keeps_nothing_else_out(
-    backend: Backend, impossible: Sequence[Measure], measures: Sequence[Measure]
+def test_unsupported_measure_prevents_no_other(
+    backend: Backend, unsupported: Sequence[Measure], measures: Sequence[Measure]
 ) -> None:
-    for it in impossible:
+    for measure in unsupported:
         with pytest.raises(BackendError) as caught:
-            backend.announce(wanted([measures[0], it, measures[1]]))
-        assert it.key in str(caught.value)
-        settled(backend, measures[:2])
-        backend.withdraw([*measures[:2], it])
-        settled(backend, [])
+            backend.announce(wanted([measures[0], measure, measures[1]]))
+        assert measure.key in str(caught.value)
+        wait_active(backend, measures[:2])
+        backend.withdraw([*measures[:2], measure])
+        wait_active(backend, [])
