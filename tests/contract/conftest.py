@@ -1,7 +1,7 @@
 """The systems whose backends pass the contract.
 
-To add one, write a fixture `NAME_system` that yields a System, and put NAME into
-SYSTEMS. Each test runs for it.
+To add one, write a fixture `NAME_system` that yields a System, and add NAME to
+SYSTEMS.
 """
 
 import os
@@ -31,19 +31,19 @@ CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 class System(NamedTuple):
-    """One system without measures at the start of each test.
+    """One system, empty at the beginning of each test.
 
     Attributes:
-        open: creates a backend, like a program that starts.
-        measures: 1,000 supported measures; the first ones are varied.
-        unsupported: measures that it never supports.
-        outlives_backend: whether measures stay active after the backend is closed.
+        open: creates a backend, like a program at its start.
+        measures: 1,000 supported measures; the first ones are of all kinds.
+        impossible: unsupported measures.
+        lives_on: whether measures stay active when the backend is closed.
     """
 
     open: Callable[[], Backend]
     measures: Sequence[Measure]
-    unsupported: Sequence[Measure]
-    outlives_backend: bool
+    impossible: Sequence[Measure]
+    lives_on: bool
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -55,21 +55,21 @@ def system(request: pytest.FixtureRequest) -> System:
 
 @pytest.fixture
 def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
-    """Return a function that creates a backend, like a program that starts."""
-    backends: list[Backend] = []
+    """Create backends, like a program at its start."""
+    made: list[Backend] = []
 
-    def create() -> Backend:
-        backends.append(system.open())
-        return backends[-1]
+    def make() -> Backend:
+        made.append(system.open())
+        return made[-1]
 
-    yield create
-    for backend in backends:
+    yield make
+    for backend in made:
         backend.close()
 
 
 @pytest.fixture
 def backend(open_backend: Callable[[], Backend]) -> Backend:
-    """A backend of a system without measures."""
+    """A backend of a system without active measures."""
     return open_backend()
 
 
@@ -80,32 +80,32 @@ def measures(system: System) -> Sequence[Measure]:
 
 
 @pytest.fixture
-def unsupported(system: System) -> Sequence[Measure]:
-    """Measures that the system never supports."""
-    return system.unsupported
+def impossible(system: System) -> Sequence[Measure]:
+    """Measures that the system does not support."""
+    return system.impossible
 
 
 @pytest.fixture
-def outlives_backend(system: System) -> bool:
-    """Whether measures stay active after the backend is closed."""
-    return system.outlives_backend
+def lives_on(system: System) -> bool:
+    """Whether measures stay active when the backend is closed."""
+    return system.lives_on
 
 
 @pytest.fixture
 def memory_system() -> System:
-    """Memory, which refuses no kind."""
-    return System(MemoryBackend, _hosts(FIREWALL), (), outlives_backend=False)
+    """A backend in memory, which supports every kind."""
+    return System(MemoryBackend, _hosts(FIREWALL), (), lives_on=False)
 
 
 @pytest.fixture
 def nftables_system(network: Network) -> Iterator[System]:
-    """A new table of nftables."""
+    """An nftables table of the test's own."""
     settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
     networks = ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::1/128", "2001:db8::/32")
-    varied = [Measure(kind=FIREWALL, prefix=prefix) for prefix in networks]
+    firsts = [Measure(kind=FIREWALL, prefix=network) for network in networks]
     yield System(
         lambda: NftablesBackend(settings),
-        [*varied, *_hosts(FIREWALL)][:1000],
+        [*firsts, *_hosts(FIREWALL)][:1000],
         [
             Measure(kind=BLACKHOLE, prefix="192.0.2.1/32"),
             Measure(
@@ -117,45 +117,45 @@ def nftables_system(network: Network) -> Iterator[System]:
             Measure(kind=FIREWALL, prefix="192.0.2.1"),
             Measure(kind=FIREWALL, prefix="192.0.2.1/24"),
         ],
-        outlives_backend=True,
+        lives_on=True,
     )
     subprocess.run(
         [*network.nft.split(), "delete", "table", "inet", settings.table],
-        check=False,  # a test may not have created it
+        check=False,  # a test may have made none
         capture_output=True,
     )
 
 
 @pytest.fixture(scope="session")
 def speaker() -> Iterator[Exabgp]:
-    """An ExaBGP with a BIRD as its neighbor; its watchdog has a long grace."""
-    # pytest's own directory is too long for the path of a socket.
+    """An ExaBGP with a BIRD as its neighbor; its watchdog waits long."""
+    # Not pytest's own directory: a socket's path has to be short.
     with TemporaryDirectory(prefix="fnm-") as root:
         bird = Bird(Path(root))
-        exabgp = Exabgp(Path(root), bird, grace=3600.0)
+        made = Exabgp(Path(root), bird, grace=3600.0)
         try:
             bird.open()
-            exabgp.start()
+            made.start()
             bird.wait_up()
         except Unavailable as exc:
             (pytest.fail if CI else pytest.skip)(str(exc))
         else:
-            yield exabgp
+            yield made
         finally:
-            exabgp.close()
+            made.close()
             bird.close()
 
 
 @pytest.fixture
 def exabgp_system(speaker: Exabgp) -> Iterator[System]:
-    """An ExaBGP with a session and without routes."""
+    """An ExaBGP that has a session and announces nothing."""
     v4, v6 = (FlowMatch(destination_prefix=prefix) for prefix in (_V4, _V6))
     thens = (
         FlowThen(action="rate-limit", rate=125_000),
         FlowThen(action="discard"),
         FlowThen(action="redirect", redirect_as=65500, redirect_value=7),
     )
-    varied = [
+    firsts = [
         Measure(kind=BLACKHOLE, prefix=_V4, communities=("64500:1", "64500:1:2")),
         Measure(kind=BLACKHOLE, prefix=_V6),
         Measure(
@@ -168,7 +168,7 @@ def exabgp_system(speaker: Exabgp) -> Iterator[System]:
     ]
     yield System(
         speaker.connect,
-        [*varied, *_hosts(BLACKHOLE)][:1000],
+        [*firsts, *_hosts(BLACKHOLE)][:1000],
         [
             Measure(kind=FIREWALL, prefix=_V4),
             Measure(kind=BLACKHOLE),
@@ -181,7 +181,7 @@ def exabgp_system(speaker: Exabgp) -> Iterator[System]:
                 then=thens[1],
             ),
         ],
-        outlives_backend=True,
+        lives_on=True,
     )
     backend = speaker.connect()
     backend.withdraw(list(backend.active()))
