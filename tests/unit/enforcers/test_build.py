@@ -1,20 +1,11 @@
 """An enforcer from the settings, and its health."""
 
-import json
-import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
-from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
-from support.process import free_port
 
-from consumers import serving
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import allowed_networks, build_enforcer, check_enforcer
 from consumers.metrics import EnforcerMetrics
@@ -24,7 +15,7 @@ from consumers.settings import ConsumerSettings, FullSettings, GuardSettings
 
 def settings(*own: str, dry_run: bool = False, **kafka: str) -> FullSettings:
     consumers = ConsumerSettings(
-        enforcer=GuardSettings(own_networks=own), metrics_port=free_port()
+        enforcer=GuardSettings(own_networks=own), metrics_port=9_999
     )
     bootstrap = {"bootstrap.servers": "127.0.0.1:1"}
     return FullSettings(
@@ -76,53 +67,6 @@ def test_settings_refused_by_librdkafka_fail_the_check(
     with pytest.raises(Exception, match=setting):
         check_enforcer(config, own_settings)
     check_enforcer(settings("203.0.113.0/24"), own_settings)
-
-
-class _Service:
-    """Requests its own health while it runs."""
-
-    def __init__(self, port: int) -> None:
-        self.turned_at = time.monotonic()
-        self._port = port
-        self.answers: list[tuple[int, Any]] = []
-
-    def run(self) -> None:
-        try:
-            with urlopen(
-                f"http://127.0.0.1:{self._port}/healthz", timeout=10
-            ) as answer:
-                self.answers.append((answer.status, json.load(answer)))
-        except HTTPError as exc:
-            self.answers.append((exc.code, json.load(exc)))
-
-    def stop(self) -> None:
-        pass
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    before = {
-        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals")
-@pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
-def test_healthz_shows_unhealthy_service(
-    healthy: bool,  # noqa: FBT001 - a parameter of the test
-    status: int,
-) -> None:
-    config = settings(dry_run=True)
-    service = _Service(config.consumers.metrics_port)
-    serving.serve(
-        config, service, CollectorRegistry(), lambda: {"x": 1}, lambda: healthy
-    )
-    ((result, answer),) = service.answers
-    assert result == status
-    assert answer["x"] == 1
 
 
 def test_known_enforcers_are_the_backends() -> None:

@@ -1,6 +1,5 @@
 """ExaBGP's configuration and start; tests/integration runs ExaBGP with it."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -106,21 +105,6 @@ def test_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     settings = ExabgpSettings(snapshot=tmp_path / "file" / "s.json")
     with pytest.raises(ConfigError, match="file"):
         run(settings, None)
-
-
-def test_api_processes_never_import_from_current_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trap = tmp_path / "consumers"
-    trap.mkdir()
-    (trap / "__init__.py").write_text("raise SystemExit(99)")
-    monkeypatch.chdir(tmp_path)
-    for command in api_commands(None):
-        helped = subprocess.run(
-            [*command, "--help"], capture_output=True, text=True, check=False
-        )
-        assert helped.returncode == 0, helped.stderr
-        assert "--watchdog" in helped.stdout
 
 
 def test_enforcer_is_checked_before_exabgp_starts(tmp_path: Path) -> None:

@@ -207,28 +207,3 @@ def test_invalid_table_name_is_a_configuration_error(table: str) -> None:
 def test_invalid_command_is_a_configuration_error(command: str) -> None:
     with pytest.raises(ConfigError, match=r"consumers\.nftables\.command"):
         NftablesBackend(NftablesSettings(command=command))
-
-
-@pytest.mark.parametrize(
-    ("command", "remedy"),
-    [
-        ("/nowhere/nft", "install nftables"),
-        ("/", "consumers.nftables.command"),
-        ("false", "status 1"),
-        ("sh -c 'echo Operation not permitted >&2; exit 1'", "CAP_NET_ADMIN"),
-    ],
-)
-def test_failing_command_is_reported_with_remedy(command: str, remedy: str) -> None:
-    backend = NftablesBackend(NftablesSettings(command=command))
-    with pytest.raises(BackendError, match=remedy) as caught:
-        backend.active()
-    assert caught.value.retryable
-    with pytest.raises(BackendError, match=remedy):
-        backend.withdraw([firewall("192.0.2.1/32"), firewall("192.0.2.2/32")])
-
-
-def test_missing_namespace_is_not_a_missing_table() -> None:
-    script = "echo 'Cannot open network namespace: No such file or directory' >&2"
-    backend = NftablesBackend(NftablesSettings(command=f'sh -c "{script}; exit 1"'))
-    with pytest.raises(BackendError, match="network namespace"):
-        backend.active()
