@@ -32,9 +32,8 @@ def test_e1_e2_enforcer(lab: BgpLab, how: str) -> None:
     enforcer = lab.process_id("--api")
     kill_or_stop(enforcer, how)
     if how == "killed":
-        lab.wait_short_end(
-            ENFORCER
-        )  # ExaBGP starts it again, and its snapshot tells it
+        # ExaBGP restarts the enforcer, which reads its snapshot.
+        lab.wait_short_end(ENFORCER)
     else:
         lab.wait_short_end(WATCHDOG)
         lab.ban(NEW)
@@ -54,9 +53,7 @@ def test_e3_an_enforcer_that_is_cut_off_misses_renewals(lab: BgpLab) -> None:
         return SHORT not in lab.bird.routes()
 
     lab.services.until(withdrawn, LEASE + ENFORCER + 3, "its end")
-    assert monotonic() - lab.banned_at > LEASE - 0.5, (
-        "withdrawn before its lease was over"
-    )
+    assert monotonic() - lab.banned_at > LEASE - 0.5, "withdrawn before its end"
     lab.assert_announced()
     assert f"blackhole|{SHORT}" in lab.services.wanted()
     lab.kafka.proxies["enforcer"].mend()
@@ -83,10 +80,8 @@ def test_w1_w2_watchdog(lab: BgpLab, how: str) -> None:
 def test_x1_exabgp_killed(lab: BgpLab) -> None:
     children = [lab.process_id(word) for word in ("--api", "--watchdog")]
     lab.exabgp.kill()
-    lab.wait_routes(seconds=1)  # the session is gone, and all routes with it
-    lab.services.until(
-        lambda: not any(is_running(it) for it in children), what="orphans"
-    )
+    lab.wait_routes(seconds=1)  # BIRD withdraws all routes with the session
+    lab.services.until(lambda: not any(map(is_running, children)), what="orphans")
     lab.exabgp = lab.start_exabgp()
     lab.bird.wait_up()
     lab.wait_routes(LONG)

@@ -1,4 +1,4 @@
-"""Helper processes of ExaBGP start from any directory."""
+"""The API processes of ExaBGP start from any directory."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from consumers.enforcers.exabgp.conf_files import api_commands
 
 
-def test_helpers_never_import_from_the_current_directory(
+def test_api_processes_never_import_from_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trap = tmp_path / "consumers"

@@ -85,9 +85,9 @@ class NftablesBackend:
             try:
                 network = script.network_of(measure)
                 lines[network] = (
-                    script.removal(self._table, network)
+                    script.removal_line(self._table, network)
                     if seconds_left <= 0
-                    else script.renewal(self._table, network, seconds_left)
+                    else script.renewal_line(self._table, network, seconds_left)
                 )
             except UnsupportedMeasure as exc:
                 unsupported.append(str(exc))
@@ -111,7 +111,7 @@ class NftablesBackend:
                 networks.append(script.network_of(measure))
             except UnsupportedMeasure:  # was never announced
                 continue
-        lines = {net: script.removal(self._table, net) for net in networks}
+        lines = {net: script.removal_line(self._table, net) for net in networks}
         refused = self._apply(lines, None)
         if refused:
             raise BackendError(_summary("nftables did not withdraw", refused))
@@ -151,8 +151,8 @@ class NftablesBackend:
             error = self._run(batch, lines, priority)
             if error is None:
                 continue
-            head = len(script.setup(self._table, batch, priority))
-            faults = script.faults(error)
+            head = len(script.setup_lines(self._table, batch, priority))
+            faults = script.parse_faults(error)
             if faults and min(faults) <= head:
                 raise self._error(error)
             reasons = {batch[n - head - 1]: reason for n, reason in faults.items()}
@@ -175,7 +175,7 @@ class NftablesBackend:
         priority: int | None,
     ) -> str | None:
         """Run the lines of *batch*; return nft's error, or None."""
-        head = script.setup(self._table, batch or lines, priority)
+        head = script.setup_lines(self._table, batch or lines, priority)
         text = "\n".join((*head, *(lines[network] for network in batch), ""))
         result = self._nft("-f", "-", text=text)
         return _error_text(result) if result.returncode else None
@@ -206,7 +206,7 @@ class NftablesBackend:
         reason = _first_line(text)
         if "Operation not permitted" in text:
             reason += "; nftables needs root or CAP_NET_ADMIN"
-        elif script.faults(text):
+        elif script.parse_faults(text):
             reason += (
                 f"; another program, or other settings, created table inet"
                 f" {self._table}; delete it and all of its drops with"

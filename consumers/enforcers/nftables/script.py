@@ -62,7 +62,7 @@ def network_of(measure: Measure) -> Network:
     return network
 
 
-def timeout(seconds: float) -> str:
+def nft_time(seconds: float) -> str:
     """Return *seconds* as nft's time, rounded up to milliseconds.
 
     Raises:
@@ -81,7 +81,7 @@ def set_name(network: Network) -> str:
     return f"net{network.version}_{network.prefixlen}"
 
 
-def setup(
+def setup_lines(
     table: str, networks: Iterable[Network], priority: int | None
 ) -> tuple[str, ...]:
     """Return the commands that create missing sets and chains for *networks*.
@@ -101,26 +101,26 @@ def setup(
     return tuple(lines)
 
 
-def renewal(table: str, network: Network, seconds: float) -> str:
+def renewal_line(table: str, network: Network, seconds: float) -> str:
     """Return one line that adds *network* for *seconds*, or renews it.
 
     Adding an element that exists succeeds without a change, and deleting a missing one
     fails. So the line adds, deletes and adds the element.
 
     Raises:
-        ValueError: as `timeout`.
+        ValueError: as for `nft_time`.
     """
-    element = f"{_element(table, network)} timeout {timeout(seconds)} }}"
-    return f"{removal(table, network)}; add element {element}"
+    element = f"{_element(table, network)} timeout {nft_time(seconds)} }}"
+    return f"{removal_line(table, network)}; add element {element}"
 
 
-def removal(table: str, network: Network) -> str:
+def removal_line(table: str, network: Network) -> str:
     """Return one line that deletes *network*, whether it exists or not."""
     element = f"{_element(table, network)} }}"
     return f"add element {element}; delete element {element}"
 
 
-def faults(error: str) -> Mapping[int, str]:
+def parse_faults(error: str) -> Mapping[int, str]:
     """Return the refused lines in nft's error: line number from 1 → first reason."""
     reasons: dict[int, str] = {}
     for line, reason in _FAULT.findall(error):

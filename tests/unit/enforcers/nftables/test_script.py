@@ -11,12 +11,12 @@ from consumers.enforcers.backend import ActiveMeasure, BackendError, Unsupported
 from consumers.enforcers.nftables.backend import NftablesBackend
 from consumers.enforcers.nftables.script import (
     active_measures,
-    faults,
     network_of,
-    removal,
-    renewal,
-    setup,
-    timeout,
+    nft_time,
+    parse_faults,
+    removal_line,
+    renewal_line,
+    setup_lines,
 )
 from consumers.mitigation.measure import Measure
 from consumers.settings import NftablesSettings
@@ -85,20 +85,20 @@ def test_other_kinds_are_refused(kind: str) -> None:
     ],
 )
 def test_seconds_are_rounded_up_to_milliseconds(seconds: float, text: str) -> None:
-    assert timeout(seconds) == text
+    assert nft_time(seconds) == text
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, nan, inf, -inf, 100_000_000, 1e300])
 def test_timeout_without_end_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="is not between"):
-        timeout(seconds)
+        nft_time(seconds)
 
 
 def test_each_prefix_length_has_its_own_set() -> None:
     networks = [
         ip_network(prefix) for prefix in ("10.0.0.0/8", "10.1.0.0/16", "::1/128")
     ]
-    lines = "\n".join(setup("t", networks, -300))
+    lines = "\n".join(setup_lines("t", networks, -300))
     assert "add set inet t net4_8 { type ipv4_addr; flags timeout; }" in lines
     assert "ip daddr and 255.255.0.0 @net4_16 counter name net4_16_to drop" in lines
     assert "ip6 saddr @hosts6 counter name hosts6_from drop" in lines
@@ -107,17 +107,17 @@ def test_each_prefix_length_has_its_own_set() -> None:
 
 
 def test_withdrawal_creates_no_chain() -> None:
-    lines = setup("t", [ip_network("10.0.0.0/8")], None)
+    lines = setup_lines("t", [ip_network("10.0.0.0/8")], None)
     assert [line.split()[1] for line in lines] == ["table", "set"]
 
 
 def test_renewal_adds_or_renews_in_one_line() -> None:
-    assert renewal("t", ip_network("192.0.2.1"), 2) == (
+    assert renewal_line("t", ip_network("192.0.2.1"), 2) == (
         "add element inet t hosts4 { 192.0.2.1 };"
         " delete element inet t hosts4 { 192.0.2.1 };"
         " add element inet t hosts4 { 192.0.2.1 timeout 2s0ms }"
     )
-    assert removal("t", ip_network("2001:db8::/32")) == (
+    assert removal_line("t", ip_network("2001:db8::/32")) == (
         "add element inet t net6_32 { 2001:db8:: };"
         " delete element inet t net6_32 { 2001:db8:: }"
     )
@@ -131,14 +131,17 @@ add element inet t h { 10.0.0.3 }
 /dev/stdin:12:40-41: Error: Could not process rule: No such file or directory
 /dev/stdin:14:1-2: Error: value too large
 """
-    assert faults(text) == {12: "Too many open files in system", 14: "value too large"}
+    assert parse_faults(text) == {
+        12: "Too many open files in system",
+        14: "value too large",
+    }
 
 
 @pytest.mark.parametrize(
     "text", ["", "netlink: Error: cache initialization failed", "Error: syntax error"]
 )
 def test_error_without_line_has_no_faults(text: str) -> None:
-    assert faults(text) == {}
+    assert parse_faults(text) == {}
 
 
 def test_listing_has_networks_and_seconds_left() -> None:
