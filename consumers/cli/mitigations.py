@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fnm_bus.event import Mitigation
 
 app = typer.Typer(
-    help="List mitigations, and ask the mitigator to change them.",
+    help="List mitigations, and send commands to the mitigator.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -46,46 +46,45 @@ def list_(
     from consumers import build, reading
     from consumers.mitigation.states import ENDED, PAUSE
 
-    stored = reading.read_wanted_state(build.settings(file))
+    stored = reading.read_wanted_state(build.load_settings(file))
     for key, error in stored.unreadable:
         complain(f"left out: {key}: {error}")
     records = sorted(stored.records(), key=lambda record: record.created_at)
-    shown = [
+    listed = [
         record
         for record in records
         if everything or record.state != ENDED or record.kind == PAUSE
     ]
     if json:
-        for record in shown:
+        for record in listed:
             dump(reading.to_json(record))
         return
-    pause = next((r for r in shown if r.kind == PAUSE and r.state != ENDED), None)
-    if pause is not None:
-        say(f"PAUSED, nothing is in force. {pause.cause}")
-    rows = [record for record in shown if record.kind != PAUSE]
-    if not rows:
+    for record in listed:
+        if record.kind == PAUSE and record.state != ENDED:
+            say(f"PAUSED, no mitigation is in force. {record.cause}")
+    mitigations = [record for record in listed if record.kind != PAUSE]
+    if not mitigations:
         say("No active mitigations.")
         return
     out(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
-    for record in rows:
-        count = record.live_reasons + record.pending_reasons + record.dry_reasons
-        out(
-            _columns(
-                _state(record), _left(record), str(count), record.key, record.cause
-            )
-        )
+    for record in mitigations:
+        count = str(_count_reasons(record))
+        cells = _state(record), _time_left(record), count, record.key, record.cause
+        out(_columns(*cells))
 
 
 @app.command()
 def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
-    """Show one mitigation with up to five of its reasons. Status 1 if there is none.
+    """Show one mitigation with up to five of its reasons.
+
+    Exits with status 1 if the mitigation does not exist.
 
     Example:
         fnm-bus mitigations show 'blackhole|203.0.113.7/32'
     """
     from consumers import build, reading
 
-    record = _find(build.settings(file), key)
+    record = _find(build.load_settings(file), key)
     if json:
         dump(reading.to_json(record))
         return
@@ -94,19 +93,19 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
         if name != "reasons" and text:
             out(f"{name:<16} {text}")
     for number, reason in enumerate(record.reasons, start=1):
-        who = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
+        source = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
         size = f", {reason.pps} packets/s" if reason.pps is not None else ""
         size += f", {reason.bits} bit/s" if reason.bits is not None else ""
         dry = ", dry run" if reason.dry_run else ""
         text = (
-            f"reason {number:<9} {reason.action} of {reason.target}, {who}, rule"
+            f"reason {number:<9} {reason.action} of {reason.target}, {source}, rule"
             f" {reason.rule or '-'}, attack {reason.attack or '-'}"
             f" {reason.direction}{size}{dry}"
         )
         out(text)
-    count = record.live_reasons + record.pending_reasons + record.dry_reasons
-    if count > len(record.reasons):
-        out(f"… and {count - len(record.reasons)} further reasons")
+    further = _count_reasons(record) - len(record.reasons)
+    if further > 0:
+        out(f"… and {further} further reasons")
 
 
 @app.command()
@@ -115,15 +114,15 @@ def approve(
 ) -> None:
     """Start proposed mitigations, or lift suppressed ones.
 
-    The approval names the revision that is stored now: if something changes before it
-    arrives, the mitigator refuses it.
+    The approval names the stored revision. If the mitigation changes before the
+    approval arrives, the mitigator refuses the approval.
 
     Example:
         fnm-bus mitigations approve 'blackhole|203.0.113.7/32' --comment 4711
     """
     from consumers import build
 
-    settings = build.settings(file)
+    settings = build.load_settings(file)
     records = [_find(settings, key) for key in keys]
     for record in records:
         effect = record.pending
@@ -156,7 +155,7 @@ def reject(
 def withdraw(
     keys: Keys, *, file: ConfigFile = None, comment: Comment = "", by: By = None
 ) -> None:
-    """End mitigations; they stay suppressed while their attacks continue.
+    """End mitigations, and suppress them while their attacks continue.
 
     Example:
         fnm-bus mitigations withdraw 'blackhole|203.0.113.7/32' --comment 4711
@@ -185,17 +184,17 @@ def add(  # noqa: PLR0913 - one parameter for each option
         typer.Option(min=1, help="With flowspec: limit in bytes/s. Default: discard."),
     ] = None,
     lease: Annotated[
-        float, typer.Option(min=5, max=86_400, help="Seconds until it ends by itself.")
+        float, typer.Option(min=5, max=86_400, help="Seconds until the measure ends.")
     ] = 900.0,
     enforcer: Annotated[
         str | None,
-        typer.Option(help="The enforcer that applies it. Default: all that can."),
+        typer.Option(help="The enforcer that applies it. Default: each suitable one."),
     ] = None,
     file: ConfigFile = None,
     comment: Comment = "",
     by: By = None,
 ) -> None:
-    """Start a measure by hand. The guardrails check it like any other.
+    """Start a measure by hand. The guardrails check it like any measure.
 
     Examples:
         fnm-bus mitigations add 203.0.113.7/32 --lease 600 --comment 'ticket 4711'
@@ -205,7 +204,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
     """
     from consumers import build
 
-    about: dict[str, Any] = {"prefix": prefix}
+    fields: dict[str, Any] = {"prefix": prefix}
     if kind == "flowspec":
         from fnm_bus.event import FlowMatch, FlowThen
 
@@ -216,29 +215,28 @@ def add(  # noqa: PLR0913 - one parameter for each option
             source_ports=tuple(source_port or ()),
             destination_ports=tuple(destination_port or ()),
         )
-        about = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
+        fields = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
     elif protocol or source_port or destination_port or rate is not None:
         raise typer.BadParameter(
             "protocols, ports and rates need --kind flowspec", param_hint="--kind"
         )
     _check_enforcer(enforcer)
-    milliseconds = round(lease * 1000)
-    about |= {"kind": kind, "lease_ms": milliseconds, "place": enforcer}
-    end(_send(build.settings(file), "add", by, _prompt(comment), **about))
+    fields |= {"kind": kind, "lease_ms": round(lease * 1000), "place": enforcer}
+    end(_send(build.load_settings(file), "add", by, _prompt(comment), **fields))
 
 
 @app.command()
 def pause(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> None:
     """Withdraw every mitigation at once, and start none until `resume`.
 
-    Leases run on; enforcers obey without waiting for the mitigator.
+    Leases continue to expire; enforcers obey without waiting for the mitigator.
 
     Example:
         fnm-bus mitigations pause --comment 'wrong policy'
     """
     from consumers import build
 
-    end(_send(build.settings(file), "pause", by, _prompt(comment)))
+    end(_send(build.load_settings(file), "pause", by, _prompt(comment)))
 
 
 @app.command()
@@ -250,7 +248,7 @@ def resume(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> 
     """
     from consumers import build
 
-    end(_send(build.settings(file), "resume", by, _prompt(comment)))
+    end(_send(build.load_settings(file), "resume", by, _prompt(comment)))
 
 
 def _send_all(
@@ -258,7 +256,7 @@ def _send_all(
 ) -> None:
     from consumers import build
 
-    settings, text = build.settings(file), _prompt(comment)
+    settings, text = build.load_settings(file), _prompt(comment)
     end(max(_send_one(settings, verb, by, text, key) for key in keys))
 
 
@@ -270,7 +268,7 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
     key: str,
     revision: int | None = None,
 ) -> int:
-    """Send one of several commands: an error keeps no other from being sent."""
+    """Send one of several commands; an error does not prevent the others."""
     from fnm_bus.errors import FnmBusError
 
     try:
@@ -281,7 +279,7 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
 
 
 def _send(
-    settings: "FullSettings", verb: str, by: str | None, comment: str, **about: Any
+    settings: "FullSettings", verb: str, by: str | None, comment: str, **fields: Any
 ) -> int:
     """Send a command and print the answer; return the exit status."""
     from consumers.mitigation.command_client import new_command, send_command
@@ -290,9 +288,9 @@ def _send(
 
     try:
         codec = build.reading_codec(settings)
-    except SchemaError:  # a command must not depend on pins
+    except SchemaError:  # a command must not depend on the schema ids file
         codec = build.independent_codec(settings)
-    command = new_command(verb, by, comment, **about)
+    command = new_command(verb, by, comment, **fields)
     kafka, topics = build.kafka(settings), build.topics(settings)
     answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
@@ -311,9 +309,10 @@ def _find(settings: "FullSettings", key: str) -> "Mitigation":
     from consumers import reading
 
     stored = reading.read_wanted_state(settings)
-    record = next((r for r in stored.records() if r.key == key), None)
+    matches = (record for record in stored.records() if record.key == key)
+    record = next(matches, None)
     if record is None:
-        complain(f"there is no mitigation {key}; `mitigations list --all` lists them")
+        complain(f"mitigation {key} does not exist; `mitigations list --all` lists all")
         end(1)
     return record
 
@@ -328,29 +327,33 @@ def _check_enforcer(name: str | None) -> None:
         )
 
 
+def _count_reasons(record: "Mitigation") -> int:
+    return record.live_reasons + record.pending_reasons + record.dry_reasons
+
+
 def _state(record: "Mitigation") -> str:
     return f"{record.state} (dry)" if record.dry_run else record.state
 
 
 def _text(value: Any) -> str:
-    """Return a field of a record for people; "" for one that is not set."""
+    """Return a field of a record for people; "" for an unset field."""
     if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
+        return ", ".join(_text(element) for element in value)
     if isinstance(value, dict):
-        parts = ((name, _text(item)) for name, item in value.items())
+        parts = ((name, _text(element)) for name, element in value.items())
         return " ".join(f"{name}={text}" for name, text in parts if text)
     if value is None or value is False or str(value).startswith("1970-01-01"):
         return ""
     return "yes" if value is True else str(value)
 
 
-def _left(record: "Mitigation") -> str:
+def _time_left(record: "Mitigation") -> str:
     seconds = (record.expires_at - datetime.now(UTC)).total_seconds()
     return f"{seconds:.0f} s" if seconds > 0 else "-"
 
 
 def _columns(*cells: str) -> str:
     widths = (16, 8, 7, 34)
-    shown = [visible(cell) for cell in cells]
-    padded = (f"{cell:<{width}}" for cell, width in zip(shown, widths, strict=False))
-    return "  ".join([*padded, shown[-1]])
+    texts = [visible(cell) for cell in cells]
+    padded = (f"{text:<{width}}" for text, width in zip(texts, widths, strict=False))
+    return "  ".join([*padded, texts[-1]])

@@ -44,10 +44,10 @@ _STEP_TIMEOUT: Final = 60.0
 
 
 def show() -> Iterator[str]:
-    """Start everything, attack a host, end the attack; yield lines for a terminal.
+    """Start all programs, attack a host, end the attack; yield lines for a terminal.
 
     Raises:
-        FnmBusError: BIRD or ExaBGP is missing, or a step did not happen in time.
+        FnmBusError: BIRD or ExaBGP is missing, or a step took too long.
     """
     if shutil.which("bird") is None or shutil.which("birdc") is None:
         raise FnmBusError("BIRD 2 is missing: apt-get install bird2")
@@ -73,7 +73,7 @@ def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
     """Return the environment of the consumers.
 
     Raises:
-        ConfigError: with it they would use another broker than the demo's.
+        ConfigError: the environment selects another broker than the demo's.
     """
     variables = child_environment(
         {
@@ -165,7 +165,7 @@ def _wait_until(condition: Callable[[], bool], program: str, log: Path) -> None:
         if time.monotonic() > end:
             tail = log.read_text(errors="replace")[-2000:]
             raise FnmBusError(
-                f"{program}: nothing happened within {_STEP_TIMEOUT:.0f} s\n{tail}"
+                f"{program}: no result within {_STEP_TIMEOUT:.0f} s\n{tail}"
             )
         time.sleep(0.01)
 

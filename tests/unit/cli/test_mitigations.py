@@ -133,7 +133,7 @@ class Sender:
 def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
     made = Sender()
     monkeypatch.setattr(command_client, "send_command", made)
-    monkeypatch.setattr(build, "settings", lambda _file: None)
+    monkeypatch.setattr(build, "load_settings", lambda _file: None)
     monkeypatch.setattr("fnm_bus.build.kafka", lambda _settings: {})
     monkeypatch.setattr("fnm_bus.build.topics", lambda _settings: Topics())
     monkeypatch.setattr("fnm_bus.build.reading_codec", lambda _settings: Codec())
@@ -203,7 +203,7 @@ def test_a_record_steers_no_terminal(
     stored = StoredState(
         mitigations=[StoredRecord(record, NOW)], unreadable=[(f"k{bad}", f"why {bad}")]
     )
-    monkeypatch.setattr(build, "settings", lambda _file: None)
+    monkeypatch.setattr(build, "load_settings", lambda _file: None)
     monkeypatch.setattr(reading, "read_wanted_state", lambda _settings: stored)
     result = CliRunner().invoke(mitigations.app, arguments)
     assert result.exit_code == 0
