@@ -1,13 +1,11 @@
 """`mitigations`: list mitigations, and send commands to the mitigator."""
 
-import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from consumers.cli.command_sender import prompt, send, send_one
 from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
-from fnm_bus.ops.terminal import visible
 
 if TYPE_CHECKING:
     from consumers.settings import FullSettings
@@ -44,6 +42,7 @@ def list_(
         fnm-bus mitigations list --all --json | jq .key
     """
     from consumers import build, reading
+    from consumers.cli import mitigation_text
     from consumers.mitigation.states import ENDED, PAUSE
 
     stored = reading.read_wanted_state(build.load_settings(file))
@@ -66,11 +65,8 @@ def list_(
     if not mitigations:
         say("No active mitigations.")
         return
-    out(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
-    for record in mitigations:
-        count = str(_count_reasons(record))
-        cells = _state(record), _time_left(record), count, record.key, record.cause
-        out(_columns(*cells))
+    for line in mitigation_text.table(mitigations):
+        out(line)
 
 
 @app.command()
@@ -83,29 +79,14 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus mitigations show 'blackhole|203.0.113.7/32'
     """
     from consumers import build, reading
+    from consumers.cli import mitigation_text
 
     record = _find(build.load_settings(file), key)
     if json:
         dump(reading.to_json(record))
         return
-    for name, value in reading.to_json(record).items():
-        text = _text(value)
-        if name != "reasons" and text:
-            out(f"{name:<16} {text}")
-    for number, reason in enumerate(record.reasons, start=1):
-        source = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
-        size = f", {reason.pps} packets/s" if reason.pps is not None else ""
-        size += f", {reason.bits} bit/s" if reason.bits is not None else ""
-        dry = ", dry run" if reason.dry_run else ""
-        text = (
-            f"reason {number:<9} {reason.action} of {reason.target}, {source}, rule"
-            f" {reason.rule or '-'}, attack {reason.attack or '-'}"
-            f" {reason.direction}{size}{dry}"
-        )
-        out(text)
-    further = _count_reasons(record) - len(record.reasons)
-    if further > 0:
-        out(f"… and {further} further reasons")
+    for line in mitigation_text.details(record, reading.to_json(record)):
+        out(line)
 
 
 @app.command()
@@ -129,11 +110,9 @@ def approve(
         then = effect.then.action if effect and effect.then else record.kind
         text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
         say(text)
-    comment = _prompt(comment)
+    comment = prompt(comment)
     codes = [
-        _send_one(
-            settings, "approve", by, comment, record.key, revision=record.revision
-        )
+        send_one(settings, "approve", by, comment, record.key, revision=record.revision)
         for record in records
     ]
     end(max(codes))
@@ -222,7 +201,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
         )
     _check_enforcer(enforcer)
     fields |= {"kind": kind, "lease_ms": round(lease * 1000), "place": enforcer}
-    end(_send(build.load_settings(file), "add", by, _prompt(comment), **fields))
+    end(send(build.load_settings(file), "add", by, prompt(comment), **fields))
 
 
 @app.command()
@@ -236,7 +215,7 @@ def pause(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> N
     """
     from consumers import build
 
-    end(_send(build.load_settings(file), "pause", by, _prompt(comment)))
+    end(send(build.load_settings(file), "pause", by, prompt(comment)))
 
 
 @app.command()
@@ -248,7 +227,7 @@ def resume(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> 
     """
     from consumers import build
 
-    end(_send(build.load_settings(file), "resume", by, _prompt(comment)))
+    end(send(build.load_settings(file), "resume", by, prompt(comment)))
 
 
 def _send_all(
@@ -256,53 +235,8 @@ def _send_all(
 ) -> None:
     from consumers import build
 
-    settings, text = build.load_settings(file), _prompt(comment)
-    end(max(_send_one(settings, verb, by, text, key) for key in keys))
-
-
-def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
-    settings: "FullSettings",
-    verb: str,
-    by: str | None,
-    comment: str,
-    key: str,
-    revision: int | None = None,
-) -> int:
-    """Send one of several commands; an error does not prevent the others."""
-    from fnm_bus.errors import FnmBusError
-
-    try:
-        return _send(settings, verb, by, comment, key=key, revision=revision)
-    except FnmBusError as exc:
-        complain(f"{key}: {exc}")
-        return exc.exit_code
-
-
-def _send(
-    settings: "FullSettings", verb: str, by: str | None, comment: str, **fields: Any
-) -> int:
-    """Send a command and print the answer; return the exit status."""
-    from consumers.mitigation.command_client import new_command, send_command
-    from fnm_bus import build
-    from fnm_bus.errors import SchemaError
-
-    try:
-        codec = build.reading_codec(settings)
-    except SchemaError:  # a command must not depend on the schema ids file
-        codec = build.independent_codec(settings)
-    command = new_command(verb, by, comment, **fields)
-    kafka, topics = build.kafka(settings), build.topics(settings)
-    answer = send_command(kafka, topics, codec, command)
-    key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(" ".join(filter(None, (f"{answer.action}:", key, answer.text))))
-    return 1 if answer.action == "refused" else 0
-
-
-def _prompt(comment: str) -> str:
-    if not comment and sys.stdin.isatty():
-        text: str = typer.prompt("Comment", default="", show_default=False)
-        return text
-    return comment
+    settings, text = build.load_settings(file), prompt(comment)
+    end(max(send_one(settings, verb, by, text, key) for key in keys))
 
 
 def _find(settings: "FullSettings", key: str) -> "Mitigation":
@@ -325,35 +259,3 @@ def _check_enforcer(name: str | None) -> None:
             f"{name} is unknown; expected {', '.join(ENFORCERS)}",
             param_hint="--enforcer",
         )
-
-
-def _count_reasons(record: "Mitigation") -> int:
-    return record.live_reasons + record.pending_reasons + record.dry_reasons
-
-
-def _state(record: "Mitigation") -> str:
-    return f"{record.state} (dry)" if record.dry_run else record.state
-
-
-def _text(value: Any) -> str:
-    """Return a field of a record for people; "" for an unset field."""
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(element) for element in value)
-    if isinstance(value, dict):
-        parts = ((name, _text(element)) for name, element in value.items())
-        return " ".join(f"{name}={text}" for name, text in parts if text)
-    if value is None or value is False or str(value).startswith("1970-01-01"):
-        return ""
-    return "yes" if value is True else str(value)
-
-
-def _time_left(record: "Mitigation") -> str:
-    seconds = (record.expires_at - datetime.now(UTC)).total_seconds()
-    return f"{seconds:.0f} s" if seconds > 0 else "-"
-
-
-def _columns(*cells: str) -> str:
-    widths = (16, 8, 7, 34)
-    texts = [visible(cell) for cell in cells]
-    padded = (f"{text:<{width}}" for text, width in zip(texts, widths, strict=False))
-    return "  ".join([*padded, texts[-1]])
