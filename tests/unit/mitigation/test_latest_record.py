@@ -25,18 +25,18 @@ def test_the_later_record_counts_then_the_higher_revision(
     assert supersedes(new, KNOWN, is_tombstone=False) == counts
 
 
-def test_a_tombstone_of_another_partition_ends_nothing() -> None:
+def test_a_tombstone_of_another_partition_does_not_count() -> None:
     assert not supersedes(Origin(1, 9.0), KNOWN, is_tombstone=True)
     assert supersedes(Origin(0, 1.0), KNOWN, is_tombstone=True)
 
 
-def test_what_is_not_known_is_superseded_by_everything() -> None:
+def test_any_record_replaces_an_unknown_one() -> None:
     assert supersedes(Origin(1, 0.0), None, is_tombstone=False)
 
 
-def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
+def test_a_key_has_librdkafkas_default_partition() -> None:
     keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
-    found: dict[bytes, int] = {}
+    partitions: dict[bytes, int] = {}
     with EmbeddedBroker() as broker:
         broker.make("t")
         producer = Producer({"bootstrap.servers": broker.bootstrap})
@@ -46,7 +46,9 @@ def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
                 "t",
                 key=key,
                 value=b"",
-                on_delivery=lambda _error, it: found.update({it.key(): it.partition()}),
+                on_delivery=lambda _error, message: partitions.update(
+                    {message.key(): message.partition()}
+                ),
             )
         assert producer.flush(10) == 0
-    assert found == {key: partition_of(key, count) for key in keys}
+    assert partitions == {key: partition_of(key, count) for key in keys}

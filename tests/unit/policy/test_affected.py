@@ -1,4 +1,4 @@
-"""Affected addresses: an exact union, whatever the order of networks."""
+"""Affected addresses: an exact union in any order of networks."""
 
 from collections import Counter
 from ipaddress import ip_network
@@ -69,7 +69,7 @@ def test_a_network_that_was_added_twice_is_removed_twice() -> None:
         affected.remove(ip_network("203.0.113.0/25"))
 
 
-def test_everything_can_be_affected() -> None:
+def test_all_addresses_can_be_affected() -> None:
     affected = AffectedAddresses()
     affected.add(ip_network("203.0.113.7/32"))
     assert affected.count_new(ip_network("0.0.0.0/0")) == 2**32 - 1

@@ -30,7 +30,9 @@ def inside(inner: Network, outer: Network) -> bool:
 
 
 @given(st.sampled_from(TREE), st.sampled_from(TREE))
-def test_within_is_a_part_of_one_family(inner: Network, outer: Network) -> None:
+def test_a_network_is_within_its_own_family_only(
+    inner: Network, outer: Network
+) -> None:
     assert is_within(inner, outer) == inside(inner, outer)
 
 
@@ -45,10 +47,10 @@ def test_a_containing_network_is_found(networks: list[Network], asked: Network) 
 def test_an_overlapping_network_is_found(
     networks: list[Network], asked: Network
 ) -> None:
-    other = NetworkSet(networks).overlapping(asked)
+    second = NetworkSet(networks).overlapping(asked)
     expected = any(inside(asked, n) or inside(n, asked) for n in networks)
-    assert (other is not None) == expected
-    assert other is None or inside(asked, other) or inside(other, asked)
+    assert (second is not None) == expected
+    assert second is None or inside(asked, second) or inside(second, asked)
 
 
 @given(NETWORKS, NETWORKS)
@@ -67,11 +69,11 @@ def test_addresses_are_counted_once(networks: list[Network]) -> None:
 
 
 def test_sets_of_equal_networks_are_equal() -> None:
-    one, other = NetworkSet(TREE), NetworkSet(TREE)
-    assert one == other
-    assert hash(one) == hash(other)
-    assert one != NetworkSet([])
-    assert one != TREE
+    first, second = NetworkSet(TREE), NetworkSet(TREE)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != NetworkSet([])
+    assert first != TREE
 
 
 def test_a_wider_set_contains_many_networks_of_both_families() -> None:
@@ -90,7 +92,7 @@ def test_a_wider_set_contains_many_networks_of_both_families() -> None:
         assert not NetworkSet(rest).contains_all(many)
 
 
-def test_a_network_that_begins_like_a_narrower_one_is_not_contained() -> None:
+def test_a_network_with_a_narrower_ones_start_is_not_contained() -> None:
     outer = NetworkSet([ip_network("203.0.113.0/29")])
     whole = ip_network("203.0.113.0/28")
     assert not outer.contains_all(NetworkSet([whole, whole]))
