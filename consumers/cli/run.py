@@ -80,11 +80,11 @@ def exabgp(
     *,
     file: ConfigFile = None,
     api: Annotated[
-        bool, typer.Option("--api", help="Run the enforcer; ExaBGP sets this option.")
+        bool, typer.Option("--api", hidden=True, help="Run the enforcer.")
     ] = False,
     watchdog: Annotated[
         bool,
-        typer.Option("--watchdog", help="Run the watchdog; ExaBGP sets this option."),
+        typer.Option("--watchdog", hidden=True, help="Run the watchdog."),
     ] = False,
 ) -> None:
     """Announce blackholes and FlowSpec rules to a BGP neighbor.

@@ -112,7 +112,7 @@ def test_helpers_never_import_from_the_current_directory(
             [*command, "--help"], capture_output=True, text=True, check=False
         )
         assert helped.returncode == 0, helped.stderr
-        assert "--watchdog" in helped.stdout
+        assert "Announce blackholes" in helped.stdout
 
 
 def test_the_enforcer_is_checked_before_exabgp_is_started(tmp_path: Path) -> None:
