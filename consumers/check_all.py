@@ -39,13 +39,13 @@ def run_checks(
         ConfigError: *program* is unknown.
     """
     checks: list[tuple[Callable[[FullSettings], Iterator[CheckResult]], str]] = [
-        (partial(_access, program=program), _REMEDY)
+        (partial(_check_rights, program=program), _REMEDY)
     ]
     if program in _DECIDING:
         policy = "correct the file; docs/reference/policy.md lists every key"
-        checks.insert(0, (_policy, policy))
-        checks.append((_state, _REMEDY))
-    checks.append((_programs, ""))
+        checks.insert(0, (_check_policy, policy))
+        checks.append((_check_state, _REMEDY))
+    checks.append((_check_programs, ""))
     for check, remedy in checks:
         try:
             yield from check(settings)
@@ -53,7 +53,7 @@ def run_checks(
             yield CheckResult(ok=False, what=str(exc), remedy=remedy)
 
 
-def _policy(settings: FullSettings) -> Iterator[CheckResult]:
+def _check_policy(settings: FullSettings) -> Iterator[CheckResult]:
     path = settings.consumers.mitigator.policy
     policy = policy_file.load(path)
     networks = len(policy.limits.own_networks)
@@ -63,7 +63,7 @@ def _policy(settings: FullSettings) -> Iterator[CheckResult]:
     yield CheckResult(ok=True, what=f"mode: {mode}")
 
 
-def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
+def _check_rights(settings: FullSettings, program: str) -> Iterator[CheckResult]:
     names, table = build.topics(settings), settings.topics
     specs = wanted(names, table.partitions, table.replication)
     rights = rights_of(program, resources_of(settings))
@@ -82,7 +82,7 @@ def resources_of(settings: FullSettings) -> Resources:
     )
 
 
-def _state(settings: FullSettings) -> Iterator[CheckResult]:
+def _check_state(settings: FullSettings) -> Iterator[CheckResult]:
     stored = reading.read_wanted_state(settings)
     for key, error in stored.unreadable:
         yield CheckResult(
@@ -101,10 +101,12 @@ def _state(settings: FullSettings) -> Iterator[CheckResult]:
         what=f"{active} active mitigations{', all paused' * paused}",
         remedy="`fnm-bus mitigations resume` ends the pause",
     )
-    yield from _sensors(settings, stored)
+    yield from _check_sensors(settings, stored)
 
 
-def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResult]:
+def _check_sensors(
+    settings: FullSettings, stored: StoredState
+) -> Iterator[CheckResult]:
     reasons = [reason for reason in stored.all_reasons() if reason.sensor]
     for sensor in sorted({reason.sensor for reason in reasons}):
         reported = [reason for reason in reasons if reason.sensor == sensor]
@@ -128,7 +130,7 @@ def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResul
         )
 
 
-def _programs(settings: FullSettings) -> Iterator[CheckResult]:
+def _check_programs(settings: FullSettings) -> Iterator[CheckResult]:
     exabgp = Path(sys.executable).with_name("exabgp")
     location = exabgp if exabgp.exists() else "not installed"
     yield CheckResult(ok=True, what=f"exabgp: {location}")

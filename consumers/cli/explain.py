@@ -55,14 +55,14 @@ def explain(  # noqa: PLR0913 - one parameter for each option
     settings = build.load_settings(file)
     context = build.decision_context(settings)
     if since:
-        explanations = _replay(settings, context, _duration(since))
+        explanations = _replay_events(settings, context, _parse_duration(since))
     else:
-        event = _event(settings, event_id, arguments or [])
-        explanations = iter([_explain(settings, context, event, offline=offline)])
-    _print(explanations, json=json)
+        event = _read_event(settings, event_id, arguments or [])
+        explanations = iter([_explain_event(settings, context, event, offline=offline)])
+    _print_explanations(explanations, json=json)
 
 
-def _explain(
+def _explain_event(
     settings: "FullSettings",
     context: "DecisionContext",
     event: "Event",
@@ -70,15 +70,15 @@ def _explain(
     offline: bool,
 ) -> "Explanation":
     from consumers import reading
-    from consumers.mitigator.explain import explain as explained
+    from consumers.mitigator.explain import explain as explain_event
     from consumers.mitigator.stored_state import StoredState
 
     stored = StoredState() if offline else reading.read_wanted_state(settings)
     moment = reading.moment_of(stored)
-    return explained(event, stored.restore(context, moment), context, moment)
+    return explain_event(event, stored.restore(context, moment), context, moment)
 
 
-def _replay(
+def _replay_events(
     settings: "FullSettings", context: "DecisionContext", duration: timedelta
 ) -> "Iterator[Explanation]":
     from consumers import reading
@@ -93,7 +93,7 @@ def _replay(
     return replay(events, context)
 
 
-def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
+def _print_explanations(explanations: "Iterator[Explanation]", *, json: bool) -> None:
     from consumers import reading
     from consumers.mitigator.explain import describe
 
@@ -123,7 +123,9 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
     )
 
 
-def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Event":
+def _read_event(
+    settings: "FullSettings", event_id: str, arguments: list[str]
+) -> "Event":
     from consumers import reading
     from fnm_bus.event import Receipt
     from fnm_bus.event.parse import parse
@@ -147,7 +149,7 @@ def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Ev
     return parse(document, tuple(arguments), receipt)[0]
 
 
-def _duration(text: str) -> timedelta:
+def _parse_duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     number, unit = text[:-1], text[-1:]
     if number.isascii() and number.isdigit() and len(number) < 6 and unit in units:  # noqa: PLR2004 - a bound

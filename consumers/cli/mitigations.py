@@ -81,7 +81,7 @@ def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
     from consumers import build, reading
     from consumers.cli import mitigation_text
 
-    record = _find(build.load_settings(file), key)
+    record = _find_mitigation(build.load_settings(file), key)
     if json:
         dump(reading.to_json(record))
         return
@@ -104,7 +104,7 @@ def approve(
     from consumers import build
 
     settings = build.load_settings(file)
-    records = [_find(settings, key) for key in keys]
+    records = [_find_mitigation(settings, key) for key in keys]
     for record in records:
         effect = record.pending
         then = effect.then.action if effect and effect.then else record.kind
@@ -199,7 +199,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
         raise typer.BadParameter(
             "protocols, ports and rates need --kind flowspec", param_hint="--kind"
         )
-    _check_enforcer(enforcer)
+    _validate_enforcer(enforcer)
     fields |= {"kind": kind, "lease_ms": round(lease * 1000), "place": enforcer}
     end(send(build.load_settings(file), "add", by, prompt(comment), **fields))
 
@@ -239,7 +239,7 @@ def _send_all(
     end(max(send_one(settings, verb, by, text, key) for key in keys))
 
 
-def _find(settings: "FullSettings", key: str) -> "Mitigation":
+def _find_mitigation(settings: "FullSettings", key: str) -> "Mitigation":
     from consumers import reading
 
     stored = reading.read_wanted_state(settings)
@@ -251,7 +251,7 @@ def _find(settings: "FullSettings", key: str) -> "Mitigation":
     return record
 
 
-def _check_enforcer(name: str | None) -> None:
+def _validate_enforcer(name: str | None) -> None:
     from consumers.mitigation.enforcer_names import ENFORCERS
 
     if name is not None and name not in ENFORCERS:

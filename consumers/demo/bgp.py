@@ -59,14 +59,14 @@ def show() -> Iterator[str]:
         control = root / "bird.ctl"
         bird = ["bird", "-f", "-c", str(root / "bird.conf"), "-s", str(control)]
         variables = _variables(demo, port)
-        stack.enter_context(_running(bird, root / "bird.log", variables))
+        stack.enter_context(_run_process(bird, root / "bird.log", variables))
         for name, ready in (("mitigator", "active:"), ("exabgp", "session")):
             command = [sys.executable, "-m", "consumers", name]
             log = root / f"{name}.log"
-            stack.enter_context(_running(command, log, variables))
+            stack.enter_context(_run_process(command, log, variables))
             _wait_until(partial(_has_logged, log, ready), name, log)
             yield f"{name:<10} is running"
-        yield from _attack(demo, control)
+        yield from _run_attack(demo, control)
 
 
 def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
     return variables
 
 
-def _attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
+def _run_attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
     log = demo.directory / "mitigator.log"
     for action, expected, text in (
         ("ban", True, "BIRD has the route"),
@@ -106,12 +106,12 @@ def _attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
             command, input=document.encode(), env={}, cwd="/", check=True
         )
         stored_at = time.monotonic()
-        _wait_until(partial(_route_is, control, expected), "BIRD", log)
+        _wait_until(partial(_has_route_state, control, expected), "BIRD", log)
         changed_at = time.monotonic()
         yield f"  {'the spool has the event':<24} {_ms(stored_at - called_at)}"
         yield f"  {text:<24} {_ms(changed_at - called_at)}"
         yield "  birdc show route:"
-        lines = _routes(control).expandtabs().splitlines()[1:8]
+        lines = _list_routes(control).expandtabs().splitlines()[1:8]
         yield from (f"    {line}" for line in lines)
 
 
@@ -123,11 +123,11 @@ def _has_logged(log: Path, text: str) -> bool:
     return text in log.read_text(errors="replace")
 
 
-def _route_is(control: Path, expected: bool) -> bool:  # noqa: FBT001 - used by `partial`
-    return (_HOST in _routes(control)) is expected
+def _has_route_state(control: Path, expected: bool) -> bool:  # noqa: FBT001 - used by `partial`
+    return (_HOST in _list_routes(control)) is expected
 
 
-def _routes(control: Path) -> str:
+def _list_routes(control: Path) -> str:
     command = ["birdc", "-s", str(control), "show", "route", "table", "master4", "all"]
     done = subprocess.run(  # noqa: S603 - BIRD's own client
         command, capture_output=True, text=True, check=False, timeout=30
@@ -136,7 +136,7 @@ def _routes(control: Path) -> str:
 
 
 @contextmanager
-def _running(
+def _run_process(
     command: list[str], log: Path, variables: Mapping[str, str]
 ) -> Iterator[None]:
     with log.open("wb") as output:

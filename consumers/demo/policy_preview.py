@@ -51,17 +51,17 @@ def preview(settings: FullSettings) -> Iterator[str]:
     """
     spool, bootstrap = settings.spool.directory, settings.kafka.get("bootstrap.servers")
     marker.require_broker(spool, bootstrap)
-    decisions = list(_decide(reading.read_events(settings), settings))
+    decisions = list(_decide_all(reading.read_events(settings), settings))
     yield "The demo's policy would decide about these events:"
     yield ""
-    yield from _list(decisions)
+    yield from _list_decisions(decisions)
     yield from _explain_first(decisions, "start")
     yield from _explain_first(decisions, "refuse")
     yield ""
     yield from _sum_up(Counter(decision.word for decision in decisions))
 
 
-def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decision]:
+def _decide_all(events: Iterable[Event], settings: FullSettings) -> Iterator[Decision]:
     consumers = settings.consumers
     mitigator = consumers.mitigator.model_copy(update={"policy": POLICY})
     with_policy = settings.model_copy(
@@ -81,7 +81,7 @@ def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decisio
                 yield Decision(word, audit)
 
 
-def _list(decisions: list[Decision]) -> Iterator[str]:
+def _list_decisions(decisions: list[Decision]) -> Iterator[str]:
     for word, audit in decisions[:_LISTED]:
         yield f"  {word:<8} {audit.key or audit.target or ''}"
         yield f"           {audit.text}"

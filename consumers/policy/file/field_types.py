@@ -23,7 +23,7 @@ _32_BITS: Final = 0xFFFF_FFFF
 _INT64: Final = 2**63 - 1
 
 
-def network(value: object) -> Network:
+def parse_network(value: object) -> Network:
     """Return a network.
 
     Raises:
@@ -53,7 +53,7 @@ def network(value: object) -> Network:
         ) from None
 
 
-def seconds(value: object) -> float:
+def parse_seconds(value: object) -> float:
     """Return a duration in seconds; infinity for a number that is too large.
 
     Raises:
@@ -70,13 +70,13 @@ def seconds(value: object) -> float:
     return float(hours * 3600 + minutes * 60 + rest)
 
 
-def route_target(text: str) -> tuple[int, int]:
+def parse_route_target(text: str) -> tuple[int, int]:
     """Return the two numbers of a route target, as "64500:100".
 
     Raises:
         ValueError: it is not a route target (RFC 4360, RFC 5668).
     """
-    parts = _numbers(text)
+    parts = _parse_numbers(text)
     if len(parts) == 2:  # noqa: PLR2004 - number:value
         number, value = parts
         most = _32_BITS if number <= _16_BITS else _16_BITS
@@ -85,14 +85,14 @@ def route_target(text: str) -> tuple[int, int]:
     raise ValueError(f'expected a route target such as "64500:100", got "{text:.40}"')
 
 
-def _numbers(text: str) -> list[int]:
+def _parse_numbers(text: str) -> list[int]:
     if not _COMMUNITY.fullmatch(text) or len(text) > len("4294967295") * 3 + 2:
         return []
     return [int(part) for part in text.split(":")]
 
 
-def _community(text: str) -> str:
-    parts = _numbers(text)
+def _validate_community(text: str) -> str:
+    parts = _parse_numbers(text)
     most = _16_BITS if len(parts) == 2 else _32_BITS  # noqa: PLR2004 - RFC 1997, 8092
     if parts and max(parts) <= most:
         return text
@@ -102,18 +102,18 @@ def _community(text: str) -> str:
     )
 
 
-def _redirect(text: str) -> str:
-    route_target(text)
+def _validate_redirect(text: str) -> str:
+    parse_route_target(text)
     return text
 
 
-def _lease(value: float) -> float:
+def _validate_lease(value: float) -> float:
     if fault := lease_fault(value):
         raise ValueError(fault)
     return value
 
 
-def _duration(value: float) -> float:
+def _validate_duration(value: float) -> float:
     if 0 < value <= MAX_LEASE:
         return value
     raise ValueError(
@@ -121,7 +121,7 @@ def _duration(value: float) -> float:
     )
 
 
-def _opening(word: str) -> str:
+def _validate_action(word: str) -> str:
     if word in OPENS:
         return word
     expected = ", ".join(sorted(OPENS))
@@ -133,14 +133,14 @@ def _opening(word: str) -> str:
     raise ValueError(f'"{word:.40}" would never match: expected {expected}')
 
 
-def tuple_of(value: object) -> object:
+def list_as_tuple(value: object) -> object:
     """Return a list as a tuple, and everything else as it is."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def _listed(value: object) -> object:
+def _to_tuple(value: object) -> object:
     """Return one value as a list of one."""
-    return tuple_of(value) if isinstance(value, list | dict) else (value,)
+    return list_as_tuple(value) if isinstance(value, list | dict) else (value,)
 
 
 def _lower(value: Any) -> Any:
@@ -159,29 +159,29 @@ Name = Annotated[
 
 Duration = Annotated[
     float,
-    BeforeValidator(seconds),
-    AfterValidator(_duration),
+    BeforeValidator(parse_seconds),
+    AfterValidator(_validate_duration),
     Doc('duration: `"30s"`, `"5m"`, `"1h30m"` or a number of seconds'),
 ]
 Lease = Annotated[
     float,
-    BeforeValidator(seconds),
-    AfterValidator(_lease),
+    BeforeValidator(parse_seconds),
+    AfterValidator(_validate_lease),
     Doc("duration, 5 s to 24 h"),
 ]
 Redirect = Annotated[
-    str, AfterValidator(_redirect), Doc('route target, as `"64500:100"`')
+    str, AfterValidator(_validate_redirect), Doc('route target, as `"64500:100"`')
 ]
 
-_List = BeforeValidator(_listed)
+_List = BeforeValidator(_to_tuple)
 _Some = Field(min_length=1)
-_Networks = tuple[Annotated[Network, BeforeValidator(network)], ...]
+_Networks = tuple[Annotated[Network, BeforeValidator(parse_network)], ...]
 AnyNetworks = Annotated[_Networks, _List, Doc("network or list of networks")]
 Networks = Annotated[
     _Networks, _List, _Some, Doc("network or list of networks, not empty")
 ]
 Communities = Annotated[
-    tuple[Annotated[str, AfterValidator(_community)], ...],
+    tuple[Annotated[str, AfterValidator(_validate_community)], ...],
     _List,
     Field(max_length=MAX_COMMUNITIES),
     Doc('list of `"a:b"` (RFC 1997) or `"a:b:c"` (RFC 8092)'),
@@ -208,7 +208,7 @@ Scopes = Annotated[
     Doc('`"host"`, `"hostgroup"`, or a list'),
 ]
 Actions = Annotated[
-    tuple[Annotated[str, AfterValidator(_opening)], ...],
+    tuple[Annotated[str, AfterValidator(_validate_action)], ...],
     _List,
     _Some,
     Doc('`"ban"`, `"partial_block"`, `"attack_status"`, or a list'),

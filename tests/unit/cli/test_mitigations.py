@@ -156,7 +156,7 @@ def test_an_approval_without_answer_does_not_prevent_the_others(
     def find(_settings: object, key: str) -> Mitigation:
         return Mitigation(key=key, kind="blackhole", state="proposed", revision=3)
 
-    monkeypatch.setattr(mitigations, "_find", find)
+    monkeypatch.setattr(mitigations, "_find_mitigation", find)
     arguments = ["approve", "first", "second", "--by", "a"]
     result = CliRunner().invoke(mitigations.app, arguments)
     assert sender.keys == ["first", "second"]

@@ -11,7 +11,7 @@ from support.attack_facts import example_facts
 from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts
 from consumers.policy.file.check import find_problems
-from consumers.policy.file.field_types import network
+from consumers.policy.file.field_types import parse_network
 from consumers.policy.file.load import build_policy
 from consumers.policy.file.reach import covers
 from consumers.policy.file.tables import PolicyTables
@@ -321,7 +321,7 @@ def test_a_rule_that_is_not_covered_is_not_a_problem(first: str, second: str) ->
 
 
 NETWORKS: list[Network] = [
-    network(text)
+    parse_network(text)
     for text in ("203.0.113.0/24", "203.0.113.25", "2001:db8::/32", "::/0")
 ]
 SIZES = st.none() | st.sampled_from([0, 1, 70_000, 289_104, 289_105, 10**6])
