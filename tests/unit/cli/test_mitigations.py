@@ -131,13 +131,13 @@ class Sender:
 
 @pytest.fixture
 def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
-    made = Sender()
-    monkeypatch.setattr(command_client, "send_command", made)
+    fake = Sender()
+    monkeypatch.setattr(command_client, "send_command", fake)
     monkeypatch.setattr(build, "load_settings", lambda _file: None)
     monkeypatch.setattr("fnm_bus.build.kafka", lambda _settings: {})
     monkeypatch.setattr("fnm_bus.build.topics", lambda _settings: Topics())
     monkeypatch.setattr("fnm_bus.build.reading_codec", lambda _settings: Codec())
-    return made
+    return fake
 
 
 def test_a_withdrawal_without_answer_does_not_prevent_the_others(

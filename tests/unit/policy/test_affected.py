@@ -35,7 +35,7 @@ def addresses(networks: Counter[Network], version: int) -> set[int]:
     st.sampled_from(SMALL),
 )
 def test_the_union_is_the_set_of_its_addresses(
-    changes: list[tuple[bool, Network]], asked: Network
+    changes: list[tuple[bool, Network]], candidate: Network
 ) -> None:
     affected = AffectedAddresses()
     present: Counter[Network] = Counter()
@@ -48,9 +48,9 @@ def test_the_union_is_the_set_of_its_addresses(
             present[network] -= 1
         for version in (4, 6):
             assert affected.count(version) == len(addresses(present, version))
-        union = addresses(present, asked.version)
-        added = {int(address) for address in asked} - union
-        assert affected.count_new(asked) == len(added)
+        union = addresses(present, candidate.version)
+        added = {int(address) for address in candidate} - union
+        assert affected.count_new(candidate) == len(added)
 
 
 def test_a_network_that_was_added_twice_is_removed_twice() -> None:

@@ -72,9 +72,9 @@ def test_a_special_or_unlimited_own_network_is_a_problem(own: str) -> None:
 @pytest.mark.parametrize("network", ["203.0.113.0/24", "203.0.0.0/16", "2001:db8::/32"])
 def test_protecting_all_of_an_own_network_is_a_problem(key: str, network: str) -> None:
     text = f'{OWN}guardrails.{key} = ["192.0.2.1", "{network}"]\n{INFORM}'
-    ((path, said),) = problems(text)
+    ((path, message),) = problems(text)
     assert path == f"guardrails.{key}.1"
-    assert said.startswith(f"{network} covers all of your network ")
+    assert message.startswith(f"{network} covers all of your network ")
 
 
 def test_a_customer_network_outside_the_own_is_a_problem() -> None:

@@ -37,20 +37,22 @@ def test_a_network_is_within_its_own_family_only(
 
 
 @given(NETWORKS, st.sampled_from(TREE))
-def test_a_containing_network_is_found(networks: list[Network], asked: Network) -> None:
-    outer = NetworkSet(networks).containing(asked)
-    assert (outer is not None) == any(inside(asked, n) for n in networks)
-    assert outer is None or (inside(asked, outer) and outer in networks)
+def test_a_containing_network_is_found(
+    networks: list[Network], candidate: Network
+) -> None:
+    outer = NetworkSet(networks).containing(candidate)
+    assert (outer is not None) == any(inside(candidate, n) for n in networks)
+    assert outer is None or (inside(candidate, outer) and outer in networks)
 
 
 @given(NETWORKS, st.sampled_from(TREE))
 def test_an_overlapping_network_is_found(
-    networks: list[Network], asked: Network
+    networks: list[Network], candidate: Network
 ) -> None:
-    second = NetworkSet(networks).overlapping(asked)
-    expected = any(inside(asked, n) or inside(n, asked) for n in networks)
+    second = NetworkSet(networks).overlapping(candidate)
+    expected = any(inside(candidate, n) or inside(n, candidate) for n in networks)
     assert (second is not None) == expected
-    assert second is None or inside(asked, second) or inside(second, asked)
+    assert second is None or inside(candidate, second) or inside(second, candidate)
 
 
 @given(NETWORKS, NETWORKS)
