@@ -25,7 +25,7 @@ HUNG: Final = 30.0
 
 
 class Service(Protocol):
-    """A program that runs until it is asked to stop.
+    """A program that runs until `stop`.
 
     Attributes:
         turned_at: start of its loop's last iteration, on the monotonic clock.

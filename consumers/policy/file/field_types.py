@@ -11,15 +11,20 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import Doc
 
-from consumers.mitigation.measure import MAX_COMMUNITIES, MAX_RATE, Network
+from consumers.mitigation.measure import (
+    MAX_COMMUNITIES,
+    MAX_RATE,
+    Network,
+    is_community,
+    is_route_target,
+)
 from consumers.policy.event_check import MAX_NAME
 from consumers.policy.facts import CLOSES, OPENS
 from consumers.policy.model import MAX_LEASE, lease_fault
 
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
-_COMMUNITY: Final = re.compile(r"(?:0|[1-9][0-9]*)(?::(?:0|[1-9][0-9]*)){1,2}")
-_16_BITS: Final = 0xFFFF
-_32_BITS: Final = 0xFFFF_FFFF
+_ROUTE_TARGET: Final = re.compile(r"(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9})")
+_MAX_SECONDS: Final = 0xFFFF_FFFF
 _INT64: Final = 2**63 - 1
 
 
@@ -60,7 +65,7 @@ def parse_seconds(value: object) -> float:
         ValueError: the value is not a duration.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if abs(value) < _32_BITS else math.inf
+        return float(value) if abs(value) < _MAX_SECONDS else math.inf
     parts = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if parts is None:
         raise ValueError(
@@ -76,25 +81,16 @@ def parse_route_target(text: str) -> tuple[int, int]:
     Raises:
         ValueError: it is not a route target (RFC 4360, RFC 5668).
     """
-    parts = _parse_numbers(text)
-    if len(parts) == 2:  # noqa: PLR2004 - number:value
-        number, value = parts
-        most = _32_BITS if number <= _16_BITS else _16_BITS
-        if number <= _32_BITS and value <= most:
+    match = _ROUTE_TARGET.fullmatch(text)
+    if match is not None:
+        number, value = int(match[1]), int(match[2])
+        if is_route_target(number, value):
             return number, value
     raise ValueError(f'expected a route target such as "64500:100", got "{text:.40}"')
 
 
-def _parse_numbers(text: str) -> list[int]:
-    if not _COMMUNITY.fullmatch(text) or len(text) > len("4294967295") * 3 + 2:
-        return []
-    return [int(part) for part in text.split(":")]
-
-
 def _validate_community(text: str) -> str:
-    parts = _parse_numbers(text)
-    most = _16_BITS if len(parts) == 2 else _32_BITS  # noqa: PLR2004 - RFC 1997, 8092
-    if parts and max(parts) <= most:
+    if is_community(text):
         return text
     raise ValueError(
         f'"{text:.40}" is not a community: "64500:666", each part 65535 at most, or'
