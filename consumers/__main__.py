@@ -1,7 +1,7 @@
-"""`fnm-bus-consumer`, the program that services start: one command a consumer.
+"""`fnm-bus-consumer`, the program for services: one command per consumer.
 
-`fnm-bus consumer` and `python -m consumers` are the same. Commands for people are
-entry points of `fnm-bus` (pyproject.toml).
+`fnm-bus consumer` and `python -m consumers` are the same program. Commands for people
+are entry points of `fnm-bus` (pyproject.toml).
 """
 
 from typing import Annotated, Final
@@ -26,8 +26,8 @@ app = typer.Typer(
 )
 
 
-def _version(*, wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer passes one argument
+    if value:
         out(f"fnm-bus-consumer {__version__}")
         raise typer.Exit
 
@@ -39,14 +39,14 @@ def consumer(
         bool,
         typer.Option(
             "--version",
-            callback=lambda value: _version(wanted=value),
+            callback=_print_version,
             is_eager=True,
             help="Print the version.",
         ),
     ] = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Take the options that come before the command."""
+    """Accept the options before the command."""
 
 
 app.command()(run.mitigator)
@@ -60,7 +60,7 @@ options.keep_examples(app)
 
 
 def main() -> None:
-    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    """Run the command on the command line; report a user's mistake on one line."""
     options.run(app)
 
 

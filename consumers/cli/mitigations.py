@@ -1,20 +1,18 @@
 """`mitigations`: list mitigations, and send commands to the mitigator."""
 
-import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from consumers.cli.command_sender import prompt, send, send_one
 from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
-from fnm_bus.ops.terminal import visible
 
 if TYPE_CHECKING:
     from consumers.settings import FullSettings
     from fnm_bus.event import Mitigation
 
 app = typer.Typer(
-    help="List mitigations, and ask the mitigator to change them.",
+    help="List mitigations, and send commands to the mitigator.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -44,69 +42,51 @@ def list_(
         fnm-bus mitigations list --all --json | jq .key
     """
     from consumers import build, reading
+    from consumers.cli import mitigation_text
     from consumers.mitigation.states import ENDED, PAUSE
 
-    stored = reading.read_wanted_state(build.settings(file))
+    stored = reading.read_wanted_state(build.load_settings(file))
     for key, error in stored.unreadable:
         complain(f"left out: {key}: {error}")
     records = sorted(stored.records(), key=lambda record: record.created_at)
-    shown = [
+    listed = [
         record
         for record in records
         if everything or record.state != ENDED or record.kind == PAUSE
     ]
     if json:
-        for record in shown:
+        for record in listed:
             dump(reading.to_json(record))
         return
-    pause = next((r for r in shown if r.kind == PAUSE and r.state != ENDED), None)
-    if pause is not None:
-        say(f"PAUSED, nothing is in force. {pause.cause}")
-    rows = [record for record in shown if record.kind != PAUSE]
-    if not rows:
+    for record in listed:
+        if record.kind == PAUSE and record.state != ENDED:
+            say(f"PAUSED, no mitigation is in force. {record.cause}")
+    mitigations = [record for record in listed if record.kind != PAUSE]
+    if not mitigations:
         say("No active mitigations.")
         return
-    out(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
-    for record in rows:
-        count = record.live_reasons + record.pending_reasons + record.dry_reasons
-        out(
-            _columns(
-                _state(record), _left(record), str(count), record.key, record.cause
-            )
-        )
+    for line in mitigation_text.table(mitigations):
+        out(line)
 
 
 @app.command()
 def show(key: Key, *, file: ConfigFile = None, json: Json = False) -> None:
-    """Show one mitigation with up to five of its reasons. Status 1 if there is none.
+    """Show one mitigation with up to five of its reasons.
+
+    Exits with status 1 if the mitigation does not exist.
 
     Example:
         fnm-bus mitigations show 'blackhole|203.0.113.7/32'
     """
     from consumers import build, reading
+    from consumers.cli import mitigation_text
 
-    record = _find(build.settings(file), key)
+    record = _find_mitigation(build.load_settings(file), key)
     if json:
         dump(reading.to_json(record))
         return
-    for name, value in reading.to_json(record).items():
-        text = _text(value)
-        if name != "reasons" and text:
-            out(f"{name:<16} {text}")
-    for number, reason in enumerate(record.reasons, start=1):
-        who = f"sensor {reason.sensor}" if reason.sensor else f"by {reason.by}"
-        size = f", {reason.pps} packets/s" if reason.pps is not None else ""
-        size += f", {reason.bits} bit/s" if reason.bits is not None else ""
-        dry = ", dry run" if reason.dry_run else ""
-        text = (
-            f"reason {number:<9} {reason.action} of {reason.target}, {who}, rule"
-            f" {reason.rule or '-'}, attack {reason.attack or '-'}"
-            f" {reason.direction}{size}{dry}"
-        )
-        out(text)
-    count = record.live_reasons + record.pending_reasons + record.dry_reasons
-    if count > len(record.reasons):
-        out(f"… and {count - len(record.reasons)} further reasons")
+    for line in mitigation_text.details(record, reading.to_json(record)):
+        out(line)
 
 
 @app.command()
@@ -115,26 +95,24 @@ def approve(
 ) -> None:
     """Start proposed mitigations, or lift suppressed ones.
 
-    The approval names the revision that is stored now: if something changes before it
-    arrives, the mitigator refuses it.
+    The approval names the stored revision. If the mitigation changes before the
+    approval arrives, the mitigator refuses the approval.
 
     Example:
         fnm-bus mitigations approve 'blackhole|203.0.113.7/32' --comment 4711
     """
     from consumers import build
 
-    settings = build.settings(file)
-    records = [_find(settings, key) for key in keys]
+    settings = build.load_settings(file)
+    records = [_find_mitigation(settings, key) for key in keys]
     for record in records:
         effect = record.pending
         then = effect.then.action if effect and effect.then else record.kind
         text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
         say(text)
-    comment = _prompt(comment)
+    comment = prompt(comment)
     codes = [
-        _send_one(
-            settings, "approve", by, comment, record.key, revision=record.revision
-        )
+        send_one(settings, "approve", by, comment, record.key, revision=record.revision)
         for record in records
     ]
     end(max(codes))
@@ -156,7 +134,7 @@ def reject(
 def withdraw(
     keys: Keys, *, file: ConfigFile = None, comment: Comment = "", by: By = None
 ) -> None:
-    """End mitigations; they stay suppressed while their attacks continue.
+    """End mitigations, and suppress them while their attacks continue.
 
     Example:
         fnm-bus mitigations withdraw 'blackhole|203.0.113.7/32' --comment 4711
@@ -185,17 +163,17 @@ def add(  # noqa: PLR0913 - one parameter for each option
         typer.Option(min=1, help="With flowspec: limit in bytes/s. Default: discard."),
     ] = None,
     lease: Annotated[
-        float, typer.Option(min=5, max=86_400, help="Seconds until it ends by itself.")
+        float, typer.Option(min=5, max=86_400, help="Seconds until the measure ends.")
     ] = 900.0,
     enforcer: Annotated[
         str | None,
-        typer.Option(help="The enforcer that applies it. Default: all that can."),
+        typer.Option(help="The enforcer that applies it. Default: each suitable one."),
     ] = None,
     file: ConfigFile = None,
     comment: Comment = "",
     by: By = None,
 ) -> None:
-    """Start a measure by hand. The guardrails check it like any other.
+    """Start a measure by hand. The guardrails check it like any measure.
 
     Examples:
         fnm-bus mitigations add 203.0.113.7/32 --lease 600 --comment 'ticket 4711'
@@ -205,7 +183,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
     """
     from consumers import build
 
-    about: dict[str, Any] = {"prefix": prefix}
+    fields: dict[str, Any] = {"prefix": prefix}
     if kind == "flowspec":
         from fnm_bus.event import FlowMatch, FlowThen
 
@@ -216,29 +194,28 @@ def add(  # noqa: PLR0913 - one parameter for each option
             source_ports=tuple(source_port or ()),
             destination_ports=tuple(destination_port or ()),
         )
-        about = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
+        fields = {"flow": flow, "then": FlowThen(action=action, rate=rate)}
     elif protocol or source_port or destination_port or rate is not None:
         raise typer.BadParameter(
             "protocols, ports and rates need --kind flowspec", param_hint="--kind"
         )
-    _check_enforcer(enforcer)
-    milliseconds = round(lease * 1000)
-    about |= {"kind": kind, "lease_ms": milliseconds, "place": enforcer}
-    end(_send(build.settings(file), "add", by, _prompt(comment), **about))
+    _validate_enforcer(enforcer)
+    fields |= {"kind": kind, "lease_ms": round(lease * 1000), "place": enforcer}
+    end(send(build.load_settings(file), "add", by, prompt(comment), **fields))
 
 
 @app.command()
 def pause(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> None:
     """Withdraw every mitigation at once, and start none until `resume`.
 
-    Leases run on; enforcers obey without waiting for the mitigator.
+    Leases continue to expire; enforcers obey without waiting for the mitigator.
 
     Example:
         fnm-bus mitigations pause --comment 'wrong policy'
     """
     from consumers import build
 
-    end(_send(build.settings(file), "pause", by, _prompt(comment)))
+    end(send(build.load_settings(file), "pause", by, prompt(comment)))
 
 
 @app.command()
@@ -250,7 +227,7 @@ def resume(*, file: ConfigFile = None, comment: Comment = "", by: By = None) -> 
     """
     from consumers import build
 
-    end(_send(build.settings(file), "resume", by, _prompt(comment)))
+    end(send(build.load_settings(file), "resume", by, prompt(comment)))
 
 
 def _send_all(
@@ -258,67 +235,23 @@ def _send_all(
 ) -> None:
     from consumers import build
 
-    settings, text = build.settings(file), _prompt(comment)
-    end(max(_send_one(settings, verb, by, text, key) for key in keys))
+    settings, text = build.load_settings(file), prompt(comment)
+    end(max(send_one(settings, verb, by, text, key) for key in keys))
 
 
-def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
-    settings: "FullSettings",
-    verb: str,
-    by: str | None,
-    comment: str,
-    key: str,
-    revision: int | None = None,
-) -> int:
-    """Send one of several commands: an error keeps no other from being sent."""
-    from fnm_bus.errors import FnmBusError
-
-    try:
-        return _send(settings, verb, by, comment, key=key, revision=revision)
-    except FnmBusError as exc:
-        complain(f"{key}: {exc}")
-        return exc.exit_code
-
-
-def _send(
-    settings: "FullSettings", verb: str, by: str | None, comment: str, **about: Any
-) -> int:
-    """Send a command and print the answer; return the exit status."""
-    from consumers.mitigation.command_client import new_command, send_command
-    from fnm_bus import build
-    from fnm_bus.errors import SchemaError
-
-    try:
-        codec = build.build_reading_codec(settings)
-    except SchemaError:  # a command must not depend on pins
-        codec = build.build_independent_codec(settings)
-    command = new_command(verb, by, comment, **about)
-    kafka, topics = build.kafka_settings(settings), build.topic_names(settings)
-    answer = send_command(kafka, topics, codec, command)
-    key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(" ".join(filter(None, (f"{answer.action}:", key, answer.text))))
-    return 1 if answer.action == "refused" else 0
-
-
-def _prompt(comment: str) -> str:
-    if not comment and sys.stdin.isatty():
-        text: str = typer.prompt("Comment", default="", show_default=False)
-        return text
-    return comment
-
-
-def _find(settings: "FullSettings", key: str) -> "Mitigation":
+def _find_mitigation(settings: "FullSettings", key: str) -> "Mitigation":
     from consumers import reading
 
     stored = reading.read_wanted_state(settings)
-    record = next((r for r in stored.records() if r.key == key), None)
+    matches = (record for record in stored.records() if record.key == key)
+    record = next(matches, None)
     if record is None:
-        complain(f"there is no mitigation {key}; `mitigations list --all` lists them")
+        complain(f"mitigation {key} does not exist; `mitigations list --all` lists all")
         end(1)
     return record
 
 
-def _check_enforcer(name: str | None) -> None:
+def _validate_enforcer(name: str | None) -> None:
     from consumers.mitigation.enforcer_names import ENFORCERS
 
     if name is not None and name not in ENFORCERS:
@@ -326,31 +259,3 @@ def _check_enforcer(name: str | None) -> None:
             f"{name} is unknown; expected {', '.join(ENFORCERS)}",
             param_hint="--enforcer",
         )
-
-
-def _state(record: "Mitigation") -> str:
-    return f"{record.state} (dry)" if record.dry_run else record.state
-
-
-def _text(value: Any) -> str:
-    """Return a field of a record for people; "" for one that is not set."""
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    if isinstance(value, dict):
-        parts = ((name, _text(item)) for name, item in value.items())
-        return " ".join(f"{name}={text}" for name, text in parts if text)
-    if value is None or value is False or str(value).startswith("1970-01-01"):
-        return ""
-    return "yes" if value is True else str(value)
-
-
-def _left(record: "Mitigation") -> str:
-    seconds = (record.expires_at - datetime.now(UTC)).total_seconds()
-    return f"{seconds:.0f} s" if seconds > 0 else "-"
-
-
-def _columns(*cells: str) -> str:
-    widths = (16, 8, 7, 34)
-    shown = [visible(cell) for cell in cells]
-    padded = (f"{cell:<{width}}" for cell, width in zip(shown, widths, strict=False))
-    return "  ".join([*padded, shown[-1]])

@@ -1,4 +1,4 @@
-"""`policy`: an example of a policy file, and the check of one."""
+"""`policy`: print an example of a policy file, and check policy files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def policy() -> None:
 
 @app.command()
 def example() -> None:
-    """Print a policy to start with; replace its networks by yours.
+    """Print an example of a policy; replace its networks with yours.
 
     Example:
         fnm-bus policy example > policy.toml
@@ -45,9 +45,9 @@ def check(
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """List every mistake of a policy, and blocking rules that can never match.
+    """List all problems of a policy, and blocking rules that can never match.
 
-    Needs no Kafka. Ends with status 78 for a mistake, 1 for a warning.
+    Needs no Kafka. Exits with status 78 for a problem, 1 for a warning.
 
     Examples:
         fnm-bus policy check
@@ -61,7 +61,7 @@ def check(
     from fnm_bus.setup.check_result import CheckResult
 
     if path is None:
-        path = serving.settings(file).consumers.mitigator.policy
+        path = serving.load_settings(file).consumers.mitigator.policy
     loaded = policy_file.load(path)
     networks = len(loaded.limits.own_networks)
     text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"

@@ -7,11 +7,8 @@ the same effect and weaker ones.
 from collections.abc import Iterable
 from typing import Final
 
-from consumers.mitigation.measure import Measure
+from consumers.mitigation.measure import MAX_COMMUNITIES, Measure
 from fnm_bus.event import Effect, FlowThen
-
-MAX_COMMUNITIES: Final = 32
-"""Bound of a united effect; a mitigation record has to stay below 8 kB."""
 
 DISCARD: Final = "discard"
 RATE_LIMIT: Final = "rate-limit"
@@ -22,8 +19,8 @@ _FROM_WEAK_TO_STRONG: Final = (REDIRECT, RATE_LIMIT, DISCARD)
 def strength(then: FlowThen | None) -> tuple[int, int, int, int]:
     """Return a value that is greater for a stronger action.
 
-    Discard is stronger than a rate limit, a lower rate is stronger than a higher one,
-    and a redirect is the weakest, since redirected packets are not dropped.
+    Discard is stronger than a rate limit, and a lower rate is stronger than a higher
+    one. A redirect is the weakest, since redirected packets are not dropped.
     """
     if then is None:
         return (len(_FROM_WEAK_TO_STRONG), 0, 0, 0)

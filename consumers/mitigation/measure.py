@@ -44,6 +44,7 @@ KINDS: Final = (BLACKHOLE, FLOWSPEC, FIREWALL, NOTIFY)
 MAX_RATE: Final = 1_000_000_000_000
 """Bytes/s; the highest rate that ExaBGP announces as written."""
 MAX_COMMUNITIES: Final = 32
+"""Of a measure and of a united effect; a mitigation record must stay below 8 kB."""
 
 _COMMUNITY: Final = re.compile(r"(0|[1-9]\d{0,9})(:(0|[1-9]\d{0,9})){1,2}", re.ASCII)
 _U16: Final = 0xFFFF
@@ -123,6 +124,20 @@ def validate_measure(measure: Measure, key: str | None = None) -> None:
         raise invalid("key", f"expected {measure.key:.200}, got {key!r:.200}")
 
 
+def is_route_target(number: int, value: int) -> bool:
+    """Return whether two numbers are a route target (RFC 4360, RFC 5668)."""
+    most = _U32 if number <= _U16 else _U16
+    return 0 <= number <= _U32 and 0 <= value <= most
+
+
+def is_community(text: str) -> bool:
+    """Return whether a text is a community (RFC 1997) or a large one (RFC 8092)."""
+    if not _COMMUNITY.fullmatch(text):
+        return False
+    parts = [int(part) for part in text.split(":")]
+    return max(parts) <= (_U16 if len(parts) == 2 else _U32)  # noqa: PLR2004 - RFC 1997
+
+
 def _validate_then(then: FlowThen | None) -> None:
     if not isinstance(then, FlowThen):
         raise invalid("then", "a flowspec measure needs an action")
@@ -145,8 +160,7 @@ def _validate_then(then: FlowThen | None) -> None:
             redirect_as=int(number),
             redirect_value=int(value),
         ):
-            most = _U32 if number <= _U16 else _U16
-            if not (0 <= number <= _U32 and 0 <= value <= most):
+            if not is_route_target(number, value):
                 raise invalid("then", f"{number}:{value} is not a route target")
         case _:
             raise invalid(
@@ -163,8 +177,5 @@ def _validate_communities(measure: Measure) -> None:
     if texts and measure.kind not in {BLACKHOLE, FLOWSPEC}:
         raise invalid("communities", f"a {measure.kind} measure has none")
     for text in texts:
-        if not isinstance(text, str) or not _COMMUNITY.fullmatch(text):
+        if not isinstance(text, str) or not is_community(text):
             raise invalid("communities", f"{text!r:.40} is not a community")
-        parts = [int(part) for part in text.split(":")]
-        if max(parts) > (_U16 if len(parts) == 2 else _U32):  # noqa: PLR2004 - RFC 1997
-            raise invalid("communities", f"{text} is not a community")

@@ -13,6 +13,7 @@ from consumers.mitigation.flow_match import (
     network_of,
     word_fault,
 )
+from consumers.mitigation.measure import is_route_target
 from consumers.policy.model import Action
 from fnm_bus.event import FlowMatch, FlowSpecRule, FlowThen
 
@@ -22,7 +23,6 @@ _UNSUPPORTED: Final = (
 )
 """Parts of FastNetMon's rules that no FlowSpec component of RFC 8955 matches."""
 _BLOCKING: Final = frozenset({"discard", "rate-limit", "redirect"})
-_U16: Final = 0xFFFF
 
 
 class RuleRefused(ValueError):
@@ -97,7 +97,7 @@ def then_of(rule: FlowSpecRule, action: Action) -> FlowThen:
         )
     number = values.redirect_target_as if values is not None else None
     value = values.redirect_target_value if values is not None else None
-    if number is None or value is None or (number > _U16 and value > _U16):
+    if number is None or value is None or not is_route_target(number, value):
         raise RuleRefused("action_not_supported", "redirect: not a route target")
     return FlowThen(action="redirect", redirect_as=number, redirect_value=value)
 

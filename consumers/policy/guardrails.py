@@ -63,12 +63,12 @@ def check_age(facts: AttackFacts, now: datetime, limits: Limits) -> tuple[Check,
             f"received {-age:.0f} s ahead of our clock, allowed"
             f" {limits.max_clock_skew:.0f} s: set the clock of {facts.sensor} or ours"
         )
-        check = _check(_GUARDRAIL, "max_clock_skew", REFUSE, text, "clock_ahead")
+        check = _result(_GUARDRAIL, "max_clock_skew", REFUSE, text, "clock_ahead")
         return (check,)
     text = f"{max(age, 0):.0f} s old, allowed {limits.max_event_age:.0f} s"
     if age > limits.max_event_age:
-        return (_check(_GUARDRAIL, "max_event_age", REFUSE, text, "event_too_old"),)
-    return (_check(_GUARDRAIL, "max_event_age", PASS, text),)
+        return (_result(_GUARDRAIL, "max_event_age", REFUSE, text, "event_too_old"),)
+    return (_result(_GUARDRAIL, "max_event_age", PASS, text),)
 
 
 def check_measure(
@@ -87,14 +87,14 @@ def check_measure(
     attacked = protected_network(measure, limits.own)
     if attacked is None:
         text = "the match names no network, so it would match any traffic"
-        return (_check(_GUARDRAIL, "own_networks", REFUSE, text, "no_network"),)
+        return (_result(_GUARDRAIL, "own_networks", REFUSE, text, "no_network"),)
     networks = measure.networks
     return (
-        _own(attacked, limits),
-        _special(attacked),
-        _protected("infrastructure", networks, limits.infrastructure_set),
-        _protected("protected_prefixes", networks, limits.protected_set),
-        _width(attacked, limits, named),
+        _check_own_networks(attacked, limits),
+        _check_special(attacked),
+        _check_protected("infrastructure", networks, limits.infrastructure_set),
+        _check_protected("protected_prefixes", networks, limits.protected_set),
+        _check_width(attacked, limits, named),
     )
 
 
@@ -115,14 +115,18 @@ def check_limits(
     if measure.kind == NOTIFY:
         return ()
     checks = [
-        _count("max_active", counts.active, limits.max_active),
-        _count("max_new_per_minute", counts.new_last_minute, limits.max_new_per_minute),
+        _check_count("max_active", counts.active, limits.max_active),
+        _check_count(
+            "max_new_per_minute", counts.new_last_minute, limits.max_new_per_minute
+        ),
     ]
     if customer is not None:
         active = counts.by_customer.get(customer.name, 0)
         text = f"customer {customer.name}: "
-        checks.append(_count("max_per_customer", active, customer.max_active, text))
-    checks.append(_share(measure, counts, limits))
+        checks.append(
+            _check_count("max_per_customer", active, customer.max_active, text)
+        )
+    checks.append(_check_share(measure, counts, limits))
     return tuple(checks)
 
 
@@ -148,16 +152,16 @@ def protected_network(
     return next(inside, networks[0] if networks else None)
 
 
-def _own(attacked: Network, limits: Limits) -> Check:
+def _check_own_networks(attacked: Network, limits: Limits) -> Check:
     outer = limits.own.containing(attacked)
     if outer is not None:
         text = f"{attacked} is within {outer}"
-        return _check(_GUARDRAIL, "own_networks", PASS, text)
+        return _result(_GUARDRAIL, "own_networks", PASS, text)
     text = f"{attacked} is not within your own networks"
-    return _check(_GUARDRAIL, "own_networks", REFUSE, text)
+    return _result(_GUARDRAIL, "own_networks", REFUSE, text)
 
 
-def _special(attacked: Network) -> Check:
+def _check_special(attacked: Network) -> Check:
     address = attacked.network_address
     special = (
         address.is_unspecified  # also 0.0.0.0/0 and ::/0
@@ -168,28 +172,28 @@ def _special(attacked: Network) -> Check:
     )
     if special:
         text = f"{attacked} is unspecified, multicast, loopback, link-local or reserved"
-        return _check(_GUARDRAIL, "special_address", REFUSE, text)
-    return _check(_GUARDRAIL, "special_address", PASS, f"{attacked} is not special")
+        return _result(_GUARDRAIL, "special_address", REFUSE, text)
+    return _result(_GUARDRAIL, "special_address", PASS, f"{attacked} is not special")
 
 
-def _protected(
+def _check_protected(
     name: str, networks: tuple[Network, ...], protected: NetworkSet
 ) -> Check:
     for network in networks:
-        text = _overlap(network, network, protected)
+        text = _describe_overlap(network, network, protected)
         if not text and isinstance(network, IPv6Network):
             forms = (
-                _overlap(network, form, protected)
+                _describe_overlap(network, form, protected)
                 for form in embedded_networks(network)
             )
             text = next(filter(None, forms), "")
         if text:
-            return _check(_GUARDRAIL, name, REFUSE, text)
+            return _result(_GUARDRAIL, name, REFUSE, text)
     text = f"none of {len(protected.networks)} networks is affected"
-    return _check(_GUARDRAIL, name, PASS, text)
+    return _result(_GUARDRAIL, name, PASS, text)
 
 
-def _overlap(shown: Network, network: Network, protected: NetworkSet) -> str:
+def _describe_overlap(shown: Network, network: Network, protected: NetworkSet) -> str:
     overlap = protected.overlapping(network)
     if overlap is None:
         return ""
@@ -201,30 +205,30 @@ def _overlap(shown: Network, network: Network, protected: NetworkSet) -> str:
     return f"{shown}{form} {relation} {overlap}, which is protected"
 
 
-def _width(attacked: Network, limits: Limits, named: Sequence[Network]) -> Check:
+def _check_width(attacked: Network, limits: Limits, named: Sequence[Network]) -> Check:
     ipv4 = attacked.version == 4  # noqa: PLR2004 - IP
     least = limits.min_prefix_length_ipv4 if ipv4 else limits.min_prefix_length_ipv6
     name = f"min_prefix_length_ipv{attacked.version}"
     if attacked in named:
         text = f"{attacked} is named in the policy"
-        return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
+        return _result(_GUARDRAIL, name, PASS, text, "prefix_length")
     if attacked.prefixlen < least:
         text = f"{attacked} is wider than /{least}, the widest that is allowed"
-        return _check(_GUARDRAIL, name, REFUSE, text, "prefix_length")
+        return _result(_GUARDRAIL, name, REFUSE, text, "prefix_length")
     text = f"{attacked} is not wider than /{least}"
-    return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
+    return _result(_GUARDRAIL, name, PASS, text, "prefix_length")
 
 
-def _count(name: str, active: int, most: int, prefix: str = "") -> Check:
+def _check_count(name: str, active: int, most: int, prefix: str = "") -> Check:
     text = f"{prefix}{active} of {most} in use"
-    return _check(_LIMIT, name, PASS if active < most else HOLD, text)
+    return _result(_LIMIT, name, PASS if active < most else HOLD, text)
 
 
-def _share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
+def _check_share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
     name = "max_affected_share"
     network = protected_network(measure, limits.own)
     if network is None:
-        return _check(_LIMIT, name, HOLD, "the match names no network")
+        return _result(_LIMIT, name, HOLD, "the match names no network")
     own = limits.own.addresses(network.version)
     added = counts.affected.count_new(network)
     affected = counts.affected.count(network.version) + added
@@ -233,9 +237,9 @@ def _share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
     text = f"{share:.1%} of your IPv{network.version} addresses, allowed {allowed:.1%}"
     # One host is always allowed: it is a large share of a small network.
     if added > 0 and affected > 1 and affected > own * allowed:
-        return _check(_LIMIT, name, HOLD, text)
-    return _check(_LIMIT, name, PASS, text)
+        return _result(_LIMIT, name, HOLD, text)
+    return _result(_LIMIT, name, PASS, text)
 
 
-def _check(stage: str, name: str, verdict: str, text: str, code: str = "") -> Check:
+def _result(stage: str, name: str, verdict: str, text: str, code: str = "") -> Check:
     return Check(stage=stage, name=name, code=code or name, verdict=verdict, text=text)

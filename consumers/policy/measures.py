@@ -50,8 +50,8 @@ def plan_measures(facts: AttackFacts, action: Action) -> PlannedMeasures:
     """
     if action.action in {IGNORE, HOSTGROUP}:
         return PlannedMeasures()
-    if action.action == FLOWSPEC and not action.prefixes and _about_rules(facts):
-        return _from_rules(facts, action)
+    if action.action == FLOWSPEC and not action.prefixes and _is_about_rules(facts):
+        return _plan_for_rules(facts, action)
     prefixes = action.prefixes or facts.networks
     if not prefixes:
         text = "the event names no network"
@@ -59,9 +59,9 @@ def plan_measures(facts: AttackFacts, action: Action) -> PlannedMeasures:
     if action.action == NOTIFY:
         prefixes = prefixes[:MAX_MEASURES]
     if len(prefixes) > MAX_MEASURES:
-        return _too_many("networks", len(prefixes))
+        return _refuse_too_many("networks", len(prefixes))
     if action.action == FLOWSPEC:
-        return _from_attack(facts, action, prefixes)
+        return _plan_for_attack(facts, action, prefixes)
     communities = action.communities if action.action == BLACKHOLE else ()
     return PlannedMeasures(
         tuple(
@@ -71,12 +71,12 @@ def plan_measures(facts: AttackFacts, action: Action) -> PlannedMeasures:
     )
 
 
-def _about_rules(facts: AttackFacts) -> bool:
+def _is_about_rules(facts: AttackFacts) -> bool:
     """Return whether an event is about Flow Spec rules, valid or not."""
     return facts.has_rules or bool(facts.refused_rules) or facts.part != ATTACK
 
 
-def _from_attack(
+def _plan_for_attack(
     facts: AttackFacts, action: Action, prefixes: tuple[Network, ...]
 ) -> PlannedMeasures:
     measures: dict[str, Measure] = {}
@@ -108,15 +108,15 @@ def _protocol(word: str, version: int) -> tuple[str, str]:
     return ("", fault) if fault else (word, "")
 
 
-def _from_rules(facts: AttackFacts, action: Action) -> PlannedMeasures:
+def _plan_for_rules(facts: AttackFacts, action: Action) -> PlannedMeasures:
     if len(facts.rules) > MAX_MEASURES:
-        return _too_many("flow_spec_rules", len(facts.rules))
+        return _refuse_too_many("flow_spec_rules", len(facts.rules))
     targets = NetworkSet(facts.networks)
     measures: dict[str, Measure] = {}
     checks = [*facts.refused_rules]
     for number, rule in enumerate(facts.rules):
         try:
-            measure = _from_rule(rule, action, targets)
+            measure = _plan_for_rule(rule, action, targets)
         except RuleRefused as exc:
             name = f"flow_spec_rules/{number}"
             checks.append(refusal(name, exc.code, str(exc)))
@@ -128,7 +128,7 @@ def _from_rules(facts: AttackFacts, action: Action) -> PlannedMeasures:
     return PlannedMeasures(tuple(measures.values()), tuple(checks))
 
 
-def _from_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measure:
+def _plan_for_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measure:
     flow = match_of(rule)
     then = then_of(rule, action)
     measure = Measure(kind=FLOWSPEC, flow=canonical(flow), then=then)
@@ -144,6 +144,6 @@ def _from_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measu
     return measure
 
 
-def _too_many(name: str, count: int) -> PlannedMeasures:
+def _refuse_too_many(name: str, count: int) -> PlannedMeasures:
     text = f"{count} measures for one attack, allowed are {MAX_MEASURES}"
     return PlannedMeasures(checks=(refusal(name, "too_many_measures", text),))

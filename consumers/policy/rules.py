@@ -49,7 +49,9 @@ def decide(facts: AttackFacts, policy: Policy) -> Decision:
     networks = NetworkSet(facts.networks)
     checks = []
     for rule in policy.rules:
-        fault = first_mismatch(facts, rule.match, networks) or _outgoing(facts, rule)
+        fault = first_mismatch(facts, rule.match, networks) or _outgoing_mismatch(
+            facts, rule
+        )
         if fault is None:
             text = f"→ {rule.action.action}"
             checks.append(_check(rule.name, "match", "match", text))
@@ -95,19 +97,20 @@ def first_mismatch(
     )
     for code, word, expected in words:
         if expected and word not in expected:
-            return Mismatch(code, f"{code} is {word}, expected {_any_of(expected)}")
+            return Mismatch(code, f"{code} is {word}, expected {_join_words(expected)}")
     if match.flow_spec is not None and match.flow_spec != facts.has_rules:
         text = f"flow_spec is {facts.has_rules}, expected {match.flow_spec}".lower()
         return Mismatch("flow_spec", text)
     if match.prefixes and not match.prefix_set.contains_all(networks):
-        shown = f"{_listed(facts.networks)} is not within {_listed(match.prefixes)}"
-        return Mismatch("prefix", shown)
-    return _size("pps", facts.pps, match.min_pps, match.max_pps) or _size(
-        "bits", facts.bits, match.min_bits, match.max_bits
-    )
+        networks_text = _join_networks(facts.networks)
+        prefixes_text = _join_networks(match.prefixes)
+        return Mismatch("prefix", f"{networks_text} is not within {prefixes_text}")
+    return _size_mismatch(
+        "pps", facts.pps, match.min_pps, match.max_pps
+    ) or _size_mismatch("bits", facts.bits, match.min_bits, match.max_bits)
 
 
-def _outgoing(facts: AttackFacts, rule: Rule) -> Mismatch | None:
+def _outgoing_mismatch(facts: AttackFacts, rule: Rule) -> Mismatch | None:
     if (
         not facts.outgoing
         or rule.match.directions  # it matched, so it names outgoing
@@ -120,7 +123,7 @@ def _outgoing(facts: AttackFacts, rule: Rule) -> Mismatch | None:
     )
 
 
-def _size(
+def _size_mismatch(
     name: str, value: int | None, low: int | None, high: int | None
 ) -> Mismatch | None:
     if low is None and high is None:
@@ -134,13 +137,13 @@ def _size(
     return None
 
 
-def _any_of(words: frozenset[str]) -> str:
+def _join_words(words: frozenset[str]) -> str:
     shown = sorted(words)[:_LISTED]
     more = [f"{len(words) - _LISTED} more"] if len(words) > _LISTED else []
     return " or ".join([*shown, *more])
 
 
-def _listed(networks: tuple[Network, ...]) -> str:
+def _join_networks(networks: tuple[Network, ...]) -> str:
     shown = [str(network) for network in networks[:_LISTED]]
     more = [f"{len(networks) - _LISTED} more"] if len(networks) > _LISTED else []
     return ", ".join([*shown, *more]) or "no network"

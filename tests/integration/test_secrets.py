@@ -115,7 +115,7 @@ def test_no_log_line_and_no_error_holds_a_secret(
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     settings = load.load_as(FullSettings, file, {}).settings
-    said += [str(finding) for finding in check_all.examine(settings, "jsonlines")]
+    said += [str(finding) for finding in check_all.run_checks(settings, "jsonlines")]
     try:
         kafka = build.kafka_settings(settings)
         check_connection(kafka)

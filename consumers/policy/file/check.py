@@ -29,30 +29,30 @@ def find_problems(tables: PolicyTables, policy: Policy) -> list[Problem]:
     """
     problems: list[Problem] = []
     for kind in ("customer", "hostgroup", "rule"):
-        problems += _duplicates(kind, [row.name for row in getattr(tables, kind)])
-    problems += _networks(policy.limits)
-    problems += _customers(policy)
+        problems += _check_names(kind, [row.name for row in getattr(tables, kind)])
+    problems += _check_networks(policy.limits)
+    problems += _check_customers(policy)
     for number, group in enumerate(tables.hostgroup):
         at: Key = ("hostgroup", number)
-        problems += _action(group, group.action, at)
-        problems += _prefixes(group.prefixes, policy.limits, (*at, "prefixes"))
+        problems += _check_action(group, group.action, at)
+        problems += _check_prefixes(group.prefixes, policy.limits, (*at, "prefixes"))
     for number, rule in enumerate(tables.rule):
         at = ("rule", number, "then")
-        problems += _action(rule.then, rule.then.action, at)
-        problems += _hostgroup(rule.then, rule.match.hostgroup, policy, at)
-        problems += _prefixes(
+        problems += _check_action(rule.then, rule.then.action, at)
+        problems += _check_hostgroup(rule.then, rule.match.hostgroup, policy, at)
+        problems += _check_prefixes(
             rule.then.prefixes or (), policy.limits, (*at, "prefixes")
         )
     return [*problems, *impossible_conditions(policy), *unreachable_rules(policy)]
 
 
-def _duplicates(kind: str, names: Sequence[str]) -> Iterator[Problem]:
+def _check_names(kind: str, names: Sequence[str]) -> Iterator[Problem]:
     for number, name in enumerate(names):
         if name in names[:number]:
             yield Problem((kind, number, "name"), f"an earlier {kind} has this name")
 
 
-def _networks(limits: Limits) -> Iterator[Problem]:
+def _check_networks(limits: Limits) -> Iterator[Problem]:
     for number, own in enumerate(limits.own_networks):
         for name, text in _refusals(own, limits):
             if name == "special_address":
@@ -68,7 +68,7 @@ def _networks(limits: Limits) -> Iterator[Problem]:
                     )
 
 
-def _customers(policy: Policy) -> Iterator[Problem]:
+def _check_customers(policy: Policy) -> Iterator[Problem]:
     for number, customer in enumerate(policy.customers):
         at = ("customer", number, "networks")
         for place, network in enumerate(customer.networks):
@@ -85,7 +85,7 @@ def _customers(policy: Policy) -> Iterator[Problem]:
                     )
 
 
-def _prefixes(
+def _check_prefixes(
     prefixes: tuple[Network, ...], limits: Limits, path: Key
 ) -> Iterator[Problem]:
     if len(prefixes) > MAX_MEASURES:
@@ -104,7 +104,7 @@ def _refusals(network: Network, limits: Limits) -> Iterator[tuple[str, str]]:
             yield result.name, result.text
 
 
-def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
+def _check_action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
     """Yield the keys of a rule or hostgroup that its action does not support."""
     written = table.model_fields_set
     if action == HOSTGROUP:
@@ -121,7 +121,7 @@ def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
                 text = f'only action "flowspec" has this key, and this is "{action}"'
                 yield Problem((*path, key), text)
     else:
-        yield from _flowspec(table, path)
+        yield from _check_flowspec(table, path)
     if table.communities and action != BLACKHOLE:
         text = f'only action "blackhole" has this key, and this is "{action}"'
         yield Problem((*path, "communities"), text)
@@ -135,7 +135,7 @@ def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
         )
 
 
-def _flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
+def _check_flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
     for key, action, remedy in (
         ("rate", "rate-limit", "write it, in bytes/s"),
         ("redirect", "redirect", 'write the route target, as "64500:100"'),
@@ -149,7 +149,7 @@ def _flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
             yield Problem((*path, key), text)
 
 
-def _hostgroup(
+def _check_hostgroup(
     then: ThenTable, hostgroups: tuple[str, ...] | None, policy: Policy, path: Key
 ) -> Iterator[Problem]:
     """Yield a problem when a rule refers to a hostgroup that has no table."""

@@ -25,7 +25,7 @@ from consumers.policy.file.field_types import (
     Severities,
     Size,
     Words,
-    tuple_of,
+    list_as_tuple,
 )
 from fnm_bus.config.settings import Count, Table
 
@@ -245,10 +245,10 @@ class RuleTable(PolicyTable):
 
 
 # TOML's arrays become lists, which a strict tuple refuses.
-_Customers = Annotated[tuple[CustomerTable, ...], BeforeValidator(tuple_of)]
-_Hostgroups = Annotated[tuple[HostgroupTable, ...], BeforeValidator(tuple_of)]
+_Customers = Annotated[tuple[CustomerTable, ...], BeforeValidator(list_as_tuple)]
+_Hostgroups = Annotated[tuple[HostgroupTable, ...], BeforeValidator(list_as_tuple)]
 _Rules = Annotated[
-    tuple[RuleTable, ...], BeforeValidator(tuple_of), Field(min_length=1)
+    tuple[RuleTable, ...], BeforeValidator(list_as_tuple), Field(min_length=1)
 ]
 
 

@@ -1,4 +1,4 @@
-"""Affected addresses: an exact union, whatever the order of networks."""
+"""Affected addresses: an exact union in any order of networks."""
 
 from collections import Counter
 from ipaddress import ip_network
@@ -35,7 +35,7 @@ def addresses(networks: Counter[Network], version: int) -> set[int]:
     st.sampled_from(SMALL),
 )
 def test_the_union_is_the_set_of_its_addresses(
-    changes: list[tuple[bool, Network]], asked: Network
+    changes: list[tuple[bool, Network]], candidate: Network
 ) -> None:
     affected = AffectedAddresses()
     present: Counter[Network] = Counter()
@@ -48,9 +48,9 @@ def test_the_union_is_the_set_of_its_addresses(
             present[network] -= 1
         for version in (4, 6):
             assert affected.count(version) == len(addresses(present, version))
-        union = addresses(present, asked.version)
-        added = {int(address) for address in asked} - union
-        assert affected.count_new(asked) == len(added)
+        union = addresses(present, candidate.version)
+        added = {int(address) for address in candidate} - union
+        assert affected.count_new(candidate) == len(added)
 
 
 def test_a_network_that_was_added_twice_is_removed_twice() -> None:
@@ -69,7 +69,7 @@ def test_a_network_that_was_added_twice_is_removed_twice() -> None:
         affected.remove(ip_network("203.0.113.0/25"))
 
 
-def test_everything_can_be_affected() -> None:
+def test_all_addresses_can_be_affected() -> None:
     affected = AffectedAddresses()
     affected.add(ip_network("203.0.113.7/32"))
     assert affected.count_new(ip_network("0.0.0.0/0")) == 2**32 - 1

@@ -94,7 +94,7 @@ def refused(text: str) -> list[str]:
     return str(info.value).splitlines()
 
 
-def test_every_key_reaches_the_policy() -> None:
+def test_every_key_becomes_a_value_of_the_policy() -> None:
     own = ip_network("203.0.113.0/24"), ip_network("2001:db8:1::/48")
     assert replace(loads(WHOLE), digest="") == Policy(
         limits=Limits(
@@ -178,7 +178,7 @@ def test_missing_keys_have_the_defaults_of_the_policy() -> None:
 
 def test_the_example_loads() -> None:
     policy = load(Path(consumers.__file__).with_name("policy.example.toml"))
-    assert [it.action.action for it in policy.rules] == [
+    assert [rule.action.action for rule in policy.rules] == [
         "flowspec",
         "blackhole",
         "notify",
@@ -189,12 +189,16 @@ def test_the_commented_tables_of_the_example_load() -> None:
     file = Path(consumers.__file__).with_name("policy.example.toml")
     head, _, tail = file.read_text("utf-8").partition("are often the next step.")
     assert tail
-    shown = [it.removeprefix("# ") for it in tail.splitlines()]
-    start = [it for it in shown if it.startswith("[[") or " = " in it]
-    keys = [it for it in start if it[:2] == "[[" or it.split(" = ")[0].isidentifier()]
+    lines = [line.removeprefix("# ") for line in tail.splitlines()]
+    pairs = [line for line in lines if line.startswith("[[") or " = " in line]
+    keys = [
+        line
+        for line in pairs
+        if line[:2] == "[[" or line.split(" = ")[0].isidentifier()
+    ]
     policy = loads("\n".join([head, *keys]))
     assert set(policy.hostgroups) == {"customers"}
-    assert [it.name for it in policy.customers] == ["acme"]
+    assert [customer.name for customer in policy.customers] == ["acme"]
 
 
 @pytest.mark.parametrize(
@@ -436,7 +440,7 @@ def test_a_wrong_or_missing_table_is_reported(text: str, expected: str) -> None:
     assert row.startswith(expected)
 
 
-def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
+def test_all_problems_are_reported_in_the_files_order() -> None:
     rows = refused(
         f"""{OWN}
 [guardrails]
@@ -447,7 +451,7 @@ match = {{ protocol = ["udp", 17], colour = "red" }}
 then = {{ action = "drop" }}
 """
     )
-    assert [it.split(": ")[:3] for it in rows] == [
+    assert [row.split(": ")[:3] for row in rows] == [
         ["policy.toml", "guardrails.max_affected_share", "expected at most 1, got 2"],
         ["policy.toml", 'rule "x"', "match.protocol"],
         ["policy.toml", 'rule "x"', "match.colour"],
@@ -455,13 +459,13 @@ then = {{ action = "drop" }}
     ]
 
 
-def test_problems_between_rules_are_reported_beside_those_within_one() -> None:
+def test_problems_of_several_rules_and_of_one_are_reported() -> None:
     rows = refused(
         f'{OWN}[[rule]]\nname = "bad"\nthen.action = "drop"\n'
         '[[rule]]\nname = "all"\nthen.action = "notify"\n'
         '[[rule]]\nname = "late"\nthen.action = "blackhole"'
     )
-    assert [it.split(": ")[:2] for it in rows] == [
+    assert [row.split(": ")[:2] for row in rows] == [
         ["policy.toml", 'rule "bad"'],
         ["policy.toml", 'rule "late"'],
     ]
@@ -513,7 +517,7 @@ def test_a_file_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
         load(file)
 
 
-def test_the_digest_names_the_content_and_not_the_spelling() -> None:
+def test_the_digest_depends_on_content_and_not_spelling() -> None:
     policy = loads(SMALLEST)
     assert re.fullmatch(r"[0-9a-f]{16}", policy.digest)
     commented = f"# changed by nobody\n{OWN}{RULE}\n[guardrails]\nmax_active = 500\n"

@@ -1,4 +1,4 @@
-"""Which rule decides about an event, and why."""
+"""The rule that decides about an event, with its checks."""
 
 import time
 from collections.abc import Iterable
@@ -66,12 +66,12 @@ def words(*them: str) -> frozenset[str]:
         {"max_bits": 3_303_012_345},
     ],
 )
-def test_a_condition_that_is_met_matches(match: dict[str, Any]) -> None:
+def test_a_met_condition_matches(match: dict[str, Any]) -> None:
     assert mismatch(BAN, Match(**match)) == ""
 
 
 @pytest.mark.parametrize(
-    ("match", "why"),
+    ("match", "fault"),
     [
         ({"scopes": words("hostgroup")}, "scope is host, expected hostgroup"),
         (
@@ -108,10 +108,8 @@ def test_a_condition_that_is_met_matches(match: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_a_condition_that_is_not_met_is_explained(
-    match: dict[str, Any], why: str
-) -> None:
-    assert mismatch(BAN, Match(**match)) == why
+def test_an_unmet_condition_is_explained(match: dict[str, Any], fault: str) -> None:
+    assert mismatch(BAN, Match(**match)) == fault
 
 
 def test_all_conditions_have_to_be_met() -> None:
@@ -131,7 +129,7 @@ def test_flow_spec_documents_match_flow_spec() -> None:
     assert mismatch(facts("partial-block"), Match(flow_spec=False)) != ""
 
 
-def test_all_networks_of_a_hostgroup_have_to_lie_within_the_prefixes() -> None:
+def test_a_hostgroup_matches_if_all_networks_are_within_prefixes() -> None:
     v4 = tuple(map(ip_network, ("203.0.113.0/24", "198.51.100.0/24")))
     assert mismatch(GROUP_BAN, Match(prefixes=v4)) == (
         "203.0.113.0/24, 198.51.100.0/25, 2001:db8:113::/48 is not within"
@@ -141,16 +139,16 @@ def test_all_networks_of_a_hostgroup_have_to_lie_within_the_prefixes() -> None:
     assert mismatch(GROUP_BAN, Match(prefixes=both)) == ""
 
 
-def test_an_event_without_networks_lies_nowhere() -> None:
+def test_an_event_without_networks_matches_no_prefix() -> None:
     subject = facts("hostgroup-unban")
-    why = mismatch(subject, Match(prefixes=(ip_network("0.0.0.0/0"),)))
-    assert why == "no network is not within 0.0.0.0/0"
+    fault = mismatch(subject, Match(prefixes=(ip_network("0.0.0.0/0"),)))
+    assert fault == "no network is not within 0.0.0.0/0"
 
 
 def test_a_long_list_of_networks_is_shortened() -> None:
-    many = tuple(ip_network(f"192.0.2.{it}/32") for it in range(8))
-    why = mismatch(BAN, Match(prefixes=many))
-    assert why.endswith("192.0.2.4/32, 3 more")
+    many = tuple(ip_network(f"192.0.2.{number}/32") for number in range(8))
+    fault = mismatch(BAN, Match(prefixes=many))
+    assert fault.endswith("192.0.2.4/32, 3 more")
 
 
 def test_the_first_rule_that_matches_decides() -> None:
@@ -161,8 +159,11 @@ def test_the_first_rule_that_matches_decides() -> None:
 
 def test_each_rule_that_was_tried_has_a_check() -> None:
     rules = rule("a", min_pps=10**6), rule("b", BLACKHOLE), rule("c")
-    asked = decided(BAN, *rules).checks
-    assert [(it.stage, it.name, it.code, it.verdict, it.text) for it in asked] == [
+    checks = decided(BAN, *rules).checks
+    assert [
+        (check.stage, check.name, check.code, check.verdict, check.text)
+        for check in checks
+    ] == [
         (
             *("policy", "a", "min_pps", "no-match"),
             "pps is 289104, expected at least 1000000",
@@ -171,14 +172,14 @@ def test_each_rule_that_was_tried_has_a_check() -> None:
     ]
 
 
-def test_without_a_matching_rule_nothing_is_decided() -> None:
+def test_without_a_matching_rule_no_rule_decides() -> None:
     decision = decided(BAN, rule("a", scopes=words("hostgroup")))
     assert decision.rule is None
-    assert [it.verdict for it in decision.checks] == ["no-match"]
+    assert [check.verdict for check in decision.checks] == ["no-match"]
     assert decided(BAN) == (None, ())
 
 
-def test_a_customer_is_the_first_in_whose_networks_a_network_lies() -> None:
+def test_the_first_customer_with_a_containing_network_counts() -> None:
     acme = Customer(name="acme", networks=(ip_network("203.0.113.0/26"),), max_active=1)
     rest = Customer(name="rest", networks=(ip_network("203.0.113.0/24"),), max_active=1)
     customers = (acme, rest)
@@ -188,7 +189,7 @@ def test_a_customer_is_the_first_in_whose_networks_a_network_lies() -> None:
     assert customer_of(ip_network("203.0.113.25/32"), ()) is None
 
 
-def test_a_decision_changes_nothing_that_it_was_made_from() -> None:
+def test_a_decision_changes_neither_facts_nor_policy() -> None:
     policy = Policy(rules=(rule("a"),), limits=Limits())
     before = replace(policy)
     assert decide(BAN, policy) == decide(BAN, policy)
@@ -219,7 +220,7 @@ def test_the_code_is_the_key_of_the_condition(match: dict[str, Any], code: str) 
     assert check.code == code
 
 
-def test_a_size_that_is_not_in_the_event_has_a_code_of_its_own() -> None:
+def test_a_missing_size_has_a_separate_code() -> None:
     for unit in ("pps", "bits"):
         subject = BAN._replace(pps=None, bits=None)
         for bound in ("min", "max"):
@@ -234,7 +235,7 @@ def test_a_status_counts_like_its_ban() -> None:
     assert mismatch(status, Match(actions=words("partial_block"))) != ""
 
 
-def test_rules_that_are_not_understood_are_flow_spec_rules_all_the_same() -> None:
+def test_invalid_rules_count_as_flow_spec_rules() -> None:
     subject = BAN._replace(has_rules=True)
     assert mismatch(subject, Match(flow_spec=True)) == ""
     assert mismatch(subject, Match(flow_spec=False)) != ""
@@ -246,7 +247,7 @@ OUTGOING = BAN._replace(direction="outgoing")
 
 
 @pytest.mark.parametrize("action", [BLACKHOLE, FLOWSPEC, FIREWALL, HOSTGROUP])
-def test_a_rule_that_blocks_has_to_name_the_outgoing_direction(action: str) -> None:
+def test_a_blocking_rule_must_name_the_outgoing_direction(action: str) -> None:
     (check,) = decided(OUTGOING, rule("a", action)).checks
     assert (check.code, check.verdict) == ("outgoing", "no-match")
     assert decided(BAN, rule("a", action)).rule
@@ -258,7 +259,7 @@ def test_a_rule_that_blocks_has_to_name_the_outgoing_direction(action: str) -> N
 
 
 @pytest.mark.parametrize("action", [NOTIFY, IGNORE])
-def test_a_rule_that_does_not_block_matches_outgoing_attacks(action: str) -> None:
+def test_a_rule_without_blocking_matches_outgoing_attacks(action: str) -> None:
     assert decided(OUTGOING, rule("a", action)).rule
 
 
@@ -276,7 +277,7 @@ def hosts(start: str, count: int) -> Iterable[Any]:
     return (ip_network((first + number, 32)) for number in range(count))
 
 
-def test_a_hostgroup_of_20000_networks_and_100_rules_is_decided_quickly() -> None:
+def test_20000_networks_and_100_rules_are_decided_quickly() -> None:
     subject = GROUP_BAN._replace(networks=tuple(hosts("203.0.0.0/32", 20_000)))
     almost = tuple(ip_network(f"203.0.{number}.0/24") for number in range(78))
     every = (*almost, ip_network("203.0.78.0/24"))
