@@ -11,6 +11,7 @@ from fnm_bus.cli import (
     demo,
     drain,
     hook,
+    init,
     notify,
     parse,
     quarantine,
@@ -68,6 +69,7 @@ def fnm_bus(
 FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands whose further arguments are FastNetMon's."""
 
+app.command("init")(init.init)
 app.command("notify", context_settings=FOREIGN)(notify.notify)
 app.add_typer(hook.app, name="hook")
 app.command("relay")(relay.relay)

@@ -1,4 +1,4 @@
-"""`fnm-bus check`: look at everything between FastNetMon and Kafka."""
+"""`fnm-bus check`: check everything between FastNetMon and Kafka."""
 
 import stat
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ from fnm_bus.setup.check_result import CheckResult
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:
-    """Look at everything: spool, relay, Kafka, topics, registry, FastNetMon.
+    """Check everything: spool, relay, Kafka, topics, registry, FastNetMon.
 
-    Each line passed or failed, with what to do. Changes nothing. Ends with status 1
-    when something failed.
+    Prints a line for each check, with a remedy if it failed. Changes nothing. Exits
+    with status 1 if a check failed.
 
     Examples:
         fnm-bus check
@@ -23,26 +23,34 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus check --json
     """
     from fnm_bus.cli.findings import show
+
+    results = list(check_all(file))
+    if json:
+        dump([result._asdict() for result in results])
+    else:
+        show(results)
+    end(0 if all(result.ok for result in results) else 1)
+
+
+def check_all(file: Path | None) -> Iterator[CheckResult]:
+    """Yield the result of each check."""
     from fnm_bus.setup.check_all import examine
 
-    known = settings(file)
-    group = _group_of(known.spool.directory)
-    findings = [*exposed_secrets(load(file), group), *examine(known)]
-    if json:
-        dump([finding._asdict() for finding in findings])
-    else:
-        show(findings)
-    end(0 if all(finding.ok for finding in findings) else 1)
+    configured = settings(file)
+    group = _group_of(configured.spool.directory)
+    yield from exposed_secrets(load(file), group)
+    yield from examine(configured)
 
 
 def exposed_secrets(
     loaded: LoadedSettings[Any], group: int | None
 ) -> Iterator[CheckResult]:
-    """Yield each file with a secret that other users may read.
+    """Yield each file with a secret that other users can read.
 
     Args:
-        loaded: the configuration, with where each value comes from.
-        group: of the spool: FastNetMon's user is in it, who needs no secret; or None.
+        loaded: the configuration, with the source of each value.
+        group: the spool's group, or None. FastNetMon's user is in it and needs no
+            secret.
     """
     for file, keys in sorted(_secrets_by_file(loaded).items()):
         readers = _readers(file, group)
@@ -60,20 +68,20 @@ def _secrets_by_file(loaded: LoadedSettings[Any]) -> Mapping[Path, list[str]]:
     for row in shown(loaded):
         if row.key.startswith("kafka_files."):
             files.setdefault(Path(str(row.value)), []).append(row.key)
-        elif MASK in str(row.value):  # a variable's name is no file's
+        elif MASK in str(row.value):  # the source may be a variable: no such file
             files.setdefault(Path(row.source), []).append(row.key)
     return files
 
 
 def _readers(file: Path, group: int | None) -> str:
     try:
-        facts = file.stat()
-        ways = [it.stat().st_mode for it in file.resolve().parents]
-    except OSError:  # whoever needs it complains of it
+        status = file.stat()
+        parents = [parent.stat().st_mode for parent in file.resolve().parents]
+    except OSError:  # the program that needs the file reports the error
         return ""
-    if facts.st_mode & stat.S_IROTH and all(way & stat.S_IXOTH for way in ways):
+    if status.st_mode & stat.S_IROTH and all(mode & stat.S_IXOTH for mode in parents):
         return "all users"
-    if facts.st_mode & stat.S_IRGRP and facts.st_gid == group and group:
+    if status.st_mode & stat.S_IRGRP and status.st_gid == group and group:
         return "the spool's group, so FastNetMon's user,"
     return ""
 
@@ -81,5 +89,5 @@ def _readers(file: Path, group: int | None) -> str:
 def _group_of(directory: Path) -> int | None:
     try:
         return directory.stat().st_gid
-    except OSError:  # a spool that is missing is reported elsewhere
+    except OSError:  # another check reports a missing spool
         return None

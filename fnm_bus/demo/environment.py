@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fnm_bus.config.spool_paths import PREFIX
+from fnm_bus.config.toml_text import Value, toml_text
 from fnm_bus.demo import marker
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
@@ -131,24 +132,12 @@ def run_command(demo: DemoEnvironment, *arguments: str) -> None:
 
 def _config_text(demo: DemoEnvironment) -> str:
     spool, fallback = demo.spools
-    tables: Mapping[str, Mapping[str, object]] = {
+    tables: Mapping[str, Mapping[str, Value]] = {
         "kafka": {"bootstrap.servers": demo.bootstrap},
         "spool": {"directory": str(spool), "fallback": str(fallback)},
         "relay": {"metrics_port": 0},
     }
-    lines = [f'sensor = "{SENSOR}"']
-    for name, table in tables.items():
-        lines.append(f"\n[{name}]")
-        lines += [
-            f'"{key}" = {value if isinstance(value, int) else _quote(str(value))}'
-            for key, value in table.items()
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return toml_text({"sensor": SENSOR}, tables)
 
 
 @contextmanager

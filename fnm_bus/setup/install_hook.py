@@ -47,6 +47,19 @@ def busybox() -> Path:
     return Path(found)
 
 
+def drain_command(timeout: float, config: Path | None) -> list[str]:
+    """Return the command by which a hook drains the spool where no relay runs.
+
+    Args:
+        timeout: seconds that it may take; FastNetMon's call waits for it.
+        config: the configuration file, or None for the default. The command has an
+            empty environment, except for the hook's spools and lock.
+    """
+    command = [sys.executable, "-I", "-m", "fnm_bus", "drain"]
+    command += ["--timeout", str(timeout)]
+    return [*command, "--config", str(config.resolve())] if config else command
+
+
 def speaks_shell(interpreter: Path) -> bool:
     """Return whether this interpreter means the hook in shell."""
     return interpreter == SHELL or interpreter.name == "busybox"

@@ -408,7 +408,7 @@ def test_a_hook_that_is_installed_again_leaves_the_spool_to_its_owner(
     facts = [spool.root.stat(), (spool.root / "lock").stat()]
     assert {(it.st_uid, it.st_gid) for it in facts} == {(1234, 2345)}
     ended = run("hook", "install", str(tmp_path / "hook"), "--owner", "root")
-    assert b"of root" in ended.stderr
+    assert b"owner root" in ended.stderr
     assert (spool.root.stat().st_uid, spool.root.stat().st_gid) == (0, 0)
 
 
