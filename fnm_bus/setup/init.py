@@ -141,7 +141,7 @@ def next_commands(settings: Settings, host: Host) -> Iterator[str]:
                 " add entries; name a user for the relay with --owner"
             )
         group = accounts.group_name(gid)
-        yield "# FastNetMon's user must be in the spool's group; restart FastNetMon then:"
+        yield "# Add FastNetMon's user to the spool's group, then restart FastNetMon:"
         yield f"sudo usermod --append --groups {group} {host.fastnetmon_user}"
         yield ""
     yield from install_hook.instructions(host.hook).splitlines()
