@@ -50,7 +50,7 @@ def examine(
         try:
             yield from check(settings)
         except FnmBusError as exc:
-            yield CheckResult(ok=False, what=str(exc), remedy=remedy)
+            yield CheckResult(ok=False, text=str(exc), remedy=remedy)
 
 
 def _policy(settings: FullSettings) -> Iterator[CheckResult]:
@@ -58,9 +58,9 @@ def _policy(settings: FullSettings) -> Iterator[CheckResult]:
     policy = policy_file.load(path)
     networks = len(policy.limits.own_networks)
     text = f"policy {path}: {len(policy.rules)} rules, {networks} networks"
-    yield CheckResult(ok=True, what=text)
+    yield CheckResult(ok=True, text=text)
     mode = "dry run: nothing is touched" if settings.dry_run else "live"
-    yield CheckResult(ok=True, what=f"mode: {mode}")
+    yield CheckResult(ok=True, text=f"mode: {mode}")
 
 
 def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
@@ -88,7 +88,7 @@ def _state(settings: FullSettings) -> Iterator[CheckResult]:
     for key, error in stored.unreadable:
         yield CheckResult(
             ok=False,
-            what=f"a record cannot be read and is left out: {key}: {error}",
+            text=f"a record cannot be read and is left out: {key}: {error}",
             remedy="its mitigation expires with its lease; check who may write to"
             " the reason and mitigation topics",
         )
@@ -97,7 +97,7 @@ def _state(settings: FullSettings) -> Iterator[CheckResult]:
     paused = pause is not None and pause.state == WANTED
     yield CheckResult(
         ok=not paused,
-        what=f"{active} active mitigations{', all paused' * paused}",
+        text=f"{active} active mitigations{', all paused' * paused}",
         remedy="`fnm-bus mitigations resume` ends the pause",
     )
     yield from _sensors(settings, stored)
@@ -110,17 +110,17 @@ def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResul
         text_mode = any(" " in reason.attack for reason in own)
         if text_mode:
             yield CheckResult(
-                ok=True, what=f"sensor {sensor}: text mode, no status updates"
+                ok=True, text=f"sensor {sensor}: text mode, no status updates"
             )
             policy = policy_file.load(settings.consumers.mitigator.policy)
             for warning in format_warnings(policy, {sensor: TEXT}):
-                yield CheckResult(ok=False, what=warning.what, remedy=warning.remedy)
+                yield CheckResult(ok=False, text=warning.what, remedy=warning.remedy)
             continue
         renews = any(reason.renewals for reason in own)
         text = "sends status updates" if renews else "no attack_status was received"
         yield CheckResult(
             ok=renews,
-            what=f"sensor {sensor}: {text}",
+            text=f"sensor {sensor}: {text}",
             remedy="on that FastNetMon: sudo fcli set main"
             " notify_script_attack_status_updates enable && sudo fcli commit; without"
             " it every lease lasts FastNetMon's ban time",
@@ -130,6 +130,6 @@ def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResul
 def _programs(settings: FullSettings) -> Iterator[CheckResult]:
     exabgp = Path(sys.executable).with_name("exabgp")
     where = exabgp if exabgp.exists() else "not installed"
-    yield CheckResult(ok=True, what=f"exabgp: {where}")
+    yield CheckResult(ok=True, text=f"exabgp: {where}")
     nft = shutil.which(settings.consumers.nftables.command.split()[0])
-    yield CheckResult(ok=True, what=f"nft: {nft or 'not installed'}")
+    yield CheckResult(ok=True, text=f"nft: {nft or 'not installed'}")

@@ -187,7 +187,7 @@ def check(
     """
     from consumers import build
     from consumers.check_all import examine
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
 
     findings = list(examine(build.settings(file), program))
     if json:

@@ -22,7 +22,7 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
 
         fnm-bus check --json
     """
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
 
     results = list(check_all(file))
     if json:
@@ -57,7 +57,7 @@ def exposed_secrets(
         if readers:
             yield CheckResult(
                 ok=False,
-                what=f"{file}: {readers} can read it, and it has {', '.join(keys)}",
+                text=f"{file}: {readers} can read it, and it has {', '.join(keys)}",
                 remedy="write the secret to a file of mode 400 that only the service's"
                 " user can read, and name that file in [kafka_files]",
             )

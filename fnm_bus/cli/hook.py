@@ -106,7 +106,7 @@ def check(path: HookPath, *, json: Json = False) -> None:
     Example:
         fnm-bus hook check /usr/local/bin/fnm-bus-hook
     """
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
     from fnm_bus.setup import check_hook
 
     results = check_hook.check(path)

@@ -75,7 +75,7 @@ def init(  # noqa: PLR0913 - one parameter for each option
         --fastnetmon-user root
     """
     from fnm_bus.cli.check import check_all
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
     from fnm_bus.setup import init as setup
     from fnm_bus.setup import install_hook
 

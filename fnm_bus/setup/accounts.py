@@ -12,7 +12,7 @@ def spool_ids(spool: Path, owner: str | None, group: str | None) -> tuple[int, i
     """Return the user id and the group id of a spool.
 
     Args:
-        spool: the directory. If it exists, it keeps what is not given.
+        spool: the directory. If it exists, values that are not given stay.
         owner: user of the relay; else the spool's owner, or this process's user.
         group: group of the hook's user; else the spool's group, or the owner's.
 

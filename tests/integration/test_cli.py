@@ -69,7 +69,7 @@ def put(bootstrap: str, topic: str, *values: bytes) -> None:
 def findings(relays: RelayProcesses) -> dict[str, bool]:
     ended = relays.run("check", "--json")
     assert b"Traceback" not in ended.stderr
-    return {it["what"]: it["ok"] for it in json.loads(ended.stdout)}
+    return {it["text"]: it["ok"] for it in json.loads(ended.stdout)}
 
 
 @pytest.mark.kafka
@@ -78,7 +78,7 @@ def test_topics_are_created_once_and_listed_as_wanted(
 ) -> None:
     again = kafka_relays.run("topics", "create")  # the plant has made them
     assert (again.returncode, again.stdout) == (0, b"")
-    assert again.stderr.count(b"as wanted") == 8
+    assert again.stderr.count(b"as configured") == 8
     rows = json.loads(kafka_relays.run("topics", "list", "--json").stdout)
     assert [it["differences"] for it in rows] == [[]] * 8
     cleanup = {it["topic"]: it["cleanup"] for it in rows}
@@ -272,4 +272,4 @@ def test_init_creates_topics_and_every_check_but_the_relay_passes(
         command, env=environ, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "passed  topic init.host: as wanted" in done.stdout
+    assert "passed  topic init.host: as configured" in done.stdout

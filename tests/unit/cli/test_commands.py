@@ -131,8 +131,8 @@ def test_check_reports_a_secret_that_other_users_can_read(
     (tmp_path / file).chmod(mode)
     password = {"FNM_BUS_KAFKA_FILES__SASL_PASSWORD": str(tmp_path / "password")}
     findings = json.loads(run("check", "--json", **password).stdout)
-    faults = [it for it in findings if "can read it" in it["what"]]
-    assert [str(tmp_path / file) in it["what"] for it in faults] == [True] * reported
+    faults = [it for it in findings if "can read it" in it["text"]]
+    assert [str(tmp_path / file) in it["text"] for it in faults] == [True] * reported
     assert all(str(it).count("hunter2") == 0 for it in findings)
 
 
@@ -146,7 +146,7 @@ def test_check_reports_a_secret_that_the_spool_s_group_can_read(
     os.chown(config, 0, 2345)
     config.chmod(0o640)
     findings = json.loads(run("check", "--json").stdout)
-    [fault] = [it for it in findings if "can read it" in it["what"]]
+    [fault] = [it for it in findings if "can read it" in it["text"]]
     assert "the spool's group" in fault["what"]
     assert "kafka.sasl.password" in fault["what"]
 
@@ -378,7 +378,7 @@ def test_an_installed_hook_can_be_called_and_checked(
     assert f"notify_script_path {path}\n".encode() in ended.stdout
     findings = json.loads(run("hook", "check", str(path), "--json").stdout)
     stored = "a notification was stored, and removed"
-    assert any(it["ok"] and it["what"] == stored for it in findings)
+    assert any(it["ok"] and it["text"] == stored for it in findings)
     assert spool.scan() == []
 
 

@@ -40,7 +40,7 @@ def spool(settings: Settings) -> Spool:
 def test_a_missing_spool_is_told_with_its_remedy(settings: Settings) -> None:
     found = next(check_all._spool(settings))
     assert not found.ok
-    assert str(settings.spool.directory) in found.what
+    assert str(settings.spool.directory) in found.text
     assert "hook install" in found.remedy
 
 
@@ -59,8 +59,8 @@ def test_entries_that_the_relay_may_not_read_are_named(
         python_hook.store(str(spool.root), name, python_hook.pack((), b"{}"))
         spool.path(name).chmod(mode)
     [fault] = [it for it in check_all._spool(settings) if not it.ok]
-    assert "1 entries" in fault.what
-    assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.what
+    assert "1 entries" in fault.text
+    assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.text
     assert "chmod 640" in fault.remedy
 
 
@@ -99,7 +99,7 @@ def test_one_part_that_fails_does_not_hide_the_others(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = list(check_all.examine(settings))  # no spool, no Kafka
-    assert found[-1].what.startswith("FastNetMon: no fcli here")
+    assert found[-1].text.startswith("FastNetMon: fcli is not installed")
     assert any("Kafka" in it.remedy or "[kafka]" in it.remedy for it in found)
     assert all(it.remedy for it in found if not it.ok)
 
@@ -117,7 +117,7 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
     assert wrong == [
         CheckResult(
             ok=False,
-            what="FastNetMon notify_script_format: text",
+            text="FastNetMon notify_script_format: text",
             remedy="sudo fcli set main notify_script_format json && sudo fcli commit",
         )
     ]
@@ -142,5 +142,5 @@ def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
     assert fits.ok
     for finding, topic in ((audit, Topics().audit), (deadletter, Topics().deadletter)):
         assert not finding.ok
-        assert finding.what.startswith(f"no schema id is pinned for {topic}-value")
+        assert finding.text.startswith(f"no schema id is pinned for {topic}-value")
         assert finding.remedy.startswith("run `fnm-bus schemas register`")

@@ -41,7 +41,7 @@ def created(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(TopicAdmin, "create", create)
     monkeypatch.setattr(
-        check_all, "examine", lambda _settings: [CheckResult(ok=True, what="checked")]
+        check_all, "examine", lambda _settings: [CheckResult(ok=True, text="checked")]
     )
     return names
 
