@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, settings
-from fnm_bus.config.load import LoadedSettings, load, shown
+from fnm_bus.config.load import LoadedSettings, load, setting_rows
 from fnm_bus.config.secrets import MASK
 from fnm_bus.setup.check_result import CheckResult
 
@@ -65,7 +65,7 @@ def exposed_secrets(
 
 def _secrets_by_file(loaded: LoadedSettings[Any]) -> Mapping[Path, list[str]]:
     files: dict[Path, list[str]] = {}
-    for row in shown(loaded):
+    for row in setting_rows(loaded):
         if row.key.startswith("kafka_files."):
             files.setdefault(Path(str(row.value)), []).append(row.key)
         elif MASK in str(row.value):  # the source may be a variable: no such file

@@ -16,7 +16,7 @@ def show(*, file: ConfigFile = None, json: Json = False) -> None:
     """
     from fnm_bus.config import load
 
-    rows = list(load.shown(load.load(file)))
+    rows = list(load.setting_rows(load.load(file)))
     if json:
         dump([row._asdict() for row in rows])
         return

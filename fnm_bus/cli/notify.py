@@ -36,7 +36,7 @@ def notify(
 
         fnm-bus notify ban 192.0.2.1 < ban.json
     """
-    spool, fallback = spool_paths.spools(file)
+    spool, fallback = spool_paths.configured_spools(file)
     try:
         document = python_hook.read_stdin(context.args)
         path, trouble = python_hook.keep(

@@ -275,8 +275,8 @@ def test_a_check_by_a_stranger_says_which_group_is_missing(
 @pytest.mark.parametrize(
     ("how", "word"),
     [
-        ("absent", "no such file"),
-        ("no hook", "no hook"),
+        ("absent", "does not exist"),
+        ("no hook", "not an fnm-bus hook"),
         ("no python", "nowhere"),
         ("mode", "mode 775"),
         ("changed", "changed by hand"),

@@ -77,7 +77,7 @@ def test_a_file_with_another_first_line_is_no_hook(first: str) -> None:
     text = install_hook.source(install_hook.SHELL, VALUES).replace(
         "#!/bin/sh", first, 1
     )
-    with pytest.raises(ConfigError, match="no hook"):
+    with pytest.raises(ConfigError, match="not an fnm-bus hook"):
         install_hook.read_settings(text)
 
 
