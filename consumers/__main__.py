@@ -60,7 +60,7 @@ options.keep_examples(app)
 
 
 def main() -> None:
-    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    """Run the command line; print errors without a traceback."""
     options.run(app)
 
 

@@ -11,9 +11,9 @@ from consumers import serving
 from consumers.lines import Lines
 from consumers.settings import FullSettings
 from fnm_bus import build as bus
-from fnm_bus.cli.render import text, value
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
+from fnm_bus.event.json_value import bytes_as_text, event_as_json
 from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
@@ -26,8 +26,8 @@ def line_of(read: ConsumedRecord) -> bytes:
         "partition": read.partition,
         "offset": read.offset,
         "timestamp": read.at.isoformat(),
-        "key": text(read.key),
-        "event": None if read.event is None else value(read.event),
+        "key": bytes_as_text(read.key),
+        "event": None if read.event is None else event_as_json(read.event),
     }
     return json_line(found).encode() + b"\n"
 

@@ -13,6 +13,7 @@ from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.publisher import BRIEF, LASTING, KafkaPublisher, Publisher
 from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import TopicSpec, wanted
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import Systemd
@@ -78,6 +79,12 @@ def topics(settings: Settings) -> Topics:
         audit=it.audit,
         deadletter=it.deadletter,
     )
+
+
+def topic_plan(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Return all topics as configured."""
+    table = settings.topics
+    return wanted(topics(settings), table.partitions, table.replication)
 
 
 def registry(settings: Settings) -> Registry:

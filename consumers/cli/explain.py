@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    print_note,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +123,7 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
             continue
         for line in describe(explanation):
             out(line)
-    say(
+    print_note(
         f"Mitigations that would start: {started}; attacks that would only be"
         f" reported: {reported}. Nothing was published."
     )
@@ -132,7 +140,7 @@ def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Ev
         for event in reading.read_events(settings):
             if event.receipt.event_id == event_id:
                 return event
-        complain(f"no event {event_id} on the topics")
+        print_error(f"no event {event_id} on the topics")
         end(1)
     now = datetime.now(UTC)
     receipt = Receipt(

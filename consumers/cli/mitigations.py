@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    print_note,
+)
 from fnm_bus.ops.terminal import visible
 
 if TYPE_CHECKING:
@@ -46,7 +54,7 @@ def list_(
 
     stored = reading.read_wanted_state(build.settings(file))
     for key, error in stored.unreadable:
-        complain(f"left out: {key}: {error}")
+        print_error(f"left out: {key}: {error}")
     records = sorted(stored.records(), key=lambda record: record.created_at)
     shown = [
         record
@@ -59,10 +67,10 @@ def list_(
         return
     pause = next((r for r in shown if r.kind == PAUSE and r.state != ENDED), None)
     if pause is not None:
-        say(f"PAUSED, nothing is in force. {pause.cause}")
+        print_note(f"PAUSED, nothing is in force. {pause.cause}")
     rows = [record for record in shown if record.kind != PAUSE]
     if not rows:
-        say("No active mitigations.")
+        print_note("No active mitigations.")
         return
     out(_columns("STATE", "LEFT", "REASONS", "MITIGATION", "CAUSE"))
     for record in rows:
@@ -127,7 +135,7 @@ def approve(
         effect = record.pending
         then = effect.then.action if effect and effect.then else record.kind
         text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
-        say(text)
+        print_note(text)
     why = _prompt(why)
     codes = [
         _send_one(settings, "approve", by, why, record.key, revision=record.revision)
@@ -270,7 +278,7 @@ def _send_one(  # noqa: PLR0913, PLR0917 - as `_send` has them
     try:
         return _send(settings, verb, by, why, key=key, revision=revision)
     except FnmBusError as exc:
-        complain(f"{key}: {exc}")
+        print_error(f"{key}: {exc}")
         return exc.exit_code
 
 
@@ -290,7 +298,7 @@ def _send(
     kafka, topics = build.kafka(settings), build.topics(settings)
     answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))
+    print_note(" ".join(filter(None, (f"{answer.what}:", key, answer.text))))
     return 1 if answer.what == "refused" else 0
 
 
@@ -307,7 +315,9 @@ def _find(settings: "FullSettings", key: str) -> "Mitigation":
     stored = reading.read_wanted_state(settings)
     record = next((r for r in stored.records() if r.key == key), None)
     if record is None:
-        complain(f"there is no mitigation {key}; `mitigations list --all` lists them")
+        print_error(
+            f"there is no mitigation {key}; `mitigations list --all` lists them"
+        )
         end(1)
     return record
 

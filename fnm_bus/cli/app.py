@@ -1,4 +1,4 @@
-"""All commands of fnm_bus, put together."""
+"""All commands of `fnm-bus`."""
 
 from typing import Annotated, Final
 
@@ -63,7 +63,7 @@ def fnm_bus(
     ] = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Take the options that come before the command."""
+    """Handle the options before the command."""
 
 
 FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}

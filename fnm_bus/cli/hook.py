@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out_raw, say, settings
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out_raw,
+    print_note,
+    settings,
+)
 from fnm_bus.config.spool_paths import CONFIG
 
 app = typer.Typer(help="Install and check the file that FastNetMon starts.")
@@ -82,7 +90,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
     for root in spools:
         uid, gid = accounts.spool_ids(root, owner, group)
         Spool(root).make(uid, gid)
-        say(f"fnm-bus: spool {root}, owner {accounts.user_name(uid)}")
+        print_note(f"fnm-bus: spool {root}, owner {accounts.user_name(uid)}")
     command = []
     if not (shell or busybox or drain is False):
         config = file or os.environ.get(CONFIG)
@@ -93,7 +101,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
     else:
         interpreter = install_hook.SHELL if shell else install_hook.best_python()
     text = install_hook.install(path, *spools, interpreter, command)
-    say(f"fnm-bus: hook {path}")
+    print_note(f"fnm-bus: hook {path}")
     out_raw(text.encode())
 
 

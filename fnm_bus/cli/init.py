@@ -10,10 +10,10 @@ import typer
 
 from fnm_bus.cli.options import (
     ConfigFile,
-    complain_of,
     end,
     out,
-    say,
+    print_errors,
+    print_note,
     settings,
 )
 from fnm_bus.config.spool_paths import CONFIG, FILE
@@ -97,9 +97,9 @@ def init(  # noqa: PLR0913 - one parameter for each option
     host = setup.Host(path, hook, owner, user)
     commands = list(setup.next_commands(configured, host))
     steps = list(setup.steps(configured, host, answers))
-    say("fnm-bus init will:")
+    print_note("fnm-bus init will:")
     for step in steps:
-        say(f"  {step.text}")
+        print_note(f"  {step.text}")
     if not (yes or typer.confirm("Continue?", default=True, err=True)):
         end(FAILED)
     failed = [step for step in steps if not _run(step)]
@@ -114,10 +114,10 @@ def _run(step: "Step") -> bool:
     try:
         step.run()
     except FnmBusError as exc:
-        say(f"FAILED  {step.text}")
-        complain_of(exc)
+        print_note(f"FAILED  {step.text}")
+        print_errors(exc)
         return False
-    say(f"done    {step.text}")
+    print_note(f"done    {step.text}")
     return True
 
 

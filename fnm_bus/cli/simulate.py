@@ -10,11 +10,11 @@ import typer
 
 from fnm_bus.cli.options import (
     ConfigFile,
-    complain,
     end,
     out_raw,
-    say,
-    say_progress,
+    print_error,
+    print_note,
+    print_progress,
     settings,
 )
 
@@ -89,12 +89,12 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
         statuses = Counter(
             _with_progress(replay(path, attack(plan), rate), count(plan))
         )
-    say(f"fnm-bus: {statuses[0]} notifications are in the spool")
+    print_note(f"fnm-bus: {statuses[0]} notifications are in the spool")
     if failed := statuses.total() - statuses[0]:
-        complain(f"{failed} of {statuses.total()} calls failed")
+        print_error(f"{failed} of {statuses.total()} calls failed")
         end(UNSTORED)
     if not Spool(spools[0]).locked():
-        say("fnm-bus: no relay is running; `fnm-bus drain` publishes them")
+        print_note("fnm-bus: no relay is running; `fnm-bus drain` publishes them")
 
 
 def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
@@ -149,6 +149,6 @@ def _install_hook(directory: Path, spool: Path, fallback: Path) -> Path:
 def _with_progress(statuses: Iterable[int], total: int) -> Iterator[int]:
     """Yield *statuses*, and show the progress on a terminal."""
     for number, status in enumerate(statuses, 1):
-        say_progress(f"{number}/{total}")
+        print_progress(f"{number}/{total}")
         yield status
-    say_progress("")
+    print_progress("")

@@ -15,7 +15,7 @@ from fnm_bus.kafka.access import Resources, Right, rights_of
 from fnm_bus.kafka.client import principal_of
 from fnm_bus.kafka.connection_check import check_connection
 from fnm_bus.kafka.names import GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences, wanted
+from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
@@ -100,10 +100,8 @@ def _relay(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _topics(settings: Settings) -> Iterator[CheckResult]:
-    names = build.topics(settings)
-    plan = wanted(names, settings.topics.partitions, settings.topics.replication)
-    rights = rights_of("relay", Resources(names))
-    yield from check_access(build.kafka(settings), plan, rights)
+    rights = rights_of("relay", Resources(build.topics(settings)))
+    yield from check_access(build.kafka(settings), build.topic_plan(settings), rights)
 
 
 def check_access(

@@ -11,7 +11,7 @@ from fnm_bus import atomic_file, build
 from fnm_bus.config.settings import Settings
 from fnm_bus.config.toml_text import toml_text
 from fnm_bus.errors import ConfigError
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin
 from fnm_bus.setup import accounts, install_hook
 from fnm_bus.spool.spool import Spool
 
@@ -175,9 +175,7 @@ def _install_hook(settings: Settings, host: Host) -> None:
 
 
 def _create_topics(settings: Settings) -> None:
-    topics = settings.topics
-    plan = wanted(build.topics(settings), topics.partitions, topics.replication)
-    TopicAdmin(build.kafka(settings)).create(plan)
+    TopicAdmin(build.kafka(settings)).create(build.topic_plan(settings))
 
 
 def _register_schemas(settings: Settings) -> None:
