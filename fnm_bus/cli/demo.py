@@ -50,10 +50,10 @@ def demo(
     from fnm_bus.avro import schema
     from fnm_bus.config import load
     from fnm_bus.demo import environment
-    from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack
+    from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack_calls
 
     examples = [NotifyCall(n.arguments, n.document) for n in schema.notifications()]
-    simulated = list(attack(AttackPlan(hosts)))
+    simulated = list(attack_calls(AttackPlan(hosts)))
     invalid = NotifyCall(("ban", "0.0.0.7"), _INVALID)
     # Without this, SIGTERM would leave the relay behind.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))

@@ -70,12 +70,12 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
 
         fnm-bus simulate --hosts 500 --rate 0 --seed 7 --yes-publish
     """
-    from fnm_bus.demo.attack import AttackPlan, attack, count
+    from fnm_bus.demo.attack import AttackPlan, attack_calls, count_calls
     from fnm_bus.demo.replay import replay
 
     plan = AttackPlan(hosts, updates, seed)
     if print_:
-        for call in attack(plan):
+        for call in attack_calls(plan):
             out_raw(call.document)
         return
     configured = settings(file)
@@ -87,7 +87,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
     with tempfile.TemporaryDirectory(prefix="fnm-bus-") as directory:
         path = hook or _install_hook(Path(directory), *spools)
         statuses = Counter(
-            _with_progress(replay(path, attack(plan), rate), count(plan))
+            _with_progress(replay(path, attack_calls(plan), rate), count_calls(plan))
         )
     print_note(f"fnm-bus: {statuses[0]} notifications are in the spool")
     if failed := statuses.total() - statuses[0]:
@@ -129,7 +129,7 @@ def _require_demo(spools: Iterable[Path]) -> None:
     from fnm_bus.errors import ConfigError
 
     for spool in spools:
-        if marker.read(spool) is None:
+        if marker.read_marker(spool) is None:
             raise ConfigError(
                 f"{spool}: this spool was not made by a demo, so the simulated attack"
                 " would reach the real topics and the programs that act on them.\n"

@@ -48,10 +48,10 @@ _SERVICE_VARIABLES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DemoEnvironment:
-    """Where the parts of a running demo are.
+    """Paths and addresses of a running demo.
 
     Attributes:
-        directory: holds all files of the demo.
+        directory: the directory with all files of the demo.
         config: the configuration file that relay and readers use.
         hook: the installed hook.
         bootstrap: address of the embedded broker.
@@ -73,7 +73,7 @@ def start(directory: Path) -> Iterator[DemoEnvironment]:
     """Start broker and relay in *directory*, and stop all processes at the end.
 
     Raises:
-        FnmBusError: the relay did not become ready.
+        FnmBusError: the relay is not ready in time.
     """
     with EmbeddedBroker() as broker:
         broker.make(*astuple(Topics()))
@@ -88,7 +88,7 @@ def start(directory: Path) -> Iterator[DemoEnvironment]:
         install = ("hook", "install", str(demo.hook), "--no-drain")
         run_command(demo, *install, "--config", str(demo.config))
         for spool in demo.spools:
-            marker.write(spool, demo.bootstrap)
+            marker.write_marker(spool, demo.bootstrap)
         with _running_relay(demo):
             yield demo
 
@@ -99,9 +99,9 @@ def child_environment(
     """Return the environment of a demo's child process.
 
     Args:
-        variables: what the demo sets.
+        variables: variables of the demo.
         environ: the caller's environment. Its settings of fnm-bus and the variables
-            of its systemd service are left out, because they name real systems.
+            of its systemd service are removed, because they name real systems.
     """
     kept = {
         name: value
@@ -115,7 +115,7 @@ def run_command(demo: DemoEnvironment, *arguments: str) -> None:
     """Run one command of fnm-bus.
 
     Raises:
-        FnmBusError: it fails; the text is its standard error.
+        FnmBusError: the command failed; the text is its standard error.
     """
     done = subprocess.run(  # noqa: S603 - this very program
         [sys.executable, "-m", "fnm_bus", *arguments],
@@ -142,7 +142,7 @@ def _config_text(demo: DemoEnvironment) -> str:
 
 @contextmanager
 def _running_relay(demo: DemoEnvironment) -> Iterator[None]:
-    """Run a relay; it reports through systemd's protocol when it is ready."""
+    """Run a relay, and wait until it reports that it is ready (sd_notify(3))."""
     address = demo.directory / "notify"
     log = demo.directory / "relay.log"
     with (

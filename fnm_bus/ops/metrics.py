@@ -1,4 +1,4 @@
-"""Figures: how a program's metrics are made and collected."""
+"""Metrics of a program, and their registry."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,9 @@ class MetricSet:
     """Metrics that are the fields of a dataclass."""
 
     def registry(self: "DataclassInstance") -> CollectorRegistry:
-        """Return a registry that collects all of them, for an exposition."""
-        found = CollectorRegistry()
-        for one in fields(self):
-            metric: Any = getattr(self, one.name)
-            found.register(metric)
-        return found
+        """Return a registry with all metrics."""
+        registry = CollectorRegistry()
+        for field in fields(self):
+            metric: Any = getattr(self, field.name)
+            registry.register(metric)
+        return registry

@@ -147,8 +147,8 @@ def test_check_reports_a_secret_that_the_spool_s_group_can_read(
     config.chmod(0o640)
     findings = json.loads(run("check", "--json").stdout)
     [fault] = [it for it in findings if "can read it" in it["text"]]
-    assert "the spool's group" in fault["what"]
-    assert "kafka.sasl.password" in fault["what"]
+    assert "the spool's group" in fault["text"]
+    assert "kafka.sasl.password" in fault["text"]
 
 
 def test_parse_prints_the_record_as_json(run: Run) -> None:
