@@ -32,7 +32,7 @@ def event(action: str = "ban", **details: object) -> HostEvent:
     )
 
 
-def test_a_line_says_when_what_whom_how_much_and_who_says_so() -> None:
+def test_a_line_has_time_action_target_size_and_sensor() -> None:
     line = render.event_line(
         TOPIC,
         event(
@@ -54,7 +54,7 @@ def test_bits_as_sent_are_preferred_to_bytes() -> None:
     assert "9.0 k" in line
 
 
-def test_what_was_not_sent_is_a_dash() -> None:
+def test_a_missing_value_is_a_dash() -> None:
     assert render.event_line(TOPIC, event()).split()[4:6] == ["-", "-"]
 
 
@@ -67,7 +67,7 @@ def test_columns_stand_below_their_headings() -> None:
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2J", "a\nb", "\u202e", "\x07"])
-def test_what_was_sent_cannot_steer_the_terminal(evil: str) -> None:
+def test_an_event_cannot_steer_the_terminal(evil: str) -> None:
     line = render.event_line(TOPIC, event(action=evil))
     assert line.isprintable()
 
@@ -98,7 +98,7 @@ def test_a_dead_letter_shows_its_reason() -> None:
     assert event_as_json(letter)["head"] == "/w=="
 
 
-def test_bytes_that_are_no_text_are_marked() -> None:
+def test_bytes_other_than_text_are_marked() -> None:
     assert bytes_as_text(b"key") == "key"
     assert bytes_as_text(b"\xff") == "base64:/w=="
     assert bytes_as_text(None) is None

@@ -1,4 +1,4 @@
-"""`fnm-bus simulate` stores nothing in a real spool unless a person asks for it."""
+"""`fnm-bus simulate` stores nothing in a real spool without --yes-publish."""
 
 import os
 import subprocess
@@ -92,7 +92,7 @@ def test_a_file_that_is_not_a_hook_is_not_started(
 
 
 @pytest.mark.parametrize("with_hook", [False, True])
-def test_a_demos_spool_takes_the_attack_in_the_order_of_the_calls(
+def test_a_demo_s_spool_stores_the_attack_in_order(
     simulate: Simulate, spools: tuple[Spool, Spool], tmp_path: Path, *, with_hook: bool
 ) -> None:
     for spool in spools:

@@ -1,4 +1,4 @@
-"""Defaults, file and environment; what is wrong is refused, all of it at once."""
+"""Defaults, file and environment; all mistakes are reported at once."""
 
 import subprocess
 import sys
@@ -79,8 +79,8 @@ def test_names_with_dots_are_set_by_variables(
     variable: str, table: str, key: str
 ) -> None:
     settings = load.load(None, {variable: "x"}).settings
-    found = settings.kafka if table == "kafka" else settings.registry.client
-    assert found[key] == "x"
+    values = settings.kafka if table == "kafka" else settings.registry.client
+    assert values[key] == "x"
 
 
 @pytest.mark.parametrize("name", sorted(load._OTHER - {"FNM_BUS_CONFIG"}))

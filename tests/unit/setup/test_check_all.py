@@ -1,4 +1,4 @@
-"""The doctor says what is wrong, and what to do."""
+"""Each check has a result, with a remedy if result failed."""
 
 import os
 from itertools import islice
@@ -37,20 +37,20 @@ def spool(settings: Settings) -> Spool:
     return Spool(settings.spool.directory)
 
 
-def test_a_missing_spool_is_told_with_its_remedy(settings: Settings) -> None:
-    found = next(check_all._spool(settings))
-    assert not found.ok
-    assert str(settings.spool.directory) in found.text
-    assert "hook install" in found.remedy
+def test_a_missing_spool_is_reported_with_a_remedy(settings: Settings) -> None:
+    result = next(check_all._spool(settings))
+    assert not result.ok
+    assert str(settings.spool.directory) in result.text
+    assert "hook install" in result.remedy
 
 
-def test_a_spool_as_it_should_be_passes(settings: Settings, spool: Spool) -> None:
-    del spool  # it is there
-    assert all(it.ok for it in check_all._spool(settings))
+def test_a_correct_spool_passes(settings: Settings, spool: Spool) -> None:
+    del spool  # only made
+    assert all(result.ok for result in check_all._spool(settings))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
-def test_entries_that_the_relay_may_not_read_are_named(
+def test_entries_unreadable_for_the_relay_are_listed(
     settings: Settings, spool: Spool
 ) -> None:
     spool.make(1234, 2345)
@@ -58,7 +58,7 @@ def test_entries_that_the_relay_may_not_read_are_named(
     for name, mode in zip(names, (0o640, 0o600), strict=True):
         python_hook.store(str(spool.root), name, python_hook.pack((), b"{}"))
         spool.path(name).chmod(mode)
-    [fault] = [it for it in check_all._spool(settings) if not it.ok]
+    [fault] = [result for result in check_all._spool(settings) if not result.ok]
     assert "1 entries" in fault.text
     assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.text
     assert "chmod 640" in fault.remedy
@@ -85,26 +85,28 @@ def test_rights_are_counted_as_the_kernel_counts_them(
 
 def test_a_spool_with_wrong_rights_fails(settings: Settings, spool: Spool) -> None:
     (spool.root / "quarantine").chmod(0o777)
-    assert not all(it.ok for it in check_all._spool(settings))
+    assert not all(result.ok for result in check_all._spool(settings))
 
 
-def test_it_sees_whether_a_relay_drains(settings: Settings, spool: Spool) -> None:
-    assert [it.ok for it in check_all._relay(settings)] == [False]
+def test_the_relay_check_detects_a_relay(settings: Settings, spool: Spool) -> None:
+    assert [result.ok for result in check_all._relay(settings)] == [False]
     with spool.lock() or pytest.fail("somebody else holds the lock"):
-        assert [it.ok for it in check_all._relay(settings)] == [True]
+        assert [result.ok for result in check_all._relay(settings)] == [True]
 
 
-def test_one_part_that_fails_does_not_hide_the_others(
+def test_a_failed_group_of_checks_does_not_hide_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = list(check_all.examine(settings))  # no spool, no Kafka
-    assert found[-1].text.startswith("FastNetMon: fcli is not installed")
-    assert any("Kafka" in it.remedy or "[kafka]" in it.remedy for it in found)
-    assert all(it.remedy for it in found if not it.ok)
+    results = list(check_all.examine(settings))  # no spool, no Kafka
+    assert results[-1].text.startswith("FastNetMon: fcli is not installed")
+    assert any(
+        "Kafka" in result.remedy or "[kafka]" in result.remedy for result in results
+    )
+    assert all(result.remedy for result in results if not result.ok)
 
 
-def test_fastnetmons_settings_are_looked_at_where_fcli_is(
+def test_fastnetmon_s_settings_are_read_by_fcli(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fcli = tmp_path / "fcli"
@@ -113,7 +115,7 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
         file.write("echo enable\n")
     fcli.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    wrong = [it for it in check_all._fastnetmon(settings) if not it.ok]
+    wrong = [result for result in check_all._fastnetmon(settings) if not result.ok]
     assert wrong == [
         CheckResult(
             ok=False,
@@ -123,7 +125,7 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
     ]
 
 
-def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
+def test_missing_schema_ids_are_reported_with_a_remedy(
     tmp_path: Path,
 ) -> None:
     wanted = Topics().of_events()
