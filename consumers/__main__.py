@@ -60,7 +60,7 @@ options.keep_examples(app)
 
 
 def main() -> None:
-    """Run the command on the command line; report a user's mistake on one line."""
+    """Run the command line; print errors without a traceback."""
     options.run(app)
 
 

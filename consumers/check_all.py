@@ -50,7 +50,7 @@ def run_checks(
         try:
             yield from check(settings)
         except FnmBusError as exc:
-            yield CheckResult(ok=False, what=str(exc), remedy=remedy)
+            yield CheckResult(ok=False, text=str(exc), remedy=remedy)
 
 
 def _check_policy(settings: FullSettings) -> Iterator[CheckResult]:
@@ -58,9 +58,9 @@ def _check_policy(settings: FullSettings) -> Iterator[CheckResult]:
     policy = policy_file.load(path)
     networks = len(policy.limits.own_networks)
     text = f"policy {path}: {len(policy.rules)} rules, {networks} networks"
-    yield CheckResult(ok=True, what=text)
+    yield CheckResult(ok=True, text=text)
     mode = "dry run" if settings.dry_run else "live"
-    yield CheckResult(ok=True, what=f"mode: {mode}")
+    yield CheckResult(ok=True, text=f"mode: {mode}")
 
 
 def _check_rights(settings: FullSettings, program: str) -> Iterator[CheckResult]:
@@ -87,7 +87,7 @@ def _check_state(settings: FullSettings) -> Iterator[CheckResult]:
     for key, error in stored.unreadable:
         yield CheckResult(
             ok=False,
-            what=f"a record cannot be read and is left out: {key}: {error}",
+            text=f"a record cannot be read and is left out: {key}: {error}",
             remedy="its mitigation expires with its lease; check who may write to"
             " the reason and mitigation topics",
         )
@@ -98,7 +98,7 @@ def _check_state(settings: FullSettings) -> Iterator[CheckResult]:
     active = sum(kind != PAUSE for kind in wanted_kinds)
     yield CheckResult(
         ok=not paused,
-        what=f"{active} active mitigations{', all paused' * paused}",
+        text=f"{active} active mitigations{', all paused' * paused}",
         remedy="`fnm-bus mitigations resume` ends the pause",
     )
     yield from _check_sensors(settings, stored)
@@ -113,17 +113,17 @@ def _check_sensors(
         text_mode = any(" " in reason.attack for reason in reported)
         if text_mode:
             yield CheckResult(
-                ok=True, what=f"sensor {sensor}: text mode, no status updates"
+                ok=True, text=f"sensor {sensor}: text mode, no status updates"
             )
             policy = policy_file.load(settings.consumers.mitigator.policy)
             for warning in format_warnings(policy, {sensor: TEXT}):
-                yield CheckResult(ok=False, what=warning.text, remedy=warning.remedy)
+                yield CheckResult(ok=False, text=warning.text, remedy=warning.remedy)
             continue
         renews = any(reason.renewals for reason in reported)
         text = "sends status updates" if renews else "no attack_status was received"
         yield CheckResult(
             ok=renews,
-            what=f"sensor {sensor}: {text}",
+            text=f"sensor {sensor}: {text}",
             remedy="on that FastNetMon: sudo fcli set main"
             " notify_script_attack_status_updates enable && sudo fcli commit; without"
             " it every lease lasts FastNetMon's ban time",
@@ -133,6 +133,6 @@ def _check_sensors(
 def _check_programs(settings: FullSettings) -> Iterator[CheckResult]:
     exabgp = Path(sys.executable).with_name("exabgp")
     location = exabgp if exabgp.exists() else "not installed"
-    yield CheckResult(ok=True, what=f"exabgp: {location}")
+    yield CheckResult(ok=True, text=f"exabgp: {location}")
     nft = shutil.which(settings.consumers.nftables.command.split()[0])
-    yield CheckResult(ok=True, what=f"nft: {nft or 'not installed'}")
+    yield CheckResult(ok=True, text=f"nft: {nft or 'not installed'}")

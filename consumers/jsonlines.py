@@ -17,11 +17,11 @@ from consumers import serving
 from consumers.settings import FullSettings
 from fnm_bus import atomic_file
 from fnm_bus import build as bus
-from fnm_bus.cli.render import text, value
 from fnm_bus.consume.handler import AbortConsumer, RetryLater
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
+from fnm_bus.event.json_value import bytes_as_text, event_as_json
 from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
@@ -139,8 +139,8 @@ def line_of(record: ConsumedRecord) -> bytes:
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.at.isoformat(),
-        "key": text(record.key),
-        "event": None if record.event is None else value(record.event),
+        "key": bytes_as_text(record.key),
+        "event": None if record.event is None else event_as_json(record.event),
     }
     return json_line(fields).encode() + b"\n"
 

@@ -19,6 +19,7 @@ from fnm_bus.kafka.publisher import (
     Publisher,
 )
 from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import TopicSpec, planned_topics
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import Systemd
@@ -85,6 +86,12 @@ def topic_names(settings: Settings) -> Topics:
         audit=table.audit,
         deadletter=table.deadletter,
     )
+
+
+def topic_plan(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Return all topics as configured."""
+    table = settings.topics
+    return planned_topics(topic_names(settings), table.partitions, table.replication)
 
 
 def build_registry(settings: Settings) -> Registry:

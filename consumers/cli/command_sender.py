@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fnm_bus.cli.options import complain, say
+from fnm_bus.cli.options import print_error, print_note
 
 if TYPE_CHECKING:
     from consumers.settings import FullSettings
@@ -25,7 +25,7 @@ def send_one(  # noqa: PLR0913, PLR0917 - as `send` has them
     try:
         return send(settings, verb, by, comment, key=key, revision=revision)
     except FnmBusError as exc:
-        complain(f"{key}: {exc}")
+        print_error(f"{key}: {exc}")
         return exc.exit_code
 
 
@@ -45,7 +45,7 @@ def send(
     kafka, topics = build.kafka_settings(settings), build.topic_names(settings)
     answer = send_command(kafka, topics, codec, command)
     key = answer.key if answer.key and answer.key not in answer.text else ""
-    say(" ".join(filter(None, (f"{answer.action}:", key, answer.text))))
+    print_note(" ".join(filter(None, (f"{answer.action}:", key, answer.text))))
     return 1 if answer.action == "refused" else 0
 
 

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    print_note,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +125,7 @@ def _print_explanations(explanations: "Iterator[Explanation]", *, json: bool) ->
             continue
         for line in explanation_lines(explanation):
             out(line)
-    say(
+    print_note(
         f"Mitigations that would start: {started}; attacks that would only be"
         f" reported: {reported}. Nothing was published."
     )
@@ -136,7 +144,7 @@ def _read_event(
         for event in reading.read_events(settings):
             if event.receipt.event_id == event_id:
                 return event
-        complain(f"event {event_id} is not on the topics")
+        print_error(f"event {event_id} is not on the topics")
         end(1)
     now = datetime.now(UTC)
     receipt = Receipt(

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumers.cli.command_sender import prompt, send, send_one
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    print_note,
+)
 
 if TYPE_CHECKING:
     from consumers.settings import FullSettings
@@ -47,7 +55,7 @@ def list_(
 
     stored = reading.read_wanted_state(build.load_settings(file))
     for key, error in stored.unreadable:
-        complain(f"left out: {key}: {error}")
+        print_error(f"left out: {key}: {error}")
     records = sorted(stored.records(), key=lambda record: record.created_at)
     listed = [
         record
@@ -60,10 +68,10 @@ def list_(
         return
     for record in listed:
         if record.kind == PAUSE and record.state != ENDED:
-            say(f"PAUSED, no mitigation is in force. {record.cause}")
+            print_note(f"PAUSED, no mitigation is in force. {record.cause}")
     mitigations = [record for record in listed if record.kind != PAUSE]
     if not mitigations:
-        say("No active mitigations.")
+        print_note("No active mitigations.")
         return
     for line in mitigation_text.table(mitigations):
         out(line)
@@ -109,7 +117,7 @@ def approve(
         effect = record.pending
         then = effect.then.action if effect and effect.then else record.kind
         text = f"{record.key}: {then}, revision {record.revision}: {record.cause}"
-        say(text)
+        print_note(text)
     comment = prompt(comment)
     codes = [
         send_one(settings, "approve", by, comment, record.key, revision=record.revision)
@@ -246,7 +254,9 @@ def _find_mitigation(settings: "FullSettings", key: str) -> "Mitigation":
     matches = (record for record in stored.records() if record.key == key)
     record = next(matches, None)
     if record is None:
-        complain(f"mitigation {key} does not exist; `mitigations list --all` lists all")
+        print_error(
+            f"mitigation {key} does not exist; `mitigations list --all` lists all"
+        )
         end(1)
     return record
 

@@ -57,7 +57,7 @@ def check(
     from consumers import serving
     from consumers.policy.file import load as policy_file
     from consumers.policy.file.sensor_reach import TEXT, format_warnings
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
     from fnm_bus.setup.check_result import CheckResult
 
     if path is None:
@@ -66,8 +66,8 @@ def check(
     networks = len(loaded.limits.own_networks)
     text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"
     sensors = dict.fromkeys(text_mode or (), TEXT)
-    results = [CheckResult(ok=True, what=text)] + [
-        CheckResult(ok=False, what=warning.text, remedy=warning.remedy)
+    results = [CheckResult(ok=True, text=text)] + [
+        CheckResult(ok=False, text=warning.text, remedy=warning.remedy)
         for warning in format_warnings(loaded, sensors)
     ]
     if json:

@@ -203,7 +203,7 @@ def check(
     """
     from consumers import build
     from consumers.check_all import run_checks
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
 
     results = list(run_checks(build.load_settings(file), program))
     if json:

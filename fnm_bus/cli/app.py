@@ -1,4 +1,4 @@
-"""All commands of fnm_bus, put together."""
+"""All commands of `fnm-bus`."""
 
 from typing import Annotated, Final
 
@@ -11,6 +11,7 @@ from fnm_bus.cli import (
     demo,
     drain,
     hook,
+    init,
     notify,
     parse,
     quarantine,
@@ -62,12 +63,13 @@ def fnm_bus(
     ] = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Take the options that come before the command."""
+    """Handle the options before the command."""
 
 
 FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands whose further arguments are FastNetMon's."""
 
+app.command("init")(init.init)
 app.command("notify", context_settings=FOREIGN)(notify.notify)
 app.add_typer(hook.app, name="hook")
 app.command("relay")(relay.relay)

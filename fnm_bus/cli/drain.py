@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, complain, end, say, settings
+from fnm_bus.cli.options import ConfigFile, end, print_error, print_note, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,11 +40,11 @@ def drain(
     configured = settings(file)
     outcome, _refused = drain_as_owner(configured, timeout)
     if outcome in {DrainOutcome.CLEAN, DrainOutcome.ELSEWHERE}:
-        say(f"fnm-bus: {outcome.value}")
+        print_note(f"fnm-bus: {outcome.value}")
         return
     pause = build.drain_pause(configured)
     retry = f"; next attempt in {math.ceil(pause)} s at the earliest" if pause else ""
-    complain(f"{outcome.value}{retry}")
+    print_error(f"{outcome.value}{retry}")
     end(NOT_DRAINED)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, complain, complain_of, end, settings
+from fnm_bus.cli.options import ConfigFile, end, print_error, print_errors, settings
 from fnm_bus.config import spool_paths
 from fnm_bus.errors import ConfigError, FnmBusError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
@@ -36,31 +36,31 @@ def notify(
 
         fnm-bus notify ban 192.0.2.1 < ban.json
     """
-    spool, fallback = spool_paths.spools(file)
+    spool, fallback = spool_paths.configured_spools(file)
     try:
         document = python_hook.read_stdin(context.args)
         path, trouble = python_hook.store_or_fallback(
             str(spool), str(fallback), context.args, document
         )
     except OSError as exc:
-        complain(f"this notification is lost: {exc}; is the spool set up?")
+        print_error(f"this notification is lost: {exc}; is the spool set up?")
         end(python_hook.TRY_LATER)
     if trouble:
-        complain(f"{trouble}; kept in the fallback spool: {path}")
+        print_error(f"{trouble}; kept in the fallback spool: {path}")
     reason, status = "", 0
     try:
         if _is_drained_elsewhere(spool):
             end(python_hook.TRY_LATER if trouble else 0)
         reason = _drain(path, file, drain_timeout)
     except (ConfigError, SchemaError) as exc:
-        complain_of(exc)
+        print_errors(exc)
         status = exc.exit_code
     except FnmBusError as exc:  # the next drain or a relay publishes the entry
-        complain_of(exc)
+        print_errors(exc)
     if trouble or status:
         end(python_hook.TRY_LATER if trouble else status)
     if reason:
-        complain(f"invalid, kept in the quarantine: {reason}")
+        print_error(f"invalid, kept in the quarantine: {reason}")
         end(INVALID)
 
 

@@ -2,7 +2,7 @@
 
 import signal
 
-from fnm_bus.cli.options import ConfigFile, say, settings
+from fnm_bus.cli.options import ConfigFile, print_note, settings
 from fnm_bus.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ def relay(*, file: ConfigFile = None) -> None:
             f"{exc}; a second relay on this machine needs a port of its own: set"
             " [relay] metrics_port or FNM_BUS_RELAY__METRICS_PORT; 0 takes a free one"
         ) from exc
-    say(f"fnm-bus: metrics and health on {configured.relay.metrics_host}:{port}")
+    print_note(f"fnm-bus: metrics and health on {configured.relay.metrics_host}:{port}")
     try:
         service.run()
     finally:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, out, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, out, print_note, settings
 
 
 def tail(  # noqa: PLR0913 - one parameter for each option
@@ -36,6 +36,11 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     """
     from fnm_bus import build
     from fnm_bus.cli import render
+    from fnm_bus.event.json_value import (
+        bytes_as_text,
+        event_as_json,
+        headers_as_text,
+    )
     from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
     configured = settings(file)
@@ -51,9 +56,9 @@ def tail(  # noqa: PLR0913 - one parameter for each option
                     "partition": record.partition,
                     "offset": record.offset,
                     "timestamp": record.at.isoformat(),
-                    "key": render.text(record.key),
-                    "headers": render.headers(record.headers),
-                    "event": None if event is None else render.value(event),
+                    "key": bytes_as_text(record.key),
+                    "headers": headers_as_text(record.headers),
+                    "event": None if event is None else event_as_json(event),
                     "error": record.error or None,
                 }
             )
@@ -61,7 +66,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
             position = f"{record.topic}[{record.partition}]@{record.offset}"
             out(f"{position}: cannot be decoded: {record.error}")
         else:
-            line = render.line(record.topic, record.event)
+            line = render.event_line(record.topic, record.event)
             out(line, *render.color_of(record.event))
 
     shown = 0
@@ -73,7 +78,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
         headers=json,
     ) as reader:
         if not json:
-            say(render.heading())
+            print_note(render.heading())
         while True:
             for record in reader.read(0.5):
                 show(record)

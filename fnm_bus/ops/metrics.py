@@ -1,4 +1,4 @@
-"""Figures: how a program's metrics are made and collected."""
+"""Metrics of a program, and their registry."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -14,10 +14,10 @@ def gauge(name: str, text: str, *labels: str) -> Gauge:
 
 
 class MetricSet:
-    """Metrics that are the attributes of an object."""
+    """Metrics as attributes of an object."""
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry that collects all of them, for an exposition."""
+        """Return a registry with all metrics."""
         registry = CollectorRegistry()
         for metric in vars(self).values():
             registry.register(metric)

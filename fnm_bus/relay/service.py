@@ -75,7 +75,7 @@ class Relay:
             SpoolError: the spool is not set up, or is not this user's. Once it was
                 locked, errors of the disk are retried.
         """
-        self.systemd.tell(READY, "STATUS=waiting for the spool's lock")
+        self.systemd.notify(READY, "STATUS=waiting for the spool's lock")
         try:
             while not self._stopping.is_set():
                 self._alive()
@@ -100,7 +100,7 @@ class Relay:
     def _hold(self, lock: Lock) -> None:
         """Drain until `stop`, or until another spool is where this one was."""
         self.draining = self._locked_before = True
-        self.systemd.tell("STATUS=draining")
+        self.systemd.notify("STATUS=draining")
         log.info("draining", spool=self.spool.root)
         try:
             # Connecting takes half a second; the spool can be looked at meanwhile.
@@ -176,7 +176,7 @@ class Relay:
 
     def _finish(self) -> None:
         if self._stopping.is_set():
-            self.systemd.tell(STOPPING)
+            self.systemd.notify(STOPPING)
         end = monotonic() + self.flush
         left = self.publisher.flush(0)
         # In slices: this may take longer than any guard waits for a sign of life.

@@ -69,7 +69,7 @@ def put(bootstrap: str, topic: str, *values: bytes) -> None:
 def findings(relays: RelayProcesses) -> dict[str, bool]:
     ended = relays.run("check", "--json")
     assert b"Traceback" not in ended.stderr
-    return {it["what"]: it["ok"] for it in json.loads(ended.stdout)}
+    return {it["text"]: it["ok"] for it in json.loads(ended.stdout)}
 
 
 @pytest.mark.kafka
@@ -78,7 +78,7 @@ def test_topics_are_created_once_and_listed_as_wanted(
 ) -> None:
     again = kafka_relays.run("topics", "create")  # the plant has made them
     assert (again.returncode, again.stdout) == (0, b"")
-    assert again.stderr.count(b"as wanted") == 8
+    assert again.stderr.count(b"as configured") == 8
     rows = json.loads(kafka_relays.run("topics", "list", "--json").stdout)
     assert [it["differences"] for it in rows] == [[]] * 8
     cleanup = {it["topic"]: it["cleanup"] for it in rows}
@@ -253,3 +253,23 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
         (pytest.fail if CI else pytest.skip)(str(exc))
     finally:
         guarded.close()
+
+
+def test_init_creates_topics_and_every_check_but_the_relay_passes(
+    tmp_path: Path, kafka: str
+) -> None:
+    tmp_path.chmod(0o755)
+    environ = {
+        **os.environ,
+        "FNM_BUS_CONFIG": str(tmp_path / "fnm-bus.toml"),
+        "FNM_BUS_SPOOL__DIRECTORY": str(tmp_path / "spool"),
+        "FNM_BUS_SPOOL__FALLBACK": str(tmp_path / "fallback"),
+        "FNM_BUS_TOPICS__HOST": "init.host",
+    }
+    command = [sys.executable, "-m", "fnm_bus", "init", "--yes", "--brokers", kafka]
+    command += ["--replication", "1", "--hook", str(tmp_path / "hook")]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "passed  topic init.host: as configured" in done.stdout

@@ -78,6 +78,8 @@ ACTING = {
     "fnm-bus hook install",
     "fnm-bus notify",
     "fnm-bus relay",
+    "fnm-bus drain",
+    "fnm-bus init",
     "fnm-bus schemas register",
     "fnm-bus simulate",
     "fnm-bus quarantine delete",

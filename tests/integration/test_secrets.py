@@ -53,11 +53,11 @@ REGISTRY = (
 PLACES = [
     *(f'[kafka]\n"{name}" = "{SECRET}"' for name in KAFKA),
     *(
-        f'[registry]\nurl = "http://localhost:1"\nsettings."{name}" = "{SECRET}"'
+        f'[registry]\nurl = "http://localhost:1"\nclient."{name}" = "{SECRET}"'
         for name in REGISTRY
     ),
     f'[registry]\nurl = "http://me:{SECRET}@localhost:1"',
-    f'[registry]\nurl = "http://x:1"\nsettings.proxy = "http://a:{SECRET}@x:1"',
+    f'[registry]\nurl = "http://x:1"\nclient.proxy = "http://a:{SECRET}@x:1"',
     f'[kafka_files]\n"sasl.password" = "{SECRET}"',
     f'[consumers.notifier]\nurl = "https://hooks.example.net/{SECRET}"',
     f'[consumers.notifier]\nurl_file = "{SECRET}"',

@@ -243,7 +243,7 @@ def checked(site: Site, program: str) -> list[CheckResult]:
 def test_check_passes_with_exactly_the_documented_rights(
     site: Site, program: str
 ) -> None:
-    assert [it.what for it in checked(site, program) if not it.ok] == []
+    assert [it.text for it in checked(site, program) if not it.ok] == []
 
 
 @pytest.mark.parametrize("program", ["relay", "mitigator", "notifier", "jsonlines"])
@@ -255,7 +255,7 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
         before = site.kafka.acls()
         site.kafka.forbid(program, right)
         try:
-            failed = [it.what for it in checked(site, program) if not it.ok]
+            failed = [it.text for it in checked(site, program) if not it.ok]
         finally:
             admin.grant(f"User:{program}", [right])
             site.kafka.wait_for_acls(before)
@@ -274,7 +274,7 @@ def test_check_names_a_topic_that_is_missing(site: Site) -> None:
         lambda: (
             "topic " + missing.name + ": missing"
             in [
-                it.what
+                it.text
                 for it in check_all.check_access(
                     build.kafka_settings(settings), plan, [missing]
                 )

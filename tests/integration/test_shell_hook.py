@@ -756,14 +756,14 @@ def test_a_user_of_the_group_can_add_and_a_stranger_hears_why_not(
 def test_a_check_proves_it(plain: Installed) -> None:
     findings = check_hook.check(plain.path)
     assert findings[1].ok
-    assert "/bin/sh: has tee, sync, link" in findings[1].what
-    wrong = [it.what for it in findings if not it.ok]
+    assert "/bin/sh: has tee, sync, link" in findings[1].text
+    wrong = [it.text for it in findings if not it.ok]
     # What is wrong here: both spools are on one file system, and no relay runs.
     assert ["file system" in wrong[0], wrong[1]] == [True, "no relay runs"]
-    assert "stored, and removed" in findings[-1].what
+    assert "stored, and removed" in findings[-1].text
     assert not [*plain.spool.root.glob("incoming/tmp/*"), *plain.spool.scan()]
     plain.change("umask 027", "umask 000")
-    assert any("changed by hand" in it.what for it in check_hook.check(plain.path))
+    assert any("changed by hand" in it.text for it in check_hook.check(plain.path))
 
 
 def test_a_check_misses_the_programs_that_it_needs(
@@ -773,7 +773,7 @@ def test_a_check_misses_the_programs_that_it_needs(
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setattr(check_hook, "_TOOLS_PATH", str(tmp_path))
     finding = check_hook.check(plain.path)[1]
-    assert finding.what == f"/bin/sh: not in {tmp_path}: tee"
+    assert finding.text == f"/bin/sh: not in {tmp_path}: tee"
     assert finding.remedy == "install coreutils"
 
 

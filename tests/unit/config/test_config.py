@@ -1,4 +1,4 @@
-"""Defaults, file and environment; what is wrong is refused, all of it at once."""
+"""Defaults, file and environment; all mistakes are reported at once."""
 
 from pathlib import Path
 
@@ -77,8 +77,8 @@ def test_names_with_dots_are_set_by_variables(
     variable: str, table: str, key: str
 ) -> None:
     settings = load.load(None, {variable: "x"}).settings
-    found = settings.kafka if table == "kafka" else settings.registry.client
-    assert found[key] == "x"
+    values = settings.kafka if table == "kafka" else settings.registry.client
+    assert values[key] == "x"
 
 
 @pytest.mark.parametrize("name", sorted(load._OTHER - {"FNM_BUS_CONFIG"}))
@@ -206,7 +206,7 @@ def test_what_would_lose_notifications_is_refused_with_the_reason(file: Path) ->
             'spool = "here"',
             (
                 "spool: wanted a table, got text; write a line [spool],"
-                " and its settings below"
+                " and its settings below it"
             ),
         ),
         ("kafka = 3", "kafka: wanted a table, got 3"),
@@ -249,7 +249,7 @@ def test_a_name_with_dots_and_without_quotes_gets_the_remedy(
     first = name.split(".", maxsplit=1)[0]
     text = refused(file)
     assert text.startswith(f"{file}: {table}.{first}: wanted ")
-    assert text.endswith(f'a name with dots is written in quotes: "{name}" = …')
+    assert text.endswith(f'write a name with dots in quotes: "{name}" = …')
 
 
 def test_what_librdkafka_takes_as_text_may_be_a_number_or_a_flag(file: Path) -> None:
@@ -354,7 +354,7 @@ url = "http://me:hunter2@registry:8081"
 
 def test_no_secret_is_shown(file: Path) -> None:
     file.write_text(SECRETS)
-    rows = {row.key: row.value for row in load.shown(load.load(file, {}))}
+    rows = {row.key: row.value for row in load.setting_rows(load.load(file, {}))}
     assert "hunter2" not in str(rows)
     assert rows["registry.url"] == f"http://{load.MASK}@registry:8081"
     assert rows["kafka.sasl.username"] == "me"
@@ -384,7 +384,7 @@ def test_no_problem_shows_a_secret(file: Path, text: str) -> None:
 
 def test_every_setting_is_shown_with_its_source(file: Path) -> None:
     file.write_text('[spool]\ndirectory = "/srv"')
-    rows = {row.key: row for row in load.shown(load.load(file, {}))}
+    rows = {row.key: row for row in load.setting_rows(load.load(file, {}))}
     assert (rows["spool.directory"].value, rows["spool.directory"].source) == (
         "/srv",
         str(file),
@@ -398,14 +398,17 @@ def test_the_spool_is_known_whatever_is_wrong_with_the_file(
 ) -> None:
     file.write_text(text)
     default = Settings().spool
-    assert spool_paths.spools(file, {}) == (default.directory, default.fallback)
+    assert spool_paths.configured_spools(file, {}) == (
+        default.directory,
+        default.fallback,
+    )
 
 
 def test_the_spool_is_that_of_a_file_that_is_wrong_elsewhere(file: Path) -> None:
     file.write_text('colour = 1\n[spool]\ndirectory = "/a"\nfallback = "/b"')
-    assert spool_paths.spools(file, {}) == (Path("/a"), Path("/b"))
+    assert spool_paths.configured_spools(file, {}) == (Path("/a"), Path("/b"))
     environ = {"FNM_BUS_SPOOL__DIRECTORY": "/c"}
-    assert spool_paths.spools(file, environ) == (Path("/c"), Path("/b"))
+    assert spool_paths.configured_spools(file, environ) == (Path("/c"), Path("/b"))
 
 
 def test_a_broker_that_is_back_is_found_soon_unless_somebody_wants_it_otherwise() -> (
