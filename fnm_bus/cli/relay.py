@@ -70,7 +70,7 @@ def relay(
 def _once(ended: "DrainOutcome", pause: float) -> None:
     from fnm_bus.relay.one_shot import DrainOutcome
 
-    if ended in {DrainOutcome.CLEAN, DrainOutcome.ELSEWHERE}:
+    if ended in {DrainOutcome.EMPTY, DrainOutcome.LOCKED}:
         say(f"fnm-bus: {ended.value}")
         return
     again = f"; next attempt in {math.ceil(pause)} s at the earliest" if pause else ""

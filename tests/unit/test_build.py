@@ -166,10 +166,10 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
         publisher=MemoryPublisher(),
         drain=SimpleNamespace(
             in_flight=0,
-            refusals=refusals,
-            disk=SimpleNamespace(current={}),
-            disk_refused=0,
-            on_trial=False,
+            topic_refusals=refusals,
+            disk_errors=SimpleNamespace(current={}),
+            io_blocked=0,
+            is_reading_suspect=False,
         ),
     )
     server = build.build_http_server(settings(tmp_path), relay, RelayMetrics())

@@ -111,9 +111,9 @@ def _quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def turn(drain: Drain, rounds: int = 10) -> None:
-    drain.look()
+    drain.scan()
     for _ in range(rounds):
-        drain.step(0)
+        drain.run_once(0)
 
 
 def test_events_come_in_the_order_of_the_calls_and_leave_the_disk(house: House) -> None:
@@ -126,7 +126,7 @@ def test_events_come_in_the_order_of_the_calls_and_leave_the_disk(house: House) 
     sequences = [event.receipt.sequence for event in events]
     assert sequences == sorted(set(sequences))
     assert house.spools[0].scan() == []
-    assert drain.idle
+    assert drain.is_idle
     assert house.figure("published_total", topic=TOPICS.host) == 20
     assert house.figure("delay_seconds_count") == 20
 
@@ -194,10 +194,10 @@ def test_a_topic_without_the_right_to_write_is_a_problem_until_it_takes_a_record
     house.publisher.refuse = lambda record: AccessDenied(f"{record.topic}: no WRITE")
     drain = house.drain()
     turn(drain)
-    assert drain.refusals == f"{TOPICS.host}: no WRITE"
+    assert drain.topic_refusals == f"{TOPICS.host}: no WRITE"
     house.publisher.refuse = lambda _: None
     turn(drain)
-    assert drain.refusals == ""
+    assert drain.topic_refusals == ""
 
 
 def test_a_topic_that_may_take_records_by_itself_is_no_problem(house: House) -> None:
@@ -205,7 +205,7 @@ def test_a_topic_that_may_take_records_by_itself_is_no_problem(house: House) -> 
     house.publisher.refuse = lambda _: BrokerUnavailable("no leader")
     drain = house.drain()
     turn(drain)
-    assert drain.refusals == ""
+    assert drain.topic_refusals == ""
 
 
 def test_a_record_that_is_too_large_loses_its_samples_and_says_so(
@@ -267,7 +267,7 @@ def test_an_entry_that_a_loss_of_power_has_cut_is_no_event(
     (letter,) = house.events(TOPICS.deadletter)
     assert letter.entry == name
     assert list(house.quarantine.list()) == [name]
-    assert ("power was lost" in letter.reason) == (kept != 0)
+    assert ("power loss" in letter.reason) == (kept != 0)
 
 
 def test_an_invalid_document_is_kept_and_told_with_the_reason(house: House) -> None:
@@ -276,7 +276,7 @@ def test_an_invalid_document_is_kept_and_told_with_the_reason(house: House) -> N
     turn(drain)
     assert house.spools[0].scan() == []
     assert house.quarantine.read(name).entry.document == b'{"action": "ban", "ip": 7}'
-    assert drain.refused[name]["field"] == "/ip"
+    assert drain.quarantined[name]["field"] == "/ip"
     (letter,) = house.events(TOPICS.deadletter)
     assert isinstance(letter, DeadLetter)
     assert letter.head == b'{"action": "ban", "ip": 7}'
@@ -330,12 +330,12 @@ def test_with_a_full_quarantine_the_document_stays_in_the_spool(
     house.call(document("192.0.2.1"))
     drain = house.drain()
     turn(drain)
-    drain.show()
+    drain.update_metrics()
     assert house.spools[0].scan() == [name]
     assert house.figure("quarantine_full_entries") == 1
     assert len(house.events(TOPICS.host)) == 1
     house.quarantine.delete(house.quarantine.list()[0])
-    drain.retry()
+    drain.retry_blocked()
     turn(drain)
     assert house.spools[0].scan() == []
     assert list(house.quarantine.list()) == [name]
@@ -353,17 +353,21 @@ def test_what_the_disk_does_not_let_be_read_is_tried_again(
     with monkeypatch.context() as disk:
         disk.setattr(house.spools[0], "read", broken)
         turn(drain)
-        drain.retry()
+        drain.retry_blocked()
         turn(drain)
-        drain.show()
-    assert (drain.idle, drain.stuck, house.figure("spool_io_blocked_entries")) == (
+        drain.update_metrics()
+    assert (
+        drain.is_idle,
+        drain.is_backing_off,
+        house.figure("spool_io_blocked_entries"),
+    ) == (
         False,
         True,
         1,
     )
-    drain.retry()
+    drain.retry_blocked()
     turn(drain)
-    assert drain.idle
+    assert drain.is_idle
     assert len(house.events(TOPICS.host)) == 1
 
 
@@ -379,14 +383,14 @@ def test_what_the_disk_does_not_let_be_removed_is_not_published_again(
     with monkeypatch.context() as disk:
         disk.setattr(house.spools[0], "remove", broken)
         for _ in range(3):
-            drain.retry()
+            drain.retry_blocked()
             turn(drain)
-        drain.show()
-    assert (drain.idle, house.figure("spool_io_blocked_entries")) == (False, 1)
+        drain.update_metrics()
+    assert (drain.is_idle, house.figure("spool_io_blocked_entries")) == (False, 1)
     assert caplog.text.count("removing an entry failed") == 1
-    drain.retry()
+    drain.retry_blocked()
     turn(drain)
-    assert (drain.idle, house.spools[0].scan()) == (True, [])
+    assert (drain.is_idle, house.spools[0].scan()) == (True, [])
     assert len(house.events(TOPICS.host)) == 1
 
 
@@ -469,7 +473,7 @@ def test_thinning_leaves_the_newest_status_of_each_attack(house: House) -> None:
             house.call(document(ip, "attack_status", attack_details=details))
     house.call(document("192.0.2.1"))
     drain = house.drain()
-    drain.thinning = True
+    drain.is_coalescing = True
     turn(drain)
     statuses = house.events(TOPICS.status)
     figures = [(it.ip, it.attack_details.total_incoming_pps) for it in statuses]
@@ -505,10 +509,10 @@ def test_what_a_hook_left_that_was_killed_when_it_had_stored_goes_with_its_entry
 def test_what_somebody_else_removed_is_no_error(house: House) -> None:
     name = house.call(document("192.0.2.1"))
     drain = house.drain()
-    drain.look()
+    drain.scan()
     house.spools[0].remove(name)
-    drain.step(0)
-    assert drain.idle
+    drain.run_once(0)
+    assert drain.is_idle
     assert house.publisher.records == []
 
 
@@ -535,12 +539,12 @@ def test_a_note_that_could_not_be_read_is_read_when_it_can_be(house: House) -> N
     note = house.spools[0].root / "state/reading"
     note.mkdir()
     drain = house.drain()
-    drain.look()
-    assert "reading the note of what was read" in drain.disk.current
+    drain.scan()
+    assert "reading state/reading" in drain.disk_errors.current
     note.rmdir()
     ReadingNote(note).write([name])
-    drain.look()
-    assert not drain.disk.current
+    drain.scan()
+    assert not drain.disk_errors.current
     assert drain._suspects == {name}
 
 
@@ -550,13 +554,13 @@ def test_a_note_that_could_not_be_written_is_written_without_a_new_entry(
     house.call(document("192.0.2.1"))
     note = house.spools[0].root / "state/reading"
     drain = house.drain()
-    drain.look()
+    drain.scan()
     note.mkdir()
-    drain.step(0)
-    assert "writing the note of what is read" in drain.disk.current
+    drain.run_once(0)
+    assert "writing state/reading" in drain.disk_errors.current
     note.rmdir()
-    drain.retry()
-    assert not drain.disk.current
+    drain.retry_blocked()
+    assert not drain.disk_errors.current
 
 
 @pytest.fixture
@@ -597,7 +601,7 @@ def test_what_was_killed_from_outside_is_tried_again(
     assert [event.ip for event in house.events(TOPICS.host)] == ["192.0.2.2"]
     assert house.spools[0].scan() == [name]
     planted.unlink()
-    drain.retry()
+    drain.retry_blocked()
     turn(drain)
     drain.close()
     assert len(house.events(TOPICS.host)) == 2
@@ -621,8 +625,8 @@ def test_a_step_ends_when_its_time_is_over(
         house.call(document(f"192.0.2.{number}"))
     monkeypatch.setattr(drain_module, "perf_counter", Slow())
     drain = house.drain()
-    drain.look()
-    drain.step(0)
+    drain.scan()
+    drain.run_once(0)
     assert len(house.publisher.records) == 1
 
 
@@ -643,8 +647,8 @@ def test_what_a_full_quarantine_refused_is_tried_again_a_little_at_a_time(
 
     monkeypatch.setattr(house.quarantine, "put", counted)
     monkeypatch.setattr(drain_module, "perf_counter", Slow())
-    drain.retry()
-    drain.step(0)
+    drain.retry_blocked()
+    drain.run_once(0)
     assert len(tried) == 1
 
 
@@ -662,10 +666,10 @@ def test_a_dead_letter_whose_note_cannot_be_removed_is_not_sent_again(
         disk.setattr(house.quarantine, "told", broken)
         for _ in range(3):
             turn(drain)
-            drain.retry()
+            drain.retry_blocked()
     turn(drain)
     assert len(house.publisher.records) == 20
-    assert drain.idle
+    assert drain.is_idle
     assert house.quarantine.untold() == ()
 
 
@@ -678,11 +682,11 @@ def test_a_directory_that_cannot_be_read_holds_up_no_other(house: House) -> None
     drain = house.drain()
     turn(drain)
     assert len(house.events(TOPICS.host)) == 2
-    assert drain.unlisted
+    assert drain.is_scan_incomplete
     broken.unlink()
     broken.mkdir()
     turn(drain)
-    assert not drain.unlisted
+    assert not drain.is_scan_incomplete
 
 
 def test_a_spool_that_is_away_holds_up_no_other(

@@ -7,7 +7,7 @@ _HANGS = """
 from fnm_bus.relay.hang_guard import HangGuard
 import signal
 guard = HangGuard(0.3)
-guard.alive()
+guard.reset()
 {last}
 signal.sigtimedwait([], 1.5)  # blocks in C
 """

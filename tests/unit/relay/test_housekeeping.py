@@ -62,8 +62,8 @@ def box(tmp_path: Path) -> Box:
 
 def test_a_call_that_died_before_it_had_stored_is_counted_once(box: Box) -> None:
     path = box.left(0)
-    box.keeper.turn()
-    box.keeper.turn()
+    box.keeper.run_if_due()
+    box.keeper.run_if_due()
     assert not path.exists()
     assert box.lost() == 1
 
@@ -75,7 +75,7 @@ def test_a_call_that_died_when_it_had_stored_is_not_lost(
 ) -> None:
     path = box.left(left_in)
     box.spools[stored_in].path(NAME).write_bytes(python_hook.pack((), b"{}"))
-    box.keeper.turn()
+    box.keeper.run_if_due()
     assert not path.exists()
     assert box.lost() == 0
 
@@ -87,19 +87,19 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
     foreign.mkdir()
     (box.spools[0].root / "quarantine/odd").rmdir()  # so that nothing can be moved
     for _ in range(3):
-        box.keeper._care_at = box.keeper._clean_at = 0.0
-        box.keeper.turn()
+        box.keeper._next_run = box.keeper._next_cleanup = 0.0
+        box.keeper.run_if_due()
     assert foreign.is_dir()
     assert caplog.text.count("not an entry:") == 1
     assert "remove it by hand" in caplog.text
     assert box.metrics.registry().get_sample_value("fnm_bus_foreign_files_total") == 1
     (box.spools[0].root / "quarantine/odd").mkdir()
     foreign.rmdir()
-    box.keeper._care_at = box.keeper._clean_at = 0.0
-    box.keeper.turn()
+    box.keeper._next_run = box.keeper._next_cleanup = 0.0
+    box.keeper.run_if_due()
     foreign.mkdir()
-    box.keeper._care_at = box.keeper._clean_at = 0.0
-    box.keeper.turn()
+    box.keeper._next_run = box.keeper._next_cleanup = 0.0
+    box.keeper.run_if_due()
     assert not foreign.exists()
 
 
@@ -109,9 +109,9 @@ class Trouble:
     def __init__(self, box: Box) -> None:
         self.box = box
 
-    def turn(self) -> None:
-        self.box.keeper._care_at = self.box.keeper._clean_at = 0.0
-        self.box.keeper.turn()
+    def run_if_due(self) -> None:
+        self.box.keeper._next_run = self.box.keeper._next_cleanup = 0.0
+        self.box.keeper.run_if_due()
 
     def failures(self, task: str) -> float | None:
         return self.box.metrics.registry().get_sample_value(
@@ -129,8 +129,8 @@ def test_a_full_disk_does_not_end_the_relay_while_the_spool_is_at_its_limit(
     box.keeper.limits = Limits(hard_files=1)
     box.spools[0].path(NAME).write_bytes(python_hook.pack((), b"{}"))
     keeper = Trouble(box)
-    keeper.turn()
-    keeper.turn()
+    keeper.run_if_due()
+    keeper.run_if_due()
     assert keeper.failures("setting the spool's limits") == 2
     assert caplog.text.count("No space left") == 1
     assert box.metrics.registry().get_sample_value("fnm_bus_quarantine_files") == 0
@@ -168,18 +168,18 @@ def test_a_document_released_while_the_quarantine_is_counted_is_no_error(
 def test_an_unreadable_directory_does_not_end_the_relay(box: Box, place: str) -> None:
     (box.spools[0].root / place).rename(box.spools[0].root / "away")
     keeper = Trouble(box)
-    keeper.turn()
-    assert keeper.box.keeper.drain.disk.current
+    keeper.run_if_due()
+    assert keeper.box.keeper.drain.disk_errors.current
     (box.spools[0].root / "away").rename(box.spools[0].root / place)
-    keeper.turn()
-    assert not keeper.box.keeper.drain.disk.current
+    keeper.run_if_due()
+    assert not keeper.box.keeper.drain.disk_errors.current
 
 
 @pytest.mark.parametrize("name", ["\u6c34" * 85, "a" * 255, "\udcff" * 200])
 def test_a_foreign_file_of_any_name_is_moved(box: Box, name: str) -> None:
     path = box.spools[0].root / "incoming/new/0" / name
     path.touch()
-    Trouble(box).turn()
+    Trouble(box).run_if_due()
     assert not path.exists()
     assert len(list((box.spools[0].root / "quarantine/odd").iterdir())) == 1
 
@@ -188,8 +188,8 @@ def test_many_foreign_files_are_moved_a_thousand_at_a_time(box: Box) -> None:
     directory = box.spools[0].root / "incoming/new/0"
     for number in range(1_200):
         (directory / f"foreign{number}").touch()
-    box.keeper.turn()
+    box.keeper.run_if_due()
     assert len(list(directory.iterdir())) == 200
-    box.keeper._care_at = 0.0
-    box.keeper.turn()
+    box.keeper._next_run = 0.0
+    box.keeper.run_if_due()
     assert list(directory.iterdir()) == []

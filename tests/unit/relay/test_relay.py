@@ -92,7 +92,7 @@ def test_a_fault_of_the_program_flushes_what_was_handed_over(
         if house.drain.in_flight:
             raise RuntimeError("nobody thought of this")
 
-    monkeypatch.setattr(house.relay.keeper, "turn", fault)
+    monkeypatch.setattr(house.relay.housekeeping, "run_if_due", fault)
     with pytest.raises(RuntimeError):
         house.relay.run()
     assert house.late.flushed
@@ -122,12 +122,12 @@ class Signs(HangGuard):
         self._last = clock()
         self.longest = 0.0
 
-    def alive(self) -> None:
+    def reset(self) -> None:
         self.longest = max(self.longest, self._clock() - self._last)
         self._last = self._clock()
 
     def close(self) -> None:
-        self.alive()
+        self.reset()
 
 
 def test_a_long_final_flush_gives_signs_of_life(
@@ -137,8 +137,8 @@ def test_a_long_final_flush_gives_signs_of_life(
     guard = Signs(publisher.monotonic)
     monkeypatch.setattr(service, "monotonic", publisher.monotonic)
     monkeypatch.setattr(house.relay.watch, "changed", house.relay.stop)
-    house.relay.publisher, house.relay.guard = publisher, guard
-    house.relay.flush = 120.0
+    house.relay.publisher, house.relay.hang_guard = publisher, guard
+    house.relay.shutdown_timeout = 120.0
     house.relay.run()
     assert publisher.now >= 120
     assert guard.longest <= 1
@@ -159,7 +159,7 @@ def test_a_spool_that_replaces_another_one_gets_the_note(house: House) -> None:
     try:
         until(note.exists)
         house.spool.root.rename(house.spool.root.with_name("away"))
-        until(lambda: bool(house.drain.disk.current))
+        until(lambda: bool(house.drain.disk_errors.current))
         house.spool.make(os.getuid(), os.getgid())
         house.call("000000002000")
         until(note.exists)
@@ -184,7 +184,7 @@ def test_a_drain_whose_end_cannot_be_noted_is_still_clean(
 
     monkeypatch.setattr(backoff, "clear", full)
     ended = drain_within(5.0, house.spool, backoff, house.drain)
-    assert ended is DrainOutcome.CLEAN
+    assert ended is DrainOutcome.EMPTY
 
 
 @pytest.mark.parametrize("kind", ["entry", "directory"])
@@ -200,19 +200,19 @@ def test_what_the_disk_refuses_does_not_delay_the_next_drain(
         (house.spool.root / "incoming/new/0").rmdir()
     backoff = Backoff(house.spool.root)
     ended = drain_within(5.0, house.spool, backoff, house.drain)
-    assert ended is DrainOutcome.REFUSED
+    assert ended is DrainOutcome.DISK_ERRORS
     assert len(publisher.records) == 1
     assert backoff.pausing() == 0
 
 
 def test_an_entry_that_the_disk_refuses_is_shown_by_health(tmp_path: Path) -> None:
     house = House(tmp_path / "spool", MemoryPublisher())
-    house.drain.look()
-    house.drain.step(0)
+    house.drain.scan()
+    house.drain.run_once(0)
     assert build.relay_health(house.relay)[0]
     house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
-    house.drain.look()
-    house.drain.step(0)
+    house.drain.scan()
+    house.drain.run_once(0)
     healthy, facts = build.relay_health(house.relay)
     assert (healthy, facts["io_blocked_entries"]) == (False, 1)
 
@@ -228,4 +228,4 @@ def test_a_drain_that_cannot_list_the_spool_is_not_clean(house: House) -> None:
     (house.spool.root / "incoming").rename(house.spool.root / "away")
     backoff = Backoff(house.spool.root)
     ended = drain_within(0.2, house.spool, backoff, house.drain)
-    assert ended is DrainOutcome.REFUSED
+    assert ended is DrainOutcome.DISK_ERRORS
