@@ -21,7 +21,8 @@ def create(*, file: ConfigFile = None) -> None:
         fnm-bus topics create
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, planned_topics, topic_differences
+    from fnm_bus.kafka.topic_admin import TopicAdmin
+    from fnm_bus.kafka.topics import planned_topics, topic_differences
 
     known = settings(file)
     plan = planned_topics(
@@ -49,7 +50,8 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus topics list
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, planned_topics, topic_differences
+    from fnm_bus.kafka.topic_admin import TopicAdmin
+    from fnm_bus.kafka.topics import planned_topics, topic_differences
 
     known = settings(file)
     plan = planned_topics(
@@ -110,7 +112,7 @@ def acls(
     """
     from fnm_bus import build
     from fnm_bus.kafka import access
-    from fnm_bus.kafka.topics import TopicAdmin
+    from fnm_bus.kafka.topic_admin import TopicAdmin
 
     known = settings(file)
     principals = access.principal_names(principal)

@@ -21,7 +21,8 @@ from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import TopicReader
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4

@@ -19,7 +19,8 @@ from support.receiver import Receiver
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, ReasonSummary
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 
 PARTITIONS = 4
 NEW = "new consumer group: starting at the end of the topic"
