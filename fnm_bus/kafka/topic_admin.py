@@ -78,8 +78,7 @@ class TopicAdmin:
             for topic in topics
         ]
         # Kept until all requests are answered: closing the client would fail them.
-        client, state = self._client()
-        metadata(client, None, state, is_new=True, timeout=self._timeout)
+        client, state = self._connect()
         answers = client.create_topics(new, request_timeout=self._timeout)
         created, refused = [], []
         for name, answer in answers.items():
@@ -124,8 +123,7 @@ class TopicAdmin:
         """
         if not names:
             return {}
-        client, state = self._client()
-        metadata(client, None, state, is_new=True, timeout=self._timeout)
+        client, state = self._connect()
         answers = client.describe_topics(
             TopicCollection(list(names)),
             include_authorized_operations=True,
@@ -155,8 +153,7 @@ class TopicAdmin:
         """
         if not names:
             return {}
-        client, state = self._client()
-        metadata(client, None, state, is_new=True, timeout=self._timeout)
+        client, _state = self._connect()
         end = monotonic() + self._timeout
         rights: dict[str, frozenset[str]] = {}
         while missing := [name for name in names if name not in rights]:
@@ -183,8 +180,7 @@ class TopicAdmin:
             ConfigError: librdkafka refuses the settings.
             BrokerUnavailable, AccessDenied: no broker answers, or Kafka refuses.
         """
-        client, state = self._client()
-        metadata(client, None, state, is_new=True, timeout=self._timeout)
+        client, _state = self._connect()
         bindings = [_binding(principal, right) for right in rights]
         answers = client.create_acls(bindings, request_timeout=self._timeout)
         for binding, answer in answers.items():
@@ -237,9 +233,12 @@ class TopicAdmin:
             if monotonic() > end:
                 raise BrokerUnavailable(f"created, but not listed: {sorted(missing)}")
 
-    def _client(self) -> tuple[AdminClient, ConnectionState]:
+    def _connect(self) -> tuple[AdminClient, ConnectionState]:
+        """Return a client that a broker has answered."""
         state = ConnectionState(self._settings)
-        return build_admin(self._settings, state), state
+        client = build_admin(self._settings, state)
+        metadata(client, None, state, is_new=True, timeout=self._timeout)
+        return client, state
 
 
 def _topic_spec(name: str, description: Any) -> TopicSpec:

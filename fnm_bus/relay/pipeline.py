@@ -4,7 +4,6 @@ Pure: the same entry with the same sequence always gives the same record. A cons
 therefore distinguish a duplicate from a second notification by its `event_id`.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification, InvalidRecord, SchemaError
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.event.parse import FieldMismatch, parse
-from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
 from fnm_bus.kafka.route import (
     Topics,
     derived_id,
@@ -31,8 +30,6 @@ from fnm_bus.spool.entry import WholeDocument
 from fnm_bus.spool.spool import Entry
 
 _TRUNCATED: Final = "one truncated by a power loss"
-HEAD: Final = 4096
-"""Bytes of a document in a dead letter; the quarantine has the rest."""
 _VALID: Final = (
     b'{"action":"ban","ip":"192.0.2.1","attack_details":{"attack_uuid":"check"}}',
     b'{"action":"ban","alert_scope":"hostgroup","hostgroup_name":"check"}',
@@ -142,7 +139,7 @@ class Pipeline:
             field=reason.get("field", ""),
             wanted=reason.get("wanted", ""),
             got=reason.get("got", ""),
-            head=entry.document[:HEAD],
+            head=entry.document[:DEAD_LETTER_HEAD],
             size=whole.size,
             digest=whole.digest,
             arguments=entry.arguments,
@@ -162,11 +159,6 @@ class Pipeline:
                 failed_at,
             ),
         )
-
-
-def digest(document: bytes) -> str:
-    """Return "sha256:" and the document's digest in hexadecimal."""
-    return f"sha256:{hashlib.sha256(document).hexdigest()}"
 
 
 def attack_of(event: Event) -> tuple[str, str] | None:
