@@ -1,4 +1,4 @@
-"""A suspect entry is prepared in a child; only what kills the child is poison."""
+"""Suspect entries are prepared in a child; only an entry that kills it is poison."""
 
 import os
 import re
@@ -28,8 +28,8 @@ BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 PIPELINE = Pipeline("fra1", Topics(), Codec())
 
 
-class Box:
-    """A directory of entries, and a trial whose parser has planted faults."""
+class SuspectEntries:
+    """A directory of entries, and a child whose parser has planted faults."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,44 +44,49 @@ class Box:
 
 
 @pytest.fixture
-def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+def entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SuspectEntries]:
     (tmp_path / "planted").mkdir()
     monkeypatch.setenv("PYTHONPATH", Planted(tmp_path / "planted").path)
-    made = Box(tmp_path)
-    yield made
-    made.isolated.close()
+    entries = SuspectEntries(tmp_path)
+    yield entries
+    entries.isolated.close()
 
 
-def test_a_good_entry_becomes_the_same_record_as_without_a_trial(box: Box) -> None:
-    task = box.store(BAN, "ban", "192.0.2.1")
+def test_a_valid_entry_gives_the_same_record_in_a_child(
+    entries: SuspectEntries,
+) -> None:
+    task = entries.store(BAN, "ban", "192.0.2.1")
     entry = read(task.directory, task.name)
     expected = prepare(PIPELINE, entry, 7, without_samples=False)
-    assert box.isolated.prepare(task) == expected
+    assert entries.isolated.prepare(task) == expected
 
 
-def test_one_child_prepares_many_entries(box: Box) -> None:
-    box.isolated.prepare(box.store(BAN))
-    child = box.isolated._child
-    box.isolated.prepare(box.store(BAN))
-    assert box.isolated._child is child
+def test_one_child_prepares_many_entries(entries: SuspectEntries) -> None:
+    entries.isolated.prepare(entries.store(BAN))
+    child = entries.isolated._child
+    entries.isolated.prepare(entries.store(BAN))
+    assert entries.isolated._child is child
 
 
-def test_an_entry_of_hook_check_has_no_record(box: Box) -> None:
+def test_an_entry_of_hook_check_has_no_record(entries: SuspectEntries) -> None:
     assert (
-        box.isolated.prepare(box.store(b"", python_hook.CHECK_ARGUMENT)).record is None
+        entries.isolated.prepare(entries.store(b"", python_hook.CHECK_ARGUMENT)).record
+        is None
     )
 
 
-def test_an_invalid_document_has_its_own_reason(box: Box) -> None:
+def test_an_invalid_document_has_its_own_reason(entries: SuspectEntries) -> None:
     with pytest.raises(InvalidNotification, match="/ip: wanted"):
-        box.isolated.prepare(box.store(b'{"action":"ban","ip":7}'))
+        entries.isolated.prepare(entries.store(b'{"action":"ban","ip":7}'))
 
 
-def test_an_entry_that_is_gone_is_reported_as_gone(box: Box) -> None:
-    task = box.store(BAN)
-    (box.root / task.name).unlink()
+def test_a_removed_entry_raises_file_not_found(entries: SuspectEntries) -> None:
+    task = entries.store(BAN)
+    (entries.root / task.name).unlink()
     with pytest.raises(FileNotFoundError):
-        box.isolated.prepare(task)
+        entries.isolated.prepare(task)
 
 
 @pytest.mark.parametrize(
@@ -93,84 +98,94 @@ def test_an_entry_that_is_gone_is_reported_as_gone(box: Box) -> None:
         ("memory", "bytes of memory"),
     ],
 )
-def test_what_kills_the_child_is_poison(box: Box, kind: str, reason: str) -> None:
+def test_an_entry_that_kills_the_child_is_poison(
+    entries: SuspectEntries, kind: str, reason: str
+) -> None:
     with pytest.raises(PoisonEntry, match=reason):
-        box.isolated.prepare(box.store(poison(kind)))
-    assert box.isolated.prepare(box.store(BAN)).record is not None
+        entries.isolated.prepare(entries.store(poison(kind)))
+    assert entries.isolated.prepare(entries.store(BAN)).record is not None
 
 
-def test_what_takes_too_much_cpu_time_is_poison(box: Box) -> None:
-    task = box.store(poison("hang"))
+def test_an_entry_that_takes_too_much_cpu_time_is_poison(
+    entries: SuspectEntries,
+) -> None:
+    task = entries.store(poison("hang"))
     with pytest.raises(PoisonEntry, match="CPU time"):
-        prepare_in_the_end(box, task)
+        prepare_when_answered(entries, task)
 
 
-def prepare_in_the_end(box: Box, task: Task) -> Preparation:
-    """Ask until there is an answer: a busy machine gives little CPU time."""
+def prepare_when_answered(entries: SuspectEntries, task: Task) -> Preparation:
+    """Repeat the call until an answer: a busy machine gives little CPU time."""
     while True:
         try:
-            return box.isolated.prepare(task)
+            return entries.isolated.prepare(task)
         except SpoolError as exc:
             if not re.search("still being read|is starting", str(exc)):
                 raise
 
 
-def test_a_child_killed_from_outside_proves_nothing(box: Box) -> None:
+def test_a_child_killed_from_outside_blames_no_entry(entries: SuspectEntries) -> None:
     with pytest.raises(SpoolError, match="from outside"):
-        box.isolated.prepare(box.store(b'{"action":"ban","x":"killed outside"}'))
+        entries.isolated.prepare(
+            entries.store(b'{"action":"ban","x":"killed outside"}')
+        )
 
 
 @pytest.fixture
-def stopped(box: Box, monkeypatch: pytest.MonkeyPatch) -> Task:
-    """An entry whose child was stopped before it could read it."""
-    box.isolated.prepare(box.store(BAN))
-    assert box.isolated._child is not None
-    os.kill(box.isolated._child.pid, signal.SIGSTOP)
+def stopped(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """An entry whose child was stopped before it read the entry."""
+    entries.isolated.prepare(entries.store(BAN))
+    assert entries.isolated._child is not None
+    os.kill(entries.isolated._child.pid, signal.SIGSTOP)
     monkeypatch.setattr(isolated_preparation, "_FIRST_WAIT", 0.1)
-    task = box.store(BAN)
+    task = entries.store(BAN)
     with pytest.raises(SpoolError, match="still being read"):
-        box.isolated.prepare(task)
+        entries.isolated.prepare(task)
     return task
 
 
-def test_a_slow_child_answers_when_it_is_asked_again(box: Box, stopped: Task) -> None:
-    box.isolated.close_if_idle()
-    assert box.isolated._child is not None
-    os.kill(box.isolated._child.pid, signal.SIGCONT)
-    assert prepare_in_the_end(box, stopped).record is not None
+def test_a_slow_child_answers_when_it_is_asked_again(
+    entries: SuspectEntries, stopped: Task
+) -> None:
+    entries.isolated.close_if_idle()
+    assert entries.isolated._child is not None
+    os.kill(entries.isolated._child.pid, signal.SIGCONT)
+    assert prepare_when_answered(entries, stopped).record is not None
 
 
-def test_another_entry_waits_for_a_slow_one(box: Box, stopped: Task) -> None:
+def test_another_entry_waits_for_a_slow_one(
+    entries: SuspectEntries, stopped: Task
+) -> None:
     del stopped
     with pytest.raises(SpoolError, match="waits until"):
-        box.isolated.prepare(box.store(BAN))
+        entries.isolated.prepare(entries.store(BAN))
 
 
 def test_a_child_that_never_answers_is_replaced(
-    box: Box, stopped: Task, monkeypatch: pytest.MonkeyPatch
+    entries: SuspectEntries, stopped: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(isolated_preparation, "_MAX_TIME", 0.0)
         with pytest.raises(SpoolError, match="no answer within"):
-            box.isolated.prepare(stopped)
-    assert prepare_in_the_end(box, stopped).record is not None
+            entries.isolated.prepare(stopped)
+    assert prepare_when_answered(entries, stopped).record is not None
 
 
-def test_a_child_that_cannot_start_proves_nothing(box: Box) -> None:
-    (box.root / "planted/sitecustomize.py").write_text("import os; os._exit(1)")
+def test_a_child_that_cannot_start_blames_no_entry(entries: SuspectEntries) -> None:
+    (entries.root / "planted/sitecustomize.py").write_text("import os; os._exit(1)")
     with pytest.raises(SpoolError, match="did not start"):
-        box.isolated.prepare(box.store(BAN))
+        entries.isolated.prepare(entries.store(BAN))
 
 
 @pytest.fixture
-def installation(box: Box, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installation(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package, from which the next children are started."""
     root = Path(isolated_preparation.__file__).parents[2]
-    copy = box.root / "installed"
+    copy = entries.root / "installed"
     for name in ("fnm_bus", "schemas"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(root / name, copy / name, ignore=ignored)
-    places = (str(box.root / "planted"), str(copy))
+    places = (str(entries.root / "planted"), str(copy))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     return copy
 
@@ -184,28 +199,28 @@ def break_file(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["half", "empty", "missing"])
 def test_a_broken_schema_file_blames_no_entry(
-    box: Box, installation: Path, how: str
+    entries: SuspectEntries, installation: Path, how: str
 ) -> None:
     break_file(installation / "schemas/avro/fastnetmon.HostEvent.avsc", how)
     with pytest.raises(SpoolError, match="did not start"):
-        box.isolated.prepare(box.store(BAN))
+        entries.isolated.prepare(entries.store(BAN))
 
 
-def test_an_installation_that_breaks_while_a_child_runs_blames_no_entry(
-    box: Box, installation: Path
+def test_an_installation_broken_during_a_run_blames_no_entry(
+    entries: SuspectEntries, installation: Path
 ) -> None:
-    box.isolated.prepare(box.store(BAN))
+    entries.isolated.prepare(entries.store(BAN))
     break_file(installation / "schemas/avro/fastnetmon.HostEvent.avsc", "half")
     with pytest.raises(SpoolError, match="did not start"):
-        box.isolated.prepare(box.store(poison("crash")))
+        entries.isolated.prepare(entries.store(poison("crash")))
 
 
 def test_a_child_of_another_version_blames_no_entry(
-    box: Box, installation: Path
+    entries: SuspectEntries, installation: Path
 ) -> None:
     (installation / "fnm_bus/__init__.py").write_text('__version__ = "9"\n')
     with pytest.raises(SpoolError, match="restart this one"):
-        box.isolated.prepare(box.store(poison("crash")))
+        entries.isolated.prepare(entries.store(poison("crash")))
 
 
 @pytest.mark.parametrize(
@@ -218,15 +233,17 @@ def test_a_child_of_another_version_blames_no_entry(
         "PermissionError(13, 'codec.py')",
     ],
 )
-def test_an_error_of_the_installation_blames_no_entry(box: Box, error: str) -> None:
-    relays(box, f"raise {error}")
+def test_an_error_of_the_installation_blames_no_entry(
+    entries: SuspectEntries, error: str
+) -> None:
+    plant(entries, f"raise {error}")
     with pytest.raises(SpoolError, match=error.partition("(")[0]):
-        box.isolated.prepare(box.store(b'{"action":"ban","x":"planted"}'))
+        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
 
 
-def relays(box: Box, statement: str) -> None:
+def plant(entries: SuspectEntries, statement: str) -> None:
     """Run *statement* in the parser of the next child, for a document so marked."""
-    with (box.root / "planted/sitecustomize.py").open("a") as file:
+    with (entries.root / "planted/sitecustomize.py").open("a") as file:
         file.write(
             f"""
 from fnm_bus.errors import RegistryError, SchemaError
@@ -248,30 +265,34 @@ pipeline.parse = _planted
 @pytest.mark.parametrize(
     "number", ["HUP", "INT", "QUIT", "TERM", "USR1", "ALRM", "KILL", "RTMIN"]
 )
-def test_a_signal_from_outside_blames_no_entry(box: Box, number: str) -> None:
-    relays(
-        box,
+def test_a_signal_from_outside_blames_no_entry(
+    entries: SuspectEntries, number: str
+) -> None:
+    plant(
+        entries,
         f"signal.signal(signal.SIG{number}, signal.SIG_DFL)"
         f" if {number!r} != 'KILL' else None;"
         f" os.kill(os.getpid(), signal.SIG{number}); signal.pause()",
     )
     with pytest.raises(SpoolError, match="from outside"):
-        box.isolated.prepare(box.store(b'{"action":"ban","x":"planted"}'))
+        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
 
 
 @pytest.mark.parametrize("number", ["BUS", "ILL", "FPE", "ABRT", "SYS"])
-def test_a_signal_that_a_fault_causes_blames_the_entry(box: Box, number: str) -> None:
-    relays(box, f"os.kill(os.getpid(), signal.SIG{number})")
-    with pytest.raises(PoisonEntry, match=f"SIG{number}"):
-        box.isolated.prepare(box.store(b'{"action":"ban","x":"planted"}'))
-
-
-def test_a_child_whose_pipe_is_closed_when_time_is_over_blames_no_entry(
-    box: Box, stopped: Task, monkeypatch: pytest.MonkeyPatch
+def test_a_signal_that_a_fault_causes_blames_the_entry(
+    entries: SuspectEntries, number: str
 ) -> None:
-    """It would end by itself at once, as by its entry, if it were waited for."""
-    assert box.isolated._child is not None
-    child, pipe = box.isolated._child, box.isolated._child.stdout
+    plant(entries, f"os.kill(os.getpid(), signal.SIG{number})")
+    with pytest.raises(PoisonEntry, match=f"SIG{number}"):
+        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
+
+
+def test_a_child_that_exits_after_the_timeout_blames_no_entry(
+    entries: SuspectEntries, stopped: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed pipe ends a continued child, as an entry could."""
+    assert entries.isolated._child is not None
+    child, pipe = entries.isolated._child, entries.isolated._child.stdout
     assert pipe is not None
     close = pipe.close
 
@@ -283,81 +304,85 @@ def test_a_child_whose_pipe_is_closed_when_time_is_over_blames_no_entry(
     monkeypatch.setattr(pipe, "close", close_and_continue)
     monkeypatch.setattr(isolated_preparation, "_MAX_TIME", 0.0)
     with pytest.raises(SpoolError, match="no answer within"):
-        box.isolated.prepare(stopped)
+        entries.isolated.prepare(stopped)
 
 
-def start_by(box: Box, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def start_by(
+    entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     """Let a shell run *command* before it becomes the next child."""
-    python = box.root / "python"
+    python = entries.root / "python"
     python.write_text(f'#!/bin/sh\n{command}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
 
 
 @pytest.fixture
-def limited(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def limited(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child with a low hard limit of memory."""
-    start_by(box, monkeypatch, "ulimit -v 150000")
+    start_by(entries, monkeypatch, "ulimit -v 150000")
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_low_limit_of_memory_lets_a_child_start(box: Box) -> None:
-    assert prepare_in_the_end(box, box.store(BAN)).record is not None
+def test_a_low_limit_of_memory_lets_a_child_start(entries: SuspectEntries) -> None:
+    assert prepare_when_answered(entries, entries.store(BAN)).record is not None
 
 
 @pytest.mark.usefixtures("limited")
-def test_too_little_memory_by_a_low_limit_blames_no_entry(box: Box) -> None:
+def test_a_low_limit_of_memory_blames_no_entry(entries: SuspectEntries) -> None:
     with pytest.raises(SpoolError, match="ulimit -v"):
-        prepare_in_the_end(box, box.store(poison("memory")))
+        prepare_when_answered(entries, entries.store(poison("memory")))
 
 
 def test_a_low_limit_of_cpu_time_blames_no_entry(
-    box: Box, monkeypatch: pytest.MonkeyPatch
+    entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start_by(box, monkeypatch, "ulimit -t 2")
+    start_by(entries, monkeypatch, "ulimit -t 2")
     with pytest.raises(SpoolError, match="from outside"):
-        prepare_in_the_end(box, box.store(poison("hang")))
+        prepare_when_answered(entries, entries.store(poison("hang")))
 
 
-def test_a_garbled_answer_blames_no_entry(box: Box) -> None:
-    relays(box, "os.write(3, b'\\0\\0\\0\\1x'); signal.pause()")
+def test_a_garbled_answer_blames_no_entry(entries: SuspectEntries) -> None:
+    plant(entries, "os.write(3, b'\\0\\0\\0\\1x'); signal.pause()")
     with pytest.raises(SpoolError, match="answers with"):
-        box.isolated.prepare(box.store(b'{"action":"ban","x":"planted"}'))
-    assert prepare_in_the_end(box, box.store(BAN)).record is not None
+        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
+    assert prepare_when_answered(entries, entries.store(BAN)).record is not None
 
 
 @pytest.fixture
-def slow_start(box: Box, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slow_start(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let a child start when this file exists."""
-    go = box.root / "go"
-    start_by(box, monkeypatch, f"while [ ! -e {go} ]; do sleep 0.05; done")
+    go = entries.root / "go"
+    start_by(entries, monkeypatch, f"while [ ! -e {go} ]; do sleep 0.05; done")
     monkeypatch.setattr(isolated_preparation, "_FIRST_WAIT", 0.1)
     return go
 
 
-def test_a_child_that_starts_slowly_is_kept(box: Box, slow_start: Path) -> None:
-    task = box.store(BAN)
+def test_a_child_that_starts_slowly_is_kept(
+    entries: SuspectEntries, slow_start: Path
+) -> None:
+    task = entries.store(BAN)
     with pytest.raises(SpoolError, match="is starting"):
-        box.isolated.prepare(task)
-    child = box.isolated._child
-    box.isolated.close_if_idle()
+        entries.isolated.prepare(task)
+    child = entries.isolated._child
+    entries.isolated.close_if_idle()
     slow_start.touch()
-    assert prepare_in_the_end(box, task).record is not None
-    assert box.isolated._child is child
+    assert prepare_when_answered(entries, task).record is not None
+    assert entries.isolated._child is child
 
 
-def test_while_a_child_starts_another_entry_waits_without_a_pause(
-    box: Box, slow_start: Path
+def test_an_entry_waits_while_a_child_starts_for_another(
+    entries: SuspectEntries, slow_start: Path
 ) -> None:
     del slow_start
     with pytest.raises(SpoolError, match="is starting"):
-        box.isolated.prepare(box.store(BAN))
+        entries.isolated.prepare(entries.store(BAN))
     with pytest.raises(SpoolError, match="waits until"):
-        box.isolated.prepare(box.store(BAN))
+        entries.isolated.prepare(entries.store(BAN))
 
 
-def test_a_child_that_starts_slowly_takes_a_pipeline_larger_than_a_pipe(
-    box: Box, slow_start: Path
+def test_a_slow_child_receives_a_pipeline_larger_than_a_pipe(
+    entries: SuspectEntries, slow_start: Path
 ) -> None:
     topics = Topics()
     numbers = dict(enumerate(topics.of_framed().items(), 1))
@@ -367,37 +392,37 @@ def test_a_child_that_starts_slowly_takes_a_pipeline_larger_than_a_pipe(
         {},
         {number: schema.text(name) for number, (_, name) in numbers.items()},
     )
-    box.isolated = IsolatedPreparation(Pipeline("fra1", topics, Codec(pins)))
-    task = box.store(BAN)
+    entries.isolated = IsolatedPreparation(Pipeline("fra1", topics, Codec(pins)))
+    task = entries.store(BAN)
     with pytest.raises(SpoolError, match="is starting"):
-        box.isolated.prepare(task)
+        entries.isolated.prepare(task)
     slow_start.touch()
-    assert prepare_in_the_end(box, task).record is not None
+    assert prepare_when_answered(entries, task).record is not None
 
 
-def test_after_a_failed_start_no_other_child_is_started_for_a_while(box: Box) -> None:
-    (box.root / "planted/sitecustomize.py").write_text("import os; os._exit(1)")
+def test_a_failed_start_delays_the_next_start(entries: SuspectEntries) -> None:
+    (entries.root / "planted/sitecustomize.py").write_text("import os; os._exit(1)")
     with pytest.raises(SpoolError, match="did not start"):
-        box.isolated.prepare(box.store(BAN))
+        entries.isolated.prepare(entries.store(BAN))
     with pytest.raises(SpoolError, match="no process to read it"):
-        box.isolated.prepare(box.store(BAN))
-    assert not box.isolated.is_busy
+        entries.isolated.prepare(entries.store(BAN))
+    assert not entries.isolated.is_busy
 
 
-def test_the_end_of_a_service_does_not_kill_the_child(box: Box) -> None:
-    box.isolated.prepare(box.store(BAN))
-    child = box.isolated._child
+def test_the_end_of_a_service_does_not_kill_the_child(entries: SuspectEntries) -> None:
+    entries.isolated.prepare(entries.store(BAN))
+    child = entries.isolated._child
     assert child is not None
     child.send_signal(signal.SIGTERM)
-    assert box.isolated.prepare(box.store(BAN)).record is not None
-    assert box.isolated._child is child
+    assert entries.isolated.prepare(entries.store(BAN)).record is not None
+    assert entries.isolated._child is child
 
 
 def test_the_child_inherits_no_secret(
-    box: Box, monkeypatch: pytest.MonkeyPatch
+    entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FNM_BUS_KAFKA__PASSWORD", "secret")
-    box.isolated.prepare(box.store(BAN))
-    assert box.isolated._child is not None
-    environment = Path(f"/proc/{box.isolated._child.pid}/environ").read_bytes()
+    entries.isolated.prepare(entries.store(BAN))
+    assert entries.isolated._child is not None
+    environment = Path(f"/proc/{entries.isolated._child.pid}/environ").read_bytes()
     assert b"secret" not in environment

@@ -10,7 +10,7 @@ def entries(count: int) -> list[PendingEntry]:
     return [PendingEntry(rank, f"entry-{rank}", None, size=10) for rank in range(count)]
 
 
-def test_room_ends_with_the_most_records() -> None:
+def test_a_queue_has_no_room_at_the_most_records() -> None:
     queue = TopicQueue(max_records=2, max_bytes=1000)
     first, second = entries(2)
     queue.sent(first)
@@ -21,7 +21,7 @@ def test_room_ends_with_the_most_records() -> None:
     assert queue.has_room()
 
 
-def test_room_ends_with_the_most_bytes() -> None:
+def test_a_queue_has_no_room_at_the_most_bytes() -> None:
     queue = TopicQueue(max_records=100, max_bytes=15)
     first, second = entries(2)
     queue.sent(first)
@@ -30,7 +30,7 @@ def test_room_ends_with_the_most_bytes() -> None:
     assert not queue.has_room()
 
 
-def test_a_failure_closes_the_gate_until_the_pause_is_over() -> None:
+def test_a_failed_queue_has_no_room_until_the_pause_ends() -> None:
     queue = TopicQueue(10, 1000)
     (entry,) = entries(1)
     queue.sent(entry)
@@ -44,7 +44,7 @@ def test_a_failure_closes_the_gate_until_the_pause_is_over() -> None:
     assert queue.has_room()
 
 
-def test_nothing_is_tried_again_while_a_younger_one_is_in_flight() -> None:
+def test_no_retry_while_a_newer_record_is_in_flight() -> None:
     queue = TopicQueue(10, 1000)
     old, young = entries(2)
     queue.sent(old)
@@ -56,7 +56,7 @@ def test_nothing_is_tried_again_while_a_younger_one_is_in_flight() -> None:
     assert queue.release_due(3600.0) == 1
 
 
-def test_after_a_failure_one_goes_alone_until_it_is_taken() -> None:
+def test_after_a_failure_one_record_is_sent_alone() -> None:
     queue = TopicQueue(10, 1000)
     first, second = entries(2)
     queue.retry_later(first, now=0.0)
@@ -69,7 +69,7 @@ def test_after_a_failure_one_goes_alone_until_it_is_taken() -> None:
     assert queue.has_room()
 
 
-def test_what_failed_goes_first_and_in_its_order() -> None:
+def test_failed_entries_are_released_first_and_in_order() -> None:
     queue = TopicQueue(10, 1000)
     first, second, third = entries(3)
     queue.waiting.append(third)
@@ -79,7 +79,7 @@ def test_what_failed_goes_first_and_in_its_order() -> None:
     assert list(queue.waiting) == [first, second, third]
 
 
-def test_pauses_double_up_to_the_longest_and_start_again_after_success() -> None:
+def test_pauses_double_to_the_longest_and_restart_after_success() -> None:
     queue = TopicQueue(10, 1000)
     (entry,) = entries(1)
     pauses, now = [], 0.0
@@ -97,7 +97,7 @@ def test_pauses_double_up_to_the_longest_and_start_again_after_success() -> None
     assert queue.release_due(now + FIRST_PAUSE) == 1
 
 
-def test_thinning_keeps_the_newest_status_of_each_attack() -> None:
+def test_coalescing_keeps_the_newest_status_of_each_attack() -> None:
     queue = TopicQueue(10, 1000)
     a1, b1, ban, a2, a3 = entries(5)
     a1.attack = a2.attack = a3.attack = ("192.0.2.1", "uuid-a")
@@ -108,7 +108,7 @@ def test_thinning_keeps_the_newest_status_of_each_attack() -> None:
     assert queue.coalesce_status() == []
 
 
-def test_a_gate_is_idle_when_nothing_is_left_to_do() -> None:
+def test_a_queue_without_entries_is_idle() -> None:
     queue = TopicQueue(10, 1000)
     (entry,) = entries(1)
     assert queue.is_idle
