@@ -26,7 +26,8 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, planned_topics
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import planned_topics
 
 _OWN = (ip_network("10.0.0.0/8"),)
 _GROUP = "pool"
