@@ -22,6 +22,7 @@ from fnm_bus.relay.isolated_preparation import IsolatedPreparation
 from fnm_bus.relay.isolation_protocol import Task
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare
+from fnm_bus.spool.entry import read_entry
 
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 PIPELINE = Pipeline("fra1", Topics(), Codec())
