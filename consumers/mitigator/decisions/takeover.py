@@ -196,7 +196,8 @@ def _exceeded(
 ) -> tuple[Check, ...]:
     """Return the limits that hold a mitigation beyond these counts."""
     customer = next(
-        (each for each in policy.customers if each.name == record.customer), None
+        (customer for customer in policy.customers if customer.name == record.customer),
+        None,
     )
     checks = guardrails.check_limits(
         measure_of(record), counts, policy.limits, customer

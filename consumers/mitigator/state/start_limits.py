@@ -114,7 +114,12 @@ class StartLimits:
     ) -> tuple[Check, ...]:
         policy = self.policy
         customer = next(
-            (each for each in policy.customers if each.name == cause.customer), None
+            (
+                customer
+                for customer in policy.customers
+                if customer.name == cause.customer
+            ),
+            None,
         )
         checks = guardrails.check_limits(measure, counts, policy.limits, customer)
         if not checks:

@@ -70,6 +70,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.processed: list[Any] = []
+        self.inputs = self
 
     def is_paused(self, _message: object) -> bool:
         return False
@@ -77,7 +78,7 @@ class Journal:
     def is_behind(self, _topics: object) -> bool:
         return False
 
-    def done(self, message: object) -> None:
+    def mark_done(self, message: object) -> None:
         self.processed.append(message)
 
 
@@ -94,7 +95,8 @@ class Bench:
         at = round(datetime.now(UTC).timestamp() * 1000) if stamp is None else stamp
         batch, journal = Batch(TOPICS, Codec(), "m"), Journal()
         message: Any = Message(topic, record, at)
-        self.it._take(journal, self.state, batch, message)  # type: ignore[arg-type]
+        processor = self.it._processor
+        processor.process(journal, self.state, batch, message)  # type: ignore[arg-type]
         assert journal.processed == [message]
         return batch
 
@@ -192,10 +194,10 @@ def test_one_that_stands_by_shows_the_problem_of_the_election_alone(
 
 def test_a_partition_that_waits_for_the_registry_is_a_problem() -> None:
     bench = Bench()
-    bench.it._unreadable[TOPICS.host, 3] = "the registry does not answer"
-    bench.it._show(bench.state)
+    bench.it._processor.unreadable[TOPICS.host, 3] = "the registry does not answer"
+    bench.it._update_metrics(bench.state)
     assert not bench.it.healthy()
     assert TOPICS.host in bench.it.problem
-    bench.it._unreadable.clear()
-    bench.it._show(bench.state)
+    bench.it._processor.unreadable.clear()
+    bench.it._update_metrics(bench.state)
     assert bench.it.healthy()

@@ -27,10 +27,11 @@ PREFIX = "203.0.113.9/32"
 class Journal:
     """Nothing arrives, and everything is committed."""
 
-    pending = False
+    has_offsets = False
 
     def __init__(self) -> None:
-        self.released = 0
+        self.resumed = 0
+        self.inputs = self
         self.commits = 0
         self.has_grown = False
         self.records: list[Record] = []
@@ -46,8 +47,8 @@ class Journal:
         if self.has_grown:
             raise BrokerUnavailable("other partitions")
 
-    def release(self) -> None:
-        self.released += 1
+    def resume(self) -> None:
+        self.resumed += 1
 
 
 class Election:
@@ -85,7 +86,7 @@ def test_leases_that_never_stop_ending_hold_nothing_back(
     mitigator, journal = mitigator_of(harness), Journal()
     mitigator._decide(journal, harness.state, Election())
     assert len(started) > 5
-    assert journal.released == len(started)
+    assert journal.resumed == len(started)
     assert len(started) < LOOPS / 2
 
 
@@ -128,7 +129,7 @@ def test_a_leftover_with_a_tombstone_gets_no_second_one(
     mitigator._commit(journal, batch)
     journal.records.clear()
     monkeypatch.setattr(service, "monotonic", lambda: 1e12)
-    mitigator._clean(journal)
+    mitigator._delete_leftovers(journal)
     assert [(it.key, it.partition) for it in journal.records] == [(b"another", 5)]
 
 
@@ -139,7 +140,7 @@ def test_leftovers_get_no_tombstones_once_a_topic_has_grown_again(
     journal.has_grown = True
     monkeypatch.setattr(service, "monotonic", lambda: 1e12)
     with pytest.raises(BrokerUnavailable):
-        mitigator._clean(journal)
+        mitigator._delete_leftovers(journal)
     assert not journal.records
 
 

@@ -54,7 +54,7 @@ def consumer() -> Consumer:
 @pytest.fixture
 def journal(consumer: Consumer) -> TransactionalJournal:
     made = TransactionalJournal({}, "m", ("host",), BrokerClock())
-    made._consumer = consumer  # type: ignore[assignment]  # all of it that is used
+    made.inputs._consumer = consumer  # type: ignore[assignment]  # all of it that is used
     return made
 
 
@@ -71,14 +71,14 @@ def test_a_topic_that_must_not_be_read_any_more_is_an_error(
 ) -> None:
     consumer.left = [Failure(code)]
     with pytest.raises(TopicRefused, match="host"):
-        journal.read(0.0)
+        journal.inputs.read(0.0)
 
 
 def test_an_error_that_passes_is_none(
     journal: TransactionalJournal, consumer: Consumer
 ) -> None:
     consumer.left = [Failure(KafkaError._TRANSPORT), Failure(KafkaError._TIMED_OUT)]
-    assert journal.read(0.0) == []
+    assert journal.inputs.read(0.0) == []
 
 
 def test_partitions_that_came_later_are_noticed(
