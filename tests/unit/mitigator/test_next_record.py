@@ -19,12 +19,12 @@ def of(sensor: str, **action: object) -> Rule:
     return rule(f"rule {sensor}", Match(sensors=frozenset({sensor})), **action)
 
 
-def flow_of(sensor: str, then: FlowThen, **about: object) -> Rule:
-    return of(sensor, action="flowspec", flowspec_action=then, **about)
+def flow_of(sensor: str, then: FlowThen, **fields: object) -> Rule:
+    return of(sensor, action="flowspec", flowspec_action=then, **fields)
 
 
-def mitigator(*rules: Rule, **about: float) -> MitigatorHarness:
-    return MitigatorHarness(policy(*rules), **about)
+def mitigator(*rules: Rule, **fields: float) -> MitigatorHarness:
+    return MitigatorHarness(policy(*rules), **fields)
 
 
 # -- live and dry run ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The journal hides nothing: errors of reading, and partitions that came later."""
+"""The journal raises errors of reading, writing, and new partitions."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +66,7 @@ def journal(consumer: Consumer) -> TransactionalJournal:
         KafkaError._UNKNOWN_PARTITION,
     ],
 )
-def test_a_topic_that_must_not_be_read_any_more_is_an_error(
+def test_unreadable_topic_is_an_error(
     journal: TransactionalJournal, consumer: Consumer, code: int
 ) -> None:
     consumer.left = [Failure(code)]
@@ -74,14 +74,14 @@ def test_a_topic_that_must_not_be_read_any_more_is_an_error(
         journal.inputs.read(0.0)
 
 
-def test_an_error_that_passes_is_none(
+def test_transient_error_is_ignored(
     journal: TransactionalJournal, consumer: Consumer
 ) -> None:
     consumer.left = [Failure(KafkaError._TRANSPORT), Failure(KafkaError._TIMED_OUT)]
     assert journal.inputs.read(0.0) == []
 
 
-def test_partitions_that_came_later_are_noticed(
+def test_new_partitions_are_an_error(
     journal: TransactionalJournal, consumer: Consumer
 ) -> None:
     journal.check_partitions()
@@ -110,7 +110,7 @@ class Failing:
         return 0
 
 
-def test_the_topic_that_takes_no_record_is_named(journal: TransactionalJournal) -> None:
+def test_error_names_the_failing_topic(journal: TransactionalJournal) -> None:
     journal._producer = Failing()  # type: ignore[assignment]  # all of it that is used
     records = [Record("audit", b"", b"x"), Record("deadletter", b"", b"x")]
     with pytest.raises(Fenced, match="failed: deadletter: "):
