@@ -6,10 +6,9 @@ from typing import Final, NamedTuple
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.decisions.decide import apply_event
 from consumers.mitigator.decisions.expire import expire_leases, start_proposals
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.errors import InvalidRecord

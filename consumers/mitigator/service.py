@@ -23,7 +23,7 @@ from consumers.errors import RecordsRefused
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.decisions.expire import expire_leases, start_proposals
 from consumers.mitigator.decisions.takeover import take_over
 from consumers.mitigator.kafka.batch import Batch
@@ -40,7 +40,6 @@ from consumers.mitigator.message_processor import (
     ENVIRONMENT_ERRORS,
     MessageProcessor,
 )
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec

@@ -5,13 +5,12 @@ from ipaddress import ip_network
 from typing import Any
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.decisions.decide import apply_event
 from consumers.mitigator.decisions.expire import expire_leases, start_proposals
 from consumers.mitigator.decisions.operator_commands import apply_command
 from consumers.mitigator.decisions.received_command import ReceivedCommand
 from consumers.mitigator.decisions.takeover import take_over
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.restore import StoredRecord, restore_state
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition

@@ -15,6 +15,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from consumers.mitigator.kafka.first_offsets import TIMEOUT, first_offsets
 from fnm_bus.errors import AccessDenied, BrokerUnavailable, ConfigError
 from fnm_bus.kafka.client import (
     ConnectionState,
@@ -29,8 +30,6 @@ from fnm_bus.kafka.reader import REFUSED
 
 log = logging.getLogger(__name__)
 
-TIMEOUT: Final = 10.0
-"""Seconds for requests to the broker."""
 MAX_EVENTS: Final = 500
 """Events in one transaction."""
 _UNREADABLE: Final = REFUSED | {KafkaError.GROUP_AUTHORIZATION_FAILED}
@@ -100,7 +99,7 @@ class InputReader:
             ]
             self._check_owner()
             committed = consumer.committed(partitions, timeout=TIMEOUT)
-            first = _first_offsets(consumer, committed, since)
+            first = first_offsets(consumer, committed, since)
         except KafkaException as exc:
             raise self._access_error(exc.args[0]) or BrokerUnavailable(
                 f"no offsets: {exc.args[0].str()}"
@@ -296,53 +295,3 @@ class InputReader:
 def partition_id(message: Message) -> PartitionId:
     """Return the topic and partition of a message."""
     return message.topic() or "", message.partition() or 0
-
-
-def _first_offsets(
-    consumer: Consumer, committed: Sequence[TopicPartition], since: datetime | None
-) -> list[TopicPartition]:
-    """Return the first offsets of the partitions without a committed one.
-
-    A new partition of a topic with committed offsets is read from its beginning.
-    """
-    read = {partition.topic for partition in committed if partition.offset >= 0}
-    new = [partition for partition in committed if partition.offset < 0]
-    return [
-        *_offsets_at(
-            consumer,
-            [partition for partition in new if partition.topic not in read],
-            since,
-        ),
-        *_offsets_at(
-            consumer, [partition for partition in new if partition.topic in read], None
-        ),
-    ]
-
-
-def _offsets_at(
-    consumer: Consumer, partitions: list[TopicPartition], since: datetime | None
-) -> list[TopicPartition]:
-    """Return *partitions* with the offsets of their first messages after *since*."""
-    if not partitions:
-        return []
-    marks = [
-        consumer.get_watermark_offsets(partition, TIMEOUT) for partition in partitions
-    ]
-    if since is None:
-        offsets = [low for low, _high in marks]
-    else:
-        stamp = round(since.timestamp() * 1000)
-        requests = [
-            TopicPartition(partition.topic, partition.partition, stamp)
-            for partition in partitions
-        ]
-        answers = consumer.offsets_for_times(requests, timeout=TIMEOUT)
-        # "The end" would move until the first fetch; `high` was requested before.
-        offsets = [
-            answer.offset if answer.offset >= 0 else high
-            for answer, (_low, high) in zip(answers, marks, strict=True)
-        ]
-    return [
-        TopicPartition(partition.topic, partition.partition, offset)
-        for partition, offset in zip(partitions, offsets, strict=True)
-    ]

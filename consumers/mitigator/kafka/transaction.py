@@ -21,8 +21,8 @@ from consumers.errors import Fenced, RecordsRefused
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.latest_record import partition_of
+from consumers.mitigator.kafka.first_offsets import TIMEOUT
 from consumers.mitigator.kafka.input_reader import (
-    TIMEOUT,
     InputReader,
     PartitionId,
     partition_id,

@@ -76,13 +76,13 @@ class StartLimits:
         relieved: Counter[str] = Counter()
         for entry in (state.reasons[reason_key] for reason_key in demand):
             wants = tuple(zip(entry.keys, entry.reason.wants, strict=True))
-            others = (k for k, want in wants if not want.fallback and k != key)
-            if entry.fallback and not any(state.is_limited(k) for k in others):
-                relieved.update(k for k, want in wants if want.fallback)
+            others = [name for name, want in wants if not want.fallback and name != key]
+            if entry.fallback and not any(map(state.is_limited, others)):
+                relieved.update(name for name, want in wants if want.fallback)
         return [
-            state.mitigations[k].record
-            for k, count in relieved.items()
-            if k in state.mitigations and count == len(state.demands[k])
+            state.mitigations[fallback].record
+            for fallback, count in relieved.items()
+            if fallback in state.mitigations and count == len(state.demands[fallback])
         ]
 
     def _counts_without(
