@@ -112,19 +112,10 @@ class StartLimits:
     def _check_limits(
         self, measure: Measure, cause: ChangeCause, counts: ActiveCounts
     ) -> tuple[Check, ...]:
-        policy = self.policy
-        customer = next(
-            (
-                customer
-                for customer in policy.customers
-                if customer.name == cause.customer
-            ),
-            None,
-        )
-        checks = guardrails.check_limits(measure, counts, policy.limits, customer)
+        checks = check_limits(self.policy, measure, cause.customer, counts)
         if not checks:
             return ()
-        limit = max(policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
+        limit = max(self.policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
         share = Check(
             stage="limit",
             name="max_new_per_minute",
@@ -133,3 +124,18 @@ class StartLimits:
             text=f"{self.starts} of {limit} that one event may start",
         )
         return (*checks, share)
+
+
+def check_limits(
+    policy: Policy, measure: Measure, customer_name: str | None, counts: ActiveCounts
+) -> tuple[Check, ...]:
+    """Return the checks of a policy's limits for one more measure.
+
+    Args:
+        policy: with the limits and customers.
+        measure: to add.
+        customer_name: owner of the affected network, or None.
+        counts: of the other active mitigations.
+    """
+    owners = (owner for owner in policy.customers if owner.name == customer_name)
+    return guardrails.check_limits(measure, counts, policy.limits, next(owners, None))

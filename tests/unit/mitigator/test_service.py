@@ -37,7 +37,7 @@ PAUSE = Command(command_id="c", verb="pause", by="alice")
 
 
 class Message:
-    """Stands in for Kafka's."""
+    """A fake Kafka message."""
 
     def __init__(self, topic: str, record: AnyRecord, stamp: int) -> None:
         self._topic, self._stamp = topic, stamp
@@ -66,7 +66,7 @@ class Message:
 
 
 class Journal:
-    """Stands in for `TransactionalJournal`."""
+    """A fake `TransactionalJournal`."""
 
     def __init__(self) -> None:
         self.processed: list[Any] = []
@@ -82,7 +82,7 @@ class Journal:
         self.processed.append(message)
 
 
-class Bench:
+class MitigatorBench:
     """A mitigator that is given messages by hand."""
 
     def __init__(self) -> None:
@@ -120,12 +120,12 @@ def reasons_of_letters(batch: Batch) -> list[str]:
     ],
 )
 def test_record_on_its_own_topic_is_applied(topic: str, record: AnyRecord) -> None:
-    assert reasons_of_letters(Bench().take(topic, record)) == []
+    assert reasons_of_letters(MitigatorBench().take(topic, record)) == []
 
 
 @pytest.mark.parametrize("topic", [TOPICS.host, TOPICS.hostgroup, TOPICS.status])
 def test_command_on_an_event_topic_is_a_dead_letter(topic: str) -> None:
-    bench = Bench()
+    bench = MitigatorBench()
     batch = bench.take(topic, PAUSE)
     assert not bench.state.paused
     (reason,) = reasons_of_letters(batch)
@@ -134,7 +134,7 @@ def test_command_on_an_event_topic_is_a_dead_letter(topic: str) -> None:
 
 @pytest.mark.parametrize("record", [BAN, GROUP, STATUS])
 def test_event_on_the_command_topic_is_a_dead_letter(record: AnyRecord) -> None:
-    bench = Bench()
+    bench = MitigatorBench()
     (reason,) = reasons_of_letters(bench.take(TOPICS.command, record))
     assert f"on {TOPICS.command}" in reason
     assert not bench.state.reasons
@@ -147,19 +147,19 @@ def test_event_on_the_command_topic_is_a_dead_letter(record: AnyRecord) -> None:
 def test_an_event_on_another_events_topic_is_a_dead_letter(
     topic: str, record: AnyRecord
 ) -> None:
-    assert len(reasons_of_letters(Bench().take(topic, record))) == 1
+    assert len(reasons_of_letters(MitigatorBench().take(topic, record))) == 1
 
 
 @pytest.mark.parametrize("stamp", [-(2**62), 2**62, -1])
 def test_command_with_an_impossible_time_is_applied(stamp: int) -> None:
-    bench = Bench()
+    bench = MitigatorBench()
     batch = bench.take(TOPICS.command, PAUSE, stamp)
     assert reasons_of_letters(batch) == []
     assert bench.state.paused  # whenever it was sent
 
 
 class Election:
-    """Stands in for `LeaderElection`: never elected, and stops the mitigator."""
+    """A fake `LeaderElection`: never elected, and stops the mitigator."""
 
     problem = ""
     mitigator: Mitigator
@@ -182,7 +182,7 @@ class Election:
 def test_standby_shows_only_the_elections_problem(
     monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
-    bench = Bench()
+    bench = MitigatorBench()
     monkeypatch.setattr(service, "LeaderElection", Election)
     monkeypatch.setattr(Election, "mitigator", bench.record, raising=False)
     monkeypatch.setattr(Election, "problem", problem)
@@ -193,7 +193,7 @@ def test_standby_shows_only_the_elections_problem(
 
 
 def test_a_partition_that_waits_for_the_registry_is_a_problem() -> None:
-    bench = Bench()
+    bench = MitigatorBench()
     bench.record._processor.unreadable[TOPICS.host, 3] = "the registry does not answer"
     bench.record._update_metrics(bench.state)
     assert not bench.record.healthy()

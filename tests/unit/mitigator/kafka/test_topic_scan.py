@@ -46,7 +46,7 @@ class Message:
 
 
 class Consumer:
-    """Stands in for librdkafka's: a topic of two partitions.
+    """A fake consumer of a topic with two partitions.
 
     Attributes:
         messages: that it returns, once.

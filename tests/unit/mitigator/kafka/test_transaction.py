@@ -27,7 +27,7 @@ class Failure:
 
 
 class Consumer:
-    """Stands in for librdkafka's."""
+    """A fake consumer."""
 
     def __init__(self) -> None:
         self.left: list[Any] = []
@@ -90,8 +90,8 @@ def test_new_partitions_are_an_error(
         journal.check_partitions()
 
 
-class Failing:
-    """Stands in for librdkafka's producer: one record cannot be delivered."""
+class FailingProducer:
+    """A fake producer that cannot deliver one record."""
 
     def begin_transaction(self) -> None:
         pass
@@ -111,7 +111,7 @@ class Failing:
 
 
 def test_error_names_the_failing_topic(journal: TransactionalJournal) -> None:
-    journal._producer = Failing()  # type: ignore[assignment]  # all of it that is used
+    journal._producer = FailingProducer()  # type: ignore[assignment]  # all of it that is used
     records = [Record("audit", b"", b"x"), Record("deadletter", b"", b"x")]
     with pytest.raises(Fenced, match="failed: deadletter: "):
         journal.commit(records)
