@@ -79,7 +79,7 @@ def check_nothing_unwanted(model: Model, harness: MitigatorHarness) -> None:
         if all(claim.desire.approval for claim in claims):
             assert approved is not None
             shown = Effect(then=record.then, communities=record.communities)
-            assert includes(approved, shown), f"word: {key} exceeds what was approved"
+            assert includes(approved, shown), f"word: {key} exceeds its approval"
 
 
 def check_nothing_lost(

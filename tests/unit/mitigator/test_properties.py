@@ -379,12 +379,12 @@ class Decisions(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(records)))
         record = records[key]
         self.may_stop = True
-        why = "é" * 1000 if long else "a test"
-        answer = self.command(verb, key, age=age, why=why)
+        text = "é" * 1000 if long else "a test"
+        answer = self.command(verb, key, age=age, why=text)
         if answer.what == "refused":
-            meant = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
+            allowed = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
             old = (self.harness.now - record.created_at).total_seconds() < age
-            assert record.state not in meant or old
+            assert record.state not in allowed or old
             return
         self.model.withdraw(key)
 
@@ -474,8 +474,8 @@ class Decisions(RuleBasedStateMachine):
         after = in_force(self.harness)
         # A limit may end a fallback, or a mitigation beside an approved one.
         relief = {key for key in before if kinds.get(key) == "fallback"} | wide
-        assert set(before) - relief <= set(after), "restart: something is gone"
-        assert set(after) <= set(before) | held, "restart: something new is in force"
+        assert set(before) - relief <= set(after), "restart: a mitigation is missing"
+        assert set(after) <= set(before) | held, "restart: a new mitigation is in force"
         for key, (then, communities, left) in before.items():
             if key in relief:
                 continue

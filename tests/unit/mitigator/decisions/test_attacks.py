@@ -291,12 +291,12 @@ def forged(stored: StoredRecord, lease_ms: int) -> StoredRecord:
 def test_rules_of_one_target_have_a_bound() -> None:
     harness = MitigatorHarness(policy(rule(action="notify")))
     for port in range(1, 300):
-        one = FlowSpecRule(
+        flow_rule = FlowSpecRule(
             destination_prefix=f"{HOST}/32",
             destination_ports=(port,),
             protocols=("udp",),
         )
-        harness.send("partial_block", rules=(one,))
+        harness.send("partial_block", rules=(flow_rule,))
     assert len(harness.state.reasons) == 256
     assert "too_many_measures" in harness.audit_codes("refused")
 

@@ -32,7 +32,7 @@ def test_approval_of_another_revision_is_refused(revision: int | None) -> None:
 
 
 def test_approval_of_an_old_revision_is_refused() -> None:
-    def of(name: str, rate: int) -> Rule:
+    def rate_limit_rule(name: str, rate: int) -> Rule:
         return rule(
             name,
             Match(sensors=frozenset({name})),
@@ -41,7 +41,9 @@ def test_approval_of_an_old_revision_is_refused() -> None:
             approval=True,
         )
 
-    harness = MitigatorHarness(policy(of("a", 900), of("b", 100)))
+    harness = MitigatorHarness(
+        policy(rate_limit_rule("a", 900), rate_limit_rule("b", 100))
+    )
     harness.send("ban", sensor="a")
     [key] = harness.mitigations
     seen = harness.mitigation(key).revision

@@ -42,9 +42,9 @@ def test_places_are_mitigations_of_their_own() -> None:
 
 
 def test_measures_of_two_places_do_not_strengthen_each_other() -> None:
-    one = rule("one", Match(sensors=frozenset({"fnm1"})), enforcers=("exabgp",))
+    first = rule("one", Match(sensors=frozenset({"fnm1"})), enforcers=("exabgp",))
     other = rule("other", enforcers=("nftables",), dry_run=True)
-    harness = MitigatorHarness(policy(one, other))
+    harness = MitigatorHarness(policy(first, other))
     harness.send("ban", sensor="fnm1")
     harness.send("ban", sensor="fnm2")
     assert harness.wanted() == [f"{KEY}|exabgp"]

@@ -59,8 +59,8 @@ class Consumer:
 
     def list_topics(self, topic: str, timeout: float) -> Any:
         assert timeout > 0
-        known = SimpleNamespace(error=None, partitions={0: None, 1: None})
-        return SimpleNamespace(topics={topic: known})
+        metadata = SimpleNamespace(error=None, partitions={0: None, 1: None})
+        return SimpleNamespace(topics={topic: metadata})
 
     def assign(self, parts: list[TopicPartition]) -> None:
         assert len(parts) == 2

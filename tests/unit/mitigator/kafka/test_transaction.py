@@ -42,8 +42,8 @@ class Consumer:
     def list_topics(self, topic: str, timeout: float) -> Any:
         assert timeout > 0
         numbers = dict.fromkeys(range(self.partitions))
-        known = SimpleNamespace(error=None, partitions=numbers)
-        return SimpleNamespace(topics={topic: known})
+        metadata = SimpleNamespace(error=None, partitions=numbers)
+        return SimpleNamespace(topics={topic: metadata})
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ def test_record_with_long_match_and_texts_is_within_its_bound() -> None:
     st.sampled_from(["blackhole", "flowspec"]),
     st.booleans(),
 )
-def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what is drawn
+def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - drawn values
     sensor: str,
     name: str,
     target: str,
