@@ -14,7 +14,7 @@ from consumers.mitigator.decisions.operator_commands import apply_command
 from consumers.mitigator.decisions.received_command import ReceivedCommand
 from consumers.mitigator.kafka.batch import Batch
 from consumers.mitigator.kafka.breaker import Breaker
-from consumers.mitigator.kafka.input_reader import PartitionId, partition_id
+from consumers.mitigator.kafka.input_reader import MAX_EVENTS, PartitionId, partition_id
 from consumers.mitigator.kafka.transaction import TransactionalJournal
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 ENVIRONMENT_ERRORS: Final = (KafkaException, MemoryError, OSError, BrokerUnavailable)
 """Errors that no event causes: nothing is committed."""
 _MAX_KEY: Final = 1_000
+_ISOLATED: Final = 2 * MAX_EVENTS
+"""Messages with a transaction of their own after Kafka refused a record."""
 
 
 @dataclass
@@ -51,7 +53,8 @@ class MessageProcessor:
         new_transition: returns a new transition of a state.
         breaker: pauses partitions with too many unexpected errors.
         unreadable: partitions that wait for the registry, with its error.
-        current: the message of the open transaction, if it has only one.
+        current: the last message of the open transaction.
+        isolated: number of messages that get a transaction of their own.
     """
 
     topics: Topics
@@ -62,6 +65,7 @@ class MessageProcessor:
     breaker: Breaker = field(default_factory=Breaker)
     unreadable: dict[PartitionId, str] = field(default_factory=dict)
     current: Message | None = None
+    isolated: int = 0
     _refused: set[tuple[PartitionId, int]] = field(default_factory=set)
 
     def process(
@@ -111,10 +115,15 @@ class MessageProcessor:
             self._add_dead_letter(batch, message, reason)
         journal.mark_done(message)
 
-    def refuse_current(self) -> None:
-        """Make the current message a dead letter when it is read again."""
-        if self.current is not None:
+    def isolate_messages(self) -> None:
+        """Find the message whose records Kafka refuses: alone in a transaction.
+
+        The isolated message becomes a dead letter when it is read again.
+        """
+        if self.isolated and self.current is not None:
             self._refused.add(_origin(self.current))
+        self.isolated = _ISOLATED
+        self.current = None
 
     def problems(self) -> list[str]:
         """Return why partitions are not read now."""

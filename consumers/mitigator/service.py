@@ -62,8 +62,6 @@ _PAUSE: Final = 1.0
 _MAX_PAUSE: Final = 8.0
 _MAX_AGE: Final = timedelta(minutes=10)
 """Age of the oldest events that the first mitigator reads; older ones start nothing."""
-_ISOLATED: Final = 2 * MAX_EVENTS
-"""Events with a transaction of their own after Kafka refused a record."""
 
 
 @dataclass
@@ -95,7 +93,6 @@ class Mitigator:
     turned_at: float = field(default_factory=monotonic)
     _processor: MessageProcessor = field(init=False)
     _broker: BrokerClock = field(default_factory=BrokerClock)
-    _isolated: int = 0
     _leftovers: Leftovers = field(default_factory=Leftovers)
     _failures: int = 0
     _election: LeaderElection | None = None
@@ -131,7 +128,7 @@ class Mitigator:
                 except ConfigError:
                     raise
                 except RecordsRefused as exc:
-                    self._isolate_events()
+                    self._processor.isolate_messages()
                     self._fail(exc)
                 except (*ENVIRONMENT_ERRORS, TopicRefused) as exc:
                     self._fail(exc)
@@ -253,11 +250,12 @@ class Mitigator:
     def _decide(
         self, journal: TransactionalJournal, state: State, election: LeaderElection
     ) -> None:
+        processor = self._processor
         ticked = committed = checked = monotonic()
         is_due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
             self.turned_at = monotonic()
-            limit = 1 if self._isolated else MAX_EVENTS
+            limit = 1 if processor.isolated else MAX_EVENTS
             messages = journal.inputs.read(0 if is_due else _POLL, limit)
             batch = self._process(journal, state, messages)
             is_tick = monotonic() - ticked >= _TICK  # even while leases are due
@@ -271,7 +269,7 @@ class Mitigator:
                 committed = monotonic()
                 self._commit(journal, batch)
                 self._failures = 0
-            self._isolated = max(self._isolated - len(messages), 0)
+            processor.isolated = max(processor.isolated - len(messages), 0)
             self._delete_leftovers(journal)
             if monotonic() - checked >= _PARTITION_CHECK:
                 checked = monotonic()
@@ -284,13 +282,13 @@ class Mitigator:
         self, journal: TransactionalJournal, state: State, messages: list[Message]
     ) -> Batch:
         """Process messages; return the records that are not committed yet."""
-        batch = self._new_batch()
+        batch, processor = self._new_batch(), self._processor
         for message in messages:
-            self._processor.process(journal, state, batch, message)
+            processor.process(journal, state, batch, message)
             if batch.is_full:
                 self._commit(journal, batch)
                 batch = self._new_batch()
-        if self._isolated and batch:  # so that a refusal has one possible cause
+        if processor.isolated and batch:  # so that a refusal has one possible cause
             self._commit(journal, batch)
             batch = self._new_batch()
         return batch
@@ -312,13 +310,6 @@ class Mitigator:
         self._update_metrics(state)
         self._processor.unreadable.clear()
         journal.inputs.resume()
-
-    def _isolate_events(self) -> None:
-        """Find the event whose records Kafka refuses: alone in a transaction."""
-        if self._isolated:
-            self._processor.refuse_current()
-        self._isolated = _ISOLATED
-        self._processor.current = None
 
     def _commit(
         self, journal: TransactionalJournal, batch: Batch, level: int = logging.INFO
