@@ -16,7 +16,8 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
 	ring-repo ring-integration ring-quiet fuzz fuzz-mitigator \
-	fuzz-documents long-run lint format wheel mutation sbom bench lock clean
+	fuzz-documents long-run lint format wheel mutation sbom \
+	picture bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 25
@@ -127,12 +128,15 @@ sbom: $(READY) ## list what is installed, with licences: dist/fnm-bus.cdx.json (
 long-run: $(READY) ## run the whole chain for an hour under fuzzed events and kills
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python tests/long_run.py
 
+picture: $(READY) ## record `make demo-bgp` as docs/demo-bgp.svg
+	$(BIN)/python docs/picture.py
+
 bench: $(READY) ## measure against the rivals; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
 lock: ## resolve the dependencies again (needs uv)
 	$(COMPILE) -o requirements/runtime.txt >/dev/null
-	$(COMPILE) --extra exabgp -c requirements/runtime.txt -o requirements/image.txt >/dev/null
+	$(COMPILE) --extra exabgp --extra notify -c requirements/runtime.txt -o requirements/image.txt >/dev/null
 	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt >/dev/null
 	$(COMPILE_GROUP) --group build -c requirements/dev.txt -o requirements/build.txt >/dev/null
 

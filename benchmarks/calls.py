@@ -1,4 +1,4 @@
-"""One call: our hook and `notify` beside what else one could give FastNetMon."""
+"""One call: our hooks and `notify` beside other notify scripts."""
 
 import shutil
 import statistics
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from plant import DOCUMENTS, HERE, Plant
+from environment import DOCUMENTS, HERE, Environment
 from report import Row
 
 BARE = "python -I -S -c pass"
@@ -24,21 +24,21 @@ RATES = {PYTHON: 140, SHELL: 500, BUSYBOX: 500}
 Command = Sequence[str | Path]
 
 
-def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
+def measure(environment: Environment, bootstrap: str, *, quick: bool) -> list[Row]:
     """Time calls one by one, contenders in turn, then 32 at a time."""
     commands: dict[str, Command] = {
         BARE: [sys.executable, "-I", "-S", "-c", "pass"],
-        PYTHON: [it.hook, "ban", "10.154.0.2"],
-        SHELL: [it.shell, "ban", "10.154.0.2"],
-        BUSYBOX: [it.busybox, "ban", "10.154.0.2"],
+        PYTHON: [environment.hook, "ban", "10.154.0.2"],
+        SHELL: [environment.shell, "ban", "10.154.0.2"],
+        BUSYBOX: [environment.busybox, "ban", "10.154.0.2"],
         "naive: a producer per call": [
             sys.executable,
             HERE / "rivals/naive.py",
             bootstrap,
         ],
         "sh: nothing": ["/bin/sh", "-c", ":"],
-        "sh: cat > tmp && mv (no fsync)": [it.script("move.sh")],
-        "sh: dd conv=fsync && mv && sync": [it.script("synced.sh")],
+        "sh: cat > tmp && mv (no fsync)": [environment.script("move.sh")],
+        "sh: dd conv=fsync && mv && sync": [environment.script("synced.sh")],
     }
     if kcat := shutil.which("kcat"):
         commands[KCAT] = [
@@ -46,9 +46,9 @@ def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
             *("-P", "-b", bootstrap, "-t", "bench.kcat"),
             *("-X", "acks=all", "-D", "\x1e"),
         ]
-    notify = [sys.executable, "-m", "fnm_bus", "notify", "--config", it.config]
+    notify = [sys.executable, "-m", "fnm_bus", "notify", "--config", environment.config]
     document = DOCUMENTS["19 KB"]
-    with it.relay():
+    with environment.relay():
         commands["fnm-bus notify, relay running"] = notify
         rows = _one_by_one(commands, document, 5 if quick else 40)
         at_once = _at_once(commands, document, 32 if quick else 320)
@@ -61,11 +61,16 @@ def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     return [*rows, *_one_by_one(alone, document, 3 if quick else 15)[1:], *at_once]
 
 
-def crowded(it: Plant, fill: Callable[[], None], count: int) -> list[Row]:
+def crowded(
+    environment: Environment, fill: Callable[[], None], count: int
+) -> list[Row]:
     """Time calls before and after *fill* has put *count* files into the spool."""
-    commands: dict[str, Command] = {PYTHON: [it.hook], SHELL: [it.shell]}
+    commands: dict[str, Command] = {
+        PYTHON: [environment.hook],
+        SHELL: [environment.shell],
+    }
     document, typical = DOCUMENTS["1.5 KB"], {}
-    lock = it.spool.lock()  # else the Python hook would begin to drain
+    lock = environment.spool.lock()  # else the Python hook would drain
     assert lock is not None  # noqa: S101 - nobody else knows of this spool
     try:
         for state in ("empty", "full"):
@@ -118,7 +123,7 @@ def _one_by_one(
 def _at_once(commands: dict[str, Command], document: bytes, count: int) -> list[Row]:
     rates = {}
     for name, command in commands.items():
-        # A naive call takes so long that a tenth of them tells enough.
+        # A naive call is slow: a tenth of the calls is enough.
         calls = count // 10 if name.startswith("naive") else count
         began = time.perf_counter()
         with ThreadPoolExecutor(32) as pool:

@@ -12,21 +12,21 @@ from report import Row
 
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.measure import BLACKHOLE
-from consumers.mitigator.batch import Batch
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.state import State
-from consumers.mitigator.stored_state import read_state
-from consumers.mitigator.takeover import take_over
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.decisions.takeover import take_over
+from consumers.mitigator.kafka.batch import Batch
+from consumers.mitigator.kafka.stored_state import read_state
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, planned_topics
 
 _OWN = (ip_network("10.0.0.0/8"),)
 _GROUP = "pool"
@@ -82,16 +82,19 @@ class _Decisions:
         self.size = self.written = 0
         self._codec = Codec()
 
-    def begin(self) -> Transition:
+    def new_transition(self) -> Transition:
         """Return a new transition at this moment."""
         now = Moment(boottime(), datetime.now(UTC))
         return Transition(self.context, self.state, now)
 
     def decide(self, event: HostEvent) -> None:
         """Let one event count, and encode the records that follow."""
-        batch, change = Batch(self.topics, self._codec, "bench"), self.begin()
-        apply_event(change, event)
-        batch.add(change)
+        batch, transition = (
+            Batch(self.topics, self._codec, "bench"),
+            self.new_transition(),
+        )
+        apply_event(transition, event)
+        batch.add(transition)
         self.keep(batch.records())
 
     def keep(self, records: Iterable[Record]) -> None:
@@ -139,8 +142,8 @@ def _own_measures(hosts: int) -> tuple[_Decisions, list[Row]]:
     rate = hosts / (time.process_time() - began)
     began = time.process_time()
     changes = [
-        *expire(made.state, made.begin),
-        *start_waiting(made.state, made.begin),
+        *expire_leases(made.state, made.new_transition),
+        *start_proposals(made.state, made.new_transition),
     ]
     looked = time.process_time() - began
     if changes:
@@ -159,11 +162,11 @@ def _own_measures(hosts: int) -> tuple[_Decisions, list[Row]]:
     ]
 
 
-def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
+def _take_over(bootstrap: str, subject: str, made: _Decisions) -> Row:
     """Time a takeover after an hour of renewals that Kafka has not compacted."""
     settings = {"bootstrap.servers": bootstrap}
     topics = made.topics
-    TopicAdmin(settings).create(wanted(topics, _PARTITIONS, 1))
+    TopicAdmin(settings).create(planned_topics(topics, _PARTITIONS, 1))
     count = _publish_an_hour(settings, made)
     began, cpu = time.perf_counter(), time.process_time()
     stored = read_state(settings, topics)
@@ -172,9 +175,9 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     state = stored.restore(made.context, moment)
     written = 0
     batch = Batch(topics, Codec(), "bench")
-    for change in take_over(state, lambda: Transition(made.context, state, moment)):
-        batch.add(change)
-        written += len(change.reasons) + len(change.mitigations)
+    for transition in take_over(state, lambda: Transition(made.context, state, moment)):
+        batch.add(transition)
+        written += len(transition.reasons) + len(transition.mitigations)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     missing = made.state.reasons.keys() ^ state.reasons.keys()
     if missing or stored.unreadable or len(state.active()) != len(made.state.active()):
@@ -182,7 +185,7 @@ def _take_over(bootstrap: str, what: str, made: _Decisions) -> Row:
     goal = len(made.state.reasons) == _HOSTS
     megabytes = _size(made) * (_RENEWALS + 1) / 1e6
     return Row(
-        f"takeover after an hour of renewals, {what}",
+        f"takeover after an hour of renewals, {subject}",
         "mitigator",
         f"{took:.1f} s ({cpu:.1f} s of CPU), of these {read:.1f} s for {count:,}"
         f" records of {megabytes:,.0f} MB; {written:,} written",

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from plant import HERE
+from environment import HERE
 from report import Row
 
 from consumers.enforcers.backend import DesiredMeasure
@@ -48,21 +48,21 @@ _THEN = FlowThen(action="discard")
 def measure(bootstrap: str, *, quick: bool) -> list[Row]:
     """Return the figures of the whole chain."""
     with ExitStack() as stack:
-        crew, bird = stack.enter_context(_town(bootstrap))
+        services, bird = stack.enter_context(_laboratory(bootstrap))
         floor, floor_bird = stack.enter_context(_floor())
         rounds, many = (5, 50) if quick else (100, 1000)
-        hook = crew.plant.root / "hook"
+        hook = services.relays.root / "hook"
         ours, by_hand = [], []
         for number in range(rounds + 1):
             host = f"10.1.{number // 250}.{number % 250}"
-            one = Measure(kind=BLACKHOLE, prefix=f"{host}/32")
+            blackhole = Measure(kind=BLACKHOLE, prefix=f"{host}/32")
             began = time.monotonic()
             document = _document(host)
             subprocess.run([hook, "ban", host], input=document, check=True)
-            first = _until(bird, one) - began
+            first = _until(bird, blackhole) - began
             began = time.monotonic()
-            floor.announce([DesiredMeasure(one, 900.0)])
-            second = _until(floor_bird, one) - began
+            floor.announce([DesiredMeasure(blackhole, 900.0)])
+            second = _until(floor_bird, blackhole) - began
             if number:  # the first is for the caches
                 ours.append(first)
                 by_hand.append(second)
@@ -70,30 +70,30 @@ def measure(bootstrap: str, *, quick: bool) -> list[Row]:
             _latency("hook start to route in BIRD", "hook, relay, mitigator", ours),
             _latency("the same", "floor: by hand through ExaBGP", by_hand),
         ]
-        hosts = [f"10.2.{it // 250}.{it % 250}" for it in range(many)]
-        plain = [Measure(kind=BLACKHOLE, prefix=f"{it}/32") for it in hosts]
-        took = _storm(crew, bird, hosts)
+        hosts = [f"10.2.{number // 250}.{number % 250}" for number in range(many)]
+        plain = [Measure(kind=BLACKHOLE, prefix=f"{host}/32") for host in hosts]
+        took = _storm(services, bird, hosts)
         least = _announced(floor.announce, floor_bird, plain)
         rows.append(_many(f"{many} hosts at once", took, least, 3.0))
-        hosts = [f"10.9.{it // 250}.{it % 250}" for it in range(many)]
+        hosts = [f"10.9.{number // 250}.{number % 250}" for number in range(many)]
         flows = [
             Measure(
                 kind=FLOWSPEC,
                 flow=canonical(
-                    FlowMatch(destination_prefix=f"{it}/32", protocols=("udp",))
+                    FlowMatch(destination_prefix=f"{host}/32", protocols=("udp",))
                 ),
                 then=_THEN,
             )
-            for it in hosts
+            for host in hosts
         ]
-        took = _storm(crew, bird, hosts)
+        took = _storm(services, bird, hosts)
         least = _announced(floor.announce, floor_bird, flows)
         rows.append(_many(f"{many} FlowSpec rules at once", took, least, None))
         return rows
 
 
 @contextmanager
-def _town(bootstrap: str) -> "Iterator[tuple[ConsumerProcesses, Bird]]":
+def _laboratory(bootstrap: str) -> "Iterator[tuple[ConsumerProcesses, Bird]]":
     from support.bird import Bird  # noqa: PLC0415 - found through sys.path
     from support.consumer_processes import ConsumerProcesses  # noqa: PLC0415 - as above
     from support.relay_processes import RelayProcesses  # noqa: PLC0415 - as above
@@ -101,9 +101,9 @@ def _town(bootstrap: str) -> "Iterator[tuple[ConsumerProcesses, Bird]]":
     root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
     bird = Bird(root)
     bird.open()
-    plant = RelayProcesses(root, bootstrap)
-    crew = ConsumerProcesses(
-        plant,
+    relays = RelayProcesses(root, bootstrap)
+    services = ConsumerProcesses(
+        relays,
         _POLICY,
         "[consumers.exabgp]",
         f'snapshot = "{root}/exabgp.json"',
@@ -114,17 +114,17 @@ def _town(bootstrap: str) -> "Iterator[tuple[ConsumerProcesses, Bird]]":
             ("topics", "create"),
             ("hook", "install", str(root / "hook")),
         ):
-            made = plant.run(*arguments)
+            made = relays.run(*arguments)
             if made.returncode:
                 raise RuntimeError(made.stderr.decode())
-        plant.start()
-        crew.start("mitigator")
-        crew.start("exabgp")
+        relays.start()
+        services.start("mitigator")
+        services.start("exabgp")
         bird.wait_up()
-        yield crew, bird
+        yield services, bird
     finally:
-        crew.stop()
-        plant.stop()
+        services.stop()
+        relays.stop()
         bird.close()
         subprocess.run(["rm", "-rf", root], check=False)
 
@@ -137,13 +137,13 @@ def _floor() -> Iterator[tuple[Any, "Bird"]]:
     root = Path(mkdtemp(prefix="fnm-", dir="/var/tmp"))
     bird = Bird(root)
     bird.open()
-    it = Exabgp(root, bird, grace=3600.0)
+    bgp = Exabgp(root, bird, grace=3600.0)
     try:
-        it.start()
+        bgp.start()
         bird.wait_up()
-        yield it.connect(), bird
+        yield bgp.connect(), bird
     finally:
-        it.close()
+        bgp.close()
         bird.close()
         subprocess.run(["rm", "-rf", root], check=False)
 
@@ -156,25 +156,25 @@ def _document(host: str, protocol: str = "udp") -> bytes:
     ).encode()
 
 
-def _until(bird: "Bird", one: Measure) -> float:
+def _until(bird: "Bird", measure: Measure) -> float:
     """Wait until BIRD has a route; return when."""
     end = time.monotonic() + _PATIENCE
     with socket.socket(socket.AF_UNIX) as control:
         control.connect(str(bird.control))
         control.recv(4096)
         while time.monotonic() < end:
-            control.sendall(f"show route {one.prefix}\n".encode())
-            if str(one.prefix).encode() in control.recv(65_536):
+            control.sendall(f"show route {measure.prefix}\n".encode())
+            if str(measure.prefix).encode() in control.recv(65_536):
                 return time.monotonic()
             time.sleep(0.001)
-    raise TimeoutError(f"{one.prefix} never came")
+    raise TimeoutError(f"{measure.prefix} never came")
 
 
-def _storm(crew: "ConsumerProcesses", bird: "Bird", hosts: list[str]) -> float:
+def _storm(services: "ConsumerProcesses", bird: "Bird", hosts: list[str]) -> float:
     """Put a notification of each host into the spool; return seconds to all routes."""
     wanted, began = bird.count() + len(hosts), time.monotonic()
-    for it in hosts:
-        crew.plant.call(_document(it))
+    for host in hosts:
+        services.relays.call(_document(host))
     return _all_there(bird, wanted) - began
 
 
@@ -184,7 +184,7 @@ def _announced(
     measures: list[Measure],
 ) -> float:
     wanted, began = bird.count() + len(measures), time.monotonic()
-    announce([DesiredMeasure(it, 900.0) for it in measures])
+    announce([DesiredMeasure(measure, 900.0) for measure in measures])
     return _all_there(bird, wanted) - began
 
 
@@ -197,22 +197,22 @@ def _all_there(bird: "Bird", wanted: int) -> float:
     return time.monotonic()
 
 
-def _latency(what: str, who: str, times: list[float]) -> Row:
+def _latency(operation: str, contender: str, times: list[float]) -> Row:
     ordered = sorted(times)
     p50, p99 = statistics.median(times), ordered[int(len(ordered) * 0.99)]
-    ours = not who.startswith("floor")
+    ours = not contender.startswith("floor")
     return Row(
-        what,
-        who,
+        operation,
+        contender,
         f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms",
         goal="p50 <= 60 ms, p99 <= 250 ms" if ours else "",
         met=(p50 <= 0.060 and p99 <= 0.250) if ours else None,  # noqa: PLR2004 - goal
     )
 
 
-def _many(what: str, took: float, least: float, goal: float | None) -> Row:
+def _many(operation: str, took: float, least: float, goal: float | None) -> Row:
     return Row(
-        what,
+        operation,
         "spool to routes in BIRD",
         f"{took:.2f} s",
         f"{took / least:.1f} x by hand through ExaBGP ({least:.2f} s)",

@@ -1,4 +1,4 @@
-"""What was measured, as a table for people and as JSON for programs."""
+"""Results, as a table for people and as JSON for programs."""
 
 import json
 import os
@@ -18,15 +18,15 @@ class Row:
     """One figure.
 
     Attributes:
-        what: what was measured.
-        contender: of whom.
+        subject: the measured operation.
+        contender: the measured program.
         figure: with its unit.
         ratio: against the contender named in the text, in the same run.
-        goal: what was aimed at, or "".
+        goal: the target, or "".
         met: whether that was reached; None without a goal.
     """
 
-    what: str
+    subject: str
     contender: str
     figure: str
     ratio: str = ""
@@ -35,7 +35,7 @@ class Row:
 
 
 def facts(broker: str) -> dict[str, str]:
-    """Return where and with what it was measured."""
+    """Return the machine and the versions of the measurement."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -56,22 +56,22 @@ def facts(broker: str) -> dict[str, str]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the figures as a Markdown table."""
-    lines = ["| what | | figure | ratio | goal |", "|---|---|---|---|---|"]
+    lines = ["| operation | | figure | ratio | goal |", "|---|---|---|---|---|"]
     for row in rows:
         met = {True: ", met", False: ", **missed**", None: ""}[row.met]
         lines.append(
-            f"| {row.what} | {row.contender} | {row.figure} | {row.ratio}"
+            f"| {row.subject} | {row.contender} | {row.figure} | {row.ratio}"
             f" | {row.goal}{met} |"
         )
     return "\n".join(lines)
 
 
-def write(rows: Sequence[Row], found: dict[str, str]) -> None:
+def write(rows: Sequence[Row], machine: dict[str, str]) -> None:
     """Write results/latest.json and results/README.md."""
     RESULTS.mkdir(exist_ok=True)
-    content = {"facts": found, "rows": [asdict(row) for row in rows]}
+    content = {"facts": machine, "rows": [asdict(row) for row in rows]}
     (RESULTS / "latest.json").write_text(json.dumps(content, indent=1) + "\n")
     text = ["# The last run of `make bench`", ""]
-    text += [f"- {name}: {value}" for name, value in found.items()]
+    text += [f"- {name}: {value}" for name, value in machine.items()]
     text += ["", table(rows), ""]
     (RESULTS / "README.md").write_text("\n".join(text))

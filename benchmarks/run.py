@@ -1,7 +1,7 @@
 """Measure everything that is claimed, beside the rivals, in one run.
 
 Starts its own broker and relays on loopback, and stops them; takes about twelve
-minutes. Figures depend on the machine and its disk; the ratios say more.
+minutes. Figures depend on the machine and its disk; compare the ratios.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import decisions
 import mitigation
 import storm
 import throughput
-from plant import broker, plant
+from environment import broker, start_environment
 from report import Row, facts, table, write
 
 
@@ -26,24 +26,33 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="fnm-bus-bench-") as name,
         broker(Path(name)) as (bootstrap, kind),
-        plant(bootstrap) as it,
+        start_environment(bootstrap) as environment,
     ):
         for title, measure in (
-            ("idle latency", lambda: throughput.latency(it, bootstrap, quick=quick)),
-            ("calls", lambda: calls.measure(it, bootstrap, quick=quick)),
-            ("storms", lambda: storm.measure(it, bootstrap, quick=quick)),
-            ("throughput", lambda: throughput.rates(it, bootstrap, quick=quick)),
+            (
+                "idle latency",
+                lambda: throughput.latency(environment, bootstrap, quick=quick),
+            ),
+            ("calls", lambda: calls.measure(environment, bootstrap, quick=quick)),
+            ("storms", lambda: storm.measure(environment, bootstrap, quick=quick)),
+            (
+                "throughput",
+                lambda: throughput.rates(environment, bootstrap, quick=quick),
+            ),
             ("mitigation", lambda: mitigation.measure(bootstrap, quick=quick)),
             ("decisions", lambda: decisions.measure(bootstrap, quick=quick)),
-            ("100,000 files", lambda: throughput.waiting(it, bootstrap, quick=quick)),
+            (
+                "100,000 files",
+                lambda: throughput.waiting(environment, bootstrap, quick=quick),
+            ),
         ):
             print(f"{title} …", flush=True)
             rows += measure()
-        found = facts(kind)
+        machine = facts(kind)
     print()
     print(table(rows))
     if not quick:
-        write(rows, found)
+        write(rows, machine)
 
 
 if __name__ == "__main__":

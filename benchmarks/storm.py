@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from confluent_kafka import Consumer, TopicPartition
-from plant import Plant, peak_memory
+from environment import Environment, peak_memory
 from report import Row
 
 from fnm_bus.kafka.route import Topics
@@ -27,14 +27,14 @@ _LATE = 2
 _ALIKE = 1.3
 """Storms of one hook differ by this, whether there is a broker or not."""
 _MEMORY = 100
-"""MB that a relay may have, whatever waits."""
+"""MB that a relay may have, regardless of the waiting entries."""
 _CALLED = re.compile(r"^(\S+ \S+) \[INFO\] Call script for", re.MULTILINE)
 _ENDED = re.compile(r"^(\S+ \S+) \[INFO\] Subprocess exit code: (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Storm:
-    """What FastNetMon's own log says of a storm.
+    """The facts of a storm in FastNetMon's own log.
 
     Attributes:
         calls: how many it started.
@@ -53,48 +53,48 @@ class Storm:
     memory: float = 0.0
 
 
-def measure(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
-    """Measure storms: of each hook, and of what else one could have FastNetMon call."""
+def measure(environment: Environment, bootstrap: str, *, quick: bool) -> list[Row]:
+    """Measure storms with each hook and with other notify scripts."""
     from support.fetch import Unavailable  # noqa: PLC0415 - found through sys.path
 
     hosts = 50 if quick else 1_000
     try:
-        return list(_measured(it, bootstrap, hosts))
+        return list(_measured(environment, bootstrap, hosts))
     except Unavailable as exc:
         print(f"left out: {exc}")
         return []
 
 
-def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
-    what = f"FastNetMon bans {hosts:,} hosts at once"
+def _measured(environment: Environment, bootstrap: str, hosts: int) -> Iterator[Row]:
+    subject = f"FastNetMon bans {hosts:,} hosts at once"
 
     def up(hook: Path) -> Storm:
-        with it.relay() as relay, _counting(bootstrap, 2 * hosts) as arrived:
+        with environment.relay() as relay, _counting(bootstrap, 2 * hosts) as arrived:
             storm = _storm(hook, hosts)
             late = max(arrived() - storm.ended_at, 0)
             return replace(storm, late=late, memory=peak_memory(relay.pid))
 
     def down(hook: Path, broken: Callable[[], AbstractContextManager[int]]) -> Storm:
-        with broken() as port, it.relay(f"127.0.0.1:{port}") as relay:
+        with broken() as port, environment.relay(f"127.0.0.1:{port}") as relay:
             storm = _storm(hook, hosts)
             storm = replace(storm, memory=peak_memory(relay.pid))
-        with _counting(bootstrap, storm.calls) as arrived, it.relay():
+        with _counting(bootstrap, storm.calls) as arrived, environment.relay():
             arrived()
         return storm
 
-    base = _best(lambda: _storm(it.script("move.sh"), hosts))
+    base = _best(lambda: _storm(environment.script("move.sh"), hosts))
     name = "sh: cat > tmp && mv (no fsync, nothing published)"
-    yield Row(what, name, _figure(base), "1.00")
+    yield Row(subject, name, _figure(base), "1.00")
     contenders = (
-        ("shell hook by busybox", it.busybox, 1.5),
-        ("shell hook", it.shell, 1.5),
-        ("Python hook", it.hook, 3.0),
+        ("shell hook by busybox", environment.busybox, 1.5),
+        ("shell hook", environment.shell, 1.5),
+        ("Python hook", environment.hook, 3.0),
     )
     for kind, hook, goal in contenders:
         storm = _best(lambda h=hook: up(h))  # type: ignore[misc]
         ratio = storm.seconds / base.seconds
         yield Row(
-            what,
+            subject,
             f"{kind}, relay running",
             f"{_figure(storm)}; all on Kafka {storm.late:.1f} s after the last call",
             f"{ratio:.2f} x cat and mv",
@@ -104,10 +104,10 @@ def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
         for state, broken in (("refuses", _closed), ("is silent", _silent)):
             worse = _best(lambda h=hook, b=broken: down(h, b))  # type: ignore[misc]
             yield Row(
-                what,
+                subject,
                 f"{kind}, the broker {state}",
                 f"{_figure(worse)}; the relay had {worse.memory:.0f} MB;"
-                " all on Kafka once it is back",
+                " all on Kafka once it is reachable",
                 f"{worse.seconds / storm.seconds:.2f} x with the broker up",
                 f"<= {_ALIKE} x; <= {_MEMORY} MB; none lost",
                 worse.seconds / storm.seconds <= _ALIKE
@@ -117,12 +117,12 @@ def _measured(it: Plant, bootstrap: str, hosts: int) -> Iterator[Row]:
 
 
 def _best(once: Callable[[], Storm]) -> Storm:
-    """Return the quicker one of two storms, for what else the machine did meanwhile.
+    """Return the quicker one of two storms: other work on the machine slows one.
 
     But one that has lost something, if there is one.
     """
     both = [once(), once()]
-    return min(both, key=lambda it: (it.accepted - it.calls, it.seconds))
+    return min(both, key=lambda storm: (storm.accepted - storm.calls, storm.seconds))
 
 
 def _storm(hook: Path, hosts: int) -> Storm:
@@ -143,7 +143,7 @@ def _storm(hook: Path, hosts: int) -> Storm:
 
 
 def _over(log: Callable[[], str], calls: int) -> Storm:
-    """Wait until all calls have ended; return what the log says of them."""
+    """Wait until all calls have ended; return the facts in the log."""
     end, seen, calm = time.monotonic() + _WITHIN, 0, time.monotonic()
     while True:
         text = log()
@@ -177,8 +177,8 @@ def _counting(bootstrap: str, count: int) -> Iterator[Callable[[], float]]:
     """Give a function that waits for *count* new events; it returns when they came."""
     topic = Topics().host
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": uuid4().hex})
-    known = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    places = [TopicPartition(topic, number) for number in known]
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    places = [TopicPartition(topic, number) for number in partitions]
     for place in places:
         place.offset = consumer.get_watermark_offsets(place, timeout=10)[1]
     consumer.assign(places)
@@ -186,10 +186,14 @@ def _counting(bootstrap: str, count: int) -> Iterator[Callable[[], float]]:
     done, last = threading.Event(), [0.0]
 
     def read() -> None:
-        found = 0
-        while found < count and not done.is_set():
-            got = [it for it in consumer.consume(500, 0.05) if it.error() is None]
-            found += len(got)
+        received = 0
+        while received < count and not done.is_set():
+            got = [
+                record
+                for record in consumer.consume(500, 0.05)
+                if record.error() is None
+            ]
+            received += len(got)
             if got:
                 last[0] = time.time()
         done.set()
@@ -221,5 +225,5 @@ def _closed() -> Iterator[int]:
 def _silent() -> Iterator[int]:
     """A port that accepts connections and never answers."""
     # The kernel accepts for a listener that never does.
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as it:
-        yield int(it.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield int(listening.getsockname()[1])

@@ -14,13 +14,13 @@ from uuid import uuid4
 import calls
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from environment import DOCUMENTS, Environment, peak_memory
 from fastavro import schemaless_writer
-from plant import DOCUMENTS, Plant, peak_memory
 from report import Row
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.union_hints import hints
+from fnm_bus.avro.union_hints import union_hinter
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline
@@ -30,32 +30,37 @@ _GOALS = {"19 KB": 2_000, "1.5 KB": 8_000}
 _WITHIN = 300.0
 
 
-def rates(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
+def rates(environment: Environment, bootstrap: str, *, quick: bool) -> list[Row]:
     """Measure the relay against its two libraries alone, on the same documents."""
     rows = []
     for size, document in DOCUMENTS.items():
         count = (1_000 if quick else 10_000) * (1 if size == "19 KB" else 2)
-        it.fill(document, count)
-        with it.relay() as relay:
+        environment.fill(document, count)
+        with environment.relay() as relay:
             began, before = time.perf_counter(), _cpu(relay.pid)
-            _until_empty(it)
+            _until_empty(environment)
             took, cpu = time.perf_counter() - began, _cpu(relay.pid) - before
         rate, per_core = count / took, count / cpu
         encoding, producing = _avro_alone(document), _produce_alone(document, bootstrap)
         goal = _GOALS[size]
-        what = f"relay, {size}"
+        subject = f"relay, {size}"
         rows += [
             Row(
-                what,
+                subject,
                 "whole line: disk, JSON, checks, Avro, Kafka, disk",
                 f"{rate:,.0f}/s; {per_core:,.0f} for each second of CPU",
                 "1.00",
                 f">= {goal:,}/s",
                 (rate if size == "19 KB" else per_core) >= goal,
             ),
-            Row(what, "fastavro alone", f"{encoding:,.0f}/s", f"{encoding / rate:.1f}"),
             Row(
-                what,
+                subject,
+                "fastavro alone",
+                f"{encoding:,.0f}/s",
+                f"{encoding / rate:.1f}",
+            ),
+            Row(
+                subject,
                 "librdkafka alone",
                 f"{producing:,.0f}/s",
                 f"{producing / rate:.1f}",
@@ -64,18 +69,20 @@ def rates(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     return rows
 
 
-def waiting(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
+def waiting(environment: Environment, bootstrap: str, *, quick: bool) -> list[Row]:
     """Measure a relay that starts with 100,000 files waiting."""
     count = 5_000 if quick else 100_000
-    crowded = calls.crowded(it, lambda: it.fill(DOCUMENTS["1.5 KB"], count), count)
+    crowded = calls.crowded(
+        environment, lambda: environment.fill(DOCUMENTS["1.5 KB"], count), count
+    )
     with _at_the_end(bootstrap) as consumer:
         began = time.perf_counter()
-        with it.relay() as relay:
+        with environment.relay() as relay:
             started = time.perf_counter()
             while consumer.poll(1) is None:
                 continue
             first = time.perf_counter() - began
-            _until_empty(it)
+            _until_empty(environment)
             took, memory = time.perf_counter() - started, peak_memory(relay.pid)
     name = f"{count:,} files waiting"
     return [
@@ -99,14 +106,16 @@ def waiting(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
     ]
 
 
-def latency(it: Plant, bootstrap: str, *, quick: bool) -> list[Row]:
+def latency(environment: Environment, bootstrap: str, *, quick: bool) -> list[Row]:
     """Measure from the rename of a file to its record in a reader's hands."""
     times = []
-    with _at_the_end(bootstrap) as consumer, it.relay():
+    with _at_the_end(bootstrap) as consumer, environment.relay():
         for number in range(20 if quick else 200):
-            name = python_hook.entry_name()[:-8] + f"{number:08x}"
-            python_hook.store(
-                str(it.spool.root), name, python_hook.pack((), DOCUMENTS["1.5 KB"])
+            name = python_hook.new_entry_name()[:-8] + f"{number:08x}"
+            python_hook.store_entry(
+                str(environment.spool.root),
+                name,
+                python_hook.encode_entry((), DOCUMENTS["1.5 KB"]),
             )
             stored = time.perf_counter()
             while consumer.poll(5) is None:
@@ -157,7 +166,7 @@ def _avro_alone(document: bytes) -> float:
     event = _prepared(document).event
     full_name = f"fastnetmon.{type(event).__name__}"
     avro: Any = schema.load()[full_name]
-    datum = hints(full_name)(
+    datum = union_hinter(full_name)(
         msgspec.to_builtins(event, builtin_types=(bytes, datetime))
     )
     began, count = time.perf_counter(), 5_000
@@ -190,15 +199,17 @@ def _prepared(document: bytes) -> Any:
     return Pipeline("bench", Topics(), Codec()).prepare(entry, 1)
 
 
-def _left(it: Plant) -> int:
-    return sum(sum(1 for _ in bucket.iterdir()) for bucket in it.spool.buckets())
+def _left(environment: Environment) -> int:
+    return sum(
+        sum(1 for _ in bucket.iterdir()) for bucket in environment.spool.buckets()
+    )
 
 
-def _until_empty(it: Plant) -> None:
+def _until_empty(environment: Environment) -> None:
     end = time.monotonic() + _WITHIN
-    while _left(it):
+    while _left(environment):
         if time.monotonic() > end:
-            raise TimeoutError(f"{_left(it)} files left after {_WITHIN:.0f} s")
+            raise TimeoutError(f"{_left(environment)} files left after {_WITHIN:.0f} s")
         time.sleep(0.1)  # a look at 20,000 names costs a core some time
 
 

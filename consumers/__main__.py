@@ -1,7 +1,7 @@
-"""`fnm-bus-consumer`, the program that services start: one command a consumer.
+"""`fnm-bus-consumer`, the program for services: one command per consumer.
 
-`fnm-bus consumer` and `python -m consumers` are the same. Commands for people are
-entry points of `fnm-bus` (pyproject.toml).
+`fnm-bus consumer` and `python -m consumers` are the same program. Commands for people
+are entry points of `fnm-bus` (pyproject.toml).
 """
 
 from typing import Annotated, Final
@@ -11,9 +11,9 @@ import typer
 from consumers.cli import run
 from fnm_bus import __version__
 from fnm_bus.cli import options
-from fnm_bus.cli.options import out
+from fnm_bus.cli.options import LogFormat, out
 
-HELP: Final = "Run a consumer: mitigator, exabgp, nftables, webhook or jsonlines."
+HELP: Final = "Run a consumer: mitigator, exabgp, nftables, notifier or jsonlines."
 
 app = typer.Typer(
     name="fnm-bus-consumer",
@@ -26,8 +26,8 @@ app = typer.Typer(
 )
 
 
-def _version(*, wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer passes one argument
+    if value:
         out(f"fnm-bus-consumer {__version__}")
         raise typer.Exit
 
@@ -39,19 +39,20 @@ def consumer(
         bool,
         typer.Option(
             "--version",
-            callback=lambda value: _version(wanted=value),
+            callback=_print_version,
             is_eager=True,
             help="Print the version.",
         ),
     ] = False,
+    log_format: LogFormat = None,
 ) -> None:
-    """Take the options that come before the command."""
+    """Accept the options before the command."""
 
 
 app.command()(run.mitigator)
 app.command()(run.exabgp)
 app.command()(run.nftables)
-app.command()(run.webhook)
+app.command()(run.notifier)
 app.command()(run.jsonlines)
 app.command()(run.check)
 app.command()(run.demo)
@@ -59,7 +60,7 @@ options.keep_examples(app)
 
 
 def main() -> None:
-    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    """Run the command line; print errors without a traceback."""
     options.run(app)
 
 

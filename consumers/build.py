@@ -1,21 +1,21 @@
-"""The mitigator and what it decides by, built from the settings."""
+"""The mitigator and its decision context, built from the settings."""
 
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.service import Mitigator
 from consumers.policy.file import load as policy_file
-from consumers.serving import serve, settings
+from consumers.serving import load_settings, serve
 from consumers.settings import FullSettings
 from fnm_bus import build
 
-__all__ = ["context", "mitigator", "serve", "settings"]
+__all__ = ["build_mitigator", "decision_context", "load_settings", "serve"]
 
 
-def context(loaded: FullSettings) -> DecisionContext:
-    """Return what the mitigator decides by.
+def decision_context(loaded: FullSettings) -> DecisionContext:
+    """Return the mitigator's decision context.
 
     Raises:
-        ConfigError: the policy is wrong; all problems at once.
+        ConfigError: the policy is invalid; the text lists all problems.
     """
     table = loaded.consumers.mitigator
     return DecisionContext(
@@ -26,17 +26,17 @@ def context(loaded: FullSettings) -> DecisionContext:
     )
 
 
-def mitigator(loaded: FullSettings, metrics: MitigatorMetrics) -> Mitigator:
+def build_mitigator(loaded: FullSettings, metrics: MitigatorMetrics) -> Mitigator:
     """Return the mitigator.
 
     Raises:
-        ConfigError: the policy is wrong, or a secret cannot be read.
+        ConfigError: the policy is invalid, or a secret cannot be read.
     """
     return Mitigator(
-        settings=build.kafka(loaded),
+        settings=build.kafka_settings(loaded),
         name=loaded.consumers.mitigator.transactional_id,
-        topics=build.topics(loaded),
-        codec=build.reading_codec(loaded, build.REGISTRY_PAUSE),
-        context=context(loaded),
+        topics=build.topic_names(loaded),
+        codec=build.build_reading_codec(loaded, build.REGISTRY_PAUSE),
+        context=decision_context(loaded),
         metrics=metrics,
     )

@@ -1,4 +1,4 @@
-"""Examine: check everything that the consumers depend on; change nothing."""
+"""Checks of all that the consumers depend on; they change nothing."""
 
 import shutil
 import sys
@@ -9,14 +9,14 @@ from typing import Final
 
 from consumers import reading
 from consumers.mitigation.states import PAUSE, WANTED
-from consumers.mitigator.stored_state import StoredState
+from consumers.mitigator.kafka.stored_state import StoredState
 from consumers.policy.file import load as policy_file
 from consumers.policy.file.sensor_reach import TEXT, format_warnings
 from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.access import Resources, rights_of
-from fnm_bus.kafka.topics import wanted
+from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.setup.check_all import check_access
 from fnm_bus.setup.check_result import CheckResult
 
@@ -26,110 +26,113 @@ _DECIDING: Final = frozenset({"mitigator", "operator"})
 _REMEDY: Final = "run `fnm-bus topics create`; docs/security.md has the rights"
 
 
-def examine(
+def run_checks(
     settings: FullSettings, program: str = "mitigator"
 ) -> Iterator[CheckResult]:
     """Yield the result of each check.
 
     Args:
         settings: the settings.
-        program: whose rights are needed.
+        program: the program whose rights are checked.
 
     Raises:
         ConfigError: *program* is unknown.
     """
     checks: list[tuple[Callable[[FullSettings], Iterator[CheckResult]], str]] = [
-        (partial(_access, program=program), _REMEDY)
+        (partial(_check_rights, program=program), _REMEDY)
     ]
     if program in _DECIDING:
         policy = "correct the file; docs/reference/policy.md lists every key"
-        checks.insert(0, (_policy, policy))
-        checks.append((_state, _REMEDY))
-    checks.append((_programs, ""))
+        checks.insert(0, (_check_policy, policy))
+        checks.append((_check_state, _REMEDY))
+    checks.append((_check_programs, ""))
     for check, remedy in checks:
         try:
             yield from check(settings)
         except FnmBusError as exc:
-            yield CheckResult(ok=False, what=str(exc), remedy=remedy)
+            yield CheckResult(ok=False, text=str(exc), remedy=remedy)
 
 
-def _policy(settings: FullSettings) -> Iterator[CheckResult]:
+def _check_policy(settings: FullSettings) -> Iterator[CheckResult]:
     path = settings.consumers.mitigator.policy
     policy = policy_file.load(path)
     networks = len(policy.limits.own_networks)
     text = f"policy {path}: {len(policy.rules)} rules, {networks} networks"
-    yield CheckResult(ok=True, what=text)
-    mode = "dry run: nothing is touched" if settings.dry_run else "live"
-    yield CheckResult(ok=True, what=f"mode: {mode}")
+    yield CheckResult(ok=True, text=text)
+    mode = "dry run" if settings.dry_run else "live"
+    yield CheckResult(ok=True, text=f"mode: {mode}")
 
 
-def _access(settings: FullSettings, program: str) -> Iterator[CheckResult]:
-    names, table = build.topics(settings), settings.topics
-    plan = wanted(names, table.partitions, table.replication)
-    resources = resources_of(settings)
-    rights = rights_of(program, resources)
-    yield from check_access(build.kafka(settings), plan, rights)
+def _check_rights(settings: FullSettings, program: str) -> Iterator[CheckResult]:
+    names, table = build.topic_names(settings), settings.topics
+    plan = planned_topics(names, table.partitions, table.replication)
+    rights = rights_of(program, resources_of(settings))
+    yield from check_access(build.kafka_settings(settings), plan, rights)
 
 
 def resources_of(settings: FullSettings) -> Resources:
-    """Return the configured names that rights are about."""
+    """Return the configured names in the rights of programs."""
     tables = settings.consumers
     return Resources(
-        build.topics(settings),
+        build.topic_names(settings),
         tables.mitigator.transactional_id,
-        tables.webhook.group,
+        tables.notifier.group,
         tables.jsonlines.group,
         tables.jsonlines.topics,
     )
 
 
-def _state(settings: FullSettings) -> Iterator[CheckResult]:
+def _check_state(settings: FullSettings) -> Iterator[CheckResult]:
     stored = reading.read_wanted_state(settings)
     for key, error in stored.unreadable:
         yield CheckResult(
             ok=False,
-            what=f"a record cannot be read and is left out: {key}: {error}",
+            text=f"a record cannot be read and is left out: {key}: {error}",
             remedy="its mitigation expires with its lease; check who may write to"
             " the reason and mitigation topics",
         )
-    pause = next((r for r in stored.records() if r.kind == PAUSE), None)
-    active = sum(r.state == WANTED and r.kind != PAUSE for r in stored.records())
-    paused = pause is not None and pause.state == WANTED
+    wanted_kinds = [
+        record.kind for record in stored.records() if record.state == WANTED
+    ]
+    paused = PAUSE in wanted_kinds
+    active = sum(kind != PAUSE for kind in wanted_kinds)
     yield CheckResult(
         ok=not paused,
-        what=f"{active} active mitigations{', all paused' * paused}",
+        text=f"{active} active mitigations{', all paused' * paused}",
         remedy="`fnm-bus mitigations resume` ends the pause",
     )
-    yield from _sensors(settings, stored)
+    yield from _check_sensors(settings, stored)
 
 
-def _sensors(settings: FullSettings, stored: StoredState) -> Iterator[CheckResult]:
+def _check_sensors(
+    settings: FullSettings, stored: StoredState
+) -> Iterator[CheckResult]:
     reasons = [reason for reason in stored.all_reasons() if reason.sensor]
     for sensor in sorted({reason.sensor for reason in reasons}):
-        own = [reason for reason in reasons if reason.sensor == sensor]
-        text_mode = any(" " in reason.attack for reason in own)
+        reported = [reason for reason in reasons if reason.sensor == sensor]
+        text_mode = any(" " in reason.attack for reason in reported)
         if text_mode:
             yield CheckResult(
-                ok=True, what=f"sensor {sensor}: text mode, no status updates"
+                ok=True, text=f"sensor {sensor}: text mode, no status updates"
             )
             policy = policy_file.load(settings.consumers.mitigator.policy)
             for warning in format_warnings(policy, {sensor: TEXT}):
-                yield CheckResult(ok=False, what=warning.what, remedy=warning.remedy)
+                yield CheckResult(ok=False, text=warning.text, remedy=warning.remedy)
             continue
-        renews = any(reason.renewals for reason in own)
+        renews = any(reason.renewals for reason in reported)
         text = "sends status updates" if renews else "no attack_status was received"
         yield CheckResult(
             ok=renews,
-            what=f"sensor {sensor}: {text}",
+            text=f"sensor {sensor}: {text}",
             remedy="on that FastNetMon: sudo fcli set main"
             " notify_script_attack_status_updates enable && sudo fcli commit; without"
             " it every lease lasts FastNetMon's ban time",
         )
 
 
-def _programs(settings: FullSettings) -> Iterator[CheckResult]:
+def _check_programs(settings: FullSettings) -> Iterator[CheckResult]:
     exabgp = Path(sys.executable).with_name("exabgp")
-    where = exabgp if exabgp.exists() else "not installed"
-    yield CheckResult(ok=True, what=f"exabgp: {where}")
+    location = exabgp if exabgp.exists() else "not installed"
+    yield CheckResult(ok=True, text=f"exabgp: {location}")
     nft = shutil.which(settings.consumers.nftables.command.split()[0])
-    yield CheckResult(ok=True, what=f"nft: {nft or 'not installed'}")
+    yield CheckResult(ok=True, text=f"nft: {nft or 'not installed'}")

@@ -3,8 +3,8 @@
 FnmBusError                       (fnm_bus.errors)
 ├── MitigatorTimeout          75  the mitigator did not answer a command
 └── BrokerUnavailable
-├── Fenced                69  another mitigator writes, or a transaction failed
-└── RecordsRefused        69  Kafka refused a record of a transaction for good
+├── Fenced                69  another mitigator is active, or a transaction failed
+└── RecordsRefused        69  Kafka refused a record of a transaction permanently
 """
 
 from fnm_bus.errors import BrokerUnavailable, FnmBusError
@@ -18,8 +18,8 @@ class MitigatorTimeout(FnmBusError):
 
 
 class Fenced(BrokerUnavailable):
-    """Another mitigator writes now, or the transaction failed: start over."""
+    """Another mitigator is active, or the transaction failed: reload the state."""
 
 
 class RecordsRefused(BrokerUnavailable):
-    """Kafka refused a record of a transaction, and would refuse it again."""
+    """Kafka refused a record of a transaction permanently."""

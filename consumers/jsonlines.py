@@ -1,75 +1,192 @@
-"""Jsonlines: decoded events as lines of JSON, for a SIEM.
+"""Decoded records as lines of JSON, on standard output or in a file, for a SIEM.
 
-An offset is committed when its line is on disk. A line that was written and not
-committed is written again after a crash: topic, partition and offset name it.
+The offset of a record is committed when its line is on disk. After a crash a line may
+be written again: topic, partition and offset identify it.
 """
 
+import fcntl
+import os
+import stat
+import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 from consumers import serving
-from consumers.lines import Lines
 from consumers.settings import FullSettings
+from fnm_bus import atomic_file
 from fnm_bus import build as bus
-from fnm_bus.cli.render import text, value
+from fnm_bus.consume.handler import AbortConsumer, RetryLater
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.errors import ConfigError
+from fnm_bus.event.json_value import bytes_as_text, event_as_json
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
 
+_MAX_BYTES: Final = 64 << 20
+"""Bytes of lines that may wait to be written."""
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
-def line_of(read: ConsumedRecord) -> bytes:
+
+class AppendFile:
+    """Appends lines to a file, or to standard output if *path* is None.
+
+    After a rotation it opens the path again, as `logging.handlers.WatchedFileHandler`.
+    Several programs may append to one file: a batch is written under a lock, and is
+    removed if it does not fit on the disk.
+
+    Args:
+        path: the file.
+        fsync: whether `settle` waits until lines are on disk.
+    """
+
+    def __init__(self, path: Path | None, *, fsync: bool) -> None:
+        self._path = path
+        self._fsync = fsync
+        self._fd = -1
+        self._waiting = bytearray()
+
+    def open(self) -> None:
+        """Open the file, unless it is open and was neither moved nor removed.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        if self._path is None:
+            self._fd = sys.stdout.fileno()
+            return
+        if self._fd >= 0:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+                    return
+            self.close()
+        is_new = not self._path.exists()
+        self._fd = os.open(self._path, _FLAGS, 0o640)
+        if is_new and self._fsync:
+            atomic_file.sync(self._path.parent)
+
+    def add(self, line: bytes) -> None:
+        """Add one line with its end; `settle` writes it.
+
+        Raises:
+            RetryLater: too many bytes wait; the line was not added.
+            AbortConsumer: standard output has no reader.
+        """
+        if len(self._waiting) >= _MAX_BYTES:
+            self.settle()
+        self._waiting += line
+
+    def settle(self) -> None:
+        """Write the waiting lines.
+
+        Raises:
+            RetryLater: they cannot be written, and continue to wait.
+            AbortConsumer: standard output has no reader.
+        """
+        if not self._waiting:
+            return
+        name = self._path or "stdout"
+        try:
+            self.open()
+            if self._path is None:
+                self._write(self._waiting)
+            else:
+                self._append()
+        except BrokenPipeError as exc:
+            raise AbortConsumer(f"{name}: no reader") from exc
+        except OSError as exc:
+            raise RetryLater(f"{name}: {exc.strerror}") from exc
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Close the file; waiting lines are read from Kafka again."""
+        if self._path is not None and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _write(self, data: bytearray) -> None:
+        while data:
+            del data[: os.write(self._fd, data)]
+
+    def _append(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            status = os.fstat(self._fd)
+            is_regular, size = stat.S_ISREG(status.st_mode), status.st_size
+            data = bytearray(self._waiting)
+            if is_regular and size and os.pread(self._fd, 1, size - 1) != b"\n":
+                data[:0] = b"\n"  # another writer was killed within a line
+            try:
+                self._write(data)
+                if self._fsync and is_regular:
+                    os.fsync(self._fd)
+            except OSError:
+                with suppress(OSError):
+                    if is_regular and os.fstat(self._fd).st_size > size:
+                        os.ftruncate(self._fd, size)
+                raise
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+
+def line_of(record: ConsumedRecord) -> bytes:
     """Return a record as one line of JSON; a tombstone's event is null."""
-    found: dict[str, Any] = {
-        "topic": read.topic,
-        "partition": read.partition,
-        "offset": read.offset,
-        "timestamp": read.at.isoformat(),
-        "key": text(read.key),
-        "event": None if read.event is None else value(read.event),
+    fields = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.at.isoformat(),
+        "key": bytes_as_text(record.key),
+        "event": None if record.event is None else event_as_json(record.event),
     }
-    return json_line(found).encode() + b"\n"
+    return json_line(fields).encode() + b"\n"
 
 
 def topics(settings: FullSettings) -> Sequence[str]:
     """Return the names of the topics to read."""
-    names = bus.topics(settings)
+    names = bus.topic_names(settings)
     chosen = settings.consumers.jsonlines.topics
     return chosen or (names.host, names.hostgroup, names.status, names.audit)
 
 
 def main(settings: FullSettings) -> None:
-    """Write lines until a signal comes.
+    """Write lines until a signal arrives.
 
     Raises:
-        ConfigError: the file, or Kafka's settings, cannot be used.
-        TopicRefused: a topic does not exist, or must not be read.
-        GiveUp: nobody reads stdout any more.
+        ConfigError: the file cannot be opened, or Kafka's settings are invalid.
+        TopicRefused: a topic does not exist, or may not be read.
+        AbortConsumer: standard output has no reader.
     """
-    of = settings.consumers.jsonlines
-    lines = Lines(of.path, fsync=of.fsync)
-    lines.open()
-    kafka = bus.kafka(settings)
-    publisher = KafkaPublisher(kafka, LASTING)
+    table = settings.consumers.jsonlines
+    file = AppendFile(table.path, fsync=table.fsync)
+    try:
+        file.open()
+    except OSError as exc:
+        fault = f"[consumers.jsonlines] path: {table.path}: {exc.strerror}"
+        raise ConfigError(fault) from exc
+    kafka = bus.kafka_settings(settings)
+    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
     metrics = ConsumeMetrics()
     loop = ConsumerLoop(
         kafka,
-        of.group,
+        table.group,
         topics(settings),
-        bus.reading_codec(settings),
-        lambda read: lines.add(line_of(read)),
-        deadletter_topic=bus.topics(settings).deadletter,
+        bus.build_reading_codec(settings),
+        lambda record: file.add(line_of(record)),
+        deadletter_topic=bus.topic_names(settings).deadletter,
         publisher=publisher,
         metrics=metrics,
-        attempts=settings.consumers.attempts,
-        settle=lines.settle,
+        max_attempts=settings.consumers.max_attempts,
+        before_commit=file.settle,
         tombstones=True,
     )
-    # Lines are no action that a dry run would have to hold back.
-    known = settings.model_copy(update={"dry_run": False})
+    # A dry run withholds actions; writing lines is none.
+    live = settings.model_copy(update={"dry_run": False})
     try:
-        serving.serve(known, loop, metrics.registry(), loop.facts, loop.healthy)
+        serving.serve(live, loop, metrics.registry(), loop.facts, loop.healthy)
     finally:
-        lines.close()
+        file.close()
         publisher.close()

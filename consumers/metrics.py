@@ -1,181 +1,126 @@
-"""What the mitigator and the enforcers show at /metrics."""
+"""Metrics of the mitigator and the enforcers."""
 
-from dataclasses import dataclass, field
-
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Histogram
 
 from fnm_bus.ops.metrics import MetricSet, counter, gauge
 
 _DELAYS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300)
 
 
-@dataclass(frozen=True)
 class MitigatorMetrics(MetricSet):
-    """The mitigator's figures."""
+    """The mitigator's metrics."""
 
-    active: Gauge = field(
-        default_factory=lambda: gauge(
-            "mitigator_active", "1 in the mitigator that decides, 0 in one that waits"
+    def __init__(self) -> None:
+        self.active = gauge(
+            "mitigator_active", "1 in the active mitigator, 0 in a standby"
         )
-    )
-    paused: Gauge = field(
-        default_factory=lambda: gauge(
-            "mitigator_paused", "1 while everything is paused"
+        self.paused = gauge("mitigator_paused", "1 while all mitigations are paused")
+        self.events = counter(
+            "mitigator_events", "Processed events and commands", "topic"
         )
-    )
-    events: Counter = field(
-        default_factory=lambda: counter(
-            "mitigator_events", "Events and commands that were dealt with", "topic"
-        )
-    )
-    decisions: Counter = field(
-        default_factory=lambda: counter(
+        self.decisions = counter(
             "mitigator_decisions",
-            "Decisions by what was decided; refused and ignored ones as well",
-            "what",
+            "Decisions by action, including refused and ignored",
+            "action",
         )
-    )
-    mitigations: Gauge = field(
-        default_factory=lambda: gauge(
+        self.mitigations = gauge(
             "mitigations", "Mitigations that have not ended", "kind", "state"
         )
-    )
-    reasons: Gauge = field(
-        default_factory=lambda: gauge(
-            "mitigator_reasons", "Reasons in memory, closed and expired ones included"
+        self.reasons = gauge(
+            "mitigator_reasons", "Reasons in memory, including closed and expired ones"
         )
-    )
-    dead_letters: Counter = field(
-        default_factory=lambda: counter(
+        self.dead_letters = counter(
             "mitigator_dead_letters", "Messages that became dead letters"
         )
-    )
-    unexpected_errors: Counter = field(
-        default_factory=lambda: counter(
+        self.unexpected_errors = counter(
             "mitigator_unexpected_errors",
             "Unexpected exceptions about one message, which became a dead letter",
         )
-    )
-    held_partitions: Gauge = field(
-        default_factory=lambda: gauge(
-            "mitigator_held_partitions",
-            "Partitions that are not read for a minute: too many unexpected errors",
+        self.suspended_partitions = gauge(
+            "mitigator_suspended_partitions",
+            "Partitions suspended for a minute after too many unexpected errors",
         )
-    )
-    unreadable_records: Counter = field(
-        default_factory=lambda: counter(
+        self.unreadable_records = counter(
             "mitigator_unreadable_records",
             "Reasons and mitigations that were left out at a takeover",
         )
-    )
-    state_reloads: Counter = field(
-        default_factory=lambda: counter(
+        self.state_reloads = counter(
             "mitigator_state_reloads", "Times the state was read again after a failure"
         )
-    )
-    delay: Histogram = field(
-        default_factory=lambda: Histogram(
+        self.delay = Histogram(
             "fnm_bus_mitigator_delay_seconds",
             "From an event on its sensor's disk to the decision in the wanted state",
             buckets=_DELAYS,
             registry=None,
         )
-    )
 
 
-@dataclass(frozen=True)
 class EnforcerMetrics(MetricSet):
-    """An enforcer's figures."""
+    """An enforcer's metrics."""
 
-    wanted: Gauge = field(
-        default_factory=lambda: gauge(
-            "enforcer_wanted", "Measures that are to stand", "enforcer"
+    def __init__(self) -> None:
+        self.wanted = gauge(
+            "enforcer_wanted_measures", "Measures of the wanted state", "enforcer"
         )
-    )
-    active: Gauge = field(
-        default_factory=lambda: gauge(
+        self.active = gauge(
             "enforcer_active_measures",
-            "Measures that stand, as the system lists",
+            "Measures in force, as listed by the system",
             "enforcer",
         )
-    )
-    announced: Counter = field(
-        default_factory=lambda: counter(
-            "enforcer_announced", "Measures that the system was asked for", "enforcer"
+        self.announced = counter(
+            "enforcer_announced_measures",
+            "Measures that the enforcer requested from its system",
+            "enforcer",
         )
-    )
-    withdrawn: Counter = field(
-        default_factory=lambda: counter(
-            "enforcer_withdrawn", "Measures that were asked to be gone", "enforcer"
+        self.withdrawn = counter(
+            "enforcer_withdrawn_measures",
+            "Measures whose removal the enforcer requested from its system",
+            "enforcer",
         )
-    )
-    failures: Counter = field(
-        default_factory=lambda: counter(
+        self.failures = counter(
             "enforcer_failures",
-            "Times the system refused or did not answer",
+            "Requests that the system refused or timed out",
             "enforcer",
         )
-    )
-    broken: Counter = field(
-        default_factory=lambda: counter(
-            "enforcer_broken_records",
-            "Records of the wanted state that could not be decoded; what stands stays",
+        self.unreadable_records = counter(
+            "enforcer_unreadable_records",
+            "Undecodable records of the wanted state; active measures stay",
             "enforcer",
         )
-    )
-    synced: Gauge = field(
-        default_factory=lambda: gauge(
-            "enforcer_synced", "1 once the whole wanted state was read", "enforcer"
+        self.synced = gauge(
+            "enforcer_synced", "1 after the whole wanted state was read", "enforcer"
         )
-    )
-    last_reconcile: Gauge = field(
-        default_factory=lambda: gauge(
+        self.last_reconcile = gauge(
             "enforcer_last_reconcile_timestamp_seconds",
-            "When wanted and actual were compared last, seconds since 1970",
+            "Time of the last comparison of wanted and in force, seconds since 1970",
             "enforcer",
         )
-    )
-    refused: Counter = field(
-        default_factory=lambda: counter(
+        self.refused = counter(
             "enforcer_refused_records",
-            "Records of the wanted state that the enforcer's own checks refused, by"
-            " code",
+            "Records of the wanted state that the enforcer's checks refused, by code",
             "enforcer",
             "code",
         )
-    )
-    broken_commands: Counter = field(
-        default_factory=lambda: counter(
-            "enforcer_broken_commands",
+        self.unreadable_commands = counter(
+            "enforcer_unreadable_commands",
             "Records of the command topic that could not be decoded",
             "enforcer",
         )
-    )
-    lost_audit: Counter = field(
-        default_factory=lambda: counter(
+        self.lost_audit_records = counter(
             "enforcer_lost_audit_records",
-            "Audit records that Kafka did not take; only the log has them",
+            "Audit records that Kafka did not store; only the log has them",
             "enforcer",
         )
-    )
-    reader_restarts: Counter = field(
-        default_factory=lambda: counter(
+        self.reader_restarts = counter(
             "enforcer_reader_restarts",
-            "Times a thread that reads a topic ended and was started again",
+            "Restarts of a thread that reads a topic",
             "enforcer",
         )
-    )
-    paused: Gauge = field(
-        default_factory=lambda: gauge(
-            "enforcer_paused",
-            "1 while everything is withdrawn because a person paused",
-            "enforcer",
+        self.paused = gauge(
+            "enforcer_paused", "1 while a pause withdraws every measure", "enforcer"
         )
-    )
-    skew: Gauge = field(
-        default_factory=lambda: gauge(
+        self.clock_skew = gauge(
             "enforcer_clock_skew_seconds",
-            "By how much this clock is ahead of the broker's",
+            "This clock's lead over the broker's clock",
             "enforcer",
         )
-    )

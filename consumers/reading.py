@@ -1,4 +1,4 @@
-"""Reading: what commands for people look at; nothing is written."""
+"""Read topics and the wanted state, for the commands for people; write nothing."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.stored_state import StoredState, read_state
+from consumers.mitigator.kafka.stored_state import StoredState, read_state
+from consumers.mitigator.state.next_record import Moment
 from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.build import REGISTRY_PAUSE
@@ -25,10 +25,10 @@ def read_records(
     """Yield all records of *topics*.
 
     Raises:
-        BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
+        BrokerUnavailable, TopicRefused, ConfigError: the topics cannot be read.
     """
-    codec = build.reading_codec(settings, REGISTRY_PAUSE)
-    kafka = build.kafka(settings)
+    codec = build.build_reading_codec(settings, REGISTRY_PAUSE)
+    kafka = build.kafka_settings(settings)
     with TopicReader(kafka, topics, codec, from_beginning=True) as reader:
         while not reader.at_end:
             yield from reader.read(1.0)
@@ -38,32 +38,33 @@ def read_records(
 def read_events(settings: FullSettings) -> Iterator[Event]:
     """Yield all events of the host, hostgroup and status topics.
 
-    What cannot be decoded is logged and left out.
+    Records that cannot be decoded are logged and left out.
 
     Raises:
-        BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
+        BrokerUnavailable, TopicRefused, ConfigError: the topics cannot be read.
     """
-    names = build.topics(settings)
-    for read in read_records(settings, [names.host, names.hostgroup, names.status]):
-        if isinstance(read.event, HostEvent | HostgroupEvent | StatusEvent):
-            yield read.event
-        elif read.value:
-            place = f"{read.topic}[{read.partition}]@{read.offset}"
-            fault = read.error or f"a {type(read.event).__name__}, expected an event"
-            log.warning("left out: %s: %s", place, fault)
+    names = build.topic_names(settings)
+    for record in read_records(settings, [names.host, names.hostgroup, names.status]):
+        if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):
+            yield record.event
+        elif record.value:
+            position = f"{record.topic}[{record.partition}]@{record.offset}"
+            kind = type(record.event).__name__
+            fault = record.error or f"expected an event, got a {kind}"
+            log.warning("left out: %s: %s", position, fault)
 
 
 def read_wanted_state(settings: FullSettings) -> StoredState:
     """Return the latest reasons and mitigations.
 
     Raises:
-        BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
+        BrokerUnavailable, TopicRefused, ConfigError: the topics cannot be read.
     """
-    return read_state(build.kafka(settings), build.topics(settings))
+    return read_state(build.kafka_settings(settings), build.topic_names(settings))
 
 
 def moment_of(stored: StoredState) -> Moment:
-    """Return now by this machine's clock, and at least the latest record's time."""
+    """Return the time by this machine's clock, or the latest record's if later."""
     now = datetime.now(UTC)
     return Moment(boottime(), max(now, stored.latest() or now))
 

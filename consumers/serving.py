@@ -1,7 +1,7 @@
 """Run one consumer as a service: settings, signals, metrics and health.
 
-Imports neither the mitigator nor an enforcer, so that a consumer which only reports
-depends on nothing that decides.
+Imports neither the mitigator nor an enforcer: a consumer that only reports does not
+depend on programs that decide.
 """
 
 import logging
@@ -21,14 +21,14 @@ from fnm_bus.ops.http_server import HttpServer
 log = logging.getLogger(__name__)
 
 HUNG: Final = 30.0
-"""Seconds without a turn of a consumer's loop after which /healthz reports it."""
+"""Seconds without an iteration of a consumer's loop until /healthz reports 503."""
 
 
 class Service(Protocol):
-    """A program that runs until it is asked to stop.
+    """A program that runs until `stop`.
 
     Attributes:
-        turned_at: when its loop turned last, on the monotonic clock.
+        turned_at: start of its loop's last iteration, on the monotonic clock.
     """
 
     turned_at: float
@@ -40,11 +40,11 @@ class Service(Protocol):
         """Ask `run` to end; may be called from a signal handler."""
 
 
-def settings(file: Path | None) -> FullSettings:
-    """Return the settings, and log from here on as they request.
+def load_settings(file: Path | None) -> FullSettings:
+    """Return the settings, and configure logging by them.
 
     Raises:
-        ConfigError: they are wrong.
+        ConfigError: the settings are invalid.
     """
     loaded = load.load_as(FullSettings, file).settings
     logs.configure(loaded.log.level, loaded.log.format)
@@ -61,13 +61,13 @@ def serve(
     """Run *service* until a signal arrives, with its metrics and health on a port.
 
     Raises:
-        ConfigError: the port cannot be used, or whatever the service raises.
+        ConfigError: the port cannot be used. The service's errors are raised, too.
     """
 
     def state() -> tuple[bool, Mapping[str, object]]:
-        silent = monotonic() - service.turned_at
-        well = silent < HUNG and healthy()
-        return well, {"seconds_since_turn": round(silent, 3), **facts()}
+        idle = monotonic() - service.turned_at
+        is_healthy = idle < HUNG and healthy()
+        return is_healthy, {"seconds_since_turn": round(idle, 3), **facts()}
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: service.stop())
@@ -77,7 +77,7 @@ def serve(
     port = server.start()
     log.info("metrics and health on %s:%d", tables.metrics_host, port)
     if settings.dry_run:
-        log.info("dry run: nothing is touched until dry_run = false")
+        log.info("dry run: no traffic is affected until dry_run = false")
     try:
         service.run()
     finally:

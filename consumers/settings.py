@@ -1,4 +1,4 @@
-"""What can be configured of the consumers: the tables below `[consumers]`."""
+"""Settings of the consumers: the tables below `[consumers]`."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -7,16 +7,17 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fnm_bus.config.settings import Count, Port, Seconds, Settings, Table, Text
-from fnm_bus.kafka.access import JSONLINES_GROUP, MITIGATOR_ID, WEBHOOK_GROUP
+from fnm_bus.kafka.access import JSONLINES_GROUP, MITIGATOR_ID, NOTIFIER_GROUP
 
 _STATE = Path("/var/lib/fnm-bus")
+_SNAPSHOT = "File with the measures in force and their ends, for a start without Kafka."
 Asn = Annotated[int, Field(ge=1, le=4_294_967_295)]
 
 
 def _own_network(text: str) -> str:
     network = ip_network(text)
     if str(network) != text or "%" in text or network.prefixlen == 0:
-        raise ValueError(f"wanted a network such as 203.0.113.0/24, got {text}")
+        raise ValueError(f"expected a network such as 203.0.113.0/24, got {text}")
     return text
 
 
@@ -24,53 +25,54 @@ OwnNetwork = Annotated[str, AfterValidator(_own_network)]
 
 
 class MitigatorSettings(Table):
-    """The mitigator: which events become which measures."""
+    """The mitigator, which decides about events."""
 
     policy: Path = Field(
         Path("/etc/fnm-bus/policy.toml"), description="The policy and its guardrails."
     )
     transactional_id: Text = Field(
         MITIGATOR_ID,
-        description="Kafka fences mitigators with one id: the one that starts last is"
-        " the only one that writes. Also the group that keeps its offsets. Mitigators"
-        " with other topics need another one.",
+        description="Among mitigators with one id, Kafka allows only the last one to"
+        " write. Also the consumer group of its offsets. Mitigators with other topics"
+        " need another id.",
     )
     fastnetmon_ban_time: Seconds = Field(
         1900.0,
         description="FastNetMon's ban time. Until the first status update of an attack"
         " arrives, its mitigations last at least this long.",
         json_schema_extra={
-            "remedy": "FastNetMon never unbans where its ban_time is 0, and every block"
-            " of fnm-bus ends: set the seconds after which it may, such as 3600; status"
-            " updates renew it"
+            "remedy": "FastNetMon never unbans if its ban_time is 0, but every block of"
+            " fnm-bus ends: set the seconds until the end, such as 3600; status updates"
+            " renew the block"
         },
     )
     ended_retention: Seconds = Field(
         86_400.0,
-        description="Seconds for which ended mitigations and expired reasons are"
-        " remembered, so that a late status update renews what its ban wanted.",
+        description="Seconds until ended mitigations and expired reasons are deleted."
+        " Within this time, a late status update renews the measures of its ban.",
     )
 
 
 class EnforcerSettings(Table):
-    """What all enforcers have."""
+    """Settings of every enforcer."""
 
     snapshot: Path = Field(
         _STATE / "enforcer.json",
-        description="What is in force and until when, for a restart without Kafka.",
+        description=_SNAPSHOT,
     )
     reconcile_interval: Seconds = Field(
         3.0, description="Seconds between two comparisons of wanted and in force."
     )
     max_clock_skew: Seconds = Field(
         30.0,
-        description="Seconds between the broker's clock and this machine's from which"
-        " on the difference is reported. Leases do not depend on this machine's clock.",
+        description="Largest difference, in seconds, between the broker's clock and"
+        " this machine's that is not reported. Leases do not depend on this machine's"
+        " clock.",
     )
 
 
 class GuardSettings(Table):
-    """What every enforcer checks by itself."""
+    """Checks of every enforcer."""
 
     own_networks: tuple[OwnNetwork, ...] = Field(
         (),
@@ -84,7 +86,7 @@ class ExabgpSettings(EnforcerSettings):
 
     snapshot: Path = Field(
         _STATE / "exabgp.json",
-        description="What is in force and until when, for a restart without Kafka.",
+        description=_SNAPSHOT,
     )
     neighbor: Text = Field("127.0.0.2", description="Address of the neighbor.")
     port: Port = Field(179, description="The neighbor's port.")
@@ -94,8 +96,8 @@ class ExabgpSettings(EnforcerSettings):
     peer_as: Asn = Field(64500, description="The neighbor's.")
     hold_time: Annotated[int, Field(ge=3, le=65_535)] = Field(
         9,
-        description="Seconds after which the neighbor withdraws everything when ExaBGP"
-        " says nothing any more.",
+        description="Seconds without a message from ExaBGP until the neighbor withdraws"
+        " all routes.",
     )
     ipv4_next_hop: Text = Field(
         "192.0.2.1", description="Next hop of IPv4 blackholes, routed to nowhere."
@@ -109,12 +111,12 @@ class ExabgpSettings(EnforcerSettings):
         " NO_EXPORT.",
     )
     user: Text | None = Field(
-        None, description="User that ExaBGP becomes. Without it, it stays who it is."
+        None, description="User that ExaBGP becomes. Default: the current user."
     )
     watchdog_grace: Seconds = Field(
         5.0,
-        description="Seconds after the end of a lease until the watchdog withdraws what"
-        " the enforcer did not withdraw.",
+        description="Seconds after the end of a lease until the watchdog withdraws a"
+        " route that the enforcer did not withdraw.",
     )
 
 
@@ -123,10 +125,11 @@ class NftablesSettings(EnforcerSettings):
 
     snapshot: Path = Field(
         _STATE / "nftables.json",
-        description="What is in force and until when, for a restart without Kafka.",
+        description=_SNAPSHOT,
     )
     table: Text = Field(
-        "fnm_bus", description="Name of the table of family inet; it is ours alone."
+        "fnm_bus",
+        description="Name of the table of family inet. No other program may use it.",
     )
     priority: int = Field(
         -300, description="Priority of the chain; -300 is before connection tracking."
@@ -134,33 +137,41 @@ class NftablesSettings(EnforcerSettings):
     command: Text = Field("nft", description="The nft command.")
 
 
-class WebhookSettings(Table):
-    """Notices for people, by HTTP."""
+class NotifierSettings(Table):
+    """Notices for people."""
 
-    url: Text | None = Field(None, description="Where notices are sent by POST.")
+    url: Text | None = Field(
+        None, description="Address that gets each notice as JSON by POST."
+    )
     url_file: Path | None = Field(
-        None, description="File with the address, when it is a secret (as Slack's is)."
+        None, description="File with the address, if the address is a secret."
     )
     secret_file: Path | None = Field(
         None,
         description="File with the key that signs: X-Fnm-Bus-Signature is sha256= and"
         " the HMAC-SHA256 of the body.",
     )
-    group: Text = Field(
-        WEBHOOK_GROUP, description="Consumer group that keeps the offsets."
+    alertmanager_urls: tuple[Text, ...] = Field(
+        (), description="Base addresses of Alertmanagers: one alert for each storm."
     )
-    template: Annotated[str, Field(pattern="^(json|slack)$")] = Field(
-        "json", description="json (docs/reference/notice.md) or slack."
+    apprise_file: Path | None = Field(
+        None,
+        description="File with Apprise addresses, one a line: Slack, Teams, PagerDuty,"
+        " mail and others. Needs the extra `notify`.",
+    )
+    group: Text = Field(
+        NOTIFIER_GROUP, description="Consumer group that keeps the offsets."
     )
     group_wait: Seconds = Field(
-        10.0, description="Seconds in which a new storm's mitigations gather first."
+        10.0, description="Seconds in which a new storm's mitigations gather."
     )
     group_interval: Seconds = Field(
-        300.0, description="Seconds until a storm that goes on is told of again."
+        300.0, description="Seconds between two notices of one storm."
     )
     timeout: Seconds = Field(10.0, description="Seconds for each request.")
-    give_up: Seconds = Field(
-        3600.0, description="Seconds after which a notice is given up."
+    retry_timeout: Seconds = Field(
+        3600.0,
+        description="Seconds after which a notice that no receiver accepts is dropped.",
     )
 
 
@@ -186,20 +197,20 @@ class ConsumerSettings(Table):
         "127.0.0.1", description="Address of a consumer's /metrics and /healthz."
     )
     metrics_port: Port = Field(
-        0, description="Their port; 0 takes a free one, and says which."
+        0, description="Port of /metrics and /healthz; 0 logs and uses a free port."
     )
-    attempts: Count = Field(
+    max_attempts: Count = Field(
         5, description="Failures of a handler after which a record is a dead letter."
     )
     mitigator: MitigatorSettings = MitigatorSettings()
     enforcer: GuardSettings = GuardSettings()
     exabgp: ExabgpSettings = ExabgpSettings()
     nftables: NftablesSettings = NftablesSettings()
-    webhook: WebhookSettings = WebhookSettings()
+    notifier: NotifierSettings = NotifierSettings()
     jsonlines: JsonlinesSettings = JsonlinesSettings()
 
 
 class FullSettings(Settings):
-    """What is configured for fnm-bus, and for its consumers."""
+    """Settings of fnm-bus and of its consumers."""
 
     consumers: ConsumerSettings = ConsumerSettings()

@@ -51,7 +51,7 @@ class Step(NamedTuple):
 
 
 class Failed(Exception):
-    """The demo cannot go on; the text says why."""
+    """The demo cannot continue; the text has the reason."""
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def require_own_stack(config: Mapping[str, Any]) -> None:
     """Refuse a stack in which a service uses a broker or neighbor from outside.
 
     Args:
-        config: what `docker compose config --format json` prints.
+        config: the output of `docker compose config --format json`.
 
     Raises:
         Failed: there is such a service; the text names it.
@@ -157,18 +157,18 @@ def flooded() -> Iterator[str]:
 
 
 def show(attack: Iterator[str]) -> None:
-    """Print what happens to the host that is banned, then unbanned."""
+    """Print the steps of a host's ban and unban."""
     since = datetime.now(UTC)
-    heard: queue.Queue[Step] = queue.Queue()
+    arrivals: queue.Queue[Step] = queue.Queue()
     with (
-        followed("jsonlines", since, of_record, heard),
-        followed("bird", since, of_bird, heard),
+        followed("jsonlines", since, of_record, arrivals),
+        followed("bird", since, of_bird, arrivals),
     ):
-        tell(attack, heard)
+        tell(attack, arrivals)
 
 
-def tell(attack: Iterator[str], heard: "queue.Queue[Step]") -> None:
-    """Print the steps of the ban, then those of the unban, as they are heard."""
+def tell(attack: Iterator[str], arrivals: "queue.Queue[Step]") -> None:
+    """Print the steps of the ban, then those of the unban, as they occur."""
     for action, last in (
         ("ban", {"route", "in force"}),
         ("unban", {"gone", "withdrawn"}),
@@ -177,7 +177,7 @@ def tell(attack: Iterator[str], heard: "queue.Queue[Step]") -> None:
         missing, steps = {"record", "decision", *last}, []
         while missing:
             try:
-                step = heard.get(timeout=PATIENCE)
+                step = arrivals.get(timeout=PATIENCE)
             except queue.Empty:
                 raise Failed(f"nothing within {PATIENCE:.0f} s of: {missing}") from None
             if step.name in missing or step.name == "notification":
@@ -191,15 +191,15 @@ def tell(attack: Iterator[str], heard: "queue.Queue[Step]") -> None:
 
 def report(action: str, steps: list[Step]) -> None:
     """Print the steps of one call, in their order."""
-    began = min(it.at for it in steps)
+    began = min(step.at for step in steps)
     say(f"\nFastNetMon calls the hook: {action} {HOST}   {began:%H:%M:%S.%f}"[:-3])
-    for it in steps:
-        passed = (it.at - began) / timedelta(milliseconds=1)
-        say(f"  + {passed:6.0f} ms  {it.name:<12}  {it.text}")
+    for step in steps:
+        passed = (step.at - began) / timedelta(milliseconds=1)
+        say(f"  + {passed:6.0f} ms  {step.name:<12}  {step.text}")
 
 
 def of_record(line: str) -> list[Step]:
-    """Return what a line of `jsonlines` says of the host."""
+    """Return the step in a line of `jsonlines`, or nothing."""
     if not line.startswith("{"):
         return []
     record = json.loads(line)
@@ -211,9 +211,9 @@ def of_record(line: str) -> list[Step]:
             Step(moment(receipt["received_at"]), "notification", "on disk"),
             Step(moment(record["timestamp"]), "record", place),
         ]
-    if record["key"] == f"blackhole|{HOST}/32" and event.get("what") in WORDS:
-        text = f"{event['what']}: {record['key']}, {event['text']}"
-        return [Step(moment(event["at"]), WORDS[event["what"]], text)]
+    if record["key"] == f"blackhole|{HOST}/32" and event.get("action") in WORDS:
+        text = f"{event['action']}: {record['key']}, {event['text']}"
+        return [Step(moment(event["at"]), WORDS[event["action"]], text)]
     return []
 
 
@@ -226,7 +226,7 @@ WORDS = {
 
 
 def of_bird(line: str) -> list[Step]:
-    """Return what a line of BIRD's log says of the host."""
+    """Return the step in a line of BIRD's log, or nothing."""
     if f" {HOST}/32 " not in line or "<TRACE>" not in line:
         return []
     at = datetime.fromisoformat(line[:23]).replace(tzinfo=UTC)
@@ -241,9 +241,9 @@ def followed(
     service: str,
     since: datetime,
     read: Callable[[str], list[Step]],
-    heard: "queue.Queue[Step]",
+    arrivals: "queue.Queue[Step]",
 ) -> Iterator[None]:
-    """Put what a service's log says of the host into *heard*, as long as this lasts."""
+    """Add the host's steps in a service's log to *arrivals*, as long as this lasts."""
     command = [
         *COMPOSE,
         "logs",
@@ -260,7 +260,7 @@ def followed(
         def listen() -> None:
             for line in logs.stdout or ():
                 for step in read(line):
-                    heard.put(step)
+                    arrivals.put(step)
 
         thread = threading.Thread(target=listen)
         thread.start()
@@ -272,7 +272,7 @@ def followed(
 
 
 def bird(*words: str) -> str:
-    """Return what birdc answers, without its greeting; `Network not found` as well."""
+    """Return birdc's answer without its greeting; `Network not found` as well."""
     birdc = ("birdc", "-s", "/run/bird/bird.ctl")
     done = subprocess.run(
         [*COMPOSE, "exec", "-T", "bird", *birdc, *words],
@@ -287,7 +287,7 @@ def bird(*words: str) -> str:
 def compose(
     *words: str, given: "str | None" = None, env: "Mapping[str, str] | None" = None
 ) -> str:
-    """Run docker compose; return what it says on stdout."""
+    """Run docker compose; return its stdout."""
     done = subprocess.run(
         [*COMPOSE, *words],
         cwd=HERE,

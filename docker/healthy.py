@@ -1,4 +1,4 @@
-"""Health check of a container: status 0 if /healthz of this container says so.
+"""Health check of a container: status 0 if /healthz of this container returns 200.
 
 The whole check is a look at a local port, often: so no module that is slow to load.
 """
@@ -12,12 +12,12 @@ SECONDS = 4.0
 
 
 def main() -> int:
-    """Ask, print what came, and return the exit status."""
+    """Request /healthz, print the answer, and return the exit status."""
     try:
-        with socket.create_connection(("127.0.0.1", PORT), SECONDS) as it:
-            it.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", PORT), SECONDS) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
             answer = b""
-            while part := it.recv(4096):
+            while part := connection.recv(4096):
                 answer += part
     except OSError as exc:
         sys.stdout.write(f"port {PORT}: {exc}\n")

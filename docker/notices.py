@@ -1,4 +1,4 @@
-"""Stands where a chat would: takes the webhook's notices and shows each on a line."""
+"""A receiver in place of a chat: prints each notice of the notifier on a line."""
 
 import json
 import signal

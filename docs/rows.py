@@ -1,5 +1,4 @@
 """A setting in words: one row of a reference's table."""
-# ruff: noqa: INP001 - beside a script, and no part of a package
 
 import json
 from collections.abc import Iterator
@@ -47,9 +46,9 @@ def _toml(value: object) -> str:
 
 def _kind(field: FieldInfo) -> str:
     """Return the type of a setting in words, with its bounds."""
-    for it in _notes(field.metadata, field.annotation):
-        if isinstance(it, Doc):
-            return it.documentation
+    for note in _notes(field.metadata, field.annotation):
+        if isinstance(note, Doc):
+            return note.documentation
     words = _word(field.annotation)
     for bound in _bounds(field.metadata, field.annotation):
         match bound:
@@ -69,12 +68,12 @@ def _kind(field: FieldInfo) -> str:
 def _bounds(metadata: list[Any], kind: Any) -> Iterator[Any]:
     if get_origin(kind) is tuple:  # its elements' bounds are not its own
         kind = None
-    for it in _notes(metadata, kind):
-        yield from it.metadata if isinstance(it, FieldInfo) else (it,)
+    for note in _notes(metadata, kind):
+        yield from note.metadata if isinstance(note, FieldInfo) else (note,)
 
 
 def _notes(metadata: list[Any], kind: Any) -> Iterator[Any]:
-    """Yield what is noted of a type, and of it where nothing is allowed instead."""
+    """Yield the constraints of a type, also where null is allowed."""
     yield from metadata
     for part in get_args(kind):
         yield from getattr(part, "__metadata__", ())
@@ -82,9 +81,9 @@ def _notes(metadata: list[Any], kind: Any) -> Iterator[Any]:
 
 def _word(kind: Any) -> str:
     if get_origin(kind) is Literal:
-        return " or ".join(f"`{json.dumps(it)}`" for it in get_args(kind))
+        return " or ".join(f"`{json.dumps(word)}`" for word in get_args(kind))
     if get_origin(kind) in {Union, UnionType}:
-        return _word(next(it for it in get_args(kind) if it is not type(None)))
+        return _word(next(part for part in get_args(kind) if part is not type(None)))
     if get_origin(kind) is dict:
         return "table of strings"
     if get_origin(kind) is tuple:

@@ -1,14 +1,14 @@
-"""Write a file so that it is there, whole, after a loss of power."""
+"""Write a file so that it survives a power loss, and is never incomplete."""
 
 import os
 from pathlib import Path
 
 
 def replace(path: Path, data: bytes, mode: int = 0o640) -> None:
-    """Put *data* into *path* in one step; readers see the old bytes or the new ones.
+    """Replace the content of *path*; readers see the old bytes or the new ones.
 
     Raises:
-        OSError: nothing is changed, or the change might not survive a loss of power.
+        OSError: nothing was changed, or the change may not survive a power loss.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
@@ -26,7 +26,7 @@ def replace(path: Path, data: bytes, mode: int = 0o640) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Make names that were added to *directory* survive a loss of power."""
+    """Make names that were added to *directory* survive a power loss."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -1,6 +1,5 @@
-"""Everything put together from the settings; the only place that knows all of it."""
+"""Build the objects of fnm-bus from its settings."""
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +7,21 @@ from time import monotonic
 
 from fnm_bus.avro import schema_ids
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.registry import PausingLookup, Registry
+from fnm_bus.avro.registry import Registry
+from fnm_bus.avro.schema_lookup import PausingLookup
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.publisher import BRIEF, LASTING, KafkaPublisher, Publisher
+from fnm_bus.kafka.publisher import (
+    ONE_SHOT_PRODUCER,
+    SERVICE_PRODUCER,
+    KafkaPublisher,
+    Publisher,
+)
 from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topics import TopicSpec, planned_topics
 from fnm_bus.ops.http_server import HttpServer
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.housekeeping import Housekeeping
@@ -30,23 +37,24 @@ from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
-HUNG: float = 30.0
-"""Seconds without a turn of the relay's loop after which /healthz says so."""
+LOOP_TIMEOUT: float = 30.0
+"""Seconds without a run of the relay's loop after which /healthz is unhealthy."""
 REGISTRY_PAUSE: float = 10.0
-"""Seconds for which a program that reads other records, too, leaves a registry alone
-that did not answer."""
+"""Seconds without a request after a failed one, for programs that can continue with
+records whose schema ids are pinned."""
 
-_LAST = 1.0
-"""Seconds that records in flight get when a short drain ends by an error."""
+_ABORT_FLUSH = 1.0
+"""Seconds for records in flight after an error in a short drain."""
 
-_PROMPT: Mapping[str, str] = {"reconnect.backoff.max.ms": "1000"}
-"""A broker that is back is found within a second; librdkafka's default is ten."""
+_RECONNECT: Mapping[str, str] = {"reconnect.backoff.max.ms": "1000"}
+"""Reconnect within a second after a broker has restarted; librdkafka's default is ten
+seconds."""
 
 
-def kafka(settings: Settings) -> dict[str, str]:
-    """Return librdkafka's settings, secrets read from their files.
+def kafka_settings(settings: Settings) -> dict[str, str]:
+    """Return librdkafka's settings, including the secrets from `kafka_files`.
 
     Raises:
         ConfigError: a file with a secret cannot be read.
@@ -56,94 +64,100 @@ def kafka(settings: Settings) -> dict[str, str]:
         try:
             secrets[name] = Path(path).read_text("utf-8").strip()
         except OSError as exc:
-            # The password itself may stand in the place of a file's name.
-            place = path if path.is_absolute() else "not an absolute path"
-            text = f'[kafka_files] "{name}": {place}: {exc.strerror}'
+            # A user may have written the password instead of the file's name.
+            shown_path = path if path.is_absolute() else "not an absolute path"
+            text = f'[kafka_files] "{name}": {shown_path}: {exc.strerror}'
             raise ConfigError(text) from None
         except UnicodeDecodeError:  # the error would quote the secret
             raise ConfigError(f'[kafka_files] "{name}": {path}: not UTF-8') from None
-    return {**_PROMPT, **settings.kafka, **secrets}
+    return {**_RECONNECT, **settings.kafka, **secrets}
 
 
-def topics(settings: Settings) -> Topics:
+def topic_names(settings: Settings) -> Topics:
     """Return the names of the topics."""
-    it = settings.topics
+    table = settings.topics
     return Topics(
-        host=it.host,
-        hostgroup=it.hostgroup,
-        status=it.status,
-        reason=it.reason,
-        mitigation=it.mitigation,
-        command=it.command,
-        audit=it.audit,
-        deadletter=it.deadletter,
+        host=table.host,
+        hostgroup=table.hostgroup,
+        status=table.status,
+        reason=table.reason,
+        mitigation=table.mitigation,
+        command=table.command,
+        audit=table.audit,
+        deadletter=table.deadletter,
     )
 
 
-def registry(settings: Settings) -> Registry:
+def topic_plan(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Return all topics as configured."""
+    table = settings.topics
+    return planned_topics(topic_names(settings), table.partitions, table.replication)
+
+
+def build_registry(settings: Settings) -> Registry:
     """Return the schema registry.
 
     Raises:
-        ConfigError: none is configured.
+        ConfigError: `[registry] url` is not set.
     """
-    it = settings.registry
-    if it.url is None:
+    table = settings.registry
+    if table.url is None:
         raise ConfigError("[registry] url: wanted an address, got nothing")
-    return Registry(it.url, it.timeout, it.settings)
+    return Registry(table.url, table.timeout, table.client)
 
 
-def codec(settings: Settings) -> Codec:
-    """Return the codec of a writer: pinned ids when a registry is configured.
+def build_codec(settings: Settings) -> Codec:
+    """Return a writer's codec: with pinned schema ids if a registry is configured.
 
     Raises:
-        SchemaError: the pins are missing, or are not for this version's schemas.
+        SchemaError: the file of schema ids is missing, or is for other schemas.
     """
     if settings.registry.url is None:
         return Codec()
-    pinned = schema_ids.read(settings.registry.pins)
-    pinned.check(topics(settings).of_events())
+    pinned = schema_ids.read(settings.registry.schema_ids_file)
+    pinned.check(topic_names(settings).of_events())
     return Codec(pinned)
 
 
-def reading_codec(settings: Settings, pause: float = 0.0) -> Codec:
-    """Return the codec of a reader, who looks up what is not pinned.
+def build_reading_codec(settings: Settings, pause: float = 0.0) -> Codec:
+    """Return a reader's codec, which requests unknown schemas from the registry.
 
     Args:
         settings: the settings.
-        pause: seconds for which a registry that did not answer is not asked again.
+        pause: seconds without a request after a failed one.
 
     Raises:
-        SchemaError: there are pins, and they must not be used.
+        SchemaError: the file of schema ids exists and is unusable.
     """
     return Codec(
-        _pins_if_any(settings),
+        _pinned_ids(settings),
         None
         if settings.registry.url is None
-        else PausingLookup(registry(settings).schema_of, pause),
+        else PausingLookup(build_registry(settings).schema_of, pause),
     )
 
 
-def independent_codec(settings: Settings) -> Codec:
-    """Return the codec of a program that must run whatever the registry's state is.
+def build_independent_codec(settings: Settings) -> Codec:
+    """Return a codec that works in any state of the registry.
 
-    It is for programs that end a block, and for what people ask of them: it never asks
-    the registry, and pins that must not be used are a warning. Audit records have
-    Confluent's framing where their id is pinned.
+    It is for programs that end a block, and for operators' commands. It sends no
+    request to the registry, and an unusable file of schema ids is only a warning. Audit
+    records have Confluent's framing if their id is pinned.
     """
     try:
-        return Codec(_pins_if_any(settings))
+        return Codec(_pinned_ids(settings))
     except SchemaError as exc:
-        log.warning("audit records are Avro single objects: %s", exc)
+        log.warning("schema_ids_unusable", framing="Avro single object", error=exc)
         return Codec()
 
 
-def _pins_if_any(settings: Settings) -> schema_ids.SchemaIds | None:
-    """Return the pins, or None where there is no such file.
+def _pinned_ids(settings: Settings) -> schema_ids.SchemaIds | None:
+    """Return the pinned schema ids, or None if the file does not exist.
 
     Raises:
-        SchemaError: there may be pins, and they cannot or must not be used.
+        SchemaError: the file may exist, and is unreadable or unusable.
     """
-    path = settings.registry.pins
+    path = settings.registry.schema_ids_file
     try:
         exists = path.exists()
     except OSError:  # such as a directory of another user
@@ -151,160 +165,169 @@ def _pins_if_any(settings: Settings) -> schema_ids.SchemaIds | None:
     return schema_ids.read(path) if exists else None
 
 
-def epochs(settings: Settings) -> BootEpochs:
-    """Return the places of the boots."""
+def build_boot_epochs(settings: Settings) -> BootEpochs:
+    """Return the order of this machine's boots."""
     return BootEpochs(
         settings.spool.directory / "state/epochs.json", python_hook.boot_id()
     )
 
 
-def spools(settings: Settings, places: BootEpochs) -> tuple[Spool, ...]:
-    """Return the spool, and the fallback spool if it is there or can be made.
+def build_spools(settings: Settings, epochs: BootEpochs) -> tuple[Spool, ...]:
+    """Return the spool, and the fallback spool if it exists or can be created.
 
-    `/run` is empty after a boot, so the fallback spool may have to be made anew. A
-    relay without it is better than none; the hook then says what it cannot do.
+    `/run` is empty after a boot, so the fallback spool may have to be created again.
+    The relay starts without it; the hook then reports that it cannot use it.
     """
-    spool = Spool(settings.spool.directory, places)
-    fallback = Spool(settings.spool.fallback, places)
+    spool = Spool(settings.spool.directory, epochs)
+    fallback = Spool(settings.spool.fallback, epochs)
     try:
         if not (fallback.root / "lock").exists():
-            facts = spool.root.stat()
-            fallback.make(facts.st_uid, facts.st_gid)
+            stat = spool.root.stat()
+            fallback.make(stat.st_uid, stat.st_gid)
     except (OSError, SpoolError) as exc:
-        log.warning("no fallback spool: %s", exc)
+        log.warning("fallback_spool_unusable", spool=fallback.root, error=exc)
         return (spool,)
     return (spool, fallback)
 
 
-def quarantine(settings: Settings) -> Quarantine:
+def build_quarantine(settings: Settings) -> Quarantine:
     """Return the quarantine."""
-    it = settings.spool
-    return Quarantine(it.directory, it.quarantine_files, it.quarantine_bytes)
+    table = settings.spool
+    return Quarantine(table.directory, table.quarantine_files, table.quarantine_bytes)
 
 
-def pipeline(settings: Settings) -> Pipeline:
-    """Return what every entry goes through, with all schemas read.
-
-    Raises:
-        SchemaError: as `codec`, or the installation is broken: see `Pipeline.check`.
-    """
-    made = Pipeline(settings.sensor, topics(settings), codec(settings))
-    made.check()
-    return made
-
-
-def intake(settings: Settings, metrics: RelayMetrics) -> EntrySource:
-    """Return what finds the entries and makes records of them.
+def build_pipeline(settings: Settings) -> Pipeline:
+    """Return the pipeline, with all schemas read.
 
     Raises:
-        SchemaError: as `pipeline`.
+        SchemaError: as `build_codec`, or the installation is broken: see
+            `Pipeline.check`.
     """
-    places = epochs(settings)
+    pipeline = Pipeline(settings.sensor, topic_names(settings), build_codec(settings))
+    pipeline.check()
+    return pipeline
+
+
+def build_entry_source(settings: Settings, metrics: RelayMetrics) -> EntrySource:
+    """Return the source that lists entries and makes records of them.
+
+    Raises:
+        SchemaError: as `build_pipeline`.
+    """
+    epochs = build_boot_epochs(settings)
     return EntrySource(
-        spools(settings, places),
-        quarantine(settings),
-        places,
-        pipeline(settings),
+        build_spools(settings, epochs),
+        build_quarantine(settings),
+        epochs,
+        build_pipeline(settings),
         metrics,
     )
 
 
-def _drain(entries: EntrySource, publisher: Publisher, settings: Settings) -> Drain:
-    it = settings.relay
+def _build_drain(
+    source: EntrySource, publisher: Publisher, settings: Settings
+) -> Drain:
+    table = settings.relay
     return Drain(
-        entries, publisher, InFlightLimits(it.in_flight_records, it.in_flight_bytes)
+        source,
+        publisher,
+        InFlightLimits(table.in_flight_records, table.in_flight_bytes),
     )
 
 
-def relay(settings: Settings, metrics: RelayMetrics) -> Relay:
+def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
     """Return the relay.
 
     Raises:
         ConfigError: a secret cannot be read.
-        SchemaError: as `pipeline`.
+        SchemaError: as `build_pipeline`.
     """
-    entries = intake(settings, metrics)
-    publisher = KafkaPublisher(kafka(settings), LASTING)
-    drain = _drain(entries, publisher, settings)
-    it = settings.spool
+    source = build_entry_source(settings, metrics)
+    publisher = KafkaPublisher(kafka_settings(settings), SERVICE_PRODUCER)
+    drain = _build_drain(source, publisher, settings)
+    table = settings.spool
     limits = Limits(
-        it.soft_files, it.soft_bytes, it.hard_files, it.hard_bytes, it.reserve
+        table.soft_limit_files,
+        table.soft_limit_bytes,
+        table.hard_limit_files,
+        table.hard_limit_bytes,
+        table.status_reserve,
     )
-    buckets = [path for spool in entries.spools for path in spool.buckets()]
     return Relay(
-        spool=entries.spools[0],
+        spool=source.spools[0],
         drain=drain,
-        keeper=Housekeeping(entries.spools, entries.quarantine, drain, limits, metrics),
+        keeper=Housekeeping(source.spools, source.quarantine, drain, limits, metrics),
         publisher=publisher,
-        watch=Watch(buckets),
+        watch=Watch([path for spool in source.spools for path in spool.buckets()]),
         systemd=Systemd(),
-        flush=settings.relay.flush,
+        flush=settings.relay.shutdown_timeout,
     )
 
 
-def health(settings: Settings, it: Relay, metrics: RelayMetrics) -> HttpServer:
+def build_http_server(
+    settings: Settings, relay: Relay, metrics: RelayMetrics
+) -> HttpServer:
     """Return the server of /metrics and /healthz."""
     address = settings.relay.metrics_host, settings.relay.metrics_port
-    return HttpServer(*address, metrics.registry(), lambda: relay_state(it))
+    return HttpServer(*address, metrics.registry(), lambda: relay_health(relay))
 
 
-def relay_state(it: Relay) -> tuple[bool, Mapping[str, object]]:
-    """Return whether a relay is healthy, and what /healthz shows of it."""
-    silent = monotonic() - it.turned_at
-    # An entry on trial is being read, by another process.
-    refused = 0 if it.drain.on_trial else it.drain.disk_refused
-    problem = it.publisher.problem or it.drain.refusals
+def relay_health(relay: Relay) -> tuple[bool, Mapping[str, object]]:
+    """Return whether a relay is healthy, and its values for /healthz."""
+    silent = monotonic() - relay.turned_at
+    # A suspect entry is still being read, by a child process.
+    io_blocked = 0 if relay.drain.on_trial else relay.drain.disk_refused
+    problem = relay.publisher.problem or relay.drain.refusals
     facts = {
-        "draining": it.draining,
-        "in_flight": it.drain.in_flight,
+        "draining": relay.draining,
+        "in_flight": relay.drain.in_flight,
         "problem": problem,
         "seconds_since_turn": round(silent, 3),
-        "disk_errors": dict(it.drain.disk.current),
-        "disk_refused": refused,
+        "disk_errors": dict(relay.drain.disk.current),
+        "io_blocked_entries": io_blocked,
     }
-    healthy = not (it.drain.disk.current or problem or refused)
-    return silent < HUNG and healthy, facts
+    healthy = not (relay.drain.disk.current or problem or io_blocked)
+    return silent < LOOP_TIMEOUT and healthy, facts
 
 
 def drain_once(
     settings: Settings, deadline: float
 ) -> tuple[DrainOutcome, Mapping[str, Mapping[str, str]]]:
-    """Drain for up to *deadline* seconds, if nobody else does.
+    """Drain for up to *deadline* seconds, unless another process drains.
 
     Returns:
-        How it ended, and the documents that were refused, by name, with the reason.
+        The outcome, and name → reason of each invalid or refused document.
 
     Raises:
         ConfigError: a secret cannot be read, or librdkafka refuses its settings.
-        SchemaError: as `pipeline`.
-        SpoolError: the spool is not this user's.
+        SchemaError: as `build_pipeline`.
+        SpoolError: the spool belongs to another user.
     """
-    root = settings.spool.directory
-    backoff = Backoff(root)
-    if backoff.pausing():
+    backoff = Backoff(settings.spool.directory)
+    if backoff.seconds_left():
         return DrainOutcome.PAUSED, {}
-    entries = intake(settings, RelayMetrics())
-    publisher = KafkaPublisher(kafka(settings), BRIEF)
-    drain = _drain(entries, publisher, settings)
+    source = build_entry_source(settings, RelayMetrics())
+    publisher = KafkaPublisher(kafka_settings(settings), ONE_SHOT_PRODUCER)
+    drain = _build_drain(source, publisher, settings)
     try:
-        ended = drain_within(deadline, entries.spools[0], backoff, drain)
+        outcome = drain_within(deadline, source.spools[0], backoff, drain)
     except BaseException:
-        # What was handed over leaves the disk when Kafka has it, however this ends.
-        publisher.flush(_LAST)
+        # Records in flight are removed from disk if Kafka still acknowledges them.
+        publisher.flush(_ABORT_FLUSH)
         raise
     finally:
         publisher.close()
         drain.close()
-    return ended, drain.refused
+    return outcome, drain.refused
 
 
-def pause(settings: Settings) -> float:
-    """Return the seconds for which short drains are not tried; 0.0 for none."""
-    return Backoff(settings.spool.directory).pausing()
+def drain_pause(settings: Settings) -> float:
+    """Return the seconds until the next short drain may start; 0.0 if it may now."""
+    return Backoff(settings.spool.directory).seconds_left()
 
 
 def may_drain(settings: Settings) -> bool:
-    """Return whether this process is the spool's owner, or root, who becomes it."""
+    """Return whether this process runs as the spool's owner, or as root."""
     try:
         owner = (settings.spool.directory / "lock").stat().st_uid
     except OSError:

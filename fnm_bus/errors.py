@@ -1,24 +1,24 @@
 """Every error fnm-bus raises on purpose, in one tree.
 
-    FnmBusError                    70  our fault unless a subclass says otherwise
+    FnmBusError                    70  a fault of fnm-bus, except in subclasses
     ├── InvalidNotification        65  the document can never become an event
-    ├── PoisonEntry                65  reading the entry kills the process that does it
+    ├── PoisonEntry                65  reading the entry kills its reader
     ├── InvalidRecord              65  a record's bytes can never become an event
     ├── ConfigError                78  the configuration; all problems at once
     ├── CommandNotLoaded           70  a package's command cannot be imported
-    ├── SpoolError                 75  the spool cannot do what was asked, now
+    ├── SpoolError                 75  the spool cannot do the operation now
     │   └── SpoolFull              75  ... because a limit is reached
-    ├── SchemaError                78  a schema, an id or a pin that must not be used
+    ├── SchemaError                78  a schema or a schema id that must not be used
     ├── RegistryError              69  the registry did not answer, or refused
     └── PublishError               69  Kafka did not take a record
-        ├── BrokerUnavailable      69  nobody answers                   (retryable)
+        ├── BrokerUnavailable      69  no broker reachable              (retryable)
         │   └── ConnectionRejected 78  TLS or SASL settings are wrong   (retryable)
-        ├── TopicRefused           69  this topic is refused; others go on (retryable)
-        │   └── AccessDenied       69  ... because a right is missing   (retryable)
-        ├── RecordTooLarge         65  this record never fits
+        ├── TopicRefused           69  only this topic is refused       (retryable)
+        │   └── AccessDenied       69  ... for a missing access right   (retryable)
+        ├── RecordTooLarge         65  this record is too large for good
         └── RecordRefused          65  this record is refused for good
 
-The number is the exit status (sysexits.h) with which a command ends.
+The number is the exit status of a command (sysexits.h).
 """
 
 from typing import ClassVar
@@ -28,8 +28,8 @@ class FnmBusError(Exception):
     """Base of all errors that fnm-bus raises on purpose.
 
     Attributes:
-        exit_code: status of a command that ends with this error.
-        retryable: whether the same call may succeed later, unchanged.
+        exit_code: exit status of a command with this error.
+        retryable: whether the same call may succeed later.
     """
 
     exit_code: ClassVar[int] = 70
@@ -40,33 +40,33 @@ class InvalidNotification(FnmBusError):
     """A notification that can never become an event.
 
     Attributes:
-        field: where the fault is, as a JSON Pointer (RFC 6901); "" is the document.
-        wanted: what would have been right, in words.
-        got: what came, shortened; never the whole document.
-        reason: one sentence that a person can act on.
+        field: JSON Pointer (RFC 6901) of the fault; "" for the whole document.
+        expected: the type or range of a correct value.
+        actual: the value, shortened; never the whole document.
+        reason: the three as one sentence.
     """
 
     exit_code = 65
 
-    def __init__(self, field: str, wanted: str, got: str) -> None:
+    def __init__(self, field: str, expected: str, actual: str) -> None:
         self.field = field
-        self.wanted = wanted
-        self.got = got
-        self.reason = f"{field or 'document'}: wanted {wanted}, got {got}"
+        self.expected = expected
+        self.actual = actual
+        self.reason = f"{field or 'document'}: wanted {expected}, got {actual}"
         super().__init__(self.reason)
 
     def as_dict(self) -> dict[str, str]:
-        """Return field, wanted, got and reason, as `parse --json` prints them."""
+        """Return the fields that `parse --json` prints."""
         return {
             "field": self.field,
-            "wanted": self.wanted,
-            "got": self.got,
+            "expected": self.expected,
+            "actual": self.actual,
             "reason": self.reason,
         }
 
 
 class PoisonEntry(FnmBusError):
-    """An entry that kills the process that reads it, or takes it past its limits."""
+    """An entry whose reader is killed, or exceeds its limits."""
 
     exit_code = 65
 
@@ -78,17 +78,17 @@ class InvalidRecord(FnmBusError):
 
 
 class ConfigError(FnmBusError):
-    """The configuration is wrong; the text lists every problem, one a line."""
+    """The configuration is wrong; the text has one problem per line."""
 
     exit_code = 78
 
 
 class CommandNotLoaded(FnmBusError):
-    """A command that an installed package declares cannot be imported."""
+    """The command of an installed package cannot be imported."""
 
 
 class SpoolError(FnmBusError):
-    """The spool cannot do what was asked, now; the text names path and remedy."""
+    """The spool cannot do the operation now; the text has the path and a remedy."""
 
     exit_code = 75
     retryable = True
@@ -99,13 +99,13 @@ class SpoolFull(SpoolError):
 
 
 class SchemaError(FnmBusError):
-    """A schema, a schema id or a pin that must not be used."""
+    """A schema or a schema id that must not be used."""
 
     exit_code = 78
 
 
 class RegistryError(FnmBusError):
-    """The schema registry did not answer, or refused; the text says which."""
+    """The schema registry did not answer, or refused a request."""
 
     exit_code = 69
     retryable = True
@@ -118,34 +118,34 @@ class PublishError(FnmBusError):
 
 
 class BrokerUnavailable(PublishError):
-    """No broker answers; the same record may be taken later."""
+    """No broker is reachable; the same record may be accepted later."""
 
     retryable = True
 
 
 class ConnectionRejected(BrokerUnavailable):
-    """A broker answers and rejects this client: a person has to correct [kafka]."""
+    """A broker rejects this client: [kafka] needs a correction."""
 
     exit_code = 78
 
 
 class TopicRefused(PublishError):
-    """This topic is unknown or forbidden; other topics are not affected."""
+    """This topic does not exist or is forbidden; other topics are not affected."""
 
     retryable = True
 
 
 class AccessDenied(TopicRefused):
-    """Kafka's access rules forbid an operation; the text names it and the resource."""
+    """Kafka's access rules forbid an operation; the text has it and the resource."""
 
 
 class RecordTooLarge(PublishError):
-    """This record exceeds what the broker or the client allows."""
+    """This record exceeds the limit of the broker or the client."""
 
     exit_code = 65
 
 
 class RecordRefused(PublishError):
-    """This record is refused for good, for another reason than its size."""
+    """This record is refused for good, but not because of its size."""
 
     exit_code = 65

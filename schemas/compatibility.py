@@ -4,9 +4,9 @@
     python schemas/compatibility.py --keep    keep the schemas as this version's
 
 Old readers must read new records and new readers old ones, without a registry's help.
-The rules are stricter than Avro's, because of what Avro's fingerprint does not cover
+The rules are stricter than Avro's, because Avro's fingerprint does not cover
 (defaults, logical types, bounds) and because readers see a removed or renamed field
-as its default, silently. What the rules allow is then read for real, both ways.
+as its default, silently. Allowed changes are then read for real, both ways.
 """
 
 import io
@@ -34,12 +34,15 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--keep"]:
         keep(RELEASED / __version__, current)
         return 0
-    found = [line for name in current for line in flaws(current[name])]
+    problems = [line for name in current for line in flaws(current[name])]
     for directory in sorted(RELEASED.iterdir()):
-        found += [f"{directory.name}: {p}" for p in broken(read(directory), current)]
-    for line in found:
+        problems += [
+            f"{directory.name}: {problem}"
+            for problem in broken(read(directory), current)
+        ]
+    for line in problems:
         print(line, file=sys.stderr)
-    return 1 if found else 0
+    return 1 if problems else 0
 
 
 def keep(directory: Path, schemas: dict[str, Schema]) -> None:
@@ -59,18 +62,18 @@ def read(directory: Path) -> dict[str, Schema]:
 
 
 def broken(old: dict[str, Schema], new: dict[str, Schema]) -> Iterator[str]:
-    """Yield what keeps readers and writers of two releases apart."""
+    """Yield each incompatibility of two releases."""
     for name, was in old.items():
         if name not in new:
             yield f"{name}: removed; its readers would wait for ever"
             continue
-        found = list(differences(was, new[name]))
-        # Reading tells less clearly what the rules say, so it comes after them.
-        yield from found or unreadable(was, new[name])
+        changes = list(differences(was, new[name]))
+        # The rules give clearer messages than a failed read, so they come first.
+        yield from changes or unreadable(was, new[name])
 
 
 def flaws(whole: Schema) -> Iterator[str]:
-    """Yield what no schema may do, released or not."""
+    """Yield each flaw that no schema may have."""
     for name, record in records(whole).items():
         if not record.get("doc"):
             yield f"{name}: no doc"
@@ -94,28 +97,35 @@ def incomplete(avro: Any, default: Any, whole: Schema) -> list[str]:
     """
     record = avro
     if isinstance(avro, str):
-        declared = (it for it in records(whole).values() if it["name"] == avro)
+        declared = (named for named in records(whole).values() if named["name"] == avro)
         record = next(declared, avro)
     match record, default:
         case {"type": "record", "fields": fields}, dict():
-            lacking = [it["name"] for it in fields if it["name"] not in default]
-            for it in fields:
-                if it["name"] in default:
-                    within = incomplete(it["type"], default[it["name"]], whole)
-                    lacking += [f"{it['name']}.{name}" for name in within]
+            lacking = [
+                field["name"] for field in fields if field["name"] not in default
+            ]
+            for field in fields:
+                name = field["name"]
+                if name in default:
+                    within = incomplete(field["type"], default[name], whole)
+                    lacking += [f"{name}.{inner}" for inner in within]
             return lacking
         case {"items": inner}, list():
-            return [name for it in default for name in incomplete(inner, it, whole)]
+            return [
+                name for value in default for name in incomplete(inner, value, whole)
+            ]
         case {"values": inner}, dict():
             values = default.values()
-            return [name for it in values for name in incomplete(inner, it, whole)]
+            return [
+                name for value in values for name in incomplete(inner, value, whole)
+            ]
         case [first, *_], _:  # of a union a default is of the first branch
             return incomplete(first, default, whole)
     return []
 
 
 def union_flaws(field: Schema) -> Iterator[str]:
-    """Yield what keeps a field from being written fast and read by all."""
+    """Yield each flaw of a field: slow to write, or not readable by all."""
     match field["type"]:
         case ["null", str() | {"type": "record"} | {"logicalType": _}]:
             if field.get("default") is not None:
@@ -147,7 +157,7 @@ def differences(old: Schema, new: Schema) -> Iterator[str]:
 
 
 def changes(where: str, old: Schema, new: Schema) -> Iterator[str]:
-    """Yield what changed in a field that must not."""
+    """Yield each forbidden change of a field."""
     was, now = names_only(old["type"]), names_only(new["type"])
     if was != now:
         yield f"{where}: type {json.dumps(was)} became {json.dumps(now)}"
@@ -158,7 +168,7 @@ def changes(where: str, old: Schema, new: Schema) -> Iterator[str]:
 
 
 def additions(where: str, field: Schema) -> Iterator[str]:
-    """Yield what is wrong with a new field for readers of old records."""
+    """Yield each flaw of a new field for readers of old records."""
     match field["type"]:
         case "bytes" | {"logicalType": _}:
             yield f"{where}: new and not nullable; fastavro gives its default as JSON"
@@ -180,10 +190,10 @@ def unreadable(old: Schema, new: Schema) -> Iterator[str]:
 def transcode(datum: Any, writer: Schema, reader: Schema) -> Any:
     """Return *datum* as a reader of another version sees it."""
     buffer = io.BytesIO()
-    schemaless_writer(buffer, schema.parsed(json.dumps(writer)), datum)
+    schemaless_writer(buffer, schema.parse(json.dumps(writer)), datum)
     buffer.seek(0)
     return schemaless_reader(
-        buffer, schema.parsed(json.dumps(writer)), schema.parsed(json.dumps(reader))
+        buffer, schema.parse(json.dumps(writer)), schema.parse(json.dumps(reader))
     )
 
 
@@ -237,10 +247,10 @@ def records(avro: Any) -> dict[str, Schema]:
     """Return every record declared inside a schema, by full name."""
     match avro:
         case {"type": "record"}:
-            found = {f"{schema.NAMESPACE}.{avro['name']}": avro}
+            declared = {f"{schema.NAMESPACE}.{avro['name']}": avro}
             for field in avro["fields"]:
-                found |= records(field["type"])
-            return found
+                declared |= records(field["type"])
+            return declared
         case list():
             return {name: r for part in avro for name, r in records(part).items()}
         case {"items": inner} | {"values": inner}:

@@ -1,4 +1,4 @@
-"""Write what derives from the schemas: the events' types and their reference.
+"""Write the files that derive from the schemas: the types of events, and the reference.
 
     python schemas/generate.py            write them
     python schemas/generate.py --check    exit 1 and name each file that is stale
@@ -19,7 +19,7 @@ from reference import reference
 ROOT = Path(__file__).parents[1]
 AVRO = ROOT / "schemas" / "avro"
 
-# What a topic may hold; the first three are made from notifications.
+# The records of the topics; the first three are made from notifications.
 EVENTS = ("HostEvent", "HostgroupEvent", "StatusEvent")
 RECORDS = (*EVENTS, "Reason", "Mitigation", "Command", "Audit", "DeadLetter")
 
@@ -87,7 +87,7 @@ def read(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def holds(path: Path, text: str) -> bool:
-    """Tell whether *path* exists and holds exactly *text*."""
+    """Return whether *path* exists and holds exactly *text*."""
     return path.exists() and path.read_text("utf-8") == text
 
 
@@ -190,7 +190,7 @@ def python(avro: Any, field: dict[str, Any]) -> tuple[str, str]:
     match avro:
         case "int" | "long":
             return number(field.get("maximum", LIMITS[avro])), "0"
-        case str():  # another record stands under its own name
+        case str():  # another record, by its own name
             return PRIMITIVES.get(avro, (avro, ""))
         case ["null", inner]:
             return f"{python(inner, field)[0]} | None", "None"

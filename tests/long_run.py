@@ -276,7 +276,7 @@ class LongRun:
             case _:
                 word = "--api" if name == "enforcer" else "--watchdog"
                 try:
-                    os.kill(lab.child(word), signal.SIGKILL)
+                    os.kill(lab.process_id(word), signal.SIGKILL)
                 except (AssertionError, ProcessLookupError):
                     say(f"no {name} to kill")
                     return

@@ -1,5 +1,5 @@
-"""The commands of the consumers: services in `run`, commands for people beside it.
+"""The commands of the consumers: services in `run`, commands for people in the others.
 
-Nothing imports a module of this folder but `consumers.__main__` and the entry points
-of `fnm-bus`.
+Only `consumers.__main__` and the entry points of `fnm-bus` import a module of this
+folder.
 """

@@ -1,11 +1,19 @@
-"""`explain`: what the policy decides about an event, and why."""
+"""`explain`: the policy's decision about an event, with its checks."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    print_note,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +28,7 @@ def explain(  # noqa: PLR0913 - one parameter for each option
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="FastNetMon's arguments of the call; the text mode needs them."
+            help="FastNetMon's arguments of the call; text mode needs them."
         ),
     ] = None,
     *,
@@ -29,16 +37,16 @@ def explain(  # noqa: PLR0913 - one parameter for each option
         str, typer.Option("--event-id", help="Explain this event of the topics.")
     ] = "",
     since: Annotated[
-        str, typer.Option(help="Replay this much of the topics: 30m, 12h, 7d.")
+        str, typer.Option(help="Replay the topics' last part: 30m, 12h, 7d.")
     ] = "",
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not read the wanted state from Kafka.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show what the policy decides about a notification, and why; publish nothing.
+    """Show the policy's decision about a notification; publish nothing.
 
-    Reads a notification from stdin unless an option names another event. Lists every
+    Reads a notification from stdin unless an option selects another event. Lists every
     rule, guardrail and limit that was checked.
 
     Examples:
@@ -52,17 +60,17 @@ def explain(  # noqa: PLR0913 - one parameter for each option
     """
     from consumers import build
 
-    settings = build.settings(file)
-    context = build.context(settings)
+    settings = build.load_settings(file)
+    context = build.decision_context(settings)
     if since:
-        explanations = _replay(settings, context, _duration(since))
+        explanations = _replay_events(settings, context, _parse_duration(since))
     else:
-        event = _event(settings, event_id, arguments or [])
-        explanations = iter([_explain(settings, context, event, offline=offline)])
-    _print(explanations, json=json)
+        event = _read_event(settings, event_id, arguments or [])
+        explanations = iter([_explain_event(settings, context, event, offline=offline)])
+    _print_explanations(explanations, json=json)
 
 
-def _explain(
+def _explain_event(
     settings: "FullSettings",
     context: "DecisionContext",
     event: "Event",
@@ -70,32 +78,32 @@ def _explain(
     offline: bool,
 ) -> "Explanation":
     from consumers import reading
-    from consumers.mitigator.explain import explain as explained
-    from consumers.mitigator.stored_state import StoredState
+    from consumers.mitigator.explain import explain_event
+    from consumers.mitigator.kafka.stored_state import StoredState
 
     stored = StoredState() if offline else reading.read_wanted_state(settings)
     moment = reading.moment_of(stored)
-    return explained(event, stored.restore(context, moment), context, moment)
+    return explain_event(event, stored.restore(context, moment), context, moment)
 
 
-def _replay(
-    settings: "FullSettings", context: "DecisionContext", back: timedelta
+def _replay_events(
+    settings: "FullSettings", context: "DecisionContext", duration: timedelta
 ) -> "Iterator[Explanation]":
     from consumers import reading
-    from consumers.mitigator.explain import replay
+    from consumers.mitigator.explain import replay_events
 
-    first = datetime.now(UTC) - back
+    first = datetime.now(UTC) - duration
     events = (
         event
         for event in reading.read_events(settings)
         if event.receipt.received_at >= first
     )
-    return replay(events, context)
+    return replay_events(events, context)
 
 
-def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
+def _print_explanations(explanations: "Iterator[Explanation]", *, json: bool) -> None:
     from consumers import reading
-    from consumers.mitigator.explain import describe
+    from consumers.mitigator.explain import explanation_lines
 
     started = reported = 0
     for explanation in explanations:
@@ -106,22 +114,26 @@ def _print(explanations: "Iterator[Explanation]", *, json: bool) -> None:
                 {
                     "event_id": explanation.event.receipt.event_id,
                     "error": explanation.error,
-                    "decisions": [reading.to_json(a) for a in explanation.audits],
+                    "decisions": [
+                        reading.to_json(audit) for audit in explanation.audits
+                    ],
                     "mitigations": [
-                        reading.to_json(m) for m in explanation.mitigations
+                        reading.to_json(record) for record in explanation.mitigations
                     ],
                 }
             )
             continue
-        for line in describe(explanation):
+        for line in explanation_lines(explanation):
             out(line)
-    say(
+    print_note(
         f"Mitigations that would start: {started}; attacks that would only be"
         f" reported: {reported}. Nothing was published."
     )
 
 
-def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Event":
+def _read_event(
+    settings: "FullSettings", event_id: str, arguments: list[str]
+) -> "Event":
     from consumers import reading
     from fnm_bus.event import Receipt
     from fnm_bus.event.parse import parse
@@ -132,7 +144,7 @@ def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Ev
         for event in reading.read_events(settings):
             if event.receipt.event_id == event_id:
                 return event
-        complain(f"no event {event_id} on the topics")
+        print_error(f"event {event_id} is not on the topics")
         end(1)
     now = datetime.now(UTC)
     receipt = Receipt(
@@ -145,7 +157,7 @@ def _event(settings: "FullSettings", event_id: str, arguments: list[str]) -> "Ev
     return parse(document, tuple(arguments), receipt)[0]
 
 
-def _duration(text: str) -> timedelta:
+def _parse_duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     number, unit = text[:-1], text[-1:]
     if number.isascii() and number.isdigit() and len(number) < 6 and unit in units:  # noqa: PLR2004 - a bound

@@ -1,4 +1,4 @@
-"""`policy`: an example of a policy file, and the check of one."""
+"""`policy`: print an example of a policy file, and check policy files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def policy() -> None:
 
 @app.command()
 def example() -> None:
-    """Print a policy to start with; replace its networks by yours.
+    """Print an example of a policy; replace its networks with yours.
 
     Example:
         fnm-bus policy example > policy.toml
@@ -45,9 +45,9 @@ def check(
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """List every mistake of a policy, and blocking rules that can never match.
+    """List all problems of a policy, and blocking rules that can never match.
 
-    Needs no Kafka. Ends with status 78 for a mistake, 1 for a warning.
+    Needs no Kafka. Exits with status 78 for a problem, 1 for a warning.
 
     Examples:
         fnm-bus policy check
@@ -57,17 +57,17 @@ def check(
     from consumers import serving
     from consumers.policy.file import load as policy_file
     from consumers.policy.file.sensor_reach import TEXT, format_warnings
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
     from fnm_bus.setup.check_result import CheckResult
 
     if path is None:
-        path = serving.settings(file).consumers.mitigator.policy
+        path = serving.load_settings(file).consumers.mitigator.policy
     loaded = policy_file.load(path)
     networks = len(loaded.limits.own_networks)
     text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"
     sensors = dict.fromkeys(text_mode or (), TEXT)
-    results = [CheckResult(ok=True, what=text)] + [
-        CheckResult(ok=warning.ok, what=warning.what, remedy=warning.remedy)
+    results = [CheckResult(ok=True, text=text)] + [
+        CheckResult(ok=False, text=warning.text, remedy=warning.remedy)
         for warning in format_warnings(loaded, sensors)
     ]
     if json:

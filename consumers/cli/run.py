@@ -1,23 +1,28 @@
-"""The commands that run: the mitigator, the enforcers, and what tells people."""
+"""The commands for services: mitigator, enforcers and reporting consumers."""
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, out
+
+if TYPE_CHECKING:
+    from consumers.enforcers.enforcer import Enforcer
+    from consumers.metrics import EnforcerMetrics
+    from consumers.settings import FullSettings
 
 
 def mitigator(
     *,
     file: ConfigFile = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Process what is on the topics, then end.")
+        bool, typer.Option("--once", help="Process all records, then exit.")
     ] = False,
 ) -> None:
     """Decide about events by the policy, and write the wanted state.
 
-    One mitigator is active; start a second one to stand by. SIGTERM ends it; active
+    Only one mitigator is active; a second one is a standby. After SIGTERM, active
     mitigations continue until their leases expire.
 
     Example:
@@ -26,19 +31,19 @@ def mitigator(
     from consumers import build
     from consumers.metrics import MitigatorMetrics
 
-    settings = build.settings(file)
+    settings = build.load_settings(file)
     metrics = MitigatorMetrics()
-    service = build.mitigator(settings, metrics)
+    service = build.build_mitigator(settings, metrics)
     service.once = once
     registry = metrics.registry()
     build.serve(settings, service, registry, service.facts, service.healthy)
 
 
 def demo(*, file: ConfigFile = None) -> None:
-    """Show what the demo's policy would decide about the events of `fnm-bus demo`.
+    """Show the decisions of the demo's policy about the events of `fnm-bus demo`.
 
-    `fnm-bus demo` ends with it. It only reads the topics, and refuses every
-    configuration that no demo wrote. For your own policy and topics use `explain`.
+    `fnm-bus demo` runs this command at its end. It only reads the topics, and refuses
+    any configuration except a demo's. For your own policy and topics use `explain`.
 
     Example:
         fnm-bus-consumer demo --config /tmp/fnm-bus-demo-x/fnm-bus.toml
@@ -46,16 +51,16 @@ def demo(*, file: ConfigFile = None) -> None:
     from consumers import build
     from consumers.demo.policy_preview import preview
 
-    for line in preview(build.settings(file)):
+    for line in preview(build.load_settings(file)):
         out(line)
 
 
 def demo_bgp() -> None:
     """Show how a route appears in a BGP neighbor's table, and is withdrawn.
 
-    Starts a broker, a relay, the mitigator, ExaBGP and BIRD 2 (install it first) on
-    loopback, and stops them at the end. Needs no root. Uses no configured spool,
-    broker or neighbor, whatever the environment sets.
+    Starts a broker, a relay, the mitigator, ExaBGP and BIRD 2 (install BIRD first) on
+    loopback, and stops them at the end. Needs no root. Ignores the configured spool,
+    broker and neighbor.
 
     Example:
         fnm-bus demo-bgp
@@ -75,16 +80,17 @@ def exabgp(
     *,
     file: ConfigFile = None,
     api: Annotated[
-        bool, typer.Option("--api", help="Be the enforcer that ExaBGP starts.")
+        bool, typer.Option("--api", hidden=True, help="Run the enforcer.")
     ] = False,
     watchdog: Annotated[
-        bool, typer.Option("--watchdog", help="Be the watchdog that ExaBGP starts.")
+        bool,
+        typer.Option("--watchdog", hidden=True, help="Run the watchdog."),
     ] = False,
 ) -> None:
     """Announce blackholes and FlowSpec rules to a BGP neighbor.
 
     Starts ExaBGP, which starts the enforcer and a watchdog as its API processes. When
-    ExaBGP ends, the neighbor withdraws everything; start it again and it is back.
+    ExaBGP ends, the neighbor withdraws all routes; the next start announces them again.
 
     Example:
         fnm-bus-consumer exabgp --config /etc/fnm-bus/fnm-bus.toml
@@ -92,34 +98,43 @@ def exabgp(
     from consumers import serving
     from consumers.enforcers import build
     from consumers.enforcers.exabgp import config
-    from consumers.enforcers.exabgp import watchdog as dog
+    from consumers.enforcers.exabgp import watchdog as watchdog_program
     from consumers.enforcers.exabgp.backend import ExabgpBackend
     from consumers.enforcers.exabgp.session import pipes
     from consumers.metrics import EnforcerMetrics
 
     if not (api or watchdog):
-        known = serving.settings(file)
-        of = known.consumers.exabgp
-        ready = partial(build.check_enforcer, known, of)
-        config.run(of, file, check_enforcer=ready)
+        settings = serving.load_settings(file)
+        table = settings.consumers.exabgp
+        check = partial(build.check_enforcer, settings, table)
+        config.run(table, file, check_enforcer=check)
     with config.recorded_failure():
-        known = serving.settings(file)
-        of = known.consumers.exabgp
+        settings = serving.load_settings(file)
+        table = settings.consumers.exabgp
         if api:
             metrics = EnforcerMetrics()
-            backend = ExabgpBackend(*pipes(), of)
-            it = build.build_enforcer(known, of, backend, metrics)
+            backend = ExabgpBackend(*pipes(), table)
+            enforcer = build.build_enforcer(settings, table, backend, metrics)
     if watchdog:
-        dog.run(of)
+        watchdog_program.run(table)
         return
-    # ExaBGP waits for a process that does not read.
-    backend.open(when_gone=it.stop)
+    # ExaBGP blocks while an API process does not read.
+    backend.open(on_exit=enforcer.stop)
     with config.recorded_failure():
-        serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
+        _serve_enforcer(settings, enforcer, metrics)
+
+
+def _serve_enforcer(
+    settings: "FullSettings", enforcer: "Enforcer", metrics: "EnforcerMetrics"
+) -> None:
+    from consumers import serving
+
+    registry = metrics.registry()
+    serving.serve(settings, enforcer, registry, enforcer.facts, enforcer.healthy)
 
 
 def nftables(*, file: ConfigFile = None) -> None:
-    """Drop traffic in this machine's firewall; the kernel ends each lease itself.
+    """Drop traffic in this machine's firewall; the kernel ends each lease.
 
     Needs CAP_NET_ADMIN.
 
@@ -131,27 +146,28 @@ def nftables(*, file: ConfigFile = None) -> None:
     from consumers.enforcers.nftables.backend import NftablesBackend
     from consumers.metrics import EnforcerMetrics
 
-    known = serving.settings(file)
-    of = known.consumers.nftables
+    settings = serving.load_settings(file)
+    table = settings.consumers.nftables
     metrics = EnforcerMetrics()
-    it = build.build_enforcer(known, of, NftablesBackend(of), metrics)
-    serving.serve(known, it, metrics.registry(), it.facts, it.healthy)
+    backend = NftablesBackend(table)
+    enforcer = build.build_enforcer(settings, table, backend, metrics)
+    _serve_enforcer(settings, enforcer, metrics)
 
 
-def webhook(*, file: ConfigFile = None) -> None:
-    """Tell people by HTTP: one notice for each storm.
+def notifier(*, file: ConfigFile = None) -> None:
+    """Send one notice for each storm: webhook, Alertmanager, chat, paging, mail.
 
     Example:
-        fnm-bus-consumer webhook
+        fnm-bus-consumer notifier
     """
     from consumers import serving
-    from consumers.webhook import service
+    from consumers.notifier import service
 
-    service.main(serving.settings(file))
+    service.main(serving.load_settings(file))
 
 
 def jsonlines(*, file: ConfigFile = None) -> None:
-    """Append decoded events to a file or stdout, one JSON object a line.
+    """Append decoded events to a file or stdout, one JSON object per line.
 
     Example:
         fnm-bus-consumer jsonlines | jq .event.action
@@ -159,15 +175,15 @@ def jsonlines(*, file: ConfigFile = None) -> None:
     from consumers import jsonlines as program
     from consumers import serving
 
-    program.main(serving.settings(file))
+    program.main(serving.load_settings(file))
 
 
 def check(
     program: Annotated[
         str,
         typer.Argument(
-            help="The program whose rights are needed: mitigator, exabgp, nftables,"
-            " webhook, jsonlines or operator."
+            help="The program whose rights are checked: mitigator, exabgp, nftables,"
+            " notifier, jsonlines or operator."
         ),
     ] = "mitigator",
     *,
@@ -176,9 +192,9 @@ def check(
 ) -> None:
     """Check Kafka, the topics, the rights of a program, the policy and the state.
 
-    Each line passed or failed, with what to do. Changes nothing, and needs no other
-    rights than the program itself. The policy and the active mitigations are checked
-    for the mitigator and the operator only. Ends with status 1 when something failed.
+    Prints one line for each check, with a remedy if it failed. Changes nothing, and
+    needs only the rights of the program. Checks the policy and the active mitigations
+    for the mitigator and the operator only. Exits with status 1 if a check failed.
 
     Examples:
         fnm-bus consumer check
@@ -186,12 +202,12 @@ def check(
         fnm-bus consumer check exabgp --config /etc/fnm-bus/exabgp.toml
     """
     from consumers import build
-    from consumers.check_all import examine
-    from fnm_bus.cli.findings import show
+    from consumers.check_all import run_checks
+    from fnm_bus.cli.check_results import show
 
-    findings = list(examine(build.settings(file), program))
+    results = list(run_checks(build.load_settings(file), program))
     if json:
-        dump([it._asdict() for it in findings])
+        dump([result._asdict() for result in results])
     else:
-        show(findings)
-    end(0 if all(it.ok for it in findings) else 1)
+        show(results)
+    end(0 if all(result.ok for result in results) else 1)

@@ -1,5 +1,5 @@
 """The consumers' part of the demo.
 
-Entry points: `policy_preview.preview` shows what the demo's policy would decide,
+Entry points: `policy_preview.preview` shows the decisions of the demo's policy,
 `bgp.show` runs a mitigator, ExaBGP and a BGP neighbor on an embedded broker.
 """

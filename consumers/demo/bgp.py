@@ -44,10 +44,10 @@ _STEP_TIMEOUT: Final = 60.0
 
 
 def show() -> Iterator[str]:
-    """Start everything, attack a host, end the attack; yield lines for a terminal.
+    """Start all programs, attack a host, end the attack; yield lines for a terminal.
 
     Raises:
-        FnmBusError: BIRD or ExaBGP is missing, or a step did not happen in time.
+        FnmBusError: BIRD or ExaBGP is missing, or a step took too long.
     """
     if shutil.which("bird") is None or shutil.which("birdc") is None:
         raise FnmBusError("BIRD 2 is missing: apt-get install bird2")
@@ -59,21 +59,21 @@ def show() -> Iterator[str]:
         control = root / "bird.ctl"
         bird = ["bird", "-f", "-c", str(root / "bird.conf"), "-s", str(control)]
         variables = _variables(demo, port)
-        stack.enter_context(_running(bird, root / "bird.log", variables))
+        stack.enter_context(_run_process(bird, root / "bird.log", variables))
         for name, ready in (("mitigator", "active:"), ("exabgp", "session")):
             command = [sys.executable, "-m", "consumers", name]
             log = root / f"{name}.log"
-            stack.enter_context(_running(command, log, variables))
+            stack.enter_context(_run_process(command, log, variables))
             _wait_until(partial(_has_logged, log, ready), name, log)
             yield f"{name:<10} is running"
-        yield from _attack(demo, control)
+        yield from _run_attack(demo, control)
 
 
 def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
     """Return the environment of the consumers.
 
     Raises:
-        ConfigError: with it they would use another broker than the demo's.
+        ConfigError: the environment selects another broker than the demo's.
     """
     variables = child_environment(
         {
@@ -91,7 +91,7 @@ def _variables(demo: DemoEnvironment, port: int) -> dict[str, str]:
     return variables
 
 
-def _attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
+def _run_attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
     log = demo.directory / "mitigator.log"
     for action, expected, text in (
         ("ban", True, "BIRD has the route"),
@@ -106,12 +106,12 @@ def _attack(demo: DemoEnvironment, control: Path) -> Iterator[str]:
             command, input=document.encode(), env={}, cwd="/", check=True
         )
         stored_at = time.monotonic()
-        _wait_until(partial(_route_is, control, expected), "BIRD", log)
+        _wait_until(partial(_has_route_state, control, expected), "BIRD", log)
         changed_at = time.monotonic()
         yield f"  {'the spool has the event':<24} {_ms(stored_at - called_at)}"
         yield f"  {text:<24} {_ms(changed_at - called_at)}"
         yield "  birdc show route:"
-        lines = _routes(control).expandtabs().splitlines()[1:8]
+        lines = _list_routes(control).expandtabs().splitlines()[1:8]
         yield from (f"    {line}" for line in lines)
 
 
@@ -123,11 +123,11 @@ def _has_logged(log: Path, text: str) -> bool:
     return text in log.read_text(errors="replace")
 
 
-def _route_is(control: Path, expected: bool) -> bool:  # noqa: FBT001 - used by `partial`
-    return (_HOST in _routes(control)) is expected
+def _has_route_state(control: Path, expected: bool) -> bool:  # noqa: FBT001 - used by `partial`
+    return (_HOST in _list_routes(control)) is expected
 
 
-def _routes(control: Path) -> str:
+def _list_routes(control: Path) -> str:
     command = ["birdc", "-s", str(control), "show", "route", "table", "master4", "all"]
     done = subprocess.run(  # noqa: S603 - BIRD's own client
         command, capture_output=True, text=True, check=False, timeout=30
@@ -136,7 +136,7 @@ def _routes(control: Path) -> str:
 
 
 @contextmanager
-def _running(
+def _run_process(
     command: list[str], log: Path, variables: Mapping[str, str]
 ) -> Iterator[None]:
     with log.open("wb") as output:
@@ -165,7 +165,7 @@ def _wait_until(condition: Callable[[], bool], program: str, log: Path) -> None:
         if time.monotonic() > end:
             tail = log.read_text(errors="replace")[-2000:]
             raise FnmBusError(
-                f"{program}: nothing happened within {_STEP_TIMEOUT:.0f} s\n{tail}"
+                f"{program}: no result within {_STEP_TIMEOUT:.0f} s\n{tail}"
             )
         time.sleep(0.01)
 

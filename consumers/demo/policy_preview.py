@@ -1,7 +1,7 @@
-"""The demo's preview: what its policy would decide about the events on the topics.
+"""The demo's preview: its policy's decisions about the events on the topics.
 
-It only reads: no consumer group, no producer, no mitigator. The decisions come from the
-same pure functions as a mitigator's.
+It only reads: no consumer group, no producer, no mitigator. A mitigator decides by the
+same pure functions.
 """
 
 from collections import Counter
@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from consumers import build, reading
-from consumers.mitigator.explain import replay
+from consumers.mitigator.explain import replay_events
 from consumers.settings import FullSettings
-from fnm_bus import build as publishing
 from fnm_bus.demo import marker
-from fnm_bus.event import Audit, Event, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.event import Audit, Event
 
 POLICY: Final = Path(__file__).with_name("policy.toml")
 _LISTED: Final = 12
 _INFORMING: Final = "notify"
-"""The kind of a measure that informs people and blocks nothing."""
+"""The kind of a measure that only informs people."""
 _WORDS: Final = {
     "wanted": "start",
     "proposed": "propose",
@@ -47,30 +46,22 @@ def preview(settings: FullSettings) -> Iterator[str]:
         settings: the configuration of a running `fnm-bus demo`.
 
     Raises:
-        ConfigError: this is not the configuration of a demo.
+        ConfigError: the configuration is not a demo's.
         BrokerUnavailable, TopicRefused: the topics cannot be read.
     """
     spool, bootstrap = settings.spool.directory, settings.kafka.get("bootstrap.servers")
     marker.require_broker(spool, bootstrap)
-    decisions = list(_decide(_read_events(settings), settings))
-    yield "What the demo's policy would decide about these events:"
+    decisions = list(_decide_all(reading.read_events(settings), settings))
+    yield "The demo's policy would decide about these events:"
     yield ""
-    yield from _list(decisions)
+    yield from _list_decisions(decisions)
     yield from _explain_first(decisions, "start")
     yield from _explain_first(decisions, "refuse")
     yield ""
     yield from _sum_up(Counter(decision.word for decision in decisions))
 
 
-def _read_events(settings: FullSettings) -> Iterator[Event]:
-    names = publishing.topics(settings)
-    topics = [names.host, names.hostgroup, names.status]
-    for record in reading.read_records(settings, topics):
-        if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):
-            yield record.event
-
-
-def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decision]:
+def _decide_all(events: Iterable[Event], settings: FullSettings) -> Iterator[Decision]:
     consumers = settings.consumers
     mitigator = consumers.mitigator.model_copy(update={"policy": POLICY})
     with_policy = settings.model_copy(
@@ -80,17 +71,17 @@ def _decide(events: Iterable[Event], settings: FullSettings) -> Iterator[Decisio
         }
     )
     kinds: dict[str, str] = {}
-    for explained in replay(events, build.context(with_policy)):
-        kinds |= {change.key: change.kind for change in explained.mitigations}
-        for audit in explained.audits:
-            word = _WORDS.get(audit.what)
+    for explanation in replay_events(events, build.decision_context(with_policy)):
+        kinds |= {record.key: record.kind for record in explanation.mitigations}
+        for audit in explanation.audits:
+            word = _WORDS.get(audit.action)
             if kinds.get(audit.key or "") == _INFORMING:
-                word = "inform" if audit.what == "wanted" else None
+                word = "inform" if audit.action == "wanted" else None
             if word is not None:
                 yield Decision(word, audit)
 
 
-def _list(decisions: list[Decision]) -> Iterator[str]:
+def _list_decisions(decisions: list[Decision]) -> Iterator[str]:
     for word, audit in decisions[:_LISTED]:
         yield f"  {word:<8} {audit.key or audit.target or ''}"
         yield f"           {audit.text}"
@@ -100,7 +91,8 @@ def _list(decisions: list[Decision]) -> Iterator[str]:
 
 def _explain_first(decisions: list[Decision], word: str) -> Iterator[str]:
     """Yield every check of the first decision of one kind."""
-    audit = next((d.audit for d in decisions if d.word == word), None)
+    audits = (decision.audit for decision in decisions if decision.word == word)
+    audit = next(audits, None)
     if audit is None:
         return
     yield ""
@@ -115,7 +107,7 @@ def _sum_up(count: Counter[str]) -> Iterator[str]:
         f" {count['end']} would end, {count['refuse']} would be refused;"
         f" {_plural(count['inform'], 'decision')} would only inform people."
     )
-    yield "This is a preview: nothing was blocked, and nothing was published."
+    yield "This is a preview: no traffic was blocked, and no record was published."
 
 
 def _plural(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Publish to the audit topic what an enforcer did, and learn the broker's time."""
+"""Publish an enforcer's audit records, and measure the broker's time with them."""
 
 import logging
 from collections.abc import Mapping
@@ -19,36 +19,34 @@ from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import FnmBusError
 from fnm_bus.event import Audit
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_producer,
-)
+from fnm_bus.kafka.client import ConnectionState, build_producer
+from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.route import headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_QUEUED: Final = "20000"
 _MAX_TEXT: Final = 1000
 _LOG_LOSS_EVERY: Final = 60.0
-_CLOSING: Final = 2.0
-"""Seconds that records in flight get at the end."""
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds to wait at the end for records in flight."""
 
 
 class AuditPublisher:
-    """Publishes audit records; nothing waits for them.
+    """Publishes audit records without waiting for Kafka.
 
     Args:
         settings: librdkafka's settings.
         topic: the audit topic.
         codec: encodes records.
-        name: of the enforcer.
-        broker_clock: learns from the broker's answers.
+        name: name of the enforcer.
+        broker_clock: receives the time of each acknowledgement.
 
     Attributes:
-        connection: what is known of the way to the brokers.
-        lost: how many records Kafka did not take; they are in the log only.
+        connection: the state of the connection to the brokers.
+        lost: number of records that were not published; the log has them.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class AuditPublisher:
             "acks": "all",
             "enable.idempotence": "true",
             "linger.ms": "5",
-            # A record that is an hour late is still useful; later, the log has it.
+            # A record is useful for an hour; after that, the log has it.
             "message.timeout.ms": "3600000",
             "queue.buffering.max.messages": _MAX_QUEUED,
             **settings,
@@ -79,20 +77,22 @@ class AuditPublisher:
 
     @property
     def problem(self) -> str:
-        """Why the brokers reject this client, or ""."""
+        """The reason that the brokers reject this client, or ""."""
         return self.connection.rejection
 
     def open(self) -> None:
-        """Begin to connect.
+        """Start to connect.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._producer = build_producer(self._settings, self.connection, log)
+        self._producer = build_producer(
+            self._settings, self.connection, logging.getLogger(__name__)
+        )
 
     def publish(
         self,
-        what: str,
+        result: str,
         text: str,
         *,
         code: str = "",
@@ -102,36 +102,36 @@ class AuditPublisher:
         """Log and publish an audit record.
 
         Args:
-            what: in-force, withdrawn, failed, started or held.
-            text: what happened, for people; cut to 1,000 characters.
-            code: why, as a stable word, or empty.
+            result: in-force, withdrawn, failed, started or held.
+            text: the event for people; truncated to 1,000 characters.
+            code: the reason as a stable word, or empty.
             key: the mitigation, or None.
-            dry_run: whether the system was left alone.
+            dry_run: whether the system was left unchanged.
         """
-        level = logging.WARNING if what == "failed" else logging.INFO
-        log.log(level, "%s: %s %s", what, key or self._name, text)
+        level = logging.WARNING if result == "failed" else logging.INFO
+        log.log(level, result, enforcer=self._name, mitigation=key, text=text)
         if self.connection.fatal is not None:
-            self._replace()
+            self._replace_producer()
         if self._producer is None:
             return
         audit = Audit(
             at=self._broker_clock.datetime(),
             by=self._name,
-            what=what,
+            action=result,
             code=code,
             key=key,
             text=text[:_MAX_TEXT],
             dry_run=dry_run,
             producer_version=__version__,
         )
-        asked = clock.now()
+        sent_at = clock.now()
 
-        def delivered(error: KafkaError | None, message: Message) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self._lose(error)
+                self._count_loss(error)
             else:
-                self.connection.answered()
-                self._learn(asked, message)
+                self.connection.mark_connected()
+                self._learn_time(sent_at, message)
 
         try:
             self._producer.produce(
@@ -139,19 +139,19 @@ class AuditPublisher:
                 value=self._codec.encode(audit, self._topic),
                 key=(key or self._name).encode(errors="replace"),
                 headers=list(headers_for(audit, self._name, uuid4().hex, audit.at)),
-                on_delivery=delivered,
+                on_delivery=on_delivery,
             )
         except BufferError:
-            self._lose("more records wait for Kafka than fit in memory")
+            self._count_loss("the queue for Kafka is full")
         except KafkaException as exc:
             self.connection.take_error(exc.args[0])
-            self._lose(exc.args[0])
+            self._count_loss(exc.args[0])
         except FnmBusError as exc:
-            self._lose(str(exc))
+            self._count_loss(str(exc))
         self._producer.poll(0)
 
     def poll(self) -> None:
-        """Take the broker's answers."""
+        """Process the broker's acknowledgements."""
         if self._producer is not None:
             self._producer.poll(0)
 
@@ -161,32 +161,34 @@ class AuditPublisher:
             self._producer.flush(seconds)
 
     def close(self) -> None:
-        """Wait shortly for what is in flight; log what Kafka has not taken by then."""
+        """Wait shortly for records in flight; count and log the rest as lost."""
         if self._producer is None:
             return
-        left = self._producer.flush(_CLOSING)
+        unpublished = self._producer.flush(_CLOSE_TIMEOUT)
         self._producer = None
-        if left:
-            self.lost += left
-            log.error("%d audit records lost at the end: Kafka did not answer", left)
+        if unpublished:
+            self.lost += unpublished
+            log.error(
+                "%d audit records lost at the stop: Kafka did not answer", unpublished
+            )
 
-    def _replace(self) -> None:
-        """Begin anew: a fatal error ends an idempotent producer, whatever comes."""
+    def _replace_producer(self) -> None:
+        """Replace the idempotent producer, which is unusable after a fatal error."""
         if self._producer is not None:
-            self._producer.purge()  # what it had queued is reported as lost
+            self._producer.purge()  # its queued records are counted as lost
             self._producer.poll(0)
         self.connection.reset()
         self.open()
 
-    def _lose(self, cause: KafkaError | str) -> None:
+    def _count_loss(self, cause: KafkaError | str) -> None:
         self.lost += 1
         reason = cause if isinstance(cause, str) else self._reason(cause)
-        moment = clock.now()
-        before = self._loss_logged_at
-        if before is None or moment - before >= _LOG_LOSS_EVERY:
-            self._loss_logged_at = moment
+        now = clock.now()
+        logged_at = self._loss_logged_at
+        if logged_at is None or now - logged_at >= _LOG_LOSS_EVERY:
+            self._loss_logged_at = now
             log.error(
-                "%d audit records lost since the start, the last: %s",
+                "%d audit records lost since the start; last error: %s",
                 self.lost,
                 reason,
             )
@@ -195,7 +197,7 @@ class AuditPublisher:
         denied = access_error(error, self._settings, topic=self._topic, operation=WRITE)
         return error.str() if denied is None else str(denied)
 
-    def _learn(self, asked: float, message: Message) -> None:
+    def _learn_time(self, sent_at: float, message: Message) -> None:
         kind, stamp = message.timestamp()
-        if kind == TIMESTAMP_LOG_APPEND_TIME:  # else it is this machine's own time
-            self._broker_clock.learn(asked, clock.now(), stamp / 1000)
+        if kind == TIMESTAMP_LOG_APPEND_TIME:  # otherwise it is this machine's time
+            self._broker_clock.learn(sent_at, clock.now(), stamp / 1000)

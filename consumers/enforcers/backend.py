@@ -1,7 +1,7 @@
-"""Enforcer: what makes one system match the wanted measures.
+"""The interface of a backend: the code that makes one system apply measures.
 
-A backend knows its system, and nothing of Kafka or of people. The reconciler compares
-and calls it. A measure counts as in force when the backend lists it.
+A backend needs its system only, neither Kafka nor the policy. The reconciler compares
+and calls it. A measure is in force if the backend lists it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,40 +12,40 @@ from fnm_bus.errors import FnmBusError
 
 
 class BackendError(FnmBusError):
-    """The system refused something or does not answer; the text names which."""
+    """The system refused measures or did not answer; the text names them."""
 
     exit_code = 69
     retryable = True
 
 
 class UnsupportedMeasure(BackendError):
-    """The system can never do this measure; the text names it and the remedy."""
+    """The system can never apply this measure; the text names it and the remedy."""
 
     retryable = False
 
 
 class DesiredMeasure(NamedTuple):
-    """One measure that is to be in force.
+    """One wanted measure.
 
     Attributes:
-        measure: what is done.
-        left: seconds until it ends.
+        measure: the measure.
+        seconds_left: seconds until its lease ends.
     """
 
     measure: Measure
-    left: float
+    seconds_left: float
 
 
 class ActiveMeasure(NamedTuple):
     """One measure in force, as the system lists it.
 
     Attributes:
-        form: what the system does with the match; compares with `Backend.form`.
-        left: seconds until the system itself ends it; None: never by itself.
+        form: the system's form of the match; compares with `Backend.form`.
+        seconds_left: seconds until the system itself ends it; None: it never does.
     """
 
     form: str
-    left: float | None
+    seconds_left: float | None
 
 
 class Backend(Protocol):
@@ -53,39 +53,39 @@ class Backend(Protocol):
 
     Attributes:
         name: its name in policies and audit records.
-        kinds: the kinds of measures that it can do.
+        kinds: the kinds of measures that it supports.
     """
 
     name: str
     kinds: frozenset[str]
 
     def form(self, measure: Measure) -> str:
-        """Return what the system does with the match of *measure*, as it lists it.
+        """Return the system's action on the match of *measure*, as the system lists it.
 
         Raises:
-            BackendError: the system cannot do this measure at all (not retryable).
+            BackendError: the system can never apply this measure (not retryable).
         """
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
-        """Announce measures; one that is in force already is renewed or replaced.
+        """Announce measures; a measure that is in force is renewed or replaced.
 
         Raises:
-            BackendError: nothing or only a part was announced; `active` lists what is
-                in force.
+            BackendError: no measure or only a part was announced; `active` lists the
+                measures in force.
         """
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Withdraw measures; one that is not in force is not an error.
+        """Withdraw measures; a measure that is not in force is not an error.
 
         Raises:
-            BackendError: as `announce`.
+            BackendError: as for `announce`.
         """
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return what is in force. Its measures are enough to withdraw them.
+        """Return the measures in force, complete enough to withdraw them.
 
         Raises:
-            BackendError: the system does not answer.
+            BackendError: the system did not answer.
         """
 
     def close(self) -> None:
@@ -93,12 +93,12 @@ class Backend(Protocol):
 
 
 class MemoryBackend:
-    """Keeps measures in memory: for tests, and to look at without a system.
+    """Keeps measures in memory, for tests.
 
     Attributes:
-        standing: key → what stands.
-        fail: raised by the next calls when it is set.
-        calls: what was asked for, in order: ("announce" or "withdraw", keys).
+        measures: key → measure in force.
+        error: raised by each call while it is set.
+        calls: the calls so far: ("announce" or "withdraw", keys).
     """
 
     def __init__(
@@ -108,37 +108,41 @@ class MemoryBackend:
     ) -> None:
         self.name = name
         self.kinds = kinds
-        self.standing: dict[str, Measure] = {}
-        self.fail: BackendError | None = None
+        self.measures: dict[str, Measure] = {}
+        self.error: BackendError | None = None
         self.calls: list[tuple[str, tuple[str, ...]]] = []
 
     def form(self, measure: Measure) -> str:
         """Return the action and the communities as text."""
         then = measure.then
-        done = (then.action, then.rate) if then else ()
-        return f"{done}{measure.communities}"
+        action = (then.action, then.rate) if then else ()
+        return f"{action}{measure.communities}"
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
         """Keep the measures."""
-        self._ask("announce", [it.measure for it in wanted])
-        self.standing.update({it.measure.key: it.measure for it in wanted})
+        measures = [desired.measure for desired in wanted]
+        self._record_call("announce", measures)
+        self.measures.update({measure.key: measure for measure in measures})
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Forget the measures."""
-        self._ask("withdraw", measures)
-        for it in measures:
-            self.standing.pop(it.key, None)
+        """Delete the measures."""
+        self._record_call("withdraw", measures)
+        for measure in measures:
+            self.measures.pop(measure.key, None)
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return what is kept."""
-        if self.fail is not None:
-            raise self.fail
-        return {it: ActiveMeasure(self.form(it), None) for it in self.standing.values()}
+        """Return the measures."""
+        if self.error is not None:
+            raise self.error
+        return {
+            measure: ActiveMeasure(self.form(measure), None)
+            for measure in self.measures.values()
+        }
 
     def close(self) -> None:
         """Do nothing."""
 
-    def _ask(self, what: str, measures: Sequence[Measure]) -> None:
-        if self.fail is not None:
-            raise self.fail
-        self.calls.append((what, tuple(it.key for it in measures)))
+    def _record_call(self, method: str, measures: Sequence[Measure]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.calls.append((method, tuple(measure.key for measure in measures)))

@@ -1,4 +1,4 @@
-"""Requests for the broker's time: audit records whose answers tell it."""
+"""Request the broker's time: audit records whose acknowledgements carry it."""
 
 from typing import Final
 
@@ -8,18 +8,18 @@ from consumers.mitigation.clock import BrokerClock
 
 _FIRST_PAUSE: Final = 1.0
 _MAX_PAUSE: Final = 60.0
-_KNOWN_PAUSE: Final = 3600.0
+_REFRESH_PAUSE: Final = 3600.0
 """Seconds between two requests once the time is known: two clocks drift apart."""
-_MISSING: Final = 30.0
-"""Seconds without the broker's time after which that is reported as a failure."""
+_REPORT_AFTER: Final = 30.0
+"""Seconds without the broker's time after which a failure is reported."""
 
 
 class TimeRequests:
-    """Requests the broker's time, more and more rarely.
+    """Requests the broker's time, with growing pauses.
 
     Args:
         audit: publishes the records.
-        broker_clock: learns from the answers.
+        broker_clock: receives the time of each acknowledgement.
     """
 
     def __init__(self, audit: AuditPublisher, broker_clock: BrokerClock) -> None:
@@ -35,23 +35,25 @@ class TimeRequests:
         now = clock.now()
         if now < self._due:
             return
-        if self._broker_clock.known:
+        if self._broker_clock.has_time:
             self._reported = False
-            self._due = now + _KNOWN_PAUSE
+            self._due = now + _REFRESH_PAUSE
         else:
             self._pause = min(self._pause * 2, _MAX_PAUSE)
             self._due = now + self._pause
             self._report(now - self._started_at)
-        self._audit.publish("started", "requests the broker's time", code="broker_time")
+        self._audit.publish(
+            "started", "requesting the broker's time", code="broker_time"
+        )
 
     def _report(self, missing: float) -> None:
-        if missing < _MISSING or self._reported:
+        if missing < _REPORT_AFTER or self._reported:
             return
         self._reported = True
         text = (
-            f"the broker's time is unknown for {missing:.0f} s: this enforcer needs"
-            " Write on the audit topic, and that topic needs"
-            " message.timestamp.type=LogAppendTime. Until the first new record of the"
-            " mitigation topic, older records wait for it"
+            f"the broker's time has been unknown for {missing:.0f} s; allow this"
+            " enforcer to Write to the audit topic, and set the topic's"
+            " message.timestamp.type=LogAppendTime. Records older than the enforcer's"
+            " start are not applied until the first new record of the mitigation topic"
         )
         self._audit.publish("failed", text, code="broker_time")

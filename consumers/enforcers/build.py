@@ -1,4 +1,4 @@
-"""An enforcer, put together from the settings."""
+"""Build an enforcer from the settings."""
 
 import logging
 import os
@@ -23,17 +23,26 @@ log = logging.getLogger(__name__)
 
 
 def build_enforcer(
-    it: FullSettings, of: EnforcerSettings, backend: Backend, metrics: EnforcerMetrics
+    settings: FullSettings,
+    own: EnforcerSettings,
+    backend: Backend,
+    metrics: EnforcerMetrics,
 ) -> Enforcer:
     """Return an enforcer for *backend*.
 
+    Args:
+        settings: the configuration.
+        own: the table of this enforcer.
+        backend: the system.
+        metrics: its metrics.
+
     Raises:
-        ConfigError: a secret cannot be read, or it may not go live.
+        ConfigError: a secret cannot be read, or `own_networks` is missing.
     """
-    kafka, names = build.kafka(it), build.topics(it)
-    # What ends a block depends on no registry.
+    kafka, names = build.kafka_settings(settings), build.topic_names(settings)
+    # The end of a block must not depend on a registry.
     codec = Codec()
-    audit_codec = build.independent_codec(it)
+    audit_codec = build.build_independent_codec(settings)
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
@@ -43,42 +52,44 @@ def build_enforcer(
             kafka, names.audit, audit_codec, backend.name, broker_clock
         ),
         broker_clock=broker_clock,
-        path=of.snapshot,
-        interval=of.reconcile_interval,
-        max_clock_skew=of.max_clock_skew,
-        own_networks=allowed_networks(it),
-        dry_run=it.dry_run,
+        path=own.snapshot,
+        interval=own.reconcile_interval,
+        max_clock_skew=own.max_clock_skew,
+        own_networks=allowed_networks(settings),
+        dry_run=settings.dry_run,
         metrics=metrics,
     )
 
 
-def allowed_networks(it: FullSettings) -> tuple[Network, ...] | None:
+def allowed_networks(settings: FullSettings) -> tuple[Network, ...] | None:
     """Return the networks in which enforcers allow measures; None: all, in a dry run.
 
     Raises:
-        ConfigError: none are configured and this is not a dry run.
+        ConfigError: no network is configured and this is not a dry run.
     """
-    texts = it.consumers.enforcer.own_networks
+    texts = settings.consumers.enforcer.own_networks
     if texts:
         return tuple(map(ip_network, texts))
-    need = "consumers.enforcer.own_networks: wanted your own networks, got none"
-    if not it.dry_run:
-        raise ConfigError(f"{need}; an enforcer does not go live without them")
-    log.warning("%s; needed before dry_run = false", need)
+    problem = "consumers.enforcer.own_networks is empty"
+    if not settings.dry_run:
+        raise ConfigError(f"{problem}; list your own networks, or set dry_run = true")
+    log.warning("%s; list your own networks before you set dry_run = false", problem)
     return None
 
 
-def check_enforcer(it: FullSettings, of: EnforcerSettings) -> None:
+def check_enforcer(settings: FullSettings, own: EnforcerSettings) -> None:
     """Make sure that an enforcer with these settings can start.
 
     Raises:
         ConfigError: librdkafka refuses `[kafka]`, a secret cannot be read, the snapshot
-            cannot be written, or it may not go live.
+            cannot be written, or `own_networks` is missing.
     """
-    allowed_networks(it)
-    kafka, codec = build.kafka(it), Codec()
-    AuditPublisher(kafka, it.topics.audit, codec, "", BrokerClock()).open()
-    WantedStateReader(kafka, it.topics.mitigation, codec).check_settings()
-    directory = of.snapshot.absolute().parent
+    allowed_networks(settings)
+    kafka, codec = build.kafka_settings(settings), Codec()
+    AuditPublisher(kafka, settings.topics.audit, codec, "", BrokerClock()).open()
+    WantedStateReader(kafka, settings.topics.mitigation, codec).check_settings()
+    directory = own.snapshot.absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"snapshot: {directory} is missing or cannot be written")
+        raise ConfigError(
+            f"snapshot: the directory {directory} is missing or not writable"
+        )

@@ -1,4 +1,4 @@
-"""The difference between what is wanted and what is in force."""
+"""The difference between the wanted measures and the measures in force."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -10,17 +10,18 @@ from consumers.mitigation.measure import Measure
 
 log = logging.getLogger(__name__)
 
-_COARSE: Final = 2.0
-"""Seconds by which a system's own count may differ: some list whole seconds."""
+_END_TOLERANCE: Final = 2.0
+"""Seconds by which a system's own end may differ: some systems list whole seconds."""
 
 
 class Diff(NamedTuple):
-    """What has to be done so that the system matches.
+    """The changes after which the system matches.
 
     Attributes:
-        announce: what is missing, has another form, or would end at another time.
-        withdraw: what is in force and not wanted.
-        unsupported: key → why the system cannot do it.
+        announce: measures that are missing, have another form, or would end at another
+            time.
+        withdraw: measures that are in force and not wanted.
+        unsupported: key → the reason that the system cannot apply the measure.
     """
 
     announce: list[DesiredMeasure]
@@ -36,20 +37,20 @@ def compare(
     *,
     synced: bool,
 ) -> Diff:
-    """Return what differs.
+    """Return the difference.
 
     Args:
-        wanted: key → what is to be in force.
-        active: what is in force.
-        form: what the system does with a measure's match.
+        wanted: key → lease of each wanted measure.
+        active: the measures in force.
+        form: returns the system's form of a measure's match.
         now: the clock of the leases.
-        synced: whether everything that is wanted is known. If not, nothing is withdrawn
-            that could be wanted; the caller withdraws what is known to have ended.
+        synced: whether *wanted* is complete. If not, no unwanted measure is withdrawn;
+            the caller withdraws the measures that have certainly ended.
     """
-    listed = {measure.key: it for measure, it in active.items()}
+    active_by_key = {measure.key: listed for measure, listed in active.items()}
     announce, unsupported = [], {}
     for key, lease in wanted.items():
-        left = lease.ends - now
+        seconds_left = lease.ends - now
         try:
             wanted_form = form(lease.measure)
         except BackendError as exc:
@@ -59,13 +60,19 @@ def compare(
             log.exception("%.200s: the backend failed", key)
             unsupported[key] = f"the backend failed: {type(exc).__name__}: {exc!s:.200}"
             continue
-        other = listed.get(key)
-        if other is None or other.form != wanted_form or _ends_apart(other, left):
-            announce.append(DesiredMeasure(lease.measure, left))
-    withdraw = [it for it in active if it.key not in wanted] if synced else []
-    return Diff(announce, withdraw, unsupported)
+        listed = active_by_key.get(key)
+        if (
+            listed is None
+            or listed.form != wanted_form
+            or _ends_apart(listed, seconds_left)
+        ):
+            announce.append(DesiredMeasure(lease.measure, seconds_left))
+    unwanted = [measure for measure in active if measure.key not in wanted]
+    return Diff(announce, unwanted if synced else [], unsupported)
 
 
-def _ends_apart(active: ActiveMeasure, left: float) -> bool:
+def _ends_apart(active: ActiveMeasure, seconds_left: float) -> bool:
     """Return whether the system would end a measure at another time than its lease."""
-    return active.left is not None and abs(active.left - left) > _COARSE
+    if active.seconds_left is None:
+        return False
+    return abs(active.seconds_left - seconds_left) > _END_TOLERANCE

@@ -3,11 +3,11 @@
     mitigation and command topic ─┐
     snapshot ─────────────────────┴▶ wanted state ▶ reconciler ▶ the system
 
-Leases are counted here, on a clock that nobody can set, with Kafka unreachable as well.
-Nothing is withdrawn until the topic was read to its end, unless a person pauses.
+The enforcer ends leases by a clock that nobody can set, also while Kafka is
+unreachable. It withdraws nothing until it has read the topic to its end, unless an
+operator pauses.
 """
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,34 +27,35 @@ from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.1
-"""Seconds to wait for records; the end of a lease is noticed this late at most."""
-_FIRST_ANSWER: Final = 3.0
-"""Seconds to wait at the start for the broker's time."""
+"""Seconds to wait for records; upper bound of the delay of a lease's end."""
+_BROKER_TIME_TIMEOUT: Final = 3.0
+"""Seconds to wait for the broker's time at the start."""
 _RETRY: Final = 1.0
 
 
 @dataclass
 class Enforcer:
-    """One enforcer at work.
+    """One enforcer.
 
     Attributes:
         backend: the system.
         wanted_reader: reads the mitigation topic.
         command_reader: reads the command topic.
-        audit: publishes what was done.
-        broker_clock: what time it is at the broker.
-        path: of the snapshot.
+        audit: publishes audit records.
+        broker_clock: the broker's time.
+        path: path of the snapshot.
         interval: seconds between two comparisons.
-        max_clock_skew: seconds between the broker's clock and this machine's from which
-            on that is reported.
+        max_clock_skew: seconds by which the broker's clock and this machine's may
+            differ; a larger difference is reported.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        dry_run: whether the system is left alone.
+        dry_run: whether the system is left unchanged.
         metrics: its metrics.
-        turned_at: when its loop turned last, on the monotonic clock.
+        turned_at: when the loop ran last, on the monotonic clock.
     """
 
     backend: Backend
@@ -72,8 +73,8 @@ class Enforcer:
     state: WantedState = field(init=False)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _reconciler: Reconciler = field(init=False)
-    _skewed: bool = False
-    _crashed: bool = False
+    _skew_reported: bool = False
+    _failed: bool = False
     _lost: int = 0
     _restarts: int = 0
     _due: float = 0.0
@@ -89,26 +90,26 @@ class Enforcer:
             self.metrics,
         )
         self._reconciler = Reconciler(
-            self.backend, self.path, self.audit, self.metrics, self._paused
+            self.backend, self.path, self.audit, self.metrics, self._is_paused
         )
 
     def run(self) -> None:
-        """Enforce until `stop`; what is in force then stays until its leases end.
+        """Enforce until `stop`; measures then stay in force until their leases end.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        mode = "dry run: nothing is touched" if self.dry_run else "live"
-        log.info("enforcing: %s, %s", self.backend.name, mode)
+        mode = "dry run: the system is not changed" if self.dry_run else "live"
+        log.info("enforcing", backend=self.backend.name, mode=mode)
         self._restore()
         self.audit.open()
         self.audit.publish("started", mode, dry_run=self.dry_run)
-        self.audit.flush(_FIRST_ANSWER)
+        self.audit.flush(_BROKER_TIME_TIMEOUT)
         self.wanted_reader.start()
         self.command_reader.start()
         try:
             while not self._stopping.is_set():
-                self._turn_safely()
+                self._run_once_safely()
         finally:
             self.wanted_reader.stop()
             self.command_reader.stop()
@@ -116,21 +117,21 @@ class Enforcer:
             self.backend.close()
 
     def stop(self) -> None:
-        """Make `run` return; may be called from a signal handler."""
+        """Make `run` return; safe in a signal handler."""
         self._stopping.set()
 
     def healthy(self) -> bool:
-        """Return whether its threads read and its last turn ended well."""
+        """Return whether the threads read and the last iteration succeeded."""
         readers = self.wanted_reader, self.command_reader
-        well = all(reader.healthy for reader in readers)
-        return well and not (self._crashed or self.audit.problem)
+        readers_healthy = all(reader.healthy for reader in readers)
+        return readers_healthy and not (self._failed or self.audit.problem)
 
     def facts(self) -> Mapping[str, object]:
-        """Return what /healthz shows of it."""
+        """Return the fields of /healthz."""
         return {
             "synced": self.state.synced,
             "paused": self.state.paused,
-            "broker_time_known": self.broker_clock.known,
+            "broker_time_known": self.broker_clock.has_time,
             "wanted_reader": self.wanted_reader.healthy,
             "command_reader": self.command_reader.healthy,
             "problem": self.wanted_reader.problem
@@ -138,71 +139,71 @@ class Enforcer:
             or self.audit.problem,
         }
 
-    def turn(self) -> None:
-        """Take new records, and compare when that is due or something changed."""
+    def run_once(self) -> None:
+        """Apply new records; reconcile if that is due or the wanted state changed."""
         self.turned_at = monotonic()
-        changed = self._take_commands()
+        changed = self._apply_commands()
         changed = self.state.apply(self.wanted_reader.take(_POLL)) or changed
-        changed = self._take_commands() or changed
+        changed = self._apply_commands() or changed
         self.audit.poll()
         self._time_requests.poll()
         now = clock.now()
         wanted = self.state.active_at(now)
-        before = self._reconciler.saved.leases
-        if changed or now >= self._due or wanted.keys() != before.keys():
+        saved = self._reconciler.saved.leases
+        if changed or now >= self._due or wanted.keys() != saved.keys():
             self._due = now + self.interval
             current = Snapshot(wanted, self.state.pause_command)
             if self.dry_run:
-                self._reconciler.pretend(current)
+                self._reconciler.report_dry_run(current)
             else:
                 synced = self.state.synced or self.state.paused
                 if not self._reconciler.reconcile(current, now, synced=synced):
                     self._due = now + min(self.interval, _RETRY)
-        self._show(wanted)
+        self._update_metrics(wanted)
 
     def _restore(self) -> None:
         saved = self._reconciler.restore()
         if saved is not None:
             self.state.restore(saved, leases=not self.dry_run)
 
-    def _turn_safely(self) -> None:
+    def _run_once_safely(self) -> None:
         try:
-            self.turn()
-            self._crashed = False
+            self.run_once()
+            self._failed = False
         except ConfigError:
             raise
         except Exception as exc:
-            # Whatever it was, leases have to end: the next turn begins from scratch.
-            self._crashed = True
-            log.exception("a turn failed")
+            # Leases must end after any failure: the next iteration compares everything.
+            self._failed = True
+            log.exception("an iteration of the loop failed")
             self._reconciler.fail(f"unexpected {type(exc).__name__}: {exc!s:.200}")
             self._stopping.wait(_RETRY)
 
-    def _take_commands(self) -> bool:
-        """Obey pause commands; return whether one pauses."""
-        return self.state.obey(self.command_reader.take(0))
+    def _apply_commands(self) -> bool:
+        """Apply pause commands; return whether one pauses."""
+        return self.state.apply_commands(self.command_reader.take(0))
 
-    def _paused(self) -> bool:
-        if self._take_commands():
+    def _is_paused(self) -> bool:
+        if self._apply_commands():
             self._due = 0.0
         return self.state.paused
 
-    def _show(self, wanted: Mapping[str, Lease]) -> None:
+    def _update_metrics(self, wanted: Mapping[str, Lease]) -> None:
         name = self.backend.name
         self.metrics.wanted.labels(name).set(len(wanted))
         self.metrics.active.labels(name).set(len(self._reconciler.in_force))
         self.metrics.synced.labels(name).set(self.state.synced)
         self.metrics.paused.labels(name).set(self.state.paused)
         lost, self._lost = self.audit.lost - self._lost, self.audit.lost
-        self.metrics.lost_audit.labels(name).inc(lost)
+        self.metrics.lost_audit_records.labels(name).inc(lost)
         restarts = self.wanted_reader.restarts + self.command_reader.restarts
         self.metrics.reader_restarts.labels(name).inc(restarts - self._restarts)
         self._restarts = restarts
         skew = self.broker_clock.skew()
         if skew is not None:
-            self.metrics.skew.labels(name).set(skew)
-            skewed = abs(skew) > self.max_clock_skew
-            if skewed and not self._skewed:
+            self.metrics.clock_skew.labels(name).set(skew)
+            is_skewed = abs(skew) > self.max_clock_skew
+            if is_skewed and not self._skew_reported:
                 text = f"clocks differ by {skew:.0f} s: check NTP on both machines"
                 self.audit.publish("failed", text, code="clock_skew")
-            self._skewed = skewed
+            self._skew_reported = is_skewed

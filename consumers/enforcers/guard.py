@@ -1,7 +1,7 @@
-"""What an enforcer checks of each record by itself, independent of the policy.
+"""An enforcer's own checks of each record, independent of the policy.
 
-Whoever may write to the mitigation topic could otherwise block anything. The checks
-concern only what would be put in force: ending a mitigation is never refused.
+Without them, any client that may write to the mitigation topic could block any network.
+Only records that start a measure are checked: ending a mitigation is never refused.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from consumers.mitigation.reason_key import mitigation_key
 from fnm_bus.event import Mitigation
 
 MAX_LEASE: Final = 86_400.0
-"""Seconds. No lease lasts longer, whatever a record requests."""
+"""Seconds; upper bound of a lease, even if a record requests more."""
 
 FORM: Final = "form"
 KEY: Final = "key"
@@ -32,11 +32,11 @@ WIDTH: Final = "width"
 
 
 class Refusal(NamedTuple):
-    """Why a record is left out.
+    """The reason that a record is ignored.
 
     Attributes:
         code: a stable word: form, key, lease, own_networks, prefix or width.
-        text: the same for people, with the value.
+        text: the reason for people, with the value.
     """
 
     code: str
@@ -46,11 +46,11 @@ class Refusal(NamedTuple):
 def check_record(
     key: str, mitigation: Mitigation, own_networks: Sequence[Network] | None
 ) -> Refusal | None:
-    """Return why *mitigation* must not be put in force, or None.
+    """Return the reason that *mitigation* must not be in force, or None.
 
     Args:
         key: key of the record.
-        mitigation: what it holds; its state is not looked at.
+        mitigation: value of the record; its state is not checked.
         own_networks: the networks in which measures are allowed; None: not checked,
             for a dry run without them.
     """
@@ -70,29 +70,31 @@ def check_record(
 def check_measure(
     measure: Measure, own_networks: Sequence[Network] | None
 ) -> Refusal | None:
-    """Return why *measure* must not be put in force, or None."""
+    """Return the reason that *measure* must not be in force, or None."""
     try:
-        sides = _sides(measure)
+        networks = _networks(measure)
     except ValueError as exc:
         return Refusal(PREFIX, str(exc))
-    if not sides:
-        return Refusal(FORM, f"a {measure.kind:.20} measure has no such parts")
-    for side in sides:
-        if side.prefixlen == 0:
-            return Refusal(WIDTH, f"{side} covers every address")
+    if not networks:
+        return Refusal(
+            FORM, f"the fields do not belong to a {measure.kind:.20} measure"
+        )
+    for network in networks:
+        if network.prefixlen == 0:
+            return Refusal(WIDTH, f"{network} covers every address")
     if own_networks is not None and not any(
-        _within(side, own) for side in sides for own in own_networks
+        _is_within(network, own) for network in networks for own in own_networks
     ):
-        shown = ", ".join(map(str, sides))
+        shown = ", ".join(map(str, networks))
         return Refusal(OWN_NETWORKS, f"{shown} is not in own_networks")
     return None
 
 
-def _sides(measure: Measure) -> list[Network]:
-    """Return the networks that *measure* names; none: its parts do not fit its kind.
+def _networks(measure: Measure) -> list[Network]:
+    """Return the networks of *measure*; empty if its fields do not belong to its kind.
 
     Raises:
-        ValueError: one is not in canonical text.
+        ValueError: a network is not in canonical text.
     """
     flow = measure.flow
     if measure.kind in {BLACKHOLE, FIREWALL}:
@@ -100,8 +102,8 @@ def _sides(measure: Measure) -> list[Network]:
         return [_network(measure.prefix)] if fits and measure.prefix else []
     if measure.kind != FLOWSPEC or flow is None or measure.prefix is not None:
         return []
-    named = (flow.destination_prefix, flow.source_prefix)
-    return [_network(it) for it in named if it is not None]
+    prefixes = (flow.destination_prefix, flow.source_prefix)
+    return [_network(prefix) for prefix in prefixes if prefix is not None]
 
 
 def _network(text: str) -> Network:
@@ -112,7 +114,7 @@ def _network(text: str) -> Network:
     return network
 
 
-def _within(inner: Network, outer: Network) -> bool:
+def _is_within(inner: Network, outer: Network) -> bool:
     if inner.version != outer.version or inner.prefixlen < outer.prefixlen:
         return False
     shift = inner.max_prefixlen - outer.prefixlen

@@ -1,14 +1,14 @@
-"""What an enforcer keeps in force, and until when.
+"""The leases of the measures that an enforcer keeps in force.
 
-Two views. The snapshot's view holds from the start. The topic's view counts once the
-topic was read to its end: before that an old record may be followed by one that ends
-it. Measures of the snapshot that the topic does not mention (it was created again, or
-is empty) are kept until their leases end. When a topic was given more partitions, what
-is in force takes the snapshot's place until all of them were read.
+There are two sources. The snapshot's leases hold from the start. The topic's records
+count once the topic was read to its end: a later record may end an earlier one. A lease
+of the snapshot without a record (the topic is empty or was created again) is kept until
+it ends. If partitions are added to the topic, the leases in force replace the
+snapshot's until every partition was read.
 
-A record keeps its lease and the broker's time; its end is computed when it is asked
-for. While the broker's time is unknown, records from before the start neither begin
-nor end anything: their age is unknown.
+A record is stored with its lease and the broker's time; its end is computed on each
+use. While the broker's time is unknown, records from before the start have no effect:
+their age is unknown.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,18 @@ from consumers.mitigation.states import WANTED
 from fnm_bus.event import Mitigation
 
 MAX_RECORDS: Final = 100_000
-"""Wanted measures that are remembered at most."""
+"""Maximum number of stored records."""
 
 
 class WantedRecord(NamedTuple):
-    """The latest record of a key, when it wants a measure.
+    """The latest record of a key whose mitigation is wanted here.
 
     Attributes:
-        measure: what is wanted.
-        lease: seconds that it lasts.
+        measure: the wanted measure.
+        lease: seconds.
         stamp: the broker's time of the record, seconds since 1970.
-        read_at: when it was read, on `clock.now`: the broker stamped it earlier.
+        read_at: when the enforcer read the record, on `clock.now`; the broker stamped
+            it earlier.
     """
 
     measure: Measure
@@ -46,11 +47,11 @@ class WantedRecord(NamedTuple):
 
     @property
     def latest_end(self) -> float:
-        """When it has ended for certain, on `clock.now`."""
+        """Latest possible end of the lease, on `clock.now`."""
         return self.read_at + self.lease
 
     def end(self, broker_offset: float) -> float:
-        """Return when it ends, on `clock.now`.
+        """Return the end of the lease, on `clock.now`.
 
         Args:
             broker_offset: the broker's time minus `clock.now`.
@@ -59,16 +60,15 @@ class WantedRecord(NamedTuple):
 
 
 class LeaseTable:
-    """What the enforcer *name* keeps in force.
+    """The leases of one enforcer.
 
     Args:
-        name: of the enforcer.
-        kinds: of measures that it supports.
-        broker_clock: what time it is at the broker.
+        name: name of the enforcer.
+        kinds: kinds of measures that the enforcer supports.
+        broker_clock: the broker's time.
 
     Attributes:
-        synced: whether the end of every partition was reached, those that came later
-            as well.
+        synced: whether every partition was read to its end, including added ones.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class LeaseTable:
         self._read_live = False
         self._restored: dict[str, Lease] = {}
         self._records: dict[str, WantedRecord] = {}
-        self._ended: set[str] = set()
+        self._restored_ended: set[str] = set()
 
     def restore(self, leases: Mapping[str, Lease]) -> None:
-        """Begin with the leases of a snapshot."""
+        """Add the leases of a snapshot."""
         self._restored.update(leases)
 
-    def concerns(self, mitigation: Mitigation) -> bool:
-        """Return whether this enforcer puts *mitigation* in force."""
+    def is_wanted_here(self, mitigation: Mitigation) -> bool:
+        """Return whether this enforcer applies *mitigation*."""
         return (
             mitigation.state == WANTED
             and not mitigation.dry_run
@@ -97,67 +97,69 @@ class LeaseTable:
         )
 
     def has_room(self, key: str, now: float) -> bool:
-        """Return whether a record of *key* can be remembered."""
+        """Return whether a record of *key* can be stored."""
         if key in self._records or len(self._records) < MAX_RECORDS:
             return True
-        self._forget(now)
+        self._delete_expired(now)
         return len(self._records) < MAX_RECORDS
 
-    def want(self, key: str, mitigation: Mitigation, stamp: float, now: float) -> None:
-        """Take a record that this enforcer puts in force.
+    def apply_wanted(
+        self, key: str, mitigation: Mitigation, stamp: float, now: float
+    ) -> None:
+        """Store a record that is wanted here.
 
         Args:
             key: the record's key.
-            mitigation: what it holds.
+            mitigation: the record's value.
             stamp: the broker's time of the record, seconds since 1970.
-            now: when it was read, on `clock.now`.
+            now: time of reading, on `clock.now`.
         """
         # A record that is read after the end of the topic has just been written.
         self._read_live = self._read_live or self.synced
         lease = min(mitigation.lease_ms / 1000, MAX_LEASE)
         measure = measure_of(mitigation)
         self._records[key] = WantedRecord(measure, lease, stamp, now)
-        self._ended.discard(measure.key)
+        self._restored_ended.discard(measure.key)
 
-    def end(self, key: str) -> bool:
-        """Take a record that ends *key*; return whether anything was known of it."""
-        known = self._records.pop(key, None) is not None
+    def apply_end(self, key: str) -> bool:
+        """Apply a record that ends *key*; return whether *key* had a lease."""
+        had_lease = self._records.pop(key, None) is not None
         saved = key.removesuffix(f"|{self._name}")  # the snapshot's keys have no place
         other = saved if key != saved else f"{saved}|{self._name}"
         if saved in self._restored and other not in self._records:
-            known = True
+            had_lease = True
             if self.synced:
                 del self._restored[saved]
             else:
-                self._ended.add(saved)
-        return known
+                self._restored_ended.add(saved)
+        return had_lease
 
-    def finish(self) -> list[str]:
-        """Let the topic's view count; return the keys that only the snapshot has."""
+    def topic_complete(self) -> list[str]:
+        """Let the topic's records count; return the keys that only the snapshot has."""
         self.synced = True
-        for key in self._ended:
-            self._restored.pop(key, None)  # its lease may have run out since
-        self._ended.clear()
-        known = {record.measure.key for record in self._records.values()}
-        return sorted(self._restored.keys() - known)
+        for key in self._restored_ended:
+            self._restored.pop(key, None)  # its lease may have expired
+        self._restored_ended.clear()
+        recorded = {record.measure.key for record in self._records.values()}
+        return sorted(self._restored.keys() - recorded)
 
-    def reopen(self, now: float) -> None:
-        """Keep what is in force at *now* until `finish`: the topic has more partitions.
+    def topic_grown(self, now: float) -> None:
+        """Keep the leases at *now* until `topic_complete`: partitions were added.
 
-        What a record starts or ends meanwhile may be undone by one that is read later
-        and was written earlier.
+        Until then a record's effect may be undone by an earlier record that is read
+        later.
         """
         if self.synced:
             self._restored = self.active_at(now)
             self.synced = False
 
     def active_at(self, now: float) -> dict[str, Lease]:
-        """Return measure's key → what is to be in force at *now*.
+        """Return measure's key → lease at *now*, and delete expired leases.
 
-        Of a measure that is wanted here and at every enforcer, the stronger effect
-        counts. What has ended is forgotten.
+        If a measure is wanted both here and at every enforcer, the stronger effect
+        counts.
         """
-        self._forget(now)
+        self._delete_expired(now)
         leases = dict(self._restored)
         offset = self._offset()
         if not self.synced or offset is None:
@@ -173,25 +175,26 @@ class LeaseTable:
         return {**leases, **recorded}
 
     def _offset(self) -> float | None:
-        """Return the broker's time minus `clock.now`; None: not precise enough."""
-        if not (self._broker_clock.known or self._read_live):
+        """Return the broker's time minus `clock.now`; None: not known precisely."""
+        if not (self._broker_clock.has_time or self._read_live):
             return None
         broker_time = self._broker_clock.time()
         return None if broker_time is None else broker_time - clock.now()
 
-    def _forget(self, now: float) -> None:
-        # The broker's clock may be corrected, so a record is kept while it may hold.
-        for key in [k for k, it in self._records.items() if it.latest_end <= now]:
+    def _delete_expired(self, now: float) -> None:
+        # A correction of the broker's clock can extend a lease up to `latest_end`.
+        records, restored = self._records.items(), self._restored.items()
+        for key in [key for key, record in records if record.latest_end <= now]:
             record = self._records.pop(key)
             self._restored.pop(record.measure.key, None)
-        for key in [k for k, it in self._restored.items() if it.ends <= now]:
+        for key in [key for key, lease in restored if lease.ends <= now]:
             del self._restored[key]
-            self._ended.discard(key)
+            self._restored_ended.discard(key)
 
 
 def _unite(lease: Lease, other: Lease) -> Lease:
-    """Return the stronger effect of two; it lasts until the first of them ends."""
+    """Return the stronger effect of two leases, until the earlier end."""
     measure = lease.measure
-    effect = unite(effect_of(one.measure) for one in (lease, other))
+    effect = unite(effect_of(each.measure) for each in (lease, other))
     united = replace(measure, then=effect.then, communities=effect.communities)
     return Lease(united, min(lease.ends, other.ends))

@@ -1,7 +1,7 @@
-"""Make one system match what is wanted: save, list, compare, correct, report.
+"""Make one system match the wanted state: save, list, compare, correct, report.
 
-The snapshot is written before the system is touched. Nothing that is not known to have
-ended is withdrawn until the topic was read to its end, unless a person pauses.
+The snapshot is written before the system is changed. Until the topic was read to its
+end, only measures that have certainly ended are withdrawn, unless an operator pauses.
 """
 
 import logging
@@ -21,24 +21,24 @@ from consumers.mitigation.measure import Measure
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 1000
-"""Measures that are announced before the next look at the command topic."""
-_SAME_END: Final = 0.5
-"""Seconds by which a lease may move before the snapshot is written again."""
+"""Measures to announce between two checks for a pause command."""
+_END_TOLERANCE: Final = 0.5
+"""Seconds by which a lease's end may change without a new snapshot."""
 
 
 class Reconciler:
-    """Makes one system match.
+    """Makes one system match the wanted state.
 
     Args:
         backend: the system.
-        path: of the snapshot.
-        audit: publishes what was done.
-        metrics: counts it.
-        paused: returns whether a person paused, by now; looked at between two batches.
+        path: path of the snapshot.
+        audit: publishes audit records.
+        metrics: counts changes and failures.
+        is_paused: returns whether an operator has paused; called between two batches.
 
     Attributes:
-        saved: what the snapshot on disk has.
-        in_force: key → what the system listed last.
+        saved: the snapshot on disk.
+        in_force: key → measure, as the system listed them last.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Reconciler:
         path: Path,
         audit: AuditPublisher,
         metrics: EnforcerMetrics,
-        paused: Callable[[], bool],
+        is_paused: Callable[[], bool],
     ) -> None:
         self.saved = Snapshot({})
         self.in_force: Mapping[str, Measure] = {}
@@ -55,128 +55,139 @@ class Reconciler:
         self._path = path
         self._audit = audit
         self._metrics = metrics
-        self._paused = paused
-        self._ours: dict[str, Measure] = {}
+        self._is_paused = is_paused
+        self._owned: dict[str, Measure] = {}
         self._unsupported: Mapping[str, str] = {}
-        self._fault = ""
+        self._reported_error = ""
 
     def restore(self) -> Snapshot | None:
-        """Return the snapshot on disk, or None; its measures are ours from now on."""
+        """Return the snapshot on disk, or None, and treat its measures as owned."""
         try:
             saved = snapshot.load(self._path)
         except SnapshotError as exc:
-            log.error("no snapshot: %s", exc)  # noqa: TRY400 - the text has the reason
+            log.error("snapshot ignored: %s", exc)  # noqa: TRY400 - the text has the reason
             return None
         if saved is not None:
             self.saved = saved
-            self._ours = {key: it.measure for key, it in saved.leases.items()}
+            self._owned = {key: lease.measure for key, lease in saved.leases.items()}
         return saved
 
     def reconcile(self, wanted: Snapshot, now: float, *, synced: bool) -> bool:
-        """Make the system match; return whether nothing failed.
+        """Make the system match; return whether everything succeeded.
 
         Args:
-            wanted: what is to be in force.
-            now: on `clock.now`.
-            synced: whether everything else is to be withdrawn.
+            wanted: the wanted leases and the pause command.
+            now: the time on `clock.now`.
+            synced: whether to withdraw everything else.
         """
         leases = wanted.leases
-        unsaved = self._save(wanted)
-        faults = [unsaved] if unsaved else []
-        faults += self._act_on_changes({} if unsaved else leases, leases, now, synced)
+        save_error = self._save(wanted)
+        errors = [save_error] if save_error else []
+        announced = {} if save_error else leases
+        errors += self._apply_changes(announced, leases, now, synced)
         try:
             active = self._backend.active()
             diff = compare(leases, active, self._backend.form, now, synced=synced)
-            # What is known to have ended goes, also before the topic is read.
-            ended = [it for it in active if it.key in self._ours.keys() - leases.keys()]
+            # Ended measures are withdrawn even before the topic is read to its end.
+            ended_keys = self._owned.keys() - leases.keys()
+            ended = [measure for measure in active if measure.key in ended_keys]
             diff = diff._replace(
-                announce=[] if unsaved else diff.announce,
+                announce=[] if save_error else diff.announce,
                 withdraw=list({*diff.withdraw, *ended}),
             )
             if diff.announce or diff.withdraw:
-                faults += self._correct(diff)
+                errors += self._correct(diff)
                 active = self._backend.active()
         except BackendError as exc:
-            self.fail("; ".join(dict.fromkeys([*faults, str(exc)])))
+            self.fail("; ".join(dict.fromkeys([*errors, str(exc)])))
             return False
         self._metrics.last_reconcile.labels(self._backend.name).set(time())
-        self._report(leases, {it.key: it for it in active}, diff.unsupported)
-        if faults:
-            self.fail("; ".join(dict.fromkeys(faults)))
-        elif self._fault:
-            self._fault = ""
-            self._audit.publish("started", "no faults any more")
-        return not faults
+        self._report(
+            leases, {measure.key: measure for measure in active}, diff.unsupported
+        )
+        if errors:
+            self.fail("; ".join(dict.fromkeys(errors)))
+        elif self._reported_error:
+            self._reported_error = ""
+            self._audit.publish("started", "all earlier failures are resolved")
+        return not errors
 
-    def pretend(self, wanted: Snapshot) -> None:
-        """Report what would be done, and leave the system alone."""
+    def report_dry_run(self, wanted: Snapshot) -> None:
+        """Report the changes without making them."""
         leases = wanted.leases
         publish = self._audit.publish
         for key in leases.keys() - self.in_force.keys():
             publish("in-force", "would be announced", key=key, dry_run=True)
         for key in self.in_force.keys() - leases.keys():
             publish("withdrawn", "would be withdrawn", key=key, dry_run=True)
-        self.in_force = {key: it.measure for key, it in leases.items()}
+        self.in_force = {key: lease.measure for key, lease in leases.items()}
         self.saved = wanted
 
     def fail(self, text: str) -> None:
-        """Count a failure, and report it unless it is that of last time."""
+        """Count a failure, and report it unless the last report has the same text."""
         self._metrics.failures.labels(self._backend.name).inc()
-        if self._fault != text:
-            self._fault = text
+        if self._reported_error != text:
+            self._reported_error = text
             self._audit.publish("failed", text)
 
-    def _act_on_changes(
+    def _apply_changes(
         self,
-        sure: Mapping[str, Lease],
+        announced: Mapping[str, Lease],
         wanted: Mapping[str, Lease],
         now: float,
-        synced: bool,  # noqa: FBT001 - as `reconcile` has it
+        synced: bool,  # noqa: FBT001 - as in `reconcile`
     ) -> list[str]:
-        """Act on what is new before the system is listed; return what failed."""
-        new = {key: it for key, it in sure.items() if key not in self.in_force}
-        over = self.in_force.keys() - wanted.keys()
+        """Apply new and ended leases before the system is listed; return the errors.
+
+        Args:
+            announced: leases that may be announced.
+            wanted: all wanted leases.
+            now: the time on `clock.now`.
+            synced: whether to withdraw everything else.
+        """
+        new = {k: lease for k, lease in announced.items() if k not in self.in_force}
+        unwanted = self.in_force.keys() - wanted.keys()
         if not synced:
-            over &= self._ours.keys()  # of others nothing is known yet
-        withdraw = [self.in_force[key] for key in sorted(over)]
+            unwanted &= self._owned.keys()  # a record may still want the others
+        withdraw = [self.in_force[key] for key in sorted(unwanted)]
         if not (new or withdraw):
             return []
-        first = compare(new, {}, self._backend.form, now, synced=False)
-        return self._correct(first._replace(withdraw=withdraw))
+        diff = compare(new, {}, self._backend.form, now, synced=False)
+        return self._correct(diff._replace(withdraw=withdraw))
 
     def _correct(self, diff: Diff) -> list[str]:
-        """Withdraw and announce; return what failed.
+        """Withdraw and announce; return the errors.
 
-        Withdrawing comes first: a limit of the system must not prevent it. Neither
-        failure prevents the other part.
+        Withdrawing comes first: a limit of the system must not prevent it. A failure of
+        one part does not prevent the other.
         """
-        faults = []
+        errors = []
         name = self._backend.name
         if diff.withdraw:
             try:
                 self._backend.withdraw(diff.withdraw)
                 self._metrics.withdrawn.labels(name).inc(len(diff.withdraw))
             except BackendError as exc:
-                faults.append(str(exc))
+                errors.append(str(exc))
         for start in range(0, len(diff.announce), _BATCH):
-            if self._paused():
-                break  # the next turn withdraws everything
+            if self._is_paused():
+                break  # the next iteration withdraws everything
             batch: list[DesiredMeasure] = diff.announce[start : start + _BATCH]
             try:
                 self._backend.announce(batch)
                 self._metrics.announced.labels(name).inc(len(batch))
             except BackendError as exc:
-                faults.append(str(exc))
+                errors.append(str(exc))
                 if exc.retryable:
-                    break  # the system does not answer now
-        return faults
+                    break  # the system is not answering
+        return errors
 
     def _save(self, wanted: Snapshot) -> str:
-        """Write what may be in force from now on, before it is.
+        """Write the snapshot before the system is changed.
 
         Returns:
-            "", or why it is not on disk. Then nothing may be announced: no other
-            program would know when to withdraw it. Withdrawing goes on.
+            "", or the error. After an error nothing may be announced: no other program
+            could withdraw it in time. Withdrawing continues.
         """
         if _differ(wanted, self.saved):
             try:
@@ -184,7 +195,7 @@ class Reconciler:
             except SnapshotError as exc:
                 return str(exc)
             self.saved = wanted
-        self._ours.update({key: it.measure for key, it in wanted.leases.items()})
+        self._owned |= {key: lease.measure for key, lease in wanted.leases.items()}
         return ""
 
     def _report(
@@ -195,28 +206,28 @@ class Reconciler:
     ) -> None:
         publish = self._audit.publish
         for key in active.keys() - self.in_force.keys():
-            publish("in-force", "the system lists it", key=key)
+            publish("in-force", "listed by the system", key=key)
         for key in self.in_force.keys() - active.keys():
-            what = "failed" if key in wanted else "withdrawn"
-            publish(what, "the system does not list it any more", key=key)
+            result = "failed" if key in wanted else "withdrawn"
+            publish(result, "no longer listed by the system", key=key)
         for key, text in unsupported.items():
             if self._unsupported.get(key) != text:
                 publish("failed", text, code="unsupported", key=key)
         self._unsupported = unsupported
         self.in_force = active
-        kept = self._ours.keys() & (wanted.keys() | active.keys())
-        self._ours = {key: self._ours[key] for key in kept}
+        kept = self._owned.keys() & (wanted.keys() | active.keys())
+        self._owned = {key: self._owned[key] for key in kept}
 
 
 def _differ(wanted: Snapshot, saved: Snapshot) -> bool:
-    """Return whether *saved* does not tell when everything of *wanted* ends."""
+    """Return whether *saved* has to be replaced by *wanted*."""
     if (
         wanted.pause_command != saved.pause_command
         or wanted.leases.keys() != saved.leases.keys()
     ):
         return True
     return any(
-        it.measure != (old := saved.leases[key]).measure
-        or abs(it.ends - old.ends) > _SAME_END
-        for key, it in wanted.leases.items()
+        lease.measure != (old := saved.leases[key]).measure
+        or abs(lease.ends - old.ends) > _END_TOLERANCE
+        for key, lease in wanted.leases.items()
     )

@@ -1,10 +1,10 @@
-"""What an enforcer keeps in force and until when, in a file on its machine.
+"""The snapshot: an enforcer's leases in a file on its machine.
 
-It is written before the system is touched. So its readers (the enforcer after a restart
-without Kafka; the watchdog while the enforcer hangs) know at least everything that may
-be in force. Ends are counted on `clock.now`, which begins again with each boot. Nothing
-of an earlier boot is in force any more, so its leases are left out: no wall clock is
-trusted to tell how long the machine was off.
+The enforcer writes the snapshot before it changes the system, so the snapshot has every
+measure that may be in force. It is read by an enforcer that restarts without Kafka, and
+by the watchdog while the enforcer hangs. Ends are counted on `clock.now`, which starts
+at 0 on each boot. No measure survives a reboot, so the leases of an earlier boot are
+ignored: no wall clock is trusted to measure how long the machine was off.
 """
 
 import stat
@@ -24,15 +24,15 @@ from fnm_bus.hook import python_hook
 
 _VERSION: Final = 2
 _MAX_BYTES: Final = 1 << 29
-"""Room for as many leases as an enforcer remembers."""
-_BROKEN: Final = (
+"""Room for the maximum number of leases."""
+_DECODE_ERRORS: Final = (
     msgspec.MsgspecError,
     LookupError,
     RecursionError,
     TypeError,
     ValueError,
 )
-"""What reading bytes raises that are none of ours."""
+"""Exceptions for a file that is not a snapshot."""
 
 
 class SnapshotError(FnmBusError):
@@ -42,11 +42,11 @@ class SnapshotError(FnmBusError):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """One measure that is or may be in force.
+    """One measure that may be in force.
 
     Attributes:
-        measure: what is done.
-        ends: when it ends, in seconds of `clock.now`.
+        measure: the measure.
+        ends: the lease's end, in seconds of `clock.now`.
     """
 
     measure: Measure
@@ -54,11 +54,11 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What an enforcer knew.
+    """The saved state of an enforcer.
 
     Attributes:
-        leases: key → what is or may be in force.
-        pause_command: offset of the pause command that was not answered yet, or None.
+        leases: key → lease of each measure that may be in force.
+        pause_command: offset of the pause command that was not answered, or None.
     """
 
     leases: Mapping[str, Lease]
@@ -66,10 +66,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def save(path: Path, snapshot: Snapshot) -> None:
-    """Put *snapshot* into *path*; a reader sees the old one or the new one.
+    """Replace the file *path* atomically with *snapshot*.
 
     Raises:
-        SnapshotError: it is not certain to survive a loss of power.
+        SnapshotError: the snapshot may not survive a power loss.
     """
     data = {"version": _VERSION, "boot": python_hook.boot_id(), "snapshot": snapshot}
     try:
@@ -79,20 +79,22 @@ def save(path: Path, snapshot: Snapshot) -> None:
 
 
 def load(path: Path) -> Snapshot | None:
-    """Return the snapshot in *path*, without the leases of an earlier boot.
+    """Return the snapshot in *path*, or None if there is no such file.
 
-    None: there is no such file.
+    The leases of an earlier boot are left out.
 
     Raises:
         SnapshotError: the file cannot be read, or is not a snapshot.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             raise SnapshotError(f"{path}: not a file of at most {_MAX_BYTES} bytes")
         document: Any = msgspec.json.decode(path.read_bytes())
         if document["version"] != _VERSION:
-            raise SnapshotError(f"{path}: version {document['version']} is unknown")
+            raise SnapshotError(
+                f"{path}: version {document['version']} is not supported"
+            )
         snapshot = msgspec.convert(document["snapshot"], type=Snapshot)
         if document["boot"] != python_hook.boot_id():
             return Snapshot({}, snapshot.pause_command)
@@ -101,15 +103,15 @@ def load(path: Path) -> Snapshot | None:
         return None
     except OSError as exc:
         raise SnapshotError(f"{path}: {exc.strerror}") from exc
-    except _BROKEN as exc:
-        raise SnapshotError(f"{path}: not a snapshot of an enforcer: {exc}") from exc
+    except _DECODE_ERRORS as exc:
+        raise SnapshotError(f"{path}: not an enforcer's snapshot: {exc}") from exc
 
 
 def _checked(leases: Mapping[str, Lease]) -> Mapping[str, Lease]:
-    """Return leases of which none is longer than any of ours.
+    """Return the leases, shortened to the maximum lease.
 
     Raises:
-        ValueError: one has the key of another measure.
+        ValueError: a lease has the key of another measure.
     """
     latest = clock.now() + MAX_LEASE
     for key, lease in leases.items():

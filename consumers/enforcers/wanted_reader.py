@@ -1,11 +1,11 @@
-"""The mitigation and command topics, each read in a thread of its own.
+"""Read the mitigation topic and the command topic, each in its own thread.
 
-An enforcer counts leases whatever Kafka does, so nothing of Kafka may make it wait. A
-thread that ends is started again after a pause, and goes on where it had been.
+An enforcer ends leases in any state of Kafka, so its loop never waits for Kafka. A
+thread that ends is restarted after a pause, and resumes at its last offset.
 
-A topic that was given more partitions is opened again. A key's record moves to another
-partition then, and the old one gets a tombstone two minutes later; an enforcer that
-Kafka did not reach meanwhile may find the tombstone first.
+If partitions are added to a topic, the topic is opened again. The mitigator then writes
+a key's record to another partition, and two minutes later a tombstone to the old one.
+An enforcer that was disconnected meanwhile may read the tombstone first.
 """
 
 import logging
@@ -13,10 +13,9 @@ import queue
 import threading
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING
-
+from consumers.enforcers.resuming_reader import ResumingReader
 from consumers.mitigation import clock
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
@@ -25,97 +24,48 @@ from fnm_bus.errors import (
     ConnectionRejected,
     TopicRefused,
 )
-from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
+from fnm_bus.kafka.reader import ConsumedRecord
 
 log = logging.getLogger(__name__)
 
 _MAX_QUEUED: Final = 5000
 _RESTART_PAUSE: Final = 1.0
 """Seconds between the end of a thread, or of a connection, and the next one."""
-_TIMEOUT: Final = 10.0
-_LOOK: Final = 30.0
-"""Seconds between two looks at how many partitions a topic has. A later tombstone is
-taken after another look only: that of a key that moved comes 120 s after the move."""
+_PARTITION_CHECK_INTERVAL: Final = 30.0
+"""Seconds between two checks of a topic's number of partitions. A tombstone that comes
+later requires another check: a moved key gets its tombstone after 120 s."""
 
 
-class End(NamedTuple):
-    """The end of every partition was reached."""
+class TopicEnd(NamedTuple):
+    """Every partition was read to its end."""
 
 
-class MorePartitions(NamedTuple):
-    """The topic was given more partitions; `End` follows when all were read."""
+class PartitionsAdded(NamedTuple):
+    """Partitions were added; `TopicEnd` follows when all were read to their ends."""
 
 
 class _Failed(NamedTuple):
-    """Reading is impossible with this configuration."""
+    """The configuration prevents reading."""
 
     error: ConfigError
 
 
-class _ResumingReader(TopicReader):
-    """Reads on from *positions*: (topic, partition) → next offset.
-
-    Attributes:
-        positions: likewise.
-        from_end: whether other partitions are read from their ends on.
-        from_beginning: whether they are read from their beginnings.
-        partitions: how many the topic had when it was opened.
-    """
-
-    positions: dict[tuple[str, int], int]
-    from_end: bool
-    from_beginning: bool
-    partitions: int = 0
-
-    def check_settings(self) -> None:
-        """Make sure that librdkafka takes the settings.
-
-        Raises:
-            ConfigError: it does not; the text names the setting.
-        """
-        self._open().close()
-
-    def _of(self, consumer: Any, topic: str) -> list[Any]:
-        assigned = super()._of(consumer, topic)
-        for it in assigned:
-            place = it.topic, it.partition
-            if self.from_end and place not in self.positions:
-                # As a number, so that a lost connection skips nothing.
-                ends = consumer.get_watermark_offsets(it, timeout=_TIMEOUT)
-                self.positions[place] = ends[1]
-            first = OFFSET_BEGINNING if self.from_beginning else it.offset
-            it.offset = self.positions.get(place, first)
-        self.partitions = len(assigned)
-        return assigned
-
-    def has_grown(self) -> bool:
-        """Return whether the topic has other partitions than those that are read.
-
-        Raises:
-            BrokerUnavailable, TopicRefused: that is not known.
-        """
-        consumer = self._consumer
-        if consumer is None:
-            return False
-        return len(super()._of(consumer, self._topics[0])) != self.partitions
-
-
-Item = ConsumedRecord | End | MorePartitions
-"""What a follower gives."""
+TopicItem = ConsumedRecord | TopicEnd | PartitionsAdded
+"""An item that a follower returns."""
 
 
 class TopicFollower:
-    """Reads one topic, and everything that is appended to it.
+    """Reads one topic continuously.
 
     Args:
         settings: librdkafka's settings.
-        topic: its name.
+        topic: the topic's name.
         codec: decodes the values.
-        from_beginning: whether to read what it holds already.
+        from_beginning: whether to read the records that the topic already has.
 
     Attributes:
-        restarts: how often the thread ended by itself and was started again.
-        problem: why nothing can be read until a person acts, or "".
+        restarts: number of restarts of a thread that had ended by itself.
+        problem: the reason that reading needs an operator's action, or "".
     """
 
     def __init__(
@@ -130,9 +80,9 @@ class TopicFollower:
         self._topic = topic
         self._codec = codec
         self._from_beginning = from_beginning
-        self._queue: queue.Queue[Item | _Failed] = queue.Queue(_MAX_QUEUED)
+        self._queue: queue.Queue[TopicItem | _Failed] = queue.Queue(_MAX_QUEUED)
         self._positions: dict[tuple[str, int], int] = {}
-        self._ended = False
+        self._end_reported = False
         self._partitions = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -144,10 +94,10 @@ class TopicFollower:
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread, once started, runs and has read since it ended last.
+        """Whether the thread runs and has read since its last failure.
 
-        A Kafka that does not answer is no fault; a topic that must not be read is one,
-        and so are credentials that the brokers reject.
+        An unreachable Kafka is not a failure. A topic that this client may not read is
+        a failure, and so are rejected credentials. Before the start it is True.
         """
         thread = self._thread
         if thread is None:
@@ -155,50 +105,50 @@ class TopicFollower:
         return thread.is_alive() and not (self._crashed or self.problem)
 
     def check_settings(self) -> None:
-        """Make sure that librdkafka takes the settings.
+        """Make sure that librdkafka accepts the settings.
 
         Raises:
-            ConfigError: it does not; the text names the setting.
+            ConfigError: librdkafka refuses a setting; the text names it.
         """
         self._open().check_settings()
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._died_at = None
         self._thread = threading.Thread(
             target=self._run, name=f"read {self._topic}", daemon=True
         )
         self._thread.start()
 
-    def take(self, timeout: float) -> list[Item]:
-        """Return what was read, after up to *timeout* seconds when there is nothing.
+    def take(self, timeout: float) -> list[TopicItem]:
+        """Return the items that were read; wait up to *timeout* seconds for the first.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._supervise()
-        taken: list[Item] = []
+        self._restart_thread()
+        items: list[TopicItem] = []
         try:
-            item = self._queue.get(timeout=timeout) if timeout else self._next()
+            item = self._queue.get(timeout=timeout) if timeout else self._get_now()
             while True:
                 if isinstance(item, _Failed):
                     raise item.error
-                taken.append(item)
-                if len(taken) >= _MAX_QUEUED:
+                items.append(item)
+                if len(items) >= _MAX_QUEUED:
                     break
-                item = self._next()
+                item = self._get_now()
         except queue.Empty:
             pass
-        return taken
+        return items
 
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
 
-    def _next(self) -> Item | _Failed:
+    def _get_now(self) -> TopicItem | _Failed:
         return self._queue.get_nowait()
 
-    def _supervise(self) -> None:
+    def _restart_thread(self) -> None:
         if self._thread is None or self._thread.is_alive() or self._stopping.is_set():
             return
         self._crashed = True
@@ -206,7 +156,7 @@ class TopicFollower:
             self._died_at = monotonic()
             log.error("the thread that reads %s has ended", self._topic)
         elif monotonic() - self._died_at >= _RESTART_PAUSE:
-            log.warning("starting the thread that reads %s again", self._topic)
+            log.warning("restarting the thread that reads %s", self._topic)
             self.restarts += 1
             self.start()
 
@@ -216,9 +166,9 @@ class TopicFollower:
                 try:
                     self._read()
                 except (BrokerUnavailable, TopicRefused) as exc:
-                    log.warning("%s cannot be read now: %s", self._topic, exc)
-                    lasts = isinstance(exc, TopicRefused | ConnectionRejected)
-                    self.problem = str(exc) if lasts else ""
+                    log.warning("cannot read %s: %s", self._topic, exc)
+                    is_lasting = isinstance(exc, TopicRefused | ConnectionRejected)
+                    self.problem = str(exc) if is_lasting else ""
                     self._stopping.wait(_RESTART_PAUSE)
         except ConfigError as exc:
             self._put(_Failed(exc))
@@ -229,42 +179,45 @@ class TopicFollower:
     def _read(self) -> None:
         with self._open() as reader:
             self._was_open = True
-            self._note_partitions(reader)
-            looked = tried = clock.now()
+            self._report_added_partitions(reader)
+            checked = tried = clock.now()
             while not self._stopping.is_set():
                 for record in reader.read(0.5):
-                    if not record.value and clock.now() - looked >= _LOOK:
+                    if (
+                        not record.value
+                        and clock.now() - checked >= _PARTITION_CHECK_INTERVAL
+                    ):
                         if reader.has_grown():
                             return
-                        looked = clock.now()
+                        checked = clock.now()
                     self._put(record)
                     place = record.topic, record.partition
                     self._positions[place] = record.offset + 1
                 self._crashed = False
                 self.problem = reader.connection.rejection
-                if reader.at_end and not self._ended:
-                    self._put(End())
-                    self._ended = True
-                if clock.now() - max(looked, tried) >= _LOOK:
+                if reader.at_end and not self._end_reported:
+                    self._put(TopicEnd())
+                    self._end_reported = True
+                if clock.now() - max(checked, tried) >= _PARTITION_CHECK_INTERVAL:
                     tried = clock.now()
                     try:
                         if reader.has_grown():
                             return
                     except (BrokerUnavailable, TopicRefused):
-                        continue  # reading finds that out itself
-                    looked = tried
+                        continue  # `read` reports the same error
+                    checked = tried
 
-    def _note_partitions(self, reader: _ResumingReader) -> None:
-        """Tell the enforcer of more partitions before any record comes."""
+    def _report_added_partitions(self, reader: ResumingReader) -> None:
+        """Report added partitions to the enforcer before their records."""
         before, self._partitions = self._partitions, reader.partitions
         if before and reader.partitions > before:
-            log.warning("%s has other partitions now", self._topic)
-            self._put(MorePartitions())
-            self._ended = False
+            log.warning("partitions were added to %s", self._topic)
+            self._put(PartitionsAdded())
+            self._end_reported = False
 
-    def _open(self) -> _ResumingReader:
-        """Return a reader that begins where the last one ended."""
-        reader = _ResumingReader(
+    def _open(self) -> ResumingReader:
+        """Return a reader that resumes at the last reader's offsets."""
+        reader = ResumingReader(
             self._settings,
             [self._topic],
             self._codec,
@@ -272,21 +225,21 @@ class TopicFollower:
         )
         reader.positions = self._positions
         reader.from_end = not self._from_beginning and not self._was_open
-        # A partition that came later is read whole: nothing of it was seen yet.
+        # An added partition is read from its beginning.
         reader.from_beginning = not self._from_beginning and self._was_open
         return reader
 
-    def _put(self, item: Item | _Failed) -> None:
+    def _put(self, item: TopicItem | _Failed) -> None:
         while not self._stopping.is_set():
             try:
                 self._queue.put(item, timeout=0.5)
             except queue.Full:
-                continue  # the enforcer is busy; Kafka keeps the rest
+                continue  # the enforcer is busy; Kafka stores the rest
             return
 
 
 class WantedStateReader(TopicFollower):
-    """Reads the whole mitigation topic, and everything that is appended to it."""
+    """Reads the whole mitigation topic, and then each new record."""
 
     def __init__(self, settings: Mapping[str, str], topic: str, codec: Codec) -> None:
         super().__init__(settings, topic, codec, from_beginning=True)
@@ -295,7 +248,7 @@ class WantedStateReader(TopicFollower):
 class CommandReader(TopicFollower):
     """Reads the commands that are published after its start.
 
-    Nobody who starts without offsets obeys an old command.
+    Old commands are skipped, since an enforcer stores no offsets.
     """
 
     def __init__(self, settings: Mapping[str, str], topic: str, codec: Codec) -> None:

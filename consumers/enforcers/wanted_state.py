@@ -1,7 +1,7 @@
-"""What is wanted of one enforcer: records and commands, checked, as leases and a pause.
+"""The wanted state of one enforcer: leases and a pause, from checked records.
 
-One record never stops the others: what cannot be decoded changes nothing, what the
-guard refuses is left out. Both are counted.
+One record never stops the others: a record that cannot be decoded has no effect, and a
+record that the guard refuses is ignored. Both are counted.
 """
 
 import logging
@@ -16,7 +16,7 @@ from consumers.enforcers.guard import Refusal
 from consumers.enforcers.lease_table import MAX_RECORDS, LeaseTable
 from consumers.enforcers.pause import PauseState
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.wanted_reader import End, Item, MorePartitions
+from consumers.enforcers.wanted_reader import PartitionsAdded, TopicEnd, TopicItem
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock
@@ -29,22 +29,22 @@ from fnm_bus.kafka.reader import ConsumedRecord
 log = logging.getLogger(__name__)
 
 _MAX_REFUSED: Final = 10_000
-"""Keys whose refusal is remembered, so that it is logged once."""
+"""Maximum number of keys whose refusal is stored, so that it is logged once."""
 _MAX_ORIGINS: Final = 100_000
-"""Keys of which is remembered where their latest record is from."""
+"""Maximum number of keys whose latest record's origin is stored."""
 _MAX_KEY: Final = 2000
-"""Characters of a key in an audit record."""
+"""Maximum length of a key in an audit record, in characters."""
 
 
 class WantedState:
-    """What is wanted of one enforcer.
+    """The wanted state of one enforcer.
 
     Args:
-        backend: its name and the kinds of measures that it supports count.
+        backend: its name and its supported kinds are used.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        broker_clock: what time it is at the broker.
-        audit: publishes what was refused.
-        metrics: counts it.
+        broker_clock: the broker's time.
+        audit: publishes refusals.
+        metrics: counts refusals.
     """
 
     def __init__(
@@ -68,30 +68,30 @@ class WantedState:
 
     @property
     def synced(self) -> bool:
-        """Whether all partitions of the mitigation topic were read to their ends."""
+        """Whether every partition of the mitigation topic was read to its end."""
         return self._leases.synced
 
     @property
     def paused(self) -> bool:
-        """Whether everything is to be withdrawn."""
+        """Whether everything has to be withdrawn."""
         return self._was_paused or self._pause.in_effect(synced=self.synced)
 
     @property
     def pause_command(self) -> int | None:
-        """Offset of the pause command that was not answered yet."""
+        """Offset of the pause command that was not answered, or None."""
         return self._pause.command_offset
 
     def active_at(self, now: float) -> dict[str, Lease]:
-        """Return what is to be in force at *now*: nothing while paused."""
+        """Return measure's key → lease at *now*; empty while paused."""
         leases = self._leases.active_at(now)
         return {} if self.paused else leases
 
     def restore(self, saved: Snapshot, *, leases: bool) -> None:
-        """Begin with a snapshot.
+        """Start with a snapshot.
 
         Args:
             saved: the snapshot.
-            leases: whether to take its leases, or its pause only.
+            leases: whether to restore its leases too, or its pause only.
         """
         self._pause.command_offset = saved.pause_command
         kept = {}
@@ -104,16 +104,16 @@ class WantedState:
                 self._refuse(key, refusal)
         self._leases.restore(kept)
 
-    def obey(self, records: Iterable[Item]) -> bool:
-        """Obey pause commands; return whether one pauses."""
+    def apply_commands(self, records: Iterable[TopicItem]) -> bool:
+        """Apply pause commands; return whether one pauses."""
         paused = False
         for record in records:
             if not isinstance(record, ConsumedRecord):
                 continue
-            stamp = self._witness(record)
+            stamp = self._record_broker_time(record)
             command = record.event
             if not isinstance(command, Command):
-                self._metrics.broken_commands.labels(self._name).inc()
+                self._metrics.unreadable_commands.labels(self._name).inc()
                 reason = record.error or "the record is not a command"
                 log.error(
                     "%s@%d: command ignored: %.300s",
@@ -125,40 +125,43 @@ class WantedState:
                 self._pause.see_command(record.offset, stamp)
             elif self._pause.apply_command(record.offset, stamp):
                 paused = True
-                text = f"paused by {command.by:.100}: {command.why:.500}"
+                text = f"paused by {command.by:.100}: {command.comment:.500}"
                 self._audit.publish("held", text, code=PAUSE)
         return paused
 
-    def apply(self, items: Iterable[Item]) -> bool:
-        """Take records of the mitigation topic; return whether one concerns us."""
+    def apply(self, items: Iterable[TopicItem]) -> bool:
+        """Apply records of the mitigation topic; return whether the state changed."""
         changed = False
         for item in items:
-            if isinstance(item, End):
+            if isinstance(item, TopicEnd):
                 changed = True
-                self._finish()
+                self._topic_complete()
                 continue
-            if isinstance(item, MorePartitions):
-                # Until the next End a pause stays, as the leases do.
+            if isinstance(item, PartitionsAdded):
+                # A pause and the leases stay until the next TopicEnd.
                 self._was_paused = self.paused
-                self._leases.reopen(clock.now())
+                self._leases.topic_grown(clock.now())
                 continue
             try:
                 changed = self._apply(item) or changed
             except Exception as exc:  # one record must never stop the others
-                log.exception("%s@%d: record left out", item.topic, item.offset)
+                log.exception("%s@%d: record ignored", item.topic, item.offset)
                 text = f"{type(exc).__name__}: {exc!s:.200}"
                 self._refuse(_key_of(item), Refusal("unexpected", text))
         return changed
 
-    def _finish(self) -> None:
+    def _topic_complete(self) -> None:
         self._was_paused = False
-        alone = self._leases.finish()
-        if alone:
-            text = f"{len(alone)} are not in the topic; kept until they end"
+        unrecorded = self._leases.topic_complete()
+        if unrecorded:
+            text = (
+                f"{len(unrecorded)} measures of the snapshot are not in the topic;"
+                " keeping them until their leases end"
+            )
             self._audit.publish("held", text, code="not_in_topic")
 
     def _apply(self, record: ConsumedRecord) -> bool:
-        stamp = self._witness(record)
+        stamp = self._record_broker_time(record)
         key = _key_of(record)
         event = record.event if isinstance(record.event, Mitigation) else None
         revision = 0 if event is None else event.revision
@@ -168,34 +171,36 @@ class WantedState:
         if record.value and (
             event is None or event.key != key or (key == PAUSE) != (event.kind == PAUSE)
         ):
-            self._metrics.broken.labels(self._name).inc()
+            self._metrics.unreadable_records.labels(self._name).inc()
             reason = record.error or f"not a mitigation with the key {key:.200}"
-            log.error("%s@%d: left out: %.300s", record.topic, record.offset, reason)
-            if key == PAUSE:  # a pause that nobody can decode is still one
+            log.error(
+                "%s@%d: record ignored: %.300s", record.topic, record.offset, reason
+            )
+            if key == PAUSE:  # a pause record that cannot be decoded also pauses
                 self._pause.recorded = True
             return key == PAUSE
         if key == PAUSE:
             self._pause.apply_record(event, stamp)
             return True
-        if event is None or not self._leases.concerns(event):
-            return self._leases.end(key)
+        if event is None or not self._leases.is_wanted_here(event):
+            return self._leases.apply_end(key)
         now = clock.now()
         refusal = guard.check_record(key, event, self._own_networks)
         if refusal is None and not self._leases.has_room(key, now):
-            refusal = Refusal("too_many", f"{MAX_RECORDS} measures are wanted already")
+            refusal = Refusal("too_many", f"{MAX_RECORDS} measures are already wanted")
         if refusal is not None:
             self._refuse(key, refusal)
-            return self._leases.end(key)
+            return self._leases.apply_end(key)
         self._refused.pop(key, None)
-        self._leases.want(key, event, stamp, now)
+        self._leases.apply_wanted(key, event, stamp, now)
         return True
 
     def _is_stale(self, key: str, origin: Origin, *, is_tombstone: bool) -> bool:
-        """Return whether what is known of *key* is from a later record."""
-        known = self._origins.pop(key, None)
-        is_stale = not supersedes(origin, known, is_tombstone=is_tombstone)
-        if is_stale and known is not None:
-            self._origins[key] = known
+        """Return whether a later record of *key* was already applied."""
+        latest = self._origins.pop(key, None)
+        is_stale = not supersedes(origin, latest, is_tombstone=is_tombstone)
+        if is_stale and latest is not None:
+            self._origins[key] = latest
         elif not is_tombstone:
             self._origins[key] = origin
         if len(self._origins) > _MAX_ORIGINS:
@@ -203,7 +208,7 @@ class WantedState:
             del self._origins[oldest]
         return is_stale
 
-    def _witness(self, record: ConsumedRecord) -> float:
+    def _record_broker_time(self, record: ConsumedRecord) -> float:
         stamp = record.at.timestamp()
         self._broker_clock.witness(stamp)
         return stamp
@@ -216,7 +221,7 @@ class WantedState:
         self._refused.move_to_end(key)
         if len(self._refused) > _MAX_REFUSED:
             self._refused.popitem(last=False)
-        text = f"left out: {refusal.text}"
+        text = f"record ignored: {refusal.text}"
         self._audit.publish("failed", text, code=refusal.code, key=key[:_MAX_KEY])
 
 

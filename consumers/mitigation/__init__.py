@@ -1,4 +1,4 @@
 """The vocabulary that mitigator, enforcers and notifier share.
 
-Start with `measure`: what a mitigation does to which traffic.
+Start with `measure`: a match and its effect on the traffic.
 """

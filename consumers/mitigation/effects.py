@@ -1,4 +1,4 @@
-"""Effects: what several reasons together want done to one match.
+"""Effects: the united effect of several reasons on one match.
 
 The strongest action wins and communities are united. An approval of an effect covers
 the same effect and weaker ones.
@@ -7,11 +7,8 @@ the same effect and weaker ones.
 from collections.abc import Iterable
 from typing import Final
 
-from consumers.mitigation.measure import Measure
+from consumers.mitigation.measure import MAX_COMMUNITIES, Measure
 from fnm_bus.event import Effect, FlowThen
-
-MAX_COMMUNITIES: Final = 32
-"""Bound of a united effect; a mitigation record has to stay below 8 kB."""
 
 DISCARD: Final = "discard"
 RATE_LIMIT: Final = "rate-limit"
@@ -22,18 +19,18 @@ _FROM_WEAK_TO_STRONG: Final = (REDIRECT, RATE_LIMIT, DISCARD)
 def strength(then: FlowThen | None) -> tuple[int, int, int, int]:
     """Return a value that is greater for a stronger action.
 
-    Discard is stronger than a rate limit, a lower rate is stronger than a higher one,
-    and redirecting is the weakest, since the packets arrive somewhere.
+    Discard is stronger than a rate limit, and a lower rate is stronger than a higher
+    one. A redirect is the weakest, since redirected packets are not dropped.
     """
     if then is None:
         return (len(_FROM_WEAK_TO_STRONG), 0, 0, 0)
-    known = then.action in _FROM_WEAK_TO_STRONG
-    rank = _FROM_WEAK_TO_STRONG.index(then.action) if known else -1
+    known_action = then.action in _FROM_WEAK_TO_STRONG
+    rank = _FROM_WEAK_TO_STRONG.index(then.action) if known_action else -1
     return (rank, -(then.rate or 0), then.redirect_as or 0, then.redirect_value or 0)
 
 
 def effect_of(measure: Measure) -> Effect:
-    """Return what a measure does to the traffic that it matches."""
+    """Return a measure's effect on the traffic that it matches."""
     return Effect(then=measure.then, communities=measure.communities)
 
 
@@ -43,19 +40,19 @@ def unite(effects: Iterable[Effect]) -> Effect:
     Raises:
         ValueError: there are no effects.
     """
-    chosen = tuple(effects)
-    strongest = max(chosen, key=lambda effect: strength(effect.then))
-    communities = {name for effect in chosen for name in effect.communities}
+    effects = tuple(effects)
+    strongest = max(effects, key=lambda effect: strength(effect.then))
+    communities = {name for effect in effects for name in effect.communities}
     return Effect(
         then=strongest.then, communities=tuple(sorted(communities)[:MAX_COMMUNITIES])
     )
 
 
 def covers(approved: Effect, wanted: Effect) -> bool:
-    """Return whether an approval of one effect is one of *wanted*, too.
+    """Return whether an approval of one effect covers *wanted*.
 
-    It is one of the same action, and of a weaker action except for another redirect,
-    with no communities that were not approved.
+    It covers the same action and each weaker action except another redirect, but no
+    further communities.
     """
     if not set(wanted.communities) <= set(approved.communities):
         return False

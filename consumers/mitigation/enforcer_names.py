@@ -6,6 +6,5 @@ EXABGP: Final = "exabgp"
 NFTABLES: Final = "nftables"
 
 
-def known_enforcers() -> tuple[str, ...]:
-    """Return the names of all enforcers, sorted."""
-    return (EXABGP, NFTABLES)
+ENFORCERS: Final = (EXABGP, NFTABLES)
+"""The names of all enforcers, sorted."""

@@ -1,4 +1,4 @@
-"""FlowSpec matches: the canonical form that names a match, and what is valid."""
+"""FlowSpec matches: the canonical form that identifies a match, and its validity."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _U16: Final = 0xFFFF
 
 
 def match_text(flow: FlowMatch) -> str:
-    """Return a match as text: JSON without blanks, empty parts left out, keys sorted.
+    """Return a match as text: JSON without blanks and empty parts, keys sorted.
 
     Raises:
         ValueError: a prefix is not a network.
@@ -39,7 +39,7 @@ def match_text(flow: FlowMatch) -> str:
 
 
 def canonical(flow: FlowMatch) -> FlowMatch:
-    """Return a match in the one spelling that names it.
+    """Return a match in its canonical form.
 
     Lists are sorted and without duplicates, words are lower case, joined TCP flags are
     sorted, prefixes are networks without host bits. A prefix of length 0 matches
@@ -64,8 +64,8 @@ def network_of(text: str) -> Network:
     """Return a network as documents write it; host bits are removed.
 
     Raises:
-        ValueError: it is not text, or not a network. A mask is refused: the meaning of
-            0.0.0.0, for example, is /0 to some programs and /32 to others.
+        ValueError: it is not text, or not a network. A mask is refused: 0.0.0.0, for
+            example, means /0 in some programs and /32 in others.
     """
     if not isinstance(text, str) or "%" in text:  # ip_network(7) would be 0.0.0.7/32
         raise ValueError(f"{text!r:.80} is not a network")
@@ -76,7 +76,7 @@ def network_of(text: str) -> Network:
 
 
 def match_size_fault(flow: FlowMatch) -> str:
-    """Return why a canonical match is too large, or "" when its size is allowed."""
+    """Return the fault of a canonical match that is too large, or ""."""
     count = sum(len(getattr(flow, name)) for name in (*_NUMBERS, *_WORDS))
     if count > MAX_VALUES:
         return f"the match has {count} values, allowed are {MAX_VALUES}"
@@ -87,14 +87,14 @@ def match_size_fault(flow: FlowMatch) -> str:
 
 
 def word_fault(flow: FlowMatch, version: int) -> tuple[str, str]:
-    """Return the first word of a match that FlowSpec does not support.
+    """Return the fault of the first word that FlowSpec does not support.
 
     Args:
         flow: a canonical match.
         version: 4 or 6, of the match's prefixes.
 
     Returns:
-        The field's name and a phrase for people; two empty texts if all is supported.
+        The field's name and a phrase for people; two empty texts without a fault.
     """
     faults = {
         "protocols": (protocol_fault(word, version) for word in flow.protocols),
@@ -137,18 +137,19 @@ def validate_match(flow: FlowMatch | None) -> None:
     if fault:
         raise invalid(f"flow.{field}", fault)
     if flow != canonical(flow):
-        raise invalid("flow", f"wanted its canonical form {match_text(flow):.200}")
+        raise invalid("flow", f"expected its canonical form {match_text(flow):.200}")
 
 
 def validate_prefix(field: str, text: str | None) -> Network:
-    """Return a network that was checked to be canonical text and not any address.
+    """Return a network after a check that its text is canonical and not /0.
 
     Args:
-        field: its name, for the error.
+        field: name of the field, for the error.
         text: from a record; its type is checked first.
 
     Raises:
-        InvalidRecord: it is not text, has host bits or another spelling, or is /0.
+        InvalidRecord: the value is not text, has host bits or another spelling, or is
+            /0.
     """
     # ip_network(7) would be 0.0.0.7/32.
     if not isinstance(text, str) or "%" in text:
@@ -158,7 +159,7 @@ def validate_prefix(field: str, text: str | None) -> Network:
     except ValueError as exc:
         raise invalid(field, f"{exc!s:.120}") from exc
     if str(network) != text:
-        raise invalid(field, f"wanted the canonical text {network}, got {text:.80}")
+        raise invalid(field, f"expected the canonical text {network}, got {text:.80}")
     if not network.prefixlen:
         raise invalid(field, f"{network} is any address")
     return network
@@ -171,8 +172,10 @@ def invalid(field: str, fault: str) -> InvalidRecord:
 
 def _validate_list(field: str, values: Sequence[int | str], kind: type) -> None:
     # type(), because a bool is an int.
-    if not isinstance(values, tuple) or any(type(v) is not kind for v in values):
-        raise invalid(field, f"wanted a list of {kind.__name__}")
+    if not isinstance(values, tuple) or any(
+        type(value) is not kind for value in values
+    ):
+        raise invalid(field, f"expected a list of {kind.__name__}")
     if len(values) > MAX_VALUES:
         raise invalid(field, f"{len(values)} values, allowed are {MAX_VALUES}")
     for value in values:

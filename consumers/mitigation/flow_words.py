@@ -1,6 +1,6 @@
 """Words of FlowSpec matches: protocols, TCP flags and fragmentation flags.
 
-A word that is missing here is refused: a match without it would be wider.
+Any other word is refused: a match without it would be wider.
 """
 
 from collections.abc import Mapping
@@ -46,11 +46,7 @@ _IPV6_ONLY: Final = frozenset({"ipv6-icmp"})
 
 
 def protocol_fault(word: str, version: int) -> str:
-    """Return why a FlowSpec match of IPv4 (4) or IPv6 (6) cannot have a protocol.
-
-    Returns:
-        A phrase for people, or "" when the protocol is supported.
-    """
+    """Return the fault of a protocol in a match of IPv4 (4) or IPv6 (6), or ""."""
     if word not in PROTOCOLS:
         return f'protocol "{word:.40}" is not supported'
     if word in (_IPV6_ONLY if version == _IPV4 else _IPV4_ONLY):
@@ -59,11 +55,7 @@ def protocol_fault(word: str, version: int) -> str:
 
 
 def fragment_fault(word: str, version: int) -> str:
-    """Return why a match of IPv4 (4) or IPv6 (6) cannot have a fragmentation flag.
-
-    Returns:
-        A phrase for people, or "" when the flag is supported.
-    """
+    """Return the fault of a fragmentation flag in IPv4 (4) or IPv6 (6), or ""."""
     if word not in FRAGMENTS:
         return f'fragmentation flag "{word:.40}" is not supported'
     if word == "dont-fragment" and version != _IPV4:
@@ -72,11 +64,7 @@ def fragment_fault(word: str, version: int) -> str:
 
 
 def tcp_flags_fault(word: str) -> str:
-    """Return why a match cannot have a TCP flag, or several joined by a vertical bar.
-
-    Returns:
-        A phrase for people, or "" when all flags are supported.
-    """
+    """Return the fault of a TCP flag, or of several joined by a vertical bar, or ""."""
     flags = word.split("|")
     if not TCP_FLAGS.issuperset(flags):
         return f'TCP flag "{word:.40}" is not supported'

@@ -1,10 +1,10 @@
-"""Which of two records of one key counts, in a topic that was given more partitions.
+"""The latest record of a key, in a topic whose number of partitions was raised.
 
-Then a key has records in two partitions, which are read in any order. Within one
-partition the order counts, and no clock. Between two, the later record by the broker's
-time counts, then the one with the higher revision. A tombstone ends what its own
-partition holds, and says nothing about another one: the mitigator writes it where the
-key was, after the record is where the key is now.
+In such a topic a key may have records in two partitions, which are read in any order.
+Within one partition the later offset counts. Between two partitions the later broker's
+time counts, then the higher revision. A tombstone removes the key from its own
+partition only: the mitigator writes it to the key's old partition, after the record is
+in the new one.
 """
 
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from zlib import crc32
 
 
 class Origin(NamedTuple):
-    """Where a record is from.
+    """The origin of a record.
 
     Attributes:
         partition: its partition.
-        stamp: the broker's time of the record, in any one unit.
-        revision: its revision; 0 where it has none.
+        stamp: the broker's time of the record, in any unit.
+        revision: its revision; 0 without one.
     """
 
     partition: int
@@ -25,21 +25,20 @@ class Origin(NamedTuple):
     revision: int = 0
 
 
-def supersedes(new: Origin, known: Origin | None, *, is_tombstone: bool) -> bool:
-    """Return whether a record that was read counts instead of what is known.
-
-    After a tombstone that counts nothing is known of its key.
+def supersedes(new: Origin, current: Origin | None, *, is_tombstone: bool) -> bool:
+    """Return whether a record that was read replaces the current one.
 
     Args:
-        new: of the record that was read.
-        known: of the record that counted so far, if there is one.
-        is_tombstone: whether the record that was read is one.
+        new: the record that was read.
+        current: the record that counted so far; None without one, and after a
+            tombstone.
+        is_tombstone: whether the record that was read is a tombstone.
     """
-    if known is None or known.partition == new.partition:
+    if current is None or current.partition == new.partition:
         return True
-    return not is_tombstone and new[1:] >= known[1:]
+    return not is_tombstone and new[1:] >= current[1:]
 
 
 def partition_of(key: bytes, count: int) -> int:
-    """Return the partition of a key among *count*: as librdkafka's default has it."""
+    """Return the partition of a key among *count*, as librdkafka's default does."""
     return crc32(key) % count

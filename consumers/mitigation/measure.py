@@ -1,4 +1,4 @@
-"""Measure: what a mitigation does to which traffic, without reasons and times.
+"""Measure: a match and its effect on the traffic, without reasons and times.
 
 Two measures with one key match the same traffic: the key is kind and canonical match,
 as RFC 8955 identifies a rule by its match and not by its action.
@@ -44,6 +44,7 @@ KINDS: Final = (BLACKHOLE, FLOWSPEC, FIREWALL, NOTIFY)
 MAX_RATE: Final = 1_000_000_000_000
 """Bytes/s; the highest rate that ExaBGP announces as written."""
 MAX_COMMUNITIES: Final = 32
+"""Of a measure and of a united effect; a mitigation record must stay below 8 kB."""
 
 _COMMUNITY: Final = re.compile(r"(0|[1-9]\d{0,9})(:(0|[1-9]\d{0,9})){1,2}", re.ASCII)
 _U16: Final = 0xFFFF
@@ -51,11 +52,11 @@ _U32: Final = 0xFFFF_FFFF
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """What is done to which traffic.
+    """A match and the effect on its traffic.
 
     Attributes:
         kind: one of KINDS.
-        prefix: the network whose traffic is meant, canonical text; None for FlowSpec.
+        prefix: the network whose traffic matches, canonical text; None for FlowSpec.
         flow: the canonical match of a FlowSpec measure; None for other kinds.
         then: the action of a FlowSpec measure; None for other kinds.
         communities: BGP communities besides the enforcer's own.
@@ -75,9 +76,9 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """The networks that the match names, destination first; empty: any network.
+        """The networks of the match, destination first; empty: any network.
 
-        A prefix of length 0 matches anything and is not named.
+        A prefix of length 0 matches any network and is left out.
         """
         if self.flow is None:
             return (ip_network(self.prefix),) if self.prefix else ()
@@ -98,11 +99,11 @@ def measure_of(mitigation: Mitigation) -> Measure:
 
 
 def validate_measure(measure: Measure, key: str | None = None) -> None:
-    """Check that a measure is one that our own programs could have made.
+    """Check that one of our programs can have made a measure.
 
     Args:
         measure: from a record, a command or a snapshot.
-        key: the key of its record; None when there is none.
+        key: the key of its record; None without a record.
 
     Raises:
         InvalidRecord: the text names the field and the fault.
@@ -120,7 +121,21 @@ def validate_measure(measure: Measure, key: str | None = None) -> None:
         validate_prefix("prefix", measure.prefix)
     _validate_communities(measure)
     if key is not None and key != measure.key:
-        raise invalid("key", f"wanted {measure.key:.200}, got {key!r:.200}")
+        raise invalid("key", f"expected {measure.key:.200}, got {key!r:.200}")
+
+
+def is_route_target(number: int, value: int) -> bool:
+    """Return whether two numbers are a route target (RFC 4360, RFC 5668)."""
+    most = _U32 if number <= _U16 else _U16
+    return 0 <= number <= _U32 and 0 <= value <= most
+
+
+def is_community(text: str) -> bool:
+    """Return whether a text is a community (RFC 1997) or a large one (RFC 8092)."""
+    if not _COMMUNITY.fullmatch(text):
+        return False
+    parts = [int(part) for part in text.split(":")]
+    return max(parts) <= (_U16 if len(parts) == 2 else _U32)  # noqa: PLR2004 - RFC 1997
 
 
 def _validate_then(then: FlowThen | None) -> None:
@@ -128,7 +143,7 @@ def _validate_then(then: FlowThen | None) -> None:
         raise invalid("then", "a flowspec measure needs an action")
     numbers = (then.rate, then.redirect_as, then.redirect_value)
     if any(type(number) not in {int, type(None)} for number in numbers):
-        raise invalid("then", "wanted numbers")
+        raise invalid("then", "expected numbers")
     match then:
         case FlowThen(
             action="discard", rate=None, redirect_as=None, redirect_value=None
@@ -138,33 +153,29 @@ def _validate_then(then: FlowThen | None) -> None:
             action="rate-limit", rate=int(rate), redirect_as=None, redirect_value=None
         ):
             if not 1 <= rate <= MAX_RATE:
-                raise invalid("then.rate", f"wanted 1 to {MAX_RATE} bytes/s")
+                raise invalid("then.rate", f"expected 1 to {MAX_RATE} bytes/s")
         case FlowThen(
             action="redirect",
             rate=None,
             redirect_as=int(number),
             redirect_value=int(value),
         ):
-            most = _U32 if number <= _U16 else _U16
-            if not (0 <= number <= _U32 and 0 <= value <= most):
+            if not is_route_target(number, value):
                 raise invalid("then", f"{number}:{value} is not a route target")
         case _:
             raise invalid(
                 "then",
-                "wanted discard, rate-limit with rate, or redirect with redirect_as"
-                " and redirect_value, and nothing else",
+                "expected discard, rate-limit with rate, or redirect with redirect_as"
+                " and redirect_value, without other values",
             )
 
 
 def _validate_communities(measure: Measure) -> None:
     texts = measure.communities
     if not isinstance(texts, tuple) or len(texts) > MAX_COMMUNITIES:
-        raise invalid("communities", f"wanted at most {MAX_COMMUNITIES}")
+        raise invalid("communities", f"expected at most {MAX_COMMUNITIES}")
     if texts and measure.kind not in {BLACKHOLE, FLOWSPEC}:
         raise invalid("communities", f"a {measure.kind} measure has none")
     for text in texts:
-        if not isinstance(text, str) or not _COMMUNITY.fullmatch(text):
+        if not isinstance(text, str) or not is_community(text):
             raise invalid("communities", f"{text!r:.40} is not a community")
-        parts = [int(part) for part in text.split(":")]
-        if max(parts) > (_U16 if len(parts) == 2 else _U32):  # noqa: PLR2004 - RFC 1997
-            raise invalid("communities", f"{text} is not a community")

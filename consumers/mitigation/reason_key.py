@@ -1,4 +1,4 @@
-"""What names a reason: who reports what about which target."""
+"""Keys of reasons and mitigations."""
 
 import json
 from typing import Final, NamedTuple
@@ -6,19 +6,19 @@ from typing import Final, NamedTuple
 from fnm_bus.event import Reason
 
 ATTACK: Final = "attack"
-"""The part of a target that bans, unbans and status updates are about."""
+"""Part of bans, unbans and status updates."""
 OPERATOR: Final = "operator"
-"""Scope and part of a person's order."""
+"""Scope and part of a person's command."""
 MAX_KEY_BYTES: Final = 2_000
 
 
 class ReasonKey(NamedTuple):
-    """Names a reason. Sequences compare within one key only.
+    """The key of a reason. Sequences compare within one key only.
 
     Attributes:
-        sensor: who reported it; empty for a person's order.
+        sensor: sensor that reported the attack; empty for a person's command.
         scope: host, hostgroup, or OPERATOR.
-        target: address, hostgroup's name, or the mitigation that a person ordered.
+        target: address, hostgroup's name, or the mitigation of a person's command.
         part: ATTACK, the identity of a Flow Spec rule, or OPERATOR.
     """
 

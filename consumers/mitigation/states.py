@@ -8,7 +8,7 @@ SUPPRESSED: Final = "suppressed"
 ENDED: Final = "ended"
 
 PAUSE: Final = "pause"
-"""Kind and key of the record that masks every mitigation while its state is WANTED."""
+"""Kind and key of the record that masks all mitigations while its state is WANTED."""
 
 UNBAN: Final = "unban"
 LEASE: Final = "lease"
@@ -16,6 +16,5 @@ OPERATOR: Final = "operator"
 POLICY: Final = "policy"
 GUARDRAIL: Final = "guardrail"
 SUPERSEDED: Final = "superseded"
-"""Values of `ended_because`: its last reason was closed by an unban, expired, was a
-person's decision, is no longer wanted by the policy, is refused by a guardrail now, or
-wants another measure instead."""
+"""Values of `ended_because`. The last reason was closed by an unban, expired, or wants
+another measure; a person, the policy or a guardrail ended the mitigation."""

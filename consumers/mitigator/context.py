@@ -1,4 +1,4 @@
-"""Context: what decisions are made by."""
+"""Context: the policy and settings behind every decision."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from consumers.policy.model import Policy
 
 @dataclass(frozen=True, slots=True)
 class DecisionContext:
-    """What decisions are made by.
+    """The policy and settings behind every decision.
 
     Attributes:
         policy: rules and limits.

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.state import State
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Audit, Event, Mitigation
 
@@ -45,28 +45,32 @@ class Explanation(NamedTuple):
         return sum(kind == NOTIFY for kind in self._new_kinds())
 
     def _new_kinds(self) -> Iterator[str]:
-        new = {audit.key for audit in self.audits if audit.what in {WANTED, PROPOSED}}
+        new = {audit.key for audit in self.audits if audit.action in {WANTED, PROPOSED}}
         return (record.kind for record in self.mitigations if record.key in new)
 
 
-def explain(
+def explain_event(
     event: Event, state: State, context: DecisionContext, moment: Moment
 ) -> Explanation:
     """Return what *event* would change; *state* is changed as if it had."""
-    change = Transition(context, state, moment)
+    transition = Transition(context, state, moment)
     try:
-        apply_event(change, event)
+        apply_event(transition, event)
     except InvalidRecord as exc:
-        change.rollback()
+        transition.rollback()
         return Explanation(event, (), (), str(exc))
     except Exception as exc:  # noqa: BLE001 - the mitigator's dead letter for it, too
-        change.rollback()
+        transition.rollback()
         return Explanation(event, (), (), f"unexpected {type(exc).__name__}: {exc}")
-    written = [record for record in change.mitigations.values() if record is not None]
-    return Explanation(event, tuple(change.audits), tuple(written))
+    written = [
+        record for record in transition.mitigations.values() if record is not None
+    ]
+    return Explanation(event, tuple(transition.audits), tuple(written))
 
 
-def replay(events: Iterable[Event], context: DecisionContext) -> Iterator[Explanation]:
+def replay_events(
+    events: Iterable[Event], context: DecisionContext
+) -> Iterator[Explanation]:
     """Yield what would have come of *events*, each at the time when it was received.
 
     It begins without any mitigation, in the order of receipt: as this policy would
@@ -77,10 +81,10 @@ def replay(events: Iterable[Event], context: DecisionContext) -> Iterator[Explan
         at = min(event.receipt.received_at, _LATEST)
         moment = Moment(clock=at.timestamp(), now=at)
         _advance(context, state, moment)
-        yield explain(event, state, context, moment)
+        yield explain_event(event, state, context, moment)
 
 
-def describe(explanation: Explanation) -> Iterator[str]:
+def explanation_lines(explanation: Explanation) -> Iterator[str]:
     """Yield an explanation as lines for a terminal."""
     event = explanation.event
     receipt = event.receipt
@@ -100,7 +104,7 @@ def describe(explanation: Explanation) -> Iterator[str]:
         if audit.checks_omitted:
             yield f"  … and {audit.checks_omitted} further checks"
         dry = " (dry run)" if audit.dry_run else ""
-        yield f"  ⇒ {audit.what}{dry}: {audit.key or ''} {audit.text}".rstrip()
+        yield f"  ⇒ {audit.action}{dry}: {audit.key or ''} {audit.text}".rstrip()
     for record in explanation.mitigations:
         if record.state in {WANTED, PROPOSED}:
             lease = record.lease_ms / 1000
@@ -112,13 +116,13 @@ def describe(explanation: Explanation) -> Iterator[str]:
 def _advance(context: DecisionContext, state: State, moment: Moment) -> None:
     """Let leases expire and proposals start, as the mitigator would have."""
 
-    def begin() -> Transition:
+    def new_transition() -> Transition:
         return Transition(context, state, moment)
 
     # Each call has taken what is due off its list: all of it has to be processed.
-    while list(expire(state, begin)):
+    while list(expire_leases(state, new_transition)):
         pass
-    for _change in start_waiting(state, begin):
+    for _change in start_proposals(state, new_transition):
         pass
 
 

@@ -23,25 +23,30 @@ from consumers.errors import RecordsRefused
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigator.batch import Batch
-from consumers.mitigator.breaker import Breaker
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.leader_election import LeaderElection
-from consumers.mitigator.leftovers import Leftovers
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.state import State
-from consumers.mitigator.stored_state import StoredState, read_state, restated
-from consumers.mitigator.takeover import take_over
-from consumers.mitigator.transaction import (
-    MAX_EVENTS,
-    Place,
-    TransactionalJournal,
-    place_of,
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.decisions.operator_commands import apply_command
+from consumers.mitigator.decisions.received_command import ReceivedCommand
+from consumers.mitigator.decisions.takeover import take_over
+from consumers.mitigator.kafka.batch import Batch
+from consumers.mitigator.kafka.breaker import Breaker
+from consumers.mitigator.kafka.leader_election import LeaderElection
+from consumers.mitigator.kafka.leftovers import Leftovers
+from consumers.mitigator.kafka.stored_state import (
+    StoredState,
+    read_state,
+    with_remaining_lease,
 )
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.kafka.transaction import (
+    MAX_EVENTS,
+    PartitionId,
+    TransactionalJournal,
+    partition_id,
+)
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,
@@ -52,12 +57,13 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.kafka.dead_letter import letter_of
-from fnm_bus.kafka.reader import time_of
+from fnm_bus.kafka.dead_letter import build_dead_letter
+from fnm_bus.kafka.reader import record_time
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id, headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.1
 _TICK: Final = 1.0
@@ -113,9 +119,9 @@ class Mitigator:
     _leftovers: Leftovers = field(default_factory=Leftovers)
     _failures: int = 0
     _election: LeaderElection | None = None
-    _unreadable: dict[Place, str] = field(default_factory=dict)
+    _unreadable: dict[PartitionId, str] = field(default_factory=dict)
     _current: Message | None = None
-    _refused: set[tuple[Place, int]] = field(default_factory=set)
+    _refused: set[tuple[PartitionId, int]] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -130,7 +136,7 @@ class Mitigator:
         self._election = election
         if not self.once:  # the fence is enough for one that does not stay
             election.open()
-            log.info("standing by")
+            log.info("standby")
         try:
             while not self._stopping.is_set():
                 self.turned_at = monotonic()
@@ -192,16 +198,16 @@ class Mitigator:
             state = self._take_over(journal)
             self.problem = ""
             self._set_leading(active=True)
-            log.info("active: mitigations=%d", len(state.active()))
+            log.info("active", mitigations=len(state.active()))
             self._decide(journal, state, election)
         finally:
             journal.close()
 
     def _learn_time(self, journal: TransactionalJournal) -> None:
         """Write a record whose answer holds the broker's time."""
-        batch, change = self._batch(), self._begin(self._empty())
-        change.report("started", "reading the reasons and mitigations")
-        batch.add(change)
+        batch, transition = self._batch(), self._begin(self._empty())
+        transition.add_audit("started", "reading the reasons and mitigations")
+        batch.add(transition)
         journal.commit(batch.records())
 
     def _take_over(self, journal: TransactionalJournal) -> State:
@@ -218,8 +224,8 @@ class Mitigator:
         state = stored.restore(self.context, self._moment())
         self._move(journal, stored)
         batch = self._batch()
-        for change in take_over(state, lambda: self._begin(state)):
-            _add(batch, change)
+        for transition in take_over(state, lambda: self._begin(state)):
+            _add(batch, transition)
             if batch.is_full:
                 self._commit(journal, batch, logging.DEBUG)
                 batch = self._batch()
@@ -236,7 +242,7 @@ class Mitigator:
         now = self._moment().now
         moved = []
         for topic, key, record in stored.misplaced:
-            content = restated(record, now)
+            content = with_remaining_lease(record, now)
             name = derived_id("moved", topic, key.hex(), record.at.isoformat())
             headers = headers_for(content, self.name, name, now)
             value = self.codec.encode(content, topic)
@@ -270,8 +276,8 @@ class Mitigator:
         due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
             self.turned_at = monotonic()
-            most = 1 if self._single else MAX_EVENTS
-            messages = journal.read(0 if due else _POLL, most)
+            limit = 1 if self._single else MAX_EVENTS
+            messages = journal.read(0 if due else _POLL, limit)
             batch = self._batch()
             for message in messages:
                 self._take(journal, state, batch, message)
@@ -296,7 +302,7 @@ class Mitigator:
             if monotonic() - looked >= _LOOK:
                 looked = monotonic()
                 journal.check_partitions()
-            if self.once and not messages and not due and journal.caught_up():
+            if self.once and not messages and not due and journal.is_caught_up():
                 self.stop()
 
     def _take(
@@ -307,19 +313,19 @@ class Mitigator:
         message: Message,
     ) -> None:
         """Let one message count; one that cannot becomes a dead letter."""
-        if journal.is_held(message):
+        if journal.is_paused(message):
             return
-        place = place_of(message)
+        place = partition_id(message)
         if self._breaker.is_open(place, boottime()):
             journal.hold(message)
             return
         self._current = message
-        change = self._begin(state)
+        transition = self._begin(state)
         try:
-            self._apply(change, journal, message)
-            batch.add(change)
+            self._apply(transition, journal, message)
+            batch.add(transition)
         except RegistryError as exc:
-            change.rollback()
+            transition.rollback()
             log.warning("%s: cannot be read now: %s", message.topic(), exc)
             self._unreadable[place] = str(exc)
             journal.hold(message)
@@ -327,10 +333,10 @@ class Mitigator:
         except (*_NOT_OF_AN_EVENT, ConfigError):
             raise
         except (InvalidRecord, SchemaError) as exc:
-            change.rollback()
+            transition.rollback()
             self._bury(batch, message, str(exc))
         except Exception as exc:
-            change.rollback()
+            transition.rollback()
             log.exception("%s@%s", message.topic(), message.offset())
             self.metrics.unexpected_errors.inc()
             self._breaker.count(place, boottime())
@@ -338,9 +344,9 @@ class Mitigator:
         journal.done(message)
 
     def _apply(
-        self, change: Transition, journal: TransactionalJournal, message: Message
+        self, transition: Transition, journal: TransactionalJournal, message: Message
     ) -> None:
-        if (place_of(message), message.offset() or 0) in self._refused:
+        if (partition_id(message), message.offset() or 0) in self._refused:
             raise InvalidRecord("Kafka refuses the records that follow from it")
         event = self.codec.decode(message.value())
         self.metrics.events.labels(message.topic()).inc()
@@ -348,21 +354,23 @@ class Mitigator:
         # Who may write to one topic may not do what another one is for.
         match event, message.topic():
             case HostEvent(), names.host:
-                apply_event(change, event)
+                apply_event(transition, event)
             case HostgroupEvent(), names.hostgroup:
-                apply_event(change, event)
+                apply_event(transition, event)
             case StatusEvent(), names.status:
                 bans = (names.host, names.hostgroup)
-                apply_event(change, event, behind=lambda: journal.is_behind(bans))
+                apply_event(transition, event, behind=lambda: journal.is_behind(bans))
             case Command(), names.command:
-                at = time_of(message.timestamp()[1])
-                apply_command(change, ReceivedCommand(event, at, message.offset() or 0))
+                at = record_time(message.timestamp()[1])
+                apply_command(
+                    transition, ReceivedCommand(event, at, message.offset() or 0)
+                )
             case _, topic:
                 raise InvalidRecord(
                     f"a {type(event).__name__} on {topic} is not for it"
                 )
         if isinstance(event, Event):
-            age = change.moment.now - event.receipt.received_at
+            age = transition.moment.now - event.receipt.received_at
             self.metrics.delay.observe(max(age.total_seconds(), 0))
 
     def _pass_time(
@@ -370,16 +378,16 @@ class Mitigator:
     ) -> bool:
         """Expire leases, start what waits; return whether more is due already."""
 
-        def begin() -> Transition:
+        def new_transition() -> Transition:
             return self._begin(state)
 
         count = 0
-        for change in expire(state, begin):
-            batch.add(change)
+        for transition in expire_leases(state, new_transition):
+            batch.add(transition)
             count += 1
         if second:
-            for change in start_waiting(state, begin):
-                batch.add(change)
+            for transition in start_proposals(state, new_transition):
+                batch.add(transition)
             self._show(state)
             self._unreadable.clear()  # until it is tried again
             journal.release()
@@ -388,7 +396,7 @@ class Mitigator:
     def _look_for_refused(self) -> None:
         """Find the event whose records Kafka refuses: alone in a transaction."""
         if self._single and self._current is not None:
-            place, offset = place_of(self._current), self._current.offset() or 0
+            place, offset = partition_id(self._current), self._current.offset() or 0
             self._refused.add((place, offset))
         self._single = _ONE_BY_ONE
         self._current = None
@@ -400,18 +408,27 @@ class Mitigator:
         journal.commit(self._leftovers.with_tombstones(batch.records()))
         self._current = None
         for audit in batch.audits:
-            self.metrics.decisions.labels(audit.what).inc()
+            self.metrics.decisions.labels(audit.action).inc()
             log.log(
-                level, "%s: %s %s", audit.what, audit.key or audit.target, audit.text
+                level,
+                audit.action,
+                mitigation=audit.key,
+                target=None if audit.key else audit.target,
+                text=audit.text,
             )
 
     def _bury(self, batch: Batch, message: Message, reason: str) -> None:
         """Add a dead letter for a message that cannot be processed."""
         self.metrics.dead_letters.inc()
-        log.warning("%s@%s: dead letter: %s", message.topic(), message.offset(), reason)
-        place, offset = place_of(message), message.offset() or 0
+        log.warning(
+            "dead_letter",
+            topic=message.topic(),
+            offset=message.offset(),
+            reason=reason,
+        )
+        place, offset = partition_id(message), message.offset() or 0
         self._refused.discard((place, offset))
-        letter = letter_of(message, reason, 1, self.name)
+        letter = build_dead_letter(message, reason, 1, self.name)
         topic = self.topics.deadletter
         name = f"{place[0]}/{place[1]}@{offset}"
         headers = headers_for(letter, self.name, name, letter.failed_at)
@@ -444,18 +461,20 @@ class Mitigator:
             self.metrics.mitigations.labels(kind, name).set(number)
         self.metrics.paused.set(state.paused)
         self.metrics.reasons.set(len(state.reasons))
-        held = self._breaker.open_places(boottime())
-        self.metrics.held_partitions.set(len(held))
+        held = self._breaker.open_partitions(boottime())
+        self.metrics.suspended_partitions.set(len(held))
         names = ", ".join(f"{topic}/{number}" for topic, number in held)
         problems = [f"too many unexpected errors: {names}"] if held else []
         problems += [f"{topic}: {why}" for (topic, _), why in self._unreadable.items()]
         self.problem = "; ".join(dict.fromkeys(problems))[:500]
 
 
-def _add(batch: Batch, change: Transition) -> None:
+def _add(batch: Batch, transition: Transition) -> None:
     """Add a change that no event led to; one that cannot be encoded is undone."""
     try:
-        batch.add(change)
+        batch.add(transition)
     except InvalidRecord:
-        log.exception("left as it was: %s", [*change.mitigations, *change.reasons][:1])
-        change.rollback()
+        log.exception(
+            "left as it was: %s", [*transition.mitigations, *transition.reasons][:1]
+        )
+        transition.rollback()

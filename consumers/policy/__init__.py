@@ -1,4 +1,4 @@
-"""What to do about an attack: rules, guardrails and limits, all of them pure.
+"""Decisions about attacks: rules, guardrails and limits, all of them pure functions.
 
 Start with `rules.decide`; `file.load` reads a policy file.
 """

@@ -1,4 +1,4 @@
-"""Affected addresses: how many of the own addresses the active measures affect.
+"""Affected addresses: the number of own addresses that the active measures affect.
 
 Networks nest or are disjoint. For each prefix length in use, a table has the affected
 addresses inside each prefix, so a change costs one step for each of these lengths.
@@ -34,14 +34,15 @@ class AffectedAddresses:
         family = self._families[network.version]
         family.remove(network.prefixlen, prefix_at(network, network.prefixlen))
 
-    def added_by(self, network: Network) -> int:
-        """Return how many addresses a network would add."""
+    def count_new(self, network: Network) -> int:
+        """Return the number of addresses that a network would add."""
+        length = network.prefixlen
         family = self._families[network.version]
-        return family.added_by(network.prefixlen, prefix_at(network, network.prefixlen))
+        return family.count_new(length, prefix_at(network, length))
 
-    def covered(self, version: int) -> int:
-        """Return how many addresses of IPv4 (4) or IPv6 (6) are affected."""
-        return self._families[version].covered
+    def count(self, version: int) -> int:
+        """Return the number of affected addresses of IPv4 (4) or IPv6 (6)."""
+        return self._families[version].count
 
 
 class _Family:
@@ -52,7 +53,7 @@ class _Family:
     """
 
     def __init__(self, bits: int) -> None:
-        self.covered = 0
+        self.count = 0
         self._bits = bits
         self._counts: dict[int, _Table] = {}
         self._inside: dict[int, _Table] = {}
@@ -70,29 +71,29 @@ class _Family:
             del counts[prefix]
             self._change(length, prefix, -1)
 
-    def added_by(self, length: int, prefix: int) -> int:
-        present = prefix in self._counts.get(length, {})
-        if present or self._has_outer(length, prefix):
+    def count_new(self, length: int, prefix: int) -> int:
+        is_present = prefix in self._counts.get(length, {})
+        if is_present or self._has_outer(length, prefix):
             return 0
-        return self._missing(length, prefix)
+        return self._uncovered(length, prefix)
 
     def _change(self, length: int, prefix: int, sign: int) -> None:
-        """Carry what a network adds or removes to the networks around it."""
-        delta = sign * self._missing(length, prefix)
+        """Add a network's change of addresses to the networks around it."""
+        delta = sign * self._uncovered(length, prefix)
         for outer in sorted(self._inside, reverse=True):
             if outer >= length:
                 continue
-            above = prefix >> (length - outer)
+            outer_prefix = prefix >> (length - outer)
             table = self._inside[outer]
-            table[above] = table.get(above, 0) + delta
-            if not table[above]:
-                del table[above]
-            if above in self._counts.get(outer, {}):
+            table[outer_prefix] = table.get(outer_prefix, 0) + delta
+            if not table[outer_prefix]:
+                del table[outer_prefix]
+            if outer_prefix in self._counts.get(outer, {}):
                 return
-        self.covered += delta
+        self.count += delta
 
-    def _missing(self, length: int, prefix: int) -> int:
-        """Return the addresses of a network that no network inside affects."""
+    def _uncovered(self, length: int, prefix: int) -> int:
+        """Return the number of a network's addresses that no inner network affects."""
         if length not in self._inside:
             self._inside[length] = self._table(length)
         size = 1 << (self._bits - length)
@@ -113,6 +114,6 @@ class _Family:
             size = 1 << (self._bits - inner)
             for prefix in counts:
                 if not self._has_outer(inner, prefix, length):
-                    above = prefix >> (inner - length)
-                    table[above] = table.get(above, 0) + size
+                    outer_prefix = prefix >> (inner - length)
+                    table[outer_prefix] = table.get(outer_prefix, 0) + size
         return table

@@ -1,6 +1,6 @@
 """A document's Flow Spec rule as the match and the action of a measure.
 
-Each function either returns exactly what the rule means, or refuses the rule.
+Each function either returns exactly the rule's meaning, or refuses the rule.
 """
 
 from typing import Final
@@ -13,6 +13,7 @@ from consumers.mitigation.flow_match import (
     network_of,
     word_fault,
 )
+from consumers.mitigation.measure import is_route_target
 from consumers.policy.model import Action
 from fnm_bus.event import FlowMatch, FlowSpecRule, FlowThen
 
@@ -22,14 +23,13 @@ _UNSUPPORTED: Final = (
 )
 """Parts of FastNetMon's rules that no FlowSpec component of RFC 8955 matches."""
 _BLOCKING: Final = frozenset({"discard", "rate-limit", "redirect"})
-_U16: Final = 0xFFFF
 
 
-class Refused(ValueError):
-    """A rule that is not acted on.
+class RuleRefused(ValueError):
+    """A rule that becomes no measure.
 
     Attributes:
-        code: why, as a stable word.
+        code: the cause, as a stable word.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -43,40 +43,41 @@ def match_of(rule: FlowSpecRule) -> FlowMatch:
     A prefix of length 0 means any address and becomes the absent field.
 
     Raises:
-        Refused: the match would be wider or narrower than the rule's, or is too large.
+        RuleRefused: the match would be wider or narrower than the rule's, or is too
+            large.
     """
     for name in _UNSUPPORTED:
         if getattr(rule, name):
-            raise Refused("part_not_supported", f"{name}: FlowSpec cannot match it")
+            raise RuleRefused("part_not_supported", f"{name}: FlowSpec cannot match it")
     version = _version(rule)
     flow = canonical(
         FlowMatch(**{name: getattr(rule, name) for name in FlowMatch.__struct_fields__})
     )
     if flow.destination_prefix is None and flow.source_prefix is None:
-        raise Refused("no_network", "the rule names no network")
+        raise RuleRefused("no_network", "the rule names no network")
     if fault := match_size_fault(flow):
-        raise Refused("match_too_large", fault)
+        raise RuleRefused("match_too_large", fault)
     field, fault = word_fault(flow, version)
     if fault:
         protocol = field == "protocols"
         code = "protocol_not_supported" if protocol else "part_not_supported"
-        raise Refused(code, f"{field}: {fault}")
+        raise RuleRefused(code, f"{field}: {fault}")
     return flow
 
 
 def then_of(rule: FlowSpecRule, action: Action) -> FlowThen:
-    """Return what a measure of FastNetMon's rule does.
+    """Return the action of the measure that FastNetMon's rule becomes.
 
     The policy's `flowspec_action` replaces the action of a rule that limits traffic,
     never that of a rule that accepts or marks it.
 
     Raises:
-        Refused: the rule's action is not one that is enforced, has no documented
-            meaning, or needs a permission of the policy.
+        RuleRefused: no enforcer supports the rule's action, its meaning is not
+            documented, or it needs a permission of the policy.
     """
     word = rule.action_type or "discard"
     if word not in _BLOCKING:
-        raise Refused("action_not_supported", f"{word:.40}: not enforced")
+        raise RuleRefused("action_not_supported", f"{word:.40}: not enforced")
     if action.flowspec_action is not None:
         return action.flowspec_action
     values = rule.action
@@ -84,20 +85,20 @@ def then_of(rule: FlowSpecRule, action: Action) -> FlowThen:
     if word == "discard" or (word == "rate-limit" and rate == 0):
         return FlowThen(action="discard")
     if word == "rate-limit":
-        raise Refused(
+        raise RuleRefused(
             "action_not_supported",
             "rate-limit: FastNetMon does not document the unit of its rate; write"
             ' flowspec_action = "rate-limit" and rate (bytes/s) in the policy\'s rule',
         )
     if not action.document_redirect:
-        raise Refused(
+        raise RuleRefused(
             "redirect_not_allowed",
             "redirect: document_redirect = true in the policy's rule would allow it",
         )
     number = values.redirect_target_as if values is not None else None
     value = values.redirect_target_value if values is not None else None
-    if number is None or value is None or (number > _U16 and value > _U16):
-        raise Refused("action_not_supported", "redirect: not a route target")
+    if number is None or value is None or not is_route_target(number, value):
+        raise RuleRefused("action_not_supported", "redirect: not a route target")
     return FlowThen(action="redirect", redirect_as=number, redirect_value=value)
 
 
@@ -108,9 +109,9 @@ def _version(rule: FlowSpecRule) -> int:
         if (text := getattr(rule, name))
     }
     if not versions:
-        raise Refused("no_network", "the rule names no network")
+        raise RuleRefused("no_network", "the rule names no network")
     if len(versions) > 1:
-        raise Refused("mixed_families", "one prefix is IPv4, the other IPv6")
+        raise RuleRefused("mixed_families", "one prefix is IPv4, the other IPv6")
     return versions.pop()
 
 
@@ -119,4 +120,4 @@ def _network(name: str, text: str) -> Network:
         return network_of(text)
     except ValueError as exc:
         fault = f"{name}: {text!r:.80} is not a network"
-        raise Refused("prefix_not_understood", fault) from exc
+        raise RuleRefused("prefix_not_understood", fault) from exc

@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from consumers.mitigation.measure import Network
-from consumers.policy.networks import within
+from consumers.policy.networks import is_within
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _FORMS: Final[tuple[tuple[IPv6Network, tuple[range, ...]], ...]] = (
@@ -22,25 +22,25 @@ _FORMS: Final[tuple[tuple[IPv6Network, tuple[range, ...]], ...]] = (
 
 
 def embedded_networks(network: IPv6Network) -> Iterator[IPv4Network]:
-    """Yield the IPv4 networks whose IPv6 forms a network contains or is a part of."""
+    """Yield the IPv4 networks whose IPv6 forms overlap *network*."""
     bits = f"{int(network.network_address):0128b}"
     for outer, places in _FORMS:
-        if within(outer, network):
+        if is_within(outer, network):
             yield IPv4Network("0.0.0.0/0")
-        elif within(network, outer):
-            known = "".join(
+        elif is_within(network, outer):
+            prefix = "".join(
                 bits[place]
-                for part in places
-                for place in part
+                for bit_range in places
+                for place in bit_range
                 if place < network.prefixlen
             )
-            start = int(known.ljust(32, "0"), 2)
-            yield IPv4Network((start, len(known)))
+            start = int(prefix.ljust(32, "0"), 2)
+            yield IPv4Network((start, len(prefix)))
 
 
 def with_mapped(networks: Iterable[Network]) -> Iterator[Network]:
-    """Yield networks, and the IPv4 networks of those that are IPv4-mapped."""
+    """Yield *networks*, and the IPv4 network inside each IPv4-mapped one."""
     for network in networks:
         yield network
-        if isinstance(network, IPv6Network) and within(network, _MAPPED):
+        if isinstance(network, IPv6Network) and is_within(network, _MAPPED):
             yield from embedded_networks(network)

@@ -1,7 +1,7 @@
 """Check of an event: whether our parser could have made it.
 
-Only fields that decide are looked at. The JSON type comes first: `ip_address(7)` is
-0.0.0.7.
+Only the fields that decisions depend on are checked. The JSON type comes first:
+`ip_address(7)` is 0.0.0.7.
 """
 
 import re
@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from consumers.mitigation.flow_match import invalid
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import AttackDetails, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.event.identifiers import address, network
+from fnm_bus.event.identifiers import parse_address, parse_network
 from fnm_bus.event.parse import MAX_MEMBERS
 
 MAX_SEQUENCE: Final = 2**53 - 1
@@ -34,19 +35,19 @@ _NUMBERS: Final = tuple(
 
 
 def validate_event(event: Event) -> None:
-    """Check the fields of an event that facts are made of.
+    """Check the fields of an event that become facts.
 
     Raises:
-        InvalidRecord: the text names the first field that is wrong.
+        InvalidRecord: the text names the first invalid field.
     """
     receipt = event.receipt
     _validate_name("receipt.sensor", receipt.sensor)
     _validate_name("receipt.event_id", receipt.event_id)
     _validate_name("action", event.action)
     _validate_number("receipt.sequence", receipt.sequence, MAX_SEQUENCE)
-    when = receipt.received_at
-    if not isinstance(when, datetime) or when.utcoffset() is None:
-        raise invalid("receipt.received_at", "wanted a time with its zone")
+    received_at = receipt.received_at
+    if not isinstance(received_at, datetime) or received_at.utcoffset() is None:
+        raise invalid("receipt.received_at", "expected a time with its zone")
     _validate_target(event)
     if event.attack_details is not None:
         _validate_details(event.attack_details)
@@ -58,18 +59,15 @@ def validate_event(event: Event) -> None:
     _validate_rules(event)
 
 
-def invalid(field: str, fault: str) -> InvalidRecord:
-    """Return the error that names a field and its fault."""
-    return InvalidRecord(f"{field}: {fault}")
-
-
 def _validate_target(event: Event) -> None:
     match event:
         case HostEvent(ip=ip):
             _validate_address(ip)
         case StatusEvent(ip=ip, hostgroup_name=name) if ip is not None:
             if name is not None:
-                raise invalid("hostgroup_name", "wanted an address or a name, not both")
+                raise invalid(
+                    "hostgroup_name", "expected an address or a name, not both"
+                )
             _validate_address(ip)
         case HostgroupEvent() | StatusEvent():
             _validate_name("hostgroup_name", event.hostgroup_name)
@@ -78,24 +76,24 @@ def _validate_target(event: Event) -> None:
 
 def _validate_address(ip: Any) -> None:
     try:
-        canonical = address(ip, "ip")
+        canonical = parse_address(ip, "ip")
     except InvalidNotification as exc:
         raise InvalidRecord(exc.reason) from exc
     if canonical != ip:
-        raise invalid("ip", f"wanted the canonical text {canonical}, got {ip:.80}")
+        raise invalid("ip", f"expected the canonical text {canonical}, got {ip:.80}")
 
 
 def _validate_networks(networks: Any) -> None:
     if not isinstance(networks, tuple) or len(networks) > MAX_MEMBERS:
-        raise invalid("hostgroup_networks", f"wanted at most {MAX_MEMBERS} networks")
-    for index, item in enumerate(networks):
-        text = item.network
+        raise invalid("hostgroup_networks", f"expected at most {MAX_MEMBERS} networks")
+    for index, member in enumerate(networks):
+        text = member.network
         if text is None:
             continue
-        if not isinstance(text, str) or network(text) != text:
+        if not isinstance(text, str) or parse_network(text) != text:
             raise invalid(
                 f"hostgroup_networks.{index}.network",
-                f"wanted canonical text without host bits, got {text!r:.80}",
+                f"expected canonical text without host bits, got {text!r:.80}",
             )
 
 
@@ -113,23 +111,23 @@ def _validate_details(details: AttackDetails) -> None:
 def _validate_rules(event: Event) -> None:
     rules: Any = event.flow_spec_rules
     if not isinstance(rules, tuple) or len(rules) > MAX_MEMBERS:
-        raise invalid("flow_spec_rules", f"wanted at most {MAX_MEMBERS} rules")
+        raise invalid("flow_spec_rules", f"expected at most {MAX_MEMBERS} rules")
     extra: Any = event.extra
     if not isinstance(extra, Mapping):
-        raise invalid("extra", "wanted a map")
+        raise invalid("extra", "expected a map")
 
 
 def _validate_name(field: str, text: Any) -> None:
     _validate_word(field, text)
     if not text.strip() or _UNFIT.search(text):
         raise invalid(
-            field, f"wanted text without control characters, got {text[:40]!r}"
+            field, f"expected text without control characters, got {text[:40]!r}"
         )
 
 
 def _validate_word(field: str, text: Any) -> None:
     if not isinstance(text, str):
-        raise invalid(field, f"wanted text, got {text!r:.40}")
+        raise invalid(field, f"expected text, got {text!r:.40}")
     if len(text) > MAX_NAME:
         raise invalid(field, f"{len(text)} characters, allowed are {MAX_NAME}")
 
@@ -137,4 +135,4 @@ def _validate_word(field: str, text: Any) -> None:
 def _validate_number(field: str, number: Any, most: int) -> None:
     # type(), because a bool is an int.
     if type(number) is not int or not 0 <= number <= most:
-        raise invalid(field, f"wanted 0 to {most}, got {number!r:.40}")
+        raise invalid(field, f"expected 0 to {most}, got {number!r:.40}")

@@ -1,21 +1,22 @@
 """Facts: an event as the policy sees it.
 
-Events come from a topic that other programs can write to, so `facts_of` trusts none of
-them: it is the second boundary after the parser.
+Other programs can write to the events' topic. So `facts_of` checks every event: it is
+the second boundary after the parser.
 """
 
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
+from consumers.mitigation.flow_match import invalid
 from consumers.mitigation.measure import Network
 from consumers.mitigation.reason_key import ATTACK, MAX_KEY_BYTES, ReasonKey
-from consumers.policy import event_check as check
+from consumers.policy.event_check import validate_event
 from consumers.policy.flow_rules import (
-    RuleReading,
+    ParsedRules,
+    missing_rules,
+    parse_rules,
     part_of,
-    read_rules,
-    without_rules,
 )
 from consumers.policy.size import bits_of, direction_of, pps_of
 from fnm_bus.event import (
@@ -37,7 +38,7 @@ CLOSES: Final = frozenset({"unban", "partial_unblock"})
 
 _PARTIAL: Final = frozenset({"partial_block", "partial_unblock"})
 DEFAULT_HOSTGROUP: Final = "global"
-"""FastNetMon's hostgroup of hosts that are in none."""
+"""FastNetMon's word for hosts that are in no hostgroup."""
 _THRESHOLD_PROTOCOLS: Final = frozenset({"tcp", "udp", "icmp"})
 """First words of thresholds that name a protocol."""
 
@@ -49,10 +50,10 @@ class AttackFacts(NamedTuple):
         scope: host or hostgroup.
         action: FastNetMon's word.
         target: address or hostgroup's name.
-        part: ATTACK, or what names a Flow Spec rule.
+        part: ATTACK, or the name of a Flow Spec rule.
         networks: the host as a network of one, or the hostgroup's networks.
-        hostgroup: the hostgroup that is attacked or that the host is in; None for a
-            host in none, which FastNetMon reports as `global`.
+        hostgroup: the attacked hostgroup, or the host's; None for a host without a
+            hostgroup, which FastNetMon reports as `global`.
         direction: FastNetMon's word, lower case, or "".
         protocol: FastNetMon's word, lower case, or "".
         threshold: the threshold that was exceeded, FastNetMon's words, or "".
@@ -63,14 +64,14 @@ class AttackFacts(NamedTuple):
         sensor: the sensor that reported the event.
         sequence: position among the calls about this target on this sensor.
         received_at: when the sensor's spool received the event.
-        event_id: names the event.
-        attack_uuid: names the attack, or None.
-        attack: what an unban repeats of its ban: the UUID, or direction and power of
-            the text mode; "" when there is neither.
-        rules: the event's Flow Spec rules that are wholly understood.
-        refused_rules: one check for each rule that is not wholly understood; one for
-            all of them when there are too many.
-        has_rules: whether the document had Flow Spec rules, understood or not.
+        event_id: identifier of the event.
+        attack_uuid: identifier of the attack, or None.
+        attack: the identifier that an unban repeats from its ban: the UUID, or
+            direction and power of the text mode; "" without either.
+        rules: the event's Flow Spec rules that were parsed completely.
+        refused_rules: one check for each rule that was not parsed completely; a single
+            one when there are too many rules.
+        has_rules: whether the document had Flow Spec rules, valid or not.
     """
 
     scope: str
@@ -97,7 +98,7 @@ class AttackFacts(NamedTuple):
 
     @property
     def reason_key(self) -> ReasonKey:
-        """Names the reason; sequences compare within one of them only."""
+        """The key of the reason; sequences compare within one key only."""
         return ReasonKey(self.sensor, self.scope, self.target, self.part)
 
     @property
@@ -109,43 +110,42 @@ class AttackFacts(NamedTuple):
 def facts_of(event: Event) -> tuple[AttackFacts, ...]:
     """Return the facts of an event: one, or one for each rule of a partial block.
 
-    Rules that came with a ban belong to the attack. The rules of a partial block are
-    parts of their own, each with a name of its own. If a rule of a partial block or
-    unblock is not understood, its part is never the attack, so that it neither
+    Rules of a ban belong to the attack. Each rule of a partial block is a separate part
+    with a name. The part of an invalid rule is never the attack: such a rule neither
     replaces nor ends the measures of the ban.
 
     Raises:
-        InvalidRecord: the parser makes no such event; the text names the field.
+        InvalidRecord: the parser cannot have made the event; the text names the field.
     """
-    check.validate_event(event)
+    validate_event(event)
     closes = event.action in CLOSES
-    reading = read_rules(event.flow_spec_rules, event.extra, unlimited=closes)
-    whole = _whole(event, reading)
+    parsed = parse_rules(event.flow_spec_rules, event.extra, unlimited=closes)
+    whole = _facts_of_all(event, parsed)
     if event.action not in _PARTIAL:
-        return (_checked(whole),)
+        return (_check_key_size(whole),)
     return tuple(
-        _checked(
+        _check_key_size(
             whole._replace(
                 part=part_of(rule),
                 rules=() if rule.refusal else (rule.rule,),
                 refused_rules=(rule.refusal,) if rule.refusal else (),
             )
         )
-        for rule in reading.parts or (without_rules(),)
+        for rule in parsed.rules or (missing_rules(),)
     )
 
 
-def _checked(facts: AttackFacts) -> AttackFacts:
+def _check_key_size(facts: AttackFacts) -> AttackFacts:
     size = len(facts.reason_key.encode())
     if size > MAX_KEY_BYTES:
-        raise check.invalid(
+        raise invalid(
             "sensor, target, part",
             f"their key has {size} bytes, allowed are {MAX_KEY_BYTES}",
         )
     return facts
 
 
-def _whole(event: Event, reading: RuleReading) -> AttackFacts:
+def _facts_of_all(event: Event, parsed: ParsedRules) -> AttackFacts:
     details = event.attack_details or AttackDetails()
     direction = direction_of(event)
     mode = event.text_mode if isinstance(event, HostEvent) else None
@@ -169,9 +169,9 @@ def _whole(event: Event, reading: RuleReading) -> AttackFacts:
         attack_uuid=details.attack_uuid,
         attack=details.attack_uuid
         or ("" if mode is None or mode.power_pps is None else _text_attack(mode)),
-        rules=reading.understood,
-        refused_rules=reading.refusals,
-        has_rules=reading.present,
+        rules=parsed.valid,
+        refused_rules=parsed.refusals,
+        has_rules=parsed.present,
     )
 
 

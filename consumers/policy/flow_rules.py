@@ -1,7 +1,7 @@
-"""Flow Spec rules of a document: which of them are wholly understood, and their names.
+"""Flow Spec rules of a document: those that were parsed completely, and their names.
 
-A rule of which something is in the event's `extra` would match more than FastNetMon
-meant: it is refused with the reason, and nothing takes its place.
+If a part of a rule is in the event's `extra`, the rule would match more traffic than
+FastNetMon's own. Such a rule is refused with a reason and is not replaced.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ MAX_PART: Final = 500
 """Characters of the name of a part; a digest replaces a longer name."""
 
 MAX_TEXT: Final = 200
-"""Characters of a text that a document has a part in."""
+"""Characters of a text with words from a document."""
 
 _POINTER: Final = "/flow_spec_rules"
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
-class ReadRule(NamedTuple):
+class ParsedRule(NamedTuple):
     """One rule of a document.
 
     Attributes:
         rule: as it is in the event.
-        extra: what of it is not understood, by JSON Pointer within the rule.
-        refusal: why it is not acted on; None when it is wholly understood.
+        extra: the parts that were not parsed, by JSON Pointer within the rule.
+        refusal: why the rule is refused; None when it was parsed completely.
     """
 
     rule: FlowSpecRule
@@ -41,38 +41,43 @@ class ReadRule(NamedTuple):
     refusal: Check | None = None
 
 
-class RuleReading(NamedTuple):
+class ParsedRules(NamedTuple):
     """The rules of a document.
 
     Attributes:
-        parts: the rules, in their order; a single one without a match when there are
-            too many, or when the document's list itself is not understood.
+        rules: the rules, in their order; a single one without a match when there are
+            too many, or when the document's list itself is invalid.
         present: whether the document had rules.
     """
 
-    parts: tuple[ReadRule, ...]
+    rules: tuple[ParsedRule, ...]
     present: bool
 
     @property
-    def understood(self) -> tuple[FlowSpecRule, ...]:
-        """The rules that are wholly understood."""
-        return tuple(part.rule for part in self.parts if part.refusal is None)
+    def valid(self) -> tuple[FlowSpecRule, ...]:
+        """The rules that were parsed completely."""
+        return tuple(parsed.rule for parsed in self.rules if parsed.refusal is None)
 
     @property
     def refusals(self) -> tuple[Check, ...]:
-        """Why the others are not acted on."""
-        return tuple(part.refusal for part in self.parts if part.refusal is not None)
+        """The refusals of all other rules."""
+        return tuple(parsed.refusal for parsed in self.rules if parsed.refusal)
 
 
-def read_rules(
+def refusal(name: str, code: str, text: str) -> Check:
+    """Return the check that refuses a rule of a document."""
+    return Check(stage="policy", name=name, code=code, verdict="refuse", text=text)
+
+
+def parse_rules(
     rules: Sequence[FlowSpecRule], extra: Mapping[str, str], *, unlimited: bool
-) -> RuleReading:
+) -> ParsedRules:
     """Return the rules of a document.
 
     Args:
         rules: the event's rules.
         extra: the event's extra.
-        unlimited: whether more than MAX_RULES are read, because they end measures.
+        unlimited: whether more than MAX_RULES are allowed, because they end measures.
     """
     faults = _faults(extra, len(rules))
     if len(rules) > MAX_RULES and not unlimited:
@@ -80,33 +85,33 @@ def read_rules(
         return _refused_whole("too_many_measures", text)
     if -1 in faults:
         return _refused_whole("rule_not_understood", "the list is not understood")
-    return RuleReading(
+    return ParsedRules(
         tuple(
-            ReadRule(rule, faults[index], _refusal(index, faults[index]))
+            ParsedRule(rule, faults[index], _refuse_rule(index, faults[index]))
             if index in faults
-            else ReadRule(rule)
+            else ParsedRule(rule)
             for index, rule in enumerate(rules)
         ),
         present=bool(rules) or bool(faults),
     )
 
 
-def without_rules() -> ReadRule:
-    """Return what stands for the rules of a partial block that has none."""
+def missing_rules() -> ParsedRule:
+    """Return the refused rule of a partial block without Flow Spec rules."""
     text = "a partial block or unblock without Flow Spec rules"
-    refusal = _check("flow_spec_rules", "no_rules", text)
-    return ReadRule(FlowSpecRule(), {"": text}, refusal)
+    check = refusal("flow_spec_rules", "no_rules", text)
+    return ParsedRule(FlowSpecRule(), {"": text}, check)
 
 
-def part_of(read: ReadRule) -> str:
+def part_of(parsed: ParsedRule) -> str:
     """Return the name of a rule's part; it is never the attack's or an operator's.
 
-    A rule that is not understood and has no uuid is named by a digest of all that was
-    sent, so that it does not have the name of a rule that is understood.
+    The name of an invalid rule without uuid is a digest of all its content. So it
+    differs from the name of each valid rule.
     """
-    name = rule_identity(read.rule)
-    if read.extra and not read.rule.uuid:
-        whole = json.dumps([name, sorted(read.extra.items())])
+    name = rule_identity(parsed.rule)
+    if parsed.extra and not parsed.rule.uuid:
+        whole = json.dumps([name, sorted(parsed.extra.items())])
     elif len(name) > MAX_PART or name in {ATTACK, OPERATOR, ""}:
         whole = name
     else:
@@ -115,7 +120,7 @@ def part_of(read: ReadRule) -> str:
 
 
 def _faults(extra: Mapping[str, str], count: int) -> dict[int, dict[str, str]]:
-    """Return index of a rule → what of it is in extra; -1 for the list itself."""
+    """Return index of a rule → its part of *extra*; -1 for the list itself."""
     faults: dict[int, dict[str, str]] = {}
     for pointer, value in extra.items():
         if pointer != _POINTER and not pointer.startswith(f"{_POINTER}/"):
@@ -126,17 +131,13 @@ def _faults(extra: Mapping[str, str], count: int) -> dict[int, dict[str, str]]:
     return faults
 
 
-def _refusal(index: int, extra: Mapping[str, str]) -> Check:
+def _refuse_rule(index: int, extra: Mapping[str, str]) -> Check:
     path, value = next(iter(extra.items()))
     more = f", and {len(extra) - 1} more" if len(extra) > 1 else ""
     text = shorten(f"not understood: {path or 'the rule'} = {value}", MAX_TEXT)
-    return _check(f"flow_spec_rules/{index}", "rule_not_understood", f"{text}{more}")
+    return refusal(f"flow_spec_rules/{index}", "rule_not_understood", f"{text}{more}")
 
 
-def _refused_whole(code: str, text: str) -> RuleReading:
-    refusal = _check("flow_spec_rules", code, text)
-    return RuleReading((ReadRule(FlowSpecRule(), {"": text}, refusal),), present=True)
-
-
-def _check(name: str, code: str, text: str) -> Check:
-    return Check(stage="policy", name=name, code=code, verdict="refuse", text=text)
+def _refused_whole(code: str, text: str) -> ParsedRules:
+    check = refusal("flow_spec_rules", code, text)
+    return ParsedRules((ParsedRule(FlowSpecRule(), {"": text}, check),), present=True)

@@ -1,13 +1,13 @@
-"""Guardrails, which can only refuse, and limits, which hold a measure for a person.
+"""Guardrails, which can only refuse, and limits, which hold a measure for approval.
 
-`refuse` is for a measure that nobody may start; a person cannot approve it. `hold` is
-for a measure that needs a person's approval. Withdrawing is never checked.
+A measure with the verdict `refuse` cannot be approved. A measure with the verdict
+`hold` needs a person's approval. Withdrawing is never checked.
 
 The attacked side of a match is the operator's own network whose traffic is blocked:
-the destination, or the source of traffic that leaves. It has to be the operator's, an
-ordinary network, and not too wide. The remote side only narrows a match. Both are
-compared with what is protected. An absent remote side, which FastNetMon also writes as
-a prefix of length 0, means any address.
+the destination, or the source of outgoing traffic. It must be an ordinary network of
+the operator's and not too wide. The remote side only narrows a match. Both sides are
+compared with the protected networks. An absent remote side, which FastNetMon also
+writes as a prefix of length 0, means any address.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from consumers.policy.affected import AffectedAddresses
 from consumers.policy.embedded import embedded_networks
 from consumers.policy.facts import AttackFacts
 from consumers.policy.model import Customer, Limits
-from consumers.policy.networks import NetworkSet, within
+from consumers.policy.networks import NetworkSet, is_within
 from fnm_bus.event import Check
 
 PASS: Final = "pass"  # noqa: S105 - a verdict
@@ -34,10 +34,10 @@ _LIMIT: Final = "limit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveCounts:
-    """What is active already, as far as limits are concerned.
+    """Counts of active mitigations, for the limits.
 
     Attributes:
-        active: wanted mitigations, without those that only inform.
+        active: wanted mitigations, without those that only inform people.
         by_customer: the same by customer's name.
         new_last_minute: mitigations that became wanted within the last 60 s.
         affected: the protected networks of the active mitigations.
@@ -50,10 +50,10 @@ class ActiveCounts:
 
 
 def check_age(facts: AttackFacts, now: datetime, limits: Limits) -> tuple[Check, ...]:
-    """Return whether an event is young enough to start a measure.
+    """Return the check whether an event is recent enough to start a measure.
 
     Args:
-        facts: of the event.
+        facts: the event's facts.
         now: the broker's time.
         limits: with max_event_age and max_clock_skew.
     """
@@ -63,38 +63,38 @@ def check_age(facts: AttackFacts, now: datetime, limits: Limits) -> tuple[Check,
             f"received {-age:.0f} s ahead of our clock, allowed"
             f" {limits.max_clock_skew:.0f} s: set the clock of {facts.sensor} or ours"
         )
-        check = _check(_GUARDRAIL, "max_clock_skew", REFUSE, text, "clock_ahead")
+        check = _result(_GUARDRAIL, "max_clock_skew", REFUSE, text, "clock_ahead")
         return (check,)
     text = f"{max(age, 0):.0f} s old, allowed {limits.max_event_age:.0f} s"
     if age > limits.max_event_age:
-        return (_check(_GUARDRAIL, "max_event_age", REFUSE, text, "event_too_old"),)
-    return (_check(_GUARDRAIL, "max_event_age", PASS, text),)
+        return (_result(_GUARDRAIL, "max_event_age", REFUSE, text, "event_too_old"),)
+    return (_result(_GUARDRAIL, "max_event_age", PASS, text),)
 
 
 def check_measure(
     measure: Measure, limits: Limits, named: Sequence[Network] = ()
 ) -> tuple[Check, ...]:
-    """Return the guardrails' verdicts on a measure, whatever else is active.
+    """Return the guardrails' verdicts on a measure; other measures do not count.
 
     Args:
-        measure: a valid one.
+        measure: a valid measure.
         limits: the guardrails.
-        named: the prefixes that the action itself names, which may be wider than the
-            shortest prefix length.
+        named: the action's own prefixes, which may be wider than the shortest prefix
+            length.
     """
     if measure.kind == NOTIFY:
-        return ()  # it touches no traffic, and people want to know of any attack
+        return ()  # does not affect traffic, and people want to see every attack
     attacked = protected_network(measure, limits.own)
     if attacked is None:
         text = "the match names no network, so it would match any traffic"
-        return (_check(_GUARDRAIL, "own_networks", REFUSE, text, "no_network"),)
+        return (_result(_GUARDRAIL, "own_networks", REFUSE, text, "no_network"),)
     networks = measure.networks
     return (
-        _own(attacked, limits),
-        _special(attacked),
-        _protected("infrastructure", networks, limits.infrastructure_set),
-        _protected("protected_prefixes", networks, limits.protected_set),
-        _width(attacked, limits, named),
+        _check_own_networks(attacked, limits),
+        _check_special(attacked),
+        _check_protected("infrastructure", networks, limits.infrastructure_set),
+        _check_protected("protected_prefixes", networks, limits.protected_set),
+        _check_width(attacked, limits, named),
     )
 
 
@@ -104,25 +104,29 @@ def check_limits(
     limits: Limits,
     customer: Customer | None,
 ) -> tuple[Check, ...]:
-    """Return whether one more measure is within the limits; `hold` when it is not.
+    """Return whether one more measure is within the limits; `hold` if not.
 
     Args:
-        measure: one that the guardrails pass.
-        counts: what is active, without the measure.
+        measure: a measure that passed the guardrails.
+        counts: active mitigations, without the measure.
         limits: the limits.
-        customer: of the measure's protected network, or None.
+        customer: the customer of the measure's protected network, or None.
     """
     if measure.kind == NOTIFY:
         return ()
     checks = [
-        _count("max_active", counts.active, limits.max_active),
-        _count("max_new_per_minute", counts.new_last_minute, limits.max_new_per_minute),
+        _check_count("max_active", counts.active, limits.max_active),
+        _check_count(
+            "max_new_per_minute", counts.new_last_minute, limits.max_new_per_minute
+        ),
     ]
     if customer is not None:
         active = counts.by_customer.get(customer.name, 0)
         text = f"customer {customer.name}: "
-        checks.append(_count("max_per_customer", active, customer.max_active, text))
-    checks.append(_share(measure, counts, limits))
+        checks.append(
+            _check_count("max_per_customer", active, customer.max_active, text)
+        )
+    checks.append(_check_share(measure, counts, limits))
     return tuple(checks)
 
 
@@ -137,27 +141,27 @@ def protected_network(
 ) -> Network | None:
     """Return the side of a measure's match that is the operator's own network.
 
-    It is what the measure protects or shuts off: the destination, or the source of
-    traffic that leaves. If neither side is the operator's, the first; None when the
-    match names no network.
+    The measure protects or blocks this side: the destination, or the source of outgoing
+    traffic. If neither side is the operator's, the first; None for a match without
+    networks.
     """
     networks = measure.networks
     if not isinstance(own, NetworkSet):
         own = NetworkSet(own)
-    ours = (network for network in networks if own.containing(network) is not None)
-    return next(ours, networks[0] if networks else None)
+    inside = (network for network in networks if own.containing(network) is not None)
+    return next(inside, networks[0] if networks else None)
 
 
-def _own(attacked: Network, limits: Limits) -> Check:
+def _check_own_networks(attacked: Network, limits: Limits) -> Check:
     outer = limits.own.containing(attacked)
     if outer is not None:
         text = f"{attacked} is within {outer}"
-        return _check(_GUARDRAIL, "own_networks", PASS, text)
+        return _result(_GUARDRAIL, "own_networks", PASS, text)
     text = f"{attacked} is not within your own networks"
-    return _check(_GUARDRAIL, "own_networks", REFUSE, text)
+    return _result(_GUARDRAIL, "own_networks", REFUSE, text)
 
 
-def _special(attacked: Network) -> Check:
+def _check_special(attacked: Network) -> Check:
     address = attacked.network_address
     special = (
         address.is_unspecified  # also 0.0.0.0/0 and ::/0
@@ -168,74 +172,74 @@ def _special(attacked: Network) -> Check:
     )
     if special:
         text = f"{attacked} is unspecified, multicast, loopback, link-local or reserved"
-        return _check(_GUARDRAIL, "special_address", REFUSE, text)
-    return _check(_GUARDRAIL, "special_address", PASS, f"{attacked} is not special")
+        return _result(_GUARDRAIL, "special_address", REFUSE, text)
+    return _result(_GUARDRAIL, "special_address", PASS, f"{attacked} is not special")
 
 
-def _protected(
+def _check_protected(
     name: str, networks: tuple[Network, ...], protected: NetworkSet
 ) -> Check:
     for network in networks:
-        text = _overlap(network, network, protected)
+        text = _describe_overlap(network, network, protected)
         if not text and isinstance(network, IPv6Network):
             forms = (
-                _overlap(network, form, protected)
+                _describe_overlap(network, form, protected)
                 for form in embedded_networks(network)
             )
             text = next(filter(None, forms), "")
         if text:
-            return _check(_GUARDRAIL, name, REFUSE, text)
+            return _result(_GUARDRAIL, name, REFUSE, text)
     text = f"none of {len(protected.networks)} networks is affected"
-    return _check(_GUARDRAIL, name, PASS, text)
+    return _result(_GUARDRAIL, name, PASS, text)
 
 
-def _overlap(shown: Network, network: Network, protected: NetworkSet) -> str:
-    kept = protected.overlapping(network)
-    if kept is None:
+def _describe_overlap(shown: Network, network: Network, protected: NetworkSet) -> str:
+    overlap = protected.overlapping(network)
+    if overlap is None:
         return ""
     form = "" if shown == network else f" is a form of {network}, which"
-    if network == kept:
+    if network == overlap:
         relation = "is protected" if form else "is protected itself"
         return f"{shown}{form} {relation}"
-    relation = "is within" if within(network, kept) else "covers"
-    return f"{shown}{form} {relation} {kept}, which is protected"
+    relation = "is within" if is_within(network, overlap) else "covers"
+    return f"{shown}{form} {relation} {overlap}, which is protected"
 
 
-def _width(attacked: Network, limits: Limits, named: Sequence[Network]) -> Check:
+def _check_width(attacked: Network, limits: Limits, named: Sequence[Network]) -> Check:
     ipv4 = attacked.version == 4  # noqa: PLR2004 - IP
     least = limits.min_prefix_length_ipv4 if ipv4 else limits.min_prefix_length_ipv6
     name = f"min_prefix_length_ipv{attacked.version}"
     if attacked in named:
         text = f"{attacked} is named in the policy"
-        return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
+        return _result(_GUARDRAIL, name, PASS, text, "prefix_length")
     if attacked.prefixlen < least:
         text = f"{attacked} is wider than /{least}, the widest that is allowed"
-        return _check(_GUARDRAIL, name, REFUSE, text, "prefix_length")
+        return _result(_GUARDRAIL, name, REFUSE, text, "prefix_length")
     text = f"{attacked} is not wider than /{least}"
-    return _check(_GUARDRAIL, name, PASS, text, "prefix_length")
+    return _result(_GUARDRAIL, name, PASS, text, "prefix_length")
 
 
-def _count(name: str, active: int, most: int, prefix: str = "") -> Check:
+def _check_count(name: str, active: int, most: int, prefix: str = "") -> Check:
     text = f"{prefix}{active} of {most} in use"
-    return _check(_LIMIT, name, PASS if active < most else HOLD, text)
+    return _result(_LIMIT, name, PASS if active < most else HOLD, text)
 
 
-def _share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
+def _check_share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
     name = "max_affected_share"
     network = protected_network(measure, limits.own)
     if network is None:
-        return _check(_LIMIT, name, HOLD, "the match names no network")
+        return _result(_LIMIT, name, HOLD, "the match names no network")
     own = limits.own.addresses(network.version)
-    added = counts.affected.added_by(network)
-    affected = counts.affected.covered(network.version) + added
+    added = counts.affected.count_new(network)
+    affected = counts.affected.count(network.version) + added
     share = affected / own if own else 1.0
     allowed = limits.max_affected_share
     text = f"{share:.1%} of your IPv{network.version} addresses, allowed {allowed:.1%}"
-    # One host is always allowed: of a small network it is a large share.
+    # One host is always allowed: it is a large share of a small network.
     if added > 0 and affected > 1 and affected > own * allowed:
-        return _check(_LIMIT, name, HOLD, text)
-    return _check(_LIMIT, name, PASS, text)
+        return _result(_LIMIT, name, HOLD, text)
+    return _result(_LIMIT, name, PASS, text)
 
 
-def _check(stage: str, name: str, verdict: str, text: str, code: str = "") -> Check:
+def _result(stage: str, name: str, verdict: str, text: str, code: str = "") -> Check:
     return Check(stage=stage, name=name, code=code or name, verdict=verdict, text=text)

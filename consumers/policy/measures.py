@@ -1,7 +1,7 @@
-"""Measures: which of them an action means for an event.
+"""Measures: those that an action means for an event.
 
-Nothing that is not understood becomes wider or narrower: it is refused with a code and
-a reason, and nothing takes its place.
+A rule that was not parsed completely is refused with a code and a reason. It is not
+replaced by a wider or narrower one.
 """
 
 from typing import Final, NamedTuple
@@ -15,8 +15,9 @@ from consumers.mitigation.measure import (
     Network,
     canonical,
 )
-from consumers.policy.document_rule import Refused, match_of, then_of
+from consumers.policy.document_rule import RuleRefused, match_of, then_of
 from consumers.policy.facts import ATTACK, AttackFacts
+from consumers.policy.flow_rules import refusal
 from consumers.policy.model import HOSTGROUP, IGNORE, Action
 from consumers.policy.networks import NetworkSet
 from fnm_bus.event import Check, FlowMatch, FlowSpecRule, FlowThen
@@ -30,7 +31,7 @@ _NO_PROTOCOL: Final = "hopopt"
 
 
 class PlannedMeasures(NamedTuple):
-    """What an action means for an event.
+    """The measures of an action for an event.
 
     Attributes:
         measures: at most MAX_MEASURES, no two with one key.
@@ -42,25 +43,25 @@ class PlannedMeasures(NamedTuple):
 
 
 def plan_measures(facts: AttackFacts, action: Action) -> PlannedMeasures:
-    """Return the measures that *action* means for *facts*, and what is refused.
+    """Return the measures that *action* means for *facts*, and the refusals.
 
     The actions `ignore` and `hostgroup` have no measures of their own. `notify` has
     one for each network, the first MAX_MEASURES of them.
     """
     if action.action in {IGNORE, HOSTGROUP}:
         return PlannedMeasures()
-    if action.action == FLOWSPEC and not action.prefixes and _about_rules(facts):
-        return _from_rules(facts, action)
+    if action.action == FLOWSPEC and not action.prefixes and _is_about_rules(facts):
+        return _plan_for_rules(facts, action)
     prefixes = action.prefixes or facts.networks
     if not prefixes:
         text = "the event names no network"
-        return PlannedMeasures(checks=(_refusal("networks", "no_network", text),))
+        return PlannedMeasures(checks=(refusal("networks", "no_network", text),))
     if action.action == NOTIFY:
         prefixes = prefixes[:MAX_MEASURES]
     if len(prefixes) > MAX_MEASURES:
-        return _too_many("networks", len(prefixes))
+        return _refuse_too_many("networks", len(prefixes))
     if action.action == FLOWSPEC:
-        return _from_attack(facts, action, prefixes)
+        return _plan_for_attack(facts, action, prefixes)
     communities = action.communities if action.action == BLACKHOLE else ()
     return PlannedMeasures(
         tuple(
@@ -70,12 +71,12 @@ def plan_measures(facts: AttackFacts, action: Action) -> PlannedMeasures:
     )
 
 
-def _about_rules(facts: AttackFacts) -> bool:
-    """Return whether an event is about Flow Spec rules, understood or not."""
+def _is_about_rules(facts: AttackFacts) -> bool:
+    """Return whether an event is about Flow Spec rules, valid or not."""
     return facts.has_rules or bool(facts.refused_rules) or facts.part != ATTACK
 
 
-def _from_attack(
+def _plan_for_attack(
     facts: AttackFacts, action: Action, prefixes: tuple[Network, ...]
 ) -> PlannedMeasures:
     measures: dict[str, Measure] = {}
@@ -83,7 +84,7 @@ def _from_attack(
         protocol, fault = _protocol(facts.protocol, prefix.version)
         if fault and not action.any_protocol:
             text = f"{fault}; any_protocol = true would block all protocols"
-            check = _refusal("protocol", "protocol_not_supported", text)
+            check = refusal("protocol", "protocol_not_supported", text)
             return PlannedMeasures(checks=(check,))
         flow = FlowMatch(
             destination_prefix=None if facts.outgoing else str(prefix),
@@ -98,7 +99,7 @@ def _from_attack(
 
 
 def _protocol(word: str, version: int) -> tuple[str, str]:
-    """Return the protocol that FlowSpec matches, or "" and why there is none."""
+    """Return the protocol that FlowSpec matches, or "" and the fault."""
     if word in {"", "unknown", _NO_PROTOCOL}:
         return "", "the attack's protocol is not in the event"
     if word == "icmp" and version == 6:  # noqa: PLR2004 - IP
@@ -107,27 +108,27 @@ def _protocol(word: str, version: int) -> tuple[str, str]:
     return ("", fault) if fault else (word, "")
 
 
-def _from_rules(facts: AttackFacts, action: Action) -> PlannedMeasures:
+def _plan_for_rules(facts: AttackFacts, action: Action) -> PlannedMeasures:
     if len(facts.rules) > MAX_MEASURES:
-        return _too_many("flow_spec_rules", len(facts.rules))
+        return _refuse_too_many("flow_spec_rules", len(facts.rules))
     targets = NetworkSet(facts.networks)
     measures: dict[str, Measure] = {}
     checks = [*facts.refused_rules]
     for number, rule in enumerate(facts.rules):
         try:
-            measure = _from_rule(rule, action, targets)
-        except Refused as refused:
+            measure = _plan_for_rule(rule, action, targets)
+        except RuleRefused as exc:
             name = f"flow_spec_rules/{number}"
-            checks.append(_refusal(name, refused.code, str(refused)))
+            checks.append(refusal(name, exc.code, str(exc)))
             continue
         if measures.setdefault(measure.key, measure) != measure:
             text = "an earlier rule of the document matches the same packets"
             name = f"flow_spec_rules/{number}"
-            checks.append(_refusal(name, "rules_conflict", text))
+            checks.append(refusal(name, "rules_conflict", text))
     return PlannedMeasures(tuple(measures.values()), tuple(checks))
 
 
-def _from_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measure:
+def _plan_for_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measure:
     flow = match_of(rule)
     then = then_of(rule, action)
     measure = Measure(kind=FLOWSPEC, flow=canonical(flow), then=then)
@@ -135,7 +136,7 @@ def _from_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measu
         targets.containing(network) is not None for network in measure.networks
     )
     if not about_target and not action.document_targets:
-        raise Refused(
+        raise RuleRefused(
             "another_target",
             "the rule is not about the event's target; document_targets = true in the"
             " policy's rule would allow it",
@@ -143,10 +144,6 @@ def _from_rule(rule: FlowSpecRule, action: Action, targets: NetworkSet) -> Measu
     return measure
 
 
-def _too_many(name: str, count: int) -> PlannedMeasures:
+def _refuse_too_many(name: str, count: int) -> PlannedMeasures:
     text = f"{count} measures for one attack, allowed are {MAX_MEASURES}"
-    return PlannedMeasures(checks=(_refusal(name, "too_many_measures", text),))
-
-
-def _refusal(name: str, code: str, text: str) -> Check:
-    return Check(stage="policy", name=name, code=code, verdict="refuse", text=text)
+    return PlannedMeasures(checks=(refusal(name, "too_many_measures", text),))

@@ -1,7 +1,7 @@
 """Policy: frozen values that a policy file becomes.
 
-`rules.decide` chooses a rule, `measures.plan_measures` what its action means;
-`guardrails` can refuse or hold that.
+`rules.decide` chooses a rule, and `measures.plan_measures` plans the measures of its
+action; `guardrails` can refuse or hold them.
 """
 
 from collections.abc import Mapping
@@ -16,36 +16,36 @@ from fnm_bus.event import FlowThen
 HOSTGROUP: Final = "hostgroup"
 IGNORE: Final = "ignore"
 ACTIONS: Final = (BLACKHOLE, FLOWSPEC, FIREWALL, NOTIFY, HOSTGROUP, IGNORE)
-"""Values of `then.action`; `hostgroup` is the action that is chosen for the hostgroup,
+"""Values of `then.action`; `hostgroup` means the action of the hostgroup's table,
 `ignore` is only reported in the audit topic."""
 BLOCKING: Final = frozenset({BLACKHOLE, FLOWSPEC, FIREWALL, HOSTGROUP})
-"""Actions that touch traffic, or may."""
+"""Actions that affect traffic, or may."""
 
 APPROVE: Final = "approve"
 WHEN_LIMITED: Final = (APPROVE, HOSTGROUP)
-"""When a limit is reached: a person approves, or the hostgroup's action is taken."""
+"""If a limit is reached, a person approves, or the hostgroup's action applies."""
 
 MIN_LEASE: Final = 5.0
 MAX_LEASE: Final = 24 * 3600.0
-"""Seconds; bounds of every lease: of policies, settings, commands and enforcers."""
+"""Seconds; bounds of every lease in policies, settings, commands and enforcers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """Conditions of a rule; an empty one or None matches any event.
+    """Conditions of a rule; an empty condition or None matches any event.
 
     Attributes:
         scopes: host, hostgroup.
-        actions: ban, partial_block; attack_status, which counts like its ban, too.
+        actions: ban, partial_block; attack_status, which counts like its ban.
         hostgroups: names of hostgroups.
-        prefixes: own prefixes; each network of the event lies within one of them.
+        prefixes: own prefixes; each network of the event is within one of them.
         directions: incoming, outgoing, internal, other, unknown, none. A rule that
             blocks matches an outgoing attack only if it names `outgoing`.
         protocols: tcp, udp, icmp, …
         thresholds: FastNetMon's words for the threshold that was exceeded.
         severities: FastNetMon's words.
         sensors: names of sensors.
-        flow_spec: whether the document has Flow Spec rules, understood or not.
+        flow_spec: whether the document has Flow Spec rules, valid or not.
         min_pps: packets/s at least; an event without a size does not match.
         max_pps: packets/s below.
         min_bits: bit/s at least.
@@ -80,12 +80,12 @@ class Action:
         action: one of ACTIONS.
         flowspec_action: for FlowSpec; None takes the action of the document's rule, and
             discards when the document has no rules.
-        lease: seconds that a mitigation holds unless it is renewed.
-        enforcers: which are to act; empty for all that support the measure.
+        lease: seconds that a mitigation lasts unless it is renewed.
+        enforcers: the enforcers that act; empty for all that support the measure.
         communities: BGP communities besides the enforcer's own.
         prefixes: replace the event's own networks. They may be wider than the policy's
             `min_prefix_length_*`.
-        dry_run: whether enforcers only report what they would do.
+        dry_run: whether enforcers only report their actions.
         approval: whether a person has to approve first.
         when_limited: one of WHEN_LIMITED.
         document_targets: whether a document's Flow Spec rule may be about another host
@@ -120,7 +120,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
-    """A customer's networks, and how many mitigations they may have at once."""
+    """A customer's networks, and the most mitigations they may have at once."""
 
     name: str
     networks: tuple[Network, ...]
@@ -132,8 +132,8 @@ class Limits:
     """Guardrails and limits, with the names of the policy file.
 
     Attributes:
-        own_networks: the operator's own; nothing outside of them is touched.
-        protected_prefixes: what no measure may cover, not even in part.
+        own_networks: the operator's own; no measure affects other networks.
+        protected_prefixes: no measure may overlap them.
         infrastructure: addresses of routers, neighbors and of this system itself.
         min_prefix_length_ipv4: shortest prefix length of an IPv4 measure.
         min_prefix_length_ipv6: shortest prefix length of an IPv6 measure.
@@ -142,7 +142,7 @@ class Limits:
             its own.
         max_new_per_minute: most mitigations that may start in 60 s.
         max_affected_share: largest share of the own addresses of a family, 0 to 1.
-        max_event_age: seconds; an older event starts nothing.
+        max_event_age: seconds; an older event starts no measure.
         max_clock_skew: seconds that a sensor's clock may be ahead of ours.
         own: the own networks, for look-ups.
         infrastructure_set: the infrastructure, for look-ups.
@@ -180,10 +180,10 @@ class Policy:
     Attributes:
         rules: in the order in which they are tried.
         limits: guardrails and limits.
-        hostgroups: hostgroup's name → the action that is chosen for it.
+        hostgroups: hostgroup's name → its action.
         customers: in the order in which they are tried.
-        digest: names the content of the file: 16 hex digits of its SHA-256, the same
-            whatever its comments and spelling; "" for a policy without a file.
+        digest: 16 hex digits of the content's SHA-256; comments and spelling do not
+            count; "" for a policy without a file.
     """
 
     rules: tuple[Rule, ...]
@@ -198,13 +198,10 @@ class Policy:
 
 
 def lease_fault(seconds: float) -> str:
-    """Return why a lease is not allowed, or "".
-
-    The one bound for leases of policies, settings, commands and enforcers.
-    """
+    """Return the fault of a lease outside its bounds, or ""."""
     if MIN_LEASE <= seconds <= MAX_LEASE:
         return ""
     return (
-        f"wanted {MIN_LEASE:g} s to {MAX_LEASE / 3600:g} h, got {seconds:g} s; a lease"
-        " is renewed while its attack goes on"
+        f"expected {MIN_LEASE:g} s to {MAX_LEASE / 3600:g} h, got {seconds:g} s;"
+        " a lease is renewed while its attack continues"
     )

@@ -1,7 +1,7 @@
-"""Sets of networks: which of them contains, or overlaps, a network.
+"""Sets of networks, to look up a network that contains or overlaps another.
 
-Look-ups take time that depends on the number of different prefix lengths, not on the
-number of networks: a hostgroup may have 20,000.
+The time of a look-up depends on the number of different prefix lengths, not of
+networks: a hostgroup may have 20,000.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,7 +14,7 @@ BITS = {4: 32, 6: 128}
 """Version of IP → bits of an address."""
 
 
-def within(inner: Network, outer: Network) -> bool:
+def is_within(inner: Network, outer: Network) -> bool:
     """Return whether *inner* is a part of *outer*, or equal; families do not mix."""
     return (
         inner.version == outer.version
@@ -29,7 +29,7 @@ def prefix_at(network: Network, length: int) -> int:
 
 
 class NetworkSet:
-    """Networks that are looked up often; never changed.
+    """Networks that are looked up often; immutable.
 
     Attributes:
         networks: all of them, in the order in which they were given.
@@ -52,7 +52,7 @@ class NetworkSet:
         return hash(self.networks)
 
     def containing(self, network: Network) -> Network | None:
-        """Return a network of the set that contains *network*; None: no such one."""
+        """Return a network of the set that contains *network*, or None."""
         for length, prefixes in self._by_length[network.version].items():
             if length <= network.prefixlen:
                 match = prefixes.get(prefix_at(network, length))
@@ -74,24 +74,26 @@ class NetworkSet:
     def contains_all(self, others: "NetworkSet") -> bool:
         """Return whether each of *others* is a part of one network of the set.
 
-        The time depends on the smaller of the two sets. A set without networks is
-        contained in none.
+        The time depends on the smaller of the two sets. No set contains a set without
+        networks.
         """
         if not others.networks:
             return False
         if len(others.networks) <= len(self.networks):
-            return all(self.containing(item) is not None for item in others.networks)
-        return self._counted_in(others) == sum(
+            return all(
+                self.containing(network) is not None for network in others.networks
+            )
+        return self._count_inside(others) == sum(
             len(starts) for starts, _, _ in others.widest.values()
         )
 
     def addresses(self, version: int) -> int:
-        """Return how many addresses the networks have, each counted once."""
+        """Return the number of the networks' addresses, each counted once."""
         starts, ends, _ = self.widest[version]
         return sum(end - start + 1 for start, end in zip(starts, ends, strict=True))
 
-    def _counted_in(self, others: "NetworkSet") -> int:
-        """Return how many of the widest of *others* are parts of networks here."""
+    def _count_inside(self, others: "NetworkSet") -> int:
+        """Return the number of the widest of *others* inside networks of this set."""
         count = 0
         for version, (starts, ends, _) in self.widest.items():
             other_starts, other_ends, _ = others.widest[version]
@@ -105,15 +107,15 @@ class NetworkSet:
 
     @cached_property
     def widest(self) -> dict[int, tuple[list[int], list[int], list[Network]]]:
-        """Version → starts, ends and the networks that are no parts of others."""
-        return {version: _sorted(self._of(version)) for version in BITS}
+        """Version → starts, ends and networks, without those inside others."""
+        return {version: _drop_nested(self._family(version)) for version in BITS}
 
-    def _of(self, version: int) -> Iterator[Network]:
+    def _family(self, version: int) -> Iterator[Network]:
         for prefixes in self._by_length[version].values():
             yield from prefixes.values()
 
 
-def _sorted(
+def _drop_nested(
     networks: Iterable[Network],
 ) -> tuple[list[int], list[int], list[Network]]:
     ranges = sorted(

@@ -1,8 +1,8 @@
-"""Rules: which of a policy's rules decides about an event.
+"""Rules: the rule of a policy that decides about an event.
 
-The rules are tried in their order and the first that matches decides. A rule that
-blocks matches an outgoing attack only if its `direction` names `outgoing`: the target
-of such an attack is the operator's own customer, whose host sends the traffic.
+The rules are tried in their order, and the first that matches decides. A blocking rule
+matches an outgoing attack only if its `direction` names `outgoing`: the target of such
+an attack is the operator's own customer, whose host sends the traffic.
 """
 
 from typing import Final, NamedTuple
@@ -10,11 +10,9 @@ from typing import Final, NamedTuple
 from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts
 from consumers.policy.model import BLOCKING, Customer, Match, Policy, Rule
-from consumers.policy.networks import NetworkSet, within
+from consumers.policy.networks import NetworkSet, is_within
 from fnm_bus.event import Check
 from fnm_bus.event.extra import shorten
-
-__all__ = ["Decision", "customer_of", "decide", "mismatch", "mismatch_code", "within"]
 
 _LISTED: Final = 5
 """Networks or words in a text."""
@@ -37,8 +35,9 @@ class Mismatch(NamedTuple):
     """The first condition that an event does not meet.
 
     Attributes:
-        code: the condition's key in the policy file, or `outgoing`.
-        text: what was compared with what, a phrase for people.
+        code: the condition's key in the policy file; `pps` or `bits` for an event
+            without a size; or `outgoing`.
+        text: the compared values, a phrase for people.
     """
 
     code: str
@@ -50,7 +49,9 @@ def decide(facts: AttackFacts, policy: Policy) -> Decision:
     networks = NetworkSet(facts.networks)
     checks = []
     for rule in policy.rules:
-        fault = _first_mismatch(facts, rule.match, networks) or _outgoing(facts, rule)
+        fault = first_mismatch(facts, rule.match, networks) or _outgoing_mismatch(
+            facts, rule
+        )
         if fault is None:
             text = f"→ {rule.action.action}"
             checks.append(_check(rule.name, "match", "match", text))
@@ -59,42 +60,29 @@ def decide(facts: AttackFacts, policy: Policy) -> Decision:
     return Decision(None, tuple(checks))
 
 
-def mismatch(facts: AttackFacts, match: Match) -> str:
-    """Return the first condition that *facts* do not meet, or "" when all are met.
-
-    Whether a rule that blocks names the direction of an outgoing attack is not a
-    condition of its match: `decide` looks at that.
-    """
-    fault = _first_mismatch(facts, match, NetworkSet(facts.networks))
-    return fault.text if fault else ""
-
-
-def mismatch_code(facts: AttackFacts, match: Match) -> str:
-    """Return the code of the first condition that *facts* do not meet, or "".
-
-    It is the condition's key in the policy file; `pps` or `bits` when the event has no
-    size.
-    """
-    fault = _first_mismatch(facts, match, NetworkSet(facts.networks))
-    return fault.code if fault else ""
-
-
 def customer_of(network: Network, customers: tuple[Customer, ...]) -> Customer | None:
-    """Return the first customer in whose networks a network lies, or None."""
+    """Return the first customer whose networks contain *network*, or None."""
     return next(
         (
             customer
             for customer in customers
-            if any(within(network, outer) for outer in customer.networks)
+            if any(is_within(network, outer) for outer in customer.networks)
         ),
         None,
     )
 
 
-def _first_mismatch(
+def first_mismatch(
     facts: AttackFacts, match: Match, networks: NetworkSet
 ) -> Mismatch | None:
-    # A status without a known attack counts like its ban.
+    """Return the first condition that an event does not meet, or None.
+
+    Args:
+        facts: the event's facts.
+        match: the conditions. `decide` checks the direction of a blocking rule.
+        networks: the networks of *facts*.
+    """
+    # A status update of an unknown attack counts like its ban.
     counts = "ban" if "ban" in match.actions else "attack_status"
     action = counts if facts.action == "attack_status" else facts.action
     words = (
@@ -107,21 +95,22 @@ def _first_mismatch(
         ("severity", facts.severity or "none", match.severities),
         ("sensor", facts.sensor, match.sensors),
     )
-    for code, word, wanted in words:
-        if wanted and word not in wanted:
-            return Mismatch(code, f"{code} is {word}, wanted {_any_of(wanted)}")
+    for code, word, expected in words:
+        if expected and word not in expected:
+            return Mismatch(code, f"{code} is {word}, expected {_join_words(expected)}")
     if match.flow_spec is not None and match.flow_spec != facts.has_rules:
-        text = f"flow_spec is {facts.has_rules}, wanted {match.flow_spec}".lower()
+        text = f"flow_spec is {facts.has_rules}, expected {match.flow_spec}".lower()
         return Mismatch("flow_spec", text)
     if match.prefixes and not match.prefix_set.contains_all(networks):
-        shown = f"{_listed(facts.networks)} is not within {_listed(match.prefixes)}"
-        return Mismatch("prefix", shown)
-    return _size("pps", facts.pps, match.min_pps, match.max_pps) or _size(
-        "bits", facts.bits, match.min_bits, match.max_bits
-    )
+        networks_text = _join_networks(facts.networks)
+        prefixes_text = _join_networks(match.prefixes)
+        return Mismatch("prefix", f"{networks_text} is not within {prefixes_text}")
+    return _size_mismatch(
+        "pps", facts.pps, match.min_pps, match.max_pps
+    ) or _size_mismatch("bits", facts.bits, match.min_bits, match.max_bits)
 
 
-def _outgoing(facts: AttackFacts, rule: Rule) -> Mismatch | None:
+def _outgoing_mismatch(facts: AttackFacts, rule: Rule) -> Mismatch | None:
     if (
         not facts.outgoing
         or rule.match.directions  # it matched, so it names outgoing
@@ -130,11 +119,11 @@ def _outgoing(facts: AttackFacts, rule: Rule) -> Mismatch | None:
         return None
     return Mismatch(
         "outgoing",
-        'the attack is outgoing; a rule that blocks needs direction = "outgoing"',
+        'the attack is outgoing; a blocking rule needs direction = "outgoing"',
     )
 
 
-def _size(
+def _size_mismatch(
     name: str, value: int | None, low: int | None, high: int | None
 ) -> Mismatch | None:
     if low is None and high is None:
@@ -142,25 +131,25 @@ def _size(
     if value is None:
         return Mismatch(name, f"{name} is not in the event")
     if low is not None and value < low:
-        return Mismatch(f"min_{name}", f"{name} is {value}, wanted at least {low}")
+        return Mismatch(f"min_{name}", f"{name} is {value}, expected at least {low}")
     if high is not None and value >= high:
-        return Mismatch(f"max_{name}", f"{name} is {value}, wanted less than {high}")
+        return Mismatch(f"max_{name}", f"{name} is {value}, expected less than {high}")
     return None
 
 
-def _any_of(words: frozenset[str]) -> str:
+def _join_words(words: frozenset[str]) -> str:
     shown = sorted(words)[:_LISTED]
     more = [f"{len(words) - _LISTED} more"] if len(words) > _LISTED else []
     return " or ".join([*shown, *more])
 
 
-def _listed(networks: tuple[Network, ...]) -> str:
+def _join_networks(networks: tuple[Network, ...]) -> str:
     shown = [str(network) for network in networks[:_LISTED]]
     more = [f"{len(networks) - _LISTED} more"] if len(networks) > _LISTED else []
     return ", ".join([*shown, *more]) or "no network"
 
 
 def _check(name: str, code: str, verdict: str, text: str) -> Check:
-    # Words of documents may hold control characters, which a terminal would obey.
+    # Words of documents may contain control characters, which a terminal would obey.
     shown = shorten(text, _MAX_TEXT)
     return Check(stage="policy", name=name, code=code, verdict=verdict, text=shown)

@@ -5,7 +5,7 @@ from typing import Final
 from fnm_bus.event import AttackDetails, Event, HostEvent
 
 MAX_SIZE: Final = 2**63 - 1
-"""Largest number in a record; sizes that exceed it are cut to it."""
+"""Largest number in a record, and the bound of sizes."""
 
 _DIRECTIONS: Final = ("incoming", "outgoing")
 
@@ -32,30 +32,30 @@ def pps_of(event: Event, direction: str) -> int | None:
     """Return packets/s in a direction, or None when they are not in the event.
 
     If the direction is neither incoming nor outgoing: the larger of the two. A call in
-    text mode has the power of the attack as an argument, which counts when the report
-    has no figure.
+    text mode has the attack's power as an argument, which counts if the report has no
+    size.
     """
     details = event.attack_details or AttackDetails()
-    figures = {d: getattr(details, f"total_{d}_pps") for d in _DIRECTIONS}
+    sizes = {name: getattr(details, f"total_{name}_pps") for name in _DIRECTIONS}
     mode = event.text_mode if isinstance(event, HostEvent) else None
-    size = _in_direction(figures, direction)
+    size = _size_in(sizes, direction)
     return size if size is not None or mode is None else mode.power_pps
 
 
 def bits_of(event: Event, direction: str) -> int | None:
     """Return bit/s in a direction, or None; older versions send bytes/s only."""
     details = event.attack_details or AttackDetails()
-    figures: dict[str, int | None] = {}
+    sizes: dict[str, int | None] = {}
     for name in _DIRECTIONS:
         bits = getattr(details, f"total_{name}_traffic_bits")
-        size = getattr(details, f"total_{name}_traffic")
-        if bits is None and size is not None:
-            bits = min(size * 8, MAX_SIZE)
-        figures[name] = bits
-    return _in_direction(figures, direction)
+        octets = getattr(details, f"total_{name}_traffic")
+        if bits is None and octets is not None:
+            bits = min(octets * 8, MAX_SIZE)
+        sizes[name] = bits
+    return _size_in(sizes, direction)
 
 
-def _in_direction(figures: dict[str, int | None], direction: str) -> int | None:
-    if direction in figures:
-        return figures[direction]
-    return max((size for size in figures.values() if size is not None), default=None)
+def _size_in(sizes: dict[str, int | None], direction: str) -> int | None:
+    if direction in sizes:
+        return sizes[direction]
+    return max((size for size in sizes.values() if size is not None), default=None)

@@ -24,7 +24,7 @@ lock, ends = Lock(), dict[str, float]()  # route: its end, by the monotonic cloc
 
 
 def handle(event: AnyRecord) -> None:
-    """Announce or withdraw; a new consumer group gets old bans first."""
+    """Announce or withdraw a route; a new consumer group gets old bans first."""
     if not isinstance(event, HostEvent) or event.action not in {"ban", "unban"}:
         return
     address = ip_address(event.ip)  # `consume` checks that it is canonical text

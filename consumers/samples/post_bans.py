@@ -1,7 +1,7 @@
 """Post one message per ban to the chat webhook in CHAT_WEBHOOK_URL, such as Slack's.
 
-`webhook` does it better: it sends one notice for a storm of a thousand bans, signs it,
-reports which mitigations started and ended, and gives a notice up after an hour.
+`notifier` does it better: it sends one notice for a storm of a thousand bans, signs it,
+reports started and ended mitigations, and also knows Alertmanager, Teams and mail.
 """
 
 import os
@@ -30,20 +30,21 @@ def handle(event: AnyRecord) -> None:
 
 
 def post(text: str) -> None:
-    """Post a text. No error quotes the address: whoever knows it may post, too.
+    """Post a text. No error quotes the address, because the address is a secret.
 
     Raises:
-        TryLater: the chat is unreachable or busy; its partition waits.
+        RetryLater: the chat is unreachable or busy; the partition waits.
         RuntimeError: the chat refused the text; a dead letter after a few attempts.
     """
     try:
-        answer = httpx2.post(ADDRESS, json={"text": text}, timeout=10)
+        response = httpx2.post(ADDRESS, json={"text": text}, timeout=10)
     except httpx2.TransportError as exc:
         raise RetryLater(f"chat: {type(exc).__name__}") from None
-    if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-        raise RetryLater(f"chat: status {answer.status_code}")
-    if not answer.is_success:
-        raise RuntimeError(f"chat: status {answer.status_code}")
+    status = response.status_code
+    if status == httpx2.codes.TOO_MANY_REQUESTS or response.is_server_error:
+        raise RetryLater(f"chat: status {status}")
+    if not response.is_success:
+        raise RuntimeError(f"chat: status {status}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from fnm_bus.ops.terminal import visible
 
 
 def handle(event: AnyRecord) -> None:
-    """Print one event; called again with it if this raises, and after a crash."""
+    """Print one event; a failed call is repeated, and an event may repeat."""
     if not isinstance(event, HostEvent) or event.action != "ban":
         return
     details = event.attack_details

@@ -1,10 +1,10 @@
 """Records to bytes and back: Avro with Confluent's framing, or as single objects.
 
-With pinned ids, events, audit records and dead letters get Confluent's framing, which
-connectors and stream processors expect. What ends a block (mitigations, reasons,
-commands) is always a single object: it must not depend on a registry.
+With schema ids, events, audit records and dead letters get Confluent's framing, which
+connectors and stream processors expect. Mitigations, reasons and commands are always
+single objects: the end of a block must not depend on a registry.
 
-Confluent's framing is a zero byte and four bytes of schema id (big-endian); a single
+Confluent's framing is a zero byte and four bytes of schema id (big-endian). A single
 object begins with C3 01 and eight bytes of fingerprint (Avro specification, "Single
 object encoding"). Readers accept both.
 """
@@ -21,8 +21,8 @@ import msgspec
 from fastavro import schemaless_reader, schemaless_writer
 
 from fnm_bus.avro import schema
-from fnm_bus.avro.schema_ids import SchemaIds, subject_of
-from fnm_bus.avro.union_hints import hints
+from fnm_bus.avro.schema_ids import SchemaIds, registry_subject
+from fnm_bus.avro.union_hints import union_hinter
 from fnm_bus.errors import InvalidRecord, SchemaError
 from fnm_bus.event import AnyRecord, Audit, DeadLetter, Event
 
@@ -34,35 +34,35 @@ _CONFLUENT: Final = struct.Struct(">bI")
 _SINGLE: Final = b"\xc3\x01"
 _SINGLE_SIZE: Final = 10
 _NATIVE: Final = (bytes, datetime)
-"""What fastavro takes as it is."""
+"""Types that fastavro accepts unchanged."""
 _TEXT: Final = tuple(b'{[<" \r\n\t\xef')
-"""First bytes of JSON and XML, with a byte order mark or without."""
+"""First bytes of JSON and XML, with or without a byte order mark."""
 
 
 class Codec:
     """Encodes and decodes records.
 
     Args:
-        pins: schema ids; with them events, audit records and dead letters get
-            Confluent's framing.
-        lookup: returns the schema of an id that is not pinned, as JSON text. It may
-            raise RegistryError, which `decode` lets through, or SchemaError when there
-            is none. Without it such ids are refused.
+        schema_ids: with these, events, audit records and dead letters get Confluent's
+            framing.
+        lookup: returns the schema of any other id, as JSON text. It may raise
+            RegistryError, which `decode` passes on, or SchemaError for an unknown id.
+            Without it other ids are refused.
     """
 
     def __init__(
-        self, pins: SchemaIds | None = None, lookup: Lookup | None = None
+        self, schema_ids: SchemaIds | None = None, lookup: Lookup | None = None
     ) -> None:
-        self._pins = pins
+        self._schema_ids = schema_ids
         self._lookup = lookup
         self._by_id: dict[int, dict[str, Any]] = {}
-        self._optional: dict[str, int | None] = {}
+        self._optional_ids: dict[str, int | None] = {}
 
     def encode(self, event: AnyRecord, topic: str) -> bytes:
         """Return the value of *event*'s record on *topic*.
 
         Raises:
-            SchemaError: no id is pinned for an event's topic.
+            SchemaError: an event's topic has no schema id.
             InvalidRecord: a value does not fit its schema.
         """
         full_name = f"{schema.NAMESPACE}.{type(event).__name__}"
@@ -70,17 +70,19 @@ class Codec:
         out.write(self._prefix(event, full_name, topic))
         datum = msgspec.to_builtins(event, builtin_types=_NATIVE)
         try:
-            schemaless_writer(out, schema.load()[full_name], hints(full_name)(datum))
+            schemaless_writer(
+                out, schema.load()[full_name], union_hinter(full_name)(datum)
+            )
         except (ValueError, TypeError, LookupError, OverflowError) as exc:
             raise InvalidRecord(f"{full_name} does not fit its schema: {exc}") from exc
         return out.getvalue()
 
     def decode(self, value: bytes | None) -> AnyRecord:
-        """Return the event in a record's value, whichever framing and version it has.
+        """Return the event in a record's value, of any framing and version.
 
         Raises:
-            InvalidRecord: the bytes are no event; the text says what was found.
-            RegistryError: the id is not pinned and the registry does not answer.
+            InvalidRecord: the bytes are not a record; the text describes them.
+            RegistryError: the registry does not answer the lookup of an id.
         """
         if not value:
             raise InvalidRecord(
@@ -90,58 +92,58 @@ class Codec:
             writer, start = _by_fingerprint(value[2:_SINGLE_SIZE]), _SINGLE_SIZE
         elif value[0] == 0 and len(value) > _CONFLUENT.size:
             _, number = _CONFLUENT.unpack_from(value)
-            writer, start = self._by_number(number), _CONFLUENT.size
+            writer, start = self._writer_of(number), _CONFLUENT.size
         else:
             raise InvalidRecord(
                 "neither Confluent's framing (00, schema id) nor an Avro single object"
-                f" (c3 01, fingerprint): {_described(value)}"
+                f" (c3 01, fingerprint): {_describe(value)}"
             )
-        return _read(value, start, writer)
+        return _decode(value, start, writer)
 
     def _prefix(self, record: AnyRecord, full_name: str, topic: str) -> bytes:
         number = None
-        if self._pins is not None:
+        if self._schema_ids is not None:
             if isinstance(record, Event):
-                number = self._pins.ids.get(subject_of(topic))
+                number = self._schema_ids.ids.get(registry_subject(topic))
                 if number is None:
                     raise SchemaError(
-                        f"no schema id is pinned for {subject_of(topic)}:"
+                        f"no schema id is pinned for {registry_subject(topic)}:"
                         " run `fnm-bus schemas register`"
                     )
             elif isinstance(record, Audit | DeadLetter):
-                number = self._optional_number(self._pins, full_name, topic)
+                number = self._optional_id(self._schema_ids, full_name, topic)
         if number is None:
             return _SINGLE + schema.fingerprint(full_name)
         return _CONFLUENT.pack(0, number)
 
-    def _optional_number(
-        self, pins: SchemaIds, full_name: str, topic: str
+    def _optional_id(
+        self, schema_ids: SchemaIds, full_name: str, topic: str
     ) -> int | None:
-        """Return the pinned id; None, with one warning, where there is none that fits.
+        """Return the schema id, or None with one warning if none fits.
 
-        An audit record or a dead letter is never held back because of its framing.
+        The framing never prevents an audit record or a dead letter.
         """
-        if topic not in self._optional:
+        if topic not in self._optional_ids:
             try:
-                pins.check({topic: full_name})
-                self._optional[topic] = pins.ids[subject_of(topic)]
+                schema_ids.check({topic: full_name})
+                self._optional_ids[topic] = schema_ids.ids[registry_subject(topic)]
             except SchemaError as exc:
                 log.warning("records of %s are Avro single objects: %s", topic, exc)
-                self._optional[topic] = None
-        return self._optional[topic]
+                self._optional_ids[topic] = None
+        return self._optional_ids[topic]
 
-    def _by_number(self, number: int) -> dict[str, Any]:
+    def _writer_of(self, number: int) -> dict[str, Any]:
         writer = self._by_id.get(number)
         if writer is None:
-            writer = self._by_id[number] = self._found(number)
+            writer = self._by_id[number] = self._find_writer(number)
         return writer
 
-    def _found(self, number: int) -> dict[str, Any]:
+    def _find_writer(self, number: int) -> dict[str, Any]:
         try:
-            if self._pins is not None and number in self._pins.schemas:
-                writer = schema.parsed(self._pins.schemas[number])
+            if self._schema_ids is not None and number in self._schema_ids.schemas:
+                writer = schema.parse(self._schema_ids.schemas[number])
             elif self._lookup is not None:
-                writer = schema.parsed(self._lookup(number))
+                writer = schema.parse(self._lookup(number))
             else:
                 raise InvalidRecord(
                     f"written under schema id {number}, which is not pinned:"
@@ -157,7 +159,7 @@ class Codec:
                 f" {full_name or 'no record'} and none of {', '.join(schema.RECORDS)}"
             )
         reader = schema.load()[full_name]
-        # The same object tells `_read` that nothing is to be resolved.
+        # The same object, so that `_decode` needs no schema resolution.
         return reader if writer == reader else writer
 
 
@@ -166,25 +168,25 @@ def _by_fingerprint(fingerprint: bytes) -> dict[str, Any]:
     if writer is None:
         raise InvalidRecord(
             f"written by a schema with the unknown fingerprint {fingerprint.hex()}:"
-            " a newer fnm-bus may know it"
+            " a newer fnm-bus may have it"
         )
     return writer
 
 
 @cache
 def _writers() -> Mapping[bytes, dict[str, Any]]:
-    own = {schema.fingerprint(name): it for name, it in schema.load().items()}
+    own = {schema.fingerprint(name): avro for name, avro in schema.load().items()}
     return {**schema.released(), **own}
 
 
-def _described(value: bytes) -> str:
+def _describe(value: bytes) -> str:
     head = value[:8].hex(" ")
     if value[0] in _TEXT:
-        return f"it looks like plain text, it begins with {head}"
+        return f"plain text that begins with {head}"
     return f"{len(value)} bytes that begin with {head}"
 
 
-def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyRecord:
+def _decode(value: bytes, start: int, writer: dict[str, Any]) -> AnyRecord:
     full_name = writer["name"]
     reader = schema.load()[full_name]
     source = BytesIO(value)
@@ -197,8 +199,8 @@ def _read(value: bytes, start: int, writer: dict[str, Any]) -> AnyRecord:
     except MemoryError:
         raise
     except Exception as exc:
-        # fastavro says much of what is wrong by failing somewhere inside; whatever a
-        # broken record raises, it is that record's fault and stops no reader.
+        # fastavro reports many faults by internal errors; a damaged record must not
+        # stop a reader.
         raise InvalidRecord(f"not a whole {full_name}: {exc!r:.200}") from exc
     if rest := len(value) - source.tell():
         raise InvalidRecord(f"{rest} bytes follow a whole {full_name}")

@@ -1,10 +1,10 @@
-"""Pins: the ids that a registry gave to our schemas, kept in a file.
+"""Schema ids: the ids of our schemas in a registry, kept in a file.
 
-`fnm-bus schemas register` writes the file, the relay and all readers read it. A wrong
-or foreign id is refused here, when it is pinned, and not when a record is read.
+`fnm-bus schemas register` writes the file; the relay and all readers read it. A wrong
+or foreign id is refused when the file is read, before a record is encoded or decoded.
 
-The file is JSON: `version` is 1; `registry` is where the ids are from; `subjects` has
-for each subject the `id` to write under and those of `older` versions; `schemas` has
+The file is JSON: `version` is 1; `registry` is the source of the ids; `subjects` has
+for each subject the `id` of new records and the ids of `older` versions; `schemas` has
 the schema of each id.
 """
 
@@ -20,8 +20,8 @@ from fnm_bus import atomic_file
 from fnm_bus.avro import schema
 from fnm_bus.errors import SchemaError
 
-LARGEST: Final = 2**31 - 1
-"""Confluent's framing has four bytes for an id, and registries give positive ones."""
+MAX_ID: Final = 2**31 - 1
+"""Confluent's framing has four bytes for an id; ids of registries are positive."""
 _REMEDY: Final = "run `fnm-bus schemas register`"
 
 
@@ -39,12 +39,12 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class SchemaIds:
-    """Ids by subject, and the schema behind each id.
+    """Ids by subject, and the schema of each id.
 
     Attributes:
-        registry: address of the registry that gave the ids, without credentials.
-        ids: subject → id under which we write.
-        older: subject → ids of older versions, which readers may meet.
+        registry: address of the ids' registry, without credentials.
+        ids: subject → id of new records.
+        older: subject → ids of older versions, which old records may have.
         schemas: id → schema as JSON text.
     """
 
@@ -53,17 +53,17 @@ class SchemaIds:
     older: Mapping[str, tuple[int, ...]]
     schemas: Mapping[int, str]
 
-    def check(self, wanted: Mapping[str, str]) -> None:
-        """Refuse pins under which nobody should write.
+    def check(self, records: Mapping[str, str]) -> None:
+        """Refuse ids that do not fit this version's schemas.
 
         Args:
-            wanted: topic → full name of the record that stands on it.
+            records: topic → full name of its records.
 
         Raises:
             SchemaError: a subject is missing, or its id is of another schema.
         """
-        for topic, full_name in wanted.items():
-            subject = subject_of(topic)
+        for topic, full_name in records.items():
+            subject = registry_subject(topic)
             number = self.ids.get(subject)
             if number is None:
                 raise SchemaError(f"no schema id is pinned for {subject}: {_REMEDY}")
@@ -74,7 +74,7 @@ class SchemaIds:
                 )
 
     def write(self, path: Path) -> None:
-        """Write the file in one step, for all to read.
+        """Write the file in one step, with mode 0644.
 
         Raises:
             SchemaError: it cannot be written.
@@ -86,7 +86,9 @@ class SchemaIds:
                 subject: {"id": number, "older": list(self.older.get(subject, ()))}
                 for subject, number in self.ids.items()
             },
-            "schemas": {str(key): json.loads(it) for key, it in self.schemas.items()},
+            "schemas": {
+                str(number): json.loads(text) for number, text in self.schemas.items()
+            },
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,16 +99,16 @@ class SchemaIds:
             raise SchemaError(f"{path}: {exc.strerror}") from exc
 
 
-def subject_of(topic: str) -> str:
+def registry_subject(topic: str) -> str:
     """Return the subject of *topic*'s values (Confluent's TopicNameStrategy)."""
     return f"{topic}-value"
 
 
 def read(path: Path) -> SchemaIds:
-    """Return the pins in a file.
+    """Return the schema ids in a file.
 
     Raises:
-        SchemaError: it is missing, broken, or holds an id that must not be used.
+        SchemaError: it is missing, damaged, or has an id that must not be used.
     """
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
@@ -120,37 +122,39 @@ def read(path: Path) -> SchemaIds:
         raise SchemaError(f"{path}: {exc}; {_REMEDY}") from exc
     return SchemaIds(
         file.registry,
-        {subject: pin.id for subject, pin in file.subjects.items()},
-        {subject: pin.older for subject, pin in file.subjects.items()},
-        {number: json.dumps(it) for number, it in file.schemas.items()},
+        {name: subject.id for name, subject in file.subjects.items()},
+        {name: subject.older for name, subject in file.subjects.items()},
+        {number: json.dumps(avro) for number, avro in file.schemas.items()},
     )
 
 
 def _check(file: _File) -> None:
-    """Refuse what must not be used."""
+    """Refuse a file with an id that must not be used."""
     if file.version != 1:
         raise SchemaError(f"version {file.version}, wanted 1")
-    names = {number: _name(number, it) for number, it in file.schemas.items()}
-    for subject, pin in file.subjects.items():
-        for number in (pin.id, *pin.older):
-            if not 0 < number <= LARGEST:
-                raise SchemaError(f"{subject}: id {number}, wanted 1 to {LARGEST}")
+    names = {
+        number: _record_name(number, avro) for number, avro in file.schemas.items()
+    }
+    for name, subject in file.subjects.items():
+        for number in (subject.id, *subject.older):
+            if not 0 < number <= MAX_ID:
+                raise SchemaError(f"{name}: id {number}, wanted 1 to {MAX_ID}")
             if number not in names:
-                raise SchemaError(f"{subject}: the schema of id {number} is missing")
-            if names[number] != names[pin.id]:
+                raise SchemaError(f"{name}: the schema of id {number} is missing")
+            if names[number] != names[subject.id]:
                 raise SchemaError(
-                    f"{subject}: id {number} is of {names[number]},"
-                    f" id {pin.id} of {names[pin.id]}"
+                    f"{name}: id {number} is of {names[number]},"
+                    f" id {subject.id} of {names[subject.id]}"
                 )
 
 
-def _name(number: int, avro: Any) -> str:
-    """Return the full name of one of our records, of this version or an older one."""
+def _record_name(number: int, avro: Any) -> str:
+    """Return the full name of the record of a schema, of this or an older version."""
     for full_name in schema.RECORDS:
         if avro == json.loads(schema.text(full_name)):
             return full_name
     try:
-        parsed: Any = schema.parsed(json.dumps(avro))
+        parsed: Any = schema.parse(json.dumps(avro))
     except SchemaError as exc:
         raise SchemaError(f"id {number}: {exc}") from exc
     name = parsed.get("name") if isinstance(parsed, dict) else None
@@ -160,8 +164,8 @@ def _name(number: int, avro: Any) -> str:
 
 
 def _equal(avro: Any, full_name: str) -> bool:
-    """Return whether a schema is this version's, but for docs and defaults."""
-    # The comparison of texts is the usual case, and needs no Avro library.
+    """Return whether a schema is this version's, except for docs and defaults."""
+    # The comparison of the JSON is the usual case, and needs no Avro library.
     return bool(
         avro == json.loads(schema.text(full_name))
         or schema.fingerprint_of(avro) == schema.fingerprint(full_name)

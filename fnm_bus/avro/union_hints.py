@@ -1,8 +1,9 @@
-"""Tell fastavro which branch of a union a value is of.
+"""Hints for fastavro: the branch of a union that a value belongs to.
 
-Without a hint fastavro validates a nullable record, field by field, against its schema
-before it writes it: that doubles the time of an event. A tuple of full name and value
-is its hint (fastavro, "Using the tuple notation to specify which branch of a union").
+Without a hint fastavro validates each field of a nullable record against its schema
+before it writes the record, which doubles the time of an event. A hint is a tuple of
+full name and value (fastavro, "Using the tuple notation to specify which branch of a
+union").
 """
 
 import json
@@ -16,29 +17,29 @@ Hint = Callable[[Any], Any]
 
 
 @cache
-def hints(full_name: str) -> Hint:
-    """Return what puts the hints into a datum of the record *full_name*, in place."""
-    hint = _of(json.loads(schema.text(full_name)), {})
-    return hint if hint is not None else _same
+def union_hinter(full_name: str) -> Hint:
+    """Return the function that adds the hints to a datum of *full_name*, in place."""
+    hint = _hint_for(json.loads(schema.text(full_name)), {})
+    return hint if hint is not None else _unchanged
 
 
-def _of(avro: Any, named: dict[str, Hint | None]) -> Hint | None:
+def _hint_for(avro: Any, named: dict[str, Hint | None]) -> Hint | None:
     hint: Hint | None = None
     match avro:
         case str():
             hint = named.get(avro)
         case ["null", {"type": "record", "name": name} as record]:
-            hint = _nullable(f"{schema.NAMESPACE}.{name}", _of(record, named))
+            hint = _nullable(f"{schema.NAMESPACE}.{name}", _hint_for(record, named))
         case ["null", str() as name] if name in named:
             hint = _nullable(f"{schema.NAMESPACE}.{name}", named[name])
         case {"type": "record", "name": name, "fields": fields}:
-            parts = [(part["name"], _of(part["type"], named)) for part in fields]
-            hint = _record([(key, it) for key, it in parts if it is not None])
+            hints = [(f["name"], _hint_for(f["type"], named)) for f in fields]
+            hint = _record([(key, inner) for key, inner in hints if inner is not None])
             named[name] = hint
         case {"type": "array", "items": items}:
-            hint = _array(_of(items, named))
+            hint = _array(_hint_for(items, named))
         case {"type": "map", "values": values}:
-            hint = _map(_of(values, named))
+            hint = _map(_hint_for(values, named))
     return hint
 
 
@@ -57,23 +58,23 @@ def _record(fields: list[tuple[str, Hint]]) -> Hint | None:
 
     def hint(value: Any) -> Any:
         for key, inner in fields:
-            part = value[key]
-            if part:
-                value[key] = inner(part)
+            member = value[key]
+            if member:
+                value[key] = inner(member)
         return value
 
     return hint
 
 
 def _array(inner: Hint | None) -> Hint | None:
-    return None if inner is None else lambda value: [inner(part) for part in value]
+    return None if inner is None else lambda value: [inner(item) for item in value]
 
 
 def _map(inner: Hint | None) -> Hint | None:
     if inner is None:
         return None
-    return lambda value: {key: inner(part) for key, part in value.items()}
+    return lambda value: {key: inner(item) for key, item in value.items()}
 
 
-def _same(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value

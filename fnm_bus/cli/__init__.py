@@ -5,7 +5,7 @@ from fnm_bus.cli.options import run
 
 
 def main() -> None:
-    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    """Run the command line; print errors without a traceback."""
     run(app)
 
 

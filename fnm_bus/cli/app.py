@@ -1,4 +1,4 @@
-"""All commands of fnm_bus, put together."""
+"""All commands of `fnm-bus`."""
 
 from typing import Annotated, Final
 
@@ -9,7 +9,9 @@ from fnm_bus.cli import (
     check,
     configuration,
     demo,
+    drain,
     hook,
+    init,
     notify,
     parse,
     quarantine,
@@ -21,7 +23,7 @@ from fnm_bus.cli import (
     topics,
 )
 from fnm_bus.cli.entry_points import EntryPointGroup
-from fnm_bus.cli.options import keep_examples, out
+from fnm_bus.cli.options import LogFormat, keep_examples, out
 
 HELP: Final = (
     "Carry FastNetMon's attack events to Kafka, and turn them into mitigations that"
@@ -59,16 +61,19 @@ def fnm_bus(
             help="Print the version.",
         ),
     ] = False,
+    log_format: LogFormat = None,
 ) -> None:
-    """Take the options that come before the command."""
+    """Handle the options before the command."""
 
 
 FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands whose further arguments are FastNetMon's."""
 
+app.command("init")(init.init)
 app.command("notify", context_settings=FOREIGN)(notify.notify)
 app.add_typer(hook.app, name="hook")
 app.command("relay")(relay.relay)
+app.command("drain")(drain.drain)
 app.command("parse", context_settings=FOREIGN)(parse.parse)
 app.command("tail")(tail.tail)
 app.add_typer(topics.app, name="topics")

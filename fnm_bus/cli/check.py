@@ -1,4 +1,4 @@
-"""`fnm-bus check`: look at everything between FastNetMon and Kafka."""
+"""`fnm-bus check`: check everything between FastNetMon and Kafka."""
 
 import stat
 from collections.abc import Iterator, Mapping
@@ -6,50 +6,58 @@ from pathlib import Path
 from typing import Any
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, end, settings
-from fnm_bus.config.load import LoadedSettings, load, shown
+from fnm_bus.config.load import LoadedSettings, load, setting_rows
 from fnm_bus.config.secrets import MASK
 from fnm_bus.setup.check_result import CheckResult
 
 
 def check(*, file: ConfigFile = None, json: Json = False) -> None:
-    """Look at everything: spool, relay, Kafka, topics, registry, FastNetMon.
+    """Check everything: spool, relay, Kafka, topics, registry, FastNetMon.
 
-    Each line passed or failed, with what to do. Changes nothing. Ends with status 1
-    when something failed.
+    Prints a line for each check, with a remedy if it failed. Changes nothing. Exits
+    with status 1 if a check failed.
 
     Examples:
         fnm-bus check
 
         fnm-bus check --json
     """
-    from fnm_bus.cli.findings import show
+    from fnm_bus.cli.check_results import show
+
+    results = list(check_all(file))
+    if json:
+        dump([result._asdict() for result in results])
+    else:
+        show(results)
+    end(0 if all(result.ok for result in results) else 1)
+
+
+def check_all(file: Path | None) -> Iterator[CheckResult]:
+    """Yield the result of each check."""
     from fnm_bus.setup.check_all import examine
 
-    known = settings(file)
-    group = _group_of(known.spool.directory)
-    findings = [*exposed_secrets(load(file), group), *examine(known)]
-    if json:
-        dump([finding._asdict() for finding in findings])
-    else:
-        show(findings)
-    end(0 if all(finding.ok for finding in findings) else 1)
+    configured = settings(file)
+    group = _group_of(configured.spool.directory)
+    yield from exposed_secrets(load(file), group)
+    yield from examine(configured)
 
 
 def exposed_secrets(
     loaded: LoadedSettings[Any], group: int | None
 ) -> Iterator[CheckResult]:
-    """Yield each file with a secret that other users may read.
+    """Yield each file with a secret that other users can read.
 
     Args:
-        loaded: the configuration, with where each value comes from.
-        group: of the spool: FastNetMon's user is in it, who needs no secret; or None.
+        loaded: the configuration, with the source of each value.
+        group: the spool's group, or None. FastNetMon's user is in it and needs no
+            secret.
     """
     for file, keys in sorted(_secrets_by_file(loaded).items()):
         readers = _readers(file, group)
         if readers:
             yield CheckResult(
                 ok=False,
-                what=f"{file}: {readers} can read it, and it has {', '.join(keys)}",
+                text=f"{file}: {readers} can read it, and it has {', '.join(keys)}",
                 remedy="write the secret to a file of mode 400 that only the service's"
                 " user can read, and name that file in [kafka_files]",
             )
@@ -57,23 +65,23 @@ def exposed_secrets(
 
 def _secrets_by_file(loaded: LoadedSettings[Any]) -> Mapping[Path, list[str]]:
     files: dict[Path, list[str]] = {}
-    for row in shown(loaded):
+    for row in setting_rows(loaded):
         if row.key.startswith("kafka_files."):
             files.setdefault(Path(str(row.value)), []).append(row.key)
-        elif MASK in str(row.value):  # a variable's name is no file's
+        elif MASK in str(row.value):  # the source may be a variable: no such file
             files.setdefault(Path(row.source), []).append(row.key)
     return files
 
 
 def _readers(file: Path, group: int | None) -> str:
     try:
-        facts = file.stat()
-        ways = [it.stat().st_mode for it in file.resolve().parents]
-    except OSError:  # whoever needs it complains of it
+        status = file.stat()
+        parents = [parent.stat().st_mode for parent in file.resolve().parents]
+    except OSError:  # the program that needs the file reports the error
         return ""
-    if facts.st_mode & stat.S_IROTH and all(way & stat.S_IXOTH for way in ways):
+    if status.st_mode & stat.S_IROTH and all(mode & stat.S_IXOTH for mode in parents):
         return "all users"
-    if facts.st_mode & stat.S_IRGRP and facts.st_gid == group and group:
+    if status.st_mode & stat.S_IRGRP and status.st_gid == group and group:
         return "the spool's group, so FastNetMon's user,"
     return ""
 
@@ -81,5 +89,5 @@ def _readers(file: Path, group: int | None) -> str:
 def _group_of(directory: Path) -> int | None:
     try:
         return directory.stat().st_gid
-    except OSError:  # a spool that is missing is reported elsewhere
+    except OSError:  # another check reports a missing spool
         return None

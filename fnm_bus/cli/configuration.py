@@ -1,22 +1,22 @@
-"""`fnm-bus config`: what is configured."""
+"""`fnm-bus config`: the settings and their sources."""
 
 import typer
 
 from fnm_bus.cli.options import ConfigFile, Json, dump, out
 
-app = typer.Typer(help="Look at the configuration.")
+app = typer.Typer(help="Show the configuration.")
 
 
 @app.command()
 def show(*, file: ConfigFile = None, json: Json = False) -> None:
-    """Print every setting, and where its value comes from; secrets are masked.
+    """Print every setting with its value and source; secrets are masked.
 
     Example:
         fnm-bus config show
     """
     from fnm_bus.config import load
 
-    rows = list(load.shown(load.load(file)))
+    rows = list(load.setting_rows(load.load(file)))
     if json:
         dump([row._asdict() for row in rows])
         return

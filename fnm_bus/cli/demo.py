@@ -1,4 +1,4 @@
-"""`fnm-bus demo`: hook, relay and broker at work on this machine, in half a minute."""
+"""`fnm-bus demo`: a hook, a relay and a broker on this machine."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import end, out, say
+from fnm_bus.cli.options import end, out, print_note
 
 if TYPE_CHECKING:
     from fnm_bus.config.settings import Settings
@@ -39,21 +39,21 @@ def demo(
 
     Starts a small Kafka inside this process, a relay and an installed hook, and calls
     the hook with example documents and a simulated attack. Needs no Docker, Java or
-    root. Uses no configured spool or broker, whatever the environment sets. Exits
-    with status 1 when the events that arrived differ from the calls.
+    root. Uses its own spool and broker only, and ignores the environment. Exits with
+    status 1 if the events on Kafka differ from the calls.
 
     Examples:
         fnm-bus demo
 
         fnm-bus demo --hosts 200 --keep
     """
-    from fnm_bus.avro import schema
+    from fnm_bus.avro.examples import example_calls
     from fnm_bus.config import load
     from fnm_bus.demo import environment
-    from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack
+    from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack_calls
 
-    examples = [NotifyCall(n.arguments, n.document) for n in schema.notifications()]
-    simulated = list(attack(AttackPlan(hosts)))
+    examples = [NotifyCall(n.arguments, n.document) for n in example_calls()]
+    simulated = list(attack_calls(AttackPlan(hosts)))
     invalid = NotifyCall(("ban", "0.0.0.7"), _INVALID)
     # Without this, SIGTERM would leave the relay behind.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
@@ -61,16 +61,18 @@ def demo(
         started_at = time.monotonic()
         with environment.start(Path(directory)) as running:
             seconds = time.monotonic() - started_at
-            say(f"broker  {running.bootstrap}, in this process (librdkafka's mock)")
-            say(f"hook    {running.hook}")
-            say(f"relay   ready after {seconds:.1f} s")
-            say("")
-            say(
+            print_note(
+                f"broker  {running.bootstrap}, in this process (librdkafka's mock)"
+            )
+            print_note(f"hook    {running.hook}")
+            print_note(f"relay   ready after {seconds:.1f} s")
+            print_note("")
+            print_note(
                 f"Calls of the hook: {len(examples)} example documents,"
                 f" {len(simulated)} of a simulated attack on {hosts} hosts, and 1"
                 " invalid document."
             )
-            say("")
+            print_note("")
             settings = load.load(running.config, {}).settings
             ok = _replay(running, settings, [*examples, *simulated, invalid])
             ok = _preview_policy(running) and ok
@@ -91,13 +93,16 @@ def _replay(
     from fnm_bus.event import DeadLetter, Event
     from fnm_bus.kafka.reader import TopicReader
 
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     topics = [names.host, names.hostgroup, names.status, names.deadletter]
     check, by_topic = DeliveryCheck(calls), Counter[str]()
     reader = TopicReader(
-        build.kafka(settings), topics, build.codec(settings), from_beginning=True
+        build.kafka_settings(settings),
+        topics,
+        build.build_codec(settings),
+        from_beginning=True,
     )
-    say(render.heading())
+    print_note(render.heading())
     started_at = time.monotonic()
     with reader, ThreadPoolExecutor(1) as thread:
         replaying = thread.submit(lambda: Counter(replay(running.hook, calls, _RATE)))
@@ -105,26 +110,29 @@ def _replay(
         while check.missing and time.monotonic() < until:
             for read in reader.read(0.05):
                 if read.event is None:
-                    say(f"cannot be decoded: {read.error}")
+                    print_note(f"cannot be decoded: {read.error}")
                     continue
                 if isinstance(read.event, Event | DeadLetter):
                     check.record(read.event)
                 by_topic[read.topic] += 1
-                out(render.line(read.topic, read.event), *render.color_of(read.event))
+                out(
+                    render.event_line(read.topic, read.event),
+                    *render.color_of(read.event),
+                )
         statuses = replaying.result()
     seconds = time.monotonic() - started_at
     failed = statuses.total() - statuses[0]
     ok = not (check.missing or check.unexpected or failed)
-    say("")
+    print_note("")
     for topic in topics:
-        say(f"{by_topic[topic]:5}  {topic}")
-    say("")
-    say(
+        print_note(f"{by_topic[topic]:5}  {topic}")
+    print_note("")
+    print_note(
         f"{len(calls)} calls of the hook, {failed} failed; {check.events} events:"
         f" {check.missing} missing, {check.unexpected} unexpected,"
         f" {check.duplicates} duplicates; {seconds:.1f} s"
     )
-    say(
+    print_note(
         "Every call of the hook arrived on Kafka."
         if ok
         else "FAILED: the events on Kafka differ from the calls of the hook."
@@ -136,7 +144,7 @@ def _preview_policy(running: "DemoEnvironment") -> bool:
     """Print the decisions of the demo's policy, in a process of its own."""
     from fnm_bus.demo.environment import child_environment
 
-    say("")
+    print_note("")
     command = [sys.executable, "-m", "consumers", "demo"]
     return (
         subprocess.run(  # noqa: S603 - this very program
@@ -152,18 +160,18 @@ def _preview_policy(running: "DemoEnvironment") -> bool:
 def _print_next_steps(running: "DemoEnvironment", *, keep: bool) -> None:
     from fnm_bus.config.spool_paths import CONFIG, PREFIX
 
-    say("")
+    print_note("")
     if not keep:
-        say("Next: `fnm-bus demo --keep` keeps everything running for your own tries.")
-        say("README.md explains how to connect a FastNetMon.")
+        print_note("Next: `fnm-bus demo --keep` keeps everything running.")
+        print_note("README.md explains how to connect a FastNetMon.")
         return
-    say("Everything runs until Ctrl-C. In another terminal:")
-    say("")
+    print_note("Everything runs until Ctrl-C. In another terminal:")
+    print_note("")
     if overriding := sorted(
         name for name in os.environ if name.startswith(PREFIX) and name != CONFIG
     ):
-        say(f"  unset {' '.join(overriding)}")
-    say(f"  export {CONFIG}={running.config}")
+        print_note(f"  unset {' '.join(overriding)}")
+    print_note(f"  export {CONFIG}={running.config}")
     for command in (
         "fnm-bus tail",
         "fnm-bus simulate --hosts 20",
@@ -172,6 +180,6 @@ def _print_next_steps(running: "DemoEnvironment", *, keep: bool) -> None:
         f"fnm-bus hook check {running.hook}",
         f"fnm-bus simulate --hosts 1 --print | head -1 | {running.hook} ban 192.0.2.1",
     ):
-        say(f"  {command}")
-    say("")
-    say(f"The topics are at {running.bootstrap} for every other Kafka client.")
+        print_note(f"  {command}")
+    print_note("")
+    print_note(f"The topics are at {running.bootstrap} for every other Kafka client.")

@@ -1,4 +1,4 @@
-"""Commands that installed packages add to `fnm-bus`, declared as entry points.
+"""Commands of installed packages in `fnm-bus`, declared as entry points.
 
 A package declares each command in the group `fnm_bus.commands`: the entry point's name
 is the command, its object a Typer application or a function.
@@ -19,11 +19,11 @@ GROUP: Final = "fnm_bus.commands"
 
 
 class EntryPointGroup(TyperGroup):
-    """A group of commands to which installed packages add theirs.
+    """A group with the commands of installed packages.
 
     Entry points are searched and imported only for the list of all commands, and for
-    a name that is not a command of fnm_bus: the hook's calls and the services pay
-    nothing. A command of fnm_bus, or one that was added first, is never replaced.
+    a name that is not a command of fnm_bus. So hook calls and services start without
+    this cost. A later command never replaces an earlier one or one of fnm_bus.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -32,7 +32,7 @@ class EntryPointGroup(TyperGroup):
         return super().list_commands(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or None if there is no command of this name."""
+        """Return the command of a name, or None."""
         if cmd_name not in self.commands:
             self._add_entry_points()
         return super().get_command(ctx, cmd_name)
@@ -45,10 +45,10 @@ class EntryPointGroup(TyperGroup):
 
 
 def _load(point: EntryPoint) -> Any:
-    """Return an entry point's command, or one that reports why it cannot be loaded."""
+    """Return an entry point's command, or a command that reports the load error."""
     try:
         return _command(point.name, point.load())
-    # A package's module may raise anything, and must not take other commands with it.
+    # A module may raise any exception; the other commands must still work.
     except (Exception, SystemExit) as exc:  # noqa: BLE001
         return _unavailable(point, visible(f"{type(exc).__name__}: {exc}"))
 
@@ -69,7 +69,7 @@ def _unavailable(point: EntryPoint, reason: str) -> Any:
     package = point.dist.name if point.dist else point.value
     commands = _holder()
 
-    # All arguments are accepted, `--help` too: whatever was meant, the reason is shown.
+    # Accepts all arguments, `--help` too, so that the reason is always shown.
     @commands.command(
         point.name,
         help=f"Unavailable: {reason}",
@@ -88,7 +88,7 @@ def _unavailable(point: EntryPoint, reason: str) -> Any:
 def _holder() -> typer.Typer:
     """Return an application for one command."""
     commands = typer.Typer(add_completion=False, rich_markup_mode=None)
-    commands.callback()(lambda: None)  # else Typer takes the command for the whole
+    commands.callback()(lambda: None)  # else Typer makes the command the application
     return commands
 
 

@@ -1,11 +1,11 @@
-"""`fnm-bus notify`: the notify script, in one piece."""
+"""`fnm-bus notify`: the notify script, as a command."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, complain, complain_of, end, settings
+from fnm_bus.cli.options import ConfigFile, end, print_error, print_errors, settings
 from fnm_bus.config import spool_paths
 from fnm_bus.errors import ConfigError, FnmBusError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
@@ -18,70 +18,69 @@ def notify(
     context: typer.Context,
     *,
     file: ConfigFile = None,
-    deadline: Annotated[
+    drain_timeout: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Seconds that publishing may take. Else [notify] deadline."
+            min=0,
+            help="Seconds that publishing may take. Else [notify] drain_timeout.",
         ),
     ] = None,
 ) -> None:
     """Store the notification on stdin; publish it if no relay runs.
 
     All further arguments are FastNetMon's and are kept. The installed hook
-    (`fnm-bus hook install`) does the same and is quicker to start.
+    (`fnm-bus hook install`) does the same and starts faster.
 
     Examples:
         fnm-bus notify < ban.json
 
         fnm-bus notify ban 192.0.2.1 < ban.json
     """
-    spool, fallback = spool_paths.spools(file)
+    spool, fallback = spool_paths.configured_spools(file)
     try:
         document = python_hook.read_stdin(context.args)
-        path, trouble = python_hook.keep(
+        path, trouble = python_hook.store_or_fallback(
             str(spool), str(fallback), context.args, document
         )
     except OSError as exc:
-        complain(f"this notification is lost: {exc}; is the spool set up?")
+        print_error(f"this notification is lost: {exc}; is the spool set up?")
         end(python_hook.TRY_LATER)
     if trouble:
-        complain(f"{trouble}; kept in the fallback spool: {path}")
+        print_error(f"{trouble}; kept in the fallback spool: {path}")
     reason, status = "", 0
     try:
-        if _relayed(spool):
+        if _is_drained_elsewhere(spool):
             end(python_hook.TRY_LATER if trouble else 0)
-        reason = _drain(path, file, deadline)
+        reason = _drain(path, file, drain_timeout)
     except (ConfigError, SchemaError) as exc:
-        complain_of(exc)
+        print_errors(exc)
         status = exc.exit_code
-    except FnmBusError as exc:  # it is on disk: the next drain or a relay goes on
-        complain_of(exc)
+    except FnmBusError as exc:  # the next drain or a relay publishes the entry
+        print_errors(exc)
     if trouble or status:
         end(python_hook.TRY_LATER if trouble else status)
     if reason:
-        complain(f"invalid, kept in the quarantine: {reason}")
+        print_error(f"invalid, kept in the quarantine: {reason}")
         end(INVALID)
 
 
-def _relayed(spool: Path) -> bool:
-    """Return whether somebody drains already; then this call has nothing to add."""
+def _is_drained_elsewhere(spool: Path) -> bool:
+    """Return whether another process drains the spool, or this one must not."""
     try:
-        return lock.held(spool / "lock")
-    except SpoolError:  # not the owner, who alone may drain, or no spool
+        return lock.is_held(spool / "lock")
+    except SpoolError:  # only the spool's owner may drain; or there is no spool
         return True
 
 
-def _drain(path: str, file: ConfigFile, deadline: float | None) -> str:
-    """Drain if nobody else does; return why this document is invalid, or ""."""
-    known = settings(file)
+def _drain(path: str, file: ConfigFile, timeout: float | None) -> str:
+    """Drain the spool, and return why this document is invalid, or ""."""
+    configured = settings(file)
     from fnm_bus import build
-    from fnm_bus.ops import cpu_priority
-    from fnm_bus.spool.spool import Spool
+    from fnm_bus.cli.drain import drain_as_owner
 
-    if not build.may_drain(known):
+    if not build.may_drain(configured):
         return ""
-    Spool(known.spool.directory).become_owner()
-    cpu_priority.lower(known.relay.nice)
-    within = known.notify.deadline if deadline is None else deadline
-    _ended, refused = build.drain_once(known, within)
+    _outcome, refused = drain_as_owner(
+        configured, configured.notify.drain_timeout if timeout is None else timeout
+    )
     return refused.get(path.rpartition("/")[2], {}).get("reason", "")

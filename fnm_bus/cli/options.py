@@ -1,13 +1,14 @@
-"""What commands have in common: options, and how they speak."""
+"""Options and output that all commands share."""
 
 import inspect
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from fnm_bus.config.spool_paths import PREFIX
 from fnm_bus.errors import ConfigError, FnmBusError, TopicRefused
 from fnm_bus.ops.terminal import SafeStream, json_line, visible, visible_lines
 
@@ -22,14 +23,31 @@ ConfigFile = Annotated[
         help="Configuration file. Else FNM_BUS_CONFIG, else /etc/fnm-bus/fnm-bus.toml.",
     ),
 ]
+
+
+def _set_log_format(value: str | None) -> str | None:
+    """Override [log] format, for child processes too: they inherit the environment."""
+    if value is not None:
+        os.environ[f"{PREFIX}LOG__FORMAT"] = value
+    return value
+
+
+LogFormat = Annotated[
+    Literal["console", "json"] | None,
+    typer.Option(
+        "--log-format",
+        callback=_set_log_format,
+        help="Form of log lines on stderr. Else [log] format.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def settings(file: Path | None) -> "Settings":
-    """Return the settings; from here on logging is as they say.
+    """Return the settings, and configure logging.
 
     Raises:
-        ConfigError: they are wrong.
+        ConfigError: lists all problems of the configuration.
     """
     from fnm_bus.config import load
     from fnm_bus.ops import log
@@ -39,8 +57,8 @@ def settings(file: Path | None) -> "Settings":
     return loaded
 
 
-# Everything that a command prints goes through the next functions: what documents,
-# records and people wrote never reaches a terminal raw (`fnm_bus.ops.terminal`).
+# All output goes through the next functions, so that control characters in documents,
+# records and commands never reach a terminal (`fnm_bus.ops.terminal`).
 
 
 def out(text: str, word: str = "", color: str = "") -> None:
@@ -48,8 +66,8 @@ def out(text: str, word: str = "", color: str = "") -> None:
 
     Args:
         text: the line.
-        word: its first occurrence is coloured, on a terminal.
-        color: the colour; "" for none.
+        word: on a terminal, its first occurrence is coloured.
+        color: the colour, or "".
     """
     line = visible(text)
     if color and colored():
@@ -58,7 +76,7 @@ def out(text: str, word: str = "", color: str = "") -> None:
 
 
 def out_raw(data: bytes) -> None:
-    """Print bytes as they are into a pipe or a file; on a terminal as `out` would."""
+    """Print bytes: unchanged to a pipe or a file, with escapes to a terminal."""
     if sys.stdout.isatty():
         typer.echo(visible_lines(data.decode("utf-8", "backslashreplace")), nl=False)
     else:
@@ -71,46 +89,46 @@ def dump(value: Any) -> None:
     typer.echo(json_line(value))
 
 
-def say(line: str) -> None:
-    """Print one line for a person; stdout is for data."""
+def print_note(line: str) -> None:
+    """Print one line for people on stderr; stdout is for data."""
     typer.echo(visible(line), err=True)
 
 
-def say_progress(text: str) -> None:
-    """Replace the line on a terminal that was printed so before; "" clears it."""
+def print_progress(text: str) -> None:
+    """Replace the progress line on a terminal; "" clears it."""
     if sys.stderr.isatty():
         typer.echo(f"\r\x1b[K{visible(text)}", file=sys.__stderr__, nl=False)
 
 
-def complain(line: str) -> None:
-    """Print one line about what is wrong."""
-    say(f"fnm-bus: {line}")
+def print_error(line: str) -> None:
+    """Print one error on stderr."""
+    print_note(f"fnm-bus: {line}")
 
 
-def complain_of(error: FnmBusError) -> None:
-    """Print an error: a line for each problem of those that list several."""
-    several = isinstance(error, ConfigError | TopicRefused)
-    for line in str(error).split("\n") if several else [str(error)]:
-        complain(line)
+def print_errors(error: FnmBusError) -> None:
+    """Print an error on stderr, one line for each problem that it lists."""
+    has_list = isinstance(error, ConfigError | TopicRefused)
+    for line in str(error).split("\n") if has_list else [str(error)]:
+        print_error(line)
 
 
 def run(app: typer.Typer) -> None:
-    """Run the command on the command line; a user's mistake is a line, no traceback."""
+    """Run the command line; print errors without a traceback."""
     sys.stderr = SafeStream(sys.stderr)
     try:
         app()
     except FnmBusError as exc:
-        complain_of(exc)
+        print_errors(exc)
         sys.exit(exc.exit_code)
 
 
 def keep_examples(commands: typer.Typer) -> None:
-    """Keep the examples in the help as they are written, each on a line."""
+    """Keep the line breaks of the examples in the help."""
     for command in commands.registered_commands:
         documentation = inspect.getdoc(command.callback) or ""
         text, head, examples = documentation.partition("Example")
         lines = [line for line in (head + examples).splitlines() if line]
-        # After a backspace a paragraph of the help is left as it is.
+        # Click leaves a paragraph unchanged after a backspace.
         command.help = text + "\n".join(["\b", *lines] if lines else [])
     for group in commands.registered_groups:
         if group.typer_instance is not None:
@@ -118,7 +136,7 @@ def keep_examples(commands: typer.Typer) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """End the command with an exit status."""
+    """Exit the command with a status."""
     raise typer.Exit(code)
 
 

@@ -1,4 +1,4 @@
-"""`fnm-bus parse`: what a notification would become."""
+"""`fnm-bus parse`: the record of a notification."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, settings
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    settings,
+)
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.hook import python_hook
 
@@ -23,8 +31,8 @@ def parse(
 ) -> None:
     """Show the record that a notification would become; publish nothing.
 
-    Further arguments are those of FastNetMon's call. Ends with status 65 when the
-    notification is invalid, and says which field, what was wanted and what came.
+    Further arguments are those of FastNetMon's call. If the notification is invalid,
+    prints the field, the expected and the actual value, and exits with status 65.
 
     Examples:
         fnm-bus parse < ban.json
@@ -33,10 +41,14 @@ def parse(
 
         fnm-bus parse 192.0.2.1 incoming 98765 ban < report.txt
     """
-    known = settings(file)
+    configured = settings(file)
     from fnm_bus import build
     from fnm_bus.avro.codec import Codec
-    from fnm_bus.cli import render
+    from fnm_bus.event.json_value import (
+        bytes_as_text,
+        event_as_json,
+        headers_as_text,
+    )
     from fnm_bus.relay.pipeline import Pipeline
     from fnm_bus.spool.entry import Entry
 
@@ -49,34 +61,29 @@ def parse(
         len(document),
         "",
     )
-    # Single-object: to look at a notification nobody should need pinned ids.
-    line = Pipeline(known.sensor, build.topics(known), Codec())
+    # Single-object encoding: this command works without schema ids.
+    pipeline = Pipeline(configured.sensor, build.topic_names(configured), Codec())
     try:
-        record, event, drift = line.prepare(entry, 0)
+        record, event, mismatches = pipeline.prepare(entry, 0)
     except InvalidNotification as exc:
         if json:
             dump({"error": exc.as_dict()})
         else:
-            complain(exc.reason)
+            print_error(exc.reason)
         end(exc.exit_code)
-    for mismatch in drift:
-        complain(str(mismatch))
+    for mismatch in mismatches:
+        print_error(str(mismatch))
+    key, headers = bytes_as_text(record.key), headers_as_text(record.headers)
+    value = event_as_json(event)
     if json:
-        dump(
-            {
-                "topic": record.topic,
-                "key": render.text(record.key),
-                "headers": render.headers(record.headers),
-                "value": render.value(event),
-            }
-        )
+        dump({"topic": record.topic, "key": key, "headers": headers, "value": value})
         return
     out(f"topic    {record.topic}")
-    out(f"key      {render.text(record.key)}")
-    for name, value in render.headers(record.headers).items():
-        out(f"header   {name}: {value}")
+    out(f"key      {key}")
+    for name, text in headers.items():
+        out(f"header   {name}: {text}")
     out(f"value    {len(record.value or b'')} bytes of Avro from {len(document)}")
-    _show(render.value(event), "")
+    _print_fields(value, "")
 
 
 def _document(source: Path | None, arguments: list[str]) -> bytes:
@@ -90,10 +97,10 @@ def _document(source: Path | None, arguments: list[str]) -> bytes:
         ) from exc
 
 
-def _show(values: dict[str, object], above: str) -> None:
-    """Print what is set, a line for each leaf."""
-    for key, value in values.items():
+def _print_fields(fields: dict[str, object], prefix: str) -> None:
+    """Print each field with a value on one line, with dots for nested fields."""
+    for name, value in fields.items():
         if isinstance(value, dict):
-            _show(value, f"{above}{key}.")
+            _print_fields(value, f"{prefix}{name}.")
         elif value not in (None, "", (), []):
-            out(f"  {above}{key} = {value}")
+            out(f"  {prefix}{name} = {value}")

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, complain, dump, end, out, say
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    print_error,
+    print_note,
+)
 from fnm_bus.cli.spool import MISSING, open_spool, print_document
 from fnm_bus.errors import FnmBusError
 
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Documents that cannot become events, with the reason.")
 
 Names = Annotated[
-    list[str] | None, typer.Argument(help="As `quarantine list` prints it.")
+    list[str] | None, typer.Argument(help="The name from `quarantine list`.")
 ]
 
 
@@ -28,19 +36,19 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
 
         fnm-bus quarantine list --json
     """
-    _known, _spool, quarantine = open_spool(file)
-    kept = [{"name": name, **_facts(quarantine, name)} for name in quarantine.list()]
+    _settings, _spool, quarantine = open_spool(file)
+    rows = [{"name": name, **_facts(quarantine, name)} for name in quarantine.names()]
     if json:
-        dump(kept)
+        dump(rows)
         return
-    for facts in kept:
-        out(f"{facts['name']}  {facts.get('at')}  {facts.get('reason')}")
-    say(f"quarantine: {len(kept)}")
+    for row in rows:
+        out(f"{row['name']}  {row.get('at')}  {row.get('reason')}")
+    print_note(f"quarantine: {len(rows)}")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As `quarantine list` prints it.")],
+    name: Annotated[str, typer.Argument(help="The name from `quarantine list`.")],
     *,
     file: ConfigFile = None,
     json: Json = False,
@@ -50,13 +58,13 @@ def show(
     Example:
         fnm-bus quarantine show NAME > document.json
     """
-    _known, _spool, quarantine = open_spool(file)
+    _settings, _spool, quarantine = open_spool(file)
     try:
-        letter = quarantine.read(name)
+        quarantined = quarantine.read(name)
     except FileNotFoundError:
-        complain(f"{name}: is not in the quarantine; the spool has its own `show`")
+        print_error(f"{name}: is not in the quarantine; try `spool show`")
         end(MISSING)
-    print_document(letter.entry, quarantine.show(name), json=json)
+    print_document(quarantined.entry, quarantine.details(name), json=json)
 
 
 @app.command()
@@ -68,16 +76,16 @@ def release(
         bool, typer.Option("--all", help="Release everything.")
     ] = False,
 ) -> None:
-    """Put documents back into the spool, to be tried again with their old event_id.
+    """Move documents back into the spool; they keep their event_id.
 
     Examples:
         fnm-bus quarantine release NAME
 
         fnm-bus quarantine release --all
     """
-    _known, spool, quarantine = open_spool(file)
+    _settings, spool, quarantine = open_spool(file)
     names = _selected(quarantine, name, everything=everything)
-    _each(names, lambda one: quarantine.release(one, spool), "released")
+    _each(names, lambda name: quarantine.release(name, spool), "released")
 
 
 @app.command()
@@ -89,22 +97,22 @@ def delete(
         bool, typer.Option("--all", help="Delete everything.")
     ] = False,
 ) -> None:
-    """Delete documents for good, and dead letters of theirs that are not published yet.
+    """Delete documents, and their unpublished dead letters, for good.
 
     Examples:
         fnm-bus quarantine delete NAME
 
         fnm-bus quarantine delete --all
     """
-    _known, _spool, quarantine = open_spool(file)
+    _settings, _spool, quarantine = open_spool(file)
     names = _selected(quarantine, name, everything=everything)
     _each(names, quarantine.delete, "deleted")
 
 
 def _facts(quarantine: "Quarantine", name: str) -> dict[str, object]:
-    """Return what is known of an entry; an unreadable reason does not end the list."""
+    """Return an entry's reason and time, or why they cannot be read."""
     try:
-        return quarantine.show(name)
+        return quarantine.details(name)
     except FileNotFoundError:
         return {"reason": "the file with the reason is missing"}
     except FnmBusError as exc:
@@ -115,23 +123,23 @@ def _selected(
     quarantine: "Quarantine", names: Sequence[str] | None, *, everything: bool
 ) -> Sequence[str]:
     if everything:
-        return quarantine.list()
+        return quarantine.names()
     if not names:
-        raise typer.BadParameter("name an entry, or use --all")
+        raise typer.BadParameter("give the name of an entry, or use --all")
     return names
 
 
 def _each(names: Sequence[str], act: Callable[[str], None], done: str) -> None:
-    """Do *act* with each entry; one that fails is reported, and the others go on."""
+    """Apply *act* to each entry; report failures and continue."""
     failed = 0
     for name in names:
         try:
             act(name)
         except FileNotFoundError:
-            complain(f"{name}: is not in the quarantine")
+            print_error(f"{name}: is not in the quarantine")
             failed += 1
         except FnmBusError as exc:
-            complain(f"{name}: {exc}")
+            print_error(f"{name}: {exc}")
             failed += 1
-    say(f"fnm-bus: {len(names) - failed} {done}")
+    print_note(f"fnm-bus: {len(names) - failed} {done}")
     end(MISSING if failed else 0)

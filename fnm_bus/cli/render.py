@@ -1,9 +1,6 @@
-"""Events as lines that a person reads, and as JSON that a program reads."""
+"""Events as columns on one line."""
 
-import base64
-from typing import Any
-
-import msgspec
+from collections.abc import Iterable
 
 from fnm_bus.event import (
     AnyRecord,
@@ -26,7 +23,7 @@ _COLORS = {
     "attack_status": "cyan",
 }
 _WIDTHS = (12, 10, 15, 24, 9, 9, 8)
-_COUNTERS = 1000.0
+_UNIT_STEP = 1000.0
 
 HEADING = ("TIME (UTC)", "TOPIC", "ACTION", "TARGET", "PACKETS/S", "BITS/S", "ATTACK")
 
@@ -37,87 +34,56 @@ def heading() -> str:
 
 
 def color_of(event: AnyRecord) -> tuple[str, str]:
-    """Return the word of an event's line that is coloured, and its colour."""
+    """Return the coloured word of an event's line, and its colour."""
     action = event.action if isinstance(event, Event) else ""
     return action, _COLORS.get(action, "")
 
 
-def line(topic: str, event: AnyRecord) -> str:
+def event_line(topic: str, event: AnyRecord) -> str:
     """Return one event as one line of columns."""
-    if isinstance(event, DeadLetter):
-        at, action, target = event.failed_at, "DEAD LETTER", event.entry or ""
-        return _columns(
-            (
-                f"{at:%H:%M:%S.%f}"[:-3],
-                _short(topic),
-                action,
-                target[-17:],
-                event.reason,
-            )
-        )
-    if isinstance(event, Reason | Mitigation | Command | Audit):
-        return _columns(_decided(topic, event))
-    pps, bits = _size(event.attack_details)
-    uuid = (event.attack_details and event.attack_details.attack_uuid) or ""
-    cells = (
-        f"{event.receipt.received_at:%H:%M:%S.%f}"[:-3],
-        _short(topic),
-        event.action,
-        subject_of(event),
-        _human(pps),
-        _human(bits),
-        uuid[:8],
-        event.receipt.sensor,
+    return _columns(
+        _cells(topic.removeprefix("fastnetmon.").removesuffix(".v1"), event)
     )
-    return _columns(cells)
 
 
-def _decided(
-    topic: str, record: Reason | Mitigation | Command | Audit
-) -> tuple[str, ...]:
-    match record:
+def _cells(topic: str, event: AnyRecord) -> tuple[str, ...]:
+    match event:
+        case DeadLetter():
+            at, action, target = event.failed_at, "DEAD LETTER", event.entry or ""
+            further: tuple[str, ...] = (event.reason,)
+            target = target[-17:]
         case Reason():
-            at, what = record.received_at, "closed" if record.closed else "reason"
-            text = f"{record.action} by {record.sensor or record.by}: {record.rule}"
-            return f"{at:%H:%M:%S.%f}"[:-3], _short(topic), what, record.target, text
+            at, target = event.received_at, event.target
+            action = "ended" if event.closed else "reason"
+            further = (f"{event.action} by {event.sensor or event.by}: {event.rule}",)
         case Mitigation():
-            at, what, text = record.changed_at, record.state, record.cause
+            at, action, target = event.changed_at, event.state, event.key or ""
+            further = (event.cause,)
         case Command():
-            at, what, text = record.asked_at, record.verb, f"{record.by}: {record.why}"
+            at, action, target = event.requested_at, event.verb, event.key or ""
+            further = (f"{event.by}: {event.comment}",)
         case Audit():
-            at, what, text = record.at, record.what, f"{record.by}: {record.text}"
-    return f"{at:%H:%M:%S.%f}"[:-3], _short(topic), what, record.key or "", text
-
-
-def value(event: AnyRecord) -> dict[str, Any]:
-    """Return an event as JSON values: times by RFC 3339, bytes in Base64."""
-    found: dict[str, Any] = msgspec.to_builtins(event)
-    return found
-
-
-def headers(pairs: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
-    """Return headers as text; what is no UTF-8 in Base64."""
-    return {name: text(it) or "" for name, it in pairs}
-
-
-def text(raw: bytes | None) -> str | None:
-    """Return bytes as text; what is no UTF-8 in Base64, marked as such."""
-    if raw is None:
-        return None
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(raw).decode()
+            at, action, target = event.at, event.action, event.key or ""
+            further = (f"{event.by}: {event.text}",)
+        case _:
+            at, action = event.receipt.received_at, event.action
+            target = subject_of(event)
+            details = event.attack_details
+            uuid = (details and details.attack_uuid) or ""
+            packets, bits = _size(details)
+            further = (
+                _with_unit(packets),
+                _with_unit(bits),
+                uuid[:8],
+                event.receipt.sensor,
+            )
+    return f"{at:%H:%M:%S.%f}"[:-3], topic, action, target, *further
 
 
 def _columns(cells: tuple[str, ...]) -> str:
-    shown = [visible(cell) for cell in cells]
-    padded = [it.ljust(width) for it, width in zip(shown, _WIDTHS, strict=False)]
-    return "  ".join([*padded, *shown[len(_WIDTHS) :]]).rstrip()
-
-
-def _short(topic: str) -> str:
-    return topic.removeprefix("fastnetmon.").removesuffix(".v1")
+    texts = [visible(cell) for cell in cells]
+    padded = [text.ljust(width) for text, width in zip(texts, _WIDTHS, strict=False)]
+    return "  ".join([*padded, *texts[len(_WIDTHS) :]]).rstrip()
 
 
 def _size(details: AttackDetails | None) -> tuple[int | None, int | None]:
@@ -132,19 +98,19 @@ def _size(details: AttackDetails | None) -> tuple[int | None, int | None]:
         )
     ]
     packets = (details.total_incoming_pps, details.total_outgoing_pps)
-    return _most(packets), _most(bits)
+    return _largest(packets), _largest(bits)
 
 
-def _most(values: Any) -> int | None:
-    return max((it for it in values if it is not None), default=None)
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
-def _human(number: int | None) -> str:
+def _with_unit(number: int | None) -> str:
     if number is None:
         return "-"
     scaled = float(number)
     for unit in ("", "k", "M", "G", "T"):
-        if scaled < _COUNTERS:
+        if scaled < _UNIT_STEP:
             return f"{scaled:.0f}" if not unit else f"{scaled:.1f} {unit}"
-        scaled /= _COUNTERS
+        scaled /= _UNIT_STEP
     return f"{scaled:.1f} P"

@@ -1,76 +1,83 @@
-"""`fnm-bus schemas`: the registry, and the ids that are pinned."""
+"""`fnm-bus schemas`: the registry, and the file with the schema ids."""
 
 import json as jsonlib
 from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, print_note, settings
 
-app = typer.Typer(help="Register schemas, and pin their ids.")
+app = typer.Typer(help="Register schemas, and list their ids.")
 
 REFUSED = 1
 
 
 @app.command()
 def register(*, file: ConfigFile = None) -> None:
-    """Register all schemas and write the ids to [registry] pins.
+    """Register all schemas and write the ids to [registry] schema_ids_file.
 
-    Each id is read back and compared before it is pinned.
+    Each id is read back and compared before it is written.
 
     Example:
         fnm-bus schemas register
     """
     from fnm_bus import build
 
-    known = settings(file)
-    pins = build.registry(known).register(build.topics(known).of_framed())
-    pins.write(known.registry.pins)
-    for subject, number in pins.ids.items():
-        say(f"{number:>8}  {subject}")
-    say(f"fnm-bus: pinned in {known.registry.pins}")
+    configured = settings(file)
+    path = configured.registry.schema_ids_file
+    ids = build.build_registry(configured).register(
+        build.topic_names(configured).of_framed()
+    )
+    ids.write(path)
+    for subject, number in ids.ids.items():
+        print_note(f"{number:>8}  {subject}")
+    print_note(f"fnm-bus: schema ids written to {path}")
 
 
 @app.command()
 def check(*, file: ConfigFile = None, json: Json = False) -> None:
-    """Say whether registering would be accepted; change nothing. For CI.
+    """Check whether the registry would accept the schemas; change nothing. For CI.
 
     Example:
         fnm-bus schemas check
     """
     from fnm_bus import build
 
-    known = settings(file)
-    found = build.registry(known).check(build.topics(known).of_framed())
+    configured = settings(file)
+    subjects = build.topic_names(configured).of_framed()
+    problems = build.build_registry(configured).check(subjects)
     if json:
-        dump(found)
+        dump(problems)
     else:
-        for subject, problems in found.items():
-            out(f"{subject}: {'; '.join(problems) or 'would be accepted'}")
-    end(REFUSED if any(found.values()) else 0)
+        for subject, texts in problems.items():
+            out(f"{subject}: {'; '.join(texts) or 'would be accepted'}")
+    end(REFUSED if any(problems.values()) else 0)
 
 
 @app.command("list")
 def list_(*, file: ConfigFile = None, json: Json = False) -> None:
-    """List the schemas with their fingerprint and the id that is pinned.
+    """List the schemas with their fingerprints and ids.
 
     Example:
         fnm-bus schemas list
     """
     from fnm_bus import build
-    from fnm_bus.avro import schema
-    from fnm_bus.avro import schema_ids as pins
+    from fnm_bus.avro import schema, schema_ids
 
-    known = settings(file)
-    there = known.registry.url is not None and known.registry.pins.exists()
-    ids = pins.read(known.registry.pins).ids if there else {}
-    topics = {name: topic for topic, name in build.topics(known).of_framed().items()}
+    configured = settings(file)
+    path = configured.registry.schema_ids_file
+    has_ids = configured.registry.url is not None and path.exists()
+    ids = schema_ids.read(path).ids if has_ids else {}
+    subjects = {
+        name: schema_ids.registry_subject(topic)
+        for topic, name in build.topic_names(configured).of_framed().items()
+    }
     rows = [
         {
             "schema": name,
             "fingerprint": schema.fingerprint(name).hex(),
-            "subject": pins.subject_of(topics[name]) if name in topics else None,
-            "id": ids.get(pins.subject_of(topics[name])) if name in topics else None,
+            "subject": subjects.get(name),
+            "id": ids.get(subjects.get(name, "")),
         }
         for name in schema.RECORDS
     ]
@@ -88,7 +95,7 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="Full name, fastnetmon.HostEvent.")],
 ) -> None:
-    """Print a schema in one piece, as it is registered.
+    """Print a schema as it is registered, with all nested types.
 
     Example:
         fnm-bus schemas show fastnetmon.HostEvent > HostEvent.avsc

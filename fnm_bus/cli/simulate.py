@@ -10,11 +10,11 @@ import typer
 
 from fnm_bus.cli.options import (
     ConfigFile,
-    complain,
     end,
     out_raw,
-    say,
-    say_progress,
+    print_error,
+    print_note,
+    print_progress,
     settings,
 )
 
@@ -70,12 +70,12 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
 
         fnm-bus simulate --hosts 500 --rate 0 --seed 7 --yes-publish
     """
-    from fnm_bus.demo.attack import AttackPlan, attack, count
+    from fnm_bus.demo.attack import AttackPlan, attack_calls, count_calls
     from fnm_bus.demo.replay import replay
 
     plan = AttackPlan(hosts, updates, seed)
     if print_:
-        for call in attack(plan):
+        for call in attack_calls(plan):
             out_raw(call.document)
         return
     configured = settings(file)
@@ -87,14 +87,14 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
     with tempfile.TemporaryDirectory(prefix="fnm-bus-") as directory:
         path = hook or _install_hook(Path(directory), *spools)
         statuses = Counter(
-            _with_progress(replay(path, attack(plan), rate), count(plan))
+            _with_progress(replay(path, attack_calls(plan), rate), count_calls(plan))
         )
-    say(f"fnm-bus: {statuses[0]} notifications are in the spool")
+    print_note(f"fnm-bus: {statuses[0]} notifications are in the spool")
     if failed := statuses.total() - statuses[0]:
-        complain(f"{failed} of {statuses.total()} calls failed")
+        print_error(f"{failed} of {statuses.total()} calls failed")
         end(UNSTORED)
-    if not Spool(spools[0]).locked():
-        say("fnm-bus: no relay is running; `fnm-bus relay --once` publishes them")
+    if not Spool(spools[0]).is_locked():
+        print_note("fnm-bus: no relay is running; `fnm-bus drain` publishes them")
 
 
 def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
@@ -129,7 +129,7 @@ def _require_demo(spools: Iterable[Path]) -> None:
     from fnm_bus.errors import ConfigError
 
     for spool in spools:
-        if marker.read(spool) is None:
+        if marker.read_marker(spool) is None:
             raise ConfigError(
                 f"{spool}: this spool was not made by a demo, so the simulated attack"
                 " would reach the real topics and the programs that act on them.\n"
@@ -149,6 +149,6 @@ def _install_hook(directory: Path, spool: Path, fallback: Path) -> Path:
 def _with_progress(statuses: Iterable[int], total: int) -> Iterator[int]:
     """Yield *statuses*, and show the progress on a terminal."""
     for number, status in enumerate(statuses, 1):
-        say_progress(f"{number}/{total}")
+        print_progress(f"{number}/{total}")
         yield status
-    say_progress("")
+    print_progress("")

@@ -1,4 +1,4 @@
-"""`fnm-bus spool`: the notifications that wait for Kafka."""
+"""`fnm-bus spool`: notifications that wait for Kafka."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,12 +8,12 @@ import typer
 from fnm_bus.cli.options import (
     ConfigFile,
     Json,
-    complain,
     dump,
     end,
     out,
     out_raw,
-    say,
+    print_error,
+    print_note,
     settings,
 )
 from fnm_bus.errors import SpoolError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fnm_bus.spool.quarantine import Quarantine
     from fnm_bus.spool.spool import Spool
 
-app = typer.Typer(help="Look at the notifications that wait for Kafka.")
+app = typer.Typer(help="Show notifications that wait for Kafka.")
 
 MISSING = 1
 
@@ -32,21 +32,20 @@ MISSING = 1
 def open_spool(file: Path | None) -> "tuple[Settings, Spool, Quarantine]":
     """Return the settings, the spool and its quarantine; root becomes their owner.
 
-    The owner of the spool may put a link in the place of any of its files, and root
-    would follow it.
+    The spool's owner can replace any file in it by a link, which root would follow.
 
     Raises:
         ConfigError: the configuration is wrong.
-        SpoolError: the spool is not set up, or root's rights cannot be given up.
+        SpoolError: the spool is not set up, or root cannot give up its rights.
     """
-    # Before root's rights are given up: the owner may not be able to read this program.
+    # Before root gives up its rights: the owner may not be able to read this program.
     from fnm_bus import build
     from fnm_bus.spool.spool import Spool
 
-    known = settings(file)
-    spool = Spool(known.spool.directory)
+    configured = settings(file)
+    spool = Spool(configured.spool.directory)
     spool.become_owner()
-    return known, spool, build.quarantine(known)
+    return configured, spool, build.build_quarantine(configured)
 
 
 @app.command()
@@ -54,11 +53,11 @@ def status(
     *,
     file: ConfigFile = None,
     entries: Annotated[
-        bool, typer.Option("--entries", help="List the names of the entries, too.")
+        bool, typer.Option("--entries", help="Also list the names of the entries.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Print how many notifications wait, and how many are in the quarantine.
+    """Print the number of waiting notifications, and of those in the quarantine.
 
     Examples:
         fnm-bus spool status
@@ -67,11 +66,11 @@ def status(
     """
     from fnm_bus.spool.spool import Spool
 
-    known, spool, quarantine = open_spool(file)
+    configured, spool, quarantine = open_spool(file)
     spools = {
-        str(it.root): {**it.size()._asdict(), "refuses": str(it.refusal())}
-        for it in (spool, Spool(known.spool.fallback))
-        if _is_there(it.root)
+        str(each.root): {**each.usage()._asdict(), "refuses": str(each.refusal())}
+        for each in (spool, Spool(configured.spool.fallback))
+        if _exists(each.root)
     }
     names = spool.scan() if entries else []
     if json:
@@ -95,11 +94,11 @@ def status(
         out(name)
 
 
-def _is_there(root: Path) -> bool:
-    """Return whether there is a spool.
+def _exists(root: Path) -> bool:
+    """Return whether a spool exists.
 
     Raises:
-        SpoolError: this user may not see that.
+        SpoolError: this user has no access to it.
     """
     try:
         return root.exists()
@@ -109,34 +108,36 @@ def _is_there(root: Path) -> bool:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As `spool status --entries` prints it.")],
+    name: Annotated[
+        str, typer.Argument(help="The name from `spool status --entries`.")
+    ],
     *,
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
     """Print the document of a waiting entry, as FastNetMon wrote it.
 
-    Into a pipe or a file byte for byte; on a terminal with escapes.
+    A pipe or a file gets the bytes; a terminal gets escapes for unprintable characters.
 
     Example:
         fnm-bus spool show NAME > document.json
     """
-    from fnm_bus.spool.sequence import is_name
+    from fnm_bus.spool.entry_name import is_entry_name
 
-    _known, spool, _quarantine = open_spool(file)
+    _settings, spool, _quarantine = open_spool(file)
     try:
-        # Another name may lead out of the directory.
-        entry = spool.read(name) if is_name(name) else None
+        # Any other name could be a path out of the directory.
+        entry = spool.read(name) if is_entry_name(name) else None
     except FileNotFoundError:
         entry = None
     if entry is None:
-        complain(f"{name}: is not in the spool; the quarantine has its own `show`")
+        print_error(f"{name}: is not in the spool; try `quarantine show`")
         end(MISSING)
     print_document(entry, {}, json=json)
 
 
 def print_document(entry: "Entry", facts: dict[str, object], *, json: bool) -> None:
-    """Print an entry's document on stdout, and *facts* about the entry on stderr.
+    """Print an entry's document on stdout, and the *facts* about it on stderr.
 
     A terminal gets escapes for unprintable characters; a pipe or a file gets the bytes.
     """
@@ -146,5 +147,5 @@ def print_document(entry: "Entry", facts: dict[str, object], *, json: bool) -> N
         dump({**facts, "document": text})
         return
     for key, value in facts.items():
-        say(f"{key}: {value}")
+        print_note(f"{key}: {value}")
     out_raw(entry.document)

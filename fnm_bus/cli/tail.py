@@ -1,27 +1,27 @@
-"""`fnm-bus tail`: look at the events as they come."""
+"""`fnm-bus tail`: events as they arrive on the topics."""
 
 from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, out, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, out, print_note, settings
 
 
 def tail(  # noqa: PLR0913 - one parameter for each option
     topic: Annotated[
         list[str] | None,
-        typer.Argument(help="Topics. Else host, hostgroup and status as configured."),
+        typer.Argument(help="Topics. Else the configured host, hostgroup and status."),
     ] = None,
     *,
     file: ConfigFile = None,
     from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="Show what is there already, too.")
+        bool, typer.Option("--from-beginning", help="Start with the oldest records.")
     ] = False,
-    leave: Annotated[
-        bool, typer.Option("--exit", help="End when everything is shown.")
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Exit at the end of the topics.")
     ] = False,
-    number: Annotated[
-        int, typer.Option("-n", min=0, help="End after so many; 0 goes on.")
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=0, help="Exit after N; 0 never exits.")
     ] = 0,
     json: Json = False,
 ) -> None:
@@ -30,55 +30,62 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     Examples:
         fnm-bus tail
 
-        fnm-bus tail --from-beginning --exit --json | jq .event.action
+        fnm-bus tail --from-beginning --until-end --json | jq .event.action
 
-        fnm-bus tail fastnetmon.deadletter.v1 --from-beginning -n 10
+        fnm-bus tail fastnetmon.deadletter.v1 --from-beginning --count 10
     """
     from fnm_bus import build
     from fnm_bus.cli import render
+    from fnm_bus.event.json_value import (
+        bytes_as_text,
+        event_as_json,
+        headers_as_text,
+    )
     from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
-    known = settings(file)
-    names = build.topics(known)
+    configured = settings(file)
+    names = build.topic_names(configured)
     topics = topic or [names.host, names.hostgroup, names.status]
 
-    def show(it: ConsumedRecord) -> None:
+    def show(record: ConsumedRecord) -> None:
         if json:
+            event = record.event
             dump(
                 {
-                    "topic": it.topic,
-                    "partition": it.partition,
-                    "offset": it.offset,
-                    "timestamp": it.at.isoformat(),
-                    "key": render.text(it.key),
-                    "headers": render.headers(it.headers),
-                    "event": None if it.event is None else render.value(it.event),
-                    "error": it.error or None,
+                    "topic": record.topic,
+                    "partition": record.partition,
+                    "offset": record.offset,
+                    "timestamp": record.at.isoformat(),
+                    "key": bytes_as_text(record.key),
+                    "headers": headers_as_text(record.headers),
+                    "event": None if event is None else event_as_json(event),
+                    "error": record.error or None,
                 }
             )
-        elif it.event is None:
-            where = f"{it.topic}[{it.partition}]@{it.offset}"
-            out(f"{where}: cannot be decoded: {it.error}")
+        elif record.event is None:
+            position = f"{record.topic}[{record.partition}]@{record.offset}"
+            out(f"{position}: cannot be decoded: {record.error}")
         else:
-            out(render.line(it.topic, it.event), *render.color_of(it.event))
+            line = render.event_line(record.topic, record.event)
+            out(line, *render.color_of(record.event))
 
     shown = 0
     with TopicReader(
-        build.kafka(known),
+        build.kafka_settings(configured),
         topics,
-        build.reading_codec(known, build.REGISTRY_PAUSE),
+        build.build_reading_codec(configured, build.REGISTRY_PAUSE),
         from_beginning=from_beginning,
         headers=json,
     ) as reader:
         if not json:
-            say(render.heading())
+            print_note(render.heading())
         while True:
-            for it in reader.read(0.5):
-                show(it)
+            for record in reader.read(0.5):
+                show(record)
                 shown += 1
-                if shown == number:
+                if shown == count:
                     return
-            if leave and reader.at_end:
+            if until_end and reader.at_end:
                 return
-            if leave:  # who waits for the end must not wait for ever
+            if until_end:  # an unreachable broker must not block the command forever
                 reader.check()

@@ -1,82 +1,78 @@
-"""`fnm-bus topics`: create, compare, and who may use them."""
+"""`fnm-bus topics`: create topics, compare them, and list access rights."""
 
 from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, say, settings
+from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, print_note, settings
 
-app = typer.Typer(help="Create topics, and compare them with what is wanted.")
+app = typer.Typer(help="Create topics, and compare them with the configuration.")
 
 DIFFERENT = 1
 
 
 @app.command()
 def create(*, file: ConfigFile = None) -> None:
-    """Create the topics that are missing; change none that exists.
+    """Create the missing topics; leave existing topics unchanged.
 
-    Partitions and replication are those of [topics].
+    Partitions and replication come from [topics].
 
     Example:
         fnm-bus topics create
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, differences, wanted
+    from fnm_bus.kafka.topics import TopicAdmin, topic_differences
 
-    known = settings(file)
-    plan = wanted(
-        build.topics(known), known.topics.partitions, known.topics.replication
-    )
-    admin = TopicAdmin(build.kafka(known))
-    made = set(admin.create(plan))
-    found = admin.find([it for it in plan if it.name not in made])
-    different = False
+    configured = settings(file)
+    plan = build.topic_plan(configured)
+    admin = TopicAdmin(build.kafka_settings(configured))
+    created = set(admin.create(plan))
+    existing = admin.find([topic for topic in plan if topic.name not in created])
+    is_different = False
     for topic in plan:
-        if topic.name in made:
-            say(f"created  {topic.name}  partitions={topic.partitions}")
+        if topic.name in created:
+            print_note(f"created  {topic.name}  partitions={topic.partitions}")
             continue
-        said = list(differences(topic, found.get(topic.name)))
-        different = different or bool(said)
-        say(f"exists   {topic.name}  {'; '.join(said) or 'as wanted'}")
-    end(DIFFERENT if different else 0)
+        texts = list(topic_differences(topic, existing.get(topic.name)))
+        is_different = is_different or bool(texts)
+        print_note(f"exists   {topic.name}  {'; '.join(texts) or 'as configured'}")
+    end(DIFFERENT if is_different else 0)
 
 
 @app.command("list")
 def list_(*, file: ConfigFile = None, json: Json = False) -> None:
-    """List the topics, with what is not as wanted.
+    """List the topics, with differences from the configuration.
 
     Example:
         fnm-bus topics list
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, differences, wanted
+    from fnm_bus.kafka.topics import TopicAdmin, topic_differences
 
-    known = settings(file)
-    plan = wanted(
-        build.topics(known), known.topics.partitions, known.topics.replication
-    )
-    found = TopicAdmin(build.kafka(known)).find(plan)
-    rows = [(topic, found.get(topic.name)) for topic in plan]
+    configured = settings(file)
+    plan = build.topic_plan(configured)
+    existing = TopicAdmin(build.kafka_settings(configured)).find(plan)
+    rows = [(topic, existing.get(topic.name)) for topic in plan]
     if json:
         dump(
             [
                 {
                     "topic": topic.name,
-                    "partitions": there.partitions if there else None,
-                    "replication": there.replication if there else None,
-                    "cleanup": (there.settings or {}).get("cleanup.policy")
-                    if there
+                    "partitions": actual.partitions if actual else None,
+                    "replication": actual.replication if actual else None,
+                    "cleanup": (actual.settings or {}).get("cleanup.policy")
+                    if actual
                     else None,
-                    "differences": list(differences(topic, there)),
+                    "differences": list(topic_differences(topic, actual)),
                 }
-                for topic, there in rows
+                for topic, actual in rows
             ]
         )
         return
-    for topic, there in rows:
-        said = "; ".join(differences(topic, there)) or "as wanted"
-        size = f"{there.partitions:>4} x {there.replication}" if there else "   -    "
-        out(f"{topic.name:28}  {size}  {said}")
+    for topic, actual in rows:
+        text = "; ".join(topic_differences(topic, actual)) or "as configured"
+        size = f"{actual.partitions:>4} x {actual.replication}" if actual else ""
+        out(f"{topic.name:28}  {size or '   -':8}  {text}")
 
 
 @app.command()
@@ -91,16 +87,16 @@ def acls(
     *,
     apply: Annotated[
         bool,
-        typer.Option("--apply", help="Give these rights now, as [kafka]'s user."),
+        typer.Option("--apply", help="Grant these rights now, as [kafka]'s user."),
     ] = False,
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Print the kafka-acls commands that give each program exactly its rights.
+    """Print the kafka-acls commands that grant each program exactly its rights.
 
     Programs: relay, mitigator, exabgp, nftables, webhook, jsonlines, operator, viewer,
-    admin. Topics, groups and the transactional id are those of the configuration. Run
-    the commands, or this command with --apply, as a user with Alter on the cluster.
+    admin. Topics, groups and the transactional id come from the configuration. Run the
+    commands, or this command with --apply, as a user with Alter on the cluster.
 
     Examples:
         fnm-bus topics acls --principal relay=User:fnm-bus-relay
@@ -112,15 +108,17 @@ def acls(
     from fnm_bus.kafka import access
     from fnm_bus.kafka.topics import TopicAdmin
 
-    known = settings(file)
+    configured = settings(file)
     principals = access.principal_names(principal)
-    resources = access.resource_names(build.topics(known), known.consumers)
-    kafka = build.kafka(known)
+    resources = access.resource_names(
+        build.topic_names(configured), configured.consumers
+    )
+    kafka = build.kafka_settings(configured)
     rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
         admin = TopicAdmin(kafka)
         for program, name in principals.items():
-            admin.allow(name, rights[program])
+            admin.grant(name, rights[program])
     if json:
         dump(
             [
@@ -131,8 +129,8 @@ def acls(
         )
     elif apply:
         for program, name in principals.items():
-            say(f"{name}: {len(rights[program])} rights for {program}")
+            print_note(f"{name}: {len(rights[program])} rights for {program}")
     else:
         servers = kafka.get("bootstrap.servers", "localhost:9092")
-        for line in access.commands(principals, resources, servers):
+        for line in access.acl_commands(principals, resources, servers):
             out(line)

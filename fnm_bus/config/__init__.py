@@ -1,4 +1,4 @@
-"""The configuration: a file, the environment, and their mistakes.
+"""Configuration: a file, the environment, and descriptions of mistakes.
 
-`load` is the entry point.
+`load.load` is the entry point.
 """

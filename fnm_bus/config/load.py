@@ -1,7 +1,7 @@
 """Read the configuration: defaults, then a file, then the environment.
 
-Written on pydantic alone: its settings package reads the same sources, but neither says
-where each value came from nor refuses a misspelt variable.
+This uses pydantic alone: pydantic-settings reads the same sources, but neither reports
+the source of each value nor refuses a misspelt variable.
 """
 
 import os
@@ -21,15 +21,15 @@ from fnm_bus.errors import ConfigError
 _OTHER: Final = frozenset(
     {CONFIG, "FNM_BUS_LOCK_FD", "FNM_BUS_TEST_KAFKA", "FNM_BUS_TEST_REGISTRY"}
 )
-"""Variables that begin like ours and are no settings."""
-_DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "settings")})
-"""Tables in which names have dots, which a variable's cannot."""
+"""Variables with our prefix that are not settings."""
+_DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "client")})
+"""Tables whose keys have dots; a variable has underscores instead."""
 _FILES: Final = frozenset(
     {"consumers.webhook.url_file", "consumers.webhook.secret_file"}
 )
-"""Settings that name files with secrets."""
-_ADDRESSES: Final = frozenset({"consumers.webhook.url"})
-"""Addresses that are secrets as a whole: who knows one may post there."""
+"""Settings with names of secret files."""
+_ADDRESSES: Final = frozenset({"consumers.notifier.url"})
+"""Addresses that are secrets: a program that has one can post there."""
 DEFAULT: Final = "default"
 Key = tuple[str, ...]
 
@@ -38,11 +38,11 @@ S = TypeVar("S", bound=Settings)
 
 
 class LoadedSettings(NamedTuple, Generic[S]):
-    """What is configured.
+    """The configuration.
 
     Attributes:
         settings: all settings.
-        sources: dotted key → where its value comes from, for those that are set.
+        sources: dotted key → source of its value, without defaults.
     """
 
     settings: S
@@ -50,7 +50,7 @@ class LoadedSettings(NamedTuple, Generic[S]):
 
 
 class SettingRow(NamedTuple):
-    """One setting for people to look at."""
+    """One setting for people, with its source."""
 
     key: str
     value: object
@@ -72,12 +72,12 @@ def load_as(
     """Return the configuration.
 
     Args:
-        model: what may be configured; consumers know their own tables.
-        path: the file; else the one that FNM_BUS_CONFIG names; else /etc's, if there.
+        model: the settings; consumers have tables of their own.
+        path: the file; else FNM_BUS_CONFIG; else `FILE` if it exists.
         environ: the environment.
 
     Raises:
-        ConfigError: lists every problem, one a line, with where it comes from.
+        ConfigError: lists all problems, one per line, each with its source.
     """
     values: dict[str, Any] = {}
     sources: dict[Key, str] = {}
@@ -88,13 +88,13 @@ def load_as(
     for name, key in _variables(environ):
         kind = _kind(key, model)
         if kind is None:
-            slip = name.removeprefix(PREFIX)
-            text = mistakes.unknown(slip, _settable(model), PREFIX)
+            written = name.removeprefix(PREFIX)
+            text = mistakes.describe_unknown(written, _variable_names(model), PREFIX)
             problems.append(f"{name}: {text}")
             continue
         text = environ[name]
-        listed = [it.strip() for it in text.split(",") if it.strip()]
-        _put(values, key, listed if mistakes.is_list(kind) else text)
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        _put(values, key, items if mistakes.is_list(kind) else text)
         sources[key] = name
     try:
         settings = model.model_validate(values)
@@ -102,19 +102,21 @@ def load_as(
         problems += [_problem(error, sources, model) for error in exc.errors()]
     if problems:
         raise ConfigError("\n".join(problems))
-    return LoadedSettings(settings, {".".join(key): it for key, it in sources.items()})
+    return LoadedSettings(
+        settings, {".".join(key): source for key, source in sources.items()}
+    )
 
 
-def shown(loaded: LoadedSettings[S]) -> Iterator[SettingRow]:
-    """Yield every setting with its value and where it comes from, secrets masked."""
+def setting_rows(loaded: LoadedSettings[S]) -> Iterator[SettingRow]:
+    """Yield every setting with its value and source; secrets are masked."""
     for key, value in _leaves(loaded.settings.model_dump(mode="json")):
         name = ".".join(key)
         source = loaded.sources.get(name, DEFAULT)
-        yield SettingRow(name, masked(name, value), source)
+        yield SettingRow(name, mask_value(name, value), source)
 
 
-def masked(name: str, value: object) -> object:
-    """Return the value of a setting for people: stars where it may be a secret.
+def mask_value(name: str, value: object) -> object:
+    """Return a setting's value for people: stars if the value may be a secret.
 
     Args:
         name: dotted key of the setting.
@@ -124,14 +126,14 @@ def masked(name: str, value: object) -> object:
         return value
     table, _, option = name.partition(".")
     if table == "registry":
-        option = option.removeprefix("settings.")
+        option = option.removeprefix("client.")
     if table == "kafka_files" or name in _FILES:
-        # The name of a file is no secret; a secret in the place of one is.
+        # A file's name is not a secret, but a misplaced secret is.
         return value if str(value).startswith("/") else MASK
     if is_secret(option) or name in _ADDRESSES:
         return MASK
     if isinstance(value, list | tuple):
-        return [masked(name, item) for item in value]
+        return [mask_value(name, item) for item in value]
     return without_user_info(value) if isinstance(value, str) else value
 
 
@@ -157,14 +159,14 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key]]:
 
 
 def _kind(key: Key, model: Any) -> Any:
-    """Return the type of the value *key* leads to; None: to a table, or nowhere."""
+    """Return the type of the value at *key*; None for a table or an unknown key."""
     for number, part in enumerate(key):
         field = model.model_fields.get(part)
         if field is None:
             return None
         kind = field.annotation
         last = len(key) == number + 1
-        if kind is Any:  # tables that only their consumers know
+        if kind is Any:  # tables of the consumers, unknown to fnm_bus
             return None if last else Any
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             if getattr(kind, "__origin__", None) is dict:
@@ -174,12 +176,12 @@ def _kind(key: Key, model: Any) -> Any:
     return None
 
 
-def _settable(model: Any, above: str = "") -> Iterator[str]:
-    """Yield the variables of all settings whose names are fixed, without PREFIX."""
+def _variable_names(model: Any, above: str = "") -> Iterator[str]:
+    """Yield the variables of all settings with fixed names, without PREFIX."""
     for name, field in model.model_fields.items():
         kind, variable = field.annotation, f"{above}{name.upper()}"
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _settable(kind, f"{variable}__")
+            yield from _variable_names(kind, f"{variable}__")
         elif kind is not Any and getattr(kind, "__origin__", None) is not dict:
             yield variable
 
@@ -188,7 +190,7 @@ def _put(values: dict[str, Any], key: Key, value: str | list[str]) -> None:
     table: Any = values
     for part in key[:-1]:
         table = table.setdefault(part, {})
-        if not isinstance(table, dict):  # the file is wrong here, and will be refused
+        if not isinstance(table, dict):  # a mistake in the file, which pydantic reports
             return
     table[key[-1]] = value
 
@@ -204,8 +206,8 @@ def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, A
 def _problem(error: Any, sources: Mapping[Key, str], model: Any) -> str:
     key = tuple(str(part) for part in error["loc"])
     name = ".".join(key)
-    within = (it for at, it in sources.items() if at[: len(key)] == key)
-    above = (it for at, it in sources.items() if key[: len(at)] == at)
+    within = (source for at, source in sources.items() if at[: len(key)] == key)
+    above = (source for at, source in sources.items() if key[: len(at)] == at)
     source = next(within, None) or next(above, None) or DEFAULT
-    text = mistakes.describe(error, masked(name, error["input"]), model)
+    text = mistakes.describe(error, mask_value(name, error["input"]), model)
     return f"{source}: {name}: {text}"

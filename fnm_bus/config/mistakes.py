@@ -1,4 +1,4 @@
-"""Mistakes in the configuration, in words: what was wanted, what came, what to do."""
+"""Mistakes in the configuration, in words: expectation, value and remedy."""
 
 import difflib
 import json
@@ -24,7 +24,7 @@ _WANTED: Final[Mapping[str, str]] = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
-"""What was wanted, by pydantic's type of the error."""
+"""Expected values, by pydantic's type of the error."""
 _BOUNDS: Final[Mapping[str, str]] = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt}",
@@ -36,20 +36,20 @@ _TABLES: Final = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _SCALARS: Final = (bool, int, float)
 _SHOWN: Final = 60
 _NAMES: Final = 12
-"""How many names of settings a message lists, at most."""
+"""Names of settings that a message lists, at most."""
 
 
 def describe(error: Mapping[str, Any], got: object, model: Any) -> str:
-    """Return what is wrong with one setting, and what to do.
+    """Return the mistake in one setting and its remedy.
 
     Args:
-        error: the error as pydantic describes it.
-        got: the value to show; a secret's is masked.
+        error: pydantic's description of the error.
+        got: the value for people; secrets are masked.
         model: the settings, a pydantic model.
     """
     kind, path = error["type"], error["loc"]
     if kind == "extra_forbidden":
-        return unknown(str(path[-1]), names(model, path[:-1]))
+        return describe_unknown(str(path[-1]), _setting_names(model, path[:-1]))
     if kind == "value_error":
         text = str(error["ctx"]["error"])
     else:
@@ -58,25 +58,25 @@ def describe(error: Mapping[str, Any], got: object, model: Any) -> str:
     return f"{text}; {remedy}" if remedy else text
 
 
-def unknown(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return that there is no setting *name*, with the nearest or all others.
+def describe_unknown(written: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return that the setting *written* does not exist, with similar or all names.
 
     Args:
-        name: what was written, without *prefix*.
-        known: names that there are, without *prefix*.
-        prefix: of all these names.
+        written: the unknown name, without *prefix*.
+        names: the names of the settings, without *prefix*.
+        prefix: the prefix of all names.
     """
-    all_names = list(known)
-    near = difflib.get_close_matches(name, all_names, n=1)
-    if near:
-        return f"there is no such setting; did you mean {prefix}{near[0]}?"
-    if 0 < len(all_names) <= _NAMES:
-        return f"there is no such setting; there are {', '.join(all_names)}"
+    settings = list(names)
+    similar = difflib.get_close_matches(written, settings, n=1)
+    if similar:
+        return f"there is no such setting; did you mean {prefix}{similar[0]}?"
+    if 0 < len(settings) <= _NAMES:
+        return f"there is no such setting; there are {', '.join(settings)}"
     return "there is no such setting"
 
 
-def names(model: Any, path: Iterable[str | int]) -> list[str]:
-    """Return the names of the settings of the table to which *path* leads."""
+def _setting_names(model: Any, path: Iterable[str | int]) -> list[str]:
+    """Return the names of the settings in the table at *path*."""
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
@@ -103,7 +103,7 @@ def _number(value: object) -> str:
 
 
 def _shown(got: object, kind: str) -> str:
-    """Return a value for people; of tables, and of what stands for one, the kind."""
+    """Return a value for people; for a table, or a value in its place, the kind."""
     if isinstance(got, Mapping):
         return "a table"
     if kind in _TABLES and not isinstance(got, _SCALARS):
@@ -119,18 +119,18 @@ def _remedy(error: Mapping[str, Any], model: Any) -> str:
         return own
     if kind in _QUOTED and isinstance(got, dict):
         dotted = ".".join([str(path[-1]), *_first_path(got)])
-        return f'a name with dots is written in quotes: "{dotted}" = …'
+        return f'write a name with dots in quotes: "{dotted}" = …'
     if kind in _QUOTED and isinstance(got, _SCALARS):
         return "write it in quotes"
     if kind in {"tuple_type", "list_type"}:
         return 'write ["a", "b"], or a,b in the environment'
     if kind == "model_type":
-        return f"write a line [{'.'.join(map(str, path))}], and its settings below"
+        return f"write a line [{'.'.join(map(str, path))}], and its settings below it"
     return ""
 
 
 def _own_remedy(model: Any, path: Iterable[str | int]) -> str:
-    """Return what the setting itself has as its remedy (`json_schema_extra`)."""
+    """Return the remedy that the setting declares (`json_schema_extra`)."""
     extra: Any = None
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
@@ -141,7 +141,7 @@ def _own_remedy(model: Any, path: Iterable[str | int]) -> str:
 
 
 def _first_path(table: Mapping[str, Any]) -> list[str]:
-    """Return the names that lead to the first value of a table in a table."""
+    """Return the keys of the first value in nested tables."""
     path: list[str] = []
     inner: Any = table
     while isinstance(inner, dict) and inner:
@@ -151,8 +151,8 @@ def _first_path(table: Mapping[str, Any]) -> list[str]:
 
 
 def is_list(kind: Any) -> bool:
-    """Return whether a setting's annotation is a list's, or None."""
+    """Return whether an annotation is a list, or a list or None."""
     origin = getattr(kind, "__origin__", None)
     if origin in {list, tuple}:
         return True
-    return any(is_list(it) for it in get_args(kind)) if origin is None else False
+    return any(is_list(part) for part in get_args(kind)) if origin is None else False

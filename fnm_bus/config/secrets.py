@@ -1,7 +1,7 @@
-"""Secrets: which settings may hold one, and texts without them.
+"""Secrets: settings that may hold one, and texts without secrets.
 
-A setting of the families `sasl.` and `ssl.` may hold a secret unless its name is known
-not to: librdkafka gets new ones, and a misspelt name still has the secret's value.
+A setting of the families `sasl.` and `ssl.` counts as a secret unless it is listed here
+as harmless: librdkafka adds settings, and a misspelt name still has a secret value.
 """
 
 import re
@@ -49,7 +49,7 @@ _WORDS: Final = re.compile(
 )
 _USER_INFO: Final = re.compile(r"//[^/@\s]*@")
 _SHORTEST: Final = 4
-"""Characters; a shorter value is not searched for, it is part of many words."""
+"""Characters; a shorter value occurs in many words and is not masked."""
 
 
 def is_secret(name: str) -> bool:
@@ -71,7 +71,7 @@ def without_secrets(text: str, settings: Mapping[str, Any]) -> str:
         for name, value in settings.items()
         if is_secret(name) and isinstance(value, str)
     )
-    # The longest first: one may be a part of another.
+    # The longest first: one secret may contain another.
     for value in sorted(values, key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, MASK)

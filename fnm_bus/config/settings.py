@@ -1,6 +1,6 @@
-"""The settings: what can be configured, with its default, type and meaning.
+"""The settings, each with its default, type and description.
 
-The descriptions here are the reference (docs/reference/configuration.md).
+docs/reference/configuration.md is generated from the descriptions.
 """
 
 import socket
@@ -23,15 +23,15 @@ _KAFKA_MUST = {
     "request.required.acks": ("all", "-1"),
     "enable.idempotence": ("true",),
 }
-"""Settings of librdkafka that are for us to choose, with what they may be set to: with
-others a notification would leave the disk before Kafka has it, or out of its order."""
+"""Settings of librdkafka with their allowed values. With others a notification would
+leave the disk before Kafka has it, or Kafka would lose the order."""
 
 MAX_LEASE = 86_400
-"""Seconds: the longest lease of a mitigation, and the longest time of any setting."""
+"""Seconds: the longest lease of a mitigation, and the highest value of any time."""
 
 
 def _no_flag(wanted: str) -> BeforeValidator:
-    """Return what refuses true and false, which pydantic would take for 1 and 0."""
+    """Return a validator that refuses booleans, which pydantic accepts as 1 and 0."""
 
     def refuse(value: object) -> object:
         if isinstance(value, bool):
@@ -55,7 +55,7 @@ _Replicas = Annotated[int, Field(ge=1, le=32_767), _Whole]
 
 
 def _as_librdkafka_writes(value: object) -> object:
-    """Return a whole number or a flag as the text that librdkafka takes for it."""
+    """Return a whole number or a boolean as librdkafka's text."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int) else value
@@ -72,7 +72,7 @@ class Table(BaseModel):
 
 
 class SpoolSettings(Table):
-    """Where notifications wait, and how many may."""
+    """The spools and their limits."""
 
     directory: Path = Field(
         Path(python_hook.SPOOL), description="The spool, on a local disk."
@@ -82,29 +82,29 @@ class SpoolSettings(Table):
         description="A small second spool on another file system, used by the hook when"
         " the first one cannot be written.",
     )
-    soft_files: Count = Field(
+    soft_limit_files: Count = Field(
         20_000,
-        description="From so many waiting files on, only the newest status update of"
-        " each attack is published.",
+        description="Waiting files above which only the newest status update of each"
+        " attack is published.",
     )
-    soft_bytes: Count = Field(512 * _MIB, description="Likewise, in bytes.")
-    hard_files: Count = Field(
+    soft_limit_bytes: Count = Field(512 * _MIB, description="The same limit in bytes.")
+    hard_limit_files: Count = Field(
         200_000,
-        description="With so many waiting files the spool refuses everything: the hook"
-        " uses the fallback spool and ends with status 75.",
+        description="Waiting files at which the spool refuses all notifications: the"
+        " hook stores to the fallback spool and exits with status 75.",
     )
-    hard_bytes: Count = Field(4096 * _MIB, description="Likewise, in bytes.")
-    reserve: Share = Field(
+    hard_limit_bytes: Count = Field(4096 * _MIB, description="The same limit in bytes.")
+    status_reserve: Share = Field(
         0.25, description="Share of the hard limits that status updates may not use."
     )
     quarantine_files: Count = Field(
-        10_000, description="So many documents may be in the quarantine."
+        10_000, description="Documents that the quarantine holds at most."
     )
-    quarantine_bytes: Count = Field(1024 * _MIB, description="Likewise, in bytes.")
+    quarantine_bytes: Count = Field(1024 * _MIB, description="The same limit in bytes.")
 
 
 class TopicSettings(Table):
-    """The topics: names, and how `topics create` makes them."""
+    """The topics: names, and settings for `topics create`."""
 
     host: Text = Field("fastnetmon.host.v1", description="Events of hosts.")
     hostgroup: Text = Field(
@@ -113,46 +113,49 @@ class TopicSettings(Table):
     status: Text = Field("fastnetmon.status.v1", description="Status updates.")
     reason: Text = Field(
         "fastnetmon.reason.v1",
-        description="Who wants which measures and until when, compacted.",
+        description="Reasons of mitigations with their leases, compacted.",
     )
     mitigation: Text = Field(
         "fastnetmon.mitigation.v1", description="The wanted state, compacted."
     )
     command: Text = Field(
-        "fastnetmon.command.v1", description="What people ask of the mitigator."
+        "fastnetmon.command.v1", description="Commands of people to the mitigator."
     )
-    audit: Text = Field("fastnetmon.audit.v1", description="What was decided and done.")
+    audit: Text = Field(
+        "fastnetmon.audit.v1", description="Decisions and actions, with their causes."
+    )
     deadletter: Text = Field(
-        "fastnetmon.deadletter.v1", description="What could not be understood."
+        "fastnetmon.deadletter.v1",
+        description="Documents and records that cannot be processed.",
     )
     partitions: _Partitions = Field(
         12,
-        description="Partitions of a new topic. To raise them later, use Kafka's tools"
+        description="Partitions of a new topic. Kafka's tools add more later"
         " (docs/operation.md).",
     )
     replication: _Replicas = Field(
         3,
-        description="Replicas of a new topic; with 3 or more, two must have a record"
-        " before it counts as taken.",
+        description="Replicas of a new topic. With 3 or more, Kafka acknowledges a"
+        " record when two replicas have it.",
     )
 
 
 class RegistrySettings(Table):
-    """The schema registry; without an address no registry is used."""
+    """The schema registry. Without an address fnm-bus uses no registry."""
 
     url: Text | None = Field(
         None,
         description="Base address of a registry with Confluent's API; Apicurio's ends"
         " with /apis/ccompat/v7.",
     )
-    pins: Path = Field(
+    schema_ids_file: Path = Field(
         Path("/var/lib/fnm-bus/schema-ids.json"),
-        description="File with the ids, written by `fnm-bus schemas register`.",
+        description="File with the schema ids, written by `fnm-bus schemas register`.",
     )
     timeout: Seconds = Field(5.0, description="Seconds for each request.")
-    settings: dict[str, Option] = Field(
+    client: dict[str, Option] = Field(
         default_factory=dict,
-        description="Further settings of Confluent's client, under their own names"
+        description="Further settings of Confluent's client, under their original names"
         " (`basic.auth.user.info`, `ssl.ca.location`, …).",
     )
 
@@ -163,37 +166,42 @@ class RelaySettings(Table):
     metrics_host: Text = Field(
         "127.0.0.1", description="Address of /metrics and /healthz."
     )
-    metrics_port: Port = Field(9310, description="Their port; 0 takes a free one.")
+    metrics_port: Port = Field(
+        9310, description="Port of /metrics and /healthz; 0 takes a free one."
+    )
     in_flight_records: Count = Field(
-        10_000, description="Most records without an answer from Kafka, for each topic."
+        10_000,
+        description="Records per topic that wait for Kafka's acknowledgement, at most.",
     )
-    in_flight_bytes: Count = Field(16 * _MIB, description="Likewise, in bytes.")
-    flush: Seconds = Field(
-        5.0, description="Seconds that records in flight get when the relay ends."
+    in_flight_bytes: Count = Field(16 * _MIB, description="The same limit in bytes.")
+    shutdown_timeout: Seconds = Field(
+        5.0, description="Seconds that a stopping relay waits for acknowledgements."
     )
-    nice: Nice = Field(
+    cpu_nice: Nice = Field(
         5,
-        description="Priority on the CPU of whoever drains, so that the detector and"
-        " its hooks go first: from 0, as all others, to 19, the last.",
+        description="CPU priority of the process that drains, from 0 (normal) to 19"
+        " (lowest), so that the detector and its hooks come first.",
     )
 
 
 class NotifySettings(Table):
-    """`fnm-bus notify`, and the hook where no relay runs."""
+    """`fnm-bus notify`, and the hook if no relay runs."""
 
-    deadline: Seconds = Field(
-        5.0, description="Seconds that a call may spend on publishing by itself."
+    drain_timeout: Seconds = Field(
+        5.0, description="Seconds that one call may spend on publishing."
     )
 
 
 class LogSettings(Table):
-    """What is said on stderr."""
+    """Lines on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least severe level that is shown."
+        "info", description="The least severe level that is logged."
     )
-    format: Literal["text", "json"] = Field(
-        "text", description="One line of text, or one JSON object, for each message."
+    format: Literal["console", "json"] = Field(
+        "console",
+        description="A line of text with key=value fields, or one JSON object per line."
+        " The option --log-format overrides it.",
     )
 
 
@@ -202,24 +210,24 @@ class Settings(Table):
 
     sensor: Text = Field(
         default_factory=socket.gethostname,
-        description="Stable name of the FastNetMon in front; part of every event_id, so"
-        " not to be changed. The machine's name unless set.",
+        description="Stable name of this FastNetMon. Never change it: every event_id"
+        " is derived from it. The default is the machine's name.",
     )
     dry_run: bool = Field(
         default=True,
-        description="Whether consumers that act only say what they would do.",
+        description="Whether consumers that act only report their actions.",
     )
     spool: SpoolSettings = SpoolSettings()
     kafka: dict[str, Option] = Field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
-        description="librdkafka's settings under their own names, in quotes. Values are"
-        " text; whole numbers, true and false need no quotes. Ours, unless set:"
-        ' `"reconnect.backoff.max.ms" = "1000"`, so that a broker which is back is'
-        " found at once.",
+        description="librdkafka's settings under their original names, in quotes."
+        " Values are text; whole numbers, true and false need no quotes. fnm-bus sets"
+        ' `"reconnect.backoff.max.ms" = "1000"` unless it is set here, so that it finds'
+        " a restarted broker within a second.",
     )
     kafka_files: dict[str, Path] = Field(
         default_factory=dict,
-        description="librdkafka's settings whose values stand in files, such as"
+        description="librdkafka's settings with values in files, such as"
         ' `"sasl.password" = "/run/secrets/kafka"`.',
     )
     topics: TopicSettings = TopicSettings()
@@ -229,16 +237,16 @@ class Settings(Table):
     log: LogSettings = LogSettings()
     consumers: Any = Field(
         default_factory=dict,
-        description="The tables of the consumers, one for each.",
+        description="One table for each consumer.",
     )
 
     @field_validator("kafka")
     @classmethod
-    def _nothing_is_lost(cls, kafka: dict[str, str]) -> dict[str, str]:
+    def _check_delivery(cls, kafka: dict[str, str]) -> dict[str, str]:
         for name, right in _KAFKA_MUST.items():
             if (value := kafka.get(name)) is not None and value.lower() not in right:
                 raise ValueError(
-                    f"{name}: wanted {right[0]}, got {value}: what FastNetMon said"
-                    " could be lost, or lose its order; leave it out"
+                    f"{name}: wanted {right[0]}, got {value}: notifications"
+                    " could be lost, or lose their order; remove the setting"
                 )
         return kafka

@@ -1,8 +1,7 @@
-"""Where the configuration is and, of it, where the spool is.
+"""The configuration file's path, and the spools' paths in it.
 
-Apart from the rest of the configuration for two reasons: a notification has to be
-stored whatever is wrong with the rest, and a thousand calls should not each load what
-checks it.
+This is separate from `load` for two reasons. A notification must be stored even if the
+rest of the configuration is wrong, and a thousand calls must not load pydantic each.
 """
 
 import os
@@ -18,25 +17,25 @@ PREFIX: Final = "FNM_BUS_"
 CONFIG: Final = "FNM_BUS_CONFIG"
 
 
-def spools(
+def configured_spools(
     path: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> tuple[Path, Path]:
-    """Return spool and fallback spool, as far as anything can be read at all.
+    """Return the spool and the fallback spool; mistakes in the file are ignored.
 
     Args:
-        path: the file; else the one that FNM_BUS_CONFIG names; else /etc's.
-        environ: the environment, which wins over the file.
+        path: the file; else FNM_BUS_CONFIG; else /etc/fnm-bus/fnm-bus.toml.
+        environ: the environment, which overrides the file.
     """
-    found = {"directory": python_hook.SPOOL, "fallback": python_hook.FALLBACK}
+    paths = {"directory": python_hook.SPOOL, "fallback": python_hook.FALLBACK}
     file = path or Path(environ.get(CONFIG) or FILE)
     try:
         table = tomllib.loads(file.read_text("utf-8")).get("spool", {})
-    except (OSError, ValueError):  # the same file is complained of after storing
+    except (OSError, ValueError):  # `load` reports the mistake, after storing
         table = {}
-    for key in found:
+    for key in paths:
         value = environ.get(f"{PREFIX}SPOOL__{key.upper()}") or (
             table.get(key) if isinstance(table, dict) else None
         )
         if isinstance(value, str) and value:
-            found[key] = value
-    return Path(found["directory"]), Path(found["fallback"])
+            paths[key] = value
+    return Path(paths["directory"]), Path(paths["fallback"])

@@ -1,4 +1,4 @@
-"""The library for consumers: from Kafka to a handler.
+"""The library for consumers: read records from Kafka and pass them to a handler.
 
 `loop` is the entry point.
 """

@@ -1,4 +1,4 @@
-"""Member: a member of a Kafka consumer group, with offsets committed by hand."""
+"""A member of a Kafka consumer group that commits its offsets itself."""
 
 import logging
 import threading
@@ -17,85 +17,80 @@ from confluent_kafka import (
 from fnm_bus.consume.offset_commits import OffsetCommitter
 from fnm_bus.consume.partition import PartitionState
 from fnm_bus.errors import BrokerUnavailable
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_consumer,
-    is_fatal,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_consumer
+from fnm_bus.kafka.client_errors import access_error, is_fatal, topic_error
 from fnm_bus.kafka.names import READ
-from fnm_bus.kafka.reader import REFUSED, ConsumedRecord, raw_of
+from fnm_bus.kafka.reader import UNREADABLE_CODES, ConsumedRecord, raw_record
 
 log = logging.getLogger(__name__)
 
-_STEP: Final = 0.05
-"""Seconds of one look for an answer."""
-_TRIES: Final = 3
-"""Commits at the end: one that was under way, the last one, and for bad luck."""
-_PROMPT: Final = {
-    # What a dead member had is read by another one after this, not after 45 s.
+_POLL: Final = 0.05
+"""Seconds of one poll while waiting for the answer to a commit."""
+_LAST_COMMITS: Final = 3
+"""Commits before the member leaves: the pending one, the last one, and one retry."""
+_SESSION: Final = {
+    # Another member gets a dead member's partitions after this time, not after 45 s.
     "session.timeout.ms": "10000",
 }
-_LOOK: Final = "60000"
-"""Milliseconds between two looks at how many partitions the topics have; librdkafka
-would look every five minutes."""
-_QUESTION: Final = 1.0
-"""Seconds for a question that may as well stay without an answer."""
+_METADATA_INTERVAL: Final = "60000"
+"""Milliseconds until new partitions are noticed; librdkafka's default is five
+minutes."""
+_OPTIONAL_REQUEST: Final = 1.0
+"""Seconds for a request whose answer is not essential."""
 
-Place = tuple[str, int]
+PartitionKey = tuple[str, int]
 
 
 class GroupMember:
-    """Reads the partitions that the group gives to this process.
+    """Reads the partitions that the group assigns to this process.
 
     Args:
         settings: librdkafka's settings.
         group: name of the group.
         topics: names of the topics.
-        take: called by `poll` with each record.
-        leaving: called by `poll` before partitions go to another member; the last time
-            to commit what is done.
-        gone: called with topic and number of a partition that went.
+        on_record: called by `poll` with each record.
+        before_revoke: called by `poll` before partitions move to another member; the
+            last time to commit finished records.
+        on_removed: called with topic and number of each partition that was removed.
 
     Attributes:
-        connection: what is known of the way to the brokers.
-        refusals: topic → why it, which could be read before, cannot be read now.
+        connection: the state of the connections to the brokers.
+        refusals: topic → reason, for topics that were readable and are not now.
     """
 
-    def __init__(  # noqa: PLR0913 - what it reads, and whom it tells
+    def __init__(  # noqa: PLR0913 - the subscription and three callbacks
         self,
         settings: Mapping[str, str],
         group: str,
         topics: Sequence[str],
         *,
-        take: Callable[[PartitionState, ConsumedRecord], None],
-        leaving: Callable[[], None],
-        gone: Callable[[str, int], None],
+        on_record: Callable[[PartitionState, ConsumedRecord], None],
+        before_revoke: Callable[[], None],
+        on_removed: Callable[[str, int], None],
     ) -> None:
         self._settings: dict[str, Any] = {
             "auto.offset.reset": "earliest",
-            "topic.metadata.refresh.interval.ms": _LOOK,
-            # With the newer protocol that is the broker's to say.
-            **({} if settings.get("group.protocol") == "consumer" else _PROMPT),
+            "topic.metadata.refresh.interval.ms": _METADATA_INTERVAL,
+            # With the newer protocol the broker sets the session's timeout.
+            **({} if settings.get("group.protocol") == "consumer" else _SESSION),
             **settings,
             "group.id": group,
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
             "enable.partition.eof": "true",
-            "on_commit": self._committed,
+            "on_commit": self._on_commit,
         }
         self._group = group
         self._topics = list(topics)
-        self._take = take
-        self._leaving = leaving
-        self._gone = gone
+        self._on_record = on_record
+        self._before_revoke = before_revoke
+        self._on_removed = on_removed
         self._consumer: Consumer | None = None
-        self._parts: dict[Place, PartitionState] = {}
-        self._known: set[str] = set()
-        self._unseen = list(topics)
-        self._commits = OffsetCommitter(self._parts)
-        self._ending = False
+        self._partitions: dict[PartitionKey, PartitionState] = {}
+        self._assigned_topics: set[str] = set()
+        self._unchecked_topics = list(topics)
+        self._commits = OffsetCommitter(self._partitions)
+        self._is_leaving = False
         self.connection = ConnectionState(self._settings)
         self.refusals: dict[str, str] = {}
 
@@ -108,199 +103,216 @@ class GroupMember:
         self._consumer = build_consumer(self._settings, self.connection)
         self._consumer.subscribe(
             self._topics,
-            on_assign=self._given,
-            on_revoke=self._taken,
-            on_lost=self._lost,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
         )
 
     def leave(self, seconds: float, *, commit: bool) -> None:
-        """Leave the group, after what is done was committed if *commit* says so.
+        """Leave the group, after a last commit if *commit* is True.
 
-        Kafka gets *seconds* for each of its answers. Without them the group is left
-        without a word, and finds out by itself: librdkafka waits for the answer to a
-        commit until the session's end, and so it does when it is let go.
+        Kafka gets *seconds* for each answer. If no broker answers, the member leaves
+        without notice: librdkafka would wait for the session's end, both for the answer
+        to a commit and when the consumer is closed.
         """
-        consumer, self._ending = self._consumer, True
+        consumer, self._is_leaving = self._consumer, True
         if consumer is None:
             return
         try:
-            for _ in range(_TRIES if commit else 0):
-                self._await(consumer, seconds)
+            for _ in range(_LAST_COMMITS if commit else 0):
+                self._await_commit(consumer, seconds)
                 if (
-                    self._commits.asked
+                    self._commits.is_pending
                     or self.connection.is_down
-                    or not self._commits.wanted()
+                    or not self._commits.uncommitted()
                 ):
                     break
                 self.commit(now=False)
-            self._await(consumer, seconds)
-            # A daemon's: what does not end in time keeps no process from ending.
+            self._await_commit(consumer, seconds)
+            # In a daemon thread, so that a slow close does not keep the process alive.
             closing = threading.Thread(target=consumer.close, daemon=True)
             closing.start()
             closing.join(seconds)
             if closing.is_alive():
-                log.warning("no broker answers; the group is left without a word")
+                log.warning("no broker reachable; leaving the group without notice")
         finally:
-            self._parts.clear()
+            self._partitions.clear()
             self._consumer = None
 
     def poll(self, seconds: float) -> bool:
-        """Take what comes first, if something comes within *seconds*.
+        """Process one message; return False if none arrives within *seconds*.
 
         Raises:
-            TopicRefused: a topic does not exist, or it or the group must not be read.
+            TopicRefused: a topic does not exist, or the right to read it is missing, or
+                the right to join the group is.
             BrokerUnavailable: another process took this one's place in the group.
         """
-        message = self._joined().poll(seconds)
+        message = self._joined_consumer().poll(seconds)
         if message is None:
             return False
         error = message.error()
         if error is not None:
-            self._told(message, error)
+            self._process_error(message, error)
             return True
-        self.connection.answered()
-        read = raw_of(message)
-        self.refusals.pop(read.topic, None)
-        part = self._parts.get((read.topic, read.partition))
-        # A record of a partition that was taken away comes to whoever has it now.
-        if part is not None:
-            part.at = read.offset + 1
-            self._take(part, read)
+        self.connection.mark_connected()
+        record = raw_record(message)
+        self.refusals.pop(record.topic, None)
+        partition = self._partitions.get((record.topic, record.partition))
+        # Another member gets the records of a partition that is no longer assigned.
+        if partition is not None:
+            partition.next_offset = record.offset + 1
+            self._on_record(partition, record)
         return True
 
     def check(self) -> None:
-        """Look whether the topics are there, until each was seen once.
+        """Check that the topics exist, until each check succeeded once.
 
-        With the newer group protocol librdkafka does not say that one is not. That a
-        topic is refused it reports once, and never that it can be read again.
+        With the newer group protocol librdkafka does not report a missing topic. It
+        reports a refused topic once, and does not report when it is readable again.
 
         Raises:
-            TopicRefused: a topic does not exist, or must not be read.
+            TopicRefused: a topic does not exist, or the right to read it is missing.
         """
-        self._try_refused()
-        while self._unseen and not self.connection.is_down:
-            topic = self._unseen[-1]
+        self._retry_refused()
+        while self._unchecked_topics and not self.connection.is_down:
+            topic = self._unchecked_topics[-1]
             try:
-                found = self._joined().list_topics(topic, timeout=_QUESTION)
-            except KafkaException:  # the next look asks again
+                metadata = self._joined_consumer().list_topics(
+                    topic, timeout=_OPTIONAL_REQUEST
+                )
+            except KafkaException:  # the next check requests it again
                 return
-            error = found.topics[topic].error
-            if error is not None and error.code() in REFUSED:
+            error = metadata.topics[topic].error
+            if error is not None and error.code() in UNREADABLE_CODES:
                 raise topic_error(error, topic, READ, self._settings)
-            self._unseen.pop()
+            self._unchecked_topics.pop()
 
-    def parts(self) -> tuple[PartitionState, ...]:
-        """Return the partitions that are ours."""
-        return tuple(self._parts.values())
+    def partitions(self) -> tuple[PartitionState, ...]:
+        """Return the assigned partitions."""
+        return tuple(self._partitions.values())
 
-    def pause(self, part: PartitionState) -> None:
-        """Let nothing come of a partition."""
-        if part.again is None:
-            self._joined().pause([_at(part)])
+    def pause(self, partition: PartitionState) -> None:
+        """Stop fetching from a partition."""
+        if partition.delayed is None:
+            self._joined_consumer().pause([_topic_partition(partition)])
 
-    def resume(self, part: PartitionState) -> None:
-        """Let a partition that was paused go on."""
-        paused = part.again is not None
-        part.go_on()
-        if paused:
-            self._joined().resume([_at(part)])
+    def resume(self, partition: PartitionState) -> None:
+        """Fetch from a paused partition again."""
+        is_paused = partition.delayed is not None
+        partition.clear_delay()
+        if is_paused:
+            self._joined_consumer().resume([_topic_partition(partition)])
 
     def commit(self, *, now: bool) -> None:
-        """Commit what is done; *now* waits for the answer."""
-        self._commits.commit(self._joined(), now=now)
+        """Commit the offsets of finished records; *now* waits for the answer."""
+        self._commits.commit(self._joined_consumer(), now=now)
 
     def lags(self) -> Iterator[tuple[PartitionState, int | None]]:
-        """Yield for each partition how many records were not taken, if that is known.
+        """Yield each partition with its number of unread records, None if unknown.
 
-        What pauses is not fetched, so its end has to be asked for.
+        A paused partition is not fetched, so its end has to be requested.
         """
-        consumer, ask = self._joined(), not self.connection.is_down
-        for part in self.parts():
+        consumer, may_request = self._joined_consumer(), not self.connection.is_down
+        for partition in self.partitions():
             end = -1
             try:
-                if part.again is None:
-                    _, end = consumer.get_watermark_offsets(_at(part), cached=True)
-                elif ask:
+                if partition.delayed is None:
                     _, end = consumer.get_watermark_offsets(
-                        _at(part), timeout=_QUESTION
+                        _topic_partition(partition), cached=True
+                    )
+                elif may_request:
+                    _, end = consumer.get_watermark_offsets(
+                        _topic_partition(partition), timeout=_OPTIONAL_REQUEST
                     )
             except KafkaException:
-                ask = False
-            known = end >= 0 and part.at >= 0
-            yield part, max(end - part.at, 0) if known else None
+                may_request = False
+            is_known = end >= 0 and partition.next_offset >= 0
+            yield partition, max(end - partition.next_offset, 0) if is_known else None
 
-    def _joined(self) -> Consumer:
+    def _joined_consumer(self) -> Consumer:
         if self._consumer is None:
-            raise BrokerUnavailable("not a member of the group: `join` first")
+            raise BrokerUnavailable("not a member of the group: call `join` first")
         return self._consumer
 
-    def _await(self, consumer: Consumer, seconds: float) -> None:
-        """Wait for the answer to a commit; records that come are nobody's."""
+    def _await_commit(self, consumer: Consumer, seconds: float) -> None:
+        """Wait for the answer to a commit; records that arrive are ignored."""
         end = monotonic() + seconds
-        while self._commits.asked and not self.connection.is_down and monotonic() < end:
-            consumer.poll(_STEP)
+        while (
+            self._commits.is_pending
+            and not self.connection.is_down
+            and monotonic() < end
+        ):
+            consumer.poll(_POLL)
 
-    def _told(self, message: Message, error: KafkaError) -> None:
+    def _process_error(self, message: Message, error: KafkaError) -> None:
         code, topic = error.code(), message.topic() or ""
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
-            part = self._parts.get((topic, message.partition() or 0))
+            partition = self._partitions.get((topic, message.partition() or 0))
             self.refusals.pop(topic, None)
-            if part is not None:
-                part.at = message.offset() or 0
+            if partition is not None:
+                partition.next_offset = message.offset() or 0
         elif is_fatal(error):
-            raise BrokerUnavailable(f"this consumer is shut out: {error.str()}")
+            raise BrokerUnavailable(f"this consumer was fenced: {error.str()}")
         elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            denied = access_error(error, self._settings, group=self._group)
-            raise denied or BrokerUnavailable(error.str())
-        elif code in REFUSED and topic not in self._known:
+            missing_right = access_error(error, self._settings, group=self._group)
+            raise missing_right or BrokerUnavailable(error.str())
+        elif code in UNREADABLE_CODES and topic not in self._assigned_topics:
             raise topic_error(error, topic, READ, self._settings)
-        else:  # a topic that was there may be so again: Kafka starts piece by piece
+        else:  # the topic was readable; a starting Kafka serves topics one by one
             log.warning("%s: %s", topic or f"group {self._group}", error.str())
-            if code in REFUSED:
+            if code in UNREADABLE_CODES:
                 refusal = topic_error(error, topic, READ, self._settings)
                 self.refusals[topic] = str(refusal)
 
-    def _try_refused(self) -> None:
-        """Fetch again from topics that were refused: an answer ends the refusal."""
-        for part in self._parts.values():
-            if part.topic not in self.refusals or part.at < 0 or part.again is not None:
+    def _retry_refused(self) -> None:
+        """Fetch again from refused topics: an answer ends the refusal."""
+        for partition in self._partitions.values():
+            if (
+                partition.topic not in self.refusals
+                or partition.next_offset < 0
+                or partition.delayed is not None
+            ):
                 continue
+            topic, number = partition.topic, partition.number
             try:
-                self._joined().seek(TopicPartition(part.topic, part.number, part.at))
-            except KafkaException as exc:  # the next look tries again
-                log.debug("%s[%d]: %s", part.topic, part.number, exc)
+                self._joined_consumer().seek(
+                    TopicPartition(topic, number, partition.next_offset)
+                )
+            except KafkaException as exc:  # the next check tries again
+                log.debug("%s[%d]: %s", topic, number, exc)
 
-    def _given(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
-        for it in places:
-            self._parts[it.topic, it.partition] = PartitionState(it.topic, it.partition)
-            self._known.add(it.topic)
-        log.info("reading %d partitions", len(self._parts))
+    def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        for entry in assigned:
+            state = PartitionState(entry.topic, entry.partition)
+            self._partitions[entry.topic, entry.partition] = state
+            self._assigned_topics.add(entry.topic)
+        log.info("reading %d partitions", len(self._partitions))
 
-    def _taken(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        if not self._ending:
-            self._leaving()
-        self._lost(consumer, places)
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        if not self._is_leaving:
+            self._before_revoke()
+        self._on_lost(consumer, revoked)
 
-    def _lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        for it in places:
-            part = self._parts.pop((it.topic, it.partition), None)
-            if part is None:
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        for entry in lost:
+            partition = self._partitions.pop((entry.topic, entry.partition), None)
+            if partition is None:
                 continue
-            if part.again is not None and not self._ending:
-                # librdkafka would keep it paused if it came back.
-                consumer.resume([_at(part)])
-            self._gone(part.topic, part.number)
-        ours = {topic for topic, _number in self._parts}
-        for topic in self.refusals.keys() - ours:
+            if partition.delayed is not None and not self._is_leaving:
+                # librdkafka would keep the partition paused if it is assigned again.
+                consumer.resume([_topic_partition(partition)])
+            self._on_removed(partition.topic, partition.number)
+        remaining = {topic for topic, _number in self._partitions}
+        for topic in self.refusals.keys() - remaining:
             del self.refusals[topic]
 
-    def _committed(
+    def _on_commit(
         self, error: KafkaError | None, offsets: list[TopicPartition]
     ) -> None:
         if error is None:
-            self.connection.answered()
-        self._commits.answered(error, offsets)
+            self.connection.mark_connected()
+        self._commits.on_commit(error, offsets)
 
 
-def _at(part: PartitionState) -> TopicPartition:
-    return TopicPartition(part.topic, part.number)
+def _topic_partition(partition: PartitionState) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.number)

@@ -1,4 +1,4 @@
-"""What a handler of records may answer besides "done"."""
+"""The results of a handler: done (None), deferred, or one of these exceptions."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,54 +8,53 @@ from fnm_bus.kafka.reader import ConsumedRecord
 
 
 class RetryLater(FnmBusError):
-    """What a handler raises when the record is right and the time is not.
+    """Raised by a handler that needs the same record again later.
 
     Attributes:
-        seconds: when to try again; None: after a growing pause.
+        seconds: time until the next attempt; None for a growing pause.
     """
 
     exit_code = 75
     retryable = True
 
-    def __init__(self, why: str, seconds: float | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, seconds: float | None = None) -> None:
+        super().__init__(reason)
         self.seconds = seconds
 
 
 class AbortConsumer(FnmBusError):
-    """What a handler, a turn or a settle raises when the whole program must end.
+    """Raised by a handler or a callback of the loop to end the program.
 
-    Nothing more is committed, so what was not committed yet is read again by whoever
-    comes next.
+    No further offset is committed, so the next consumer reads those records again.
     """
 
     exit_code = 75
 
 
 class Deferred:
-    """What a handler returns for a record that is not done yet.
+    """Returned by a handler for a record that it finishes later.
 
-    Its offset is not committed before `release`, which may come from any handler or
-    turn, in the loop's own thread. One hold may stand for several records.
+    The record's offset is not committed before `release`. The handler or a callback
+    calls it in the loop's own thread. One object can be returned for several records.
     """
 
     def __init__(self) -> None:
         self._released = False
-        self._then: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     def release(self) -> None:
-        """Say that the record is done."""
+        """Mark the record as done."""
         self._released = True
-        waiting, self._then = self._then, []
-        for done in waiting:
-            done()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def then(self, done: Callable[[], None]) -> None:
-        """Call *done* at the release, or now if that has been; the loop asks for it."""
+    def on_release(self, callback: Callable[[], None]) -> None:
+        """Call *callback* at the release, or now if it is released; for the loop."""
         if self._released:
-            done()
+            callback()
         else:
-            self._then.append(done)
+            self._callbacks.append(callback)
 
 
 Handler: TypeAlias = Callable[[ConsumedRecord], Deferred | None]

@@ -1,14 +1,13 @@
-"""Consume: the loop of every consumer that only reacts.
+"""The loop of a consumer: decode records, call the handler, commit offsets.
 
-    Kafka ▶ decode and check ▶ handler ▶ settle ▶ commit
-                │                ├─ "later": the partition pauses, others go on
-                └────────────────┴─ not valid, or fails again and again: dead letter
+    Kafka ▶ decode and check ▶ handler ▶ before_commit ▶ commit
+                │                ├─ RetryLater: the partition pauses, others continue
+                └────────────────┴─ invalid, or max_attempts failures: dead letter
 
-Offsets are committed by hand, after the handler is done. A consumer that is killed in
-between sees the record again: whatever it does, it must be able to do twice.
+The loop commits an offset after the handler is done. A consumer that is killed before
+the commit receives the record again, so a handler must tolerate repeated records.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,52 +25,55 @@ from fnm_bus.event import Event
 from fnm_bus.event.identifiers import check_event
 from fnm_bus.kafka.dead_letter import DeadLetterPublisher
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import ConsumedRecord, decoded
+from fnm_bus.kafka.reader import ConsumedRecord, decode_record
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.2
-"""Most seconds between two looks at everything else."""
-_COMMIT: Final = 1.0
+"""Most seconds of one wait for a record."""
+_COMMIT_INTERVAL: Final = 1.0
 """Seconds between two commits."""
-_SHOW: Final = 5.0
-"""Seconds between two looks at the lag."""
-_LETTERS: Final = 100
-"""Dead letters of a partition that may be on their way."""
-_LEAVING: Final = 5.0
-"""Seconds that dead letters, and then the last commit, get at the end."""
+_METRICS_INTERVAL: Final = 5.0
+"""Seconds between two updates of the lag."""
+_MAX_DEAD_LETTERS: Final = 100
+"""Most dead letters of a partition that Kafka has not acknowledged."""
+_LOGGED: Final = 1000
+"""Characters of a reason in a log line."""
+_SHUTDOWN: Final = 5.0
+"""Seconds for dead letters, and then for the last commit, at the end."""
 
 
 class ConsumerLoop:
     """Reads topics as a member of a consumer group.
 
     Args:
-        settings: librdkafka's settings. A new group begins with the oldest records,
-            unless `auto.offset.reset` says otherwise.
+        settings: librdkafka's settings. A new group begins with the oldest records
+            unless `auto.offset.reset` is set.
         group: name of the group.
         topics: names of the topics.
         codec: decodes the values.
-        handler: deals with a record; it returns None when that is done, or a `Hold`. It
-            raises `TryLater` (or another of our errors that may pass) when the time is
-            not right, `GiveUp` to end everything, and anything else when it failed.
-        deadletter_topic: gets what nobody can deal with.
-        publisher: takes the dead letters; its owner closes it.
-        metrics: the loop's figures.
-        attempts: failures after which a record becomes a dead letter.
-        turn: called between records; returns in how many seconds at most it wants to be
-            called again.
-        settle: called before offsets are committed, every second, and at the end;
-            while it raises `TryLater`, they are not.
-        tombstones: whether the handler gets records without a value.
+        handler: processes a record; returns None when done, or a `Deferred`. It raises
+            `RetryLater` (or another retryable FnmBusError) to get the record again,
+            `AbortConsumer` to end the loop, and any other exception for a failure.
+        deadletter_topic: receives the records that cannot be processed.
+        publisher: publishes the dead letters; its owner closes it.
+        metrics: the loop's metrics.
+        max_attempts: failures after which a record becomes a dead letter.
+        between_records: called between records; returns the seconds until it wants to
+            be called again.
+        before_commit: called before each commit, every second and at the end; while it
+            raises `RetryLater`, no offset is committed.
+        tombstones: whether the handler receives records without a value.
 
     Attributes:
-        turned_at: when the loop turned last, on the monotonic clock.
+        turned_at: time of the loop's last iteration, on the monotonic clock.
 
     A handler that needs longer than librdkafka's `max.poll.interval.ms` (5 minutes)
-    loses its partitions to another member, which then does the same once more.
+    loses its partitions to another member, which handles the same record again.
     """
 
-    def __init__(  # noqa: PLR0913 - everything that consumers differ in
+    def __init__(  # noqa: PLR0913 - each consumer sets them differently
         self,
         settings: Mapping[str, str],
         group: str,
@@ -82,66 +84,69 @@ class ConsumerLoop:
         deadletter_topic: str,
         publisher: Publisher,
         metrics: ConsumeMetrics | None = None,
-        attempts: int = 5,
-        turn: Callable[[], float] | None = None,
-        settle: Callable[[], None] | None = None,
+        max_attempts: int = 5,
+        between_records: Callable[[], float] | None = None,
+        before_commit: Callable[[], None] | None = None,
         tombstones: bool = False,
     ) -> None:
         self._codec = codec
         self._handler = handler
         self._publisher = publisher
-        self._letters = DeadLetterPublisher(publisher, deadletter_topic, codec, group)
+        self._dead_letters = DeadLetterPublisher(
+            publisher, deadletter_topic, codec, group
+        )
         self._metrics = metrics or ConsumeMetrics()
-        self._attempts = attempts
-        self._turn = turn or (lambda: _POLL)
-        self._settle = settle or (lambda: None)
-        self._unsettled = ""
+        self._max_attempts = max_attempts
+        self._between_records = between_records or (lambda: _POLL)
+        self._before_commit = before_commit or (lambda: None)
+        self._commit_delay = ""
         self._tombstones = tombstones
         self._member = GroupMember(
             settings,
             group,
             topics,
-            take=self._take,
-            leaving=lambda: self._commit(now=True),
-            gone=self._metrics.forget,
+            on_record=self._on_record,
+            before_revoke=lambda: self._commit(now=True),
+            on_removed=self._metrics.remove_partition,
         )
         self._stopping = threading.Event()
         self.turned_at = monotonic()
 
     def run(self) -> None:
-        """Read until `stop`; commit what is done, and leave the group.
+        """Read until `stop`; then commit finished records and leave the group.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            TopicRefused: a topic does not exist, or it or the group must not be read.
+            TopicRefused: a topic does not exist, or the right to read it is missing, or
+                the right to join the group is.
             BrokerUnavailable: another process took this one's place in the group.
-            GiveUp: the handler, turn or settle wants the end.
+            AbortConsumer: from the handler or a callback.
         """
         self._member.join()
-        settled = False
+        may_commit = False
         try:
-            commit, show = monotonic(), 0.0
+            last_commit, last_update = monotonic(), 0.0
             while not self._stopping.is_set():
                 now = self.turned_at = monotonic()
-                if now - commit >= _COMMIT:
-                    commit = now
+                if now - last_commit >= _COMMIT_INTERVAL:
+                    last_commit = now
                     self._commit(now=False)
-                if now - show >= _SHOW:
-                    show = now
-                    self._show()
-                self._once()
-            self._letters.flush(_LEAVING)
-            settled = self._settled()
+                if now - last_update >= _METRICS_INTERVAL:
+                    last_update = now
+                    self._update_metrics()
+                self._run_once()
+            self._dead_letters.flush(_SHUTDOWN)
+            may_commit = self._is_ready_to_commit()
         finally:
-            self._member.leave(_LEAVING, commit=settled)
+            self._member.leave(_SHUTDOWN, commit=may_commit)
 
     def stop(self) -> None:
-        """Ask `run` to end; may be called from a signal handler."""
+        """End `run`; may be called from a signal handler."""
         self._stopping.set()
 
     @property
     def problem(self) -> str:
-        """Why the brokers reject this consumer, a topic or its dead letters, or ""."""
+        """The reason if the brokers reject this consumer or one of its topics."""
         return (
             self._member.connection.rejection
             or "; ".join(tuple(self._member.refusals.values()))
@@ -149,143 +154,153 @@ class ConsumerLoop:
         )
 
     def healthy(self) -> bool:
-        """Return whether no person has to act before it can work."""
+        """Return whether the consumer works without an operator's help."""
         return not self.problem
 
     def facts(self) -> Mapping[str, object]:
-        """Return what /healthz shows."""
+        """Return the values for /healthz."""
         return {"problem": self.problem}
 
-    def _once(self) -> None:
-        wait = max(min(self._turn(), _POLL, self._next_attempt()), 0.0)
+    def _run_once(self) -> None:
+        wait = max(min(self._between_records(), _POLL, self._next_retry()), 0.0)
         end = monotonic() + wait
         while self._member.poll(wait):
             wait = 0.0
             if self._stopping.is_set() or monotonic() >= end:
                 break
-        for part in self._member.parts():
-            if part.again is not None and part.due <= monotonic():
-                self._attempt(part, part.again)
-        self._letters.turn()
+        for partition in self._member.partitions():
+            if partition.delayed is not None and partition.retry_at <= monotonic():
+                self._attempt(partition, partition.delayed)
+        self._dead_letters.poll()
 
-    def _next_attempt(self) -> float:
-        due = [it.due for it in self._member.parts() if it.again is not None]
-        return min(due) - monotonic() if due else _POLL
+    def _next_retry(self) -> float:
+        """Return the seconds until the next delayed record is due."""
+        retries = [
+            partition.retry_at
+            for partition in self._member.partitions()
+            if partition.delayed is not None
+        ]
+        return min(retries) - monotonic() if retries else _POLL
 
-    def _take(self, part: PartitionState, read: ConsumedRecord) -> None:
-        part.progress.take(read.offset)
-        self._attempt(part, read)
+    def _on_record(self, partition: PartitionState, record: ConsumedRecord) -> None:
+        partition.offsets.start(record.offset)
+        self._attempt(partition, record)
 
-    def _attempt(self, part: PartitionState, read: ConsumedRecord) -> None:
+    def _attempt(self, partition: PartitionState, record: ConsumedRecord) -> None:
         try:
-            self._handle(part, read)
+            self._handle(partition, record)
         except AbortConsumer:
             raise
         except RetryLater as exc:
-            self._later(part, read, str(exc), exc.seconds)
-        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is its own
+            self._delay(partition, record, str(exc), exc.seconds)
+        except Exception as exc:  # noqa: BLE001 - a handler may raise anything
             if isinstance(exc, FnmBusError) and exc.retryable:
-                self._later(part, read, str(exc), None)
+                self._delay(partition, record, str(exc), None)
             else:
-                self._failed(part, read, exc)
+                self._process_failure(partition, record, exc)
         else:
-            self._member.resume(part)
+            self._member.resume(partition)
 
-    def _handle(self, part: PartitionState, raw: ConsumedRecord) -> None:
-        read = _checked(decoded(raw, self._codec))
-        finish = partial(part.progress.finish, read.offset)
-        if read.value and read.error:
-            self._bury(part, read, read.error)
-        elif read.value or self._tombstones:
-            hold: Deferred | None = self._handler(read)
-            self._metrics.handled.labels(read.topic).inc()
-            age = (datetime.now(UTC) - read.at).total_seconds()
-            self._metrics.age.labels(read.topic).set(max(age, 0.0))
-            if hold is None:
+    def _handle(self, partition: PartitionState, raw: ConsumedRecord) -> None:
+        record = _validate(decode_record(raw, self._codec))
+        finish = partial(partition.offsets.finish, record.offset)
+        if record.value and record.error:
+            self._send_dead_letter(partition, record, record.error)
+        elif record.value or self._tombstones:
+            deferred: Deferred | None = self._handler(record)
+            self._metrics.handled.labels(record.topic).inc()
+            age = (datetime.now(UTC) - record.at).total_seconds()
+            self._metrics.age.labels(record.topic).set(max(age, 0.0))
+            if deferred is None:
                 finish()
             else:
-                hold.then(finish)
+                deferred.on_release(finish)
         else:
             finish()
 
-    def _failed(
-        self, part: PartitionState, read: ConsumedRecord, error: Exception
+    def _process_failure(
+        self, partition: PartitionState, record: ConsumedRecord, error: Exception
     ) -> None:
-        self._metrics.errors.labels(read.topic).inc()
-        part.failures += 1
-        why = f"{type(error).__name__}: {error}"
-        if part.failures < self._attempts:
-            self._later(part, read, why, None)
+        self._metrics.errors.labels(record.topic).inc()
+        partition.failures += 1
+        reason = f"{type(error).__name__}: {error}"
+        if partition.failures < self._max_attempts:
+            self._delay(partition, record, reason, None)
             return
+        reason = f"failed {partition.failures} times: {reason}"
         try:
-            self._bury(part, read, f"failed {part.failures} times: {why}")
+            self._send_dead_letter(partition, record, reason)
         except RetryLater as exc:
-            self._later(part, read, str(exc), exc.seconds)
+            self._delay(partition, record, str(exc), exc.seconds)
         else:
-            self._member.resume(part)
+            self._member.resume(partition)
 
-    def _later(
+    def _delay(
         self,
-        part: PartitionState,
-        read: ConsumedRecord,
-        why: str,
+        partition: PartitionState,
+        record: ConsumedRecord,
+        reason: str,
         seconds: float | None,
     ) -> None:
-        """Let a partition wait; the others go on."""
-        self._metrics.retries.labels(read.topic).inc()
-        if part.why != why:
-            part.why = why
-            log.warning("%s: will be tried again: %.1000s", _name(read), why)
-        self._member.pause(part)
-        part.wait(read, monotonic(), seconds)
+        """Pause a partition and retry its record later; other partitions continue."""
+        self._metrics.retries.labels(record.topic).inc()
+        if partition.delay_reason != reason:
+            partition.delay_reason = reason
+            log.warning(
+                "record_retried", record=_shown(record), reason=reason[:_LOGGED]
+            )
+        self._member.pause(partition)
+        partition.delay(record, monotonic(), seconds)
 
-    def _bury(self, part: PartitionState, read: ConsumedRecord, why: str) -> None:
-        """Publish a dead letter; its record is done when Kafka has it."""
-        if part.letters >= _LETTERS:
-            raise RetryLater(f"{part.letters} dead letters are on their way already")
+    def _send_dead_letter(
+        self, partition: PartitionState, record: ConsumedRecord, reason: str
+    ) -> None:
+        """Publish a dead letter; its record is finished when Kafka has it."""
+        if partition.dead_letters >= _MAX_DEAD_LETTERS:
+            raise RetryLater(f"{partition.dead_letters} dead letters are unpublished")
 
-        def done() -> None:
-            part.letters -= 1
-            part.progress.finish(read.offset)
+        def finish() -> None:
+            partition.dead_letters -= 1
+            partition.offsets.finish(record.offset)
 
-        self._letters.send(read, why, max(part.failures, 1), done)
-        part.letters += 1
-        self._metrics.dead_letters.labels(read.topic).inc()
-        log.warning("%s: dead letter: %.1000s", _name(read), why)
+        self._dead_letters.send(record, reason, max(partition.failures, 1), finish)
+        partition.dead_letters += 1
+        self._metrics.dead_letters.labels(record.topic).inc()
+        log.warning("dead_letter", record=_shown(record), reason=reason[:_LOGGED])
 
     def _commit(self, *, now: bool) -> None:
-        if self._settled():
+        if self._is_ready_to_commit():
             self._member.commit(now=now)
 
-    def _settled(self) -> bool:
+    def _is_ready_to_commit(self) -> bool:
         try:
-            self._settle()
+            self._before_commit()
         except RetryLater as exc:
-            if self._unsettled != str(exc):
-                log.warning("offsets wait: %s", exc)
-            self._unsettled = str(exc)
+            if self._commit_delay != str(exc):
+                log.warning("commit_delayed", error=exc)
+            self._commit_delay = str(exc)
             return False
-        self._unsettled = ""
+        self._commit_delay = ""
         return True
 
-    def _show(self) -> None:
+    def _update_metrics(self) -> None:
         self._member.check()
-        for part, lag in self._member.lags():
-            about = (part.topic, str(part.number))
-            self._metrics.held.labels(*about).set(part.progress.waiting)
+        for partition, lag in self._member.lags():
+            labels = (partition.topic, str(partition.number))
+            self._metrics.uncommitted.labels(*labels).set(partition.offsets.pending)
             if lag is not None:
-                self._metrics.lag.labels(*about).set(lag)
+                self._metrics.lag.labels(*labels).set(lag)
 
 
-def _checked(read: ConsumedRecord) -> ConsumedRecord:
-    """Return *read*; without its event, and with the reason, if that is not valid."""
-    if isinstance(read.event, Event):
+def _validate(record: ConsumedRecord) -> ConsumedRecord:
+    """Return *record*; if its event is invalid, with the error instead of the event."""
+    if isinstance(record.event, Event):
         try:
-            check_event(read.event)
+            check_event(record.event)
         except InvalidRecord as exc:
-            return read._replace(event=None, error=str(exc))
-    return read
+            return record._replace(event=None, error=str(exc))
+    return record
 
 
-def _name(read: ConsumedRecord) -> str:
-    return f"{read.topic}[{read.partition}]@{read.offset}"
+def _shown(record: ConsumedRecord) -> str:
+    return f"{record.topic}[{record.partition}]@{record.offset}"

@@ -1,4 +1,4 @@
-"""What a consumer of a group shows at /metrics."""
+"""Metrics of a consumer group's member."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,17 +18,17 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
 
 @dataclass(frozen=True)
 class ConsumeMetrics(MetricSet):
-    """A consumer's figures; `registry` collects them for an exposition."""
+    """A consumer's metrics; `registry` collects them for an exposition."""
 
     handled: Counter = field(
-        default_factory=lambda: _counter("handled", "Records that were dealt with")
+        default_factory=lambda: _counter("handled", "Records handled successfully")
     )
     errors: Counter = field(
-        default_factory=lambda: _counter("errors", "Times a handler failed")
+        default_factory=lambda: _counter("errors", "Failures of the handler")
     )
     retries: Counter = field(
         default_factory=lambda: _counter(
-            "retries", "Times a record was put off, after a failure or for its time"
+            "retries", "Records postponed after a failure or at the handler's request"
         )
     )
     dead_letters: Counter = field(
@@ -38,26 +38,24 @@ class ConsumeMetrics(MetricSet):
     )
     lag: Gauge = field(
         default_factory=lambda: _gauge(
-            "lag",
-            "Records that stand in a partition of this member's and were not taken yet",
-            "partition",
+            "lag", "Records of an assigned partition not received yet", "partition"
         )
     )
-    held: Gauge = field(
+    uncommitted: Gauge = field(
         default_factory=lambda: _gauge(
-            "held",
-            "Records that were taken and are not done, or wait behind such a one",
+            "uncommitted_records",
+            "Records received whose offset cannot be committed yet",
             "partition",
         )
     )
     age: Gauge = field(
         default_factory=lambda: _gauge(
-            "newest_age_seconds", "Age of the newest record when it was dealt with"
+            "newest_age_seconds", "Age of the newest record when it was handled"
         )
     )
 
-    def forget(self, topic: str, partition: int) -> None:
-        """Show nothing more of a partition that another member has now."""
-        for one in (self.lag, self.held):
+    def remove_partition(self, topic: str, partition: int) -> None:
+        """Remove the gauges of a partition that left this member."""
+        for metric in (self.lag, self.uncommitted):
             with suppress(KeyError):
-                one.remove(topic, str(partition))
+                metric.remove(topic, str(partition))

@@ -1,4 +1,4 @@
-"""Commits: offsets on their way to Kafka, one commit at a time."""
+"""Commit offsets to Kafka, one asynchronous commit at a time."""
 
 import logging
 from collections.abc import Mapping
@@ -11,64 +11,66 @@ log = logging.getLogger(__name__)
 
 
 class OffsetCommitter:
-    """Commits what is done, until Kafka has it.
+    """Commits the offsets of finished records until Kafka has confirmed them.
 
     Args:
-        parts: the partitions that are ours, by topic and number.
+        partitions: the assigned partitions, by topic and number.
 
     Attributes:
-        asked: whether a commit has no answer yet.
+        is_pending: whether Kafka has not answered the last commit yet.
     """
 
-    def __init__(self, parts: Mapping[tuple[str, int], PartitionState]) -> None:
-        self._parts = parts
-        self.asked = False
+    def __init__(self, partitions: Mapping[tuple[str, int], PartitionState]) -> None:
+        self._partitions = partitions
+        self.is_pending = False
 
-    def wanted(self) -> list[TopicPartition]:
-        """Return what can be committed and was not."""
+    def uncommitted(self) -> list[TopicPartition]:
+        """Return the offsets that can be committed and are not."""
         return [
-            TopicPartition(it.topic, it.number, offset)
-            for it in self._parts.values()
-            if (offset := it.progress.committable) is not None
+            TopicPartition(partition.topic, partition.number, offset)
+            for partition in self._partitions.values()
+            if (offset := partition.offsets.committable) is not None
         ]
 
     def commit(self, consumer: Consumer, *, now: bool) -> None:
-        """Commit what is done; *now* waits for the answer.
+        """Commit the offsets of finished records; *now* waits for the answer.
 
-        Without *now* one commit is under way at a time, so a broker that is away makes
-        no heap of them.
+        Without *now* only one commit is pending at a time, so commits do not pile up
+        while no broker is reachable.
         """
-        offsets = self.wanted()
-        if not offsets or (self.asked and not now):
+        offsets = self.uncommitted()
+        if not offsets or (self.is_pending and not now):
             return
         try:
             if now:
-                for it in consumer.commit(offsets=offsets, asynchronous=False) or ():
-                    self._confirm(it)
+                answer = consumer.commit(offsets=offsets, asynchronous=False)
+                for committed in answer or ():
+                    self._confirm(committed)
             else:
                 consumer.commit(offsets=offsets, asynchronous=True)
-                self.asked = True
+                self.is_pending = True
         except KafkaException as exc:
-            _told(exc.args[0])
+            _log_failure(exc.args[0])
 
-    def answered(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        """Take the answer to a commit that nobody waited for."""
-        self.asked = False
+    def on_commit(
+        self, error: KafkaError | None, offsets: list[TopicPartition]
+    ) -> None:
+        """Process the answer to an asynchronous commit."""
+        self.is_pending = False
         if error is not None:
-            _told(error)
+            _log_failure(error)
             return
-        for it in offsets:
-            self._confirm(it)
+        for committed in offsets:
+            self._confirm(committed)
 
-    def _confirm(self, it: TopicPartition) -> None:
-        part = self._parts.get((it.topic, it.partition))
-        if it.error is not None:
-            _told(it.error)
-        elif part is not None:
-            part.progress.confirm(it.offset)
+    def _confirm(self, committed: TopicPartition) -> None:
+        partition = self._partitions.get((committed.topic, committed.partition))
+        if committed.error is not None:
+            _log_failure(committed.error)
+        elif partition is not None:
+            partition.offsets.mark_committed(committed.offset)
 
 
-def _told(error: KafkaError) -> None:
-    # What is done and not committed is read again, and done once more; the next commit
-    # says all of it anyhow.
-    log.warning("offsets are not committed yet: %s", error.str())
+def _log_failure(error: KafkaError) -> None:
+    # The next commit contains these offsets, too; without one, records are read again.
+    log.warning("offsets not committed, retrying: %s", error.str())

@@ -1,15 +1,61 @@
-"""Part: what a member of a consumer group knows of one partition that is its own."""
+"""The state of one assigned partition: its offsets, and the record that is retried."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from fnm_bus.consume.progress import OffsetTracker
 from fnm_bus.kafka.reader import ConsumedRecord
 
-_FIRST: Final = 0.1
-_LONGEST: Final = 30.0
-_DOUBLINGS: Final = 10
-"""Seconds of the first pause after a failure, doubled each time, and of the longest."""
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds before the first retry, doubled for each further one up to the longest."""
+_MAX_DOUBLINGS: Final = 10
+
+
+class OffsetTracker:
+    """Computes the offset that may be committed.
+
+    A committed offset covers all records before it, so one unfinished record delays the
+    commit of all later ones.
+    """
+
+    def __init__(self) -> None:
+        self._unfinished: deque[int] = deque()
+        self._finished: set[int] = set()
+        self._next = 0
+        self._committed = 0
+
+    def start(self, offset: int) -> None:
+        """Add the record at *offset*; offsets grow."""
+        self._unfinished.append(offset)
+
+    def finish(self, offset: int) -> None:
+        """Mark the record at *offset* as finished; more than one call is allowed.
+
+        Kafka leaves gaps between offsets (compaction, transactions), so only the order
+        of the records counts.
+        """
+        if not self._unfinished or offset < self._unfinished[0]:
+            return
+        self._finished.add(offset)
+        while self._unfinished and self._unfinished[0] in self._finished:
+            first = self._unfinished.popleft()
+            self._finished.discard(first)
+            self._next = first + 1
+
+    def mark_committed(self, offset: int) -> None:
+        """Record that Kafka has committed *offset*."""
+        self._committed = max(self._committed, offset)
+
+    @property
+    def pending(self) -> int:
+        """Number of records that are unfinished, or follow an unfinished one."""
+        return len(self._unfinished)
+
+    @property
+    def committable(self) -> int | None:
+        """The offset to commit; None if Kafka has it."""
+        return self._next if self._next > self._committed else None
 
 
 @dataclass(slots=True)
@@ -17,35 +63,36 @@ class PartitionState:
     """One partition.
 
     Attributes:
-        topic: where it is.
-        number: likewise.
-        progress: which of its records are done.
-        at: offset of the record that comes next; -1 while that is not known.
-        again: the record that waits for its next attempt, if one does.
-        due: when that is, on the monotonic clock.
-        failures: how often its handler failed.
-        letters: dead letters that Kafka has not taken yet.
-        why: why it waits, as it was told.
+        topic: name of the topic.
+        number: number of the partition.
+        offsets: computes the offset to commit.
+        next_offset: offset of the next record; -1 if unknown.
+        delayed: the record that waits for its next attempt, or None.
+        retry_at: time of that attempt, on the monotonic clock.
+        failures: number of the handler's failures with this record.
+        dead_letters: number of dead letters that Kafka has not acknowledged.
+        delay_reason: the last logged reason of a delay.
     """
 
     topic: str
     number: int
-    progress: OffsetTracker = field(default_factory=OffsetTracker)
-    at: int = -1
-    again: ConsumedRecord | None = None
-    due: float = 0.0
+    offsets: OffsetTracker = field(default_factory=OffsetTracker)
+    next_offset: int = -1
+    delayed: ConsumedRecord | None = None
+    retry_at: float = 0.0
     failures: int = 0
-    letters: int = 0
-    why: str = ""
-    _pauses: int = 0
+    dead_letters: int = 0
+    delay_reason: str = ""
+    _doublings: int = 0
 
-    def wait(self, read: ConsumedRecord, now: float, seconds: float | None) -> None:
-        """Let *read* wait *seconds*, or a growing pause."""
+    def delay(self, record: ConsumedRecord, now: float, seconds: float | None) -> None:
+        """Retry *record* after *seconds*, or after a growing pause if None."""
         if seconds is None:
-            seconds = min(_FIRST * 2**self._pauses, _LONGEST)
-            self._pauses = min(self._pauses + 1, _DOUBLINGS)
-        self.again, self.due = read, now + max(seconds, 0.0)
+            seconds = min(_FIRST_PAUSE * 2**self._doublings, _LONGEST_PAUSE)
+            self._doublings = min(self._doublings + 1, _MAX_DOUBLINGS)
+        self.delayed, self.retry_at = record, now + max(seconds, 0.0)
 
-    def go_on(self) -> None:
-        """Forget the record that waited, and how often it did."""
-        self.again, self.failures, self.why, self._pauses = None, 0, "", 0
+    def clear_delay(self) -> None:
+        """Drop the delayed record and its failures."""
+        self.delayed, self.failures = None, 0
+        self.delay_reason, self._doublings = "", 0

@@ -1,4 +1,4 @@
-"""Compare the events that arrived with the calls that were made."""
+"""Compare the events on Kafka with the calls of the hook."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +20,9 @@ class DeliveryCheck:
     """
 
     def __init__(self, calls: Iterable[NotifyCall]) -> None:
-        self._missing = Counter((digest(c.document), c.arguments) for c in calls)
+        self._missing = Counter(
+            (digest(call.document), call.arguments) for call in calls
+        )
         self._names: set[str] = set()
         self._unexpected = 0
         self.events = 0

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fnm_bus.config.spool_paths import PREFIX
+from fnm_bus.config.toml_text import Value, toml_text
 from fnm_bus.demo import marker
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
@@ -47,10 +48,10 @@ _SERVICE_VARIABLES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DemoEnvironment:
-    """Where the parts of a running demo are.
+    """Paths and addresses of a running demo.
 
     Attributes:
-        directory: holds all files of the demo.
+        directory: the directory with all files of the demo.
         config: the configuration file that relay and readers use.
         hook: the installed hook.
         bootstrap: address of the embedded broker.
@@ -72,10 +73,10 @@ def start(directory: Path) -> Iterator[DemoEnvironment]:
     """Start broker and relay in *directory*, and stop all processes at the end.
 
     Raises:
-        FnmBusError: the relay did not become ready.
+        FnmBusError: the relay is not ready in time.
     """
     with EmbeddedBroker() as broker:
-        broker.make(*astuple(Topics()))
+        broker.create_topics(*astuple(Topics()))
         demo = DemoEnvironment(
             directory,
             directory / "fnm-bus.toml",
@@ -87,7 +88,7 @@ def start(directory: Path) -> Iterator[DemoEnvironment]:
         install = ("hook", "install", str(demo.hook), "--no-drain")
         run_command(demo, *install, "--config", str(demo.config))
         for spool in demo.spools:
-            marker.write(spool, demo.bootstrap)
+            marker.write_marker(spool, demo.bootstrap)
         with _running_relay(demo):
             yield demo
 
@@ -98,9 +99,9 @@ def child_environment(
     """Return the environment of a demo's child process.
 
     Args:
-        variables: what the demo sets.
+        variables: variables of the demo.
         environ: the caller's environment. Its settings of fnm-bus and the variables
-            of its systemd service are left out, because they name real systems.
+            of its systemd service are removed, because they name real systems.
     """
     kept = {
         name: value
@@ -114,7 +115,7 @@ def run_command(demo: DemoEnvironment, *arguments: str) -> None:
     """Run one command of fnm-bus.
 
     Raises:
-        FnmBusError: it fails; the text is its standard error.
+        FnmBusError: the command failed; the text is its standard error.
     """
     done = subprocess.run(  # noqa: S603 - this very program
         [sys.executable, "-m", "fnm_bus", *arguments],
@@ -131,29 +132,17 @@ def run_command(demo: DemoEnvironment, *arguments: str) -> None:
 
 def _config_text(demo: DemoEnvironment) -> str:
     spool, fallback = demo.spools
-    tables: Mapping[str, Mapping[str, object]] = {
+    tables: Mapping[str, Mapping[str, Value]] = {
         "kafka": {"bootstrap.servers": demo.bootstrap},
         "spool": {"directory": str(spool), "fallback": str(fallback)},
         "relay": {"metrics_port": 0},
     }
-    lines = [f'sensor = "{SENSOR}"']
-    for name, table in tables.items():
-        lines.append(f"\n[{name}]")
-        lines += [
-            f'"{key}" = {value if isinstance(value, int) else _quote(str(value))}'
-            for key, value in table.items()
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return toml_text({"sensor": SENSOR}, tables)
 
 
 @contextmanager
 def _running_relay(demo: DemoEnvironment) -> Iterator[None]:
-    """Run a relay; it reports through systemd's protocol when it is ready."""
+    """Run a relay, and wait until it reports that it is ready (sd_notify(3))."""
     address = demo.directory / "notify"
     log = demo.directory / "relay.log"
     with (

@@ -1,4 +1,4 @@
-"""The marker of a demo's spool: only what a demo made may take a simulated attack.
+"""The marker of a demo's spool: only such spools accept a simulated attack.
 
 The marker is a file in the spool's directory. It names the demo's broker.
 """
@@ -15,7 +15,7 @@ _LARGEST: Final = 4096
 """Bytes of a marker; a longer file is not one."""
 
 
-def write(spool: Path, bootstrap: str) -> None:
+def write_marker(spool: Path, bootstrap: str) -> None:
     """Mark *spool* as made by a demo whose broker is at *bootstrap*.
 
     Raises:
@@ -28,8 +28,8 @@ def write(spool: Path, bootstrap: str) -> None:
         raise SpoolError(f"{path}: {exc.strerror}") from exc
 
 
-def read(spool: Path) -> str | None:
-    """Return the broker of the demo that made *spool*; None when no demo made it."""
+def read_marker(spool: Path) -> str | None:
+    """Return the broker of the demo that made *spool*; None if no demo made it."""
     try:
         data, _ = entry.read_file(str(spool / NAME), _LARGEST)
         value = json.loads(data)
@@ -49,14 +49,14 @@ def require_broker(spool: Path, bootstrap: str | None) -> None:
     Raises:
         ConfigError: no demo made the spool, or the broker is not that demo's.
     """
-    wanted = read(spool)
-    if wanted is None:
+    expected = read_marker(spool)
+    if expected is None:
         raise ConfigError(
             f"[spool] directory: {spool} was not made by a demo."
             " A demo uses its own spool and its own broker only: run `fnm-bus demo`"
         )
-    if bootstrap != wanted:
+    if bootstrap != expected:
         raise ConfigError(
             f'[kafka] "bootstrap.servers": got {bootstrap}, wanted the demo\'s broker'
-            f" {wanted}. Remove FNM_BUS_KAFKA__BOOTSTRAP_SERVERS from the environment"
+            f" {expected}. Remove FNM_BUS_KAFKA__BOOTSTRAP_SERVERS from the environment"
         )

@@ -1,7 +1,7 @@
 """Call the hook with a list of calls, as FastNetMon would.
 
-Every call is a process of its own, started in the order of the calls: a notification's
-place in the order is the start of its process.
+Every call is a process of its own. The processes start in the order of the calls,
+because the start of its process decides a notification's sequence.
 """
 
 import subprocess
@@ -15,23 +15,23 @@ from fnm_bus.demo.attack import NotifyCall
 from fnm_bus.errors import SpoolError
 
 _AT_ONCE: Final = 16
-"""Calls that may run at a time."""
+"""Calls that run at the same time, at most."""
 _CALL_TIMEOUT: Final = 30.0
 """Seconds for a call."""
 _TICK: Final = 0.01
-"""Seconds between the starts of two calls: Linux counts starts in such ticks."""
+"""Seconds between two starts: Linux records the start of a process in such ticks."""
 
 
 def replay(hook: Path, calls: Iterable[NotifyCall], rate: float = 0.0) -> Iterator[int]:
     """Start *hook* for every call; yield each exit status, in the order of the calls.
 
     Args:
-        hook: what `fnm_bus.setup.install_hook.install` wrote.
+        hook: path of the installed hook.
         calls: FastNetMon's calls.
         rate: calls per second, at most 100; 0 means as fast as possible.
 
     Raises:
-        SpoolError: the hook cannot be started, or does not end.
+        SpoolError: the hook cannot be started, or does not exit in time.
     """
     running: deque[subprocess.Popen[bytes]] = deque()
     step = max(1 / rate, _TICK) if rate else _TICK
@@ -57,7 +57,7 @@ def _start_hook(hook: Path, call: NotifyCall) -> subprocess.Popen[bytes]:
             [hook, *call.arguments],
             stdin=subprocess.PIPE,
             cwd="/",
-            env={},  # as little as FastNetMon gives
+            env={},  # as FastNetMon starts it
         )
     except OSError as exc:
         raise SpoolError(f"{hook}: {exc.strerror}") from exc

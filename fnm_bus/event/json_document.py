@@ -1,4 +1,4 @@
-"""The JSON edge: bytes from FastNetMon become one JSON object, or a reason."""
+"""The JSON decoder: FastNetMon's bytes become one JSON object, or an error."""
 
 import re
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 import jiter
 
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.event.extra import describe, shorten, step
+from fnm_bus.event.extra import child_pointer, describe, shorten
 
 MAX_DOCUMENT = 4 * 1024 * 1024
-"""Largest size of a document, in bytes. The largest real ones are hostgroups: 50,000
-networks take 1 MB; 100 packet samples take 50 kB."""
+"""Largest size of a document in bytes. Large real documents are hostgroups of 50,000
+networks with 1 MB; 100 packet samples take 50 kB."""
 MAX_VALUES = 250_000
-"""Largest number of values in a document: each takes up to 240 bytes of memory once it
-is a Python object, whatever its size in the document."""
+"""Largest number of values in a document: each becomes a Python object of up to 240
+bytes."""
 
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
-_SEARCHED = 1024 * 1024  # a fault's field is looked for in documents up to this size
-_PATH_SHOWN = 120
+_MAX_SEARCHED = 1024 * 1024  # the field of a fault is only searched in these
+_MAX_PATH = 120
 
-_PLACE = re.compile(r"^(.*) at line (\d+) column (\d+)$", re.DOTALL)
-# A string that never ends is one token, too: to try again behind each of its escaped
-# quotes would take a time quadratic in its length.
+_POSITION = re.compile(r"^(.*) at line (\d+) column (\d+)$", re.DOTALL)
+# An unterminated string is one token, too: a new attempt after each escaped quote would
+# take quadratic time.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\],:]', re.DOTALL)
-_WANTED = {
+_EXPECTED = {
     "invalid unicode code point": "UTF-8",
     "recursion limit exceeded": "at most 200 levels",
     "number out of range": "an integer of at most 4300 digits",
@@ -41,13 +41,12 @@ _WANTED = {
 
 
 def load(document: bytes) -> dict[str, Any]:
-    r"""Read one JSON object.
+    r"""Decode one JSON object.
 
-    Takes any order of keys, any white space and line ends, a UTF-8 byte order mark,
+    Accepts any order of keys, any white space and line ends, a UTF-8 byte order mark,
     and `\/`. Integers stay exact; other numbers are `jiter.LosslessFloat`, which keeps
-    their text. Time and memory are linear in the size of the document, which
-    `MAX_DOCUMENT` bounds, and bounded by `MAX_VALUES`, by 200 levels (jiter) and by
-    4300 digits (CPython).
+    their text. Time and memory are linear in the size of the document. Its limits are
+    `MAX_DOCUMENT`, `MAX_VALUES`, 200 levels (jiter) and 4300 digits (CPython).
 
     Raises:
         InvalidNotification: too large, too many values, empty, not UTF-8, not JSON (NaN
@@ -68,81 +67,79 @@ def load(document: bytes) -> dict[str, Any]:
             float_mode="lossless-float",
         )
     except ValueError as error:
-        raise _fault(data, str(error)) from error
+        raise _translate_error(data, str(error)) from error
     if type(value) is not dict:
         raise InvalidNotification("", "a JSON object", describe(value))
     return value
 
 
 def _check_values(data: bytes) -> None:
-    """Refuse a document of too many values before any object is made of it.
+    """Refuse a document with too many values before it is decoded.
 
-    Each value but the first of its list or object follows a comma. Commas and brackets
-    in strings count as well: no real document comes near the limit.
+    Each value except the first of its list or object follows a comma. Commas and
+    brackets in strings count as well: real documents are far below the limit.
     """
     count = 1 + data.count(b",") + data.count(b"[") + data.count(b"{")
     if count > MAX_VALUES:
-        got = f"up to {count} (commas and opening brackets)"
-        raise InvalidNotification("", f"at most {MAX_VALUES} values", got)
+        actual = f"up to {count} (commas and opening brackets)"
+        raise InvalidNotification("", f"at most {MAX_VALUES} values", actual)
 
 
-def _fault(data: bytes, text: str) -> InvalidNotification:
-    """Say in our words what jiter refused, and in which field."""
+def _translate_error(data: bytes, text: str) -> InvalidNotification:
+    """Return jiter's error with the field and the expected value."""
     if not data.strip(BLANK):
         return InvalidNotification("", "a JSON object", "nothing")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return InvalidNotification("", "UTF-8", "UTF-16 (by its byte order mark)")
-    place = _PLACE.match(text)
-    if place is None:
+    match = _POSITION.match(text)
+    if match is None:
         return InvalidNotification("", "JSON", shorten(text))
-    return _placed(data, place[1], int(place[2]), int(place[3]))
+    return _locate_error(data, match[1], int(match[2]), int(match[3]))
 
 
-def _placed(data: bytes, what: str, line: int, column: int) -> InvalidNotification:
-    where = f"line {line} column {column}"
-    if what.startswith("EOF"):
+def _locate_error(
+    data: bytes, error: str, line: int, column: int
+) -> InvalidNotification:
+    position = f"line {line} column {column}"
+    if error.startswith("EOF"):
         return InvalidNotification(
-            _path(data), "a whole JSON object", f"its end at {where} ({what[4:]})"
+            _path(data), "a whole JSON object", f"its end at {position} ({error[4:]})"
         )
-    if what.startswith("trailing characters"):
-        got = f"more after it at {where}"
-        return InvalidNotification("", "one JSON object and nothing else", got)
-    path, got = "", "something else"
-    if len(data) <= _SEARCHED:
+    if error.startswith("trailing characters"):
+        actual = f"more after it at {position}"
+        return InvalidNotification("", "one JSON object and nothing else", actual)
+    path, actual = "", "something else"
+    if len(data) <= _MAX_SEARCHED:
         offset = _offset(data, line, column)
         path = _path(data[:offset])
-        got = _snippet(data, offset)
-    if what.startswith("Detected duplicate key"):
+        actual = repr(data[offset : offset + 20])[1:]
+    if error.startswith("Detected duplicate key"):
         return InvalidNotification(
-            path, "each key once in an object", f"{shorten(what[9:])} at {where}"
+            path, "each key once in an object", f"{shorten(error[9:])} at {position}"
         )
-    wanted = _WANTED.get(what, f"JSON ({shorten(what)})")
-    return InvalidNotification(path, wanted, f"{got} at {where}")
+    expected = _EXPECTED.get(error, f"JSON ({shorten(error)})")
+    return InvalidNotification(path, expected, f"{actual} at {position}")
 
 
 def _offset(data: bytes, line: int, column: int) -> int:
-    """Return how many bytes come before the byte that jiter calls line, column."""
+    """Return the offset of the byte at jiter's line and column."""
     start = 0
     for _ in range(line - 1):
         start = data.find(b"\n", start) + 1
     return max(start + column - 1, 0)
 
 
-def _snippet(data: bytes, offset: int) -> str:
-    return repr(data[offset : offset + 20])[1:]
-
-
 def _path(data: bytes) -> str:
-    """Return the JSON Pointer of the place where these bytes end, shortened.
+    """Return the JSON Pointer of the field in which these bytes end, shortened.
 
-    Names are taken as they are spelled: escapes in them stay escapes.
+    Escapes in names stay escapes.
     """
-    if len(data) > _SEARCHED:
+    if len(data) > _MAX_SEARCHED:
         return ""
     names: list[str | int | None] = []
     token = b""
     for match in _TOKEN.finditer(data):
-        last, token = token, match[0]
+        previous, token = token, match[0]
         match token:
             case b"{":
                 names.append(None)
@@ -151,11 +148,11 @@ def _path(data: bytes) -> str:
             case b"}" | b"]":
                 del names[-1:]
             case b":" if names:
-                names[-1] = last[1:-1].decode("utf-8", "replace")
+                names[-1] = previous[1:-1].decode("utf-8", "replace")
             case b"," if names:
-                here = names[-1]
-                names[-1] = here + 1 if isinstance(here, int) else None
+                index = names[-1]
+                names[-1] = index + 1 if isinstance(index, int) else None
     path = ""
     for name in names:
-        path += "" if name is None else step("", name)
-    return shorten(path, _PATH_SHOWN)
+        path += "" if name is None else child_pointer("", name)
+    return shorten(path, _MAX_PATH)

@@ -1,13 +1,13 @@
-"""The tolerant reading of secondary fields: typed where they fit, aside where not.
+"""The tolerant conversion of secondary fields: misfit values go to `extra`.
 
-FastNetMon's JSON objects become the records of `fnm_bus.event`. The quick way hands a
-whole object to msgspec, which checks every type and range in C; only when that
-refuses, or when there is a key we do not know, is the object read field by field.
+FastNetMon's JSON objects become the records of `fnm_bus.event`. On the fast path
+msgspec converts a whole object and checks types and ranges in C. Objects that msgspec
+refuses, and objects with unknown keys, are converted field by field.
 
 Absent, null, "" (for text) and [] (for lists) are one state: None or the empty tuple.
-A value that does not fit is never coerced, cut or wrapped: it goes aside, and its
-field stays empty. A member of a list that does not fit is left out, so later members
-move up in the event; the path in `extra` is the member's place in the document.
+A misfit value is never coerced, cut or wrapped: it goes to `extra`, and its field stays
+empty. A misfit member of a list is left out, so later members move up in the event; its
+path in `extra` has the index in the document.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,73 +17,74 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import UNSET, Struct, ValidationError, inspect
 
-from fnm_bus.event.extra import ExtraFields, step
+from fnm_bus.event.extra import ExtraFields, child_pointer
 
 R = TypeVar("R", bound=Struct)
 
 Reader = Callable[[Any, str, ExtraFields], Any]
-"""Takes a value and its path; returns what the field gets, or UNSET for nothing."""
+"""Converts the value at a path to the field's value, or to UNSET if it does not fit."""
 
 
-def record(kind: type[R], value: dict[str, Any], path: str, aside: ExtraFields) -> R:
-    """Read an object into a record of this kind, setting aside what does not fit."""
-    if _quick(kind, value):
+def read_record(
+    kind: type[R], value: dict[str, Any], path: str, extra: ExtraFields
+) -> R:
+    """Convert an object to a record of this kind; misfit values go to *extra*."""
+    if _fits_fast_path(kind, value):
         if "" in value.values():
-            texts = text_fields(kind)
-            value = {k: v for k, v in value.items() if v != "" or k not in texts}
+            names = text_fields(kind)
+            value = {k: v for k, v in value.items() if v != "" or k not in names}
         try:
             return msgspec.convert(value, kind)
         except ValidationError:
-            # Which field it was, and what it held, the slow way finds out.
-            return _field_by_field(kind, value, path, aside)
-    return _field_by_field(kind, value, path, aside)
+            pass  # msgspec does not name each misfit field
+    return _read_field_by_field(kind, value, path, extra)
 
 
-def texts(value: Any, path: str, aside: ExtraFields) -> tuple[str, ...]:
-    """Read a list of texts, setting aside what is none."""
+def read_texts(value: Any, path: str, extra: ExtraFields) -> tuple[str, ...]:
+    """Convert a list of texts; other values go to *extra*."""
     if type(value) is list and set(map(type, value)) <= {str}:
         return tuple(value)
-    kept = _list_of(_text)(value, path, aside)
-    return () if kept is UNSET else cast("tuple[str, ...]", kept)
+    texts = _list_of(_text)(value, path, extra)
+    return () if texts is UNSET else cast("tuple[str, ...]", texts)
 
 
-def _quick(kind: type[Struct], value: Mapping[str, Any]) -> bool:
-    """Tell whether every field is known, also in the objects inside.
+def _fits_fast_path(kind: type[Struct], value: Mapping[str, Any]) -> bool:
+    """Return whether the schemas have all keys, also those of nested objects.
 
-    msgspec would pass over the unknown ones, and would keep "" in a text inside.
+    msgspec would ignore unknown keys, and would keep "" in a nested text.
     """
-    if not readers(kind).keys() >= value.keys():
+    if not field_readers(kind).keys() >= value.keys():
         return False
     if dict not in set(map(type, value.values())):
         return True
-    inside = _records_inside(kind)
+    kinds = _nested_records(kind)
     return all(
-        (sub := inside.get(name)) is not None
-        and not text_fields(sub)
-        and _quick(sub, inner)
-        for name, inner in value.items()
-        if type(inner) is dict and inner
+        (nested := kinds.get(name)) is not None
+        and not text_fields(nested)
+        and _fits_fast_path(nested, member)
+        for name, member in value.items()
+        if type(member) is dict and member
     )
 
 
-def _field_by_field(
-    kind: type[R], value: dict[str, Any], path: str, aside: ExtraFields
+def _read_field_by_field(
+    kind: type[R], value: dict[str, Any], path: str, extra: ExtraFields
 ) -> R:
-    known = readers(kind)
-    kept = {}
-    for name, got in value.items():
-        here = step(path, name)
-        reader = known.get(name)
+    readers = field_readers(kind)
+    fields = {}
+    for name, member in value.items():
+        member_path = child_pointer(path, name)
+        reader = readers.get(name)
         if reader is None:
-            aside.unknown(here, got)
-        elif (taken := reader(got, here, aside)) is not UNSET:
-            kept[name] = taken
-    return kind(**kept)
+            extra.add_unknown(member_path, member)
+        elif (field := reader(member, member_path, extra)) is not UNSET:
+            fields[name] = field
+    return kind(**fields)
 
 
 @cache
-def readers(kind: type[Struct]) -> Mapping[str, Reader]:
-    """Return how to read each field of a record."""
+def field_readers(kind: type[Struct]) -> Mapping[str, Reader]:
+    """Return the reader of each field of a record."""
     info = cast("inspect.StructType", inspect.type_info(kind))
     return {f.name: _reader(f.type) for f in info.fields}
 
@@ -101,7 +102,7 @@ def text_fields(kind: type[Struct]) -> frozenset[str]:
 
 
 @cache
-def _records_inside(kind: type[Struct]) -> Mapping[str, type[Struct]]:
+def _nested_records(kind: type[Struct]) -> Mapping[str, type[Struct]]:
     info = cast("inspect.StructType", inspect.type_info(kind))
     return {
         f.name: t.cls
@@ -123,78 +124,78 @@ def _reader(kind: inspect.Type) -> Reader:
             return _map_of(_reader(item))
         case inspect.StructType(cls=cls):
             return _record_of(cls)
-    return _scalar(*_plain(kind))
+    return _scalar(*_scalar_check(kind))
 
 
-def _plain(kind: inspect.Type) -> tuple[str, Callable[[Any], bool]]:
+def _scalar_check(kind: inspect.Type) -> tuple[str, Callable[[Any], bool]]:
     match kind:
         case inspect.StrType():
             return "text", lambda value: type(value) is str
         case inspect.BoolType():
             return "true or false", lambda value: type(value) is bool
         case inspect.IntType(ge=int(least), le=int(most)):
-            # bool is a kind of int in Python, but not in JSON.
+            # bool is a subclass of int in Python, but not in JSON.
             return (
                 f"an integer, {least} to {most}",
                 lambda value: type(value) is int and least <= value <= most,
             )
-    msg = f"an event has a field of a type that no reader knows: {kind}"
+    msg = f"no reader for the type of an event's field: {kind}"
     raise TypeError(msg)
 
 
-def _scalar(wanted: str, fits: Callable[[Any], bool]) -> Reader:
-    def read(value: Any, path: str, aside: ExtraFields) -> Any:
+def _scalar(expected: str, fits: Callable[[Any], bool]) -> Reader:
+    def read(value: Any, path: str, extra: ExtraFields) -> Any:
         if fits(value):
             return value
-        aside.drifted(path, wanted, value)
+        extra.add_misfit(path, expected, value)
         return UNSET
 
     return read
 
 
-_text = _scalar(*_plain(inspect.StrType()))
+_text = _scalar(*_scalar_check(inspect.StrType()))
 
 
 def _nullable(inner: Reader, *, empty_text: bool) -> Reader:
-    def read(value: Any, path: str, aside: ExtraFields) -> Any:
+    def read(value: Any, path: str, extra: ExtraFields) -> Any:
         if value is None or (empty_text and value == ""):
             return UNSET
-        return inner(value, path, aside)
+        return inner(value, path, extra)
 
     return read
 
 
 def _list_of(inner: Reader) -> Reader:
-    def read(value: Any, path: str, aside: ExtraFields) -> Any:
+    def read(value: Any, path: str, extra: ExtraFields) -> Any:
         if value is None:
             return UNSET
         if type(value) is not list:
-            aside.drifted(path, "a list", value)
+            extra.add_misfit(path, "a list", value)
             return UNSET
-        taken = (inner(v, f"{path}/{i}", aside) for i, v in enumerate(value))
-        return tuple(v for v in taken if v is not UNSET)
+        members = (inner(v, f"{path}/{i}", extra) for i, v in enumerate(value))
+        return tuple(v for v in members if v is not UNSET)
 
     return read
 
 
 def _map_of(inner: Reader) -> Reader:
-    def read(value: Any, path: str, aside: ExtraFields) -> Any:
+    def read(value: Any, path: str, extra: ExtraFields) -> Any:
         if value is None:
             return UNSET
         if type(value) is not dict:
-            aside.drifted(path, "an object", value)
+            extra.add_misfit(path, "an object", value)
             return UNSET
-        taken = {k: inner(v, step(path, k), aside) for k, v in value.items()}
-        return {k: v for k, v in taken.items() if v is not UNSET}
+        members = {k: inner(v, child_pointer(path, k), extra) for k, v in value.items()}
+        return {k: v for k, v in members.items() if v is not UNSET}
 
     return read
 
 
 def _record_of(kind: type[Struct]) -> Reader:
-    def read(value: Any, path: str, aside: ExtraFields) -> Any:
+    def read(value: Any, path: str, extra: ExtraFields) -> Any:
         if type(value) is dict:
-            return record(kind, value, path, aside)
-        aside.drifted(path, "an object", value)
+            return read_record(kind, value, path, extra)
+        extra.add_misfit(path, "an object", value)
         return UNSET
 
     return read

@@ -1,25 +1,27 @@
-"""A notification becomes an event, or a reason why it cannot.
+"""A notification becomes an event, or an `InvalidNotification`.
 
-What decides is strict: action, scope, the subject (`ip` or `hostgroup_name`), the
-shape of `attack_details` and of `flow_spec_rules`. The rest never costs a ban: what is
-unknown or does not fit travels in the event's `extra`.
+Action, scope, target (`ip` or `hostgroup_name`), and the shape of `attack_details` and
+`flow_spec_rules` are strict. A fault in any other field never prevents an event:
+unknown and misfit values travel in the event's `extra`.
 
-A Flow Spec rule with anything in `extra` below its path (`/flow_spec_rules/0/...`) may
-match more in the event than FastNetMon meant, for an empty list matches anything:
-whoever acts on rules must look.
+An empty list of a Flow Spec rule matches anything. If `extra` has a value below the
+path of a rule (`/flow_spec_rules/0/...`), the rule in the event may match more than
+FastNetMon's. Programs that act on rules have to check this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
+from msgspec import UNSET, Struct
+
 from fnm_bus.errors import InvalidNotification
-from fnm_bus.event import json_document
-from fnm_bus.event import text_report as text
-from fnm_bus.event.extra import ExtraFields, FieldMismatch, describe, step
-from fnm_bus.event.identifiers import address, network, word
+from fnm_bus.event import json_document, text_report
+from fnm_bus.event.extra import ExtraFields, FieldMismatch, child_pointer, describe
+from fnm_bus.event.identifiers import parse_address, parse_name, parse_network
 from fnm_bus.event.json_document import MAX_DOCUMENT
-from fnm_bus.event.optional_fields import record, texts
-from fnm_bus.event.packet_samples import samples
+from fnm_bus.event.optional_fields import Reader, field_readers, read_record, read_texts
+from fnm_bus.event.packet_samples import read_samples
 from fnm_bus.event.types import (
     AttackDetails,
     Event,
@@ -37,7 +39,7 @@ STATUS = "attack_status"
 HOST_SCOPES = frozenset({"", "host", "per_host"})
 HOSTGROUP_SCOPE = "hostgroup"
 MAX_MEMBERS = 50_000
-"""How many Flow Spec rules, or hostgroup networks, one document may hold."""
+"""Largest number of Flow Spec rules, and of hostgroup networks, in one document."""
 
 _COMMON = frozenset(
     {
@@ -55,68 +57,79 @@ _HOSTGROUP = _COMMON | {
     "parent_hostgroup_name",
     "hostgroup_networks",
 }
-_SUBJECTS = _HOST | _HOSTGROUP
+_ANY_SCOPE = _HOST | _HOSTGROUP
+_OURS = frozenset({"receipt", "text_mode", "truncated", "extra"})
+"""Fields of an event that no document sets."""
 _EMPTY: tuple[Any, ...] = (None, "", [])
 
 
 class Parsed(NamedTuple):
-    """An event, and what in it was not as the schemas say.
+    """An event, and its mismatches with the schemas.
 
     Attributes:
-        event: frozen and valid; its `extra` holds what no field could take.
-        drift: one entry for each secondary value that did not fit, in order of path.
+        event: frozen and valid; its `extra` has the values without a field.
+        mismatches: secondary values that do not fit their field, sorted by path.
     """
 
     event: Event
-    drift: tuple[FieldMismatch, ...]
+    mismatches: tuple[FieldMismatch, ...]
 
 
 def parse(document: bytes, arguments: Sequence[str], receipt: Receipt) -> Parsed:
-    """Turn one notification into an event, or say exactly what is wrong.
+    """Turn one notification into an event.
 
-    JSON and text mode are told apart by content. In JSON mode the arguments do not
-    matter; they are in the receipt.
+    The content decides between JSON and text mode. In JSON mode the arguments have no
+    effect; they are in the receipt.
 
     Args:
-        document: what FastNetMon wrote to standard input, at most `MAX_DOCUMENT` bytes.
+        document: FastNetMon's bytes on standard input, at most `MAX_DOCUMENT`.
         arguments: the call's arguments, without the program's name.
-        receipt: goes into the event as it is.
+        receipt: becomes the event's receipt.
 
     Raises:
-        InvalidNotification: it can never become an event; field, wanted and got tell.
+        InvalidNotification: it can never become an event; the error has the field, the
+            expected and the actual value.
     """
-    aside = ExtraFields()
+    extra = ExtraFields()
     event: Event
-    if len(document) <= MAX_DOCUMENT and text.is_text(document, arguments):
-        event = text.read(document, arguments, receipt, aside)
+    if len(document) <= MAX_DOCUMENT and text_report.is_text_mode(document, arguments):
+        event = text_report.read_text_report(document, arguments, receipt, extra)
     else:
         try:
             fields = json_document.load(document)
         except InvalidNotification as error:
-            if text.is_report(document):
-                raise text.no_arguments(arguments) from error
+            if text_report.is_report(document):
+                raise text_report.missing_arguments(arguments) from error
             raise
-        event = _event(fields, receipt, aside)
-    return Parsed(event, tuple(sorted(aside.drift)))
+        event = _read_event(fields, receipt, extra)
+    return Parsed(event, tuple(sorted(extra.mismatches)))
 
 
-def _event(fields: dict[str, Any], receipt: Receipt, aside: ExtraFields) -> Event:
-    action = word(_present(fields, "action", "an action"), "/action", "an action")
-    scope, for_host = _scope(fields.get("alert_scope"))
-    about = _host(fields) if for_host else _hostgroup(fields, aside)
-    details = _details(fields.get("attack_details"), aside)
-    rules = _rules(fields.get("flow_spec_rules"), aside)
-    lines = texts(fields.get("packet_dump"), "/packet_dump", aside)
-    packets = samples(
-        fields.get("packet_dump_detailed"), "/packet_dump_detailed", aside
+def _read_event(fields: dict[str, Any], receipt: Receipt, extra: ExtraFields) -> Event:
+    action = _required(fields, "action", "an action")
+    action = parse_name(action, "/action", "an action")
+    scope, is_host = _read_scope(fields.get("alert_scope"))
+    target = _read_host(fields) if is_host else _read_hostgroup(fields, extra)
+    details = _read_details(fields.get("attack_details"), extra)
+    rules = _read_rules(fields.get("flow_spec_rules"), extra)
+    lines = read_texts(fields.get("packet_dump"), "/packet_dump", extra)
+    packets = read_samples(
+        fields.get("packet_dump_detailed"), "/packet_dump_detailed", extra
     )
-    known = _HOST if for_host else _HOSTGROUP
-    if not known >= fields.keys():
-        _unknown(fields, known, aside)
     kind: type[HostEvent | HostgroupEvent | StatusEvent] = (
-        HostEvent if for_host else HostgroupEvent
+        HostEvent if is_host else HostgroupEvent
     )
-    return (StatusEvent if action == STATUS else kind)(
+    if action == STATUS:
+        kind = StatusEvent
+    names = _HOST if is_host else _HOSTGROUP
+    if not names >= fields.keys():
+        optional = _optional_readers(kind)
+        _keep_unknown(fields, names | optional.keys(), extra)
+        for name, read in optional.items():
+            value = read(fields.get(name), child_pointer("", name), extra)
+            if value is not UNSET:
+                target[name] = value
+    return kind(
         receipt=receipt,
         action=action,
         alert_scope=scope,
@@ -124,17 +137,25 @@ def _event(fields: dict[str, Any], receipt: Receipt, aside: ExtraFields) -> Even
         packet_dump=lines,
         packet_dump_detailed=packets,
         flow_spec_rules=rules,
-        # Sorted, so that the order of keys in the document does not show.
-        extra=dict(sorted(aside.extra.items())) if aside.extra else {},
-        **about,
+        # Sorted, so that the order of keys in the document has no effect.
+        extra=dict(sorted(extra.values.items())) if extra.values else {},
+        **target,
     )
 
 
-def _scope(value: Any) -> tuple[str | None, bool]:
-    """Return the scope as sent (None when empty), and whether it is a host's.
+@cache
+def _optional_readers(kind: type[Struct]) -> Mapping[str, Reader]:
+    """Return how to read the fields of a document that need no code of their own."""
+    handled = _ANY_SCOPE | _OURS
+    readers = field_readers(kind)
+    return {name: readers[name] for name in readers.keys() - handled}
 
-    An unknown scope is refused: it would decide whom the event is about, and taking
-    another subject for a host could block the wrong one. The quarantine keeps it.
+
+def _read_scope(value: Any) -> tuple[str | None, bool]:
+    """Return the original scope (None if empty), and whether it is a host's.
+
+    An unknown scope is refused: taking its target for a host could block the wrong one.
+    The quarantine keeps the notification.
     """
     if value is None:
         return None, True
@@ -148,78 +169,84 @@ def _scope(value: Any) -> tuple[str | None, bool]:
     )
 
 
-def _host(fields: dict[str, Any]) -> dict[str, Any]:
-    wanted = "the address of a host"
-    return {"ip": address(_present(fields, "ip", wanted), "/ip")}
+def _read_host(fields: dict[str, Any]) -> dict[str, Any]:
+    ip = _required(fields, "ip", "the address of a host")
+    return {"ip": parse_address(ip, "/ip")}
 
 
-def _hostgroup(fields: dict[str, Any], aside: ExtraFields) -> dict[str, Any]:
-    wanted = "the name of a hostgroup"
-    name = _present(fields, "hostgroup_name", wanted)
+def _read_hostgroup(fields: dict[str, Any], extra: ExtraFields) -> dict[str, Any]:
+    expected = "the name of a hostgroup"
+    name = _required(fields, "hostgroup_name", expected)
     parent = fields.get("parent_hostgroup_name")
     if parent is not None and type(parent) is not str:
-        aside.drifted("/parent_hostgroup_name", "text", parent)
+        extra.add_misfit("/parent_hostgroup_name", "text", parent)
         parent = None
     return {
-        "hostgroup_name": word(name, "/hostgroup_name", wanted),
+        "hostgroup_name": parse_name(name, "/hostgroup_name", expected),
         "parent_hostgroup_name": parent or None,
-        "hostgroup_networks": _networks(fields.get("hostgroup_networks"), aside),
+        "hostgroup_networks": _read_networks(fields.get("hostgroup_networks"), extra),
     }
 
 
-def _networks(value: Any, aside: ExtraFields) -> tuple[HostgroupNetwork, ...]:
+def _read_networks(value: Any, extra: ExtraFields) -> tuple[HostgroupNetwork, ...]:
     path = "/hostgroup_networks"
     if value is None:
         return ()
     if type(value) is not list or len(value) > MAX_MEMBERS:
-        aside.drifted(path, f"a list of at most {MAX_MEMBERS} networks", value)
+        extra.add_misfit(path, f"a list of at most {MAX_MEMBERS} networks", value)
         return ()
-    found: list[HostgroupNetwork] = []
+    networks: list[HostgroupNetwork] = []
     for index, sent in enumerate(value):
         if type(sent) is not str:
-            aside.drifted(step(path, index), "a network as text", sent)
+            extra.add_misfit(child_pointer(path, index), "a network as text", sent)
             continue
-        canonical = network(sent)
+        canonical = parse_network(sent)
         if canonical is None:
-            kept = f"hostgroup_networks[{len(found)}].sent"
-            aside.note(step(path, index), "a network", describe(sent), kept)
-        found.append(HostgroupNetwork(sent=sent, network=canonical))
-    return tuple(found)
+            kept_in = f"hostgroup_networks[{len(networks)}].sent"
+            extra.add_mismatch(
+                child_pointer(path, index), "a network", describe(sent), kept_in
+            )
+        networks.append(HostgroupNetwork(sent=sent, network=canonical))
+    return tuple(networks)
 
 
-def _details(value: Any, aside: ExtraFields) -> AttackDetails | None:
+def _read_details(value: Any, extra: ExtraFields) -> AttackDetails | None:
     path = "/attack_details"
     if value is None:
         return None
     if type(value) is not dict:
         raise InvalidNotification(path, "an object", describe(value))
-    return record(AttackDetails, value, path, aside)
+    return read_record(AttackDetails, value, path, extra)
 
 
-def _rules(value: Any, aside: ExtraFields) -> tuple[FlowSpecRule, ...]:
+def _read_rules(value: Any, extra: ExtraFields) -> tuple[FlowSpecRule, ...]:
     path = "/flow_spec_rules"
     if value is None:
         return ()
     if type(value) is not list or len(value) > MAX_MEMBERS:
-        wanted = f"a list of at most {MAX_MEMBERS} objects"
-        raise InvalidNotification(path, wanted, describe(value))
+        expected = f"a list of at most {MAX_MEMBERS} objects"
+        raise InvalidNotification(path, expected, describe(value))
     for index, rule in enumerate(value):
         if type(rule) is not dict:
-            raise InvalidNotification(step(path, index), "an object", describe(rule))
+            raise InvalidNotification(
+                child_pointer(path, index), "an object", describe(rule)
+            )
     return tuple(
-        record(FlowSpecRule, rule, step(path, index), aside)
+        read_record(FlowSpecRule, rule, child_pointer(path, index), extra)
         for index, rule in enumerate(value)
     )
 
 
-def _unknown(fields: dict[str, Any], known: frozenset[str], aside: ExtraFields) -> None:
-    for name in fields.keys() - known:
+def _keep_unknown(
+    fields: dict[str, Any], names: frozenset[str], extra: ExtraFields
+) -> None:
+    for name in fields.keys() - names:
         # Third-party fixtures have empty hostgroup fields in host documents: absent.
-        if name not in _SUBJECTS or fields[name] not in _EMPTY:
-            aside.unknown(step("", name), fields[name])
+        if name not in _ANY_SCOPE or fields[name] not in _EMPTY:
+            extra.add_unknown(child_pointer("", name), fields[name])
 
 
-def _present(fields: dict[str, Any], name: str, wanted: str) -> Any:
+def _required(fields: dict[str, Any], name: str, expected: str) -> Any:
     if name not in fields:
-        raise InvalidNotification(step("", name), wanted, "nothing")
+        raise InvalidNotification(child_pointer("", name), expected, "nothing")
     return fields[name]

@@ -25,7 +25,7 @@ UInt63: TypeAlias = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
-    """What fnm-bus noted when it received a notification.
+    """Facts that fnm-bus recorded when it received a notification.
 
     FastNetMon's documents carry no time, no sensor and no version; these facts are
     ours.
@@ -34,7 +34,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
         event_id: UUIDv5 of the sensor and the spool file. The same however often one
             notification is published, so equal values are one event; two notifications
             never share it.
-        received_at: When the notification was safely on disk, UTC, in microseconds
+        received_at: Time when the notification was safely on disk, UTC, in microseconds
             since 1970.
         sequence: Order in which FastNetMon started the calls on this sensor; greater is
             later. Compare it only within one sensor and one target. Not a counter:
@@ -77,7 +77,7 @@ class FlexibleThresholdDetails(Struct, frozen=True, kw_only=True):
 
 
 class FlexibleThreshold(Struct, frozen=True, kw_only=True):
-    """What one flexible threshold found.
+    """Result of one flexible threshold.
 
     Both directions may be true at once.
 
@@ -95,9 +95,9 @@ class FlexibleThreshold(Struct, frozen=True, kw_only=True):
 
 
 class AttackDetails(Struct, frozen=True, kw_only=True):
-    """What FastNetMon knows about an attack: its attack_details.
+    """FastNetMon's attack_details.
 
-    null means that the field was not in the document, 0 that FastNetMon said 0.
+    null means that the field was not in the document, 0 that FastNetMon sent 0.
     Counters are rates. Those of a status repeat its ban's; those of a protocol may
     exceed the totals.
 
@@ -107,11 +107,11 @@ class AttackDetails(Struct, frozen=True, kw_only=True):
         attack_severity: low, middle, high or unknown; in practice nearly always middle.
         attack_type: Kind of attack, free text; unknown as a rule. Older versions only.
         attack_direction: incoming, outgoing, internal, other or unknown; manual blocks
-            say other. Older versions only: see attack_detection_threshold_direction.
+            have other. Older versions only: see attack_detection_threshold_direction.
         attack_protocol: Main protocol: tcp, udp, icmp, unknown or another IANA name in
             lower case (hopopt in manual blocks). Older versions only.
-        attack_detection_source: automatic, manual or other. Do not build on it: manual
-            blocks were seen that say automatic.
+        attack_detection_source: automatic, manual or other. Do not build on it: some
+            manual blocks have automatic.
         attack_detection_threshold: Which threshold was exceeded, free text; unknown for
             manual blocks.
         attack_detection_threshold_direction: Direction of the traffic that exceeded the
@@ -120,8 +120,8 @@ class AttackDetails(Struct, frozen=True, kw_only=True):
             started the detection.
         attack_detection_flexible_thresholds: Names of the flexible thresholds that were
             exceeded.
-        attack_detection_flexible_thresholds_detailed: What each flexible threshold
-            found, by its name.
+        attack_detection_flexible_thresholds_detailed: Result of each flexible
+            threshold, by its name.
         protocol_version: IPv4 or IPv6, as sent; compare without case. ip_version of
             packet samples is lower case.
         host_group: Hostgroup that holds the host; global by default. Host documents
@@ -279,7 +279,7 @@ class AttackDetails(Struct, frozen=True, kw_only=True):
 
 
 class FlowDetails(Struct, frozen=True, kw_only=True):
-    """Further facts of a packet sample that only newer versions tell.
+    """Further facts of a packet sample; only newer versions send them.
 
     Attributes:
         timestamp: When the packet was seen, in seconds since 1970 by the sensor's
@@ -320,7 +320,7 @@ class PacketSample(Struct, frozen=True, kw_only=True):
         tcp_flags: TCP flags joined by commas, in the order fin, syn, rst, psh, ack,
             urg; - for none; TCP only.
         fragmentation: Whether the packet is an IP fragment.
-        packets: Number of packets this sample stands for, before sample_ratio.
+        packets: Number of packets that this sample represents, before sample_ratio.
         length: Length with the link-layer header, in bytes. Of all packets together
             when the sample is a flow record, so it may exceed any MTU.
         ip_length: Length from the IP header on, in bytes; as length otherwise.
@@ -328,7 +328,7 @@ class PacketSample(Struct, frozen=True, kw_only=True):
         sample_ratio: One packet in this many was sampled.
         agent_address: IPv4 address of the device that exported the sample, as sent;
             0.0.0.0 may mean none.
-        flow: What only newer versions tell about a sample; null when they told nothing.
+        flow: Values that only newer versions send; null when they sent none.
     """
 
     ip_version: str = ""
@@ -396,8 +396,8 @@ class FlowSpecRule(Struct, frozen=True, kw_only=True):
             FastNetMon's.
         agent_addresses: Addresses of exporting devices. An extension of FastNetMon's.
         ipv4_nexthops: Next hops to send the traffic to, with the action accept.
-        action_type: What to do with matching packets: accept, discard, rate-limit,
-            redirect, mark.
+        action_type: Action on matching packets: accept, discard, rate-limit, redirect,
+            mark.
         action: Values of the action; null when the field was not sent. discard has
             none.
     """
@@ -424,9 +424,9 @@ class FlowSpecRule(Struct, frozen=True, kw_only=True):
 
 
 class TextMode(Struct, frozen=True, kw_only=True):
-    """What only text mode tells.
+    """Values that only text mode has.
 
-    It is the format of Community, and the obsolete one of Advanced.
+    Text mode is the format of Community, and the obsolete one of Advanced.
 
     Attributes:
         direction: Direction of the attack by the call's second argument: incoming,
@@ -448,7 +448,7 @@ class HostEvent(Struct, frozen=True, kw_only=True):
     """FastNetMon blocked or unblocked a host, wholly or by Flow Spec rules.
 
     Attributes:
-        receipt: What fnm-bus noted when it received the notification.
+        receipt: Facts that fnm-bus recorded when it received the notification.
         action: ban, unban, partial_block, partial_unblock; attack_details in
             Community's text mode (a report on the ban before it, not a second ban).
             Other words may come.
@@ -462,13 +462,12 @@ class HostEvent(Struct, frozen=True, kw_only=True):
             number.
         flow_spec_rules: Rules that were announced (partial_block) or withdrawn
             (partial_unblock). One as a rule; do not rely on it.
-        text_mode: What came in text mode; null for JSON documents.
+        text_mode: Values from text mode; null for JSON documents.
         truncated: true when packet_dump and packet_dump_detailed were left out because
             the record would have been too large. The whole notification is then in the
             sensor's quarantine.
-        extra: What this schema does not know or could not take (unknown fields, values
-            of the wrong type or range): JSON text by JSON Pointer (RFC 6901) into the
-            document.
+        extra: Unknown fields and values of the wrong type or range: JSON text by JSON
+            Pointer (RFC 6901) into the document.
     """
 
     receipt: Receipt
@@ -502,7 +501,7 @@ class HostgroupEvent(Struct, frozen=True, kw_only=True):
     """FastNetMon blocked or unblocked a hostgroup, by its total traffic.
 
     Attributes:
-        receipt: What fnm-bus noted when it received the notification.
+        receipt: Facts that fnm-bus recorded when it received the notification.
         action: ban, unban. Other words may come.
         alert_scope: alert_scope as sent; null when absent or empty.
         hostgroup_name: Name of the hostgroup.
@@ -518,9 +517,8 @@ class HostgroupEvent(Struct, frozen=True, kw_only=True):
         truncated: true when packet_dump and packet_dump_detailed were left out because
             the record would have been too large. The whole notification is then in the
             sensor's quarantine.
-        extra: What this schema does not know or could not take (unknown fields, values
-            of the wrong type or range): JSON text by JSON Pointer (RFC 6901) into the
-            document.
+        extra: Unknown fields and values of the wrong type or range: JSON text by JSON
+            Pointer (RFC 6901) into the document.
     """
 
     receipt: Receipt
@@ -543,7 +541,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True):
     Sent every 20 seconds by default; the counters are those of the ban, not of now.
 
     Attributes:
-        receipt: What fnm-bus noted when it received the notification.
+        receipt: Facts that fnm-bus recorded when it received the notification.
         action: attack_status.
         alert_scope: alert_scope as sent; null when absent or empty.
         ip: Address of the host, canonical text (RFC 5952 for IPv6); null for a
@@ -561,9 +559,8 @@ class StatusEvent(Struct, frozen=True, kw_only=True):
         truncated: true when packet_dump and packet_dump_detailed were left out because
             the record would have been too large. The whole notification is then in the
             sensor's quarantine.
-        extra: What this schema does not know or could not take (unknown fields, values
-            of the wrong type or range): JSON text by JSON Pointer (RFC 6901) into the
-            document.
+        extra: Unknown fields and values of the wrong type or range: JSON text by JSON
+            Pointer (RFC 6901) into the document.
     """
 
     receipt: Receipt
@@ -582,7 +579,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True):
 
 
 class FlowMatch(Struct, frozen=True, kw_only=True):
-    """What a FlowSpec mitigation matches (RFC 8955, RFC 8956).
+    """Match of a FlowSpec mitigation (RFC 8955, RFC 8956).
 
     An empty list matches anything; several values of a list are alternatives.
 
@@ -610,7 +607,7 @@ class FlowMatch(Struct, frozen=True, kw_only=True):
 
 
 class FlowThen(Struct, frozen=True, kw_only=True):
-    """What happens to packets that a FlowSpec mitigation matches.
+    """Action on packets that a FlowSpec mitigation matches.
 
     Attributes:
         action: discard, rate-limit or redirect.
@@ -626,10 +623,10 @@ class FlowThen(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """What a mitigation does to the traffic that it matches.
+    """The effect of a mitigation on the traffic that it matches.
 
     Attributes:
-        then: What a FlowSpec mitigation does; null for other kinds.
+        then: Action of a FlowSpec mitigation; null for other kinds.
         communities: BGP communities besides the enforcer's own, as 64500:666; sorted.
     """
 
@@ -646,10 +643,10 @@ class Want(Struct, frozen=True, kw_only=True):
         kind: blackhole, flowspec, firewall or notify.
         prefix: Network whose traffic the measure matches, canonical text; null for
             flowspec.
-        flow: What a FlowSpec measure matches, canonical; null for other kinds.
-        effect: What is done to that traffic; null has the same meaning as an effect of
+        flow: Match of a FlowSpec measure, canonical; null for other kinds.
+        effect: Effect on that traffic; null has the same meaning as an effect of
             defaults.
-        dry_run: Whether enforcers only report what they would do.
+        dry_run: Whether enforcers only report their actions without taking them.
         approval: Whether a person has to approve the measure first.
         fallback: Whether the measure holds only while a limit holds the reason's other
             measures.
@@ -666,38 +663,38 @@ class Want(Struct, frozen=True, kw_only=True):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """What one sensor reports about one target, or what one person asked for, and which
-    measures follow from it.
+    """One sensor's report about one target, or one person's command, and the measures
+    that follow from it.
 
     Compacted: one record per sensor, scope, target and part; only the mitigator writes
     it.
 
     Attributes:
-        sensor: Sensor that reported the attack; empty for a person's order.
-        scope: host, hostgroup, or operator for a person's order.
+        sensor: Sensor that reported the attack; empty for a person's command.
+        scope: host, hostgroup, or operator for a person's command.
         target: Attacked address or hostgroup; the mitigation's key for a person's
-            order.
+            command.
         part: attack, or the identity of a Flow Spec rule of a partial block. Sequences
             compare within one sensor, scope, target and part.
         sequence: Greatest sequence that counted. An event that is not greater is late
             and changes nothing.
-        attack: What names the attack: its UUID, or direction and power of the text
-            mode; empty when nothing did.
-        previous_attack: What named the closed attack before that one. Its late status
-            updates open nothing either.
+        attack: Identifier of the attack: its UUID, or direction and power of the text
+            mode; empty without either.
+        previous_attack: Identifier of the closed attack before that one. Its late
+            status updates do not open the reason again.
         closed: Whether an unban ended the attack. A status update of a closed attack
-            opens nothing.
-        action: Action of the latest event that counted; add for a person's order.
-        event_id: The latest event that counted; the command_id of a person's order.
-        received_at: When the spool of the sensor received that event, UTC.
-        opened_at: When the reason began to hold, broker's time, UTC.
-        rule: Name of the policy's rule that decided; empty for a person's order.
+            does not open the reason again.
+        action: Action of the latest event that counted; add for a person's command.
+        event_id: The latest event that counted; the command_id of a person's command.
+        received_at: Time when the sensor's spool received that event, UTC.
+        opened_at: Time when the reason became active, broker's time, UTC.
+        rule: Name of the policy rule that decided; empty for a person's command.
         policy_digest: Digest of the policy that decided.
-        by: Who gave the order; empty for a sensor's report.
+        by: Person who sent the command; empty for a sensor's report.
         lease_ms: Milliseconds from the broker's time of this record until the reason
             expires unless it is renewed; 0 for a closed one.
-        renewals: How many status updates arrived for the attack; 0 from a sensor that
-            sends none.
+        renewals: Number of status updates for the attack; 0 from a sensor that does not
+            send them.
         hostgroup: Hostgroup that is attacked or that the host belongs to.
         direction: Direction of the attack: incoming, outgoing, other words of
             FastNetMon, or empty.
@@ -706,7 +703,7 @@ class Reason(Struct, frozen=True, kw_only=True):
         bits: Size of the attack in its direction, bit/s; null when the event has no
             size.
         wants: The measures that follow; at most 256. Empty when closed, or when the
-            rule does nothing.
+            rule has no measures.
         producer_version: Version of the mitigator that wrote the record.
     """
 
@@ -739,16 +736,16 @@ class ReasonSummary(Struct, frozen=True, kw_only=True):
     """One reason of a mitigation, for people; the reason topic has all of it.
 
     Attributes:
-        sensor: Sensor; empty for a person's order.
+        sensor: Sensor; empty for a person's command.
         scope: host, hostgroup or operator.
         target: Attacked address or hostgroup, shortened to 255 characters.
         part: attack or the identity of a Flow Spec rule, shortened to 255 characters.
-        rule: Name of the policy's rule; empty for a person's order.
-        by: Who gave the order; empty for a sensor's report.
+        rule: Name of the policy rule; empty for a person's command.
+        by: Person who sent the command; empty for a sensor's report.
         action: Action of the event: ban, attack_status, partial_block, add.
-        event_id: That event, or the command.
-        attack: What names the attack, shortened to 255 characters.
-        received_at: When the spool of the sensor received that event, UTC.
+        event_id: Identifier of that event, or of the command.
+        attack: Identifier of the attack, shortened to 255 characters.
+        received_at: Time when the sensor's spool received that event, UTC.
         dry_run: Whether this reason wants a dry run only.
         direction: Direction of the attack, or empty.
         pps: Size of the attack in its direction, packets/s.
@@ -772,58 +769,60 @@ class ReasonSummary(Struct, frozen=True, kw_only=True):
 
 
 class Mitigation(Struct, frozen=True, kw_only=True):
-    """A measure that somebody wants, and its state: the latest record of a key is the
+    """A measure with its reasons and its state: the latest record of a key is the
     wanted state.
 
     At most 8 kB. Only the mitigator writes it; enforcers make their system match it.
 
     Attributes:
-        key: Names the mitigation: kind, canonical match, and the place unless it is
-            empty. Also the record's key.
+        key: Identifier of the mitigation: kind, canonical match, and the place unless
+            it is empty. Also the record's key.
         place: Enforcer that applies the measure; empty for every enforcer that supports
             the kind.
         kind: blackhole, flowspec, firewall or notify; pause for the record that masks
             every mitigation.
         state: proposed, wanted, suppressed or ended.
-        ended_because: Why it ended: unban, lease, operator, policy, guardrail or
+        ended_because: Cause of the end: unban, lease, operator, policy, guardrail or
             superseded; empty while it has not ended.
         prefix: Network whose traffic the measure matches, canonical text; null for
             flowspec.
-        flow: What a FlowSpec mitigation matches; null for other kinds.
-        then: What a FlowSpec mitigation does: the strongest action that an active
+        flow: Match of a FlowSpec mitigation; null for other kinds.
+        then: Action of a FlowSpec mitigation: the strongest action that an active
             reason wants; null for other kinds.
         communities: BGP communities of all active reasons, as 64500:666, besides those
             that the enforcer adds.
-        dry_run: Whether enforcers only report what they would do: no active reason is
-            live.
-        held_by: Why a proposed mitigation waits: approval, or the codes of the limits.
-        pending: What waits for approval; null when nothing does.
-        approved: What a person approved; null when nobody did.
+        dry_run: Whether enforcers only report their actions without taking them: no
+            active reason is live.
+        held_by: Cause of a proposed mitigation's wait: approval, or the codes of the
+            limits.
+        pending: Effect that waits for approval; null when no effect waits.
+        approved: Effect that a person approved; null before an approval.
         lease_ms: Milliseconds from the broker's time of this record until the
             mitigation expires unless it is renewed; 0 when it has ended.
         expires_at: The same as a time of the broker's clock, UTC, for people to read.
-        created_at: When the mitigation was proposed or wanted first, broker's time,
-            UTC.
-        started_at: When it was wanted last, broker's time, UTC; 1970 when it never was.
+        created_at: Time when the mitigation was first proposed or wanted, broker's
+            time, UTC.
+        started_at: Time of the last start, broker's time, UTC; 1970 when the mitigation
+            was never wanted.
         started_dry_run: Whether that start was a dry run: limits count live starts and
             dry runs apart.
         limits_digest: Digest of the policy whose limits allowed it; another policy's
             limits are applied to it once.
-        changed_at: When this record was made, broker's time, UTC.
-        revision: Grows with each change of what is asked for; renewals keep it. An
-            approval names it.
+        changed_at: Time of this record, broker's time, UTC.
+        revision: Grows with each change of the measure; renewals keep it. An approval
+            names it.
         hostgroup: Hostgroup of its first reason.
         customer: Customer whose network is affected; null when none is configured for
             it.
-        cause: Why it is in this state, a sentence for people.
-        live_reasons: How many active reasons want it in force.
-        pending_reasons: How many active reasons wait for approval.
-        dry_reasons: How many active reasons want a dry run.
+        cause: Cause of the state, a sentence for people.
+        live_reasons: Number of active reasons that want the mitigation in force.
+        pending_reasons: Number of active reasons that wait for approval.
+        dry_reasons: Number of active reasons that want a dry run.
         reasons: Up to five of its active reasons.
         conflicts: Weaker actions that other active reasons want, with their number; up
             to five.
         command_offset: For pause: offset of the command that this record answers.
-        by: Who decided last, if a person did; empty otherwise.
+        by: Person who decided last; empty if a program decided.
         producer_version: Version of the mitigator that wrote the record.
     """
 
@@ -862,22 +861,23 @@ class Mitigation(Struct, frozen=True, kw_only=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """What a person or a program asks of the mitigator.
+    """A request to the mitigator, from a person or a program.
 
     Attributes:
-        command_id: Names the command; a command that arrives twice counts once.
+        command_id: Identifier of the command; a command that arrives twice counts once.
         verb: approve, reject, withdraw, add, pause or resume.
-        by: Who asks.
-        why: Why, in that person's words; at most 1,000 characters.
-        asked_at: When it was asked, by the clock of whoever asks, UTC. Nothing is
-            decided by it.
+        by: Name of the person or program that sent the command.
+        comment: That person's reason, in free text; at most 1,000 characters.
+        requested_at: Time of the request by the sender's clock, UTC. No decision
+            depends on it.
         key: The mitigation, for approve, reject and withdraw.
-        revision: Revision of that mitigation that the person saw; approve requires it.
+        revision: Revision of that mitigation when the person approved it; approve
+            requires it.
         kind: blackhole, flowspec, firewall or notify, for add.
         prefix: Network for add; null for flowspec.
-        flow: What is matched, for add of a FlowSpec mitigation.
-        then: What is done, for add of a FlowSpec mitigation.
-        lease_ms: How long, in milliseconds, for add; null for 15 minutes.
+        flow: Match, for add of a FlowSpec mitigation.
+        then: Action, for add of a FlowSpec mitigation.
+        lease_ms: Lease in milliseconds, for add; null for 15 minutes.
         place: Enforcer that applies the measure, for add; null for every enforcer that
             supports the kind.
     """
@@ -885,8 +885,8 @@ class Command(Struct, frozen=True, kw_only=True):
     command_id: str = ""
     verb: str = ""
     by: str = ""
-    why: str = ""
-    asked_at: datetime = EPOCH
+    comment: str = ""
+    requested_at: datetime = EPOCH
     key: str | None = None
     revision: UInt63 | None = None
     kind: str | None = None
@@ -904,10 +904,9 @@ class Check(Struct, frozen=True, kw_only=True):
         stage: policy, order, guardrail or limit.
         name: Name of the policy's rule, or of the guardrail or limit as the policy file
             has it.
-        code: What was compared or found, as a stable word; for people to search and
-            programs to read.
+        code: Result as a stable word; for people to search and programs to read.
         verdict: match, no-match, pass, refuse or hold.
-        text: What was compared with what, a phrase for people.
+        text: The compared values, a phrase for people.
     """
 
     stage: str = ""
@@ -918,32 +917,32 @@ class Check(Struct, frozen=True, kw_only=True):
 
 
 class Audit(Struct, frozen=True, kw_only=True):
-    """A decision or an action, who made it and why.
+    """A decision or an action, with its actor and its cause.
 
     Attributes:
-        at: When: the broker's time if the program knows it, UTC.
-        by: Who did it: mitigator, the name of an enforcer, or a person.
-        what: Mitigator: started, wanted, proposed, approved, renewed, changed,
+        at: Time of the action, UTC: the broker's time if the program has it.
+        by: Actor: mitigator, the name of an enforcer, or a person.
+        action: Mitigator: started, wanted, proposed, approved, renewed, changed,
             suppressed, ended, refused, ignored, paused, resumed. Enforcers: started,
             in-force, withdrawn, failed, held. A person's reject or withdraw is reported
             as the state that follows, suppressed or ended.
-        code: Why, as a stable word: what ended a mitigation, or the code of the check
-            that refused or held it. Empty when the word in what explains itself.
-        key: The mitigation; null when the record is about none.
-        sensor: Sensor of the event that led to it.
+        code: Cause as a stable word: ended_because of a mitigation, or the code of the
+            check that refused or held it. Empty when action explains itself.
+        key: Key of the mitigation; null when the record is not about a mitigation.
+        sensor: Sensor of the event that caused the action.
         target: Target of that event.
-        event_id: That event, or the command.
-        rule: The policy's rule that decided.
-        text: What happened and why, for people; at most 1,000 characters.
+        event_id: Identifier of that event, or of the command.
+        rule: Policy rule that decided.
+        text: The action and its cause, for people; at most 1,000 characters.
         checks: Every check in order; at most 100.
-        checks_omitted: How many further checks were left out.
-        dry_run: Whether nothing was touched because of dry run.
+        checks_omitted: Number of further checks that were left out.
+        dry_run: Whether the action was a dry run.
         producer_version: Version of the program.
     """
 
     at: datetime = EPOCH
     by: str = ""
-    what: str = ""
+    action: str = ""
     code: str = ""
     key: str | None = None
     sensor: str | None = None
@@ -958,7 +957,7 @@ class Audit(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """What nobody could process: an invalid notification, or a record.
+    """An invalid notification, or a record that a program could not process.
 
     The whole bytes of a notification are in the sensor's quarantine.
 
@@ -966,18 +965,18 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
         sensor: Configured name of the FastNetMon instance; null when not known.
         entry: Name of the notification in the sensor's spool and quarantine; null for a
             record from a topic.
-        reason: Why, in one sentence that a person can act on.
-        field: Where the fault is, as a JSON Pointer (RFC 6901); empty: the document as
-            a whole.
-        wanted: What would have been right, in words.
-        got: What came instead, shortened.
+        reason: Cause of the failure, in one sentence that a person can act on.
+        field: Location of the fault, as a JSON Pointer (RFC 6901); empty: the document
+            as a whole.
+        expected: Description of a correct value.
+        actual: The value in the document, shortened.
         head: The first 4096 bytes, at most, of the document or of the record's value.
         size: Size of the whole document or value, in bytes.
         digest: Digest of the whole document or value: 'sha256:' and 64 hexadecimal
             digits.
         arguments: Command line arguments of the call; empty for a record.
-        failed_at: When it was given up, UTC, in microseconds since 1970.
-        attempts: How often it was tried; 1 when a second attempt could not have helped.
+        failed_at: Time of the last attempt, UTC, in microseconds since 1970.
+        attempts: Number of attempts; 1 when a second attempt could not have helped.
         origin_topic: Topic the record came from; null for a notification.
         origin_partition: Partition the record came from; null for a notification.
         origin_offset: Offset of the record in its partition; null for a notification.
@@ -989,8 +988,8 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     entry: str | None = None
     reason: str = ""
     field: str = ""
-    wanted: str = ""
-    got: str = ""
+    expected: str = ""
+    actual: str = ""
     head: bytes = b""
     size: UInt63 = 0
     digest: str = ""

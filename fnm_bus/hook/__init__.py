@@ -1,4 +1,4 @@
-"""The hook that FastNetMon executes; imports nothing of the other packages.
+"""The hook that FastNetMon executes; imports none of the other packages.
 
 `python_hook` is the program.
 """

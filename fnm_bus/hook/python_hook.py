@@ -1,29 +1,31 @@
 """The hook: the program that FastNetMon starts for every notification.
 
-It reads stdin to the end, stores what came, and is gone. This file is the one
-definition of the spool's write side; `fnm-bus hook install` writes its source, with
-the settings below filled in, as a program that needs Python's standard library only.
+It reads stdin to the end, stores one entry and exits. This file is the only definition
+of the spool's write side. `fnm-bus hook install` writes its source, with the settings
+below filled in, as a program that needs nothing but Python's standard library.
 
 The spool is a directory (`fnm_bus.spool.spool` makes it):
 
-    lock                  held by whoever drains; only the owner may open it
-    full                  exists while the spool refuses: holds `status` or `all`, and
-                          a line break; the hook in shell looks at its length only
+    lock                  held by the process that drains; only the owner may open it
+    full                  exists while the spool refuses entries: `status` or `all`, and
+                          a line break; the shell hook looks at its length only
     incoming/tmp          notifications while they are written
     incoming/new/0 .. f   entries, by the last digit of their names
-    quarantine, state     the owner's
+    quarantine, state     private to the owner
 
-An entry is named `<boot id>-<start of the process in ticks>-<pid>-<random>`, so the
-names sort as FastNetMon started its calls. It holds `fnm-bus 1 <number of arguments>`,
-a NUL, each argument and a NUL, the document as it came, and one byte 4 (EOT), without
-which it is not whole: power was lost while the hook in shell stored it.
+An entry is named `<boot id>-<start of the process in ticks>-<pid>-<random>`, so names
+sort in the order in which FastNetMon started its calls. An entry holds `fnm-bus 1
+<number of arguments>`, a NUL, each argument and a NUL, the unchanged document, and one
+byte 4 (EOT). An entry without the last byte is incomplete: the shell hook was storing
+it during a power loss.
 
-What it promises: status 0 means on disk, durably; 75 means not, and one line on stderr
-and in syslog says whether the fallback spool has it. Nothing is ever on stdout.
+Status 0 means stored and synced. Status 75 means not in the spool; one line on stderr
+and in syslog names the path in the fallback spool, or reports the loss. The hook writes
+nothing to stdout.
 """
 
-# `posix` and not `os`: nothing else is imported, `os` alone would cost two
-# milliseconds for each of a thousand calls.
+# `posix` instead of `os`: importing `os` costs two milliseconds in each of a thousand
+# calls.
 import posix
 import sys
 
@@ -34,46 +36,46 @@ if TYPE_CHECKING:
 # -- settings, filled in by `fnm-bus hook install` --
 SPOOL = "/var/spool/fnm-bus"
 FALLBACK = "/run/fnm-bus/spool"
-DRAIN: tuple[str, ...] = ()  # command that drains where no relay does; () for none
-RESERVE_BYTES = 8 << 20  # stays free on the spool's file system; twice that for status
-RESERVE_INODES = 64  # likewise
+DRAIN: tuple[str, ...] = ()  # command that drains without a relay; () for none
+RESERVE_BYTES = 8 << 20  # kept free on the spool's file system; doubled for status
+RESERVE_INODES = 64  # kept free on the spool's file system; doubled for status
 FALLBACK_FILES = 2_000
 FALLBACK_BYTES = 64 << 20
 # -- end of the settings --
 
 MAX_STDIN = 64 << 20
-"""Bytes of stdin that are kept; more is read and refused, so memory is bounded."""
+"""Largest size of a stored document in bytes. Longer ones are read and refused."""
 CHECK_ARGUMENT = "fnm-bus-hook-check"
-"""The only argument of a call that only proves the way: removed, never published."""
+"""The only argument of a test call; the relay removes its entry without publishing."""
 LOCK_FD = "FNM_BUS_LOCK_FD"
-"""Environment variable: the spool's lock, held, handed to the command that drains."""
+"""Environment variable: descriptor of the held spool lock, for the drain command."""
 END = b"\4"
-"""The last byte of an entry, which is no end of any JSON or text."""
+"""The last byte of an entry; no JSON document and no text report ends with it."""
 STORED, TRY_LATER = 0, 75
 """Exit status; 75 is EX_TEMPFAIL of sysexits.h."""
 
 TICKS_PER_SECOND = 100
 """USER_HZ, the unit of times in /proc; 100 on every platform that Python runs on."""
 NO_BOOT_ID = "0" * 20
-"""How the boot id begins where /proc is hidden; the Unix time of the boot follows."""
+"""Begin of the boot id where /proc is hidden; the Unix time of the boot follows."""
 
-SAY_WITHIN = 1
-"""Seconds that stderr, and syslog, may take."""
+LOG_TIMEOUT = 1
+"""Longest wait in seconds for stderr, and for syslog."""
 SYSLOG = "/dev/log"
-DRAIN_WITHIN = 60
-"""Seconds for which a call waits for the drain that it has started."""
+DRAIN_TIMEOUT = 60
+"""Longest wait in seconds for the drain that a call has started."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _CHUNK = 65_536
 _LINE = 3_000
-"""Bytes of a line: less than PIPE_BUF, which a pipe takes without a wait."""
+"""Longest line in bytes; below PIPE_BUF, so that a write to a pipe is atomic."""
 _OUTPUT = 1_000
-"""Bytes of a drain's output that are reported, the last ones."""
+"""Bytes at the end of a drain's output that are logged."""
 
 
-def slurp(path: str) -> bytes:
+def read_small_file(path: str) -> bytes:
     """Return the first bytes of a small file; raise OSError as `open` does."""
-    # A pipe in its place, or a lease (fcntl(2)), could be waited for.
+    # O_NONBLOCK: opening a planted pipe, or a leased file (fcntl(2)), would block.
     flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     fd = posix.open(path, flags)
     try:
@@ -82,73 +84,75 @@ def slurp(path: str) -> bytes:
         posix.close(fd)
 
 
-def uptime() -> int:
-    """Return the ticks since the boot, suspended time included."""
-    import time  # noqa: PLC0415 - built in, but needed by fall-backs only
+def uptime_ticks() -> int:
+    """Return the ticks since the boot, including suspended time."""
+    import time  # noqa: PLC0415 - built in, but needed where /proc is hidden
 
     nanoseconds = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return nanoseconds * TICKS_PER_SECOND // 1_000_000_000
 
 
 def boot_id() -> str:
-    """Return 32 hexadecimal digits that name this boot of the kernel.
+    """Return 32 hexadecimal digits that identify this boot of the kernel.
 
-    Where /proc is hidden they are zeros and the boot's Unix time in ticks (decimal,
-    12 digits), which is exact only as long as the clock does not jump.
+    Where /proc is hidden they are `NO_BOOT_ID` and the boot's Unix time in ticks (12
+    decimal digits), which changes when the system clock jumps.
     """
     try:
-        text = slurp("/proc/sys/kernel/random/boot_id").decode()
+        text = read_small_file("/proc/sys/kernel/random/boot_id").decode()
         return text.strip().replace("-", "")
     except OSError:
         import time  # noqa: PLC0415 - as above
 
         now = time.time_ns() * TICKS_PER_SECOND // 1_000_000_000
-        return f"{NO_BOOT_ID}{now - uptime():012d}"
+        return f"{NO_BOOT_ID}{now - uptime_ticks():012d}"
 
 
-def started(pid: "int | str" = "self") -> int:
-    """Return when a process was started, in ticks since the boot.
+def process_start_ticks(pid: "int | str" = "self") -> int:
+    """Return the start time of a process in ticks since the boot.
 
-    It is field 22 of /proc/PID/stat (proc(5)), so the time at which FastNetMon forked,
-    not the one at which Python woke up. Where /proc is hidden it is the time now.
+    It is field 22 of /proc/PID/stat (proc(5)): the time at which FastNetMon forked the
+    process. Where /proc is hidden, "self" gives the current time.
 
     Raises:
-        OSError: another process is asked for, and there is none of that pid.
+        OSError: *pid* is not "self", and its /proc/PID/stat cannot be read.
     """
     try:
-        stat = slurp(f"/proc/{pid}/stat")
+        stat = read_small_file(f"/proc/{pid}/stat")
     except OSError:
         if pid != "self":
             raise
-        return uptime()
-    # The second field is the program's name, which may hold blanks and brackets.
+        return uptime_ticks()
+    # The second field is the program's name, which may contain blanks and brackets.
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def entry_name() -> str:
-    """Return the name of the entry that this process is about to store."""
-    return f"{boot_id()}-{started():012d}-{posix.getpid():07d}-{posix.urandom(4).hex()}"
+def new_entry_name() -> str:
+    """Return a name for the entry of this process."""
+    process = f"{process_start_ticks():012d}-{posix.getpid():07d}"
+    return f"{boot_id()}-{process}-{posix.urandom(4).hex()}"
 
 
-def pack(arguments: "Sequence[str]", document: bytes) -> bytes:
-    """Return the bytes of an entry; arguments as the kernel passed them."""
+def encode_entry(arguments: "Sequence[str]", document: bytes) -> bytes:
+    """Return the bytes of an entry, with the arguments' original bytes."""
     encoding = sys.getfilesystemencoding()
     head = [b"fnm-bus 1 %d" % len(arguments)]
-    head += [text.encode(encoding, "surrogateescape") for text in arguments]
+    head += [argument.encode(encoding, "surrogateescape") for argument in arguments]
     return b"\0".join([*head, document]) + END
 
 
 def read_stdin(arguments: "Sequence[str]") -> bytes:
-    """Return what is on stdin, read to the end; b"" for `unban` of the text mode.
+    """Read stdin to the end and return the document.
 
-    There FastNetMon Community leaves its own stdin connected, which may be a terminal.
+    For `unban` in text mode the document is empty and stdin is not read: FastNetMon
+    Community leaves its own stdin connected, which may be a terminal.
 
     Raises:
-        OSError: stdin cannot be read, or held more than `MAX_STDIN` bytes.
+        OSError: stdin cannot be read, or has more than `MAX_STDIN` bytes.
     """
     if len(arguments) == 4 and arguments[3] == "unban":  # noqa: PLR2004 - IP direction pps action
         return b""
-    # A parent with a loop of events may have left it so that reading does not wait.
+    # A parent with an event loop may have set O_NONBLOCK.
     posix.set_blocking(0, True)
     chunks: list[bytes] = []
     size = 0
@@ -159,41 +163,40 @@ def read_stdin(arguments: "Sequence[str]") -> bytes:
         else:
             chunks.append(chunk)
     if size > MAX_STDIN:
-        raise OSError(f"stdin holds {size} bytes, at most {MAX_STDIN} are kept")
+        raise OSError(f"stdin holds {size} bytes; the limit is {MAX_STDIN}")
     return b"".join(chunks)
 
 
-def enter(root: str, *names: str) -> int:
-    """Return a descriptor of a directory of the spool at *root*.
+def open_dir_nofollow(root: str, *names: str) -> int:
+    """Return a descriptor of a directory below *root*, without following links.
 
-    Below the root no link is followed: the spool's owner could have put one there, and
-    root, who may write anywhere, may run this.
+    Root may run the hook, and the spool's owner could plant a link to any directory.
 
     Raises:
-        OSError: one of them is missing, or is no directory.
+        OSError: one of the directories is missing, or is not a directory.
     """
     flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
     fd = posix.open(root, flags)
     for name in names:
-        above = fd
+        parent = fd
         try:
-            fd = posix.open(name, flags | posix.O_NOFOLLOW, dir_fd=above)
+            fd = posix.open(name, flags | posix.O_NOFOLLOW, dir_fd=parent)
         finally:
-            posix.close(above)
+            posix.close(parent)
     return fd
 
 
-def write(directory: int, name: str, data: bytes) -> None:
-    """Write a new file that others cannot read, durably; remove it when that fails.
+def write_new_file(directory: int, name: str, data: bytes) -> None:
+    """Write and sync a new file with mode 0640; remove it on an error.
 
     Raises:
-        OSError: as the system says; an existing file or link is never written to.
+        OSError: the file exists, or cannot be written; an existing file is not changed.
     """
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW
     fd = posix.open(name, flags | posix.O_CLOEXEC, 0o640, dir_fd=directory)
     try:
         try:
-            posix.fchmod(fd, 0o640)  # whatever the umask is: the relay's group reads it
+            posix.fchmod(fd, 0o640)  # for the relay's group, independently of the umask
             rest = memoryview(data)
             while rest:
                 rest = rest[posix.write(fd, rest) :]
@@ -201,41 +204,41 @@ def write(directory: int, name: str, data: bytes) -> None:
         finally:
             posix.close(fd)
     except OSError:
-        forget(name, directory)
+        unlink_quietly(name, directory)
         raise
 
 
-def forget(path: str, directory: "int | None" = None) -> bool:
-    """Remove a file if that can be done; return whether it was."""
+def unlink_quietly(path: str, directory: "int | None" = None) -> bool:
+    """Remove a file, ignoring errors; return whether it was removed."""
     try:
         posix.unlink(path, dir_fd=directory)
-    except OSError:  # what stays in tmp is removed by the relay, later
+    except OSError:  # the relay removes files in tmp later
         return False
     return True
 
 
-def store(root: str, name: str, data: bytes) -> str:
-    """Make *data* an entry of the spool at *root*, durably; return its path.
+def store_entry(root: str, name: str, data: bytes) -> str:
+    """Store and sync *data* as an entry of the spool at *root*; return its path.
 
     Raises:
-        OSError: it is not in the spool, or not certain to survive a loss of power; it
+        OSError: the entry is not stored, or may not survive a power loss; the error
             names the path.
     """
     path = f"{root}/incoming/new/{name[-1]}"
     try:
-        # First, so that nothing is visible yet when there is no file descriptor left.
-        bucket = enter(root, "incoming", "new", name[-1])
+        # Opened first: without a free descriptor no entry becomes visible.
+        bucket = open_dir_nofollow(root, "incoming", "new", name[-1])
         try:
             path = f"{root}/incoming/tmp"
-            temporary = enter(root, "incoming", "tmp")
+            temporary = open_dir_nofollow(root, "incoming", "tmp")
             try:
                 path = f"{root}/incoming/tmp/{name}"
-                write(temporary, name, data)
+                write_new_file(temporary, name, data)
                 path = f"{root}/incoming/new/{name[-1]}/{name}"
                 try:
                     posix.rename(name, name, src_dir_fd=temporary, dst_dir_fd=bucket)
                 except OSError:
-                    forget(name, temporary)
+                    unlink_quietly(name, temporary)
                     raise
             finally:
                 posix.close(temporary)
@@ -248,16 +251,16 @@ def store(root: str, name: str, data: bytes) -> str:
 
 
 def check_room(root: str, document: bytes) -> None:
-    """Raise OSError when the spool's limits refuse *document*."""
+    """Raise OSError if the spool's limits refuse *document*."""
     status = b"attack_status" in document
     try:
-        full = slurp(f"{root}/full").strip()
-    except (FileNotFoundError, PermissionError):  # the second is met once more below
+        full = read_small_file(f"{root}/full").strip()
+    except (FileNotFoundError, PermissionError):  # fstatvfs below reports the second
         full = b""
     if full == b"all" or (full and status):
         raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")
     try:
-        temporary = enter(root, "incoming", "tmp")
+        temporary = open_dir_nofollow(root, "incoming", "tmp")
         try:
             free = posix.fstatvfs(temporary)
         finally:
@@ -265,128 +268,131 @@ def check_room(root: str, document: bytes) -> None:
     except OSError as error:
         path = f"{root}/incoming/tmp"
         raise OSError(error.errno, error.strerror, path) from error
-    share = 2 if status else 1
-    if free.f_bavail * free.f_frsize < RESERVE_BYTES * share:
-        raise OSError(f"{root}: no room but for a reserve of {RESERVE_BYTES} bytes")
-    # Some file systems make inodes as they need them and say 0.
-    if free.f_files and free.f_favail < RESERVE_INODES * share:
-        raise OSError(f"{root}: no inodes but for a reserve of {RESERVE_INODES}")
+    factor = 2 if status else 1
+    if free.f_bavail * free.f_frsize < RESERVE_BYTES * factor:
+        raise OSError(f"{root}: only the reserve of {RESERVE_BYTES} bytes is free")
+    # File systems with dynamic inodes report 0.
+    if free.f_files and free.f_favail < RESERVE_INODES * factor:
+        raise OSError(f"{root}: only the reserve of {RESERVE_INODES} inodes is free")
 
 
-def check_fallback(root: str) -> None:
-    """Raise OSError when the fallback spool holds as much as it may."""
+def check_fallback_limits(root: str) -> None:
+    """Raise OSError if the fallback spool has reached its limits."""
     files = size = 0
     for digit in "0123456789abcdef":
-        bucket = enter(root, "incoming", "new", digit)
+        bucket = open_dir_nofollow(root, "incoming", "new", digit)
         try:
             with posix.scandir(bucket) as entries:
                 for entry in entries:
                     try:
                         size += entry.stat(follow_symlinks=False).st_size
-                    except FileNotFoundError:  # the relay has it now
+                    except FileNotFoundError:  # the relay has published it
                         continue
                     files += 1
                     if files >= FALLBACK_FILES or size >= FALLBACK_BYTES:
-                        text = f"full, {files} files or more, {size} bytes or more"
-                        raise OSError(f"{root}: {text}")
+                        usage = f"{files} files or more, {size} bytes or more"
+                        raise OSError(f"{root}: full, {usage}")
         finally:
             posix.close(bucket)
 
 
-def keep(
+def store_or_fallback(
     spool: str, fallback: str, arguments: "Sequence[str]", document: bytes
 ) -> tuple[str, str]:
-    """Store a notification, in the fallback spool if need be.
+    """Store a notification in the spool, or in the fallback spool on an error.
 
     Returns:
-        The entry's path, and what is wrong with the spool, "" when nothing is. The
-        entry has one name, so one `event_id`, even if it comes to be in both spools.
+        The entry's path, and the error of the spool or "". The entry has the same name
+        in both spools, so that a copy in each has one `event_id`.
 
     Raises:
-        OSError: neither spool took it; the text says why.
+        OSError: both spools failed; the text has both errors.
     """
-    name, data = entry_name(), pack(arguments, document)
+    name, data = new_entry_name(), encode_entry(arguments, document)
     try:
         check_room(spool, document)
-        return store(spool, name, data), ""
+        return store_entry(spool, name, data), ""
     except OSError as error:
-        trouble = str(error)
+        problem = str(error)
     try:
-        check_fallback(fallback)
-        return store(fallback, name, data), trouble
+        check_fallback_limits(fallback)
+        return store_entry(fallback, name, data), problem
     except OSError as error:
-        raise OSError(f"{trouble}; fallback: {error}") from error
+        raise OSError(f"{problem}; fallback: {error}") from error
 
 
-def say(line: str) -> None:
-    """Write one line to stderr and to syslog, as far as these take it in `SAY_WITHIN`.
+def log_error(line: str) -> None:
+    """Write one line to stderr and to syslog, each within `LOG_TIMEOUT`.
 
-    Whoever reads them may be stuck, and syslog(3) would wait for its reader without
-    end, and FastNetMon for this process.
+    The reader of either may hang. syslog(3) would wait for its reader without a limit,
+    and FastNetMon waits for this process.
     """
     line = "fnm-bus hook: " + " ".join(line.split())
-    # What a drain has written may be meant for the terminal of whoever reads this.
-    text = "".join(it if it.isprintable() else repr(it)[1:-1] for it in line)
+    # A drain's output may contain terminal control sequences.
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
     data = text.encode()[:_LINE]
-    if trouble := write_stderr(data):
-        data += f"; no stderr: {trouble}".encode("utf-8", "backslashreplace")
+    if problem := write_stderr(data):
+        data += f"; stderr failed: {problem}".encode("utf-8", "backslashreplace")
     send_to_syslog(data)
 
 
 def write_stderr(line: bytes) -> str:
-    """Write a line to stderr; return why that cannot be done, or ""."""
+    """Write a line to stderr; return the error, or ""."""
     try:
-        import select  # noqa: PLC0415 - only when something is wrong
+        import select  # noqa: PLC0415 - needed for errors only
 
-        ready = select.poll()
-        ready.register(2, select.POLLOUT)
-        if not ready.poll(1000 * SAY_WITHIN):
-            return "nobody reads it"
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        if not poll.poll(1000 * LOG_TIMEOUT):
+            return "its reader hangs"
         posix.write(2, line + b"\n")
-    except (ImportError, OSError) as error:  # it may be closed
+    except (ImportError, OSError) as error:  # stderr may be closed
         return str(error)
     return ""
 
 
 def send_to_syslog(line: bytes) -> bool:
-    """Send a line to syslog; return whether it was taken."""
+    """Send a line to syslog; return whether syslog received it."""
     try:
-        import _socket  # noqa: PLC0415 - only when something is wrong
+        import _socket  # noqa: PLC0415 - needed for errors only
 
         priority = 27  # LOG_DAEMON, LOG_ERR
         data = b"<%d>fnm-bus[%d]: %s" % (priority, posix.getpid(), line)
         for kind, end in ((_socket.SOCK_DGRAM, b""), (_socket.SOCK_STREAM, b"\0")):
-            log = _socket.socket(_socket.AF_UNIX, kind)
+            connection = _socket.socket(_socket.AF_UNIX, kind)
             try:
-                log.settimeout(SAY_WITHIN)
-                log.connect(SYSLOG)
-                log.send(data + end)
-            except OSError:  # not of this kind, nobody there, or stuck
+                connection.settimeout(LOG_TIMEOUT)
+                connection.connect(SYSLOG)
+                connection.send(data + end)
+            except OSError:  # another socket type, not running, or hanging
                 continue
             finally:
-                log.close()
+                connection.close()
             return True
-    except (ImportError, OSError):  # no such module, no descriptor left
+    except (ImportError, OSError):  # the module or a free descriptor is missing
         return False
     return False
 
 
-def take_lock(root: str) -> int:
-    """Return the spool's lock, held, or -1: another drains, or it is not for us."""
-    # A lease that the owner has on it (fcntl(2)) could keep this call waiting.
+def try_lock(root: str) -> int:
+    """Take the spool's lock; return its descriptor, or -1.
+
+    -1 means that another process drains, or that this process may not drain.
+    """
+    # O_NONBLOCK: a lease of the owner (fcntl(2)) would block this call.
     flags = posix.O_RDWR | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     try:
         fd = posix.open(f"{root}/lock", flags)
-    except OSError:  # not the owner's process, or no spool: the relay's business
+    except OSError:  # this user is not the owner, or the spool is missing
         return -1
-    import fcntl  # noqa: PLC0415 - only where this process may drain
+    import fcntl  # noqa: PLC0415 - needed by the owner and root only
 
-    # Another's file in its place would give root's rights, or his, to the drain.
+    # The drain gets the rights of the lock file's owner, which must be the spool's.
     owner = posix.stat(root).st_uid
     if posix.fstat(fd).st_uid == owner and posix.geteuid() in (0, owner):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # a relay, or another call's drain
+        except BlockingIOError:  # a relay or another call's drain holds it
             posix.close(fd)
             return -1
         if posix.fstat(fd).st_nlink:
@@ -395,42 +401,42 @@ def take_lock(root: str) -> int:
     return -1
 
 
-def pause_left(root: str) -> float:
-    """Return the seconds for which no drain is to be tried, after one that failed."""
+def backoff_seconds_left(root: str) -> float:
+    """Return the seconds until the next drain may be tried after a failure."""
     try:
-        boot, until, _failures = slurp(f"{root}/state/backoff").split()
+        boot, until, _failures = read_small_file(f"{root}/state/backoff").split()
         if boot.decode() != boot_id():
             return 0.0
-        return max(0.0, (int(until) - uptime()) / TICKS_PER_SECOND)
-    except (OSError, ValueError):  # none, or no longer readable: one attempt too many
+        return max(0.0, (int(until) - uptime_ticks()) / TICKS_PER_SECOND)
+    except (OSError, ValueError):  # missing or damaged: costs one extra attempt
         return 0.0
 
 
 def become_owner(uid: int, gid: int) -> None:
-    """Give root's rights up for those of the spool's owner; nothing if not root."""
+    """Change from root to the spool's owner; do nothing for other users."""
     if posix.geteuid() != 0 or uid == 0:
         return
-    import pwd  # noqa: PLC0415 - only for root, and only before a drain
+    import pwd  # noqa: PLC0415 - needed by root before a drain only
 
     try:
         posix.initgroups(pwd.getpwuid(uid).pw_name, gid)
-    except KeyError:  # an owner without a name, as in a container
+    except KeyError:  # the owner has no name, as in a container
         posix.setgroups([gid])
     posix.setgid(gid)
     posix.setuid(uid)
 
 
-def drain(lock: int) -> None:
-    """Become the command that drains the spool, as its owner.
+def exec_drain(lock: int) -> None:
+    """Replace this process by the drain command, with the rights of the spool's owner.
 
-    It inherits the lock, so there is one such process at a time, however many calls
-    come in. Nothing else of FastNetMon's gets to the owner: no descriptor, no
-    environment, no terminal. Its stderr stays: it is the caller's pipe.
+    The command inherits the lock, so at most one drain runs. It inherits no other
+    descriptor, environment variable or terminal of FastNetMon, except stderr, which is
+    a pipe to the hook.
 
     Raises:
         OSError: the command cannot be started.
     """
-    while lock <= 2:  # noqa: PLR2004 - stdin to stderr, where one of them was closed
+    while lock <= 2:  # noqa: PLR2004 - 0 to 2 are stdin to stderr
         lock = posix.dup(lock)
     owner = posix.fstat(lock)
     posix.setsid()
@@ -440,7 +446,7 @@ def drain(lock: int) -> None:
     null = posix.open("/dev/null", posix.O_RDWR)
     for fd in (0, 1):
         posix.dup2(null, fd)
-    for fd in descriptors():
+    for fd in open_descriptors():
         if fd > 2 and fd != lock:  # noqa: PLR2004 - as above
             posix.closerange(fd, fd + 1)
     posix.set_inheritable(lock, True)  # noqa: FBT003 - its only signature
@@ -453,53 +459,54 @@ def drain(lock: int) -> None:
     posix.execve(DRAIN[0], DRAIN, environment)
 
 
-def descriptors() -> "list[int]":
-    """Return the numbers of this process's open files; where /proc is hidden, some."""
+def open_descriptors() -> "list[int]":
+    """Return this process's open descriptors; 0 to 1023 where /proc is hidden."""
     try:
         return [int(name) for name in posix.listdir("/proc/self/fd")]
     except OSError:
-        return list(range(1024))  # the usual limit of a process
+        return list(range(1024))  # the usual soft limit
 
 
 def run_drain(lock: int) -> str:
-    """Drain in a process of its own; return why that failed, or "".
+    """Drain in a child process; return its error, or "".
 
-    How it ends is not what became of this call's notification. The spool's owner could
-    stop that process, so it is not waited for without end.
+    The result does not change the exit status of this call. The wait is limited because
+    the spool's owner could stop the child.
 
     Raises:
-        OSError: no process can be started.
+        OSError: the child cannot be started.
     """
-    import select  # noqa: PLC0415 - only before a drain
+    import select  # noqa: PLC0415 - needed for a drain only
 
     reading, writing = posix.pipe()
     child = posix.fork()
     if not child:
         try:
-            lock = posix.dup(lock)  # so that it is not 2, where stderr was closed
+            lock = posix.dup(lock)  # the descriptor may be 2 if stderr was closed
             posix.dup2(writing, 2)
-            drain(lock)
+            exec_drain(lock)
         except OSError as error:
             posix.write(2, str(error).encode("utf-8", "backslashreplace"))
         posix._exit(TRY_LATER)  # noqa: SLF001 - main is for the parent
     posix.close(lock)
     posix.close(writing)
-    ready = select.poll()
-    ready.register(reading, select.POLLIN)
-    output, more, end = b"", True, uptime() + DRAIN_WITHIN * TICKS_PER_SECOND
-    while (left := end - uptime()) > 0:
-        if more and ready.poll(left * 1000 // TICKS_PER_SECOND):
-            more = bool(chunk := posix.read(reading, _CHUNK))
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    output, is_open = b"", True
+    deadline = uptime_ticks() + DRAIN_TIMEOUT * TICKS_PER_SECOND
+    while (ticks_left := deadline - uptime_ticks()) > 0:
+        if is_open and poll.poll(ticks_left * 1000 // TICKS_PER_SECOND):
+            is_open = bool(chunk := posix.read(reading, _CHUNK))
             output = (output + chunk)[-_OUTPUT:]
             continue
-        ended, status = posix.waitpid(child, posix.WNOHANG)
-        if ended:
+        pid, status = posix.waitpid(child, posix.WNOHANG)
+        if pid:
             if not status:
                 return ""
             text = output.decode("utf-8", "backslashreplace")
             return f"status {posix.waitstatus_to_exitcode(status)}: {text}"
-        select.poll().poll(10)  # it has closed its stderr, so its end is near
-    return f"the drain has not ended within {DRAIN_WITHIN} s"
+        select.poll().poll(10)  # stderr is closed, so the child exits soon
+    return f"the drain has not ended within {DRAIN_TIMEOUT} s"
 
 
 def main() -> int:
@@ -508,25 +515,25 @@ def main() -> int:
     status = STORED
     try:
         document = read_stdin(arguments)
-        path, trouble = keep(SPOOL, FALLBACK, arguments, document)
-        if trouble:
-            say(f"{trouble}; kept in the fallback spool: {path}")
+        path, problem = store_or_fallback(SPOOL, FALLBACK, arguments, document)
+        if problem:
+            log_error(f"{problem}; kept in the fallback spool: {path}")
             status = TRY_LATER
     except OSError as error:
-        say(f"this notification is lost: {error}")
+        log_error(f"this notification is lost: {error}")
         status = TRY_LATER
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is said in one line
-        say(f"this notification is lost: {error!r}")
+    except Exception as error:  # noqa: BLE001 - any error is logged as one line
+        log_error(f"this notification is lost: {error!r}")
         status = TRY_LATER
     try:
-        if DRAIN and (lock := take_lock(SPOOL)) >= 0 and not pause_left(SPOOL):
-            trouble = run_drain(lock)
-            if trouble:
-                say(f"cannot drain the spool: {trouble}")
+        if DRAIN and (lock := try_lock(SPOOL)) >= 0 and not backoff_seconds_left(SPOOL):
+            problem = run_drain(lock)
+            if problem:
+                log_error(f"cannot drain the spool: {problem}")
     except OSError as error:
-        say(f"cannot drain the spool: {error}")
+        log_error(f"cannot drain the spool: {error}")
     return status
 
 
 if __name__ == "__main__":
-    posix._exit(main())  # noqa: SLF001 - nothing to flush; the interpreter's own end costs time
+    posix._exit(main())  # noqa: SLF001 - the interpreter's shutdown costs time

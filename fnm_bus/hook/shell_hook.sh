@@ -1,24 +1,26 @@
 #!/bin/sh
-# The hook for machines under heavy fire. It stores what FastNetMon says as
-# fnm_bus/hook/python_hook.py does, which defines the spool, and costs three small programs instead
-# of a Python: tee, link, sync.
+# The hook for machines with many attacks at a time. It stores notifications like
+# fnm_bus/hook/python_hook.py, which defines the spool. Instead of a Python it starts
+# three small programs: tee, link, sync.
 #
-# Status 0: on disk, durably. 75: not in the spool; one line on stderr and in syslog
-# says whether the fallback spool has it. Nothing is ever on stdout.
+# Status 0: stored and synced. Status 75: not in the spool; one line on stderr and in
+# syslog names the path in the fallback spool, or reports the loss. Nothing is written
+# to stdout.
 #
-# It differs from the Python hook in this:
+# Differences from the Python hook:
 # - It never drains: a relay has to run.
-# - It keeps no space free; to ask how much there is would be one more process. A disk
-#   that is full in the middle of a document loses nothing all the same: tee gives it to
-#   this shell as well, which writes it to the fallback spool. Only then NULs and line
-#   breaks at its end are gone, which a shell cannot hold.
-# - Its entry has its name before it is durable, so that one program syncs the file and
-#   the directory. One that a loss of power cuts there has no end, which the relay sees.
-# - Its temporary file stays beside the entry, as a second link of the same file. The
+# - It keeps no reserve on the file system, since reading its free space needs another
+#   program. A disk that becomes full during a document loses nothing: tee copies the
+#   document to this shell, which writes it to the fallback spool, only without NULs and
+#   without line breaks at its end.
+# - The entry gets its name before it is synced, so that one program syncs the file and
+#   the directory. An entry without its last byte was cut by a power loss.
+# - The temporary file stays beside the entry, as a second link of the same file. The
 #   relay removes both.
-# - Where not all of /proc can be read, names tell when it ran, not when it was forked.
-# - Where no further process can be started, it reads stdin and says so.
-# - A stdin that does not block (O_NONBLOCK) cannot be read to its end; it says so.
+# - If /proc is not readable, names have the time at which the hook ran instead of the
+#   time at which it was forked.
+# - If no process can be started, it reads stdin and reports the loss.
+# - It cannot read a stdin with O_NONBLOCK to the end, and reports the loss.
 
 # -- settings, filled in by `fnm-bus hook install` --
 SPOOL=/var/spool/fnm-bus
@@ -27,201 +29,201 @@ FALLBACK_FILES=2000
 FALLBACK_BYTES=67108864
 # -- end of the settings --
 
-MAX_STDIN=67108864 # bytes of an entry, what is before the document included
+MAX_STDIN=67108864 # bytes of an entry with its arguments
 PATH=/usr/bin:/bin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
-unset IFS document  # what came exported would be exported
-set -ufC          # -C: new files are made with O_EXCL, so a planted link leads nowhere
-umask 027         # others cannot read an entry, the relay's group can
-trap '' PIPE XFSZ # errors of the program that writes, not its death
-name='' trouble='' refused='' end='\4'
+unset IFS document  # a variable of the environment would be exported again
+set -ufC          # -C: new files are opened with O_EXCL, so planted links are refused
+umask 027         # entries are readable for the relay's group only
+trap '' PIPE XFSZ # the writing program gets an error instead of a signal
+name='' problem='' refused='' eot='\4'
 
-# end LINE: say it on stderr and in syslog, and end.
-end() {
-    # shellcheck disable=SC2086 # split, so that it is one line
+# fail LINE: write it to stderr and syslog, and exit.
+fail() {
+    # shellcheck disable=SC2086 # split, to join all lines
     set -- fnm-bus hook: $1
     printf '%s\n' "$*" >&2
     trap 'exit 75' EXIT
-    # Where nobody reads the log, logger would wait for ever.
+    # logger waits without a limit if its reader hangs.
     timeout 2 logger -t fnm-bus -p daemon.err -- "$*" 2>/dev/null
     exit 75
 }
 
-# lost WHY: read the rest of stdin, remove what is half, and end.
-lost() {
+# report_loss REASON: read the rest of stdin, remove temporary files, and exit.
+report_loss() {
     cat 2>/dev/null
-    clean
-    end "this notification is lost: $trouble${trouble:+; }$1"
+    remove_temporary
+    fail "this notification is lost: $problem${problem:+; }$1"
 }
 
-# How dash ends when it cannot fork; this starts nothing.
+# dash exits if it cannot fork; this function starts no process.
 # shellcheck disable=SC2317 # a trap calls it
-last() {
+report_no_process() {
     while read -r _; do :; done
     echo 'fnm-bus hook: this notification is lost: no process can be started' >&2
     exit 75
 }
 
-clean() {
+remove_temporary() {
     rm -f -- "$SPOOL/incoming/tmp/$name" "$FALLBACK/incoming/tmp/$name" 2>/dev/null
 }
 
-# enter ROOT PART: go to a directory of a spool, by no link below its root: its owner
-# could have put one there, and root, who may write anywhere, may run this.
-enter() {
+# enter_dir ROOT PART: change to a directory of a spool, without links below its root:
+# root may run this hook, and the spool's owner could plant a link to any directory.
+enter_dir() {
     { cd -P "$1" && real=$PWD && cd -P "$1/$2"; } 2>/dev/null || {
-        why=$(ls -d "$1/$2/." 2>&1)
-        why="$1/$2: ${why##*: }"
+        reason=$(ls -d "$1/$2/." 2>&1)
+        reason="$1/$2: ${reason##*: }"
         return 1
     }
-    why="$1/$2: is or has a link on its way"
+    reason="$1/$2: is or has a link on its way"
     [ "$PWD" = "${real%/}/$2" ]
 }
 
-# begin ROOT: make a new file, open as 4.
-begin() {
+# create_file ROOT: create the temporary file, open as 4.
+create_file() {
     file=$1/incoming/tmp/$name
-    enter "$1" incoming/tmp || return
+    enter_dir "$1" incoming/tmp || return
     if { command exec 4>"./$name"; } 2>/dev/null; then
-        why="$file: cannot be opened again, to append"
-        [ -z "$itself" ] || { command exec 4>>"$itself"; } 2>/dev/null
+        reason="$file: cannot be opened again, to append"
+        [ -z "$fd_path" ] || { command exec 4>>"$fd_path"; } 2>/dev/null
         return
     fi
-    why=$({ : >"./$name"; } 2>&1) # once more, for the reason
-    why="$file: ${why##*: }"
+    reason=$({ : >"./$name"; } 2>&1) # again, for the error text
+    reason="$file: ${reason##*: }"
     return 1
 }
 
-# reason: set why to the reason for which the open file takes nothing more; it may get
-# an empty line by this.
-reason() {
-    why=$(echo | tee -a "${itself:-/dev/null}" 4>&4 2>&1 >/dev/null)
-    why=${why##*: }
-    why="$file: ${why:-it has not taken all}"
+# find_write_error: set reason to the write error of the open file; this may append an
+# empty line.
+find_write_error() {
+    reason=$(echo | tee -a "${fd_path:-/dev/null}" 4>&4 2>&1 >/dev/null)
+    reason=${reason##*: }
+    reason="$file: ${reason:-incomplete write}"
 }
 
-# head ARGUMENT...: write what is before the document.
-head() {
-    { before "$@" >&4; } 2>/dev/null && return
-    reason
+# write_head ARGUMENT...: write the bytes before the document.
+write_head() {
+    { print_head "$@" >&4; } 2>/dev/null && return
+    find_write_error
     return 1
 }
 
-before() { printf '%s\0' "fnm-bus 1 $#" "$@"; } # ARGUMENT...: of an entry's document
+print_head() { printf '%s\0' "fnm-bus 1 $#" "$@"; } # ARGUMENT...
 
-# commit ROOT: make an entry of the file that is open. By a link: mv takes twice as long,
-# and so would a rm of what is behind it.
-commit() {
+# commit_entry ROOT: make the open file an entry, by a link: mv, or rm of the temporary
+# file, would take twice as long.
+commit_entry() {
     bucket=$1/incoming/new/${name#"${name%?}"}
-    why="$file: cannot be ended"
-    # shellcheck disable=SC2059 # the format is ours
-    { printf "$end" >&4; } 2>/dev/null || return
-    end=''
-    # By its name only before there is an entry, which the relay may take at once.
-    [ "$itself" ] || sync "./$name" 2>/dev/null || return
-    enter "$1" "incoming/new/${name#"${name%?}"}" || return
-    why="$bucket/$name: cannot be linked"
+    reason="$file: cannot write the last byte"
+    # shellcheck disable=SC2059 # a constant format
+    { printf "$eot" >&4; } 2>/dev/null || return
+    eot=''
+    # By its name only before the link: the relay may remove the entry at once.
+    [ "$fd_path" ] || sync "./$name" 2>/dev/null || return
+    enter_dir "$1" "incoming/new/${name#"${name%?}"}" || return
+    reason="$bucket/$name: cannot be linked"
     link "$file" "./$name" 2>/dev/null || return
-    why="$bucket/$name: cannot be synced"
-    sync ${itself:+"$itself"} . 4>&4 2>/dev/null
+    reason="$bucket/$name: cannot be synced"
+    sync ${fd_path:+"$fd_path"} . 4>&4 2>/dev/null
 }
 
-started() { ticks=${20}; } # FIELD...: field 22, where the first is the third
+set_ticks() { ticks=${20}; } # FIELD...: sets field 22; the first is field 3
 
-room() {
+has_room() {
     set +f
     set -- "$FALLBACK"/incoming/new/?/*
     set -f
-    size=$(du -sk "$FALLBACK/incoming/new" 2>/dev/null) # what it could not see is 0
+    size=$(du -sk "$FALLBACK/incoming/new" 2>/dev/null) # unreadable files count 0
     size=${size%%[!0-9]*}
     [ $# -lt "$FALLBACK_FILES" ] && [ "${size:-0}" -lt $((FALLBACK_BYTES / 1024)) ]
 }
 
 exec >/dev/null
 { true 3>&2; } 2>/dev/null || exec 2>/dev/null
-trap last EXIT
+trap report_no_process EXIT
 ulimit -f $((MAX_STDIN / 512)) 2>/dev/null
-# shellcheck disable=SC3045 # where there is no such limit, that is no error
-ulimit -v 524288 2>/dev/null # KiB: an endless document ends the shell, not the machine
+# shellcheck disable=SC3045 # not every shell has this limit
+ulimit -v 524288 2>/dev/null # KiB: bounds the memory for an endless document
 # In the text mode FastNetMon Community leaves its own stdin connected.
 [ $# = 4 ] && [ "$4" = unban ] && exec </dev/null
-{ true 3<&0; } 2>/dev/null || { exec </dev/null; lost 'stdin is closed'; }
+{ true 3<&0; } 2>/dev/null || { exec </dev/null; report_loss 'stdin is closed'; }
 
-# The name. $$ is the process that FastNetMon forked.
+# The entry's name. $$ is the process that FastNetMon forked.
 if { IFS=- read -r a b c d e </proc/sys/kernel/random/boot_id &&
     IFS=- read -r random _ </proc/sys/kernel/random/uuid &&
     read -r stat </proc/self/stat; } 2>/dev/null; then
     boot=$a$b$c$d$e
     # shellcheck disable=SC2086 # the fields behind the program's name
-    started ${stat##*)}
-else # as if booted when Unix time began; fnm_bus/spool/sequence.py counts with that
+    set_ticks ${stat##*)}
+else # a boot at Unix time 0; fnm_bus/spool/sequence.py expects it
     boot=00000000000000000000000000000000
     ticks=$(date +%s%2N)
-    case $ticks in *%*) ticks=$(date +%s)00 ;; esac # a date that knows seconds only
+    case $ticks in *%*) ticks=$(date +%s)00 ;; esac # this date has no nanoseconds
     random=$(od -An -N4 -tx4 /dev/urandom)
 fi
 ticks=000000000000$ticks pid=000000$$
 name=$boot-${ticks#"${ticks%????????????}"}-${pid#"${pid%???????}"}-${random# }
 
-# The open file by no name, for who could change what a name means. Without /proc a
-# document is not told from one without its NULs and the line breaks at its end.
-itself=/dev/fd/4
-[ -e /dev/fd/0 ] || itself=''
+# The open file by its descriptor, since another user could replace a named file.
+# Without /proc, NULs and the line breaks at the end of a document are lost.
+fd_path=/dev/fd/4
+[ -e /dev/fd/0 ] || fd_path=''
 
 if [ -h "$SPOOL/full" ]; then
-    trouble="$SPOOL/full: is a link"
+    problem="$SPOOL/full: is a link"
 elif [ -f "$SPOOL/full" ]; then
-    # By its length, `all` from `status`: the spool's owner could keep whoever opens or
-    # reads it waiting, by a lease (fcntl(2)), a pipe, or a terabyte.
+    # The length distinguishes `all` from `status`: opening or reading the file could
+    # block, because of a lease (fcntl(2)), a pipe, or a terabyte.
     refused=status
     case $(stat -c %s "$SPOOL/full" 2>/dev/null) in
-    3 | 4) refused=all trouble="$SPOOL: at its limit: all" ;;
+    3 | 4) refused=all problem="$SPOOL: at its limit: all" ;;
     esac
 fi
 
-# Where the document is, once there is trouble: still in stdin, in the file, or here.
-from=stdin
-if [ -z "$trouble" ] && begin "$SPOOL" && head "$@"; then
-    from=itself
-    if [ "$itself" ]; then
-        { document=$(tee -a "$itself" 4>&4); } 2>/dev/null
+# Source of the document after a problem: stdin, the file, or a variable.
+source=stdin
+if [ -z "$problem" ] && create_file "$SPOOL" && write_head "$@"; then
+    source='file'
+    if [ "$fd_path" ]; then
+        { document=$(tee -a "$fd_path" 4>&4); } 2>/dev/null
     else
         { document=$(cat) && printf %s "$document" >&4; } 2>/dev/null
     fi
     case $? in
     0) ;;
-    1) # It could not read; or it has read all, and the file has not taken all.
-        [ "$(cat 2>&1)" ] && lost 'stdin: cannot be read'
-        from=document
-        reason
-        trouble=$why
+    1) # A read error; or a write error, after which stdin is at its end.
+        [ "$(cat 2>&1)" ] && report_loss 'stdin: cannot be read'
+        source=document
+        find_write_error
+        problem=$reason
         ;;
-    *) lost 'tee: was killed, or is missing' ;;
+    *) report_loss 'tee: was killed, or is missing' ;;
     esac
     [ "$refused" ] && case $document in *attack_status*)
-        trouble=${trouble:-"$SPOOL: at its limit: $refused"}
+        problem=${problem:-"$SPOOL: at its limit: $refused"}
         ;;
     esac
-    if [ -z "$trouble" ] && commit "$SPOOL"; then
+    if [ -z "$problem" ] && commit_entry "$SPOOL"; then
         trap 'exit 0' EXIT
         exit 0
     fi
 fi
-trouble=${trouble:-$why}
+problem=${problem:-$reason}
 
-[ "$from" != itself ] || [ -r "$itself" ] || from=document
-[ "$from" = itself ] || end='\4'
-room || lost "fallback: $FALLBACK: full"
+[ "$source" != file ] || [ -r "$fd_path" ] || source=document
+[ "$source" = file ] || eot='\4'
+has_room || report_loss "fallback: $FALLBACK: full"
 { command exec 5>&4; } 2>/dev/null
-begin "$FALLBACK" || lost "fallback: $why"
-why=$({
-    case $from in
-    stdin) before "$@" && cat ;;
-    document) before "$@" && printf %s "$document" ;;
-    itself) cat /dev/fd/5 5>&5 ;;
+create_file "$FALLBACK" || report_loss "fallback: $reason"
+reason=$({
+    case $source in
+    stdin) print_head "$@" && cat ;;
+    document) print_head "$@" && printf %s "$document" ;;
+    file) cat /dev/fd/5 5>&5 ;;
     esac >&4
-} 2>&1) || lost "fallback: $file: ${why##*: }"
-commit "$FALLBACK" || lost "fallback: $why"
-clean
-end "$trouble; kept in the fallback spool: $bucket/$name"
+} 2>&1) || report_loss "fallback: $file: ${reason##*: }"
+commit_entry "$FALLBACK" || report_loss "fallback: $reason"
+remove_temporary
+fail "$problem; kept in the fallback spool: $bucket/$name"

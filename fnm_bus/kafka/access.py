@@ -1,7 +1,7 @@
-"""Access: the rights that each program needs, and the commands that give them.
+"""The rights that each program needs, and the commands that give them.
 
-Pure. The table here is the only list: `topics acls`, `check`, the tests with a real
-authorizer and docs/security.md are made from it.
+Pure. This table is the only list: `topics acls`, `check`, the tests with a real
+authorizer and docs/security.md are generated from it.
 """
 
 import shlex
@@ -24,7 +24,7 @@ from fnm_bus.kafka.names import (
 from fnm_bus.kafka.route import Topics
 
 MITIGATOR_ID: Final = "fnm-bus-mitigator"
-WEBHOOK_GROUP: Final = "fnm-bus-webhook"
+NOTIFIER_GROUP: Final = "fnm-bus-notifier"
 JSONLINES_GROUP: Final = "fnm-bus-jsonlines"
 """Defaults of the consumers' settings."""
 _ELECTION: Final = "-election"
@@ -38,7 +38,7 @@ _PREFIX: Final = "User:"
 
 
 class Right(NamedTuple):
-    """One right, for kafka-acls: an operation that is allowed on one resource.
+    """One right: an operation that is allowed on one resource.
 
     Attributes:
         operation: such as Read. Read and Write include Describe.
@@ -56,37 +56,36 @@ class Right(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The configured names that rights are about.
+    """The configured names of topics, groups and transactional ids.
 
     Attributes:
         topics: names of the topics.
         mitigator: transactional id and group of the mitigator.
-        webhook: group of the webhook.
+        notifier: group of the notifier.
         jsonlines: group of jsonlines.
-        jsonlines_topics: what jsonlines reads; empty: its default.
+        jsonlines_topics: topics that jsonlines reads; empty for its default.
     """
 
     topics: Topics = field(default_factory=Topics)
     mitigator: str = MITIGATOR_ID
-    webhook: str = WEBHOOK_GROUP
+    notifier: str = NOTIFIER_GROUP
     jsonlines: str = JSONLINES_GROUP
     jsonlines_topics: tuple[str, ...] = ()
 
 
-def rights_of(program: str, of: Resources) -> tuple[Right, ...]:
+def rights_of(program: str, resources: Resources) -> tuple[Right, ...]:
     """Return every right that *program* needs, and no other.
 
     Args:
         program: one of PROGRAMS.
-        of: the configured names.
+        resources: the configured names.
 
     Raises:
-        ConfigError: there is no such program.
+        ConfigError: the program is unknown.
     """
     if program not in PROGRAMS:
-        known = ", ".join(PROGRAMS)
-        raise ConfigError(f"{program}: unknown program; known programs are {known}")
-    return tuple(dict.fromkeys(_rights(program, of)))
+        raise ConfigError(f"{program}: {_unknown_program()}")
+    return tuple(dict.fromkeys(_RIGHTS[program](resources)))
 
 
 def resource_names(
@@ -96,8 +95,8 @@ def resource_names(
     defaults = Resources()
 
     def value(table: str, key: str, default: str) -> str:
-        found = consumers.get(table) if isinstance(consumers, Mapping) else None
-        text = found.get(key) if isinstance(found, Mapping) else None
+        section = consumers.get(table) if isinstance(consumers, Mapping) else None
+        text = section.get(key) if isinstance(section, Mapping) else None
         return text if isinstance(text, str) and text else default
 
     listed: object = None
@@ -109,7 +108,7 @@ def resource_names(
     return Resources(
         topics,
         value("mitigator", "transactional_id", defaults.mitigator),
-        value("webhook", "group", defaults.webhook),
+        value("notifier", "group", defaults.notifier),
         value("jsonlines", "group", defaults.jsonlines),
         tuple(map(str, listed)) if isinstance(listed, list | tuple) else (),
     )
@@ -130,27 +129,24 @@ def principal_names(texts: list[str]) -> dict[str, str]:
                 " relay=User:fnm-bus-relay"
             )
         if program not in PROGRAMS:
-            known = ", ".join(PROGRAMS)
-            raise ConfigError(
-                f"--principal {text}: unknown program; known programs are {known}"
-            )
+            raise ConfigError(f"--principal {text}: {_unknown_program()}")
         principals[program] = principal
     return principals
 
 
-def commands(
-    principals: Mapping[str, str], of: Resources, bootstrap: str
+def acl_commands(
+    principals: Mapping[str, str], resources: Resources, bootstrap: str
 ) -> Iterator[str]:
     """Yield the kafka-acls commands, one for each kind of resource and operation.
 
     Args:
         principals: program → principal.
-        of: the configured names.
+        resources: the configured names.
         bootstrap: the brokers.
     """
     for program, principal in principals.items():
         grouped: dict[tuple[str, str], list[str]] = {}
-        for right in rights_of(program, of):
+        for right in rights_of(program, resources):
             grouped.setdefault((right.kind, right.operation), []).append(right.name)
         for (kind, operation), names in grouped.items():
             words = [
@@ -162,19 +158,8 @@ def commands(
             yield shlex.join(words)
 
 
-def _rights(program: str, of: Resources) -> Iterator[Right]:
-    table = {
-        "relay": _relay,
-        "mitigator": _mitigator,
-        "exabgp": _enforcer,
-        "nftables": _enforcer,
-        "webhook": _webhook,
-        "jsonlines": _jsonlines,
-        "operator": _operator,
-        "viewer": _viewer,
-        "admin": _admin,
-    }
-    return table[program](of)
+def _unknown_program() -> str:
+    return f"unknown program; known programs are {', '.join(PROGRAMS)}"
 
 
 PROGRAMS: Final[Mapping[str, str]] = {
@@ -182,17 +167,17 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "mitigator": "`fnm-bus-consumer mitigator`",
     "exabgp": "`fnm-bus-consumer exabgp`",
     "nftables": "`fnm-bus-consumer nftables`",
-    "webhook": "`fnm-bus-consumer webhook`",
+    "notifier": "`fnm-bus-consumer notifier`",
     "jsonlines": "`fnm-bus-consumer jsonlines`",
     "operator": "`fnm-bus mitigations` and `explain`, and all of viewer",
     "viewer": "`fnm-bus tail`",
     "admin": "`fnm-bus topics create` and `topics list`",
 }
-"""Program → what runs with its rights."""
+"""Program → the commands that run with its rights."""
 
 
-def _all_topics(of: Resources) -> tuple[str, ...]:
-    topics = of.topics
+def _all_topics(resources: Resources) -> tuple[str, ...]:
+    topics = resources.topics
     return (
         *(topics.host, topics.hostgroup, topics.status),
         *(topics.reason, topics.mitigation),
@@ -205,15 +190,15 @@ def _on_topics(operation: str, *names: str) -> Iterator[Right]:
         yield Right(operation, TOPIC, name)
 
 
-def _relay(of: Resources) -> Iterator[Right]:
-    topics = of.topics
+def _relay(resources: Resources) -> Iterator[Right]:
+    topics = resources.topics
     yield from _on_topics(
         WRITE, topics.host, topics.hostgroup, topics.status, topics.deadletter
     )
 
 
-def _mitigator(of: Resources) -> Iterator[Right]:
-    topics = of.topics
+def _mitigator(resources: Resources) -> Iterator[Right]:
+    topics = resources.topics
     yield from _on_topics(
         READ, topics.command, topics.host, topics.hostgroup, topics.status
     )
@@ -221,46 +206,59 @@ def _mitigator(of: Resources) -> Iterator[Right]:
     yield from _on_topics(
         WRITE, topics.reason, topics.mitigation, topics.audit, topics.deadletter
     )
-    yield Right(READ, GROUP, of.mitigator)
-    yield Right(READ, GROUP, f"{of.mitigator}{_ELECTION}")
+    yield Right(READ, GROUP, resources.mitigator)
+    yield Right(READ, GROUP, f"{resources.mitigator}{_ELECTION}")
     yield Right(DESCRIBE, GROUP, READER_GROUP)
-    yield Right(WRITE, TRANSACTIONAL_ID, of.mitigator)
+    yield Right(WRITE, TRANSACTIONAL_ID, resources.mitigator)
 
 
-def _enforcer(of: Resources) -> Iterator[Right]:
-    topics = of.topics
+def _enforcer(resources: Resources) -> Iterator[Right]:
+    topics = resources.topics
     yield from _on_topics(READ, topics.mitigation, topics.command)
     yield from _on_topics(WRITE, topics.audit)
     yield Right(DESCRIBE, GROUP, READER_GROUP)
 
 
-def _webhook(of: Resources) -> Iterator[Right]:
-    yield from _on_topics(READ, of.topics.mitigation)
-    yield from _on_topics(WRITE, of.topics.deadletter)
-    yield Right(READ, GROUP, of.webhook)
+def _notifier(resources: Resources) -> Iterator[Right]:
+    yield from _on_topics(READ, resources.topics.mitigation)
+    yield from _on_topics(WRITE, resources.topics.deadletter)
+    yield Right(READ, GROUP, resources.notifier)
     yield Right(DESCRIBE, GROUP, READER_GROUP)
 
 
-def _jsonlines(of: Resources) -> Iterator[Right]:
-    topics = of.topics
-    read = of.jsonlines_topics or (
+def _jsonlines(resources: Resources) -> Iterator[Right]:
+    topics = resources.topics
+    read = resources.jsonlines_topics or (
         *(topics.host, topics.hostgroup, topics.status, topics.audit),
     )
     yield from _on_topics(READ, *read)
     yield from _on_topics(WRITE, topics.deadletter)
-    yield Right(READ, GROUP, of.jsonlines)
+    yield Right(READ, GROUP, resources.jsonlines)
 
 
-def _operator(of: Resources) -> Iterator[Right]:
-    yield from _viewer(of)
-    yield from _on_topics(WRITE, of.topics.command)
+def _operator(resources: Resources) -> Iterator[Right]:
+    yield from _viewer(resources)
+    yield from _on_topics(WRITE, resources.topics.command)
 
 
-def _viewer(of: Resources) -> Iterator[Right]:
-    yield from _on_topics(READ, *_all_topics(of))
+def _viewer(resources: Resources) -> Iterator[Right]:
+    yield from _on_topics(READ, *_all_topics(resources))
     yield Right(DESCRIBE, GROUP, READER_GROUP)
 
 
-def _admin(of: Resources) -> Iterator[Right]:
+def _admin(resources: Resources) -> Iterator[Right]:
     for operation in (CREATE, DESCRIBE, DESCRIBE_CONFIGS):
-        yield from _on_topics(operation, *_all_topics(of))
+        yield from _on_topics(operation, *_all_topics(resources))
+
+
+_RIGHTS: Final = {
+    "relay": _relay,
+    "mitigator": _mitigator,
+    "exabgp": _enforcer,
+    "nftables": _enforcer,
+    "notifier": _notifier,
+    "jsonlines": _jsonlines,
+    "operator": _operator,
+    "viewer": _viewer,
+    "admin": _admin,
+}

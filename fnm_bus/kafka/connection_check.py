@@ -1,8 +1,8 @@
 """Find out whether a broker serves a client with these settings and, if not, why.
 
 librdkafka reports one error for a certificate of an unknown authority and for one with
-another name, and none at all for a plain client of a TLS port. Here the port itself is
-asked: by a TLS handshake of Python's own.
+another name, and no error for a plain-text client of a TLS port. This module therefore
+makes a TLS handshake of its own.
 """
 
 import socket
@@ -15,9 +15,9 @@ from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
 from fnm_bus.kafka.client import ConnectionState, build_admin, metadata
 
 _WITHIN: Final = 5.0
-"""Seconds that the brokers get to answer."""
+"""Seconds for the brokers' answer."""
 _HANDSHAKE: Final = 3.0
-"""Seconds for each connection that is made to find out more."""
+"""Seconds for each handshake."""
 _OTHER_NAME: Final = frozenset({62, 64})
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21, 27})
@@ -30,21 +30,21 @@ def check_connection(settings: Mapping[str, str]) -> None:
 
     Raises:
         ConfigError: librdkafka refuses the settings.
-        BrokerUnavailable: no broker can be reached, or no broker answers.
-        ConnectionRejected: TLS or SASL settings are wrong; the text says which one.
+        BrokerUnavailable: no broker is reachable, or the broker does not answer.
+        ConnectionRejected: TLS or SASL settings are wrong; the text names the setting.
     """
     state = ConnectionState(settings)
     client = build_admin(settings, state)
     try:
         metadata(client, None, state, is_new=True, timeout=_WITHIN)
     except BrokerUnavailable as exc:
-        raise _closer_look(settings, exc) or exc from exc
+        raise _diagnose(settings, exc) or exc from exc
 
 
-def _closer_look(
+def _diagnose(
     settings: Mapping[str, str], error: BrokerUnavailable
 ) -> ConnectionRejected | None:
-    """Return a more precise reason than librdkafka's, or None."""
+    """Return a more precise error than librdkafka's, or None."""
     protocol = settings.get("security.protocol", "plaintext").lower()
     if not protocol.endswith("ssl"):
         faults = (_tls_fault(protocol, *address) for address in _addresses(settings))
@@ -53,14 +53,14 @@ def _closer_look(
             _certificate_fault(settings, *address) for address in _addresses(settings)
         )
     elif protocol == "ssl" and not isinstance(error, ConnectionRejected):
-        faults = (_silence(*address) for address in _addresses(settings))
+        faults = (_closed_connection(*address) for address in _addresses(settings))
     else:
         return None
     return next((ConnectionRejected(text) for text in faults if text), None)
 
 
-def _silence(host: str, port: int) -> str:
-    if not _speaks_tls(host, port):
+def _closed_connection(host: str, port: int) -> str:
+    if not _accepts_tls(host, port):
         return ""
     return (
         f"{host}:{port}: the TLS handshake succeeds, and the broker closes the"
@@ -70,12 +70,12 @@ def _silence(host: str, port: int) -> str:
 
 
 def _tls_fault(protocol: str, host: str, port: int) -> str:
-    if not _speaks_tls(host, port):
+    if not _accepts_tls(host, port):
         return ""
-    right = "SASL_SSL" if protocol.startswith("sasl") else "SSL or SASL_SSL"
+    remedy = "SASL_SSL" if protocol.startswith("sasl") else "SSL or SASL_SSL"
     return (
         f'{host}:{port}: this port uses TLS, and "security.protocol" ='
-        f' "{protocol.upper()}" does not: set {right} in [kafka], or correct the port'
+        f' "{protocol.upper()}" does not: set {remedy} in [kafka], or correct the port'
     )
 
 
@@ -83,8 +83,8 @@ def _certificate_fault(settings: Mapping[str, str], host: str, port: int) -> str
     try:
         context = _context(settings)
     except (OSError, ssl.SSLError) as exc:
-        place = settings.get("ssl.ca.location", "the system's certificates")
-        return f'"ssl.ca.location": {place}: {exc}'
+        location = settings.get("ssl.ca.location", "the system's certificates")
+        return f'"ssl.ca.location": {location}: {exc}'
     try:
         _handshake(context, host, port)
     except ssl.SSLCertVerificationError as exc:
@@ -100,7 +100,7 @@ def _explain_certificate(
     host: str,
     port: int,
 ) -> str:
-    place = f"{host}:{port}"
+    address = f"{host}:{port}"
     if error.verify_code in _OTHER_NAME:
         context.check_hostname = False
         try:
@@ -108,20 +108,20 @@ def _explain_certificate(
         except OSError:
             names = ""
         return (
-            f"{place}: wrong host name: the broker's certificate is for"
+            f"{address}: wrong host name: the broker's certificate is for"
             f' {names or "other names"}; use such a name in "bootstrap.servers" and in'
             " the broker's advertised.listeners, or give the broker another certificate"
         )
     if error.verify_code in _UNKNOWN_AUTHORITY:
         return (
-            f"{place}: unknown certificate authority: {error.verify_message}; set"
+            f"{address}: unknown certificate authority: {error.verify_message}; set"
             ' "ssl.ca.location" in [kafka] to the certificate of the authority that'
             " signed the broker's"
         )
-    return f"{place}: the broker's certificate: {error.verify_message}"
+    return f"{address}: the broker's certificate: {error.verify_message}"
 
 
-def _speaks_tls(host: str, port: int) -> bool:
+def _accepts_tls(host: str, port: int) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -143,7 +143,7 @@ def _handshake(context: ssl.SSLContext, host: str, port: int) -> str:
 
 
 def _context(settings: Mapping[str, str]) -> ssl.SSLContext:
-    """Return a context that trusts what librdkafka would trust."""
+    """Return a context with the same trusted certificates as librdkafka."""
     location = settings.get("ssl.ca.location")
     if location in {None, "", "probe"}:
         return ssl.create_default_context(cadata=settings.get("ssl.ca.pem"))

@@ -1,4 +1,4 @@
-"""Dead letters of records: what nobody can deal with is told, and where it stands."""
+"""Dead letters: records about records that a consumer cannot process."""
 
 import hashlib
 import logging
@@ -15,62 +15,62 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import PublishError
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import ConsumedRecord, raw_of
+from fnm_bus.kafka.reader import ConsumedRecord, raw_record
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import derived_id, headers_for
 
 log = logging.getLogger(__name__)
 
 HEAD: Final = 4096
-"""Bytes of the value that a dead letter shows; the record itself stays on its topic."""
-_REASON: Final = 1000
-"""Characters of the reason: a handler's error may hold anything."""
+"""Bytes of the value in a dead letter; the record itself stays on its topic."""
+_MAX_REASON: Final = 1000
+"""Characters of the reason; a handler's error may have any length."""
 _PAUSE: Final = 1.0
-"""Seconds until a dead letter that was refused is tried again."""
+"""Seconds until a refused dead letter is published again."""
 
 
-def letter_of(
-    found: ConsumedRecord | Message, why: str, attempts: int, program: str
+def build_dead_letter(
+    source: ConsumedRecord | Message, reason: str, attempts: int, program: str
 ) -> DeadLetter:
-    """Return the dead letter of a record: where it stands, and why nobody can use it.
+    """Return the dead letter of a record, with the record's offset and the reason.
 
     Args:
-        found: the record.
-        why: for people.
-        attempts: how often it was tried.
-        program: who gave up.
+        source: the record.
+        reason: the error, for the operator.
+        attempts: number of attempts to process the record.
+        program: name of the program that failed.
     """
-    read = found if isinstance(found, ConsumedRecord) else raw_of(found)
-    value = read.value or b""
+    record = source if isinstance(source, ConsumedRecord) else raw_record(source)
+    value = record.value or b""
     return DeadLetter(
-        reason=why[:_REASON].encode(errors="replace").decode(),
+        reason=reason[:_MAX_REASON].encode(errors="replace").decode(),
         head=value[:HEAD],
         size=len(value),
         digest=f"sha256:{hashlib.sha256(value).hexdigest()}",
         failed_at=datetime.now(UTC),
         attempts=attempts,
-        origin_topic=read.topic,
-        origin_partition=read.partition,
-        origin_offset=read.offset,
+        origin_topic=record.topic,
+        origin_partition=record.partition,
+        origin_offset=record.offset,
         producer_name=program,
         producer_version=__version__,
     )
 
 
-class _Refused(NamedTuple):
+class _Retry(NamedTuple):
     due: float
     record: Record
-    done: Callable[[], None]
+    on_published: Callable[[], None]
 
 
 class DeadLetterPublisher:
-    """Publishes dead letters, and does not stop before Kafka has them.
+    """Publishes dead letters, and retries each until Kafka has it.
 
     Args:
-        publisher: takes them.
-        topic: where they go.
-        codec: encodes them.
-        program: who gives up.
+        publisher: publishes the records.
+        topic: the dead-letter topic.
+        codec: encodes the dead letters.
+        program: name of the program that failed to process the records.
     """
 
     def __init__(
@@ -80,47 +80,52 @@ class DeadLetterPublisher:
         self._topic = topic
         self._codec = codec
         self._program = program
-        self._refused: deque[_Refused] = deque()
-        self._open = 0
+        self._retries: deque[_Retry] = deque()
+        self._unpublished = 0
 
     def send(
-        self, read: ConsumedRecord, why: str, attempts: int, done: Callable[[], None]
+        self,
+        source: ConsumedRecord,
+        reason: str,
+        attempts: int,
+        on_published: Callable[[], None],
     ) -> None:
-        """Publish the dead letter of a record; call *done* when Kafka has it."""
-        letter = letter_of(read, why, attempts, self._program)
+        """Publish a record's dead letter; call *on_published* when Kafka has it."""
+        letter = build_dead_letter(source, reason, attempts, self._program)
         value = self._codec.encode(letter, self._topic)
-        place = derived_id("deadletter", read.topic, read.partition, read.offset)
-        headers = headers_for(letter, self._program, place, letter.failed_at)
-        self._open += 1
-        self._publish(Record(self._topic, read.key, value, headers), done)
+        origin = derived_id("deadletter", source.topic, source.partition, source.offset)
+        headers = headers_for(letter, self._program, origin, letter.failed_at)
+        self._unpublished += 1
+        record = Record(self._topic, source.key, value, headers)
+        self._publish(record, on_published)
 
-    def turn(self) -> None:
-        """Take answers, and send again what was refused a while ago."""
+    def poll(self) -> None:
+        """Process Kafka's answers, and publish refused dead letters again."""
         self._publisher.poll(0)
-        while self._refused and self._refused[0].due <= monotonic():
-            it = self._refused.popleft()
-            self._publish(it.record, it.done)
+        while self._retries and self._retries[0].due <= monotonic():
+            retry = self._retries.popleft()
+            self._publish(retry.record, retry.on_published)
 
     def flush(self, seconds: float) -> None:
-        """Wait up to *seconds* for answers, if some are awaited."""
-        if self._open > len(self._refused):
+        """Wait up to *seconds* for answers, if any are outstanding."""
+        if self._unpublished > len(self._retries):
             self._publisher.flush(seconds)
 
-    def _publish(self, record: Record, done: Callable[[], None]) -> None:
-        def answered(error: PublishError | None) -> None:
+    def _publish(self, record: Record, on_published: Callable[[], None]) -> None:
+        def on_delivery(error: PublishError | None) -> None:
             if error is None:
-                self._open -= 1
-                done()
+                self._unpublished -= 1
+                on_published()
             else:
-                self._again(error, record, done)
+                self._retry_later(error, record, on_published)
 
         try:
-            self._publisher.publish(record, answered)
+            self._publisher.publish(record, on_delivery)
         except PublishError as exc:
-            self._again(exc, record, done)
+            self._retry_later(exc, record, on_published)
 
-    def _again(
-        self, error: PublishError, record: Record, done: Callable[[], None]
+    def _retry_later(
+        self, error: PublishError, record: Record, on_published: Callable[[], None]
     ) -> None:
-        log.warning("a dead letter is tried again: %s", error)
-        self._refused.append(_Refused(monotonic() + _PAUSE, record, done))
+        log.warning("dead letter not published, retrying: %s", error)
+        self._retries.append(_Retry(monotonic() + _PAUSE, record, on_published))

@@ -1,14 +1,13 @@
 """A Kafka broker inside this process, for the demo and for tests.
 
-It is librdkafka's mock cluster (rdkafka_mock.h). Other processes on this machine can
-use it too: it listens on loopback. What it is not:
+The broker is librdkafka's mock cluster (rdkafka_mock.h). It listens on loopback, so
+other processes on this machine can use it too. Differences from Kafka:
 
 - It keeps records in memory and ends with its owner.
-- It makes a topic, of four partitions, when a client first asks for it; it has no
-  CreateTopics, no settings of topics and no access rules.
-- It does not fence: it takes a transaction of an instance that was replaced, and
-  delivers aborted records under `read_committed`. What depends on fencing is shown
-  by a real broker only.
+- It creates a topic, with four partitions, at the first request for it. It has no
+  CreateTopics, no topic settings and no access rules.
+- It does not fence: it accepts a transaction of a replaced instance, and delivers
+  aborted records under `read_committed`. Only a real broker can test fencing.
 """
 
 from types import TracebackType
@@ -18,18 +17,18 @@ from confluent_kafka import KafkaException, Producer
 
 from fnm_bus.errors import BrokerUnavailable
 
-_WAIT: Final = 10.0
-"""Seconds the mock brokers get to name themselves; it takes them milliseconds."""
+_TIMEOUT: Final = 10.0
+"""Seconds for the mock brokers' start; it takes milliseconds."""
 
 _ONLY_ERRORS: Final = 3
-"""librdkafka's log level (syslog's numbers), so that a demo's output stays readable."""
+"""librdkafka's log level (syslog's numbers); keeps a demo's output readable."""
 
 
 class EmbeddedBroker:
-    """Runs a mock cluster for as long as the context is open.
+    """Runs a mock cluster while the context is open.
 
     Args:
-        brokers: how many brokers the cluster has.
+        brokers: number of brokers.
 
     Raises:
         ValueError: *brokers* is not positive.
@@ -57,7 +56,7 @@ class EmbeddedBroker:
         """Start the brokers.
 
         Raises:
-            BrokerUnavailable: they did not come up.
+            BrokerUnavailable: the brokers did not start.
         """
         settings: dict[str, str | int] = {
             "bootstrap.servers": "",
@@ -66,26 +65,27 @@ class EmbeddedBroker:
         }
         try:
             owner = Producer(settings)
-            found = owner.list_topics(timeout=_WAIT).brokers
+            started = owner.list_topics(timeout=_TIMEOUT).brokers
         except KafkaException as exc:
             raise BrokerUnavailable(f"embedded broker: {exc.args[0].str()}") from exc
         self._bootstrap = ",".join(
-            f"{found[number].host}:{found[number].port}" for number in sorted(found)
+            f"{started[number].host}:{started[number].port}"
+            for number in sorted(started)
         )
         self._owner = owner
         return self
 
-    def make(self, *topics: str) -> None:
-        """Make topics, as the mock cluster does when a producer asks for them.
+    def create_topics(self, *topics: str) -> None:
+        """Create topics, by requests for their metadata.
 
         Raises:
-            BrokerUnavailable: the context is not open, or the brokers do not answer.
+            BrokerUnavailable: the context is not open, or a request timed out.
         """
         if self._owner is None:
             raise BrokerUnavailable("the embedded broker is not running: use `with`")
         try:
             for topic in topics:
-                self._owner.list_topics(topic, timeout=_WAIT)
+                self._owner.list_topics(topic, timeout=_TIMEOUT)
         except KafkaException as exc:
             raise BrokerUnavailable(f"embedded broker: {exc.args[0].str()}") from exc
 
@@ -95,5 +95,5 @@ class EmbeddedBroker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the brokers; what they held is gone."""
+        """Stop the brokers and drop their records."""
         self._owner = None

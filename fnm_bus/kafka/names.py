@@ -1,4 +1,4 @@
-"""Kafka's words for rights, as kafka-acls takes them."""
+"""Kafka's names for operations and resources, as kafka-acls spells them."""
 
 from typing import Final
 
@@ -14,5 +14,5 @@ TRANSACTIONAL_ID: Final = "TransactionalId"
 CLUSTER: Final = "Cluster"
 
 READER_GROUP: Final = "fnm-bus-reader"
-"""Group id of consumers that join no group and commit nothing: librdkafka needs one,
-and looks for its coordinator."""
+"""Group id of consumers that join no group and commit nothing: librdkafka requires one,
+and requests its coordinator."""

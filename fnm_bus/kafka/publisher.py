@@ -1,9 +1,9 @@
-"""Hand records to Kafka and say of each what became of it.
+"""Publish records to Kafka, and report the outcome of each.
 
-The relay lives long and uses the idempotent producer with many records in flight:
-librdkafka keeps the order and retries for ever. A drain that lives for one call
-keeps one request in flight instead, because a cold idempotent producer waits 500 ms
-for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
+The relay is a long-running service. It uses the idempotent producer with many records
+in flight: librdkafka keeps the order and retries without a limit. A drain that runs for
+one call keeps one request in flight instead, because a cold idempotent producer waits
+500 ms for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
 """
 
 import logging
@@ -20,53 +20,45 @@ from fnm_bus.errors import (
     RecordTooLarge,
     TopicRefused,
 )
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_producer,
-)
+from fnm_bus.kafka.client import ConnectionState, build_producer
+from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.record import Record
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[PublishError | None], None]
+DeliveryCallback = Callable[[PublishError | None], None]
 
-LASTING: Final[Mapping[str, str]] = {
+SERVICE_PRODUCER: Final[Mapping[str, str]] = {
     "enable.idempotence": "true",
     "acks": "all",
-    # For ever: an expired record would let a younger one of its target overtake it.
+    # No limit: after an expired record, a newer one of its target would be first.
     "message.timeout.ms": "0",
-    # The relay itself bounds what is in flight, in records and bytes.
+    # The relay itself limits the records and bytes in flight.
     "queue.buffering.max.messages": "200000",
     "queue.buffering.max.kbytes": "262144",
-    # A request for each record costs the relay's own time. Nobody waits for company
-    # longer than there is more to hand over: then the drain flushes.
+    # One request per record would cost CPU time. The drain flushes when it has no more
+    # records, so a record rarely waits this long.
     "linger.ms": "5",
 }
-"""What a producer that lives long is given, under librdkafka's names."""
+"""Settings of a long-running producer, under librdkafka's names."""
 
-BRIEF: Final[Mapping[str, str]] = {
+ONE_SHOT_PRODUCER: Final[Mapping[str, str]] = {
     "enable.idempotence": "false",
     "acks": "all",
     "max.in.flight.requests.per.connection": "1",
     "linger.ms": "0",
 }
-"""What a producer that lives for one call is given: order by one in flight."""
+"""Settings of a producer for one call; one request in flight keeps the order."""
 
-_TOO_LARGE: Final = frozenset(
+_TOO_LARGE_CODES: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 )
-_TOPIC: Final = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own name for it
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - as above
-        KafkaError.TOPIC_EXCEPTION,
-        KafkaError.POLICY_VIOLATION,
-    }
-)
-_RECORD: Final = frozenset(
+_TOPIC_CODES: Final = MISSING_TOPIC_CODES | {
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.POLICY_VIOLATION,
+}
+_RECORD_CODES: Final = frozenset(
     {
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
@@ -75,85 +67,87 @@ _RECORD: Final = frozenset(
 )
 
 
-def classify(
+def classify_error(
     error: KafkaError, topic: str, settings: Mapping[str, str] = MappingProxyType({})
 ) -> PublishError:
-    """Return what librdkafka's *error* for a record of *topic* means to us.
+    """Return our error for librdkafka's *error* about a record of *topic*.
 
     *settings* are the client's: an error about a missing right names their user.
 
-    What is not known to be about the record or its topic counts as trouble of the
-    broker or of the way to it: it is tried again, so nothing is lost by a wrong guess.
+    Any error that is not about the record or its topic becomes a BrokerUnavailable. The
+    record is then published again, so a wrong guess loses no record.
     """
-    denied = access_error(error, settings, topic=topic, operation=WRITE)
-    if denied is not None and not error.fatal():
-        return denied
+    missing_right = access_error(error, settings, topic=topic, operation=WRITE)
+    if missing_right is not None and not error.fatal():
+        return missing_right
     code, text = error.code(), f"{topic}: {error.str()} ({error.name()})"
-    if code in _TOO_LARGE:
+    if code in _TOO_LARGE_CODES:
         return RecordTooLarge(text)
-    if code in _RECORD:
+    if code in _RECORD_CODES:
         return RecordRefused(text)
-    if code in _TOPIC and not error.fatal():
+    if code in _TOPIC_CODES and not error.fatal():
         return TopicRefused(text)
     return BrokerUnavailable(text)
 
 
 class Publisher(Protocol):
-    """Where records go.
+    """Publishes records.
 
     Attributes:
-        problem: why nothing will be taken until a person acts, or "".
+        problem: the reason if no record is accepted until an operator acts, or "".
     """
 
     @property
     def problem(self) -> str:
-        """See above; known by what `poll` has learned."""
+        """See above; updated by `poll`."""
 
     def open(self) -> None:
-        """Begin to connect, and do not wait for it; the first `publish` does it, too.
+        """Begin to connect without waiting; the first `publish` connects, too.
 
         Raises:
             ConfigError: the settings are refused.
         """
 
-    def publish(self, record: Record, report: Report) -> None:
-        """Take *record*; *report* is called from `poll` with None or the error."""
+    def publish(self, record: Record, on_delivery: DeliveryCallback) -> None:
+        """Accept *record*; `poll` calls *on_delivery* with None or the error."""
 
     def poll(self, timeout: float) -> None:
-        """Wait up to *timeout* seconds for reports and deliver them."""
+        """Wait up to *timeout* seconds for outcomes, and report them."""
 
     def flush(self, timeout: float) -> int:
-        """Send all, wait up to *timeout* seconds; return how many lack a report."""
+        """Send all, wait up to *timeout* seconds; return the number still pending."""
 
     def close(self) -> None:
-        """End at once; records without a report get none."""
+        """Close without waiting; pending outcomes are not reported."""
 
 
 class KafkaPublisher:
     """Publishes by librdkafka.
 
     Args:
-        settings: librdkafka's settings under their own names; they win over *manner*.
-        manner: LASTING or BRIEF.
+        settings: librdkafka's settings under their own names; they override *defaults*.
+        defaults: SERVICE_PRODUCER or ONE_SHOT_PRODUCER.
 
     Attributes:
-        connection: what is known of the way to the brokers.
+        connection: the state of the connections to the brokers.
 
-    Nothing is opened before `open`, or the first `publish`.
+    No connection is made before `open`, or the first `publish`.
     """
 
-    def __init__(self, settings: Mapping[str, str], manner: Mapping[str, str]) -> None:
-        self._settings = {**manner, **settings}
+    def __init__(
+        self, settings: Mapping[str, str], defaults: Mapping[str, str]
+    ) -> None:
+        self._settings = {**defaults, **settings}
         self._producer: Producer | None = None
         self.connection = ConnectionState(self._settings)
 
     @property
     def problem(self) -> str:
-        """Why the brokers reject this client, or ""."""
+        """The reason if the brokers reject this client, or ""."""
         return self.connection.rejection
 
     def open(self) -> None:
-        """Begin to connect, and do not wait for it.
+        """Begin to connect without waiting.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
@@ -161,23 +155,23 @@ class KafkaPublisher:
         if self._producer is None:
             self._open()
 
-    def publish(self, record: Record, report: Report) -> None:
-        """Take *record* into the producer's queue.
+    def publish(self, record: Record, on_delivery: DeliveryCallback) -> None:
+        """Add *record* to the producer's queue.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
             BrokerUnavailable: the queue is full.
-            RecordTooLarge, RecordRefused, TopicRefused: refused without asking.
+            RecordTooLarge, RecordRefused, TopicRefused: refused by librdkafka itself.
         """
         producer = self._producer or self._open()
         topic = record.topic
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
-                self.connection.answered()
-                report(None)
+                self.connection.mark_connected()
+                on_delivery(None)
             else:
-                report(classify(error, topic, self._settings))
+                on_delivery(classify_error(error, topic, self._settings))
 
         try:
             producer.produce(
@@ -191,25 +185,25 @@ class KafkaPublisher:
         except BufferError as exc:
             raise BrokerUnavailable(f"{topic}: librdkafka's queue is full") from exc
         except KafkaException as exc:
-            raise classify(exc.args[0], topic, self._settings) from exc
+            raise classify_error(exc.args[0], topic, self._settings) from exc
 
     def poll(self, timeout: float) -> None:
-        """Deliver the reports that are there; replace a producer that broke."""
+        """Report outcomes; replace a producer after a fatal error."""
         if self._producer is None:
             return
         self._producer.poll(timeout)
-        self._replace_broken()
+        self._replace_after_fatal_error()
 
     def flush(self, timeout: float) -> int:
-        """Send all, wait up to *timeout* seconds; return how many lack a report."""
+        """Send all, wait up to *timeout* seconds; return the number still pending."""
         if self._producer is None:
             return 0
         left = int(self._producer.flush(timeout))
-        self._replace_broken()
+        self._replace_after_fatal_error()
         return left
 
     def close(self) -> None:
-        """Drop what is queued and end; the dropped records are reported as failed."""
+        """Drop the queued records, report them as failed, and close."""
         if self._producer is not None:
             self._purge(self._producer)
             self._producer = None
@@ -218,7 +212,7 @@ class KafkaPublisher:
         self._producer = build_producer(self._settings, self.connection, log)
         return self._producer
 
-    def _replace_broken(self) -> None:
+    def _replace_after_fatal_error(self) -> None:
         if self.connection.fatal is not None and self._producer is not None:
             # A fatal error ends an idempotent producer (librdkafka, INTRODUCTION.md,
             # "Fatal errors"). Purging reports every record that was still queued.
@@ -233,12 +227,12 @@ class KafkaPublisher:
 
 
 class MemoryPublisher:
-    """Keeps records in a list: for tests and for looking without a broker.
+    """Keeps records in a list, for tests.
 
     Attributes:
         problem: always "".
-        records: what was taken and not refused, in order.
-        refuse: returns the error with which a record is refused, or None.
+        records: the accepted records, in order.
+        refuse: returns the error if a record is to be refused, or None.
     """
 
     problem = ""
@@ -248,30 +242,30 @@ class MemoryPublisher:
     ) -> None:
         self.records: list[Record] = []
         self.refuse = refuse
-        self._reports: list[tuple[Report, PublishError | None]] = []
+        self._outcomes: list[tuple[DeliveryCallback, PublishError | None]] = []
 
     def open(self) -> None:
-        """Do nothing: memory is always there."""
+        """Do nothing."""
 
-    def publish(self, record: Record, report: Report) -> None:
-        """Take *record*; it is reported at the next `poll`."""
+    def publish(self, record: Record, on_delivery: DeliveryCallback) -> None:
+        """Accept *record*; the next `poll` reports the outcome."""
         error = self.refuse(record)
         if error is None:
             self.records.append(record)
-        self._reports.append((report, error))
+        self._outcomes.append((on_delivery, error))
 
     def poll(self, timeout: float) -> None:
-        """Deliver all reports; *timeout* has no meaning here."""
+        """Report all outcomes; *timeout* has no effect."""
         del timeout
-        reports, self._reports = self._reports, []
-        for report, error in reports:
-            report(error)
+        outcomes, self._outcomes = self._outcomes, []
+        for on_delivery, error in outcomes:
+            on_delivery(error)
 
     def flush(self, timeout: float) -> int:
-        """Deliver all reports and return 0."""
+        """Report all outcomes and return 0."""
         self.poll(timeout)
         return 0
 
     def close(self) -> None:
-        """Forget reports that nobody polled for."""
-        self._reports.clear()
+        """Drop the pending outcomes."""
+        self._outcomes.clear()

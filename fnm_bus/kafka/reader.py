@@ -1,4 +1,4 @@
-"""Read records back from Kafka, decoded; for looking, without a consumer group."""
+"""Read and decode records without a consumer group."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,8 @@ from confluent_kafka import (
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable, InvalidRecord, RegistryError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    build_reader,
-    partitions_of,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_reader, partitions_of
+from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, topic_error
 from fnm_bus.kafka.names import READ
 
 log = logging.getLogger(__name__)
@@ -33,23 +29,22 @@ log = logging.getLogger(__name__)
 _read_headers: Final = methodcaller("headers")
 
 _STALLED: Final = 30.0
-"""Seconds of waiting without any answer about a partition that was not read to its
-end."""
+"""Seconds of waiting without an answer about a partition before its end."""
 
 
 class ConsumedRecord(NamedTuple):
-    """One record, as it was found.
+    """One record as stored on Kafka.
 
     Attributes:
-        topic: where it stands.
-        partition: likewise.
-        offset: likewise.
+        topic: name of the topic.
+        partition: number of the partition.
+        offset: in the partition.
         at: the record's time (UTC).
-        key: its key, or None.
-        headers: its headers, where the reader was asked for them.
-        value: its bytes; None or empty is a tombstone of a compacted topic.
-        event: what it holds, or None when that cannot be decoded.
-        error: why it cannot be decoded, or "".
+        key: the key, or None.
+        headers: the headers, if the reader was created with `headers=True`.
+        value: the bytes; None or empty is a tombstone of a compacted topic.
+        event: the decoded value, or None if it is undecodable.
+        error: the reason if it is undecodable, or "".
     """
 
     topic: str
@@ -67,15 +62,14 @@ class TopicReader:
     """Reads whole topics, all partitions; creates and commits nothing.
 
     Args:
-        settings: librdkafka's settings; what would change something is not obeyed.
+        settings: librdkafka's settings; those that would write are ignored.
         topics: names of the topics.
         codec: decodes the values.
-        from_beginning: whether to read what is there already.
-        headers: whether to read the records' headers: for looking only, see
-            `headers_of`.
+        from_beginning: whether to begin with the oldest records.
+        headers: whether to read the records' headers; see `record_headers`.
 
     Attributes:
-        connection: what is known of the way to the brokers.
+        connection: the state of the connections to the brokers.
     """
 
     def __init__(
@@ -98,25 +92,27 @@ class TopicReader:
         self._waited = 0.0
 
     def __enter__(self) -> Self:
-        """Connect and find the partitions.
+        """Connect and request the partitions.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable: no broker answers.
-            TopicRefused: a topic does not exist, or must not be read.
+            BrokerUnavailable: no broker reachable.
+            TopicRefused: a topic does not exist, or the Read right is missing.
         """
         consumer = self._open()
         try:
             assigned = [
-                it for topic in self._topics for it in self._of(consumer, topic)
+                partition
+                for topic in self._topics
+                for partition in self._partitions(consumer, topic)
             ]
         except Exception:
             consumer.close()
             raise
         consumer.assign(assigned)
-        # Counted while waiting only: a caller may take its time with each record.
+        # Only waiting counts: a caller may need any time for each record.
         self._waited = 0.0
-        self._open_ends = {(it.topic, it.partition): 0.0 for it in assigned}
+        self._open_ends = {(entry.topic, entry.partition): 0.0 for entry in assigned}
         self._consumer = consumer
         return self
 
@@ -132,76 +128,77 @@ class TopicReader:
 
     @property
     def at_end(self) -> bool:
-        """Whether the end of every partition was seen."""
+        """Whether the reader has reached the end of every partition."""
         return not self._open_ends
 
     def read(self, seconds: float) -> Iterator[ConsumedRecord]:
-        """Yield what comes within *seconds*.
+        """Yield the records that arrive within *seconds*.
 
-        A record whose schema the registry does not return now has that as its error:
-        it keeps nobody from the records behind it.
+        If the registry does not return a record's schema, the record is yielded with
+        that error, so it does not block the records after it.
 
         Raises:
-            BrokerUnavailable, TopicRefused: reading cannot go on.
+            BrokerUnavailable, TopicRefused: reading cannot continue.
         """
         consumer = self._consumer
         end = monotonic() + seconds
         while consumer is not None:
-            began = monotonic()
-            message = consumer.poll(max(0.0, end - began))
+            started = monotonic()
+            message = consumer.poll(max(0.0, end - started))
             now = monotonic()
-            self._waited += now - began
+            self._waited += now - started
             if message is None:
                 return
-            error, place = message.error(), (message.topic() or "", _number(message))
+            error = message.error()
+            partition = (message.topic() or "", _partition_number(message))
             if error is None:
-                self.connection.answered()
-                if place in self._open_ends:
-                    self._open_ends[place] = self._waited
-                raw = raw_of(message)
+                self.connection.mark_connected()
+                if partition in self._open_ends:
+                    self._open_ends[partition] = self._waited
+                raw = raw_record(message)
                 if self._with_headers:
-                    raw = raw._replace(headers=headers_of(message))
-                yield _decoded_now(raw, self._codec)
+                    raw = raw._replace(headers=record_headers(message))
+                yield _decode_or_error(raw, self._codec)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
-                self._open_ends.pop(place, None)
+                self._open_ends.pop(partition, None)
                 if self.at_end:
                     return
-            elif not error.retriable() and error.code() in REFUSED:
-                raise topic_error(error, place[0], READ, self._settings)
-            if now >= end:  # however much there is
+            elif not error.retriable() and error.code() in UNREADABLE_CODES:
+                raise topic_error(error, partition[0], READ, self._settings)
+            if now >= end:  # even if more records are available
                 return
 
     def check(self) -> None:
-        """Make sure that the ends of all partitions come, if they seem not to.
+        """Raise an error if a partition's end does not arrive.
 
         Raises:
-            BrokerUnavailable: no broker answers, or a partition has no leader.
+            BrokerUnavailable: no broker reachable, or a partition has no leader.
         """
         if self.connection.is_down and self._consumer is not None:
             partitions_of(self._consumer, self._topics[0], self.connection)
         since = self._waited - _STALLED
-        silent = sorted(place for place, at in self._open_ends.items() if at <= since)
+        silent = sorted(key for key, at in self._open_ends.items() if at <= since)
         if silent:
             names = ", ".join(f"{topic}[{number}]" for topic, number in silent[:5])
-            raise BrokerUnavailable(f"nothing came for {_STALLED:.0f} s of {names}")
+            raise BrokerUnavailable(f"no record for {_STALLED:.0f} s from {names}")
 
     def _open(self) -> Consumer:
         self.connection.reset()
         return build_reader(self._settings, self.connection)
 
-    def _of(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
+    def _partitions(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
         is_new = self._consumer is None
         numbers = partitions_of(consumer, topic, self.connection, is_new=is_new)
         return [TopicPartition(topic, number, self._start) for number in numbers]
 
 
-def raw_of(message: Message) -> ConsumedRecord:
-    """Return a record as it was found, not decoded."""
+def raw_record(message: Message) -> ConsumedRecord:
+    """Return a message as a record, not decoded."""
     return ConsumedRecord(
         message.topic() or "",
-        _number(message),
+        _partition_number(message),
         message.offset() or 0,
-        time_of(message.timestamp()[1]),
+        record_time(message.timestamp()[1]),
         message.key(),
         (),
         message.value(),
@@ -210,17 +207,17 @@ def raw_of(message: Message) -> ConsumedRecord:
     )
 
 
-def headers_of(message: Message) -> tuple[tuple[str, bytes], ...]:
-    """Return a record's headers; none when one has a name that is not UTF-8.
+def record_headers(message: Message) -> tuple[tuple[str, bytes], ...]:
+    """Return a record's headers, or () if a header's name is not UTF-8.
 
-    Only for looking at records that a person chose. For such a name confluent-kafka
-    returns a list of NULLs with an exception set. `methodcaller` reports it at once;
-    Python 3.11's specialized method calls do not check, and the exception would appear
-    anywhere later. The list stays in the message: never read its headers again.
+    Only for commands that print records. For such a name confluent-kafka returns a list
+    of NULLs with an exception set. `methodcaller` raises that exception. Python 3.11's
+    specialized method calls do not check it, so it would appear in unrelated code. The
+    message keeps the list: never read its headers again.
     """
     try:
         headers: Any = _read_headers(message) or ()
-    except Exception as exc:  # noqa: BLE001 - a record must not stop its reader
+    except Exception as exc:  # noqa: BLE001 - one record must not stop the reader
         log.warning(
             "%s@%s: headers left out: %s", message.topic(), message.offset(), exc
         )
@@ -228,44 +225,37 @@ def headers_of(message: Message) -> tuple[tuple[str, bytes], ...]:
     return tuple(headers)
 
 
-def time_of(milliseconds: int) -> datetime:
-    """Return a record's time; its writer may have set any, so it is bounded."""
+def record_time(milliseconds: int) -> datetime:
+    """Return a record's time, bounded, since a producer can set any."""
     return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST))
 
 
-def decoded(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
-    """Return a record with what it holds, or why that cannot be decoded.
+def decode_record(record: ConsumedRecord, codec: Codec) -> ConsumedRecord:
+    """Return a record with its decoded event, or with the error.
 
     Raises:
-        RegistryError: its schema id is not pinned and the registry does not answer.
+        RegistryError: the schema id is not pinned, and the registry is unreachable.
     """
     try:
-        return it._replace(event=codec.decode(it.value))
+        return record._replace(event=codec.decode(record.value))
     except InvalidRecord as exc:
-        return it._replace(error=str(exc))
+        return record._replace(error=str(exc))
 
 
-def _decoded_now(it: ConsumedRecord, codec: Codec) -> ConsumedRecord:
+def _decode_or_error(record: ConsumedRecord, codec: Codec) -> ConsumedRecord:
     try:
-        return decoded(it, codec)
+        return decode_record(record, codec)
     except RegistryError as exc:
-        return it._replace(error=str(exc))
+        return record._replace(error=str(exc))
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = 221_845_392_000_000
 """The year 9000: Python has no date after 9999, and readers calculate with this one."""
 
-REFUSED: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own name for it
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - as above
-    }
-)
-"""Codes of errors that say that a topic cannot be read."""
+UNREADABLE_CODES: Final = MISSING_TOPIC_CODES | {KafkaError.TOPIC_AUTHORIZATION_FAILED}
+"""Codes of errors about a topic that cannot be read."""
 
 
-def _number(message: Message) -> int:
+def _partition_number(message: Message) -> int:
     return message.partition() or 0

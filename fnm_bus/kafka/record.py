@@ -1,4 +1,4 @@
-"""What Kafka stores: topic, key, value, headers."""
+"""A Kafka record: topic, key, value, headers."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ class Record(NamedTuple):
     """One Kafka record, ready to publish.
 
     Attributes:
-        topic: where it goes.
-        key: decides the partition, so it decides the order; None spreads records.
+        topic: the destination.
+        key: selects the partition, and so the order; None spreads records.
         value: the framed Avro bytes; None is a tombstone in a compacted topic.
         headers: CloudEvents attributes in Kafka's binary mode, names to bytes.
-        partition: where it goes whatever its key is; -1: by the key.
+        partition: overrides the key's partition; -1 for the key's.
     """
 
     topic: str

@@ -1,4 +1,4 @@
-"""Where a record goes: its topic, its key, its headers and its id."""
+"""The topic, key, headers and id of a record."""
 
 import json
 import re
@@ -21,10 +21,10 @@ from fnm_bus.event import (
 )
 
 _NAMESPACE: Final = UUID("6f9d3f0a-3f0c-5c55-9b0a-6a1d2f7b8c4e")
-"""Namespace of our ids (RFC 9562, section 5.5). Never to be changed."""
+"""Namespace of our ids (RFC 9562, section 5.5). Never change it."""
 
 _NO_MATCH: Final = frozenset({"uuid", "action", "action_type", "ipv4_nexthops"})
-"""Fields of a Flow Spec rule that say what it does, not what it matches."""
+"""Fields of a Flow Spec rule that are not part of its match."""
 _PREFIXES: Final = frozenset({"source_prefix", "destination_prefix"})
 _ADDRESSES: Final = _PREFIXES | {"agent_addresses"}
 _UNUSUAL: Final = re.compile(r"[^a-z0-9_]+")
@@ -37,12 +37,12 @@ class Topics:
     Attributes:
         host: bans and unbans of hosts, and of their Flow Spec rules.
         hostgroup: bans and unbans of hostgroups.
-        status: what FastNetMon says every few seconds of each attack.
-        reason: who wants which measures, compacted.
+        status: FastNetMon's regular updates of each attack.
+        reason: the reasons of mitigations, compacted.
         mitigation: the wanted state, compacted.
-        command: what people ask of the mitigator.
-        audit: what was decided and done.
-        deadletter: what could not be understood.
+        command: commands of operators and programs to the mitigator.
+        audit: decisions, and actions of enforcers.
+        deadletter: documents and records that could not be processed.
     """
 
     host: str = "fastnetmon.host.v1"
@@ -55,7 +55,7 @@ class Topics:
     deadletter: str = "fastnetmon.deadletter.v1"
 
     def of_events(self) -> Mapping[str, str]:
-        """Return topic → full name of the record that stands on it, for the events."""
+        """Return topic → full name of its records, for the topics of events."""
         return {
             self.host: "fastnetmon.HostEvent",
             self.hostgroup: "fastnetmon.HostgroupEvent",
@@ -63,9 +63,9 @@ class Topics:
         }
 
     def of_framed(self) -> Mapping[str, str]:
-        """Return topic → full name for every topic whose records a registry describes.
+        """Return topic → full name of its records, for topics with registered schemas.
 
-        These are registered, and have Confluent's framing where their id is pinned.
+        Their records have Confluent's framing if the schema id is pinned.
         """
         return {
             **self.of_events(),
@@ -75,25 +75,25 @@ class Topics:
 
 
 def event_id(sensor: str, entry: str) -> str:
-    """Return the UUIDv5 of a notification: of its sensor and its file in the spool.
+    """Return the UUIDv5 of a notification, from its sensor and its spool entry.
 
-    The same file published twice has the same id; two bans of one host never do.
+    An entry that is published twice has one id; two bans of a host have two.
     """
     return str(uuid5(_NAMESPACE, f"{sensor}/{entry}"))
 
 
 def derived_id(*parts: str | int) -> str:
-    """Return the UUIDv5 of what identifies a record, for `headers_for`.
+    """Return the UUIDv5 of a record's identity, for `headers_for`.
 
     Args:
-        parts: for example topic, partition and offset of what the record is about. The
-            same parts have the same id; parts in another order have another.
+        parts: the identity, for example topic, partition and offset of the record that
+            a dead letter is about. The order of the parts matters.
     """
     return str(uuid5(_NAMESPACE, json.dumps(parts)))
 
 
 def topic_of(event: Event, topics: Topics) -> str:
-    """Return the topic that *event* goes to."""
+    """Return the topic of *event*."""
     match event:
         case HostEvent():
             return topics.host
@@ -104,7 +104,7 @@ def topic_of(event: Event, topics: Topics) -> str:
 
 
 def subject_of(event: Event) -> str:
-    """Return what *event* is about: an address in canonical text, or a hostgroup."""
+    """Return the target of *event*: an address in canonical text, or a hostgroup."""
     match event:
         case HostEvent(ip=ip):
             return ip
@@ -115,7 +115,7 @@ def subject_of(event: Event) -> str:
 
 
 def scope_of(event: Event) -> str:
-    """Return "host" or "hostgroup", however FastNetMon spelled it."""
+    """Return "host" or "hostgroup"."""
     match event:
         case HostEvent():
             return "host"
@@ -126,7 +126,7 @@ def scope_of(event: Event) -> str:
 
 
 def key_of(event: Event) -> bytes:
-    """Return the key: events of one target share a partition, so they keep an order."""
+    """Return the key: events of one target share a partition and keep their order."""
     return subject_of(event).encode()
 
 
@@ -149,15 +149,15 @@ def headers_for(
 ) -> tuple[tuple[str, bytes], ...]:
     """Return the CloudEvents attributes of any record, in Kafka's binary mode.
 
-    An event has those of `headers_of`, whatever the other arguments are.
+    For an event the result is that of `headers_of`; the other arguments are ignored.
 
     Args:
-        record: what the headers are for; its kind gives `ce_type`, such as
+        record: the record; its type gives `ce_type`, such as
             `fastnetmon.mitigation` or `fastnetmon.deadletter`.
-        source: name of the program that wrote the record.
-        record_id: unique among the records of *source*; the same when the same record
-            is published again.
-        at: when the record was made; a time without a zone counts as UTC.
+        source: name of the program that writes the record.
+        record_id: unique among the records of *source*; equal if a record is published
+            again.
+        at: time of the record; a time without a zone counts as UTC.
     """
     if isinstance(record, Event):
         return headers_of(record)
@@ -183,12 +183,12 @@ def _headers(
 
 
 def rule_identity(rule: FlowSpecRule) -> str:
-    """Return what names a Flow Spec rule: its uuid, or its match in canonical form.
+    """Return the identity of a Flow Spec rule: its uuid, or its canonical match.
 
-    The canonical match is JSON text on one line. Two documents that match the same in
-    another order or spelling name one rule: lists are sorted and without duplicates,
-    prefixes are networks in canonical text, words are lower case, TCP flags that are
-    joined are sorted. What is done with a match does not belong to it.
+    The canonical match is JSON text on one line. It does not depend on order and
+    spelling: lists are sorted and without duplicates, prefixes are networks in
+    canonical text, words are lower case, joined TCP flags are sorted. The rule's action
+    is not part of its identity.
     """
     if rule.uuid:
         return rule.uuid
@@ -198,7 +198,7 @@ def rule_identity(rule: FlowSpecRule) -> str:
         if not value or name in _NO_MATCH:
             continue
         if isinstance(value, tuple):
-            match[name] = sorted({_canonical(name, it) for it in value})
+            match[name] = sorted({_canonical(name, item) for item in value})
         else:
             match[name] = _canonical(name, value)
     return json.dumps(match, sort_keys=True, separators=(",", ":"))
@@ -212,13 +212,13 @@ def _canonical(name: str, value: int | str) -> int | str:
     try:
         network = ip_network(value, strict=False)
     except ValueError:
-        return value  # as sent: no rule is like another because both are odd
+        return value  # unchanged: two invalid values must not become equal
     return str(network if name in _PREFIXES else network.network_address)
 
 
 @lru_cache(maxsize=64)
 def _source(sensor: str) -> bytes:
-    # A URI reference: RFC 3986 leaves few characters as they are.
+    # A URI reference: RFC 3986 allows few characters unquoted.
     return f"/fastnetmon/{quote(sensor, safe='')}".encode()
 
 

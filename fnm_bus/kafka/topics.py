@@ -1,4 +1,4 @@
-"""The topics as they should be, and as they are; and who may do what with them."""
+"""Plan, create and describe topics, and grant rights on them."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,39 +20,33 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its 
 
 from fnm_bus.errors import AccessDenied, BrokerUnavailable, PublishError, TopicRefused
 from fnm_bus.kafka.access import Right
-from fnm_bus.kafka.client import (
-    MISSING,
-    ConnectionState,
-    build_admin,
-    denied,
-    metadata,
-    topic_error,
-)
+from fnm_bus.kafka.client import ConnectionState, build_admin, metadata
+from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, access_denied, topic_error
 from fnm_bus.kafka.names import CLUSTER, DESCRIBE, GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.publisher import classify
+from fnm_bus.kafka.publisher import classify_error
 from fnm_bus.kafka.route import Topics
 
 _DAY: Final = 86_400_000
 _DELETE: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY)}
-# An attack_status repeats its ban's figures every few seconds: it is of no use later.
+# An attack_status repeats its ban's figures every few seconds, so it is soon obsolete.
 _SHORT: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY)}
-# What was decided, and what was asked for and could not be understood: for the audit.
+# For the audit: decisions, commands and dead letters.
 _LONG: Final = {"cleanup.policy": "delete", "retention.ms": str(365 * _DAY)}
-# The broker's answer to a record here tells an enforcer what time it is there.
+# An enforcer reads the broker's time from the answer to its own record.
 _AUDIT: Final = {**_LONG, "message.timestamp.type": "LogAppendTime"}
 _COMPACT: Final = {
     "cleanup.policy": "compact",
-    # Leases run from the broker's time of a record, not from its writer's.
+    # Leases begin at the broker's time of a record, not at the producer's.
     "message.timestamp.type": "LogAppendTime",
-    # Every mitigation is renewed every few minutes: without these, a new reader would
-    # have to read a week of renewals before it knows what is wanted.
+    # Every mitigation is renewed every few minutes. Without these settings a new reader
+    # would read a week of renewals before it has the wanted state.
     "segment.ms": str(3_600_000),
     "min.cleanable.dirty.ratio": "0.1",
     "max.compaction.lag.ms": str(6 * 3_600_000),
-    # An enforcer that was away for less than this sees every tombstone.
+    # An enforcer that was down for less than this receives every tombstone.
     "delete.retention.ms": str(7 * _DAY),
 }
-_WANTED_WRONG: Final = frozenset(
+_INVALID_REQUEST_CODES: Final = frozenset(
     {
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.INVALID_CONFIG,
@@ -61,31 +55,31 @@ _WANTED_WRONG: Final = frozenset(
         KafkaError.INVALID_REQUEST,
     }
 )
-"""Refusals of what was asked for; asking again as it is does not help."""
-_NOT_YET: Final = frozenset(
+"""Codes of refusals that the same request would meet again."""
+_LOADING_CODES: Final = frozenset(
     {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
 )
-"""What a broker answers about groups until their topic is loaded."""
+"""Codes of a broker's answers about groups until their topic is loaded."""
 _KINDS: Final = {
     TOPIC: ResourceType.TOPIC,
     GROUP: ResourceType.GROUP,
     TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
 }
 _SAFE_REPLICAS: Final = 3
-"""With so many replicas, two must have a record before it counts as taken."""
+"""From this number of replicas on, two must have a record to acknowledge it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """One topic, wanted or found.
+    """One topic, planned or existing.
 
     Attributes:
         name: its name.
-        partitions: how many it has.
-        replication: on how many brokers each partition is.
-        settings: those of its settings that matter to us; None: not visible without
-            the right DescribeConfigs.
-        operations: what is allowed to us, in kafka-acls' words.
+        partitions: their number.
+        replication: number of replicas of each partition.
+        settings: the settings that fnm-bus depends on; None without the right
+            DescribeConfigs.
+        operations: operations that this user may do, in kafka-acls' words.
     """
 
     name: str
@@ -95,11 +89,14 @@ class TopicSpec:
     operations: frozenset[str] = frozenset()
 
 
-def wanted(topics: Topics, partitions: int, replication: int) -> tuple[TopicSpec, ...]:
-    """Return all topics as they should be.
+def planned_topics(
+    topics: Topics, partitions: int, replication: int
+) -> tuple[TopicSpec, ...]:
+    """Return the plan of all topics.
 
     Host and status topics have the same number of partitions, so that one consumer
-    gets all of one target. The command topic has one: commands have an order.
+    gets all events of a target. The command topic has one partition, which keeps the
+    commands in order.
     """
     safe = {"min.insync.replicas": "2"} if replication >= _SAFE_REPLICAS else {}
     plan = (
@@ -131,25 +128,28 @@ class TopicAdmin:
         self._timeout = timeout
 
     def create(self, topics: Sequence[TopicSpec]) -> list[str]:
-        """Create what is missing; return the names of what was created.
+        """Create missing topics; return the names of the created ones.
 
-        What exists already is not changed. What was created can be used at once.
+        Existing topics are not changed. Created topics are usable at once.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable, TopicRefused: Kafka does not answer, or refuses.
+            BrokerUnavailable, TopicRefused: no broker answers, or Kafka refuses.
         """
         new = [
             NewTopic(
-                it.name, it.partitions, it.replication, config=dict(it.settings or {})
+                topic.name,
+                topic.partitions,
+                topic.replication,
+                config=dict(topic.settings or {}),
             )
-            for it in topics
+            for topic in topics
         ]
-        # Kept until all is answered: its end would be the answer to what is open.
+        # Kept until all requests are answered: closing the client would fail them.
         client, state = self._client()
         metadata(client, None, state, is_new=True, timeout=self._timeout)
         answers = client.create_topics(new, request_timeout=self._timeout)
-        made, refused = [], []
+        created, refused = [], []
         for name, answer in answers.items():
             try:
                 answer.result()
@@ -157,38 +157,38 @@ class TopicAdmin:
                 if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     refused.append(_error(exc, name))
             else:
-                made.append(name)
-        self._wait(client, state, made)
-        # Last, since one may be refused and the next one be made.
+                created.append(name)
+        self._await_visible(client, state, created)
+        # Last, since Kafka may refuse one topic and create the next one.
         for error in refused:
             if isinstance(error, BrokerUnavailable):
                 raise error
         if refused:
-            raise TopicRefused("\n".join(str(it) for it in refused))
-        return made
+            raise TopicRefused("\n".join(str(error) for error in refused))
+        return created
 
     def find(self, topics: Sequence[TopicSpec]) -> dict[str, TopicSpec]:
-        """Return those of *topics* that exist, as they are, by name.
+        """Return the existing ones of *topics*, by name.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable, TopicRefused: Kafka does not answer, or refuses; one of
-                them must not be seen.
+            BrokerUnavailable, TopicRefused: no broker answers, or Kafka refuses; the
+                Describe right on a topic is missing.
         """
-        found = {}
-        for name, topic in self.survey([topic.name for topic in topics]).items():
+        existing = {}
+        for name, topic in self.describe([topic.name for topic in topics]).items():
             if isinstance(topic, AccessDenied):
                 raise topic
             if isinstance(topic, TopicSpec):
-                found[name] = topic
-        return found
+                existing[name] = topic
+        return existing
 
-    def survey(self, names: Sequence[str]) -> dict[str, TopicSpec | TopicRefused]:
-        """Return each topic as it is, or why it cannot be seen.
+    def describe(self, names: Sequence[str]) -> dict[str, TopicSpec | TopicRefused]:
+        """Return each topic's description, or the reason if it is not visible.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable: Kafka does not answer.
+            BrokerUnavailable: no broker answers.
         """
         if not names:
             return {}
@@ -199,35 +199,35 @@ class TopicAdmin:
             include_authorized_operations=True,
             request_timeout=self._timeout,
         )
-        found: dict[str, TopicSpec | TopicRefused] = {}
+        topics: dict[str, TopicSpec | TopicRefused] = {}
         for name, answer in answers.items():
             try:
-                found[name] = _described(name, answer.result())
+                topics[name] = _topic_spec(name, answer.result())
             except KafkaException as exc:
-                found[name] = self._refusal(exc, name, state)
+                topics[name] = self._refusal(exc, name, state)
         visible = [
-            name for name, topic in found.items() if isinstance(topic, TopicSpec)
+            name for name, topic in topics.items() if isinstance(topic, TopicSpec)
         ]
         for name, settings in self._configs(client, visible).items():
-            topic = found[name]
+            topic = topics[name]
             if isinstance(topic, TopicSpec):
-                found[name] = replace(topic, settings=settings)
-        return found
+                topics[name] = replace(topic, settings=settings)
+        return topics
 
     def group_rights(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
-        """Return for each consumer group the operations that are allowed to us.
+        """Return group → operations that this user may do.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable: Kafka does not answer.
+            BrokerUnavailable: no broker answers.
         """
         if not names:
             return {}
         client, state = self._client()
         metadata(client, None, state, is_new=True, timeout=self._timeout)
         end = monotonic() + self._timeout
-        found: dict[str, frozenset[str]] = {}
-        while missing := [name for name in names if name not in found]:
+        rights: dict[str, frozenset[str]] = {}
+        while missing := [name for name in names if name not in rights]:
             answers = client.describe_consumer_groups(
                 missing,
                 include_authorized_operations=True,
@@ -235,21 +235,21 @@ class TopicAdmin:
             )
             for name, answer in answers.items():
                 try:
-                    found[name] = _operations(answer.result().authorized_operations)
+                    rights[name] = _operations(answer.result().authorized_operations)
                 except KafkaException as exc:
                     code = exc.args[0].code()
                     if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-                        found[name] = frozenset()
-                    elif code not in _NOT_YET or monotonic() > end:
+                        rights[name] = frozenset()
+                    elif code not in _LOADING_CODES or monotonic() > end:
                         raise _error(exc, f"group {name}") from exc
-        return found
+        return rights
 
-    def allow(self, principal: str, rights: Iterable[Right]) -> None:
-        """Let *principal* have *rights*, on every host; what it has it keeps.
+    def grant(self, principal: str, rights: Iterable[Right]) -> None:
+        """Give *principal* additional *rights*, for every client address.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
-            BrokerUnavailable, AccessDenied: Kafka does not answer, or refuses.
+            BrokerUnavailable, AccessDenied: no broker answers, or Kafka refuses.
         """
         client, state = self._client()
         metadata(client, None, state, is_new=True, timeout=self._timeout)
@@ -260,7 +260,7 @@ class TopicAdmin:
                 answer.result()
             except KafkaException as exc:
                 if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-                    raise denied(
+                    raise access_denied(
                         "Alter", CLUSTER, "kafka-cluster", self._settings
                     ) from exc
                 raise _error(exc, binding.name) from exc
@@ -268,49 +268,49 @@ class TopicAdmin:
     def _configs(
         self, client: AdminClient, names: Sequence[str]
     ) -> dict[str, Mapping[str, str] | None]:
-        """Return the settings of topics; None where they must not be seen."""
+        """Return the settings of topics; None without the DescribeConfigs right."""
         if not names:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
         answers = client.describe_configs(resources, request_timeout=self._timeout)
-        found: dict[str, Mapping[str, str] | None] = {}
+        configs: dict[str, Mapping[str, str] | None] = {}
         for resource, answer in answers.items():
             try:
                 settings = answer.result()
             except KafkaException as exc:
                 if exc.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     raise _error(exc, resource.name) from exc
-                found[resource.name] = None
+                configs[resource.name] = None
             else:
-                found[resource.name] = {
+                configs[resource.name] = {
                     key: entry.value for key, entry in settings.items()
                 }
-        return found
+        return configs
 
     def _refusal(
         self, error: KafkaException, name: str, state: ConnectionState
     ) -> TopicRefused:
         cause = error.args[0]
         mapped = topic_error(cause, name, DESCRIBE, self._settings)
-        if cause.code() in MISSING or isinstance(mapped, AccessDenied):
+        if cause.code() in MISSING_TOPIC_CODES or isinstance(mapped, AccessDenied):
             return mapped
         raise state.current_error() or _error(error, name) from error
 
-    def _wait(
-        self, client: AdminClient, state: ConnectionState, made: Sequence[str]
+    def _await_visible(
+        self, client: AdminClient, state: ConnectionState, created: Sequence[str]
     ) -> None:
-        """Wait until a broker tells of the topics that the controller has made."""
+        """Wait until a broker lists the topics that the controller created."""
         end = monotonic() + self._timeout
-        while missing := set(made) - metadata(client, None, state).topics.keys():
+        while missing := set(created) - metadata(client, None, state).topics.keys():
             if monotonic() > end:
-                raise BrokerUnavailable(f"made, but not to be seen: {sorted(missing)}")
+                raise BrokerUnavailable(f"created, but not listed: {sorted(missing)}")
 
     def _client(self) -> tuple[AdminClient, ConnectionState]:
         state = ConnectionState(self._settings)
         return build_admin(self._settings, state), state
 
 
-def _described(name: str, description: Any) -> TopicSpec:
+def _topic_spec(name: str, description: Any) -> TopicSpec:
     replicas = (len(partition.replicas) for partition in description.partitions)
     return TopicSpec(
         name,
@@ -343,25 +343,25 @@ def _binding(principal: str, right: Right) -> AclBinding:
     )
 
 
-def differences(topic: TopicSpec, found: TopicSpec | None) -> Iterator[str]:
-    """Yield what is not as wanted, a phrase each."""
-    if found is None:
+def topic_differences(topic: TopicSpec, existing: TopicSpec | None) -> Iterator[str]:
+    """Yield a phrase for each difference from the plan *topic*."""
+    if existing is None:
         yield "missing"
         return
-    if found.partitions != topic.partitions:
-        yield f"partitions: {found.partitions}, wanted {topic.partitions}"
-    if found.replication < topic.replication:
-        yield f"replication: {found.replication}, wanted {topic.replication}"
-    if topic.settings is None or found.settings is None:
+    if existing.partitions != topic.partitions:
+        yield f"partitions: {existing.partitions}, wanted {topic.partitions}"
+    if existing.replication < topic.replication:
+        yield f"replication: {existing.replication}, wanted {topic.replication}"
+    if topic.settings is None or existing.settings is None:
         return
     for key, value in topic.settings.items():
-        if found.settings.get(key) != value:
-            yield f"{key}: {found.settings.get(key)}, wanted {value}"
+        if existing.settings.get(key) != value:
+            yield f"{key}: {existing.settings.get(key)}, wanted {value}"
 
 
 def _error(error: KafkaException, name: str) -> PublishError:
-    """Return what librdkafka's error about a topic means to us."""
+    """Return our error for librdkafka's error about a topic."""
     cause = error.args[0]
-    if cause.code() in _WANTED_WRONG:
+    if cause.code() in _INVALID_REQUEST_CODES:
         return TopicRefused(f"{name}: {cause.str()} ({cause.name()})")
-    return classify(cause, name)
+    return classify_error(cause, name)

@@ -1,4 +1,4 @@
-"""How a service meets its host: the HTTP port and what reaches a terminal.
+"""A service and its host: logs, metrics, the HTTP port, systemd, CPU priority.
 
 `http_server` serves /metrics and /healthz; `terminal` makes any text safe to print.
 """

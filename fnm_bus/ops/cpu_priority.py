@@ -1,23 +1,24 @@
-"""Priority: who drains lets the detector and its hooks go first."""
+"""CPU priority: the detector and its hooks come before the process that drains."""
 
-import logging
 import os
 
-log = logging.getLogger(__name__)
+from fnm_bus.ops.log import get_logger
+
+log = get_logger(__name__)
 
 
 def lower(nice: int) -> None:
-    """Lower the priority of this process on the CPU to *nice*, unless it is so already.
+    """Lower the CPU priority of this process to *nice*, unless it is lower already.
 
-    To be called before there are threads: each has a priority of its own, and inherits
-    that of who started it (sched(7)). Where it is not allowed, nothing is lost: a
-    systemd unit that refuses the call can say `Nice=` itself.
+    Call it before the first thread starts: each thread has its own priority, inherited
+    from the thread that started it (sched(7)). If the call is not permitted, the
+    priority stays; a systemd unit that forbids the call can set `Nice=`.
 
     Args:
-        nice: from 0, as all others, to 19, when nobody else wants the CPU.
+        nice: from 0, normal, to 19, the lowest priority.
     """
     try:
         if os.getpriority(os.PRIO_PROCESS, 0) < nice:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
     except OSError as exc:
-        log.info("the priority stays as it is: %s", exc)
+        log.info("cpu_priority_unchanged", error=exc)

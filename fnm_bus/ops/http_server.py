@@ -1,14 +1,12 @@
-"""Serve /metrics and /healthz, whatever the clients of the port do.
+"""Serve /metrics and /healthz, even to slow and hostile clients.
 
-One daemon thread with an event loop of its own serves all connections. Every bound is
-absolute: a connection has `TIMEOUT` seconds from its start to the end of its response,
-a request has `MAX_REQUEST` bytes, and the newest of more than `MAX_CONNECTIONS`
-connections closes the oldest. So a client that is silent, slow or hostile delays
-neither another client nor the end of the program.
+One daemon thread with its own event loop serves all connections. All limits are
+absolute: `TIMEOUT` seconds from a connection's start to the end of its response, and
+`MAX_REQUEST` bytes for a request. A connection beyond `MAX_CONNECTIONS` closes the
+oldest one. So no client delays another client or the end of the program.
 """
 
 import asyncio
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.terminal import json_line
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TIMEOUT: Final = 5.0
 """Seconds from a connection's start to the end of its response."""
@@ -32,8 +31,10 @@ MAX_REQUEST: Final = 8192
 MAX_CONNECTIONS: Final = 64
 """Open connections; one more closes the oldest."""
 _BACKLOG: Final = 64
+_SHOWN_TARGET: Final = 200
+"""Characters of a request's target in a log line."""
 _PAUSE: Final = 1.0
-"""Seconds without new connections after one could not be accepted."""
+"""Seconds without new connections after a failure to accept one."""
 _JOIN: Final = 1.0
 """Seconds that `stop` waits for the thread; a daemon thread ends with the program."""
 
@@ -45,7 +46,7 @@ class HttpServer:
         host: address to listen on, IPv4 or IPv6.
         port: port to listen on; 0 takes a free one.
         registry: the metrics of /metrics.
-        health: returns whether the program is healthy, and the facts of /healthz.
+        health: returns whether the program is healthy, and the fields of /healthz.
         table: configuration table of the address, for error messages.
     """
 
@@ -69,7 +70,7 @@ class HttpServer:
         """Listen and return the port.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: the address cannot be used.
         """
         listener = self._listen()
         port = int(listener.getsockname()[1])
@@ -98,7 +99,7 @@ class HttpServer:
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             listener = socket.socket(family, kind, protocol)
-            # A restart must not wait until the connections before it are forgotten.
+            # A restart must not wait for the end of old connections (TIME_WAIT).
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(_BACKLOG)
@@ -117,22 +118,25 @@ class HttpServer:
             with listener, asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._serve(loop, listener))
         except Exception:
-            log.exception("/metrics and /healthz are no longer served")
+            log.exception("http_server_failed")
 
     async def _serve(
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket
     ) -> None:
         loop.add_reader(listener, self._accept, loop, listener)
         await self._stopped.wait()
-        loop.remove_reader(listener)  # the runner cancels what is open
+        loop.remove_reader(listener)  # the runner cancels open connections
 
     def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # the client went away
+        except (
+            BlockingIOError,
+            ConnectionAbortedError,
+        ):  # the client has closed the connection
             return
         except OSError as exc:  # no file descriptor is free
-            log.warning("no connection can be accepted: %s", exc)
+            log.warning("http_accept_failed", error=exc)
             loop.remove_reader(listener)
             loop.call_later(
                 _PAUSE, loop.add_reader, *(listener, self._accept, loop, listener)
@@ -157,12 +161,12 @@ class HttpServer:
                 response = await self._respond(loop, client)
                 await loop.sock_sendall(client, response)
                 client.shutdown(socket.SHUT_WR)
-                # A close with unread bytes would be a reset, which can overtake the
+                # Closing with unread bytes sends a reset, which can overtake the
                 # response.
                 while await loop.sock_recv(client, MAX_REQUEST):
                     pass
         except (TimeoutError, EOFError, OSError) as exc:
-            log.debug("connection closed: %r", exc)
+            log.debug("http_connection_closed", error=repr(exc))
 
     async def _respond(
         self, loop: asyncio.AbstractEventLoop, client: socket.socket
@@ -178,7 +182,7 @@ class HttpServer:
         try:
             status, headers, body = self._pages.get(target, _fields(lines[1:]))
         except Exception:
-            log.exception("GET %.200s", target)
+            log.exception("http_request_failed", target=target[:_SHOWN_TARGET])
             return _response("500 Internal Server Error")
         return _response(status, headers, body, with_body=method == "GET")
 

@@ -1,70 +1,96 @@
-"""What is said on stderr: one line for each happening, of text or of JSON."""
+"""Logs: one line on stderr for each event, as text or as a JSON object.
 
+`get_logger` returns a logger whose lines have an event name and fields. Libraries use
+the standard library's loggers; `configure` gives their lines the same form.
+"""
+
+import json
 import logging
 import re
 import sys
-import time
 import traceback
-from typing import Final
+from typing import Any, Final, Literal
+
+import structlog
+from structlog.stdlib import (
+    BoundLogger,
+    PositionalArgumentsFormatter,
+    ProcessorFormatter,
+    add_log_level,
+    add_logger_name,
+    filter_by_level,
+)
+from structlog.typing import EventDict
 
 from fnm_bus.ops.terminal import json_line, visible
 
+LogFormat = Literal["console", "json"]
+
 _PER_SECOND: Final = 50
-"""Lines of one logger and level in a second; what is over is counted and said."""
-_AGAIN: Final = 30.0
-"""Seconds in which the same line is not said again, but counted."""
-_TEXTS: Final = 1000
-"""Lines that are remembered for this."""
+"""Lines of one logger and level in a second; further lines are counted."""
+_REPEAT_PAUSE: Final = 30.0
+"""Seconds in which a repeated line is counted and not logged."""
+_REMEMBERED: Final = 1000
+"""Lines that are remembered to find repetitions."""
 _TRACEBACK: Final = 4000
 """Characters of a traceback, from its end."""
 _DURATION: Final = re.compile(r"after \d+ms")
-"""librdkafka ends each failed attempt with it; the lines are the same without."""
+"""librdkafka ends each failed attempt with its duration; the rest repeats."""
+_QUOTED: Final = re.compile(r'[\s"=]')
+"""Characters that would make the end of a value unclear."""
+_HEAD: Final = ("timestamp", "level", "logger", "event")
 
 
-def configure(level: str, form: str) -> None:
-    """Send everything from *level* on to stderr.
+def get_logger(name: str) -> BoundLogger:
+    """Return the logger of a module: `log.info("published", topic=…)`.
 
     Args:
-        level: debug, info, warning or error.
-        form: "text" or "json".
+        name: the module's `__name__`.
+    """
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[
+            filter_by_level,
+            PositionalArgumentsFormatter(),
+            _describe_error,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def configure(level: str, log_format: LogFormat) -> None:
+    """Log to stderr.
+
+    Args:
+        level: the least severe level: debug, info, warning or error.
+        log_format: text for people, or one JSON object per line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
-    handler.addFilter(_Flood())
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[_describe_error],
+            processors=[
+                add_log_level,
+                add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _count_suppressed,
+                ProcessorFormatter.remove_processors_meta,
+                _render_json if log_format == "json" else _render_console,
+            ],
+        )
+    )
+    handler.addFilter(_FloodFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        # The registry client's: a line for each request.
+        # The registry's client logs each request.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
-class _Text(logging.Formatter):
-    """`2026-11-22T10:30:00.123Z warning drain: …`, on one line whatever it holds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        name = record.name.removeprefix("fnm_bus.")
-        line = f"{_time(record)} {record.levelname.lower()} {name}: {_message(record)}"
-        if text := _traceback(record):
-            line = f"{line}\n{text}"
-        return visible(line)
-
-
-class _Json(logging.Formatter):
-    """One object with time, level, logger, message, and the traceback of an error."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": _message(record),
-        }
-        if text := _traceback(record):
-            fields["traceback"] = text
-        return json_line(fields)
-
-
-class _Flood(logging.Filter):
-    """Holds back what is said too often, and says how many lines that were."""
+class _FloodFilter(logging.Filter):
+    """Suppresses repeated lines and floods, and counts the suppressed lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,53 +98,71 @@ class _Flood(logging.Filter):
         self._texts: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        repeated = self._repeated(record, text)
-        over = None if repeated is None else self._over(record)
-        if repeated is None or over is None:
+        repeated = self._count_repeated(record)
+        excess = None if repeated is None else self._count_excess(record)
+        if repeated is None or excess is None:
             return False
-        if held := repeated + over:
-            record.msg, record.args = f"{text} (and {held} lines held back)", ()
+        record.suppressed = repeated + excess
         return True
 
-    def _repeated(self, record: logging.LogRecord, text: str) -> int | None:
-        """Return how often the same was held back; None to hold it back again."""
-        key = (record.name, _DURATION.sub("", text))
+    def _count_repeated(self, record: logging.LogRecord) -> int | None:
+        """Return how many equal lines were suppressed; None to suppress this one."""
+        key = (record.name, _DURATION.sub("", record.getMessage()))
         since, count = self._texts.get(key, (record.created, -1))
-        if count >= 0 and record.created - since < _AGAIN:
+        if count >= 0 and record.created - since < _REPEAT_PAUSE:
             self._texts[key] = (since, count + 1)
             return None
-        if len(self._texts) >= _TEXTS:
+        if len(self._texts) >= _REMEMBERED:
             self._texts.clear()
         self._texts[key] = (record.created, 0)
         return max(count, 0)
 
-    def _over(self, record: logging.LogRecord) -> int | None:
-        """Return how many the last second held back; None to hold this one back."""
+    def _count_excess(self, record: logging.LogRecord) -> int | None:
+        """Return how many lines the last second suppressed; None to suppress this."""
         key, second = (record.name, record.levelno), int(record.created)
-        began, count = self._seconds.get(key, (second, 0))
-        over = 0
-        if began != second:
-            over, count = max(0, count - _PER_SECOND), 0
+        started, count = self._seconds.get(key, (second, 0))
+        excess = 0
+        if started != second:
+            excess, count = max(0, count - _PER_SECOND), 0
         self._seconds[key] = (second, count + 1)
-        return over if count < _PER_SECOND else None
+        return excess if count < _PER_SECOND else None
 
 
-def _message(record: logging.LogRecord) -> str:
-    text = record.getMessage()
-    if record.exc_info and record.exc_info[1] is not None:
-        text = f"{text}: {record.exc_info[1]!r}"
-    return text
+def _describe_error(_logger: Any, level: str, fields: EventDict) -> EventDict:
+    """Replace an exception by its description, for errors with the traceback."""
+    exc_info = fields.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    if exc_info and exc_info[1] is not None:
+        fields["exception"] = repr(exc_info[1])
+        if level in {"error", "exception", "critical"}:
+            text = "".join(traceback.format_exception(*exc_info))
+            fields["traceback"] = text.strip()[-_TRACEBACK:]
+    return fields
 
 
-def _traceback(record: logging.LogRecord) -> str:
-    """Return where an unexpected exception was raised; "" if there is none."""
-    if record.levelno < logging.ERROR or not record.exc_info:
-        return ""
-    text = "".join(traceback.format_exception(*record.exc_info))
-    return text.strip()[-_TRACEBACK:]
+def _count_suppressed(_logger: Any, _level: str, fields: EventDict) -> EventDict:
+    if suppressed := getattr(fields["_record"], "suppressed", 0):
+        fields["suppressed"] = suppressed
+    return fields
 
 
-def _time(record: logging.LogRecord) -> str:
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{seconds}.{int(record.msecs):03d}Z"
+def _render_json(_logger: Any, _level: str, fields: EventDict) -> str:
+    head = {name: fields.pop(name) for name in _HEAD}
+    return json_line({**head, **fields})
+
+
+def _render_console(_logger: Any, _level: str, fields: EventDict) -> str:
+    """Return `2026-11-22T10:30:00Z warning relay.drain: event field=value …`."""
+    timestamp, level, logger, event = (fields.pop(name) for name in _HEAD)
+    logger = logger.removeprefix("fnm_bus.")
+    given = {name: value for name, value in fields.items() if value is not None}
+    pairs = (f"{name}={_quote(value)}" for name, value in given.items())
+    return visible(" ".join([f"{timestamp} {level} {logger}: {event}", *pairs]))
+
+
+def _quote(value: object) -> str:
+    text = str(value)
+    if text and not _QUOTED.search(text):
+        return text
+    return json.dumps(text, ensure_ascii=False)

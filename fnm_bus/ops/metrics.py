@@ -1,12 +1,6 @@
-"""Figures: how a program's metrics are made and collected."""
-
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+"""Metrics of a program, and their registry."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 def counter(name: str, text: str, *labels: str) -> Counter:
@@ -20,12 +14,11 @@ def gauge(name: str, text: str, *labels: str) -> Gauge:
 
 
 class MetricSet:
-    """Metrics that are the fields of a dataclass."""
+    """Metrics as attributes of an object."""
 
-    def registry(self: "DataclassInstance") -> CollectorRegistry:
-        """Return a registry that collects all of them, for an exposition."""
-        found = CollectorRegistry()
-        for one in fields(self):
-            metric: Any = getattr(self, one.name)
-            found.register(metric)
-        return found
+    def registry(self) -> CollectorRegistry:
+        """Return a registry with all metrics."""
+        registry = CollectorRegistry()
+        for metric in vars(self).values():
+            registry.register(metric)
+        return registry

@@ -1,9 +1,9 @@
-"""Text that is safe to print, whoever wrote it.
+"""Text that is safe to print, from any source.
 
-A document, a record or a person's words may hold escape sequences, C1 controls,
-bidirectional marks and line breaks. A terminal would obey them: move the cursor, set
-its title, show an address backwards, or let one line pass for another. Everything that
-is printed, logged or written as JSON goes through one of these functions.
+A document, a record or a command may contain escape sequences, C1 controls,
+bidirectional marks and line breaks. A terminal would execute them: move the cursor, set
+its title, show an address backwards, or display a forged line. All printed text, logs
+and JSON go through one of these functions.
 """
 
 import io
@@ -12,11 +12,11 @@ from typing import Any, TextIO
 
 
 def visible(text: str) -> str:
-    r"""Return *text* on one line, with an escape for each character that is no print.
+    r"""Return *text* on one line, with an escape for each unprintable character.
 
-    Printable is what `str.isprintable` says: no controls, format characters (such as
-    bidirectional marks), surrogates, unassigned characters, or blanks but the space.
-    The escapes are Python's: `\x1b`, `\u202e`. A backslash stays as it is.
+    `str.isprintable` decides: controls, format characters (such as bidirectional
+    marks), surrogates, unassigned characters and blanks other than the space are
+    unprintable. The escapes are Python's: `\x1b`, `\u202e`. Backslashes stay.
     """
     if text.isprintable():
         return text
@@ -24,16 +24,16 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    r"""Return *text* as `visible` does, but with its line feeds (`\n`)."""
+    r"""Return *text* as `visible` does, and keep its line feeds (`\n`)."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def json_line(value: Any) -> str:
-    r"""Return a value as JSON on one line, without the line's end.
+    r"""Return a value as JSON on one line, without a line feed.
 
-    What `visible` escapes is written as `\uXXXX`, which JSON permits in every string: a
-    program that parses the line gets the same value. What JSON has no type for, such as
-    a time or a path, is written as text.
+    Unprintable characters are written as `\uXXXX`, which JSON permits in every string:
+    a program that parses the line gets the same value. Values without a JSON type, such
+    as times and paths, are written as text.
     """
     text = json.dumps(value, ensure_ascii=False, default=str)
     if text.isprintable():
@@ -47,7 +47,7 @@ class SafeStream(io.TextIOBase):
     For standard error: usage errors and tracebacks are printed by libraries.
 
     Args:
-        stream: gets what is written.
+        stream: receives the text.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -55,12 +55,12 @@ class SafeStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The other stream's."""
+        """Return the other stream's value."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """The other stream's."""
+        """Return the other stream's value."""
         return self._stream.errors
 
     def writable(self) -> bool:

@@ -4,15 +4,15 @@ The relay exists to empty the spool, so no error of one directory, file or marke
 end it: it would start again, meet the same error, and publish nothing.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import Counter
 
 from fnm_bus.errors import SpoolError
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class DiskErrors:
@@ -56,13 +56,13 @@ class DiskErrors:
         key = _key(task, where)
         if self._current.get(key) != error:
             self._current[key] = error
-            log.warning("%s failed, retrying: %s", key, error)
+            log.warning("disk_error", task=key, error=error, retried=True)
 
     def succeeded(self, task: str, where: object = "") -> None:
         """Forget the last failure of a task; log that it works again."""
         key = _key(task, where)
         if self._current.pop(key, None) is not None:
-            log.info("%s works again", key)
+            log.info("disk_error_ended", task=key)
 
 
 def _key(task: str, where: object) -> str:

@@ -4,7 +4,6 @@ An entry leaves the disk when Kafka has acknowledged its record, and not before:
 process that dies in between publishes it again, with the same `event_id`.
 """
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,12 +23,13 @@ from fnm_bus.errors import (
 )
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.record import Record
+from fnm_bus.ops.log import get_logger
 from fnm_bus.relay.reading_note import ReadingNote
 from fnm_bus.relay.source import LISTING, EntrySource
 from fnm_bus.relay.topic_queue import PendingEntry, TopicQueue
 from fnm_bus.spool.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _AT_ONCE: Final = 256
 """Documents handed over between two looks at the reports."""
@@ -193,7 +193,7 @@ class Drain:
         for topic, gate in self._gates.items():
             if gate.reopen(now):
                 self._metrics.topic_blocked.labels(topic).set(0)
-                log.info("trying again: topic=%s", topic)
+                log.info("topic_retried", topic=topic)
         if self.thinning and self._unthinned:
             self.thin()
         if self._work():
@@ -220,7 +220,7 @@ class Drain:
         for gate in self._gates.values():
             replaced = gate.thin()
             self._to_remove.extend(replaced)
-            self._metrics.status_skipped.inc(len(replaced))
+            self._metrics.status_updates_coalesced.inc(len(replaced))
 
     def retry(self) -> None:
         """Let the next steps try again what the quarantine or the disk refused.
@@ -284,8 +284,8 @@ class Drain:
         """Set the gauges."""
         for topic, gate in self._gates.items():
             self._metrics.in_flight.labels(topic).set(gate.in_flight)
-        self._metrics.held.set(len(self._held))
-        self._metrics.disk_refused.set(self.disk_refused)
+        self._metrics.quarantine_full.set(len(self._held))
+        self._metrics.io_blocked.set(self.disk_refused)
 
     def _add(self, name: str, spool: Spool | None) -> None:
         self._known.add(name)
@@ -363,6 +363,7 @@ class Drain:
 
     def _acknowledged(self, item: PendingEntry, topic: str) -> None:
         self._metrics.published.labels(topic).inc()
+        log.debug("published", topic=topic, entry=item.name)
         if item.source is None:
             self._forget(item)
             return
@@ -378,7 +379,14 @@ class Drain:
         self, item: PendingEntry, topic: str, gate: TopicQueue, error: PublishError
     ) -> None:
         if not gate.blocked():
-            log.warning("not taken, will be tried again: %s", error)
+            log.warning(
+                "topic_refused"
+                if isinstance(error, TopicRefused)
+                else "publish_failed",
+                topic=topic,
+                error=error,
+                retried=True,
+            )
             self._metrics.topic_blocked.labels(topic).set(1)
         self._metrics.retried.labels(topic, type(error).__name__).inc()
         gate.refusal = str(error) if isinstance(error, TopicRefused) else ""
@@ -390,12 +398,12 @@ class Drain:
         """Put *item* into the quarantine; its dead letter follows unless *told*."""
         if item.source is None:
             # The dead letter itself is refused; the document is in the quarantine.
-            log.error("no dead letter: entry=%s %s", item.name, reason["reason"])
+            log.error("dead_letter_refused", entry=item.name, **reason)
             self._forget(item)
             return
         try:
             entry = item.source.read(item.name)
-            self._quarantine.put(entry, reason, told=told)
+            self._quarantine.put(entry, reason, published=told)
         except FileNotFoundError:
             self._gone(item)
             return
@@ -405,7 +413,7 @@ class Drain:
             return
         self._forget(item)
         self._metrics.quarantined.labels("truncated" if told else "refused").inc()
-        log.warning("quarantined: entry=%s %s", item.name, reason["reason"])
+        log.warning("quarantined", entry=item.name, **reason)
         if not told:
             self.refused[item.name] = reason
             self._add(item.name, None)
@@ -431,7 +439,9 @@ class Drain:
         self._metrics.disk_errors.labels(task).inc()
         if item.trouble != str(error):
             item.trouble = str(error)
-            log.warning("%s failed, retrying: entry=%s %s", task, item.name, error)
+            log.warning(
+                "disk_error", task=task, entry=item.name, error=error, retried=True
+            )
 
 
 def _refusal(error: PublishError) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Look after the spool now and then: limits, left-overs, figures."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,13 +8,14 @@ from time import monotonic
 from typing import Final
 
 from fnm_bus.errors import SpoolError
+from fnm_bus.ops.log import get_logger
 from fnm_bus.relay.drain import Drain
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.spool.limits import AdmissionLevel, Limits, SpoolUsage
 from fnm_bus.spool.quarantine import Quarantine
 from fnm_bus.spool.spool import ForeignFile, Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _CARE: Final = 2.0
 """Seconds between two rounds."""
@@ -79,7 +79,7 @@ class Housekeeping:
         depths = []
         for spool in self.spools:
             with self.drain.disk.caught("measuring", spool.root):
-                depth = spool.size()
+                depth = spool.usage()
                 self._show(str(spool.root), depth)
                 depths.append(depth)
             if not depths:
@@ -93,33 +93,30 @@ class Housekeeping:
         self.metrics.oldest_age.labels(label).set(max(age.total_seconds(), 0))
 
     def _limit(self, depth: SpoolUsage) -> None:
-        thinning = self.limits.thinning(depth)
+        thinning = self.limits.coalesces_status(depth)
         if thinning != self.drain.thinning:
             log.warning(
-                "%s status updates: files=%d bytes=%d",
-                "thinning out" if thinning else "no longer thinning out",
-                depth.files,
-                depth.bytes,
+                "status_updates_coalesced" if thinning else "status_updates_complete",
+                files=depth.files,
+                bytes=depth.bytes,
             )
         self.drain.thinning = thinning
         if thinning:
             self.drain.thin()
         spool, refusal = self.spools[0], self.limits.refusal(depth)
         if refusal is not spool.refusal():
-            log.warning("the spool refuses: %s", refusal or "nothing any more")
+            log.warning("spool_admission_changed", refused=refusal or "nothing")
             spool.refuse(refusal)
-        self.metrics.refusing.set(list(AdmissionLevel).index(refusal))
+        self.metrics.admission_level.set(list(AdmissionLevel).index(refusal))
 
     def _clean(self) -> None:
         for spool in self.spools:
             with self.drain.disk.caught("sweeping", spool.root):
-                for left in spool.clean():
+                for left in spool.remove_orphans():
                     if any(it.path(left.name).exists() for it in self.spools):
                         continue  # a second link of what is stored, or a copy
-                    self.metrics.left.inc()
-                    log.warning(
-                        "a hook died before it had stored: entry=%s size=%d", *left[:2]
-                    )
+                    self.metrics.orphaned_entries.inc()
+                    log.warning("hook_died", entry=left.name, size=left.size)
         self._set_aside()
 
     def _set_aside(self) -> None:
@@ -131,7 +128,7 @@ class Housekeeping:
         moved = 0
         for spool in self.spools:
             with self.drain.disk.caught("looking for foreign files", spool.root):
-                for odd in spool.odd():
+                for odd in spool.foreign_files():
                     if moved == _AT_ONCE:
                         self._clean_at = 0.0  # the rest follows in the next round
                         break
@@ -143,11 +140,13 @@ class Housekeeping:
         if odd.path in self._immovable:
             immovable.add(odd.path)
             return False
-        self.metrics.odd_files.inc()
-        log.warning("not an entry: path=%s %s", *odd)
+        self.metrics.foreign_files.inc()
         try:
-            log.warning("moved to %s", spool.set_aside(odd))
+            moved_to = spool.quarantine_foreign(odd)
+            log.warning("foreign_file_moved", **odd._asdict(), moved_to=moved_to)
         except SpoolError as exc:
             immovable.add(odd.path)
-            log.warning("not moved, remove it by hand: %s", exc)
+            log.warning(
+                "foreign_file_not_moved", **odd._asdict(), error=exc, remedy="remove it"
+            )
         return True

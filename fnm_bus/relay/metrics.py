@@ -1,4 +1,4 @@
-"""Every figure the relay shows: one counter for each way an event can suffer."""
+"""The relay's metrics: one counter for each way an event can be delayed or lost."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ _DELAYS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600)
 
 @dataclass(frozen=True)
 class RelayMetrics(MetricSet):
-    """The relay's figures; `registry` collects them for an exposition."""
+    """The relay's metrics; `registry` collects them for an exposition."""
 
     published: Counter = field(
         default_factory=lambda: counter(
@@ -21,7 +21,7 @@ class RelayMetrics(MetricSet):
     delay: Histogram = field(
         default_factory=lambda: Histogram(
             "fnm_bus_delay_seconds",
-            "From a notification on disk to its record acknowledged",
+            "Time from a notification on disk to Kafka's acknowledgement",
             buckets=_DELAYS,
             registry=None,
         )
@@ -29,36 +29,38 @@ class RelayMetrics(MetricSet):
     retried: Counter = field(
         default_factory=lambda: counter(
             "retried",
-            "Records Kafka did not take and that are tried again; each may turn out"
-            " a duplicate with an equal event_id",
+            "Failed publications that are retried; a retry can create a duplicate"
+            " with the same event_id",
             "topic",
             "error",
         )
     )
-    drifted: Counter = field(
+    field_mismatches: Counter = field(
         default_factory=lambda: counter(
-            "drifted",
-            "Secondary fields of a wrong type or range; events keep what was sent",
+            "field_mismatches",
+            "Secondary fields of a wrong type or range; their values are in `extra`",
         )
     )
     quarantined: Counter = field(
         default_factory=lambda: counter(
-            "quarantined", "Documents put into the quarantine", "reason"
+            "quarantined", "Entries moved to the quarantine", "reason"
         )
     )
-    held: Gauge = field(
+    quarantine_full: Gauge = field(
         default_factory=lambda: gauge(
-            "held", "Documents that wait because the quarantine is full"
+            "quarantine_full_entries",
+            "Entries that wait because the quarantine is full",
         )
     )
-    disk_refused: Gauge = field(
+    io_blocked: Gauge = field(
         default_factory=lambda: gauge(
-            "disk_refused", "Entries that can now be neither read nor removed"
+            "spool_io_blocked_entries",
+            "Entries that cannot be read or removed because of a disk error",
         )
     )
     disk_errors: Counter = field(
         default_factory=lambda: counter(
-            "disk_errors", "Failures of the disk, each of which is retried", "task"
+            "disk_errors", "Failed disk operations, each of which is retried", "task"
         )
     )
     truncated: Counter = field(
@@ -66,59 +68,60 @@ class RelayMetrics(MetricSet):
             "truncated", "Events published without their packet samples", "topic"
         )
     )
-    status_skipped: Counter = field(
+    status_updates_coalesced: Counter = field(
         default_factory=lambda: counter(
-            "status_skipped",
-            "Status updates dropped for a newer one of the same attack",
+            "status_updates_coalesced",
+            "Status updates replaced by a newer one of the same attack",
         )
     )
-    from_fallback: Counter = field(
+    fallback_entries: Counter = field(
         default_factory=lambda: counter(
-            "from_fallback", "Documents that the hook could store in the fallback only"
+            "fallback_entries", "Entries that the hook stored in the fallback spool"
         )
     )
     checks: Counter = field(
         default_factory=lambda: counter(
-            "checks", "Documents of `hook check`, removed and not published"
+            "checks", "Entries of `hook check`, removed and not published"
         )
     )
-    left: Counter = field(
+    orphaned_entries: Counter = field(
         default_factory=lambda: counter(
-            "dead_hooks", "Hooks that died before they had stored; FastNetMon saw that"
+            "orphaned_entries",
+            "Temporary files of hooks that died before they stored an entry",
         )
     )
-    odd_files: Counter = field(
+    foreign_files: Counter = field(
         default_factory=lambda: counter(
-            "odd_files", "Things in the spool that are no entries, set aside"
+            "foreign_files", "Files in the spool that are not entries, moved away"
         )
     )
     spool_files: Gauge = field(
-        default_factory=lambda: gauge("spool_files", "Documents on disk", "spool")
+        default_factory=lambda: gauge("spool_files", "Entries on disk", "spool")
     )
     spool_bytes: Gauge = field(
-        default_factory=lambda: gauge("spool_bytes", "Their size in bytes", "spool")
+        default_factory=lambda: gauge("spool_bytes", "Size of the entries", "spool")
     )
     oldest_age: Gauge = field(
         default_factory=lambda: gauge(
-            "spool_oldest_age_seconds", "Age of the oldest document on disk", "spool"
+            "spool_oldest_age_seconds", "Age of the oldest entry on disk", "spool"
         )
     )
-    refusing: Gauge = field(
+    admission_level: Gauge = field(
         default_factory=lambda: gauge(
-            "spool_refusing",
-            "What the spool refuses: 0 nothing, 1 status updates, 2 everything",
+            "spool_admission_level",
+            "Entries that the spool refuses: 0 none, 1 status updates, 2 all",
         )
     )
     quarantine_files: Gauge = field(
-        default_factory=lambda: gauge("quarantine_files", "Documents in the quarantine")
+        default_factory=lambda: gauge("quarantine_files", "Entries in the quarantine")
     )
     in_flight: Gauge = field(
         default_factory=lambda: gauge(
-            "in_flight", "Records handed to Kafka without an answer yet", "topic"
+            "in_flight", "Records that Kafka has not acknowledged yet", "topic"
         )
     )
     topic_blocked: Gauge = field(
         default_factory=lambda: gauge(
-            "topic_blocked", "1 while a topic is not tried after a failure", "topic"
+            "topic_blocked", "1 while publishing pauses after a failure", "topic"
         )
     )

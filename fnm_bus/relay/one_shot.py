@@ -50,7 +50,7 @@ def _rounds(
     end: float, spool: Spool, backoff: Backoff, drain: Drain, guard: HangGuard
 ) -> DrainOutcome:
     while True:
-        if backoff.pausing():
+        if backoff.seconds_left():
             return DrainOutcome.PAUSED
         lock = spool.lock()
         if lock is None:
@@ -62,7 +62,7 @@ def _rounds(
                 if done and not drain.blind:
                     backoff.clear()
                 else:
-                    backoff.failed()
+                    backoff.record_failure()
         refused = drain.disk_refused or drain.unlisted
         if not done:
             return (

@@ -27,7 +27,7 @@ from fnm_bus.kafka.route import (
     key_of,
     topic_of,
 )
-from fnm_bus.spool.entry import WholeDocument
+from fnm_bus.spool.entry import DocumentSummary
 from fnm_bus.spool.spool import Entry
 
 _CUT: Final = "the begin of one: power was lost while it was stored"
@@ -97,7 +97,7 @@ class Pipeline:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
         """
-        if not entry.whole:
+        if not entry.is_complete:
             raise InvalidNotification("", "a whole document", _CUT)
         receipt = Receipt(
             event_id=event_id(self.sensor, entry.name),
@@ -132,14 +132,16 @@ class Pipeline:
         self, entry: Entry, reason: Mapping[str, str], failed_at: datetime
     ) -> Record:
         """Return the record that tells others what could not be understood, and why."""
-        whole = entry.cut or WholeDocument(len(entry.document), digest(entry.document))
+        whole = entry.oversized or DocumentSummary(
+            len(entry.document), digest(entry.document)
+        )
         letter = DeadLetter(
             sensor=self.sensor,
             entry=entry.name,
             reason=reason.get("reason", ""),
             field=reason.get("field", ""),
-            wanted=reason.get("wanted", ""),
-            got=reason.get("got", ""),
+            expected=reason.get("expected", ""),
+            actual=reason.get("actual", ""),
             head=entry.document[:HEAD],
             size=whole.size,
             digest=whole.digest,

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from fnm_bus.errors import SpoolError
-from fnm_bus.spool.sequence import is_name
+from fnm_bus.spool.entry_name import is_entry_name
 
 _MOST = 1 << 20
 """Bytes of the file that are read: the names of 15,000 entries."""
@@ -48,7 +48,7 @@ class ReadingNote:
             os.close(fd)
         # An empty line ends it: what follows is of an earlier, longer note.
         lines = takewhile(bool, text.split("\n"))
-        return frozenset(filter(is_name, lines))
+        return frozenset(filter(is_entry_name, lines))
 
     def write(self, names: Iterable[str]) -> None:
         """Replace the note's names.

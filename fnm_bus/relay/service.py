@@ -4,13 +4,13 @@ One relay drains a spool; a second one stands by until the lock is free. Whateve
 happens to Kafka, the registry or the relay itself, the documents wait on disk.
 """
 
-import logging
 import threading
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
 from fnm_bus.kafka.publisher import Publisher
+from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import READY, STOPPING, Systemd
 from fnm_bus.relay.drain import Drain
 from fnm_bus.relay.hang_guard import HangGuard
@@ -19,7 +19,7 @@ from fnm_bus.spool.lock import Lock
 from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PROMPT: Final = 0.005
 _SLOW: Final = 0.1
@@ -75,7 +75,7 @@ class Relay:
             SpoolError: the spool is not set up, or is not this user's. Once it was
                 locked, errors of the disk are retried.
         """
-        self.systemd.tell(READY, "STATUS=waiting for the spool's lock")
+        self.systemd.notify(READY, "STATUS=waiting for the spool's lock")
         try:
             while not self._stopping.is_set():
                 self._alive()
@@ -100,8 +100,8 @@ class Relay:
     def _hold(self, lock: Lock) -> None:
         """Drain until `stop`, or until another spool is where this one was."""
         self.draining = self._locked_before = True
-        self.systemd.tell("STATUS=draining")
-        log.info("draining: spool=%s", self.spool.root)
+        self.systemd.notify("STATUS=draining")
+        log.info("draining", spool=self.spool.root)
         try:
             # Connecting takes half a second; the spool can be looked at meanwhile.
             self.publisher.open()
@@ -136,7 +136,9 @@ class Relay:
     def _turn(self) -> None:
         self._alive()
         now = monotonic()
-        if now >= self._look_at and (self.watch.changed() or now >= self._blind_until):
+        if now >= self._look_at and (
+            self.watch.has_changed() or now >= self._blind_until
+        ):
             self._look(now)
         if self.drain.idle:
             # Errors of the connection are known before the first attack, not by it.
@@ -174,7 +176,7 @@ class Relay:
 
     def _finish(self) -> None:
         if self._stopping.is_set():
-            self.systemd.tell(STOPPING)
+            self.systemd.notify(STOPPING)
         end = monotonic() + self.flush
         left = self.publisher.flush(0)
         # In slices: this may take longer than any guard waits for a sign of life.
@@ -185,6 +187,6 @@ class Relay:
         # Its files are those of this spool; another one may be in its place.
         self.drain.close()
         if left:
-            log.warning("stopped: in_flight=%d stay in the spool", left)
+            log.warning("stopped", records_left_in_spool=left)
         else:
-            log.info("stopped: nothing in flight")
+            log.info("stopped", records_left_in_spool=0)

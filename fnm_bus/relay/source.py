@@ -1,11 +1,11 @@
 """What the drain finds on disk, and what each find becomes."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from fnm_bus.kafka.record import Record
+from fnm_bus.ops.log import get_logger
 from fnm_bus.relay.disk_errors import DiskErrors
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
@@ -13,10 +13,10 @@ from fnm_bus.relay.preparation import Preparation, prepare
 from fnm_bus.relay.topic_queue import PendingEntry
 from fnm_bus.relay.trial import Task, Trial
 from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import BootEpochs, sequence
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LISTING: Final = "listing entries"
 """The task under which an unreadable spool is reported."""
@@ -60,14 +60,14 @@ class EntrySource:
             with self.disk.caught(LISTING, spool.root):
                 found += [(name, spool) for name in spool.scan()]
                 with self.disk.caught(LISTING_PART, spool.root):
-                    spool.check()
+                    spool.check_readable()
         if len({id(spool) for _name, spool in found}) > 1:
-            found.sort(key=lambda pair: self.epochs.order(pair[0]))
+            found.sort(key=lambda pair: self.epochs.sequence(pair[0]))
         yield from found
-        untold: Sequence[str] = ()
+        unpublished: Sequence[str] = ()
         with self.disk.caught(LISTING, "of the quarantine"):
-            untold = self.quarantine.untold()
-        for name in untold:
+            unpublished = self.quarantine.unpublished()
+        for name in unpublished:
             yield name, None
 
     @property
@@ -105,15 +105,15 @@ class EntrySource:
         if first:
             item.attack = ready.attack
             if item.source is not self.spools[0]:
-                self.metrics.from_fallback.inc()
-            self.metrics.drifted.inc(ready.mismatch_count)
+                self.metrics.fallback_entries.inc()
+            self.metrics.field_mismatches.inc(ready.mismatch_count)
             _log(item.name, ready)
         return ready.record
 
     def _prepare(
         self, item: PendingEntry, source: Spool, *, suspect: bool
     ) -> Preparation:
-        place = sequence(item.name, self.epochs)
+        place = self.epochs.sequence(item.name)
         if suspect:
             directory = str(source.path(item.name).parent)
             return self.trial.prepare(Task(directory, item.name, place, item.shrunk))
@@ -134,17 +134,17 @@ class EntrySource:
             SpoolError: it cannot be removed.
         """
         if item.source is None:
-            self.quarantine.told(item.name)
+            self.quarantine.mark_published(item.name)
             return
         for spool in self.spools:
-            spool.forget_temporary(item.name)
+            spool.remove_temporary(item.name)
         item.source.remove(item.name)
 
 
 def _log(entry: str, ready: Preparation) -> None:
     """Log the first few mismatches: one document may hold thousands."""
     for mismatch in ready.mismatches:
-        log.warning("entry=%s %s", entry, mismatch)
+        log.warning("field_mismatch", entry=entry, mismatch=mismatch)
     more = ready.mismatch_count - len(ready.mismatches)
     if more:
-        log.warning("entry=%s and %d more mismatches", entry, more)
+        log.warning("more_field_mismatches", entry=entry, mismatches=more)

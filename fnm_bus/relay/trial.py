@@ -104,8 +104,8 @@ class _Ready(msgspec.Struct, tag=True):
 
 class _Invalid(msgspec.Struct, tag=True):
     field: str
-    wanted: str
-    got: str
+    expected: str
+    actual: str
 
 
 class _Misfit(msgspec.Struct, tag=True):
@@ -332,8 +332,8 @@ def _result(reply: _Reply | None) -> Preparation:
     match reply:
         case _Done(preparation=preparation):
             return preparation
-        case _Invalid(field=field, wanted=wanted, got=got):
-            raise InvalidNotification(field, wanted, got)
+        case _Invalid(field=field, expected=expected, actual=actual):
+            raise InvalidNotification(field, expected, actual)
         case _Misfit(text=text):
             raise InvalidRecord(text)
         case _Unreadable(text=text, missing=missing):
@@ -415,7 +415,7 @@ def _answer(pipeline: Pipeline, task: Task, *, is_memory_short: bool) -> bytes:
     """Return the encoded reply."""
     reply: _Reply
     try:
-        found = entry.read(task.directory, task.name)
+        found = entry.read_entry(task.directory, task.name)
     except (FileNotFoundError, SpoolError) as exc:
         reply = _Unreadable(str(exc), missing=isinstance(exc, FileNotFoundError))
         return msgspec.msgpack.encode(reply)
@@ -427,7 +427,7 @@ def _answer(pipeline: Pipeline, task: Task, *, is_memory_short: bool) -> bytes:
         )
         return msgspec.msgpack.encode(reply)
     except InvalidNotification as exc:
-        reply = _Invalid(exc.field, exc.wanted, exc.got)
+        reply = _Invalid(exc.field, exc.expected, exc.actual)
     except InvalidRecord as exc:
         reply = _Misfit(str(exc))
     except (FnmBusError, ImportError, OSError) as exc:

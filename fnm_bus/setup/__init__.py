@@ -1,4 +1,4 @@
-"""What an operator runs once: install the hook, check everything.
+"""Setup: install the hook, check the hook, check everything.
 
-`check_all` is the entry point.
+`init` performs all steps; `check_all` is the entry point of the checks.
 """

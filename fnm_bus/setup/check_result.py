@@ -1,17 +1,17 @@
-"""Finding: one thing that a check looked at."""
+"""The result of one check."""
 
 from typing import NamedTuple
 
 
 class CheckResult(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        ok: whether it is as it should be.
-        what: what was found, in words.
-        remedy: what to do, or "".
+        ok: whether the check passed.
+        text: the finding, in words.
+        remedy: the repair, or "".
     """
 
     ok: bool
-    what: str
+    text: str
     remedy: str = ""

@@ -1,4 +1,4 @@
-"""Write the hook as one file that FastNetMon can start, and say how to use it."""
+"""Write the hook as one file, and return FastNetMon's settings for it."""
 
 import ast
 import re
@@ -17,38 +17,51 @@ from fnm_bus.hook import python_hook
 _FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
 _LAST: Final = "# -- end of the settings --\n"
 _SHEBANG: Final = 127
-"""Bytes of a first line that every kernel since Linux 2.0 reads (execve(2))."""
+"""Bytes of the first line that every kernel since Linux 2.0 reads (execve(2))."""
 SHELL: Final = Path("/bin/sh")
-"""Named as the interpreter, it means `shell_hook.sh`; as busybox does."""
+"""As the interpreter, this and busybox select `shell_hook.sh`."""
 _SHELL_TEXT: Final = Path(python_hook.__file__).with_name("shell_hook.sh")
 _SHELL_SETTINGS: Final = ("SPOOL", "FALLBACK", "FALLBACK_FILES", "FALLBACK_BYTES")
 _SHELL_NUMBERS: Final = ("FALLBACK_FILES", "FALLBACK_BYTES")
 
 
 def best_python() -> Path:
-    """Return the Python that a hook had best use: the system's, else this one's.
+    """Return the best Python for a hook: the system's, else this process's.
 
-    The system's does not go away with a virtual environment, and all users may start
-    it; FastNetMon may not be able to look into somebody's home directory.
+    The system's Python survives the removal of a virtual environment, and all users
+    can start it. FastNetMon may have no access to a person's home directory.
     """
     system = Path("/usr/bin/python3")
     return system if system.exists() else Path(sys.executable).resolve()
 
 
 def busybox() -> Path:
-    """Return where busybox is.
+    """Return the path of busybox.
 
     Raises:
-        ConfigError: it is not on this machine.
+        ConfigError: busybox is not installed.
     """
-    found = shutil.which("busybox", path="/usr/bin:/bin")
-    if found is None:
+    path = shutil.which("busybox", path="/usr/bin:/bin")
+    if path is None:
         raise ConfigError("busybox: is neither in /usr/bin nor in /bin; install it")
-    return Path(found)
+    return Path(path)
+
+
+def drain_command(timeout: float, config: Path | None) -> list[str]:
+    """Return the command by which a hook drains the spool where no relay runs.
+
+    Args:
+        timeout: seconds that it may take; FastNetMon's call waits for it.
+        config: the configuration file, or None for the default. The command has an
+            empty environment, except for the hook's spools and lock.
+    """
+    command = [sys.executable, "-I", "-m", "fnm_bus", "drain"]
+    command += ["--timeout", str(timeout)]
+    return [*command, "--config", str(config.resolve())] if config else command
 
 
 def speaks_shell(interpreter: Path) -> bool:
-    """Return whether this interpreter means the hook in shell."""
+    """Return whether this interpreter runs the shell hook."""
     return interpreter == SHELL or interpreter.name == "busybox"
 
 
@@ -65,8 +78,8 @@ def settings(
 
     Args:
         spool: the spool's directory.
-        fallback: the fallback spool's, on another file system.
-        drain: command that drains the spool where no relay does; () for none.
+        fallback: the fallback spool's directory, on another file system.
+        drain: command that drains the spool if no relay runs; () for no command.
     """
     return {
         "SPOOL": str(spool),
@@ -84,26 +97,26 @@ def source(interpreter: Path, values: Mapping[str, object]) -> str:
 
     Args:
         interpreter: absolute path of a Python, 3.9 or newer, without any package; or
-            `SHELL`; or busybox', whose shell starts no program for what it has itself.
+            `SHELL`; or the path of busybox, whose shell has the commands built in.
         values: see `settings`.
 
     Raises:
-        ConfigError: a first line cannot hold this path, a path is not absolute, or a
-            hook in shell is to drain.
+        ConfigError: the path does not fit into a first line, a path is not absolute,
+            or a shell hook would drain.
     """
     faults = [
-        f"{name.lower()}: {value} is no absolute path"
+        f"{name.lower()}: {value} is not an absolute path"
         for name, value in {**values, "PYTHON": interpreter}.items()
         if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
     ]
     first = _first_line(interpreter)
     if re.search(r"\s", str(interpreter)) or len(first.encode()) > _SHEBANG:
         faults.append(
-            f"python: {interpreter}: the first line of a script holds no blanks in a"
-            f" path, and {_SHEBANG} bytes; choose another, such as /usr/bin/python3"
+            f"python: {interpreter}: a script's first line has room for a path without"
+            f" blanks, {_SHEBANG} bytes in all; choose one such as /usr/bin/python3"
         )
     if speaks_shell(interpreter) and values["DRAIN"]:
-        faults.append("drain: the hook in shell never drains")
+        faults.append("drain: the shell hook never drains")
     if faults:
         raise ConfigError("\n".join(faults))
     if speaks_shell(interpreter):
@@ -121,9 +134,7 @@ def source(interpreter: Path, values: Mapping[str, object]) -> str:
 def _quoted(name: str, value: object) -> str:
     text = str(value)
     if not text.isprintable():
-        raise ConfigError(
-            f"{name.lower()}: {text!r} has characters that cannot be seen"
-        )
+        raise ConfigError(f"{name.lower()}: {text!r} has unprintable characters")
     return shlex.quote(text)
 
 
@@ -131,11 +142,11 @@ def read_settings(text: str) -> tuple[str, dict[str, object]]:
     """Return the path of the interpreter and the settings in a hook's text.
 
     Raises:
-        ConfigError: it is not the text of a hook.
+        ConfigError: the text is not an unchanged hook.
     """
     match = re.match(rf"#!(?=({SHELL}\n|\S+/busybox sh\n)|\S+ -IS\n)(\S+)", text)
     if match is None or _FIRST not in text or _LAST not in text:
-        raise ConfigError("this is no hook of fnm-bus")
+        raise ConfigError("is not an fnm-bus hook")
     lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
     read = _read_shell if match[1] else _read_python
     try:
@@ -153,9 +164,9 @@ def _read_python(lines: Sequence[str]) -> dict[str, object]:
 
 def _read_shell(lines: Sequence[str]) -> dict[str, object]:
     words = [shlex.split(line) for line in lines]
-    found = dict(word.split("=", 1) for (word,) in words)
-    numbers = {name: int(found[name]) for name in _SHELL_NUMBERS}
-    values = settings(Path(found["SPOOL"]), Path(found["FALLBACK"]))
+    texts = dict(word.split("=", 1) for (word,) in words)
+    numbers = {name: int(texts[name]) for name in _SHELL_NUMBERS}
+    values = settings(Path(texts["SPOOL"]), Path(texts["FALLBACK"]))
     return {**values, **numbers}
 
 
@@ -166,19 +177,19 @@ def install(
     python: Path,
     drain: Sequence[str] = (),
 ) -> str:
-    """Write the hook to *path*, in one step; return how to make FastNetMon use it.
+    """Write the hook to *path* atomically; return FastNetMon's settings for it.
 
-    Calls that run meanwhile go on with the old file.
+    Running calls continue with the old file.
 
     Args:
-        path: absolute; FastNetMon wants a path without arguments and blanks.
+        path: absolute; FastNetMon needs a path without arguments and blanks.
         spool: see `settings`.
         fallback: see `settings`.
-        python: or `SHELL`; see `source`.
+        python: the interpreter; see `source`.
         drain: see `settings`.
 
     Raises:
-        ConfigError: a path that cannot be used.
+        ConfigError: a path cannot be used.
         SpoolError: the file cannot be written.
     """
     check_path(path)
@@ -191,22 +202,22 @@ def install(
 
 
 def check_path(path: Path) -> None:
-    """Check that a hook can be written to *path*: nothing is there, or a hook.
+    """Check that a hook can be written to *path*: it does not exist, or is a hook.
 
     Raises:
-        ConfigError: FastNetMon cannot use the path, or it is somebody else's.
-        SpoolError: what is there cannot be read.
+        ConfigError: FastNetMon cannot use the path, or another program is there.
+        SpoolError: the existing file cannot be read.
     """
     if not path.is_absolute() or re.search(r"[^\w./+@:-]", str(path)):
-        # Community hands it to a shell, unquoted.
+        # FastNetMon Community passes the path to a shell without quotes.
         raise ConfigError(f"path: {path}: wanted an absolute path of plain characters")
     try:
-        facts = path.lstat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise ConfigError(f"path: {path}: is there, and no regular file")
-        if facts.st_size and _FIRST.encode() not in path.read_bytes():
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"path: {path}: exists and is not a regular file")
+        if status.st_size and _FIRST.encode() not in path.read_bytes():
             raise ConfigError(
-                f"path: {path}: is another program, which is not replaced;"
+                f"path: {path}: is another program, which would be lost;"
                 " choose another path, or move it away"
             )
     except FileNotFoundError:
@@ -218,7 +229,7 @@ def check_path(path: Path) -> None:
 def instructions(path: Path) -> str:
     """Return the settings of FastNetMon that make it use the hook at *path*.
 
-    The names are those of FastNetMon's documentation of its notify scripts.
+    The names are from FastNetMon's documentation of notify scripts.
     """
     advanced = (
         "notify_script_enabled enable",

@@ -1,4 +1,4 @@
 """Notifications on disk, from the hook to the relay.
 
-`spool` is the entry point; `layout` names directories, modes and owners.
+`spool` is the entry point; `layout` has the directories, their modes and owners.
 """

@@ -1,9 +1,8 @@
-"""Sweep: what is in a spool and is no entry, left by dead hooks or put by strangers.
+"""Files in a spool that are not entries: orphaned temporary files and foreign files.
 
-A temporary file was never accepted: its call was not told that all is well. It is
-removed, and its name and size are returned for the log and a counter, which is the
-trace that FastNetMon said something then. It is not published: it may be half of a
-document, and it would come an hour late.
+A temporary file was never accepted: its call did not exit with status 0. The file is
+removed, and its name and size are returned for the log and a counter. Its content is
+not published: it may be incomplete, and it would arrive an hour late.
 """
 
 import os
@@ -17,25 +16,25 @@ from typing import Final, NamedTuple
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import layout
-from fnm_bus.spool.sequence import boot_of, is_name, pid_of, ticks_of
+from fnm_bus.spool.entry_name import boot_of, is_entry_name, pid_of, ticks_of
 
-_AGE: Final = 3_600.0
-"""Seconds after which a temporary file may be removed, if its process is gone.
+_MIN_AGE: Final = 3_600.0
+"""Age in seconds at which a temporary file without a process is removed.
 
-Where containers share the spool a living process may be in another one, where it
-cannot be seen. A hook lives for a fraction of a second.
+If containers share the spool, the process may be running in another container, where it
+is not visible. A hook runs for a fraction of a second.
 """
-_AGE_UNKNOWN: Final = 86_400.0
-"""The same where the name cannot tell which process it was."""
-_MOST: Final = 10_000
-"""Foreign files that are looked at together: each takes half a kilobyte of memory."""
+_MIN_AGE_UNKNOWN: Final = 86_400.0
+"""The same if the name does not identify the process."""
+_MAX_FOREIGN: Final = 10_000
+"""Foreign files that are listed at a time: each takes half a kilobyte of memory."""
 
 
 class OrphanedFile(NamedTuple):
-    """A temporary file that was removed.
+    """A removed temporary file of a process that no longer runs.
 
     Attributes:
-        name: of the entry it would have become.
+        name: name of the entry that was being written.
         size: in bytes.
         age: in seconds.
     """
@@ -46,111 +45,114 @@ class OrphanedFile(NamedTuple):
 
 
 class ForeignFile(NamedTuple):
-    """Something that is no entry.
+    """A file, link or directory in the spool that is not an entry.
 
     Attributes:
-        path: where it is.
-        reason: why it is none.
+        path: its path.
+        reason: why it is not an entry.
     """
 
     path: Path
     reason: str
 
 
-def clean(root: Path) -> list[OrphanedFile]:
-    """Remove temporary files of dead processes; return what was removed.
+def remove_orphans(root: Path) -> list[OrphanedFile]:
+    """Remove the temporary files of processes that no longer run; return them.
 
     Raises:
-        SpoolError: the directory cannot be read, or a file not be removed.
+        SpoolError: the directory cannot be read, or a file cannot be removed.
     """
     boot, now, removed = python_hook.boot_id(), time.time(), []
     try:
-        with os.scandir(root / "incoming" / "tmp") as items:
-            for item in items:
-                if not is_name(item.name) or not item.is_file(follow_symlinks=False):
+        with os.scandir(root / "incoming" / "tmp") as files:
+            for file in files:
+                if not (
+                    is_entry_name(file.name) and file.is_file(follow_symlinks=False)
+                ):
                     continue
                 try:
-                    facts = item.stat(follow_symlinks=False)
-                except FileNotFoundError:  # stored or given up in this moment
+                    status = file.stat(follow_symlinks=False)
+                except FileNotFoundError:  # stored or removed by its hook
                     continue
-                age = now - facts.st_mtime
-                if _dead(item.name, boot, age) and python_hook.forget(item.path):
-                    removed.append(OrphanedFile(item.name, facts.st_size, age))
+                age = now - status.st_mtime
+                if _is_orphaned(file.name, boot, age) and python_hook.unlink_quietly(
+                    file.path
+                ):
+                    removed.append(OrphanedFile(file.name, status.st_size, age))
     except OSError as exc:
         raise SpoolError(f"{root}: {exc}") from exc
     return removed
 
 
-def odd(root: Path) -> list[ForeignFile]:
-    """Return what is no entry and no file on its way to become one, 10,000 at most.
+def list_foreign_files(root: Path) -> list[ForeignFile]:
+    """Return up to 10,000 files that are neither entries nor temporary files.
 
     Raises:
         SpoolError: a directory cannot be read.
     """
     try:
-        return list(islice(_odd(root / "incoming"), _MOST))
+        return list(islice(_foreign_files(root / "incoming"), _MAX_FOREIGN))
     except OSError as exc:
         raise SpoolError(f"{root}: {exc}") from exc
 
 
-def _odd(incoming: Path) -> Iterator[ForeignFile]:
+def _foreign_files(incoming: Path) -> Iterator[ForeignFile]:
     for digit in ("", *layout.DIGITS):
         directory = incoming / "new" / digit if digit else incoming / "tmp"
-        with os.scandir(directory) as items:
-            for item in items:
-                if reason := _oddity(item, digit):
-                    yield ForeignFile(Path(item.path), reason)
+        with os.scandir(directory) as files:
+            for file in files:
+                if reason := _foreign_reason(file, digit):
+                    yield ForeignFile(Path(file.path), reason)
 
 
-def set_aside(root: Path, odd: ForeignFile) -> Path:
-    """Move *odd* to `quarantine/odd` under a name that is free; return its path.
+def quarantine_foreign(root: Path, foreign: ForeignFile) -> Path:
+    """Move *foreign* to `quarantine/foreign` under a new name; return its path.
 
     Raises:
-        SpoolError: it cannot be moved; directories of others cannot.
+        SpoolError: it cannot be moved, for example a directory of another user.
     """
-    # 255 bytes is the most that a file system takes; a name is cut between characters.
-    name = os.fsencode(f"{time.time_ns()}-{odd.path.name}")[:255]
-    target = root / "quarantine" / "odd" / name.decode("utf-8", "ignore")
+    # File systems allow 255 bytes; the name is cut between two characters.
+    name = os.fsencode(f"{time.time_ns()}-{foreign.path.name}")[:255]
+    target = root / "quarantine" / "foreign" / name.decode("utf-8", "ignore")
     try:
-        return odd.path.rename(target)
+        return foreign.path.rename(target)
     except OSError as exc:
-        raise SpoolError(f"{odd.path}: {exc}") from exc
+        raise SpoolError(f"{foreign.path}: {exc}") from exc
 
 
-def _oddity(item: os.DirEntry[str], digit: str) -> str:
-    if not is_name(item.name):
-        return "its name is not an entry's"
-    if digit and item.name[-1] != digit:
-        return "it belongs into another directory"
-    if not item.is_file(follow_symlinks=False):
-        return f"it is no regular file but a {_kind(item)}"
+def _foreign_reason(file: os.DirEntry[str], digit: str) -> str:
+    if not is_entry_name(file.name):
+        return "not an entry's name"
+    if digit and file.name[-1] != digit:
+        return "wrong directory"
+    if not file.is_file(follow_symlinks=False):
+        return f"not a regular file: {_kind(file)}"
     return ""
 
 
-def _kind(item: os.DirEntry[str]) -> str:
-    if item.is_symlink():
+def _kind(file: os.DirEntry[str]) -> str:
+    if file.is_symlink():
         return "link"
-    if item.is_dir(follow_symlinks=False):
+    if file.is_dir(follow_symlinks=False):
         return "directory"
     try:
-        mode = item.stat(follow_symlinks=False).st_mode
+        mode = file.stat(follow_symlinks=False).st_mode
     except FileNotFoundError:
-        return "thing that is gone"
+        return "removed meanwhile"
     return "pipe" if stat.S_ISFIFO(mode) else "special file"
 
 
-def _dead(name: str, boot: str, age: float) -> bool:
-    if boot_of(name).startswith(python_hook.NO_BOOT_ID) or boot.startswith(
-        python_hook.NO_BOOT_ID
-    ):
-        return age > _AGE_UNKNOWN
-    if age <= _AGE:
+def _is_orphaned(name: str, boot: str, age: float) -> bool:
+    hidden = python_hook.NO_BOOT_ID
+    if boot_of(name).startswith(hidden) or boot.startswith(hidden):
+        return age > _MIN_AGE_UNKNOWN
+    if age <= _MIN_AGE:
         return False
     if boot_of(name) != boot:
         return True
     try:
-        return python_hook.started(pid_of(name)) != ticks_of(name)
-    except FileNotFoundError:  # no such process
+        return python_hook.process_start_ticks(pid_of(name)) != ticks_of(name)
+    except FileNotFoundError:  # the process does not exist
         return True
-    except OSError:  # there is one, and it is not for us to look at
+    except OSError:  # the process exists, and this user may not read its state
         return False

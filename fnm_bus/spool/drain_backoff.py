@@ -1,8 +1,8 @@
-"""Back-off: after a drain that failed, the next calls do not try for a while.
+"""Back-off: after a failed drain the next calls do not try again for a while.
 
-An hour without Kafka must not cost each call its deadline. The time is counted on a
-clock that does not jump, since the boot; the hook reads the same file before it starts
-a drain at all (`fnm_bus.hook.python_hook.pause_left`).
+Without a back-off each call would wait for its drain timeout as long as Kafka is
+unreachable. Times count from the boot, on a clock that does not jump. The hook reads
+the same file before it starts a drain (`python_hook.backoff_seconds_left`).
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ _LONGEST: Final = 60
 
 
 class Backoff:
-    """Counts the drains of a spool that failed one after another.
+    """Counts the consecutive failed drains of a spool.
 
     Args:
         root: the spool's directory.
@@ -27,22 +27,22 @@ class Backoff:
         self._root = root
         self._path = root / "state" / "backoff"
 
-    def pausing(self) -> float:
-        """Return the seconds for which no drain is to be tried; 0.0 when one may."""
-        return python_hook.pause_left(str(self._root))
+    def seconds_left(self) -> float:
+        """Return the seconds until the next drain may be tried; 0.0 for now."""
+        return python_hook.backoff_seconds_left(str(self._root))
 
-    def failed(self) -> float:
-        """Note a drain that failed; return the seconds until the next may be tried.
+    def record_failure(self) -> float:
+        """Count a failed drain; return the seconds until the next may be tried.
 
         Raises:
-            SpoolError: the note cannot be written.
+            SpoolError: the file cannot be written.
         """
         failures = self._failures() + 1
         pause = min(_FIRST << min(failures - 1, 16), _LONGEST)
-        until = python_hook.uptime() + pause * python_hook.TICKS_PER_SECOND
+        until = python_hook.uptime_ticks() + pause * python_hook.TICKS_PER_SECOND
         temporary = self._path.with_name(".backoff")
         try:
-            # Not synced: lost, it costs one attempt.
+            # Not synced: its loss costs one attempt.
             temporary.write_text(f"{python_hook.boot_id()} {until} {failures}\n")
             temporary.replace(self._path)
         except OSError as exc:
@@ -50,10 +50,10 @@ class Backoff:
         return float(pause)
 
     def clear(self) -> None:
-        """Forget all failures, after a drain that succeeded.
+        """Reset the count after a successful drain.
 
         Raises:
-            SpoolError: the note cannot be removed.
+            SpoolError: the file cannot be removed.
         """
         try:
             self._path.unlink(missing_ok=True)
@@ -63,10 +63,8 @@ class Backoff:
     def _failures(self) -> int:
         try:
             boot, _until, failures = self._path.read_text().split()
-        except (OSError, ValueError):  # none, or no longer readable: begin anew
+        except (OSError, ValueError):  # missing or damaged: count from 0
             return 0
-        return (
-            int(failures)
-            if boot == python_hook.boot_id() and failures.isdecimal()
-            else 0
-        )
+        if boot != python_hook.boot_id() or not failures.isdecimal():
+            return 0
+        return int(failures)

@@ -1,6 +1,6 @@
-"""An entry: one notification as a file; how it is read, whatever is in the file.
+"""An entry: one notification as a file, and how it is read.
 
-`fnm_bus.hook.python_hook` writes it and describes the file.
+`fnm_bus.hook.python_hook` writes entries and describes their format.
 """
 
 import hashlib
@@ -14,20 +14,20 @@ from fnm_bus.errors import SpoolError
 from fnm_bus.event.json_document import MAX_DOCUMENT
 from fnm_bus.hook import python_hook
 
-_READ: Final = MAX_DOCUMENT + 2 * 1024 * 1024
+_MAX_READ: Final = MAX_DOCUMENT + 2 * 1024 * 1024
 """Bytes of an entry that are read: the largest valid document, with the arguments of
 any call (2 MiB is Linux's limit of arguments and environment together)."""
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_HASHED: Final = python_hook.MAX_STDIN + (16 << 20)
-"""Bytes of a file that are hashed: more than any hook writes, arguments included."""
+_MAX_HASHED: Final = python_hook.MAX_STDIN + (16 << 20)
+"""Largest file that is hashed, in bytes: more than any hook writes with arguments."""
 _CHUNK: Final = 1 << 20
 _HEAD: Final = re.compile(rb"fnm-bus 1 ([0-9]{1,4})\0")
 _MAX_ARGUMENTS: Final = 1_000
-"""FastNetMon passes four at most; each takes memory of its own, however short it is."""
+"""FastNetMon passes four at most; each takes memory, even if it is empty."""
 
 
-class WholeDocument(NamedTuple):
-    """What a document is of which only the beginning was read.
+class DocumentSummary(NamedTuple):
+    """Size and digest of a document.
 
     Attributes:
         size: in bytes.
@@ -43,16 +43,17 @@ class Entry(NamedTuple):
     r"""One notification in the spool.
 
     Attributes:
-        name: of the file; says when FastNetMon started the call.
-        arguments: of the call; bytes that are no UTF-8 are written as `\xff`.
-        document: what came on stdin. A file that no hook wrote is all document.
-        stored_at: when it was stored (the file's mtime, UTC).
-        size: of the file, in bytes. The document is cut where it is larger than any
-            valid one; the file is not.
-        path: of the file.
-        whole: False when a loss of power has cut it; then its call was not told that
-            all is well.
-        cut: what the whole document is; None when `document` is the whole one.
+        name: name of the file; contains the start of the call.
+        arguments: arguments of the call; bytes that are not UTF-8 become `\xff`.
+        document: the bytes from stdin; the whole file if it does not begin as an entry.
+            An oversized document is truncated.
+        stored_at: modification time of the file (UTC).
+        size: size of the file in bytes.
+        path: path of the file.
+        is_complete: False if a power loss has truncated the file; its call did not
+            exit with status 0.
+        oversized: size and digest of a document if only its first bytes were
+            read; None for other documents.
     """
 
     name: str
@@ -61,69 +62,69 @@ class Entry(NamedTuple):
     stored_at: datetime
     size: int
     path: str
-    whole: bool = True
-    cut: WholeDocument | None = None
+    is_complete: bool = True
+    oversized: DocumentSummary | None = None
 
     @property
     def is_check(self) -> bool:
-        """Whether it is from `hook check`, and no notification of FastNetMon's.
+        """Whether the entry is from `hook check`, and not a notification.
 
-        FastNetMon passes addresses and names that others choose, so the mark counts
-        only where a check has it: alone.
+        Attackers and customers choose some of FastNetMon's arguments. The mark counts
+        only as the single argument.
         """
         return self.arguments == (python_hook.CHECK_ARGUMENT,)
 
 
-class Content(NamedTuple):
-    """What is in an entry's bytes; the fields are those of `Entry`."""
+class EntryContent(NamedTuple):
+    """The decoded bytes of an entry; the fields are those of `Entry`."""
 
     arguments: tuple[str, ...]
     document: bytes
-    whole: bool = True
+    is_complete: bool = True
 
 
-def read(directory: str, name: str) -> Entry:
+def read_entry(directory: str, name: str) -> Entry:
     """Return the entry in the file *name* of a directory.
 
     Raises:
-        FileNotFoundError: it is gone.
-        SpoolError: it cannot be read, or is no regular file.
+        FileNotFoundError: the file does not exist.
+        SpoolError: the file cannot be read, or is not a regular file.
     """
     path = f"{directory}/{name}"  # pathlib would take as long as opening the file
-    data, facts = read_file(path, _READ)
-    cut = None
-    if len(data) < facts.st_size:
-        content, cut = _cut(path, data, facts.st_size)
+    data, status = read_file(path, _MAX_READ)
+    oversized = None
+    if len(data) < status.st_size:
+        content, oversized = _decode_oversized(path, data, status.st_size)
     else:
-        content = unpack(data)
+        content = decode_entry(data)
     return Entry(
         name,
         content.arguments,
         content.document,
-        utc(facts.st_mtime_ns),
-        facts.st_size,
+        utc_time(status.st_mtime_ns),
+        status.st_size,
         path,
-        content.whole,
-        cut,
+        content.is_complete,
+        oversized,
     )
 
 
-def read_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
-    """Return up to *most* bytes of a regular file, and what stat(2) returns of it.
+def read_file(path: str, max_size: int) -> tuple[bytes, os.stat_result]:
+    """Return up to *max_size* bytes of a regular file, and its status.
 
-    A link is not followed and a pipe is not waited for: somebody may have planted one.
+    Does not follow a link or wait for a pipe: another user may have planted one.
 
     Raises:
-        FileNotFoundError: it is gone.
-        SpoolError: it cannot be read, or is no regular file.
+        FileNotFoundError: the file does not exist.
+        SpoolError: the file cannot be read, or is not a regular file.
     """
     try:
         fd = os.open(path, _FLAGS)
         try:
-            facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode):
-                raise SpoolError(f"{path}: no regular file")
-            return _read(fd, min(facts.st_size, most)), facts
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise SpoolError(f"{path}: not a regular file")
+            return _read_bytes(fd, min(status.st_size, max_size)), status
         finally:
             os.close(fd)
     except FileNotFoundError:
@@ -132,86 +133,86 @@ def read_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
         raise SpoolError(f"{path}: {exc}") from exc
 
 
-def unpack(data: bytes) -> Content:
-    """Return what is in an entry's bytes; `fnm_bus.hook.python_hook` describes them.
+def decode_entry(data: bytes) -> EntryContent:
+    """Return the content of an entry's bytes; `python_hook` describes the format.
 
-    What does not begin as an entry does is all document: parsing it tells what it is.
+    Bytes that do not begin as an entry are a document without arguments.
     """
-    split = _split(data)
-    if split is None:
-        return Content((), data)
-    arguments, document = split
-    return Content(
+    parts = _split(data)
+    if parts is None:
+        return EntryContent((), data)
+    arguments, document = parts
+    return EntryContent(
         arguments,
         document.removesuffix(python_hook.END),
-        whole=document.endswith(python_hook.END),
+        is_complete=document.endswith(python_hook.END),
     )
 
 
 def _split(data: bytes) -> tuple[tuple[str, ...], bytes] | None:
-    """Return the arguments and all behind them; None of what no hook wrote."""
+    """Return the arguments and the rest; None if the bytes do not begin as an entry."""
     head = _HEAD.match(data)
     if head is None:
         return None
     count = int(head[1])
     if count > _MAX_ARGUMENTS:
         return None
-    rest = data[head.end() :].split(b"\0", count)
-    if len(rest) <= count:
+    parts = data[head.end() :].split(b"\0", count)
+    if len(parts) <= count:
         return None
-    *arguments, document = rest
-    return tuple(_text(it) for it in arguments), document
+    *arguments, document = parts
+    return tuple(
+        argument.decode("utf-8", "backslashreplace") for argument in arguments
+    ), document
 
 
-def _cut(path: str, data: bytes, size: int) -> tuple[Content, WholeDocument]:
-    """Return what is in the first bytes of a file, and what the whole document is.
+def _decode_oversized(
+    path: str, data: bytes, size: int
+) -> tuple[EntryContent, DocumentSummary]:
+    """Return the content of a file's first bytes, and a summary of its document.
 
     Args:
-        path: of the file.
+        path: path of the file.
         data: its first bytes.
-        size: of the file, in bytes.
+        size: size of the file in bytes.
 
     Raises:
-        FileNotFoundError: it is gone.
-        SpoolError: it cannot be read.
+        FileNotFoundError: the file does not exist.
+        SpoolError: the file cannot be read.
     """
-    split = _split(data)
-    arguments, document = split or ((), data)
-    content = Content(arguments, document)
-    whole = size - len(data) + len(document)  # the byte at the end included
-    if size > _HASHED:
-        return content, WholeDocument(whole, "")
-    digest, left = hashlib.sha256(document), size - len(data)
+    parts = _split(data)
+    arguments, document = parts or ((), data)
+    content = EntryContent(arguments, document)
+    document_size = size - len(data) + len(document)  # with the byte at the end
+    if size > _MAX_HASHED:
+        return content, DocumentSummary(document_size, "")
+    digest, bytes_left = hashlib.sha256(document), size - len(data)
     try:
         with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - a descriptor
             file.seek(len(data))
-            while left > 1 and (chunk := file.read(min(left - 1, _CHUNK))):
+            while bytes_left > 1 and (chunk := file.read(min(bytes_left - 1, _CHUNK))):
                 digest.update(chunk)
-                left -= len(chunk)
+                bytes_left -= len(chunk)
             last = file.read(1)
     except FileNotFoundError:
         raise
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
-    if split is not None and last == python_hook.END:
-        whole -= 1
+    if parts is not None and last == python_hook.END:
+        document_size -= 1
     else:
         digest.update(last)
-    return content, WholeDocument(whole, f"sha256:{digest.hexdigest()}")
+    return content, DocumentSummary(document_size, f"sha256:{digest.hexdigest()}")
 
 
-def _read(fd: int, size: int) -> bytes:
+def _read_bytes(fd: int, size: int) -> bytes:
     data = os.read(fd, size)
-    while len(data) < size and (more := os.read(fd, size - len(data))):
-        data += more
+    while len(data) < size and (chunk := os.read(fd, size - len(data))):
+        data += chunk
     return data
 
 
-def _text(argument: bytes) -> str:
-    return argument.decode("utf-8", "backslashreplace")
-
-
-def utc(nanoseconds: int) -> datetime:
-    """Return the Unix time *nanoseconds* in UTC; the nearest one a datetime can be."""
-    # Files may bear any time; a datetime ends with the year 9999.
+def utc_time(nanoseconds: int) -> datetime:
+    """Return the Unix time *nanoseconds* in UTC, limited to the range of a datetime."""
+    # A file may have any time; a datetime ends with the year 9999.
     return datetime.fromtimestamp(min(max(nanoseconds // 1000, 0), 10**17) / 10**6, UTC)

@@ -1,4 +1,4 @@
-"""Limits: how full the spool may get, and what it refuses then."""
+"""Limits: how full the spool may get, and which notifications it then refuses."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class AdmissionLevel(StrEnum):
-    """What the spool refuses; the word that the hook finds in the file `full`."""
+    """The notifications that the spool refuses; the word in the file `full`."""
 
     NOTHING = ""
     STATUS = "status"
@@ -15,12 +15,12 @@ class AdmissionLevel(StrEnum):
 
 
 class SpoolUsage(NamedTuple):
-    """How much waits in a spool.
+    """The number and size of a spool's entries.
 
     Attributes:
-        files: entries.
-        bytes: their size together.
-        oldest: when the one that waits longest was stored (UTC); None without any.
+        files: number of entries.
+        bytes: their total size.
+        oldest: time at which the oldest entry was stored (UTC); None without entries.
     """
 
     files: int
@@ -33,10 +33,10 @@ class Limits:
     """How full a spool may get.
 
     Attributes:
-        soft_files: from here on status updates are thinned out.
-        soft_bytes: likewise.
-        hard_files: from here on everything is refused.
-        hard_bytes: likewise.
+        soft_files: from this number of entries on, status updates are coalesced.
+        soft_bytes: from this total size on, status updates are coalesced.
+        hard_files: from this number of entries on, every notification is refused.
+        hard_bytes: from this total size on, every notification is refused.
         reserve: share of the hard limits, 0 to 1, that status updates may not use.
     """
 
@@ -46,18 +46,20 @@ class Limits:
     hard_bytes: int = 4 * 1024 * 1024 * 1024
     reserve: float = 0.25
 
-    def thinning(self, depth: SpoolUsage) -> bool:
+    def coalesces_status(self, usage: SpoolUsage) -> bool:
         """Return whether only the newest status of each attack is to be published."""
-        return depth.files >= self.soft_files or depth.bytes >= self.soft_bytes
+        return usage.files >= self.soft_files or usage.bytes >= self.soft_bytes
 
-    def refusal(self, depth: SpoolUsage) -> AdmissionLevel:
-        """Return what must be refused when *depth* waits."""
-        if depth.files >= self.hard_files or depth.bytes >= self.hard_bytes:
+    def refusal(self, usage: SpoolUsage) -> AdmissionLevel:
+        """Return the notifications that a spool of this usage must refuse."""
+        if self._exceeded(usage, 1):
             return AdmissionLevel.ALL
-        share = 1 - self.reserve
-        if (
-            depth.files >= self.hard_files * share
-            or depth.bytes >= self.hard_bytes * share
-        ):
+        if self._exceeded(usage, 1 - self.reserve):
             return AdmissionLevel.STATUS
         return AdmissionLevel.NOTHING
+
+    def _exceeded(self, usage: SpoolUsage, share: float) -> bool:
+        return (
+            usage.files >= self.hard_files * share
+            or usage.bytes >= self.hard_bytes * share
+        )

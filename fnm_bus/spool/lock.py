@@ -1,4 +1,4 @@
-"""The spool's lock: who holds it drains, and only the spool's owner may."""
+"""The spool's lock: its holder drains; only the spool's owner may take it."""
 
 import errno
 import fcntl
@@ -14,32 +14,31 @@ from fnm_bus.hook import python_hook
 
 
 class Lock:
-    """A lock that is held; a context manager that releases it.
+    """A held lock; a context manager that releases it.
 
-    The kernel releases it when the process ends, however that comes about.
+    The kernel releases the lock when the process ends, even if it is killed.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def release(self) -> None:
-        """Let others drain; nothing when it is released already."""
+        """Release the lock; do nothing if it is released already."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with suppress(OSError):  # whatever close says, it is closed (close(2))
+            with suppress(OSError):  # close(2) closes the descriptor even if it fails
                 os.close(fd)
 
     def is_at(self, path: Path) -> bool:
-        """Return whether the file at *path* is the one that is locked.
+        """Return whether the file at *path* is the locked one.
 
-        False when the spool was moved away, or another one is in its place: then
-        another process may hold the lock of that one.
+        False if the spool was moved or replaced. Another process may then hold the lock
+        of the new one.
         """
         try:
-            here, there = os.fstat(self._fd), path.stat(follow_symlinks=False)
+            return _same_file(os.fstat(self._fd), path.stat(follow_symlinks=False))
         except OSError:
             return False
-        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
     def __enter__(self) -> Self:
         return self
@@ -54,15 +53,15 @@ class Lock:
 
 
 def take(path: Path) -> Lock | None:
-    """Return the lock, held by this process, or None when another one holds it.
+    """Take the lock; return None if another process holds it.
 
-    A hook that starts a drain hands its lock over (`python_hook.LOCK_FD`); the first
-    call takes that one.
+    The first call in a drain that a hook started takes over the hook's lock
+    (`python_hook.LOCK_FD`).
 
     Raises:
-        SpoolError: there is no lock file, or this process is not its owner's.
+        SpoolError: the lock file is missing, or belongs to another user.
     """
-    fd = _handed_over(path)
+    fd = _inherited(path)
     if fd is None:
         fd = _open(path)
     try:
@@ -76,11 +75,11 @@ def take(path: Path) -> Lock | None:
     return Lock(fd)
 
 
-def held(path: Path) -> bool:
-    """Return whether some process holds the lock.
+def is_held(path: Path) -> bool:
+    """Return whether a process holds the lock.
 
     Raises:
-        SpoolError: there is no lock file, or this process may not open it.
+        SpoolError: the lock file is missing, or this process may not open it.
     """
     try:
         fd = _open_for(os.O_RDONLY, path)
@@ -88,7 +87,7 @@ def held(path: Path) -> bool:
         raise SpoolError(f"{path}: {exc}") from exc
     try:
         _check_regular(fd, path)
-        # Shared, and gone at once: a relay that starts now tries again.
+        # Released at once; a relay that starts at this moment tries again.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -98,8 +97,7 @@ def held(path: Path) -> bool:
 
 
 def _open(path: Path) -> int:
-    # Without O_CREAT: a lock file is made once, at set-up, and never removed, so that
-    # no two processes can hold the locks of two files of one name.
+    # Without O_CREAT: two processes could hold the locks of two files of this name.
     try:
         fd = _open_for(os.O_RDWR, path)
     except FileNotFoundError as exc:
@@ -114,50 +112,53 @@ def _open(path: Path) -> int:
     if owner != os.geteuid():
         os.close(fd)
         raise SpoolError(
-            f"{path}: belongs to uid {owner}, this is {os.geteuid()}: only the spool's"
+            f"{path}: belongs to uid {owner}, this is {os.geteuid()}; only the spool's"
             " owner drains"
         )
     return fd
 
 
 def _check_regular(fd: int, path: Path) -> os.stat_result:
-    """Return what fstat(2) returns of a lock.
+    """Return the lock file's status.
 
     Raises:
-        SpoolError: it is no regular file, so nobody's lock.
+        SpoolError: it is not a regular file.
     """
     try:
-        facts = os.fstat(fd)
+        status = os.fstat(fd)
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise SpoolError(f"{path}: is not a regular file; remove it, set the spool up")
-    return facts
+    return status
 
 
 def _open_for(access: int, path: Path) -> int:
-    # O_NONBLOCK: a named pipe in the lock's place is not waited for.
+    # O_NONBLOCK: opening a planted pipe would block.
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, access | flags)
     except OSError as exc:
         if exc.errno != errno.EROFS:
             raise
-        # Enough for the lock, but not on NFS (flock(2)); the fallback spool is drained.
+        # Read-only file system: enough for flock(2), except on NFS.
         return _open_for(os.O_RDONLY, path)
 
 
-def _handed_over(path: Path) -> int | None:
+def _inherited(path: Path) -> int | None:
     text = os.environ.get(python_hook.LOCK_FD, "")
     if not text.isdecimal():
         return None
     fd = int(text)
     try:
-        mine, wanted = os.fstat(fd), path.stat()
-    except OSError:  # not ours, or of another spool: open it as everybody does
-        return None
-    if (mine.st_dev, mine.st_ino) != (wanted.st_dev, wanted.st_ino):
+        if not _same_file(os.fstat(fd), path.stat()):
+            return None
+    except OSError:  # a closed descriptor, or another spool
         return None
     del os.environ[python_hook.LOCK_FD]
     os.set_inheritable(fd, False)  # noqa: FBT003 - its only signature
     return fd
+
+
+def _same_file(first: os.stat_result, second: os.stat_result) -> bool:
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)

@@ -1,11 +1,12 @@
-"""Quarantine: notifications that cannot be understood, kept with the reason.
+"""Quarantine: entries that cannot become events, kept with the reason.
 
-    quarantine/NAME          the entry's bytes, unchanged
-    quarantine/NAME.json     the reason, and what a person wants to know
-    quarantine/untold/NAME   exists until the dead letter is published
+    quarantine/NAME               the entry's bytes, unchanged
+    quarantine/NAME.json          the reason and further details
+    quarantine/unpublished/NAME   exists until the entry's dead letter is published
+    quarantine/foreign            files of the spool that are not entries
 
-Everything is on disk before the entry leaves the spool. A file NAME without its JSON
-is never seen: the JSON is written first.
+All of it is on disk before the entry leaves the spool. The JSON file is written first,
+so that an entry always has one.
 """
 
 import json
@@ -18,25 +19,24 @@ from typing import Final, NamedTuple
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError, SpoolFull
-from fnm_bus.spool.entry import Entry, read, read_file
-from fnm_bus.spool.sequence import is_name
+from fnm_bus.spool.entry import Entry, read_entry, read_file
+from fnm_bus.spool.entry_name import is_entry_name
 from fnm_bus.spool.spool import Spool
 
-_REASON: Final = 17 * 1024 * 1024
-"""Bytes of a reason that are read: more than the arguments of a call can become."""
+_MAX_DETAILS: Final = 17 * 1024 * 1024
+"""Bytes of a JSON file that are read: more than the arguments of a call can become."""
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _CHUNK: Final = 1 << 20
 
 
 class QuarantinedEntry(NamedTuple):
-    """One notification in the quarantine.
+    """One entry in the quarantine.
 
     Attributes:
-        entry: as it was in the spool.
-        reason: why it is here: `reason`, and `field`, `wanted`, `got` where one field
-            is to blame.
-        failed_at: when it was put here (UTC).
+        entry: the entry as it was in the spool.
+        reason: `reason`, and `field`, `expected` and `actual` if one field is invalid.
+        failed_at: when it was quarantined (UTC).
     """
 
     entry: Entry
@@ -49,228 +49,234 @@ class Quarantine:
 
     Args:
         root: the spool's directory.
-        max_files: notifications it may hold.
-        max_bytes: their size together, reasons not counted.
+        max_files: largest number of entries.
+        max_bytes: their largest total size, without the JSON files.
     """
 
     def __init__(self, root: Path, max_files: int, max_bytes: int) -> None:
         self._root = root / "quarantine"
-        self._untold = self._root / "untold"
+        self._unpublished = self._root / "unpublished"
         self._max_files = max_files
         self._max_bytes = max_bytes
         self._usage = (-1, 0, 0)
 
     def put(
-        self, entry: Entry, reason: Mapping[str, str], *, told: bool = False
+        self, entry: Entry, reason: Mapping[str, str], *, published: bool = False
     ) -> None:
-        """Keep *entry* and why it is here; done when on disk. May be repeated.
+        """Store a copy of *entry* with the reason; may be repeated.
 
         Args:
             entry: from the spool; its file's bytes are copied.
-            reason: see `Letter`; further facts, such as `sensor` and `event_id`, are
-                kept too.
-            told: whether no dead letter is to be published.
+            reason: see `QuarantinedEntry`; further details, such as `sensor` and
+                `event_id`, are stored too.
+            published: whether the entry needs no dead letter.
 
         Raises:
-            SpoolFull: a limit is reached; the entry is not here.
-            SpoolError: it cannot be written; the entry is not here.
+            SpoolFull: a limit is reached; the entry is not stored.
+            SpoolError: it cannot be written; the entry is not stored.
         """
         path = self._root / entry.name
         files, size = self._measure()
-        new = not path.exists()
-        if new and (files >= self._max_files or size + entry.size > self._max_bytes):
+        is_new = not path.exists()
+        if is_new and (files >= self._max_files or size + entry.size > self._max_bytes):
             raise SpoolFull(
-                f"{self._root}: {files} notifications of {size} bytes; at most"
+                f"{self._root}: {files} entries of {size} bytes; the limits are"
                 f" {self._max_files} and {self._max_bytes}: `fnm-bus quarantine"
                 " release` or `delete` some"
             )
-        facts = {
+        details = {
             **reason,
             "at": datetime.now(UTC).isoformat(),
             "stored_at": entry.stored_at.isoformat(),
             "arguments": entry.arguments,
         }
         try:
-            if not told:
-                (self._untold / entry.name).touch(mode=0o600)
-                atomic_file.sync(self._untold)
-            atomic_file.replace(self._json(entry.name), _dumped(facts), mode=0o600)
+            if not published:
+                (self._unpublished / entry.name).touch(mode=0o600)
+                atomic_file.sync(self._unpublished)
+            text = json.dumps(details, indent=1, ensure_ascii=True) + "\n"
+            atomic_file.replace(self._details(entry.name), text.encode(), mode=0o600)
             self._copy(entry, path)
             changed_at = self._root.stat().st_mtime_ns
         except OSError as exc:
             raise SpoolError(f"{path}: {exc}") from exc
-        if new:  # so that a thousand in a row are not counted a thousand times
+        if is_new:  # so that `_measure` does not read the directory for each entry
             self._usage = (changed_at, files + 1, size + entry.size)
 
-    def list(self) -> tuple[str, ...]:
-        """Return the names of all that is here, oldest call first within one boot.
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all entries, sorted by the calls' start within a boot.
 
         Raises:
             SpoolError: the quarantine cannot be read.
         """
-        return tuple(sorted(filter(is_name, _names(self._root))))
+        return tuple(_entry_names(self._root))
 
     def count(self) -> int:
-        """Return how many notifications are here.
+        """Return the number of entries.
 
         Raises:
             SpoolError: the quarantine cannot be read.
         """
         return self._measure()[0]
 
-    def untold(self) -> tuple[str, ...]:
-        """Return the names whose dead letter is not published yet.
+    def unpublished(self) -> tuple[str, ...]:
+        """Return the names of the entries whose dead letter is not published yet.
 
         Raises:
             SpoolError: the quarantine cannot be read.
         """
+        # A name without a file is of an entry that is still in the spool.
         return tuple(
             name
-            for name in sorted(filter(is_name, _names(self._untold)))
-            if (self._root / name).exists()  # else it comes again from the spool
+            for name in _entry_names(self._unpublished)
+            if (self._root / name).exists()
         )
 
-    def told(self, name: str) -> None:
-        """Note that the dead letter of *name* is published.
+    def mark_published(self, name: str) -> None:
+        """Record that the dead letter of *name* is published.
 
-        After a loss of power it may be forgotten: the letter is published again.
+        A power loss may undo this; the dead letter is then published again.
 
         Raises:
-            SpoolError: it cannot be noted.
+            SpoolError: it cannot be recorded.
         """
         try:
-            (self._untold / name).unlink(missing_ok=True)
+            (self._unpublished / name).unlink(missing_ok=True)
         except OSError as exc:
-            raise SpoolError(f"{self._untold / name}: {exc}") from exc
+            raise SpoolError(f"{self._unpublished / name}: {exc}") from exc
 
     def read(self, name: str) -> QuarantinedEntry:
-        """Return one notification, and why it is here.
+        """Return an entry with its reason.
 
         Raises:
-            FileNotFoundError: it is not here.
+            FileNotFoundError: the entry is not in the quarantine.
             SpoolError: it cannot be read.
         """
         self._path(name)
-        entry = read(str(self._root), name)
-        facts = self.show(name)
-        reason = {key: value for key, value in facts.items() if isinstance(value, str)}
+        entry = read_entry(str(self._root), name)
+        reason = {
+            key: value
+            for key, value in self.details(name).items()
+            if isinstance(value, str)
+        }
         try:
             failed_at = datetime.fromisoformat(reason.pop("at"))
         except (KeyError, ValueError) as exc:
-            raise SpoolError(f"{self._json(name)}: no time in `at`") from exc
+            raise SpoolError(f"{self._details(name)}: `at` is not a time") from exc
         return QuarantinedEntry(entry, reason, failed_at)
 
-    def show(self, name: str) -> dict[str, object]:
-        """Return what is known of a notification: the reason, `at`, `arguments`, ….
+    def details(self, name: str) -> dict[str, object]:
+        """Return an entry's JSON file: the reason, `at`, `stored_at`, `arguments`.
 
         Raises:
-            FileNotFoundError: it is not here.
-            SpoolError: it cannot be read.
+            FileNotFoundError: the entry is not in the quarantine.
+            SpoolError: the file cannot be read.
         """
         self._path(name)
+        path = self._details(name)
         try:
-            data, _ = read_file(str(self._json(name)), _REASON)
-            facts = json.loads(data)
+            data, _ = read_file(str(path), _MAX_DETAILS)
+            details = json.loads(data)
         except ValueError as exc:
-            raise SpoolError(f"{self._json(name)}: {exc}") from exc
-        if not isinstance(facts, dict):
-            raise SpoolError(f"{self._json(name)}: holds no JSON object")
-        return facts
+            raise SpoolError(f"{path}: {exc}") from exc
+        if not isinstance(details, dict):
+            raise SpoolError(f"{path}: not a JSON object")
+        return details
 
     def release(self, name: str, spool: Spool) -> None:
-        """Move a notification back to the spool, to be tried again.
+        """Move an entry back to the spool, where the relay tries it again.
 
-        It keeps its name, so its `event_id`, and its file's time.
+        It keeps its name, and so its `event_id`, and the time of its file.
 
         Raises:
-            FileNotFoundError: it is not here.
+            FileNotFoundError: the entry is not in the quarantine.
             SpoolError: it cannot be moved.
         """
-        here, target = self._path(name), spool.path(name)
-        if not here.exists():
-            raise FileNotFoundError(here)
-        # Before the entry: as soon as that is in the spool, a relay may put it here
-        # again, with a reason and a dead letter of its own.
-        reason, aside = self._json(name), self._root / f".{name}.released"
+        path, target = self._path(name), spool.path(name)
+        if not path.exists():
+            raise FileNotFoundError(path)
+        # The JSON file moves first: as soon as the entry is in the spool, a relay may
+        # quarantine it again, with a new reason and a new dead letter.
+        details, backup = self._details(name), self._root / f".{name}.released"
         try:
-            self.told(name)
-            if reason.exists():
-                reason.rename(aside)
+            self.mark_published(name)
+            if details.exists():
+                details.rename(backup)
             try:
-                here.rename(target)
+                path.rename(target)
             except OSError:
-                if aside.exists():
-                    aside.rename(reason)
+                if backup.exists():
+                    backup.rename(details)
                 raise
             atomic_file.sync(target.parent)
-            aside.unlink(missing_ok=True)
+            backup.unlink(missing_ok=True)
         except FileNotFoundError:
             raise
         except OSError as exc:
             raise SpoolError(f"{target}: {exc}") from exc
 
     def delete(self, name: str) -> None:
-        """Remove a notification for good, as a person decides.
+        """Delete an entry permanently.
 
         Raises:
-            FileNotFoundError: it is not here.
-            SpoolError: it cannot be removed.
+            FileNotFoundError: the entry is not in the quarantine.
+            SpoolError: it cannot be deleted.
         """
         try:
             self._path(name).unlink()
-            self.told(name)
-            self._json(name).unlink(missing_ok=True)
+            self.mark_published(name)
+            self._details(name).unlink(missing_ok=True)
         except FileNotFoundError:
             raise
         except OSError as exc:
             raise SpoolError(f"{self._root / name}: {exc}") from exc
 
     def _path(self, name: str) -> Path:
-        if not is_name(name):  # never a way out of the directory
+        if not is_entry_name(name):  # never a path outside the directory
             raise FileNotFoundError(f"{self._root}: holds no {name!r:.80}")
         return self._root / name
 
-    def _json(self, name: str) -> Path:
+    def _details(self, name: str) -> Path:
         return self._root / f"{name}.json"
 
     def _copy(self, entry: Entry, path: Path) -> None:
-        """Copy the entry's file, with its time; it may be larger than memory."""
+        """Copy the entry's file with its time; the file may be larger than memory."""
         temporary = self._root / f".{entry.name}"
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        source = os.open(entry.path, flags)
+        fd = os.open(entry.path, flags)
         try:
-            facts = os.fstat(source)
-            times = (facts.st_atime_ns, facts.st_mtime_ns)
+            status = os.fstat(fd)
+            times = (status.st_atime_ns, status.st_mtime_ns)
             with (
-                open(source, "rb", closefd=False) as old,
-                open(os.open(temporary, _NEW, 0o640), "wb") as new,  # noqa: PTH123 - a descriptor
+                open(fd, "rb", closefd=False) as source,
+                open(os.open(temporary, _NEW, 0o640), "wb") as target,  # noqa: PTH123 - a descriptor
             ):
-                # As much as was measured against the limits: a file may grow for ever.
-                left = entry.size
-                while left and (chunk := old.read(min(left, _CHUNK))):
-                    new.write(chunk)
-                    left -= len(chunk)
-                new.flush()
-                os.utime(new.fileno(), ns=times)
-                os.fsync(new.fileno())
+                # The size that the limits were checked with: the file may be growing.
+                bytes_left = entry.size
+                while bytes_left and (chunk := source.read(min(bytes_left, _CHUNK))):
+                    target.write(chunk)
+                    bytes_left -= len(chunk)
+                target.flush()
+                os.utime(target.fileno(), ns=times)
+                os.fsync(target.fileno())
             temporary.rename(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
         finally:
-            os.close(source)
+            os.close(fd)
         atomic_file.sync(self._root)
 
     def _sizes(self) -> Iterator[int]:
-        with os.scandir(self._root) as items:
-            for item in items:
-                if is_name(item.name):
-                    # What is released or deleted in this moment takes no room.
+        with os.scandir(self._root) as files:
+            for file in files:
+                if is_entry_name(file.name):
+                    # A file that is released or deleted meanwhile does not count.
                     with suppress(FileNotFoundError):
-                        yield item.stat(follow_symlinks=False).st_size
+                        yield file.stat(follow_symlinks=False).st_size
 
     def _measure(self) -> tuple[int, int]:
-        """Return files and bytes, counted anew only when the directory changed."""
+        """Return the number of entries and their size, cached while nothing changes."""
         try:
             changed_at = self._root.stat().st_mtime_ns
             if self._usage[0] != changed_at:
@@ -281,12 +287,10 @@ class Quarantine:
         return self._usage[1:]
 
 
-def _names(directory: Path) -> list[str]:
+def _entry_names(directory: Path) -> list[str]:
     try:
-        return [path.name for path in directory.iterdir()]
+        return sorted(
+            path.name for path in directory.iterdir() if is_entry_name(path.name)
+        )
     except OSError as exc:
         raise SpoolError(f"{directory}: {exc}") from exc
-
-
-def _dumped(facts: Mapping[str, object]) -> bytes:
-    return json.dumps(facts, indent=1, ensure_ascii=True).encode() + b"\n"

@@ -1,22 +1,20 @@
-"""Order: from the name of an entry to `sequence`, across reboots.
+"""From the name of an entry to its `sequence`, across reboots.
 
-Ticks count from the boot, so an entry's place is that of its boot plus its ticks. A
-boot is given its place, the *base*, when its first entry is seen, and keeps it for
-good: the same entry has the same `sequence` whenever it is published. Bases are about
-the time of the boot, in ticks since 2025 began, but always above everything that was
-given out before, so clocks may jump as they like.
+Ticks count from the boot. Each boot therefore gets a base when its first entry is
+listed, and keeps it: an entry has the same `sequence` whenever it is published. A base
+is the time of the boot in ticks since 2025 began, but always above every earlier
+sequence, so that clocks may jump.
 
     sequence = (base + ticks) << 14 | pid modulo 2^14
 
-Ticks beyond the uptime count as the uptime, so such an entry is published as a call of
-now. FastNetMon has another uptime than the reader where it runs in a time namespace
-(time_namespaces(7)), or in a container that was restored from a checkpoint.
+The pid orders calls of the same tick. Ticks beyond the uptime count as the uptime. They
+occur where FastNetMon runs in a time namespace (time_namespaces(7)), or in a container
+that was restored from a checkpoint.
 
-This is below 2^53, the largest integer that JavaScript and jq read exactly.
+The result is below 2^53, the largest integer that JavaScript and jq read exactly.
 """
 
 import json
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -25,248 +23,215 @@ from typing import Final, NamedTuple
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
-from fnm_bus.hook.python_hook import TICKS_PER_SECOND, uptime
+from fnm_bus.hook.python_hook import TICKS_PER_SECOND, uptime_ticks
+from fnm_bus.spool.entry_name import boot_of, clock_of, pid_of, ticks_of
 
 PID_BITS: Final = 14
-"""Bits below the ticks: the low bits of the pid. Pids of one tick (10 ms) are so close
-that these order them, but where they pass a multiple of 2^14."""
-_PIDS: Final = (1 << PID_BITS) - 1
-_ORIGIN: Final = 1_735_689_600 * 100
+"""Bits of the pid below the ticks of a sequence."""
+_PID_MASK: Final = (1 << PID_BITS) - 1
+_ORIGIN: Final = 1_735_689_600 * TICKS_PER_SECOND
 """2025-01-01 00:00:00 UTC, as Unix time in ticks."""
-_LAST: Final = (1 << 39) - 1
-"""The largest place of a call: the year 2199."""
-_LATEST: Final = 1 << 38
-"""The largest base from a clock, the year 2112: it leaves room for all that follows."""
-_EARLIEST: Final = 1 << 32
-"""The smallest base from a clock, May 2026: it leaves room for boots that were before,
-where a machine starts with a clock of long ago."""
-_BOOTS: Final = 4_096
-"""Boots that are kept in the file, the latest ones; entries of another one get a new
-place after a restart."""
-_AHEAD: Final = 6_000
+_MAX_TICK: Final = (1 << 39) - 1
+"""The latest tick of a sequence: the year 2199."""
+_MAX_BASE: Final = 1 << 38
+"""The largest base from a clock, the year 2112: leaves room for all later boots."""
+_MIN_BASE: Final = 1 << 32
+"""The smallest base from a clock, May 2026: leaves room for earlier boots if a machine
+starts with a clock of the past."""
+_MAX_BOOTS: Final = 4_096
+"""Latest boots in the file; entries of other boots get a new base after a restart."""
+_RESERVED: Final = 6_000
 """Ticks (a minute) that are reserved on disk at a time, before they are used."""
-
-_NAME: Final = re.compile(
-    # No machine is up for more than 31 years: such a name was made by hand, and would
-    # use up the room above it.
-    r"(?:0{20}[0-9]{12}-[0-9]{12}|[0-9a-f]{32}-0[0-9]{11})-[0-9]{7}-[0-9a-f]{8}"
-)
-_HIDDEN: Final = re.compile("0{20}[0-9]{12}")
-"""A boot id that was made without /proc: it ends with the boot's Unix time in ticks."""
-_BOOT: Final = slice(0, 32)
-_TICKS: Final = slice(33, 45)
-_PID: Final = slice(46, 53)
 
 
 class BootEpoch(NamedTuple):
-    """What is remembered of one boot of the kernel.
+    """The ticks that belong to one boot of the kernel.
 
     Attributes:
-        base: its place: ticks that are added to those of its entries.
-        high: no entry's base + ticks is above it.
+        base: is added to the ticks of the boot's entries.
+        high: largest base + ticks of the boot's entries.
     """
 
     base: int
     high: int
 
 
-def is_name(text: str) -> bool:
-    """Return whether *text* can be an entry's name."""
-    return _NAME.fullmatch(text) is not None
-
-
-def pid_of(name: str) -> int:
-    """Return the pid in an entry's name."""
-    return int(name[_PID])
-
-
-def ticks_of(name: str) -> int:
-    """Return the start of the call in an entry's name, in ticks since the boot."""
-    return int(name[_TICKS])
-
-
-def boot_of(name: str) -> str:
-    """Return the boot id in an entry's name."""
-    return name[_BOOT]
-
-
 class BootEpochs:
-    """The places of all boots that were seen, kept in a file.
+    """The epochs of all boots, kept in a file.
 
     Args:
         path: the file, `state/epochs.json` of the spool.
-        boot: id of the boot that runs now (`fnm_bus.hook.python_hook.boot_id`).
+        boot: id of the running boot (`fnm_bus.hook.python_hook.boot_id`).
         now: returns the ticks since that boot.
 
     Attributes:
-        trouble: why the file could not be written the last time, or "". Draining goes
-            on, since it makes room: what was not written is kept in memory, and tried
-            again with the next entries.
+        write_error: error of the last write of the file, or "". The epochs stay in
+            memory, and the next `sort` writes them again: draining goes on, since it
+            frees disk space.
     """
 
-    def __init__(self, path: Path, boot: str, now: Callable[[], int] = uptime) -> None:
-        self.trouble = ""
+    def __init__(
+        self, path: Path, boot: str, now: Callable[[], int] = uptime_ticks
+    ) -> None:
+        self.write_error = ""
         self._path = path
         self._boot = boot
         self._now = now
-        self._boots: dict[str, BootEpoch] | None = None
+        self._epochs: dict[str, BootEpoch] | None = None
         self._unsaved = False
 
     def sort(self, names: list[str], stored_at: Callable[[str], float]) -> None:
-        """Sort *names* as FastNetMon started the calls; remember what is new in them.
+        """Sort *names* in the order of the calls; give new boots an epoch.
 
         Args:
             names: names of entries.
             stored_at: the Unix time in seconds at which an entry was stored.
 
         Raises:
-            SpoolError: the file with the places cannot be read.
+            SpoolError: the file cannot be read.
         """
         names.sort()
-        several = self._learn(names, stored_at)
+        several_boots = self._update(names, stored_at)
         if self._unsaved:
             self._save()
-        if several:
-            # Of one boot, names are in the order of ticks and whole pids.
-            names.sort(key=lambda name: (self._place(name), name))
+        if several_boots:
+            # Names of one boot sort by ticks and then by the whole pid.
+            names.sort(key=lambda name: (self._tick(name), name))
 
-    def order(self, name: str) -> int:
-        """Return the place of an entry among all, its `sequence`.
+    def sequence(self, name: str) -> int:
+        """Return the `sequence` of an entry: it orders the calls of one sensor.
 
         Raises:
-            SpoolError: its boot was never seen by `sort`.
+            SpoolError: `sort` has not given the entry's boot an epoch.
         """
-        return self._place(name) << PID_BITS | pid_of(name) & _PIDS
+        return self._tick(name) << PID_BITS | pid_of(name) & _PID_MASK
 
-    def _place(self, name: str) -> int:
-        """Return when a call started, in ticks."""
-        boot = name[_BOOT]
-        place = self._base(boot) + self._ticks(name)
-        if known := self._load().get(boot):
-            # Now may have passed it since the names were sorted.
-            place = min(place, known.high)
-        if place < 0:  # without /proc, by a clock that begins at 1970
-            place = (place + _ORIGIN) % _EARLIEST
-        return min(place, _LAST)
+    def _tick(self, name: str) -> int:
+        """Return the start of a call in ticks since 2025 began."""
+        boot = boot_of(name)
+        tick = self._base(boot) + self._ticks(name)
+        if epoch := self._load().get(boot):
+            # The uptime may have passed it since the names were sorted.
+            tick = min(tick, epoch.high)
+        if tick < 0:  # without /proc, by a clock that begins at 1970
+            tick = (tick + _ORIGIN) % _MIN_BASE
+        return min(tick, _MAX_TICK)
 
     def _ticks(self, name: str) -> int:
-        """Return the start of a call, in ticks since its boot: never later than now.
+        """Return the start of a call in ticks since its boot, at most the uptime.
 
-        Ticks are in the order of names all the same, also of names that are asked for
-        one after another: now only grows.
+        The result keeps the order of names, also between calls: the uptime only grows.
         """
         ticks = ticks_of(name)
-        return min(ticks, self._now()) if name[_BOOT] == self._boot else ticks
+        return min(ticks, self._now()) if boot_of(name) == self._boot else ticks
 
-    def _ceiling(self, boot: str, known: BootEpoch) -> int:
-        """Return the greatest place of a call of a boot.
+    def _ceiling(self, boot: str, epoch: BootEpoch) -> int:
+        """Return the largest tick of a boot's calls.
 
-        Ticks of a boot that is over cannot be compared with its uptime any more.
-        Without a ceiling, a few names made by hand would push all that follows to the
-        last place there is, where nothing has an order.
+        Ticks of an earlier boot cannot be compared with its uptime. Without a ceiling a
+        few names made by hand would push all later calls to the last tick, where they
+        have no order.
         """
-        return _LAST if boot == self._boot else max(*known, _LATEST)
+        return _MAX_TICK if boot == self._boot else max(*epoch, _MAX_BASE)
 
     def _base(self, boot: str) -> int:
-        if _HIDDEN.fullmatch(boot):
-            return int(boot[20:]) - _ORIGIN
-        known = self._load().get(boot)
-        if known is None:
-            raise SpoolError(f"boot {boot} has no place yet: scan the spool first")
-        return known.base
+        clock = clock_of(boot)
+        if clock is not None:
+            return clock - _ORIGIN
+        epoch = self._load().get(boot)
+        if epoch is None:
+            raise SpoolError(f"boot {boot} has no epoch yet: scan the spool first")
+        return epoch.base
 
-    def _learn(self, names: Sequence[str], stored_at: Callable[[str], float]) -> bool:
-        """Give new boots in the sorted *names* a place; return whether there are more.
+    def _update(self, names: Sequence[str], stored_at: Callable[[str], float]) -> bool:
+        """Update the epochs; return whether the sorted *names* are of several boots.
 
-        More than one boot, that is: then the names do not sort by themselves.
+        Names of several boots are not in the order of the calls.
         """
-        boots = self._load()
+        epochs = self._load()
         new: list[tuple[bool, int, str, int]] = []
         count = start = 0
         while start < len(names):
-            boot, count = names[start][_BOOT], count + 1
+            boot, count = boot_of(names[start]), count + 1
             start = bisect_left(names, boot + "~", start)
             last = names[start - 1]
             ticks = self._ticks(last)
-            if _HIDDEN.fullmatch(boot):
+            if clock_of(boot) is not None:
                 continue
-            if boot not in boots:
-                estimate = int(stored_at(last) * 100) - ticks - _ORIGIN
+            if boot not in epochs:
+                estimate = int(stored_at(last) * TICKS_PER_SECOND) - ticks - _ORIGIN
                 new.append((boot == self._boot, estimate, boot, ticks))
                 continue
-            known = boots[boot]
-            ceiling = self._ceiling(boot, known)
-            if min(known.base + ticks, ceiling) > known.high:
-                high = min(known.base + ticks + _AHEAD, ceiling)
-                boots[boot] = known._replace(high=high)
+            epoch = epochs[boot]
+            ceiling = self._ceiling(boot, epoch)
+            if min(epoch.base + ticks, ceiling) > epoch.high:
+                high = min(epoch.base + ticks + _RESERVED, ceiling)
+                epochs[boot] = epoch._replace(high=high)
                 self._unsaved = True
-        # Once, and not for each new boot: any member of the spool's group can make
-        # names of as many boots as the spool has room for.
-        over = (it.high for boot, it in boots.items() if boot != self._boot)
-        highest = max(over, default=-1) if new else -1
-        for current, estimate, boot, ticks in sorted(new):
-            now = None if current else boots.get(self._boot)
-            base, high = _placed(highest, now, estimate, ticks)
+        # Computed once instead of for each new boot: any member of the spool's group
+        # can make names of as many boots as the spool has room for.
+        earlier = (epoch.high for boot, epoch in epochs.items() if boot != self._boot)
+        highest = max(earlier, default=-1) if new else -1
+        for is_running, estimate, boot, ticks in sorted(new):
+            running = None if is_running else epochs.get(self._boot)
+            base, high = _new_epoch(highest, running, estimate, ticks)
             ceiling = self._ceiling(boot, BootEpoch(base, base))
-            boots[boot] = BootEpoch(base, min(high, ceiling))
-            highest = max(highest, boots[boot].high)
+            epochs[boot] = BootEpoch(base, min(high, ceiling))
+            highest = max(highest, epochs[boot].high)
             self._unsaved = True
         return count > 1
 
     def _load(self) -> dict[str, BootEpoch]:
-        if self._boots is None:
+        if self._epochs is None:
             try:
-                state = json.loads(self._path.read_bytes())
-                boots = {
-                    key: BootEpoch(*map(int, it)) for key, it in state["boots"].items()
+                content = json.loads(self._path.read_bytes())
+                epochs = {
+                    boot: BootEpoch(*map(int, values))
+                    for boot, values in content["boots"].items()
                 }
             except FileNotFoundError:
-                boots = {}
+                epochs = {}
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
                 raise SpoolError(
-                    f"{self._path}: {exc}; without it events may seem older than they"
-                    " are: bring it back from a backup, or remove it to start anew"
+                    f"{self._path}: {exc}; restore it from a backup, or remove it:"
+                    " without it new events may get smaller sequences than earlier ones"
                 ) from exc
-            self._boots = boots
-        return self._boots
+            self._epochs = epochs
+        return self._epochs
 
     def _save(self) -> None:
-        boots = self._load()
-        latest = sorted(boots, key=lambda boot: (boot == self._boot, boots[boot].high))
-        state = {"boots": {boot: boots[boot] for boot in latest[-_BOOTS:]}}
+        epochs = self._load()
+        latest = sorted(
+            epochs, key=lambda boot: (boot == self._boot, epochs[boot].high)
+        )
+        content = {"boots": {boot: epochs[boot] for boot in latest[-_MAX_BOOTS:]}}
         try:
-            atomic_file.replace(self._path, json.dumps(state).encode(), mode=0o600)
+            atomic_file.replace(self._path, json.dumps(content).encode(), mode=0o600)
         except OSError as exc:
-            self.trouble = f"{self._path}: {exc}"
+            self.write_error = f"{self._path}: {exc}"
         else:
-            self.trouble, self._unsaved = "", False
+            self.write_error, self._unsaved = "", False
 
 
-def sequence(name: str, epochs: BootEpochs) -> int:
-    """Return the `sequence` of an entry: it orders the calls of one sensor.
-
-    Raises:
-        SpoolError: the entry's boot was never seen by `Epochs.sort`.
-    """
-    return epochs.order(name)
-
-
-def _placed(
-    highest: int, now: BootEpoch | None, estimate: int, ticks: int
+def _new_epoch(
+    highest: int, running: BootEpoch | None, estimate: int, ticks: int
 ) -> BootEpoch:
-    """Return the place of a new boot: above *highest*, but below *now*.
+    """Return the epoch of a new boot.
 
-    *now* is the running boot when the new one is another: that is over, so nothing
-    of it may seem newer than what happens now. *highest* is the greatest place that
-    calls of all other boots have.
+    Args:
+        highest: largest tick of the calls of all other boots; the epoch begins above.
+        running: epoch of the running boot if the new one is an earlier boot, whose
+            epoch ends below it.
+        estimate: time of the new boot by the clock, in ticks since 2025 began.
+        ticks: start of the boot's latest call, in ticks since the boot.
     """
-    base = max(min(max(estimate, _EARLIEST), _LATEST), highest + 1)
-    if now is not None:
-        base = max(min(base, now.base - 1 - ticks), 0)
-    return BootEpoch(base, base + ticks + (_AHEAD if now is None else 0))
+    base = max(min(max(estimate, _MIN_BASE), _MAX_BASE), highest + 1)
+    if running is not None:
+        base = max(min(base, running.base - 1 - ticks), 0)
+    return BootEpoch(base, base + ticks + (_RESERVED if running is None else 0))
 
 
 def sequence_at(moment: datetime) -> int:
-    """Return the sequence of a call at *moment*, on a clock that is right."""
+    """Return the sequence of a call at *moment*, for a correct clock."""
     ticks = round(moment.timestamp() * TICKS_PER_SECOND) - _ORIGIN
     return max(ticks, 0) << PID_BITS

@@ -1,23 +1,24 @@
-"""The spool: notifications on disk that Kafka has not confirmed; the reader's side.
+"""The spool: notifications on disk that Kafka has not confirmed; the read side.
 
-`python_hook` is the writer's side and describes the directory and the files.
+`python_hook` is the write side and describes the directories and files.
 """
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.spool import cleanup, entry, layout, lock
 from fnm_bus.spool.cleanup import ForeignFile, OrphanedFile
-from fnm_bus.spool.entry import Entry, utc
+from fnm_bus.spool.entry import Entry, utc_time
+from fnm_bus.spool.entry_directories import EntryDirectories
+from fnm_bus.spool.entry_name import is_entry_name
 from fnm_bus.spool.limits import AdmissionLevel, SpoolUsage
 from fnm_bus.spool.lock import Lock
-from fnm_bus.spool.sequence import BootEpochs, is_name
+from fnm_bus.spool.sequence import BootEpochs
 
 __all__ = [
     "AdmissionLevel",
@@ -29,278 +30,224 @@ __all__ = [
     "SpoolUsage",
 ]
 
-_MARKER: Final = 4096
-"""Bytes of the marker `full` that are read, as the hook reads."""
-_ROUNDS: Final = 100
-_SETTLED: Final = 50_000_000
-"""Nanoseconds; the clock of files ticks every 1 to 10 ms."""
-
-
-class _Bucket(NamedTuple):
-    """What was in one directory.
-
-    Attributes:
-        changed_at: its modification time (ns) before it was read.
-        settled: whether a later change must give it another time: the clock of files
-            is coarse, so a change at once may go unnoticed.
-        names: of entries.
-    """
-
-    changed_at: int
-    settled: bool
-    names: list[str]
+_MAX_MARKER: Final = 4096
+"""Bytes of the file `full` that are read; the hook reads the same number."""
+_MAX_ROUNDS: Final = 100
 
 
 class Spool:
-    """A spool's directory. Nothing is read or made before a method is called.
+    """A spool's directory. The constructor does not read or create anything.
 
     Args:
         root: the directory.
-        epochs: orders entries across reboots; without it `scan` sorts by name, which
-            is enough to look at them.
+        epochs: order entries across reboots; without them `scan` sorts by name, which
+            is enough to list them.
     """
 
     def __init__(self, root: Path | str, epochs: BootEpochs | None = None) -> None:
         self.root = Path(root)
         self._epochs = epochs
-        self._new = f"{self.root}/incoming/new"
-        self._unreadable = ""
+        self._directories = EntryDirectories(self.root)
 
     def make(self, owner: int, group: int) -> None:
-        """Make the directories and the lock, with their rights; may be repeated.
+        """Create the directories and the lock with their modes; may be repeated.
 
         Raises:
-            SpoolError: something cannot be made, or is there and is something else.
+            SpoolError: one of them cannot be created, or is another file type.
         """
         layout.make(self.root, owner, group)
 
     def path(self, name: str) -> Path:
-        """Return where the entry *name* is, or would be."""
-        return Path(self._new, name[-1], name)
+        """Return the path of the entry *name*, which may not exist."""
+        return Path(self._directories.directory_of(name), name)
 
     def buckets(self) -> list[Path]:
-        """Return the directories in which entries appear, to watch them."""
-        return [Path(self._new, digit) for digit in layout.DIGITS]
+        """Return the directories of entries, for a `Watch`."""
+        return self._directories.paths()
 
     def scan(self) -> list[str]:
-        """Return the names of the entries, as FastNetMon started the calls.
+        """Return the names of the entries in the order in which their calls started.
 
-        For every name returned, each call that was started before it and had finished
-        before it is returned too. One look cannot promise that: while it reads the
-        second directory a call may finish in the first, and then another one in the
-        third. So it looks twice, and returns what comes before the first of the names
-        that only the second look found. The rest comes with the next scan.
+        With each name, the result has the name of each call that had finished before
+        this one started. One listing cannot guarantee that: while it reads the second
+        directory, a call may finish in the first, and then a later call in the third.
+        Therefore `scan` lists twice, and returns the names before the first one that
+        only the second listing has. The next `scan` returns the rest.
 
-        A directory that cannot be read holds up no entry of another one: it is left
-        out, and `check` raises its error.
+        An unreadable directory does not delay the entries of the others: it is skipped,
+        and `check_readable` raises its error.
 
         Raises:
             SpoolError: no directory of the spool can be read, or the order of the
                 entries is unknown.
         """
-        seen = self._look({})
-        for _ in range(_ROUNDS):
-            now = self._look(seen)
+        previous = self._directories.read({})
+        for _ in range(_MAX_ROUNDS):
+            listings = self._directories.read(previous)
             late = {
                 name
-                for digit, bucket in now.items()
-                if bucket is not (old := seen.get(digit))
-                for name in set(bucket.names).difference(old.names if old else ())
+                for digit, listing in listings.items()
+                if listing is not (old := previous.get(digit))
+                for name in set(listing.names).difference(old.names if old else ())
             }
-            names = [name for bucket in now.values() for name in bucket.names]
+            names = [name for listing in listings.values() for name in listing.names]
             self._sort(names)
-            end = next((at for at, it in enumerate(names) if it in late), len(names))
-            # 0 only if a call finished that is older than all the others.
+            end = next(
+                (index for index, name in enumerate(names) if name in late), len(names)
+            )
+            # 0 only if a call finished that is older than all others.
             if end or not names:
                 return names[:end]
-            seen = now
+            previous = listings
         return []
 
-    def check(self) -> None:
-        """Do nothing if the last `scan` or `size` could read every directory.
+    def check_readable(self) -> None:
+        """Report the unreadable directories of the last `scan` or `usage`.
 
         Raises:
-            SpoolError: one of them could not be read.
+            SpoolError: a directory could not be read.
         """
-        if self._unreadable:
-            raise SpoolError(self._unreadable)
+        self._directories.check_readable()
 
     def read(self, name: str) -> Entry:
         """Return the entry *name*.
 
         Raises:
-            FileNotFoundError: it is gone.
-            SpoolError: it cannot be read, or is no regular file.
+            FileNotFoundError: the entry does not exist.
+            SpoolError: it cannot be read, or is not a regular file.
         """
-        return entry.read(f"{self._new}/{name[-1]}", name)
+        return entry.read_entry(self._directories.directory_of(name), name)
 
     def remove(self, name: str) -> None:
-        """Remove an entry; nothing when it is gone.
+        """Remove an entry; do nothing if it does not exist.
 
-        The directory is not synced: after a loss of power the entry may be there
-        again, and is published once more with the same `event_id`.
+        The directory is not synced: after a power loss the entry may reappear, and is
+        then published again with the same `event_id`.
 
         Raises:
             SpoolError: it cannot be removed.
         """
         try:
-            os.unlink(f"{self._new}/{name[-1]}/{name}")  # noqa: PTH108 - thousands a second
+            directory = self._directories.directory_of(name)
+            os.unlink(f"{directory}/{name}")  # noqa: PTH108 - thousands a second
         except FileNotFoundError:
             return
         except OSError as exc:
             raise SpoolError(f"{self.path(name)}: {exc}") from exc
 
-    def forget_temporary(self, name: str) -> None:
-        """Remove what lies in `tmp` under the name of an entry, if that can be done."""
-        python_hook.forget(f"{self.root}/incoming/tmp/{name}")
+    def remove_temporary(self, name: str) -> None:
+        """Remove the temporary file of an entry, ignoring errors."""
+        python_hook.unlink_quietly(f"{self.root}/incoming/tmp/{name}")
 
-    def size(self) -> SpoolUsage:
-        """Return how much waits in the directories that can be read.
+    def usage(self) -> SpoolUsage:
+        """Return the number and size of the entries in the readable directories.
 
         Raises:
-            SpoolError: none of them can be read.
+            SpoolError: no directory can be read.
         """
         files = size = 0
         oldest = float("inf")
 
-        def add(digit: str) -> None:
+        def add(_digit: str, path: str) -> None:
             nonlocal files, size, oldest
-            with os.scandir(f"{self._new}/{digit}") as items:
-                for item in items:
-                    if not is_name(item.name):
+            with os.scandir(path) as entries:
+                for item in entries:
+                    if not is_entry_name(item.name):
                         continue
                     try:
-                        facts = item.stat(follow_symlinks=False)
+                        status = item.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
                     files += 1
-                    size += facts.st_size
-                    oldest = min(oldest, facts.st_mtime)
+                    size += status.st_size
+                    oldest = min(oldest, status.st_mtime)
 
-        self._each(add)
-        return SpoolUsage(files, size, utc(int(oldest * 10**9)) if files else None)
+        self._directories.for_each(add)
+        return SpoolUsage(files, size, utc_time(int(oldest * 10**9)) if files else None)
 
-    def clean(self) -> list[OrphanedFile]:
-        """Remove what dead hooks left in `tmp`, and only what is certainly theirs.
-
-        Raises:
-            SpoolError: the spool cannot be read.
-        """
-        return cleanup.clean(self.root)
-
-    def odd(self) -> list[ForeignFile]:
-        """Return what is in the spool and is no entry: links, pipes, foreign files.
+    def remove_orphans(self) -> list[OrphanedFile]:
+        """Remove the temporary files of hooks that no longer run; return them.
 
         Raises:
             SpoolError: the spool cannot be read.
         """
-        return cleanup.odd(self.root)
+        return cleanup.remove_orphans(self.root)
 
-    def set_aside(self, odd: ForeignFile) -> Path:
-        """Move what is no entry to `quarantine/odd`, unread; return where it is now.
+    def foreign_files(self) -> list[ForeignFile]:
+        """Return the files that are not entries, such as links and pipes.
 
         Raises:
-            SpoolError: it cannot be moved; it stays, and does no harm.
+            SpoolError: the spool cannot be read.
         """
-        return cleanup.set_aside(self.root, odd)
+        return cleanup.list_foreign_files(self.root)
 
-    def refuse(self, what: AdmissionLevel) -> None:
-        """Tell all hooks what this spool refuses from now on.
+    def quarantine_foreign(self, foreign: ForeignFile) -> Path:
+        """Move a foreign file to `quarantine/foreign`, unread; return its new path.
 
         Raises:
-            SpoolError: the marker cannot be written or removed.
+            SpoolError: it cannot be moved.
+        """
+        return cleanup.quarantine_foreign(self.root, foreign)
+
+    def refuse(self, level: AdmissionLevel) -> None:
+        """Make all hooks refuse the notifications of *level* from now on.
+
+        Raises:
+            SpoolError: the file `full` cannot be written or removed.
         """
         path = self.root / "full"
         try:
-            if what is AdmissionLevel.NOTHING:
+            if level is AdmissionLevel.NOTHING:
                 path.unlink(missing_ok=True)
             else:
-                atomic_file.replace(path, f"{what}\n".encode())
+                atomic_file.replace(path, f"{level}\n".encode())
         except OSError as exc:
             raise SpoolError(f"{path}: {exc}") from exc
 
     def refusal(self) -> AdmissionLevel:
-        """Return what this spool refuses now.
+        """Return the notifications that the hooks refuse now.
 
         Raises:
-            SpoolError: the marker is there and cannot be read.
+            SpoolError: the file `full` exists and cannot be read.
         """
         try:
-            data, _ = entry.read_file(f"{self.root}/full", _MARKER)
+            data, _ = entry.read_file(f"{self.root}/full", _MAX_MARKER)
         except FileNotFoundError:
             return AdmissionLevel.NOTHING
         word = data.strip()
         if not word:
             return AdmissionLevel.NOTHING
-        # Whatever else it says, hooks take it for this.
+        # Hooks treat any other word as `status`.
         return AdmissionLevel.ALL if word == b"all" else AdmissionLevel.STATUS
 
     def lock(self) -> Lock | None:
-        """Return the lock, held by this process, or None when another one holds it.
+        """Take the spool's lock; return None if another process holds it.
 
         Raises:
-            SpoolError: the spool is not set up, or is not this user's.
+            SpoolError: the spool is not set up, or belongs to another user.
         """
         return lock.take(self.root / "lock")
 
-    def locked(self) -> bool:
-        """Return whether somebody drains this spool now.
+    def is_locked(self) -> bool:
+        """Return whether a process drains this spool now.
 
         Raises:
-            SpoolError: the spool is not set up, or is not this user's.
+            SpoolError: the spool is not set up, or belongs to another user.
         """
-        return lock.held(self.root / "lock")
+        return lock.is_held(self.root / "lock")
 
     def become_owner(self) -> None:
-        """Give root's rights up for those of the spool's owner; nothing if not root.
+        """Change from root to the spool's owner; do nothing for other users.
 
         Raises:
-            SpoolError: the spool is not set up, or the rights cannot be given up.
+            SpoolError: the spool is not set up, or the user cannot be changed.
         """
         try:
-            owner = self.root.stat()  # he could put another's file in the lock's place
-            python_hook.become_owner(owner.st_uid, owner.st_gid)
+            # Not the lock's owner: the spool's owner could replace that file.
+            status = self.root.stat()
+            python_hook.become_owner(status.st_uid, status.st_gid)
         except OSError as exc:
             raise SpoolError(f"{self.root}: cannot become its owner: {exc}") from exc
-
-    def _look(self, before: Mapping[str, _Bucket]) -> dict[str, _Bucket]:
-        found: dict[str, _Bucket] = {}
-
-        def look(digit: str) -> None:
-            found[digit] = self._bucket(digit, before)
-
-        self._each(look)
-        return found
-
-    def _each(self, work: Callable[[str], None]) -> None:
-        """Do *work* in each directory of entries; remember one's error for `check`.
-
-        Raises:
-            SpoolError: it failed in all of them.
-        """
-        failed: list[OSError] = []
-        for digit in layout.DIGITS:
-            try:
-                work(digit)
-            except OSError as exc:
-                failed.append(exc)
-        self._unreadable = f"{self.root}: {failed[0]}" if failed else ""
-        if len(failed) == len(layout.DIGITS):
-            self.check()
-
-    def _bucket(self, digit: str, before: Mapping[str, _Bucket]) -> _Bucket:
-        path = f"{self._new}/{digit}"
-        changed_at = os.stat(path).st_mtime_ns  # noqa: PTH116 - strings are quicker
-        old = before.get(digit)
-        if old is not None and old.settled and old.changed_at == changed_at:
-            return old
-        settled = time.time_ns() - changed_at > _SETTLED
-        names = os.listdir(path)  # noqa: PTH208 - as above
-        return _Bucket(
-            changed_at,
-            settled,
-            [name for name in names if name[-1] == digit and is_name(name)],
-        )
 
     def _sort(self, names: list[str]) -> None:
         if self._epochs is None:
@@ -312,6 +259,6 @@ class Spool:
         try:
             return self.path(name).lstat().st_mtime
         except OSError:
-            # It went meanwhile, or cannot be looked at. The time is for the place of
-            # its boot, which the clock of now gives as well.
+            # The entry was removed, or is unreadable. The time determines the epoch of
+            # its boot, for which the current time is good enough.
             return time.time()

@@ -1,7 +1,7 @@
 """The systems whose backends pass the contract.
 
-To add one, write a fixture `NAME_system` that yields a System, and put NAME into
-SYSTEMS; the tests take it from there.
+To add one, write a fixture `NAME_system` that yields a System, and add NAME to
+SYSTEMS.
 """
 
 import os
@@ -34,10 +34,10 @@ class System(NamedTuple):
     """One system, empty at the beginning of each test.
 
     Attributes:
-        open: makes a backend, as a program that starts does.
-        measures: 1,000 measures that it can do; the first ones are of all sorts.
-        impossible: measures that it can never do.
-        lives_on: whether what stands stays when the backend is closed.
+        open: creates a backend, like a program at its start.
+        measures: 1,000 supported measures; the first ones are of all kinds.
+        impossible: unsupported measures.
+        lives_on: whether measures stay active when the backend is closed.
     """
 
     open: Callable[[], Backend]
@@ -49,13 +49,13 @@ class System(NamedTuple):
 @pytest.fixture(params=SYSTEMS)
 def system(request: pytest.FixtureRequest) -> System:
     """One of the systems."""
-    found: System = request.getfixturevalue(f"{request.param}_system")
-    return found
+    system: System = request.getfixturevalue(f"{request.param}_system")
+    return system
 
 
 @pytest.fixture
 def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
-    """Make a backend, as a program that starts does."""
+    """Create backends, like a program at its start."""
     made: list[Backend] = []
 
     def make() -> Backend:
@@ -63,46 +63,46 @@ def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
         return made[-1]
 
     yield make
-    for it in made:
-        it.close()
+    for backend in made:
+        backend.close()
 
 
 @pytest.fixture
 def backend(open_backend: Callable[[], Backend]) -> Backend:
-    """A backend of a system in which nothing stands."""
+    """A backend of a system without active measures."""
     return open_backend()
 
 
 @pytest.fixture
 def measures(system: System) -> Sequence[Measure]:
-    """1,000 measures that the system can do."""
+    """1,000 measures that the system supports."""
     return system.measures
 
 
 @pytest.fixture
 def impossible(system: System) -> Sequence[Measure]:
-    """Measures that the system can never do."""
+    """Measures that the system does not support."""
     return system.impossible
 
 
 @pytest.fixture
 def lives_on(system: System) -> bool:
-    """Whether what stands stays when the backend is closed."""
+    """Whether measures stay active when the backend is closed."""
     return system.lives_on
 
 
 @pytest.fixture
 def memory_system() -> System:
-    """Nothing but memory; it refuses no kind."""
+    """A backend in memory, which supports every kind."""
     return System(MemoryBackend, _hosts(FIREWALL), (), lives_on=False)
 
 
 @pytest.fixture
 def nftables_system(network: Network) -> Iterator[System]:
-    """A table of nftables that no other test has."""
+    """An nftables table of the test's own."""
     settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
     networks = ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::1/128", "2001:db8::/32")
-    firsts = [Measure(kind=FIREWALL, prefix=it) for it in networks]
+    firsts = [Measure(kind=FIREWALL, prefix=network) for network in networks]
     yield System(
         lambda: NftablesBackend(settings),
         [*firsts, *_hosts(FIREWALL)][:1000],
@@ -149,7 +149,7 @@ def speaker() -> Iterator[Exabgp]:
 @pytest.fixture
 def exabgp_system(speaker: Exabgp) -> Iterator[System]:
     """An ExaBGP that has a session and announces nothing."""
-    v4, v6 = (FlowMatch(destination_prefix=it) for it in (_V4, _V6))
+    v4, v6 = (FlowMatch(destination_prefix=prefix) for prefix in (_V4, _V6))
     thens = (
         FlowThen(action="rate-limit", rate=125_000),
         FlowThen(action="discard"),

@@ -1,4 +1,4 @@
-"""What every backend promises, whatever its system is."""
+"""The contract of every backend."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,59 +17,61 @@ LEFT = 300.0
 
 
 def listed(backend: Backend) -> Mapping[str, ActiveMeasure]:
-    return {measure.key: it for measure, it in backend.active().items()}
+    return {measure.key: active for measure, active in backend.active().items()}
 
 
 def settled(
     backend: Backend, measures: Sequence[Measure]
 ) -> Mapping[str, ActiveMeasure]:
-    """Wait until exactly *measures* stand; a system may take a moment."""
-    keys = {it.key for it in measures}
+    """Wait until exactly *measures* are active."""
+    keys = {measure.key for measure in measures}
     wait_until(lambda: listed(backend).keys() == keys, 30, f"{len(keys)} measures")
     return listed(backend)
 
 
 def wanted(measures: Sequence[Measure]) -> Sequence[DesiredMeasure]:
-    return [DesiredMeasure(it, LEFT) for it in measures]
+    return [DesiredMeasure(measure, LEFT) for measure in measures]
 
 
-def test_it_has_a_name_and_known_kinds(
+def test_a_backend_has_a_name_and_kinds(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     assert backend.name
     assert backend.kinds <= set(KINDS)
-    assert {it.kind for it in measures} <= backend.kinds
+    assert {measure.kind for measure in measures} <= backend.kinds
 
 
-def test_nothing_stands_where_nothing_was_announced(backend: Backend) -> None:
+def test_without_an_announcement_no_measure_is_active(backend: Backend) -> None:
     assert backend.active() == {}
 
 
-def test_what_is_announced_is_listed_in_the_form_that_was_foretold(
+def test_an_announced_measure_is_listed_in_its_form(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    found = settled(backend, measures[:5])
-    for it in measures[:5]:
-        assert found[it.key].form == backend.form(it)
+    active = settled(backend, measures[:5])
+    for measure in measures[:5]:
+        assert active[measure.key].form == backend.form(measure)
 
 
-def test_what_ends_by_itself_ends_no_later_than_wanted(
+def test_a_measure_expires_no_later_than_its_lease(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
-    for it in settled(backend, measures[:5]).values():
-        assert it.left is None or 0 < it.left <= LEFT
+    for active in settled(backend, measures[:5]).values():
+        assert active.seconds_left is None or 0 < active.seconds_left <= LEFT
 
 
-def test_announced_twice_is_one(backend: Backend, measures: Sequence[Measure]) -> None:
+def test_a_measure_announced_twice_is_active_once(
+    backend: Backend, measures: Sequence[Measure]
+) -> None:
     backend.announce(wanted(measures[:3]))
     backend.announce(wanted(measures[:3]))
     backend.announce(wanted([measures[0], measures[0]]))
     settled(backend, measures[:3])
 
 
-def test_an_announcement_leaves_alone_what_it_does_not_name(
+def test_an_announcement_keeps_the_other_measures(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:2]))
@@ -77,7 +79,7 @@ def test_an_announcement_leaves_alone_what_it_does_not_name(
     settled(backend, measures[:4])
 
 
-def test_what_is_withdrawn_is_gone_and_nothing_else(
+def test_a_withdrawal_keeps_the_other_measures(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
@@ -86,7 +88,7 @@ def test_what_is_withdrawn_is_gone_and_nothing_else(
     settled(backend, [measures[0], *measures[3:5]])
 
 
-def test_what_is_listed_is_enough_to_withdraw_it_by(
+def test_a_listed_measure_can_be_withdrawn(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:5]))
@@ -95,7 +97,7 @@ def test_what_is_listed_is_enough_to_withdraw_it_by(
     settled(backend, [])
 
 
-def test_what_was_withdrawn_can_be_announced_again(
+def test_a_withdrawn_measure_can_be_announced_again(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:3]))
@@ -104,7 +106,7 @@ def test_what_was_withdrawn_can_be_announced_again(
     settled(backend, measures[:2])
 
 
-def test_withdrawing_what_does_not_stand_is_no_error(
+def test_withdrawing_an_inactive_measure_is_not_an_error(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.withdraw(measures[:3])
@@ -113,7 +115,7 @@ def test_withdrawing_what_does_not_stand_is_no_error(
     settled(backend, measures[:1])
 
 
-def test_asking_for_nothing_does_nothing(
+def test_empty_calls_change_nothing(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
     backend.announce(wanted(measures[:2]))
@@ -122,17 +124,17 @@ def test_asking_for_nothing_does_nothing(
     settled(backend, measures[:2])
 
 
-def test_a_thousand_go_in_and_out_in_one_call(
+def test_a_thousand_measures_fit_in_one_call(
     backend: Backend, measures: Sequence[Measure]
 ) -> None:
-    assert len({it.key for it in measures}) == 1000
+    assert len({measure.key for measure in measures}) == 1000
     backend.announce(wanted(measures))
     settled(backend, measures)
     backend.withdraw(measures)
     settled(backend, [])
 
 
-def test_one_that_starts_sees_what_stands(
+def test_a_new_backend_lists_the_active_measures(
     open_backend: Callable[[], Backend], measures: Sequence[Measure], *, lives_on: bool
 ) -> None:
     first = open_backend()
@@ -142,28 +144,28 @@ def test_one_that_starts_sees_what_stands(
     settled(open_backend(), measures[:5] if lives_on else [])
 
 
-def test_closing_twice_is_no_error(backend: Backend) -> None:
+def test_closing_twice_is_not_an_error(backend: Backend) -> None:
     backend.close()
     backend.close()
 
 
-def test_what_it_can_never_do_is_refused_for_good(
+def test_an_unsupported_measure_is_refused_for_good(
     backend: Backend, impossible: Sequence[Measure]
 ) -> None:
-    for it in impossible:
+    for measure in impossible:
         with pytest.raises(BackendError) as caught:
-            backend.form(it)
+            backend.form(measure)
         assert not caught.value.retryable
-        assert it.key in str(caught.value)
+        assert measure.key in str(caught.value)
 
 
-def test_what_it_can_never_do_keeps_nothing_else_out(
+def test_an_unsupported_measure_does_not_prevent_others(
     backend: Backend, impossible: Sequence[Measure], measures: Sequence[Measure]
 ) -> None:
-    for it in impossible:
+    for measure in impossible:
         with pytest.raises(BackendError) as caught:
-            backend.announce(wanted([measures[0], it, measures[1]]))
-        assert it.key in str(caught.value)
+            backend.announce(wanted([measures[0], measure, measures[1]]))
+        assert measure.key in str(caught.value)
         settled(backend, measures[:2])
-        backend.withdraw([*measures[:2], it])
+        backend.withdraw([*measures[:2], measure])
         settled(backend, [])

@@ -14,7 +14,7 @@ from support.installed_hook import InstalledHook
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, planned_topics
 
 
 @pytest.fixture
@@ -49,7 +49,11 @@ def make_relays() -> Iterator[Callable[..., RelayProcesses]]:
         names = Topics(**{kind: it.topic(kind) for kind in kinds})
         gone = {it.topic(kind) for kind in missing}
         TopicAdmin({"bootstrap.servers": bootstrap}).create(
-            [one for one in wanted(names, 4, replication) if one.name not in gone]
+            [
+                one
+                for one in planned_topics(names, 4, replication)
+                if one.name not in gone
+            ]
         )
         return it
 
@@ -124,7 +128,7 @@ def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
         labs.append(BgpLab(Path(mkdtemp(prefix="fnm-")), cut_kafka))
     [built] = labs
     try:
-        built.begin()
+        built.announce_both()
         yield built
         built.clear()
     except (AssertionError, TimeoutError):

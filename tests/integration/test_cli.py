@@ -69,7 +69,7 @@ def put(bootstrap: str, topic: str, *values: bytes) -> None:
 def findings(relays: RelayProcesses) -> dict[str, bool]:
     ended = relays.run("check", "--json")
     assert b"Traceback" not in ended.stderr
-    return {it["what"]: it["ok"] for it in json.loads(ended.stdout)}
+    return {it["text"]: it["ok"] for it in json.loads(ended.stdout)}
 
 
 @pytest.mark.kafka
@@ -78,7 +78,7 @@ def test_topics_are_created_once_and_listed_as_wanted(
 ) -> None:
     again = kafka_relays.run("topics", "create")  # the plant has made them
     assert (again.returncode, again.stdout) == (0, b"")
-    assert again.stderr.count(b"as wanted") == 8
+    assert again.stderr.count(b"as configured") == 8
     rows = json.loads(kafka_relays.run("topics", "list", "--json").stdout)
     assert [it["differences"] for it in rows] == [[]] * 8
     cleanup = {it["topic"]: it["cleanup"] for it in rows}
@@ -122,7 +122,7 @@ def test_check_names_the_topic_that_is_missing(kafka_relays: RelayProcesses) -> 
 
 
 def test_tail_of_a_topic_that_is_not_there_ends_with_69(relays: RelayProcesses) -> None:
-    ended = relays.run("tail", "no topic!", "--exit")
+    ended = relays.run("tail", "no topic!", "--until-end")
     assert ended.returncode == 69
     assert ended.stdout == b""
     assert b"fnm-bus: no topic!: " in ended.stderr
@@ -131,12 +131,12 @@ def test_tail_of_a_topic_that_is_not_there_ends_with_69(relays: RelayProcesses) 
 def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
     ended = RelayProcesses(tmp_path, "127.0.0.1:1").run("tail")
     assert (ended.returncode, ended.stdout) == (69, b"")
-    assert ended.stderr.startswith(b"fnm-bus: no broker answers: ")
+    assert ended.stderr.startswith(b"fnm-bus: no broker reachable: ")
 
 
 @pytest.mark.parametrize(
     "command",
-    [("tail",), ("topics", "list"), ("topics", "create"), ("relay", "--once")],
+    [("tail",), ("topics", "list"), ("topics", "create"), ("drain",)],
 )
 def test_a_setting_that_librdkafka_refuses_ends_with_78(
     relays: RelayProcesses, command: tuple[str, ...]
@@ -156,9 +156,9 @@ def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(
     topic = relays.topic("host")
     put(relays.bootstrap, topic, b"no Avro", b"", b"\xc3\x01" + bytes(20))
     relays.call(ban("192.0.2.1"))
-    assert relays.run("relay", "--once").returncode == 0
+    assert relays.run("drain").returncode == 0
     relays.messages("host", 4)
-    options = (topic, "--from-beginning", "--exit")
+    options = (topic, "--from-beginning", "--until-end")
     rows = relays.run("tail", *options, "--json").stdout.splitlines()
     found: list[dict[str, Any]] = [json.loads(it) for it in rows]
     assert sorted(it["error"] is None for it in found) == [False] * 3 + [True]
@@ -183,7 +183,7 @@ def test_tail_goes_on_until_it_is_interrupted(relays: RelayProcesses) -> None:
     ) as tail:
         for ip in ("192.0.2.1", "192.0.2.2"):
             relays.call(ban(ip))
-            assert relays.run("relay", "--once").returncode == 0
+            assert relays.run("drain").returncode == 0
             assert tail.stdout is not None
             assert json.loads(tail.stdout.readline())["key"] == ip
         tail.send_signal(signal.SIGINT)
@@ -197,9 +197,9 @@ def test_schemas_are_registered_pinned_and_used_without_the_registry(
     kafka_relays: RelayProcesses, registry: str
 ) -> None:
     pins = kafka_relays.root / "pins.json"
-    lines = ["[registry]", f'url = "{registry}"', f'pins = "{pins}"']
+    lines = ["[registry]", f'url = "{registry}"', f'schema_ids_file = "{pins}"']
     kafka_relays.configure(*lines)
-    unpinned = kafka_relays.run("relay", "--once")
+    unpinned = kafka_relays.run("drain")
     assert unpinned.returncode == 78
     assert b"schemas register" in unpinned.stderr
     assert kafka_relays.run("schemas", "check").returncode == 0
@@ -212,13 +212,13 @@ def test_schemas_are_registered_pinned_and_used_without_the_registry(
 
     kafka_relays.configure(lines[0], 'url = "http://127.0.0.1:1"', lines[2])
     kafka_relays.call(ban("192.0.2.1"))
-    assert kafka_relays.run("relay", "--once").returncode == 0
+    assert kafka_relays.run("drain").returncode == 0
     (message,) = kafka_relays.messages("host", 1)
     value = message.value()
     assert isinstance(value, bytes)
     assert value[:5] == b"\x00" + number.to_bytes(4)
     topic = kafka_relays.topic("host")
-    shown = kafka_relays.run("tail", topic, "--from-beginning", "--exit", "--json")
+    shown = kafka_relays.run("tail", topic, "--from-beginning", "--until-end", "--json")
     assert json.loads(shown.stdout)["event"]["ip"] == "192.0.2.1"
 
 
@@ -237,7 +237,7 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
         admin = TopicAdmin({"bootstrap.servers": guarded.bootstrap})
 
         def writable() -> list[bool]:
-            topics = admin.survey(names).values()
+            topics = admin.describe(names).values()
             return [
                 isinstance(it, TopicSpec) and "Write" in it.operations for it in topics
             ]
@@ -246,10 +246,30 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
         found = findings(relays)
         assert not found[f"right: this client's user lacks Write on Topic {names[0]}"]
         assert found[f"right: this client's user has Write on Topic {names[1]}"]
-        ended = relays.run("tail", names[1], "--from-beginning", "--exit")
+        ended = relays.run("tail", names[1], "--from-beginning", "--until-end")
         assert ended.returncode == TopicRefused.exit_code == 69
         assert names[1].encode() in ended.stderr
     except Unavailable as exc:
         (pytest.fail if CI else pytest.skip)(str(exc))
     finally:
         guarded.close()
+
+
+def test_init_creates_topics_and_every_check_but_the_relay_passes(
+    tmp_path: Path, kafka: str
+) -> None:
+    tmp_path.chmod(0o755)
+    environ = {
+        **os.environ,
+        "FNM_BUS_CONFIG": str(tmp_path / "fnm-bus.toml"),
+        "FNM_BUS_SPOOL__DIRECTORY": str(tmp_path / "spool"),
+        "FNM_BUS_SPOOL__FALLBACK": str(tmp_path / "fallback"),
+        "FNM_BUS_TOPICS__HOST": "init.host",
+    }
+    command = [sys.executable, "-m", "fnm_bus", "init", "--yes", "--brokers", kafka]
+    command += ["--replication", "1", "--hook", str(tmp_path / "hook")]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "passed  topic init.host: as configured" in done.stdout

@@ -28,8 +28,8 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) ->
     before = {key: it.lease_ms for key, it in lab.services.state().items()}
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator(**wrong(offset))
-    lab.ended(ENFORCER)
-    lab.stands()
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     long = f"blackhole|{LONG}"
     after = lab.services.state()[long]
     assert after.state == "wanted"
@@ -38,38 +38,38 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) ->
     lab.services.until(lambda: lab.services.state()[short].ended_because == "lease")
     # What it starts itself gets the lease of the rule, and expires by it.
     lab.ban(NEW)
-    lab.same(LONG, NEW)
+    lab.wait_routes(LONG, NEW)
     new = lab.services.state()[f"blackhole|{NEW}"]
     assert new.lease_ms == 120_000
-    lab.begin_short()
-    lab.ended(ENFORCER)
+    lab.announce_short()
+    lab.wait_short_end(ENFORCER)
     # Its successor has the right clock again.
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator()
-    lab.stands(NEW)
+    lab.assert_announced(NEW)
     state = lab.services.state()
     assert all(
         90_000 < state[f"blackhole|{it}"].lease_ms <= 120_000 for it in (LONG, NEW)
     )
     lab.renew(LONG)
-    lab.stands(NEW)
+    lab.assert_announced(NEW)
 
 
 @pytest.mark.parametrize("offset", DAYS)
 def test_an_enforcer_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
     lab.exabgp.kill()
-    lab.same(seconds=1)
+    lab.wait_routes(seconds=1)
     lab.exabgp = lab.start_exabgp(**wrong(offset))
     lab.bird.wait_up()
-    lab.same(LONG)
-    lab.begin_short()
-    lab.stands(SHORT)
-    lab.ended(ENFORCER)
-    assert lab.lasted >= LEASE - 0.5
-    lab.stands()
+    lab.wait_routes(LONG)
+    lab.announce_short()
+    lab.assert_announced(SHORT)
+    lab.wait_short_end(ENFORCER)
+    assert lab.duration >= LEASE - 0.5
+    lab.assert_announced()
     faults = [it for it in lab.services.audits("failed") if it.code == "clock_skew"]
     assert faults, "nobody is told that the clock is wrong"
     lab.exabgp.kill()
     lab.exabgp = lab.start_exabgp()
     lab.bird.wait_up()
-    lab.same(LONG)
+    lab.wait_routes(LONG)

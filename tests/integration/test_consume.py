@@ -19,7 +19,7 @@ from support.relay_processes import RelayProcesses
 from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.event import DeadLetter
-from fnm_bus.kafka.publisher import LASTING, KafkaPublisher
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import TopicReader
 from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
 
@@ -148,7 +148,7 @@ def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> No
     wait_until(lambda: bench.failed != [], 30, "the first one ends")
     [why] = bench.failed
     assert isinstance(why, BrokerUnavailable)
-    assert "shut out" in str(why)
+    assert "fenced" in str(why)
     bench.failed.clear()
     bench.put(event(2))
     second.until("2")
@@ -196,7 +196,7 @@ def test_a_dead_letter_says_where_the_record_stands(
     bench: LoopHarness, kafka: str
 ) -> None:
     dead = f"{bench.topic}.dead"
-    publisher = KafkaPublisher({"bootstrap.servers": kafka}, LASTING)
+    publisher = KafkaPublisher({"bootstrap.servers": kafka}, SERVICE_PRODUCER)
     seen, again = Seen(), Seen()
     bench.put(event(1), 2)
     bench.put(b"neither Avro nor JSON", 2)

@@ -18,7 +18,7 @@ from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
 from fnm_bus.consume import loop
 from fnm_bus.consume.handler import AbortConsumer, Deferred, RetryLater
-from fnm_bus.consume.progress import OffsetTracker
+from fnm_bus.consume.partition import OffsetTracker
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -26,7 +26,7 @@ from fnm_bus.errors import (
     RegistryError,
 )
 from fnm_bus.event import AnyRecord, DeadLetter
-from fnm_bus.kafka.dead_letter import letter_of
+from fnm_bus.kafka.dead_letter import build_dead_letter
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import derived_id
@@ -84,7 +84,7 @@ def test_what_is_released_is_not_read_again(bench: LoopHarness) -> None:
 
     first, second = Seen(hold), Seen()
     bench.put(event(1))
-    bench.start(first, settle=settle)
+    bench.start(first, before_commit=settle)
     first.until("1")
     bench.stop()
     bench.put(event(2))
@@ -123,7 +123,7 @@ def test_a_record_that_fails_again_and_again_becomes_a_dead_letter(
     seen = Seen(fail)
     bench.put(event(1))
     bench.put(event(2))
-    bench.start(seen, attempts=3)
+    bench.start(seen, max_attempts=3)
     seen.until("2")
     assert seen.ids == ["1", "1", "1", "2"]
     [record] = bench.letters.records
@@ -147,7 +147,7 @@ def test_a_failure_that_passes_is_no_dead_letter(bench: LoopHarness) -> None:
     seen = Seen(fail)
     bench.put(event(1))
     bench.put(event(2))
-    bench.start(seen, attempts=3)
+    bench.start(seen, max_attempts=3)
     seen.until("2")
     assert bench.letters.records == []
 
@@ -249,7 +249,7 @@ def test_offsets_wait_while_nothing_can_be_settled(bench: LoopHarness) -> None:
 
     first, second = Seen(), Seen()
     bench.put(event(1))
-    bench.start(first, settle=settle)
+    bench.start(first, before_commit=settle)
     first.until("1")
     bench.stop()
     bench.start(second)
@@ -282,7 +282,7 @@ def test_another_of_our_errors_that_may_pass_makes_nothing_a_dead_letter(
     seen = Seen(away)
     bench.put(event(1))
     bench.put(event(2))
-    bench.start(seen, attempts=2)
+    bench.start(seen, max_attempts=2)
     seen.until("2")
     assert bench.letters.records == []
     assert value_of(bench.metrics.errors.labels(bench.topic)) == 0
@@ -302,8 +302,9 @@ def test_what_waits_is_told_once_and_not_at_each_try(
     bench.put(event(2))
     bench.start(seen)
     seen.until("2")
-    told = [it for it in caplog.messages if "@1: will be tried again" in it]
-    assert [it.rpartition(": ")[2] for it in told] == [
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    retried = [line for line in lines if line["event"] == "record_retried"]
+    assert [line["reason"] for line in retried if line["record"].endswith("@1")] == [
         "the world is not ready",
         "nor is the moon",
     ]
@@ -315,7 +316,7 @@ def test_giving_up_ends_the_loop_and_commits_nothing_more(bench: LoopHarness) ->
 
     first, second = Seen(), Seen()
     bench.put(event(1))
-    bench.start(first, settle=give_up)
+    bench.start(first, before_commit=give_up)
     first.until("1")
     bench.join()
     [error] = bench.failed
@@ -349,7 +350,7 @@ def test_one_hold_may_stand_for_several_records(bench: LoopHarness) -> None:
             released.set()
         return 0.1
 
-    bench.start(first, turn=turn)
+    bench.start(first, between_records=turn)
     assert released.wait(20)
     bench.stop()
     bench.put(event(4))
@@ -362,7 +363,7 @@ def test_what_was_released_before_it_was_given_back_is_done() -> None:
     done: list[int] = []
     hold = Deferred()
     hold.release()
-    hold.then(lambda: done.append(1))
+    hold.on_release(lambda: done.append(1))
     hold.release()
     assert done == [1]
 
@@ -405,7 +406,7 @@ def test_while_dead_letters_are_refused_a_partition_waits_at_a_hundred(
 def test_a_dead_letter_names_the_record_and_whoever_gave_up() -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
     read = ConsumedRecord("t", 3, 7, at, b"k", (), b"x" * 5000, None, "")
-    it = letter_of(read, "why \ud800" + "y" * 2000, 5, "my-group")
+    it = build_dead_letter(read, "why \ud800" + "y" * 2000, 5, "my-group")
     assert (it.origin_topic, it.origin_partition, it.origin_offset) == ("t", 3, 7)
     assert (it.attempts, it.producer_name) == (5, "my-group")
     assert (len(it.head), it.size) == (4096, 5000)
@@ -428,7 +429,7 @@ def test_records_of_older_and_newer_writers_are_read(bench: LoopHarness) -> None
         out = BytesIO()
         out.write(bytes([0, 0, 0, 0, number]))
         datum = msgspec.to_builtins(event(number), builtin_types=(bytes, datetime))
-        fastavro.schemaless_writer(out, schema.parsed(text), {**datum, "mood": "glad"})
+        fastavro.schemaless_writer(out, schema.parse(text), {**datum, "mood": "glad"})
         bench.put(out.getvalue())
     bench.start(seen, codec=codec)
     seen.until("7", "8")
@@ -438,7 +439,7 @@ def test_records_of_older_and_newer_writers_are_read(bench: LoopHarness) -> None
 def test_the_lag_is_what_was_not_taken(
     bench: LoopHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_SHOW", 0.05)
+    monkeypatch.setattr(loop, "_METRICS_INTERVAL", 0.05)
     open_ = threading.Event()
 
     def later(_name: str, _count: int) -> None:
@@ -449,7 +450,7 @@ def test_the_lag_is_what_was_not_taken(
     for number in range(10):
         bench.put(event(number))
     lag = bench.metrics.lag.labels(bench.topic, "0")
-    held = bench.metrics.held.labels(bench.topic, "0")
+    held = bench.metrics.uncommitted.labels(bench.topic, "0")
     bench.start(seen)
     wait_until(lambda: value_of(lag) == 9, 20, "nine behind the first")
     bench.put(event(10))
@@ -476,7 +477,7 @@ def test_a_loop_that_is_stopped_while_no_broker_answers_ends_soon() -> None:
         seen.until("1")
     hold.release()
     commits = loop._member._commits
-    wait_until(lambda: commits.asked, 20, "a commit that nobody answers")
+    wait_until(lambda: commits.is_pending, 20, "a commit that nobody answers")
     began = time.monotonic()
     bench.stop()
     assert time.monotonic() - began < 8
@@ -496,30 +497,30 @@ def test_a_setting_that_librdkafka_refuses_is_named() -> None:
 def test_an_offset_waits_for_all_before_it() -> None:
     it = OffsetTracker()
     for offset in (5, 6, 8):
-        it.take(offset)
+        it.start(offset)
     it.finish(6)
     assert it.committable is None
     it.finish(5)
     assert it.committable == 7
-    assert it.waiting == 1
+    assert it.pending == 1
     it.finish(8)
     assert it.committable == 9
 
 
 def test_an_offset_is_committed_until_kafka_has_it() -> None:
     it = OffsetTracker()
-    it.take(5)
+    it.start(5)
     it.finish(5)
-    it.confirm(4)
+    it.mark_committed(4)
     assert it.committable == 6
-    it.confirm(6)
+    it.mark_committed(6)
     assert it.committable is None
 
 
 def test_what_is_finished_twice_is_finished_once() -> None:
     it = OffsetTracker()
-    it.take(5)
+    it.start(5)
     it.finish(5)
     it.finish(5)
-    it.take(6)
-    assert (it.committable, it.waiting) == (6, 1)
+    it.start(6)
+    assert (it.committable, it.pending) == (6, 1)

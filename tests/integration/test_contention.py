@@ -86,7 +86,7 @@ def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
         calls = started(hook, range(1, CALLS))
         assert {it.wait(timeout=60) for it in calls} == {0}
         assert first.poll() is None
-        assert relays.spool.locked()
+        assert relays.spool.is_locked()
     finally:
         os.kill(drain, signal.SIGCONT)
     assert first.wait(timeout=60) == 0

@@ -1,4 +1,4 @@
-"""Who drains lets others go first, and never takes a better place than it had."""
+"""The CPU priority is lowered and never raised."""
 
 import os
 import subprocess
@@ -27,14 +27,14 @@ def test_it_is_lowered_and_never_raised(wanted: int, more: int) -> None:
     assert after(wanted, more) == max(wanted, ours + more)
 
 
-def test_nothing_is_changed_unless_it_is_wanted(
+def test_zero_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "setpriority")
     cpu_priority.lower(0)
 
 
-def test_where_it_is_not_allowed_it_is_said_and_work_goes_on(
+def test_a_forbidden_change_is_logged_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: int) -> None:
@@ -43,4 +43,4 @@ def test_where_it_is_not_allowed_it_is_said_and_work_goes_on(
     monkeypatch.setattr(os, "setpriority", refuse)
     with caplog.at_level("INFO"):
         cpu_priority.lower(19)
-    assert "the priority stays as it is" in caplog.text
+    assert "cpu_priority_unchanged" in caplog.text

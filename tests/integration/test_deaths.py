@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.bgp_lab import ENFORCER, LONG, NEW, NEXT, SHORT, BgpLab, die, host
+from support.bgp_lab import ENFORCER, LONG, NEW, NEXT, SHORT, BgpLab, host, kill_or_stop
 from support.relay_processes import ban
 
 pytestmark = pytest.mark.kafka
@@ -18,25 +18,25 @@ RECONNECTED = 15.0
 
 
 def test_f1_fastnetmon_reports_nothing_more(lab: BgpLab) -> None:
-    lab.ended(ENFORCER)
-    lab.stands()
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     lab.services.until(
         lambda: lab.services.state()[f"blackhole|{SHORT}"].ended_because == "lease"
     )
 
 
 def test_f2_fastnetmon_continues_after_the_lease_ran_out(lab: BgpLab) -> None:
-    lab.ended(ENFORCER)
-    lab.stands()
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     lab.renew(SHORT)
-    lab.same(LONG, SHORT)
+    lab.wait_routes(LONG, SHORT)
 
 
 @pytest.mark.parametrize("how", ["cut off", "stopped", "stopped and killed"])
 def test_f3_r2_r3_the_relay_publishes_nothing(lab: BgpLab, how: str) -> None:
     relay = lab.relays.start(config=Path(lab.kafka.config(lab.relays, "relay")))
     lab.relays.call(ban(host(NEW)))
-    lab.same(LONG, SHORT, NEW)
+    lab.wait_routes(LONG, SHORT, NEW)
     if how == "cut off":
         lab.kafka.proxies["relay"].cut()
     else:
@@ -45,8 +45,8 @@ def test_f3_r2_r3_the_relay_publishes_nothing(lab: BgpLab, how: str) -> None:
     lab.relays.call(ban(host(NEXT)))
     lab.relays.call(ban(host(LONG)))  # a second reason of the long one
     lab.relays.call(ban(host(LONG), "unban"))
-    lab.ended(ENFORCER)
-    lab.stands(NEW)
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced(NEW)
     assert lab.relays.spool.scan(), "the documents are not on disk"
     if how == "cut off":
         lab.kafka.proxies["relay"].mend()
@@ -56,10 +56,10 @@ def test_f3_r2_r3_the_relay_publishes_nothing(lab: BgpLab, how: str) -> None:
         relay.kill()
         relay.wait()
         relay = lab.relays.start()
-    lab.same(LONG, NEXT, seconds=RECONNECTED)
+    lab.wait_routes(LONG, NEXT, seconds=RECONNECTED)
     lab.relays.until(lab.relays.empty)
     lab.relays.call(ban(host(NEXT), "unban"))
-    lab.same(LONG)
+    lab.wait_routes(LONG)
     relay.terminate()
     assert relay.wait(30) == 0
 
@@ -67,38 +67,38 @@ def test_f3_r2_r3_the_relay_publishes_nothing(lab: BgpLab, how: str) -> None:
 @pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
 def test_k1_k2_k3_kafka(lab: BgpLab, how: str) -> None:
     repair = lab.kafka.fail(how)
-    lab.ended(ENFORCER)
-    lab.stands()
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     repair()
     lab.services.until(lambda: lab.services.wanted() != [], 60, "Kafka")
     lab.ban(NEW)
-    lab.same(LONG, NEW, seconds=RECONNECTED)
+    lab.wait_routes(LONG, NEW, seconds=RECONNECTED)
 
 
 def test_k3_an_enforcer_that_starts_without_kafka_continues_from_its_snapshot(
     lab: BgpLab,
 ) -> None:
     repair = lab.kafka.fail("cut off")
-    os.kill(lab.child("--api"), signal.SIGKILL)
-    lab.ended(ENFORCER)
-    lab.stands()
+    os.kill(lab.process_id("--api"), signal.SIGKILL)
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     repair()
     lab.ban(NEW)
-    lab.same(LONG, NEW, seconds=RECONNECTED)
+    lab.wait_routes(LONG, NEW, seconds=RECONNECTED)
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_m1_m2_the_only_mitigator(lab: BgpLab, how: str) -> None:
-    die(lab.mitigator.pid, how)
-    lab.ended(ENFORCER)
-    lab.stands()
+    kill_or_stop(lab.mitigator.pid, how)
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     if how == "stopped":
         os.kill(lab.mitigator.pid, signal.SIGCONT)
     else:
         lab.mitigator.kill()
         lab.mitigator = lab.start_mitigator()
     lab.ban(NEW)
-    lab.same(LONG, NEW, seconds=RECONNECTED)
+    lab.wait_routes(LONG, NEW, seconds=RECONNECTED)
 
 
 @pytest.mark.parametrize("how", ["stopped", "cut off"])
@@ -110,15 +110,15 @@ def test_m2_m3_a_mitigator_that_was_overtaken_stands_by(lab: BgpLab, how: str) -
         os.kill(first.pid, signal.SIGSTOP)
     second = lab.services.start("mitigator")  # elected after the first one's session
     lab.ban(NEW)
-    lab.ended(ENFORCER)
-    lab.same(LONG, NEW)
+    lab.wait_short_end(ENFORCER)
+    lab.wait_routes(LONG, NEW)
     if how == "cut off":
         proxy.mend()
     else:
         os.kill(first.pid, signal.SIGCONT)
     lab.services.until(lambda: lab.services.members() == 2, 60, "two mitigators")
     lab.ban(NEXT)
-    lab.same(LONG, NEW, NEXT)
+    lab.wait_routes(LONG, NEW, NEXT)
     decided = [it for it in lab.services.audits("wanted") if NEXT in (it.key or "")]
     assert len(decided) == len({it.event_id for it in decided})
     assert first.alive

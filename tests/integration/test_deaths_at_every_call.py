@@ -16,7 +16,7 @@ from fnm_bus.spool.spool import Spool
 
 DOCUMENT = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}'
 KINDS = ("python", "shell")
-_PROGRAMS = ('tee -a "$itself" 4>&4); }', 'link "$', "sync ${")
+_PROGRAMS = ('tee -a "$fd_path" 4>&4); }', 'link "$', "sync ${")
 """How the lines of the hook in shell begin that start a program for each call."""
 ACTS = {
     "python": {"openat", "fchmod", "write", "fsync", "close", "renameat"},
@@ -93,7 +93,7 @@ def test_a_hook_killed_at_any_call_has_stored_all_or_nothing(
     temporary = front.spool.root / "incoming/tmp"
     for path in temporary.iterdir():
         os.utime(path, (0, 0))
-    assert 0 < len(front.spool.clean()) <= len(calls)
+    assert 0 < len(front.spool.remove_orphans()) <= len(calls)
     assert list(temporary.iterdir()) == []
 
 

@@ -19,8 +19,8 @@ from support.bgp_lab import (
     SHORT,
     WATCHDOG,
     BgpLab,
-    die,
-    runs,
+    is_running,
+    kill_or_stop,
 )
 from support.process import wait_until
 
@@ -29,18 +29,19 @@ pytestmark = pytest.mark.kafka
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_e1_e2_enforcer(lab: BgpLab, how: str) -> None:
-    enforcer = lab.child("--api")
-    die(enforcer, how)
+    enforcer = lab.process_id("--api")
+    kill_or_stop(enforcer, how)
     if how == "killed":
-        lab.ended(ENFORCER)  # ExaBGP starts it again, and its snapshot tells it
+        # ExaBGP restarts the enforcer, which reads its snapshot.
+        lab.wait_short_end(ENFORCER)
     else:
-        lab.ended(WATCHDOG)
+        lab.wait_short_end(WATCHDOG)
         lab.ban(NEW)
-        lab.stands()
+        lab.assert_announced()
         os.kill(enforcer, signal.SIGCONT)
-    lab.stands()
+    lab.assert_announced()
     lab.ban(NEW)
-    lab.same(LONG, NEW)
+    lab.wait_routes(LONG, NEW)
 
 
 def test_e3_an_enforcer_that_is_cut_off_misses_renewals(lab: BgpLab) -> None:
@@ -52,8 +53,8 @@ def test_e3_an_enforcer_that_is_cut_off_misses_renewals(lab: BgpLab) -> None:
         return SHORT not in lab.bird.routes()
 
     lab.services.until(withdrawn, LEASE + ENFORCER + 3, "its end")
-    assert monotonic() - lab.banned > LEASE - 0.5, "withdrawn before its lease was over"
-    lab.stands()
+    assert monotonic() - lab.banned_at > LEASE - 0.5, "withdrawn before its end"
+    lab.assert_announced()
     assert f"blackhole|{SHORT}" in lab.services.wanted()
     lab.kafka.proxies["enforcer"].mend()
 
@@ -66,44 +67,44 @@ def test_e3_an_enforcer_that_is_cut_off_misses_renewals(lab: BgpLab) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_w1_w2_watchdog(lab: BgpLab, how: str) -> None:
-    watchdog = lab.child("--watchdog")
-    die(watchdog, how)
-    lab.ended(ENFORCER)
-    lab.stands()
+    watchdog = lab.process_id("--watchdog")
+    kill_or_stop(watchdog, how)
+    lab.wait_short_end(ENFORCER)
+    lab.assert_announced()
     if how == "stopped":
         os.kill(watchdog, signal.SIGCONT)
     lab.ban(NEW)
-    lab.same(LONG, NEW)
+    lab.wait_routes(LONG, NEW)
 
 
 def test_x1_exabgp_killed(lab: BgpLab) -> None:
-    children = [lab.child(word) for word in ("--api", "--watchdog")]
+    children = [lab.process_id(word) for word in ("--api", "--watchdog")]
     lab.exabgp.kill()
-    lab.same(seconds=1)  # the session is gone, and all routes with it
-    lab.services.until(lambda: not any(runs(it) for it in children), what="orphans")
+    lab.wait_routes(seconds=1)  # BIRD withdraws all routes with the session
+    lab.services.until(lambda: not any(map(is_running, children)), what="orphans")
     lab.exabgp = lab.start_exabgp()
     lab.bird.wait_up()
-    lab.same(LONG)
+    lab.wait_routes(LONG)
 
 
 def test_x2_exabgp_stopped(lab: BgpLab) -> None:
     os.kill(lab.exabgp.pid, signal.SIGSTOP)
-    lab.ended(HOLD)
-    lab.same(seconds=HOLD)
+    lab.wait_short_end(HOLD)
+    lab.wait_routes(seconds=HOLD)
     os.kill(lab.exabgp.pid, signal.SIGCONT)
     lab.bird.wait_up()
-    lab.same(LONG)
+    lab.wait_routes(LONG)
 
 
 def test_x3_exabgp_cut_off_from_everything(lab: BgpLab) -> None:
     lab.bgp.cut()
     lab.kafka.proxies["enforcer"].cut()
-    lab.same(seconds=HOLD + LEASE)
+    lab.wait_routes(seconds=HOLD + LEASE)
     lab.ban(NEW)
     lab.bgp.mend()
     lab.kafka.proxies["enforcer"].mend()
     lab.bird.wait_up()
-    lab.same(LONG, NEW, seconds=20)
+    lab.wait_routes(LONG, NEW, seconds=20)
     assert SHORT not in lab.bird.routes()
 
 
@@ -111,22 +112,22 @@ def test_n1_neighbor_killed(lab: BgpLab) -> None:
     lab.bird.close()
     lab.bird.start()
     lab.bird.wait_up()
-    lab.same(LONG, seconds=RECOVERY + LEASE)
+    lab.wait_routes(LONG, seconds=RECOVERY + LEASE)
 
 
 def test_n3_neighbor_cut_off_shortly(lab: BgpLab) -> None:
     lab.bgp.cut()
     until = monotonic() + HOLD / 3
     wait_until(lambda: monotonic() > until, 30, "a short outage")
-    lab.stands()
+    lab.assert_announced()
     lab.bgp.mend()
-    lab.ended(ENFORCER + HOLD / 3)
-    lab.stands()
+    lab.wait_short_end(ENFORCER + HOLD / 3)
+    lab.assert_announced()
 
 
 def test_n3_neighbor_cut_off(lab: BgpLab) -> None:
     lab.bgp.cut()
-    lab.same(seconds=HOLD + LEASE)
+    lab.wait_routes(seconds=HOLD + LEASE)
     lab.bgp.mend()
     lab.bird.wait_up()
-    lab.same(LONG)
+    lab.wait_routes(LONG)

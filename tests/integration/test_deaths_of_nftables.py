@@ -19,8 +19,8 @@ from support.bgp_lab import (
     SHORT,
     SLACK,
     CutKafka,
-    die,
     host,
+    kill_or_stop,
     policy,
 )
 from support.consumer_processes import ConsumerProcesses
@@ -61,26 +61,26 @@ class Firewall:
         return self.services.start("nftables", FNM_BUS_CONFIG=config)
 
     def prefixes(self) -> set[str | None]:
-        """Return what the kernel drops."""
+        """Return the prefixes that the kernel drops."""
         return {measure.prefix for measure in self.backend.active()}
 
-    def same(self, *prefixes: str, seconds: float = 10.0) -> None:
+    def wait_prefixes(self, *prefixes: str, seconds: float = 10.0) -> None:
         """Wait until the kernel drops exactly *prefixes*."""
         self.services.until(
             lambda: self.prefixes() == set(prefixes), seconds, "the table"
         )
 
-    def begin(self) -> None:
-        """Let a long and a short measure be in force."""
-        self.banned = monotonic()
+    def announce_both(self) -> None:
+        """Start the long and the short mitigation; wait for their drops."""
+        self.banned_at = monotonic()
         self.services.tell("ban", host(LONG), host(SHORT))
-        self.same(LONG, SHORT)
-        self.at = monotonic()
+        self.wait_prefixes(LONG, SHORT)
+        self.announced_at = monotonic()
 
-    def ended(self) -> None:
-        """Wait until the short one is over, which its lease has to see to."""
-        left = self.at + LEASE + ENFORCER + SLACK - monotonic()
-        self.services.until(lambda: self.prefixes() == {LONG}, left, "its end")
+    def wait_short_end(self) -> None:
+        """Wait until the short lease ends its drop."""
+        timeout = self.announced_at + LEASE + ENFORCER + SLACK - monotonic()
+        self.services.until(lambda: self.prefixes() == {LONG}, timeout, "its end")
 
 
 @pytest.fixture
@@ -88,30 +88,30 @@ def firewall(
     network: Network, relays_behind_proxies: RelayProcesses, cut_kafka: CutKafka
 ) -> Iterator[Firewall]:
     settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
-    made = Firewall(relays_behind_proxies, cut_kafka, settings)
+    lab = Firewall(relays_behind_proxies, cut_kafka, settings)
     try:
-        made.begin()
-        yield made
+        lab.announce_both()
+        yield lab
     finally:
         cut_kafka.mend()
         with suppress(ProcessLookupError):
-            os.kill(made.enforcer.pid, signal.SIGCONT)
-        made.services.stop()
+            os.kill(lab.enforcer.pid, signal.SIGCONT)
+        lab.services.stop()
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_t1_t2_enforcer(firewall: Firewall, how: str) -> None:
-    die(firewall.enforcer.pid, how)
+    kill_or_stop(firewall.enforcer.pid, how)
     firewall.services.tell("ban", host(NEW))
-    firewall.ended()
+    firewall.wait_short_end()
     if how == "stopped":
         os.kill(firewall.enforcer.pid, signal.SIGCONT)
     else:
         firewall.enforcer.kill()
         firewall.enforcer = firewall.start()
-    firewall.same(LONG, NEW)
+    firewall.wait_prefixes(LONG, NEW)
     firewall.services.tell("unban", host(LONG))
-    firewall.same(NEW)
+    firewall.wait_prefixes(NEW)
 
 
 def test_t3_cut_off_from_kafka(firewall: Firewall) -> None:
@@ -123,7 +123,7 @@ def test_t3_cut_off_from_kafka(firewall: Firewall) -> None:
         return firewall.prefixes() == {LONG}
 
     services.until(withdrawn, LEASE + ENFORCER + SLACK, "its end")
-    assert monotonic() - firewall.banned > LEASE - 0.5
+    assert monotonic() - firewall.banned_at > LEASE - 0.5
     assert f"firewall|{SHORT}" in services.wanted()
     proxy.mend()
 

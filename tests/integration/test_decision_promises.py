@@ -37,10 +37,11 @@ from support.mitigator_harness import rule as rule_of
 from support.mitigator_model import WITHIN, Desire, Model
 
 from consumers.mitigation.measure import Measure
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.decisions.operator_commands import apply_command
+from consumers.mitigator.decisions.received_command import ReceivedCommand
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import Audit, Command, Effect, Event, FlowSpecRule, FlowThen
 
@@ -118,11 +119,11 @@ class Choice(NamedTuple):
     def policy(self) -> Policy:
         """Return the policy."""
         rules = {**RULES}
-        for name, change in self.narrower:
-            if change == "gone":
+        for name, transition in self.narrower:
+            if transition == "gone":
                 rules.pop(name, None)
             elif name in rules:
-                rules[name] = {**rules[name], **NARROWER[change]}
+                rules[name] = {**rules[name], **NARROWER[transition]}
         web = {"action": "blackhole", "prefixes": (WEB,), "lease": LONG}
         lab = {**FLOW, "flowspec_action": RATE, "prefixes": (LAB,), "lease": SHORT}
         groups = {"web": {**web, **({self.web: True} if self.web else {})}, "lab": lab}
@@ -178,15 +179,15 @@ class CheckedHarness(MitigatorHarness):
         self.model = model
         self.ledger = Ledger()
 
-    def note(self, change: Transition) -> None:
-        super().note(change)
-        check_records(change)
-        self.ledger.observe(self.model, self, change.mitigations)
+    def note(self, transition: Transition) -> None:
+        super().note(transition)
+        check_records(transition)
+        self.ledger.observe(self.model, self, transition.mitigations)
 
-    def note_takeover(self, change: Transition) -> None:
-        super().note(change)
-        check_records(change)
-        self.ledger.observe(self.model, self, change.mitigations, one_event=False)
+    def note_takeover(self, transition: Transition) -> None:
+        super().note(transition)
+        check_records(transition)
+        self.ledger.observe(self.model, self, transition.mitigations, one_event=False)
 
 
 class Decisions(RuleBasedStateMachine):
@@ -195,7 +196,7 @@ class Decisions(RuleBasedStateMachine):
     examples = 0
 
     @initialize(choice=CHOICES)
-    def begin(self, choice: Choice) -> None:
+    def new_transition(self, choice: Choice) -> None:
         chosen = choice.policy()
         type(self).examples += 1
         self.model = Model(chosen, BAN_TIME)
@@ -271,7 +272,7 @@ class Decisions(RuleBasedStateMachine):
         open_ones = [
             (key, wish)
             for key, wish in self.model.wishes.items()
-            if wish.holds and key.part == "attack"
+            if wish.active and key.part == "attack"
         ]
         if not open_ones:
             return
@@ -355,7 +356,7 @@ class Decisions(RuleBasedStateMachine):
             self.model.approved[key] = seen
         self.model.withdrawn.pop(key, None)
         answer = self.command("approve", key, revision=revision)
-        if answer.what == "refused":
+        if answer.action == "refused":
             self.model.approved.pop(key, None)
             for memory, value in zip(
                 (self.model.approved, self.model.withdrawn), old, strict=True
@@ -378,9 +379,9 @@ class Decisions(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(records)))
         record = records[key]
         self.may_stop = True
-        why = "é" * 1000 if long else "a test"
-        answer = self.command(verb, key, age=age, why=why)
-        if answer.what == "refused":
+        comment = "é" * 1000 if long else "a test"
+        answer = self.command(verb, key, age=age, comment=comment)
+        if answer.action == "refused":
             meant = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
             old = (self.harness.now - record.created_at).total_seconds() < age
             assert record.state not in meant or old
@@ -402,7 +403,7 @@ class Decisions(RuleBasedStateMachine):
         model.add(name, Desire(name, measure, Effect()), lease)
         asked = {"kind": kind, "prefix": prefix, "place": place}
         answer = self.command("add", lease_ms=round(lease * 1000), **asked)
-        if answer.what == "refused":
+        if answer.action == "refused":
             model.wishes, model.withdrawn = before
 
     @rule(verb=st.sampled_from(["pause", "resume", "resume"]))
@@ -445,11 +446,11 @@ class Decisions(RuleBasedStateMachine):
         harness.clock += seconds
         before = picture(harness)
         changes = [
-            *expire(harness.state, harness.begin),
-            *start_waiting(harness.state, harness.begin),
+            *expire_leases(harness.state, harness.new_transition),
+            *start_proposals(harness.state, harness.new_transition),
         ]
-        for change in reversed(changes):
-            change.rollback()
+        for transition in reversed(changes):
+            transition.rollback()
         assert picture(harness) == before, "rollback of a moment"
         self.model.pass_time(self.time())
         self.take_over(None)
@@ -549,9 +550,9 @@ class Decisions(RuleBasedStateMachine):
         harness = self.harness
         self.sent.append(event)
         before = picture(harness)
-        change = harness.begin()
-        apply_event(change, event, behind=lambda: behind)
-        change.rollback()
+        transition = harness.new_transition()
+        apply_event(transition, event, behind=lambda: behind)
+        transition.rollback()
         assert picture(harness) == before, "rollback of an event"
         age = (harness.now - event.receipt.received_at).total_seconds()
         reasons = len(harness.reasons)
@@ -564,9 +565,9 @@ class Decisions(RuleBasedStateMachine):
             for key in harness.reasons
             for name in [self.reason_name(event)]
         )
-        most = len(touched) + parts + 1
+        limit = len(touched) + parts + 1
         number = harness.written - written
-        assert number <= most, f"work: {number} records for {len(touched)} wants"
+        assert number <= limit, f"work: {number} records for {len(touched)} wants"
         self.check()
 
     def reason_name(self, event: Event) -> tuple[str, str, str]:
@@ -577,11 +578,11 @@ class Decisions(RuleBasedStateMachine):
     def command(self, verb: str, key: str | None = None, **about: Any) -> Audit:
         harness = self.harness
         before = picture(harness)
-        change = harness.begin()
+        transition = harness.new_transition()
         asked = {name: value for name, value in about.items() if name != "age"}
         command = Command(verb=verb, by="bob", key=key, command_id="undone", **asked)
-        apply_command(change, ReceivedCommand(command, harness.now, 0))
-        change.rollback()
+        apply_command(transition, ReceivedCommand(command, harness.now, 0))
+        transition.rollback()
         assert picture(harness) == before, f"rollback of {verb}"
         return harness.command(verb, key, **about)
 
@@ -590,9 +591,9 @@ class Decisions(RuleBasedStateMachine):
     ) -> None:
         model, harness = self.model, self.harness
         dry_run = context.get("dry_run", model.dry_run)
-        most = model.policy.limits.max_new_per_minute
+        limit = model.policy.limits.max_new_per_minute
         model.take_over(chosen or model.policy, dry_run=dry_run)
-        harness.ledger.take_over(model, harness, most)
+        harness.ledger.take_over(model, harness, limit)
         harness.restart(
             chosen, clock=clock, fastnetmon_ban_time=BAN_TIME, dry_run=dry_run
         )

@@ -69,7 +69,7 @@ def test_the_demo_ends_with_a_preview_of_its_policy(relays: RelayProcesses) -> N
         "  start    blackhole|203.0.113.25/32",
         "  inform   notify|203.0.113.26/32",
         "  end      blackhole|203.0.113.25/32",
-        "This is a preview: nothing was blocked, and nothing was published.",
+        "This is a preview: no traffic was blocked, and no record was published.",
     ):
         assert line in output.splitlines()
     # A decision that only informs is no mitigation.

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from support.process import wait_until
 
-from consumers.mitigator.leader_election import LeaderElection
+from consumers.mitigator.kafka.leader_election import LeaderElection
 from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
 
 pytestmark = pytest.mark.kafka

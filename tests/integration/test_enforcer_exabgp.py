@@ -22,20 +22,20 @@ HOST, OTHER = "203.0.113.7/32", "203.0.113.8/32"
 @pytest.fixture
 def bird() -> Iterator[Bird]:
     with TemporaryDirectory(prefix="fnm-") as root:
-        made = Bird(Path(root))
+        bird = Bird(Path(root))
         try:
-            made.open()
+            bird.open()
         except Unavailable as exc:
             (pytest.fail if CI else pytest.skip)(str(exc))
         else:
-            yield made
+            yield bird
         finally:
-            made.close()
+            bird.close()
 
 
 @pytest.fixture
 def services(kafka_relays: RelayProcesses, bird: Bird) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(
+    processes = ConsumerProcesses(
         kafka_relays,
         policy(),
         "[consumers.exabgp]",
@@ -45,8 +45,8 @@ def services(kafka_relays: RelayProcesses, bird: Bird) -> Iterator[ConsumerProce
         "watchdog_grace = 1",
         "reconcile_interval = 1",
     )
-    yield made
-    made.stop()
+    yield processes
+    processes.stop()
 
 
 def want(services: ConsumerProcesses, prefix: str, lease: float = 300.0) -> None:
@@ -62,25 +62,23 @@ def want(services: ConsumerProcesses, prefix: str, lease: float = 300.0) -> None
     services.flush()
 
 
-def test_a_pause_reaches_the_neighbor_and_outlives_a_killed_enforcer(
+def test_pause_reaches_neighbor_and_outlasts_killed_enforcer(
     services: ConsumerProcesses, bird: Bird
 ) -> None:
     server = services.start("exabgp")
     bird.wait_up()
     want(services, HOST)
-    want(services, "198.18.0.1/32")  # not ours
+    want(services, "198.18.0.1/32")  # not in own_networks
     bird.wait_routes(HOST)
     services.order("pause")
     bird.wait_routes()
-    os.kill(_child(server.pid, "--api"), signal.SIGKILL)
+    os.kill(_process_id(server.pid, "--api"), signal.SIGKILL)
     want(services, OTHER)
     services.until(
-        lambda: (
-            len([it for it in services.audits("started") if "live" in it.text]) == 2
-        ),
+        lambda: len([a for a in services.audits("started") if "live" in a.text]) == 2,
         what="another enforcer",
     )
-    # It has read the topic to its end when it refuses the same record again.
+    # The second refusal shows that the topic was read to its end.
     services.until(lambda: _refused(services) == 2, what="the second refusal")
     assert bird.count() == 0
     services.put(
@@ -92,7 +90,9 @@ def test_a_pause_reaches_the_neighbor_and_outlives_a_killed_enforcer(
     bird.wait_routes(HOST, OTHER)
 
 
-def test_a_lease_ends_in_the_neighbor(services: ConsumerProcesses, bird: Bird) -> None:
+def test_neighbor_loses_route_at_end_of_lease(
+    services: ConsumerProcesses, bird: Bird
+) -> None:
     services.start("exabgp")
     bird.wait_up()
     want(services, HOST, lease=4)
@@ -102,10 +102,10 @@ def test_a_lease_ends_in_the_neighbor(services: ConsumerProcesses, bird: Bird) -
 
 
 def _refused(services: ConsumerProcesses) -> int:
-    return sum(it.code == "own_networks" for it in services.audits("failed"))
+    return sum(audit.code == "own_networks" for audit in services.audits("failed"))
 
 
-def _child(parent: int, word: str) -> int:
+def _process_id(parent: int, word: str) -> int:
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = (path / "cmdline").read_bytes().split(b"\0")

@@ -119,7 +119,7 @@ def test_a_command_that_cannot_be_loaded_ends_with_one_line(
     assert (ended.returncode, ended.stdout) == (70, "")
 
 
-def test_commands_that_cannot_be_loaded_break_no_others(installed: Path) -> None:
+def test_a_broken_command_leaves_others_usable(installed: Path) -> None:
     ended = run(installed, "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
     for name in BROKEN:
@@ -145,7 +145,7 @@ def test_a_command_of_fnm_bus_imports_no_consumers() -> None:
         "from fnm_bus.cli import app\n"
         "try: app(['relay', '--help'])\n"
         "except SystemExit: pass\n"
-        "print([it for it in sys.modules if it.startswith('consumers')],"
+        "print([name for name in sys.modules if name.startswith('consumers')],"
         " file=sys.stderr)\n"
     )
     ended = subprocess.run(

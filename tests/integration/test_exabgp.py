@@ -1,4 +1,4 @@
-"""A real ExaBGP and a real BIRD: what is in BIRD's tables counts."""
+"""A real ExaBGP with a real BIRD, whose tables are checked."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from fnm_bus.event import FlowMatch, FlowThen
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST, HOST6 = "198.51.100.1/32", "2001:db8::1/128"
-OURS = ("65535:65281", "65535:666")
+DEFAULT_COMMUNITIES = ("65535:65281", "65535:666")
 DISCARD = FlowThen(action="discard")
 LIMIT = FlowThen(action="rate-limit", rate=125_000)
 REDIRECT = FlowThen(action="redirect", redirect_as=65500, redirect_value=12345)
@@ -34,50 +34,50 @@ def bird() -> Iterator[Bird]:
     """A BIRD, started once."""
     # Not pytest's own directory: a socket's path has to be short.
     with TemporaryDirectory(prefix="fnm-") as root:
-        it = Bird(Path(root))
+        bird = Bird(Path(root))
         try:
-            it.open()
+            bird.open()
         except Unavailable as exc:
             (pytest.fail if CI else pytest.skip)(str(exc))
         else:
-            yield it
+            yield bird
         finally:
-            it.close()
+            bird.close()
 
 
 @pytest.fixture(scope="module")
-def started(bird: Bird) -> Iterator[Exabgp]:
-    """An ExaBGP whose watchdog waits long, for tests of the backend."""
+def shared_exabgp(bird: Bird) -> Iterator[Exabgp]:
+    """An ExaBGP whose watchdog has a long grace."""
     with TemporaryDirectory(prefix="fnm-") as root:
-        it = Exabgp(Path(root), bird, grace=3600.0)
-        it.start()
-        yield it
-        it.close()
+        exabgp = Exabgp(Path(root), bird, grace=3600.0)
+        exabgp.start()
+        yield exabgp
+        exabgp.close()
 
 
 @pytest.fixture
-def exabgp(started: Exabgp, bird: Bird) -> Iterator[Exabgp]:
-    """The ExaBGP, with a session, and nothing announced before and after."""
-    assert started.alive, started.said()
+def exabgp(shared_exabgp: Exabgp, bird: Bird) -> Iterator[Exabgp]:
+    """The shared ExaBGP with a session, without routes before and after the test."""
+    assert shared_exabgp.alive, shared_exabgp.output()
     bird.wait_up()
-    yield started
-    started.disconnect()
-    assert started.alive, started.said()
+    yield shared_exabgp
+    shared_exabgp.disconnect()
+    assert shared_exabgp.alive, shared_exabgp.output()
     bird.wait_up()
-    backend = started.connect()
+    backend = shared_exabgp.connect()
     backend.withdraw(list(backend.active()))
-    started.disconnect()
+    shared_exabgp.disconnect()
     bird.wait_routes()
 
 
 @pytest.fixture
 def backend(exabgp: Exabgp) -> ExabgpBackend:
-    """The enforcer's side."""
+    """The enforcer's backend."""
     return exabgp.connect()
 
 
 def wanted(*measures: Measure) -> list[DesiredMeasure]:
-    return [DesiredMeasure(it, 300.0) for it in measures]
+    return [DesiredMeasure(measure, 300.0) for measure in measures]
 
 
 def blackhole(prefix: str, *communities: str) -> Measure:
@@ -85,12 +85,12 @@ def blackhole(prefix: str, *communities: str) -> Measure:
 
 
 def hosts(count: int) -> list[str]:
-    return [f"10.0.{it // 250}.{it % 250}/32" for it in range(count)]
+    return [f"10.0.{number // 250}.{number % 250}/32" for number in range(count)]
 
 
 def hosts6(count: int) -> list[str]:
-    """Prefixes that keep ExaBGP busy: it sends each in an UPDATE of its own."""
-    return [f"2001:db8:1::{it:x}/128" for it in range(1, count + 1)]
+    """Return prefixes that keep ExaBGP busy: each gets its own UPDATE."""
+    return [f"2001:db8:1::{number:x}/128" for number in range(1, count + 1)]
 
 
 def rule(
@@ -111,12 +111,12 @@ def test_blackholes_have_next_hop_and_communities(
             blackhole("2001:db8:7::/48"),
         )
     )
-    found = bird.wait_routes(HOST, HOST6, "203.0.113.0/24", "2001:db8:7::/48")
-    communities = ("64500:1", "64500:1:2", *OURS)
-    assert found[HOST] == Route(HOST, "192.0.2.1", communities, "")
-    assert found[HOST6] == Route(HOST6, "100::1", OURS, "")
-    assert found["203.0.113.0/24"].next_hop == "192.0.2.1"
-    assert found["2001:db8:7::/48"].next_hop == "100::1"
+    routes = bird.wait_routes(HOST, HOST6, "203.0.113.0/24", "2001:db8:7::/48")
+    communities = ("64500:1", "64500:1:2", *DEFAULT_COMMUNITIES)
+    assert routes[HOST] == Route(HOST, "192.0.2.1", communities, "")
+    assert routes[HOST6] == Route(HOST6, "100::1", DEFAULT_COMMUNITIES, "")
+    assert routes["203.0.113.0/24"].next_hop == "192.0.2.1"
+    assert routes["2001:db8:7::/48"].next_hop == "100::1"
 
 
 RULES = [
@@ -169,15 +169,15 @@ RULES = [
 ]
 
 
-def test_rules_match_and_do_what_was_wanted(backend: ExabgpBackend, bird: Bird) -> None:
+def test_rules_have_wanted_match_and_action(backend: ExabgpBackend, bird: Bird) -> None:
     backend.announce(wanted(*(measure for measure, _, _ in RULES)))
-    found = bird.wait_routes(*(net for _, net, _ in RULES))
+    routes = bird.wait_routes(*(net for _, net, _ in RULES))
     for _, net, extended in RULES:
-        assert found[net].extended == extended
-        assert found[net].communities == ()
+        assert routes[net].extended == extended
+        assert routes[net].communities == ()
 
 
-def test_what_stands_is_listed_by_its_key_and_its_form(backend: ExabgpBackend) -> None:
+def test_active_measures_have_wanted_keys_and_forms(backend: ExabgpBackend) -> None:
     measures = [
         *(measure for measure, _, _ in RULES),
         rule(LIMIT, "64500:7", "64500:1:2", destination_ports=(7,)),
@@ -185,46 +185,53 @@ def test_what_stands_is_listed_by_its_key_and_its_form(backend: ExabgpBackend) -
         blackhole("2001:db8::/32"),
     ]
     backend.announce(wanted(*measures))
-    found = {it.key: standing.form for it, standing in backend.active().items()}
-    assert found == {it.key: backend.form(it) for it in measures}
+    active = backend.active().items()
+    forms = {measure.key: listed.form for measure, listed in active}
+    assert forms == {measure.key: backend.form(measure) for measure in measures}
     backend.withdraw(list(backend.active()))
     assert backend.active() == {}
 
 
-def test_a_rule_has_its_own_communities(backend: ExabgpBackend, bird: Bird) -> None:
+def test_rule_has_its_own_communities(backend: ExabgpBackend, bird: Bird) -> None:
     backend.announce(wanted(rule(DISCARD, "64500:7", "64500:1:2")))
     (route,) = bird.wait_routes(f"flow4 {{ dst {HOST}; }}").values()
     assert route.communities == ("64500:1:2", "64500:7")
 
 
-def test_another_action_replaces_the_one_that_stands(
+def test_new_action_replaces_announced_action(
     backend: ExabgpBackend, bird: Bird
 ) -> None:
-    # While ExaBGP sends these it would mix up what else it is asked for.
+    # While ExaBGP sends these, it could reorder later requests.
     backend.announce(wanted(*map(blackhole, hosts6(2000))))
     for then in (DISCARD, LIMIT, DISCARD, LIMIT):
         backend.announce(wanted(rule(then)))
     net = f"flow4 {{ dst {HOST}; }}"
-    found = bird.wait_routes(net, *hosts6(2000))
-    assert found[net].extended == "(generic, 0x80060000, 0x47f42400)"
+    routes = bird.wait_routes(net, *hosts6(2000))
+    assert routes[net].extended == "(generic, 0x80060000, 0x47f42400)"
     (form,) = (
-        standing.form
-        for measure, standing in backend.active().items()
+        listed.form
+        for measure, listed in backend.active().items()
         if measure.kind == FLOWSPEC
     )
     assert form == backend.form(rule(LIMIT))
 
 
-def test_other_communities_replace_those_that_stand(
+def test_new_communities_replace_announced_communities(
     backend: ExabgpBackend, bird: Bird
 ) -> None:
     backend.announce(wanted(blackhole(HOST, "64500:1")))
     bird.wait_routes(HOST)
     backend.announce(wanted(blackhole(HOST)))
-    wait_until(lambda: bird.routes()[HOST].communities == OURS, 10, "communities")
+    wait_until(
+        lambda: bird.routes()[HOST].communities == DEFAULT_COMMUNITIES,
+        10,
+        "communities",
+    )
 
 
-def test_what_is_withdrawn_is_gone(backend: ExabgpBackend, bird: Bird) -> None:
+def test_withdrawn_routes_disappear_from_neighbor(
+    backend: ExabgpBackend, bird: Bird
+) -> None:
     rules = (rule(), rule(to=HOST6, protocols=("udp",)))
     backend.announce(wanted(blackhole(HOST), blackhole(HOST6), *rules))
     wait_until(lambda: bird.count() == 4, 10, "four routes")
@@ -232,9 +239,7 @@ def test_what_is_withdrawn_is_gone(backend: ExabgpBackend, bird: Bird) -> None:
     bird.wait_routes(HOST6, f"flow4 {{ dst {HOST}; }}")
 
 
-def test_in_and_out_at_once_ends_as_asked_last(
-    backend: ExabgpBackend, bird: Bird
-) -> None:
+def test_last_of_quick_requests_counts(backend: ExabgpBackend, bird: Bird) -> None:
     first, second, *others = hosts6(2000)
     backend.announce(wanted(*map(blackhole, hosts6(2000))))
     backend.withdraw([blackhole(first), blackhole(second)])
@@ -243,7 +248,7 @@ def test_in_and_out_at_once_ends_as_asked_last(
     bird.wait_routes(first)
 
 
-def test_a_thousand_in_one_call(backend: ExabgpBackend, bird: Bird) -> None:
+def test_thousand_routes_in_one_call(backend: ExabgpBackend, bird: Bird) -> None:
     backend.announce(wanted(*map(blackhole, hosts(1000))))
     bird.wait_routes(*hosts(1000))
     assert len(backend.active()) == 1000
@@ -251,7 +256,7 @@ def test_a_thousand_in_one_call(backend: ExabgpBackend, bird: Bird) -> None:
     bird.wait_routes()
 
 
-def test_what_cannot_be_said_keeps_nothing_else_out(
+def test_unsupported_measure_prevents_no_other(
     backend: ExabgpBackend, bird: Bird
 ) -> None:
     with pytest.raises(BackendError, match="dont-fragment"):
@@ -264,7 +269,7 @@ def test_what_cannot_be_said_keeps_nothing_else_out(
     bird.wait_routes(HOST)
 
 
-def test_a_flap_brings_routes_back(backend: ExabgpBackend, bird: Bird) -> None:
+def test_routes_return_after_session_flap(backend: ExabgpBackend, bird: Bird) -> None:
     backend.announce(wanted(blackhole(HOST), rule()))
     bird.wait_routes(HOST, f"flow4 {{ dst {HOST}; }}")
     bird.close()
@@ -273,47 +278,47 @@ def test_a_flap_brings_routes_back(backend: ExabgpBackend, bird: Bird) -> None:
     bird.wait_routes(HOST, f"flow4 {{ dst {HOST}; }}")
 
 
-def test_what_ended_while_the_session_was_down_does_not_come_back(
+def test_route_withdrawn_during_down_session_does_not_return(
     backend: ExabgpBackend, bird: Bird
 ) -> None:
     backend.announce(wanted(blackhole(HOST), rule(), blackhole(HOST6)))
     wait_until(lambda: bird.count() == 3, 10, "three routes")
-    bird.ask("disable exa")
+    bird.birdc("disable exa")
     wait_until(lambda: not backend.neighbor or not backend.neighbor.up, 10, "down")
-    # Nothing is announced now: ExaBGP might send it when it is withdrawn already.
+    # ExaBGP could send the announcement after its withdrawal.
     with pytest.raises(BackendError, match="is down") as caught:
         backend.announce(wanted(blackhole("10.9.9.9/32")))
     assert caught.value.retryable
     backend.withdraw([blackhole(HOST), rule()])
-    assert [it.key for it in backend.active()] == [blackhole(HOST6).key]
-    bird.ask("enable exa")
+    assert [measure.key for measure in backend.active()] == [blackhole(HOST6).key]
+    bird.birdc("enable exa")
     bird.wait_up()
     bird.wait_routes(HOST6)
     wait_until(lambda: bool(backend.neighbor and backend.neighbor.up), 10, "up")
 
 
-def test_a_killed_process_comes_back_and_sees_what_stands(
+def test_killed_process_restarts_and_lists_active_measures(
     backend: ExabgpBackend, exabgp: Exabgp, bird: Bird
 ) -> None:
     backend.announce(wanted(blackhole(HOST), rule()))
     bird.wait_routes(HOST, f"flow4 {{ dst {HOST}; }}")
-    before = exabgp.enforcer
-    os.kill(before, signal.SIGKILL)
-    wait_until(lambda: exabgp.enforcer != before, 20, "another process")
+    killed = exabgp.enforcer
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: exabgp.enforcer != killed, 20, "another process")
     with pytest.raises(ExabgpExited):
         backend.active()
-    found = exabgp.connect().active()
-    assert {it.key for it in found} == {blackhole(HOST).key, rule().key}
+    active = exabgp.connect().active()
+    assert {measure.key for measure in active} == {blackhole(HOST).key, rule().key}
     assert bird.count() == 2
 
 
-def test_the_watchdog_comes_back_as_well(exabgp: Exabgp) -> None:
-    before = exabgp.watchdog
-    os.kill(before, signal.SIGKILL)
-    wait_until(lambda: exabgp.watchdog != before, 20, "another watchdog")
+def test_killed_watchdog_restarts(exabgp: Exabgp) -> None:
+    killed = exabgp.watchdog
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: exabgp.watchdog != killed, 20, "another watchdog")
 
 
-def test_when_exabgp_is_killed_the_neighbor_has_nothing(
+def test_neighbor_withdraws_all_routes_after_kill_of_exabgp(
     backend: ExabgpBackend, exabgp: Exabgp, bird: Bird
 ) -> None:
     backend.announce(wanted(blackhole(HOST), rule()))
@@ -323,7 +328,7 @@ def test_when_exabgp_is_killed_the_neighbor_has_nothing(
     bird.wait_routes(seconds=10)
     with pytest.raises(ExabgpExited):
         backend.active()
-    assert backend.gone.is_set()
+    assert backend.exited.is_set()
     exabgp.close()
     exabgp.start()
     assert exabgp.enforcer != enforcer

@@ -1,4 +1,4 @@
-"""`fnm-bus-consumer exabgp` as a process: how it starts, and how it ends."""
+"""`fnm-bus-consumer exabgp` as a process: its start and its end."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ pytest.importorskip("exabgp")
 
 
 class Program:
-    """The command, with a configuration of its own.
+    """The command with its own configuration.
 
     Args:
         root: an empty directory.
-        lines: further lines of `[kafka]`.
+        lines: additional lines of `[kafka]`.
     """
 
     def __init__(self, root: Path, lines: Sequence[str] = ()) -> None:
@@ -31,7 +31,7 @@ class Program:
         self.configure(lines)
 
     def configure(
-        self, lines: Sequence[str] = (), own: str = '["203.0.113.0/24"]'
+        self, lines: Sequence[str] = (), own_networks: str = '["203.0.113.0/24"]'
     ) -> None:
         self.file.write_text(
             "\n".join(
@@ -41,7 +41,7 @@ class Program:
                     '"bootstrap.servers" = "127.0.0.1:1"',
                     *lines,
                     "[consumers.enforcer]",
-                    f"own_networks = {own}",
+                    f"own_networks = {own_networks}",
                     "[consumers.exabgp]",
                     f"port = {free_port()}",
                     f'snapshot = "{self.root}/s.json"',
@@ -51,33 +51,35 @@ class Program:
 
     def start(self) -> None:
         command = ["-P", "-m", "consumers", "exabgp", "--config", str(self.file)]
-        with self.log.open("wb") as said:
+        with self.log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=self.root,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, "RUNTIME_DIRECTORY": f"{self.root}/run"},
             )
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def enforcing(self) -> None:
-        wait_until(lambda: "enforcing: exabgp" in self.said(), 30, "the enforcer")
+    def wait_enforcing(self) -> None:
+        wait_until(
+            lambda: "enforcing backend=exabgp" in self.output(), 30, "the enforcer"
+        )
 
-    def children(self, word: str) -> list[int]:
+    def process_ids(self, word: str) -> list[int]:
         assert self._process is not None
-        found = []
+        ids = []
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 line = (path / "cmdline").read_bytes().split(b"\0")
                 status = (path / "stat").read_text().rpartition(")")[2].split()
                 if word.encode() in line and int(status[1]) == self._process.pid:
-                    found.append(int(path.name))
-        return found
+                    ids.append(int(path.name))
+        return ids
 
-    def end(self, number: int | None = None) -> int:
+    def wait_end(self, number: int | None = None) -> int:
         assert self._process is not None
         if number is not None:
             self._process.send_signal(number)
@@ -92,13 +94,13 @@ class Program:
 @pytest.fixture
 def program() -> Iterator[Program]:
     with TemporaryDirectory(prefix="fnm-") as root:
-        made = Program(Path(root))
-        yield made
-        made.close()
+        program = Program(Path(root))
+        yield program
+        program.close()
 
 
 @pytest.mark.parametrize(
-    ("lines", "own", "reason"),
+    ("lines", "own_networks", "reason"),
     [
         (['"no.such.thing" = "1"'], '["203.0.113.0/24"]', "no.such.thing"),
         (['"auto.offset.reset" = "x"'], '["203.0.113.0/24"]', "auto.offset.reset"),
@@ -106,60 +108,60 @@ def program() -> Iterator[Program]:
         ([], '["203.0.113.7/24"]', "host bits"),
     ],
 )
-def test_a_wrong_configuration_ends_it_at_once(
-    program: Program, lines: Sequence[str], own: str, reason: str
+def test_wrong_configuration_exits_with_78(
+    program: Program, lines: Sequence[str], own_networks: str, reason: str
 ) -> None:
-    program.configure(lines, own)
+    program.configure(lines, own_networks)
     program.start()
-    assert program.end() == 78
-    assert reason in program.said()
+    assert program.wait_end() == 78
+    assert reason in program.output()
     assert not list(program.root.rglob("exabgp.conf"))
 
 
-def test_a_snapshot_that_cannot_be_written_ends_it_at_once(program: Program) -> None:
+def test_unwritable_snapshot_exits_with_78(program: Program) -> None:
     text = program.file.read_text().replace("/s.json", "/missing/s.json")
     program.file.write_text(text)
     program.start()
-    assert program.end() == 78
-    assert "missing" in program.said()
+    assert program.wait_end() == 78
+    assert "missing" in program.output()
 
 
-def test_a_folder_in_the_current_directory_is_not_imported(program: Program) -> None:
+def test_folder_in_current_directory_is_not_imported(program: Program) -> None:
     trap = program.root / "consumers"
     trap.mkdir()
     (trap / "__init__.py").write_text('raise SystemExit("the wrong program")')
     program.start()
-    program.enforcing()
-    assert program.end(signal.SIGTERM) == 0
-    assert "the wrong program" not in program.said()
+    program.wait_enforcing()
+    assert program.wait_end(signal.SIGTERM) == 0
+    assert "the wrong program" not in program.output()
 
 
-def test_a_configuration_that_became_wrong_ends_it_with_the_reason(
+def test_configuration_that_becomes_wrong_exits_with_reason(
     program: Program,
 ) -> None:
     program.start()
-    program.enforcing()
+    program.wait_enforcing()
     program.configure(['"no.such.thing" = "1"'])
-    (enforcer,) = program.children("--api")
+    (enforcer,) = program.process_ids("--api")
     os.kill(enforcer, signal.SIGKILL)
-    assert program.end() == 78
-    assert "ExaBGP has ended: [kafka]" in program.said()
-    assert "no.such.thing" in program.said()
+    assert program.wait_end() == 78
+    assert "ExaBGP has ended: [kafka]" in program.output()
+    assert "no.such.thing" in program.output()
 
 
-def test_a_process_that_dies_too_often_ends_it_with_a_status(program: Program) -> None:
+def test_process_that_dies_too_often_exits_with_70(program: Program) -> None:
     program.start()
-    program.enforcing()
+    program.wait_enforcing()
     dead: set[int] = set()
 
-    def ended() -> bool:
-        for child in set(program.children("--watchdog")) - dead:
+    def has_ended() -> bool:
+        for child in set(program.process_ids("--watchdog")) - dead:
             dead.add(child)
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         assert program._process is not None
         return program._process.poll() is not None
 
-    wait_until(ended, 90, "the end of ExaBGP")
-    assert program.end() == 70
-    assert "although nobody stopped it" in program.said()
+    wait_until(has_ended, 90, "the end of ExaBGP")
+    assert program.wait_end() == 70
+    assert "without a stop signal" in program.output()

@@ -22,12 +22,13 @@ from fastavro.schema import load_schema
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.event import Event
-from fnm_bus.kafka.publisher import BRIEF, KafkaPublisher
+from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, planned_topics
 from fnm_bus.relay.pipeline import Pipeline
 
 Names = Callable[[str], str]
@@ -36,7 +37,7 @@ SCHEMAS = Path(__file__).parents[2] / "schemas" / "avro"
 EVENTS: list[Event] = [
     event  # type: ignore[misc]  # no dead letters among them
     for full_name in Topics().of_events().values()
-    for event in schema.examples(full_name).values()
+    for event in example_records(full_name).values()
 ]
 
 
@@ -45,9 +46,9 @@ def publish(kafka: str, names: Names, codec: Callable[[Topics], Codec]) -> Publi
     kinds = Topics.__dataclass_fields__
     topics = Topics(**{kind: names(kind) for kind in kinds})
     settings = {"bootstrap.servers": kafka}
-    TopicAdmin(settings).create(wanted(topics, 3, 1))
+    TopicAdmin(settings).create(planned_topics(topics, 3, 1))
     pipeline = Pipeline("fra1", topics, codec(topics))
-    publisher = KafkaPublisher(settings, BRIEF)
+    publisher = KafkaPublisher(settings, ONE_SHOT_PRODUCER)
     reports: list[object] = []
     published = [(event, pipeline.record(event)) for event in EVENTS]
     for _, record in published:

@@ -101,7 +101,7 @@ class Fuzz:
 
     def lost(self) -> list[str]:
         """Return the names of entries that became neither an event nor a letter."""
-        kept = set(Quarantine(self.relays.spool.root, 10**6, 10**12).list())
+        kept = set(Quarantine(self.relays.spool.root, 10**6, 10**12).names())
         assert self.letters <= kept
         return [
             name
@@ -111,7 +111,7 @@ class Fuzz:
 
     def _done(self) -> bool:
         quarantine = Quarantine(self.relays.spool.root, 10**6, 10**12)
-        return self.relays.empty() and not quarantine.untold()
+        return self.relays.empty() and not quarantine.unpublished()
 
     def _call(self, call: Call) -> int:
         document, arguments = call

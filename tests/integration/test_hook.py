@@ -19,8 +19,9 @@ from support.process import wait_until
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook
+from fnm_bus.spool.entry_name import pid_of
 from fnm_bus.spool.limits import AdmissionLevel
-from fnm_bus.spool.sequence import BootEpochs, pid_of, sequence
+from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
 
 needs_root = pytest.mark.skipif(
@@ -251,12 +252,12 @@ def test_calls_come_in_the_order_in_which_they_were_started(
     spool = Spool(installed.spool.root, epochs)
     published = spool.scan()
     assert [spool.read(it).arguments[0] for it in published] == list("12345")
-    given_out = [sequence(it, epochs) for it in published]
+    given_out = [epochs.sequence(it) for it in published]
     first.communicate(SAMPLE, timeout=30)
     names = spool.scan()
     assert [spool.read(it).arguments[0] for it in names] == list("012345")
-    assert sequence(names[0], epochs) < given_out[0]
-    assert [sequence(it, epochs) for it in names[1:]] == given_out
+    assert epochs.sequence(names[0]) < given_out[0]
+    assert [epochs.sequence(it) for it in names[1:]] == given_out
 
 
 def test_two_hundred_calls_at_once_lose_nothing(installed: InstalledHook) -> None:

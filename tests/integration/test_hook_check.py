@@ -13,7 +13,7 @@ from support.installed_hook import NOBODY, InstalledHook, drains
 from support.process import being, wait_until
 
 from fnm_bus.errors import ConfigError
-from fnm_bus.setup import check_hook, install_hook
+from fnm_bus.setup import check_hook, hook_call, install_hook
 from fnm_bus.spool.limits import AdmissionLevel
 from fnm_bus.spool.spool import Spool
 
@@ -67,7 +67,7 @@ def test_another_program_is_not_replaced(
         installed.install()
     assert installed.path.read_bytes() == content
     (finding,) = check_hook.check(installed.path)
-    assert "this is no hook" in finding.what
+    assert "is not an fnm-bus hook" in finding.text
     assert "hook install" in finding.remedy
     assert str(installed.path) not in finding.remedy
 
@@ -84,16 +84,18 @@ def test_an_older_hook_and_an_empty_file_are_replaced(installed: InstalledHook) 
 @pytest.fixture(autouse=True)
 def one_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container: there is none for the fallback spool but the spool's."""
-    monkeypatch.setattr(check_hook, "_ELSEWHERE", ())
+    monkeypatch.setattr(check_hook, "_OTHER_FILE_SYSTEMS", ())
 
 
 def test_a_check_names_a_file_system_for_the_fallback_spool(
     installed: InstalledHook, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = installed.directory / "missing"
-    monkeypatch.setattr(check_hook, "_ELSEWHERE", (str(missing), str(small_disk)))
+    monkeypatch.setattr(
+        check_hook, "_OTHER_FILE_SYSTEMS", (str(missing), str(small_disk))
+    )
     [fault] = [
-        it for it in check_hook.check(installed.path) if "file system" in it.what
+        it for it in check_hook.check(installed.path) if "file system" in it.text
     ]
     assert not fault.ok
     assert f"--fallback {small_disk}/fnm-bus/spool" in fault.remedy
@@ -103,10 +105,10 @@ def test_a_check_asks_for_no_file_system_that_is_not_there(
     installed: InstalledHook,
 ) -> None:
     [finding] = [
-        it for it in check_hook.check(installed.path) if "file system" in it.what
+        it for it in check_hook.check(installed.path) if "file system" in it.text
     ]
     assert finding.ok
-    assert "there is no other one here" in finding.what
+    assert "no other file system" in finding.text
 
 
 def test_a_check_finds_a_directory_in_which_others_can_replace_the_hook(
@@ -118,7 +120,7 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_hook(
     path.parent.mkdir()
     shutil.copy(installed.path, path)
     loose.chmod(0o777)
-    [fault] = [it for it in check_hook.check(path) if "replace it" in it.what]
+    [fault] = [it for it in check_hook.check(path) if "replace it" in it.text]
     assert not fault.ok
     assert f"chmod go-w {loose}," in fault.remedy
 
@@ -132,8 +134,8 @@ def test_a_check_finds_a_directory_in_which_others_can_replace_the_spool(
     installed.spool = Spool(loose / "spool")
     installed.install()
     loose.chmod(0o777)
-    [fault] = [it for it in check_hook.check(installed.path) if "replace it" in it.what]
-    assert (fault.ok, f"{loose}/spool" in fault.what) == (False, True)
+    [fault] = [it for it in check_hook.check(installed.path) if "replace it" in it.text]
+    assert (fault.ok, f"{loose}/spool" in fault.text) == (False, True)
     assert str(loose) in fault.remedy
 
 
@@ -145,7 +147,7 @@ def test_root_removes_a_check_s_entry_as_the_spool_s_owner(
 
     def check() -> None:
         findings = check_hook.check(shared.path)
-        assert "a notification was stored, and removed" in findings[-1].what
+        assert "a notification was stored, and removed" in findings[-1].text
         assert os.getresuid() == (1234, 1234, 1234)
 
     shared.install(("/bin/true",))
@@ -155,7 +157,7 @@ def test_root_removes_a_check_s_entry_as_the_spool_s_owner(
 
 
 def wrong(findings: list[check_hook.CheckResult]) -> str:
-    return "\n".join(it.what for it in findings if not it.ok)
+    return "\n".join(it.text for it in findings if not it.ok)
 
 
 def test_a_check_without_a_relay_stores_one_and_takes_it_away(
@@ -163,7 +165,7 @@ def test_a_check_without_a_relay_stores_one_and_takes_it_away(
 ) -> None:
     told = drains(installed)
     findings = check_hook.check(installed.path)
-    assert "removed" in findings[-1].what
+    assert "removed" in findings[-1].text
     assert findings[-1].ok
     assert not told.exists()
     assert installed.entries() == []
@@ -176,7 +178,7 @@ from fnm_bus.spool.watch import Watch
 spool = Spool(sys.argv[1])
 with spool.lock(), Watch(spool.buckets()) as watch:
     print("held", flush=True)
-    while watch.wait(60) and watch.changed():
+    while watch.wait(60) and watch.has_changed():
         for name in spool.scan():
             spool.remove(name)
 """
@@ -193,7 +195,7 @@ def test_a_check_with_a_relay_waits_until_that_took_it(
             findings = check_hook.check(installed.path)
         finally:
             relay.kill()
-    assert "the relay took it" in findings[-1].what
+    assert "the relay took it" in findings[-1].text
 
 
 @needs_root
@@ -202,12 +204,12 @@ def test_a_check_by_fastnetmon_s_user_sees_what_that_user_can(
     shared: InstalledHook, monkeypatch: pytest.MonkeyPatch, *, relay: bool
 ) -> None:
     if not relay:
-        monkeypatch.setattr(check_hook, "_RELAY_WITHIN", 0.5)
+        monkeypatch.setattr(hook_call, "_RELAY_TIMEOUT", 0.5)
 
     def check() -> None:
         findings = check_hook.check(shared.path)
         last = "the relay took it" if relay else "did not take a notification"
-        assert last in findings[-1].what
+        assert last in findings[-1].text
         faults = [*filter(lambda it: not it.ok, findings)]
         assert len(faults) == (not relay), faults
 
@@ -273,8 +275,8 @@ def test_a_check_by_a_stranger_says_which_group_is_missing(
 @pytest.mark.parametrize(
     ("how", "word"),
     [
-        ("absent", "no such file"),
-        ("no hook", "no hook"),
+        ("absent", "does not exist"),
+        ("no hook", "not an fnm-bus hook"),
         ("no python", "nowhere"),
         ("mode", "mode 775"),
         ("changed", "changed by hand"),

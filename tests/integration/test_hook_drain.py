@@ -130,7 +130,7 @@ def test_a_drain_that_its_owner_stopped_does_not_stop_the_call(
     )
     installed.install((sys.executable, "-IS", "-c", stops, str(pid)))
     text = installed.path.read_text()
-    installed.path.write_text(text.replace("DRAIN_WITHIN = 60", "DRAIN_WITHIN = 2"))
+    installed.path.write_text(text.replace("DRAIN_TIMEOUT = 60", "DRAIN_TIMEOUT = 2"))
     try:
         done = installed(SAMPLE)
     finally:
@@ -175,7 +175,7 @@ def test_after_a_failed_drain_calls_do_not_even_start_one(
 ) -> None:
     told = drains(installed)
     for _ in range(6):
-        Backoff(installed.spool.root).failed()
+        Backoff(installed.spool.root).record_failure()
     assert installed(SAMPLE).returncode == 0
     assert not told.exists()
 

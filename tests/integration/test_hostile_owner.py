@@ -27,8 +27,8 @@ import os, random, sys
 spool, precious, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 random.seed(seed)
 PLACES = [
-    "incoming", "incoming/tmp", "incoming/new", "quarantine", "quarantine/odd",
-    "quarantine/untold", "state", "state/backoff", "lock", "full",
+    "incoming", "incoming/tmp", "incoming/new", "quarantine", "quarantine/foreign",
+    "quarantine/unpublished", "state", "state/backoff", "lock", "full",
     *(f"incoming/new/{digit}" for digit in "0123456789abcdef"),
     *(f"quarantine/{name}" for name in sys.argv[4:]),
 ]
@@ -85,7 +85,7 @@ while True:
 def precious(shared: InstalledHook) -> Path:
     """Root's own tree, in the shape of a spool."""
     root = shared.directory / "precious"
-    for name in ("incoming/tmp", "incoming/new/0", "quarantine/untold", "state"):
+    for name in ("incoming/tmp", "incoming/new/0", "quarantine/unpublished", "state"):
         (root / name).mkdir(parents=True)
     (root / "file").write_text("root:secret\n")
     (root / "file").chmod(0o600)
@@ -107,7 +107,7 @@ def quarantined(shared: InstalledHook) -> list[str]:
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(3)]
     for name in names:
         path = shared.spool.root / "quarantine" / name
-        path.write_bytes(python_hook.pack(("ban",), SAMPLE))
+        path.write_bytes(python_hook.encode_entry(("ban",), SAMPLE))
         path.with_name(f"{name}.json").write_text('{"reason": "tried"}')
         for it in (path, path.with_name(f"{name}.json")):
             os.chown(it, 1234, 2345)

@@ -110,7 +110,7 @@ def run(relays: RelayProcesses, *arguments: str) -> bytes:
 
 def tail(relays: RelayProcesses, *options: str) -> list[bytes]:
     topic = relays.topic("host")
-    arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--exit", *options)
+    arguments = ("fnm_bus", "tail", topic, "--from-beginning", "--until-end", *options)
     return run(relays, *arguments).splitlines()
 
 
@@ -128,7 +128,12 @@ def test_tail_shows_each_as_json(spoiled: RelayProcesses) -> None:
 
 def test_tail_goes_on_while_the_registry_is_away(spoiled: RelayProcesses) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    configure(spoiled, "[registry]", f'url = "{url}"', f'pins = "{spoiled.root}/pins"')
+    configure(
+        spoiled,
+        "[registry]",
+        f'url = "{url}"',
+        f'schema_ids_file = "{spoiled.root}/pins"',
+    )
     records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
     assert records[-1]["event"]["ip"] == GOOD
     [unknown] = [it for it in records if url in (it["error"] or "")]

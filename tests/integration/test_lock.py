@@ -1,4 +1,4 @@
-"""Who holds the lock drains: one process, the owner's."""
+"""The spool's lock: one holder, a process of the owner."""
 
 import errno
 import os
@@ -41,21 +41,21 @@ def held_elsewhere(spool: Spool) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_one_of_two_gets_the_lock_until_it_is_released(spool: Spool) -> None:
+def test_only_one_holder_until_the_lock_is_released(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         assert spool.lock() is None
-        assert spool.locked()
-        assert python_hook.take_lock(str(spool.root)) == -1
+        assert spool.is_locked()
+        assert python_hook.try_lock(str(spool.root)) == -1
         process.communicate(timeout=10)
     lock = spool.lock()
     assert lock is not None
     with lock:
-        assert spool.locked()
+        assert spool.is_locked()
     lock.release()
-    assert not spool.locked()
+    assert not spool.is_locked()
 
 
-def test_a_killed_holder_holds_no_longer(spool: Spool) -> None:
+def test_a_killed_process_releases_the_lock(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
@@ -64,7 +64,7 @@ def test_a_killed_holder_holds_no_longer(spool: Spool) -> None:
     lock.release()
 
 
-def test_a_stopped_holder_still_holds(spool: Spool) -> None:
+def test_a_stopped_process_keeps_the_lock(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         process.send_signal(signal.SIGSTOP)
         assert spool.lock() is None
@@ -72,7 +72,7 @@ def test_a_stopped_holder_still_holds(spool: Spool) -> None:
         process.communicate(timeout=10)
 
 
-def test_the_lock_file_is_never_made_by_taking_it(spool: Spool) -> None:
+def test_taking_the_lock_does_not_create_its_file(spool: Spool) -> None:
     (spool.root / "lock").unlink()
     with pytest.raises(SpoolError, match="set the spool up first"):
         spool.lock()
@@ -80,16 +80,16 @@ def test_the_lock_file_is_never_made_by_taking_it(spool: Spool) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_root_does_not_drain_what_belongs_to_another(spool: Spool) -> None:
+def test_root_does_not_drain_the_spool_of_another_user(spool: Spool) -> None:
     os.chown(spool.root / "lock", 65_534, 65_534)
     with pytest.raises(SpoolError, match="only the spool's owner drains"):
         spool.lock()
 
 
-def test_a_lock_that_is_handed_over_stays_held(
+def test_an_inherited_lock_stays_held(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fd = python_hook.take_lock(str(spool.root))
+    fd = python_hook.try_lock(str(spool.root))
     monkeypatch.setenv(python_hook.LOCK_FD, str(fd))
     lock = spool.lock()
     assert lock is not None
@@ -97,21 +97,21 @@ def test_a_lock_that_is_handed_over_stays_held(
     assert not os.get_inheritable(fd)
     assert spool.lock() is None
     lock.release()
-    assert not spool.locked()
+    assert not spool.is_locked()
 
 
 @pytest.mark.parametrize("text", ["0", "999", "x", "", "-1"])
-def test_a_descriptor_that_is_not_the_lock_is_not_taken_for_it(
+def test_an_inherited_descriptor_of_another_file_is_ignored(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv(python_hook.LOCK_FD, text)
     lock = spool.lock()
     assert lock is not None
     with lock:
-        assert spool.locked()
+        assert spool.is_locked()
 
 
-def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
+def test_a_read_only_spool_can_be_locked(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
@@ -125,11 +125,11 @@ def test_a_spool_that_can_only_be_read_has_a_lock_for_the_fallback_s_sake(
     held = spool.lock()
     assert held is not None
     with held:
-        assert spool.locked()
+        assert spool.is_locked()
 
 
-@pytest.mark.parametrize("ask", [Spool.lock, Spool.locked])
-def test_a_pipe_in_the_lock_s_place_is_not_waited_for(
+@pytest.mark.parametrize("ask", [Spool.lock, Spool.is_locked])
+def test_a_pipe_instead_of_the_lock_does_not_block(
     spool: Spool, ask: Callable[[Spool], object]
 ) -> None:
     (spool.root / "lock").unlink()
@@ -138,7 +138,7 @@ def test_a_pipe_in_the_lock_s_place_is_not_waited_for(
         ask(spool)
 
 
-def test_the_lock_of_a_spool_that_was_moved_away_is_not_at_its_path(
+def test_a_lock_of_a_moved_spool_is_elsewhere(
     spool: Spool,
 ) -> None:
     lock = spool.lock()

@@ -29,7 +29,7 @@ INVALID = b'{"action":"ban","ip":7}'
 
 LOOKING = {
     "fnm-bus parse": ["parse"],
-    "fnm-bus tail": ["tail", "--from-beginning", "--exit"],
+    "fnm-bus tail": ["tail", "--from-beginning", "--until-end"],
     "fnm-bus topics acls": ["topics", "acls", "--principal", "relay=User:relay"],
     "fnm-bus topics list": ["topics", "list"],
     "fnm-bus schemas check": ["schemas", "check"],
@@ -57,7 +57,7 @@ LOOKING = {
 
 FURTHER = {
     "fnm-bus simulate": ["simulate", "--print"],
-    "fnm-bus tail": ["tail", "no-such-topic", "--exit"],
+    "fnm-bus tail": ["tail", "no-such-topic", "--until-end"],
     "fnm-bus explain": ["explain", "--since", "1h"],
 }
 """Other ways to look with these commands."""
@@ -66,7 +66,7 @@ STATUSES = {
     "schemas check": 78,  # no registry is configured
     "check": 1,  # no relay runs
     "demo": 78,
-    "tail no-such-topic --exit": 69,
+    "tail no-such-topic --until-end": 69,
 }
 """Exit statuses of those that do not end with 0: the others must have looked."""
 
@@ -78,6 +78,8 @@ ACTING = {
     "fnm-bus hook install",
     "fnm-bus notify",
     "fnm-bus relay",
+    "fnm-bus drain",
+    "fnm-bus init",
     "fnm-bus schemas register",
     "fnm-bus simulate",
     "fnm-bus quarantine delete",
@@ -93,7 +95,7 @@ ACTING = {
     "fnm-bus mitigations resume",
     "fnm-bus-consumer mitigator",
     "fnm-bus-consumer nftables",
-    "fnm-bus-consumer webhook",
+    "fnm-bus-consumer notifier",
 }
 
 HOSTILE = {
@@ -139,7 +141,7 @@ def looked_at(
     relays.until(lambda: KEY in services.state())
     leave(mitigator)
     name = relays.call(INVALID)
-    assert relays.run("relay", "--once").returncode == 0
+    assert relays.run("drain").returncode == 0
     relays.call(BAN)
     table = f'[consumers.mitigator]\npolicy = "{services.policy}"'
     relays.configure(table, **HOSTILE)
@@ -251,7 +253,7 @@ def test_the_demo_does_not_replace_the_active_mitigator(
 def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) -> None:
     relays = RelayProcesses(tmp_path, "127.0.0.1:1")
     pins = tmp_path / "schema-ids.json"
-    relays.configure("[registry]", f'url = "{registry}"', f'pins = "{pins}"')
+    relays.configure("[registry]", f'url = "{registry}"', f'schema_ids_file = "{pins}"')
     ours = Registry(registry, 10, {})
     for registered in (False, True):
         if registered:

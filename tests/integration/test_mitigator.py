@@ -76,7 +76,7 @@ def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
 
 def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
     first = services.start("mitigator")
-    second = services.start("mitigator", ready="standing by")
+    second = services.start("mitigator", ready="standby")
     services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
     os.kill(first.pid, signal.SIGTERM)
@@ -121,7 +121,7 @@ def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) 
     services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
     status, _out, said = services.run(
-        "mitigations", "withdraw", KEY, "--why", "ticket 4711"
+        "mitigations", "withdraw", KEY, "--comment", "ticket 4711"
     )
     assert status == 0, said
     assert "withdrawn by" in said
@@ -129,15 +129,17 @@ def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) 
     status, out, _said = services.run("mitigations", "list")
     assert status == 0
     assert "suppressed" in out
-    status, _out, said = services.run("mitigations", "add", "8.8.8.8/32", "--why", "no")
+    status, _out, said = services.run(
+        "mitigations", "add", "8.8.8.8/32", "--comment", "no"
+    )
     assert status == 1
     assert "own_networks" in said
-    status, _out, said = services.run("mitigations", "pause", "--why", "red")
+    status, _out, said = services.run("mitigations", "pause", "--comment", "red")
     assert status == 0
     status, out, said = services.run("mitigations", "list")
     assert "PAUSED" in said
     services.tell("ban", "203.0.113.9")
-    status, _out, said = services.run("mitigations", "resume", "--why", "green")
+    status, _out, said = services.run("mitigations", "resume", "--comment", "green")
     assert status == 0, said
     services.until(lambda: services.wanted() == ["blackhole|203.0.113.9/32"])
 
@@ -145,7 +147,7 @@ def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) 
 def test_a_command_without_a_mitigator_says_that_it_waits(
     services: ConsumerProcesses,
 ) -> None:
-    status, _out, said = services.run("mitigations", "pause", "--why", "red")
+    status, _out, said = services.run("mitigations", "pause", "--comment", "red")
     assert status == 75
     assert "no mitigator answered" in said
 

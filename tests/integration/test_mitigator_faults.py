@@ -235,7 +235,7 @@ def test_a_pause_that_cannot_be_decoded_counts_as_paused(
     follows(services, mitigator)
     assert services.health(mitigator)[0] == 200
     services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
-    status, _out, said = services.run("mitigations", "resume", "--why", "repaired")
+    status, _out, said = services.run("mitigations", "resume", "--comment", "repaired")
     assert status == 0, said
     services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 0)
 
@@ -283,7 +283,8 @@ def test_a_record_that_kafka_refuses_costs_one_event(
 
 
 FAULT = """
-from consumers.mitigator import service, breaker
+from consumers.mitigator import service
+from consumers.mitigator.kafka import breaker
 breaker._MINUTE = 20.0
 apply = service.apply_event
 def faulty(change, event, **more):
@@ -315,8 +316,8 @@ def test_too_many_unexpected_exceptions_hold_their_partition(
     letters(services, 20)
     services.until(lambda: services.health(mitigator)[0] == 503)
     assert "too many unexpected errors" in str(services.health(mitigator)[1]["problem"])
-    assert services.metric(mitigator, "fnm_bus_mitigator_held_partitions") == 1
-    status, _out, said = services.run("mitigations", "pause", "--why", "a test")
+    assert services.metric(mitigator, "fnm_bus_mitigator_suspended_partitions") == 1
+    status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
     assert status == 0, said
     hosts = [f"203.0.113.{number}" for number in range(1, 17)]
     # librdkafka's partitioner.
@@ -387,7 +388,7 @@ def test_an_open_transaction_on_the_command_topic_hides_no_command(
     foreign.begin_transaction()
     foreign.produce(services.relays.topic("command"), b"never committed")
     assert foreign.flush(30) == 0
-    status, _out, said = services.run("mitigations", "pause", "--why", "a test")
+    status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
     assert status == 0, said
     services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
     foreign.abort_transaction(30)

@@ -129,7 +129,7 @@ def test_the_registry_is_away(
     port = free_port()
     services.relays.config.write_text(
         f'{services.relays.config.read_text()}\n[registry]\nurl = "http://127.0.0.1:{port}"\n'
-        f'pins = "{services.relays.root}/none.json"\ntimeout = 2\n'
+        f'schema_ids_file = "{services.relays.root}/none.json"\ntimeout = 2\n'
     )
     mitigator = start(services, cut_kafka)
     event = HostEvent(
@@ -145,7 +145,7 @@ def test_the_registry_is_away(
         services.put_framed("host", b"203.0.113.7", event, 7)
         services.until(lambda: problem(services, mitigator) != "", NOTICED, "unhealthy")
         asked = monotonic()
-        status, _out, said = services.run("mitigations", "pause", "--why", "a test")
+        status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
         assert status == 0, said
         assert monotonic() - asked < 15, "a command waited for the registry"
         assert len(services.wanted()) == 2  # the pause is one

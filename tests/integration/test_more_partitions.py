@@ -76,7 +76,7 @@ def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
 def enforcers(
     kafka_relays: RelayProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Enforcers]:
-    monkeypatch.setattr(wanted_reader, "_LOOK", 1.0)
+    monkeypatch.setattr(wanted_reader, "_PARTITION_CHECK_INTERVAL", 1.0)
     made = Enforcers(kafka_relays)
     yield made
     made.stop()
@@ -116,20 +116,20 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
     services.start("mitigator", fault=LOOK_OFTEN.format(settled=3.0))
     backend = enforcers.start()
     services.tell("ban", *BEFORE)
-    wait_until(lambda: sorted(backend.standing) == keys_of(BEFORE), 60, "12 in force")
+    wait_until(lambda: sorted(backend.measures) == keys_of(BEFORE), 60, "12 in force")
     raise_to(services, 24)
     services.tell("ban", *AFTER)
     everything = keys_of([*BEFORE, *AFTER])
-    wait_until(lambda: sorted(backend.standing) == everything, 60, "36 in force")
+    wait_until(lambda: sorted(backend.measures) == everything, 60, "36 in force")
     services.tell("unban", *BEFORE)
-    wait_until(lambda: sorted(backend.standing) == keys_of(AFTER), 60, "24 in force")
+    wait_until(lambda: sorted(backend.measures) == keys_of(AFTER), 60, "24 in force")
     # Whoever reads the topics from the beginning comes to the same.
     wait_until(
         lambda: max(places(services, "mitigation").values()) == 1, 60, "one record each"
     )
     assert set(places(services, "reason").values()) == {1}
     new = enforcers.start()
-    wait_until(lambda: sorted(new.standing) == keys_of(AFTER), 30, "24 in force")
+    wait_until(lambda: sorted(new.measures) == keys_of(AFTER), 30, "24 in force")
 
 
 def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
@@ -138,14 +138,14 @@ def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
     mitigator = services.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))
     backend = enforcers.start()
     services.tell("ban", *BEFORE)
-    wait_until(lambda: sorted(backend.standing) == keys_of(BEFORE), 60, "12 in force")
+    wait_until(lambda: sorted(backend.measures) == keys_of(BEFORE), 60, "12 in force")
     raise_to(services, 24)
     wait_until(lambda: "records moved" in mitigator.output(), 60, "the takeover")
     services.tell("unban", *BEFORE)
-    wait_until(lambda: not backend.standing, 60, "none in force")
+    wait_until(lambda: not backend.measures, 60, "none in force")
     assert max(places(services, "mitigation").values()) == 2
     mitigator.kill()
     again = services.start("mitigator", fault=LOOK_OFTEN.format(settled=0.0))
     assert "mitigations=0" in again.output()
-    assert enforcers.start().standing == {}
-    assert not backend.standing
+    assert enforcers.start().measures == {}
+    assert not backend.measures

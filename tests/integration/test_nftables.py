@@ -1,4 +1,4 @@
-"""Real packets, a real nftables: what is dropped, for how long, and what gets in."""
+"""Real packets through a real nftables: drops, their ends, and refusals."""
 
 import json
 import shlex
@@ -25,15 +25,15 @@ LONG = 300.0
 
 @pytest.fixture
 def settings(network: Network) -> Iterator[NftablesSettings]:
-    """A table that no other test has."""
-    it = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
-    yield it
-    nft(it, "delete", "table", "inet", it.table)
+    """Settings with a new table."""
+    settings = NftablesSettings(table=f"t{uuid4().hex}", command=network.nft)
+    yield settings
+    nft(settings, "delete", "table", "inet", settings.table)
 
 
 @pytest.fixture
 def backend(settings: NftablesSettings) -> NftablesBackend:
-    """A backend whose table is not there yet."""
+    """A backend whose table does not exist yet."""
     return NftablesBackend(settings)
 
 
@@ -45,26 +45,26 @@ def nft(
 
 
 def firewall(*prefixes: str) -> Sequence[Measure]:
-    return [Measure(kind="firewall", prefix=it) for it in prefixes]
+    return [Measure(kind="firewall", prefix=prefix) for prefix in prefixes]
 
 
-def wanted(*prefixes: str, left: float = LONG) -> Sequence[DesiredMeasure]:
-    return [DesiredMeasure(it, left) for it in firewall(*prefixes)]
+def wanted(*prefixes: str, seconds: float = LONG) -> Sequence[DesiredMeasure]:
+    return [DesiredMeasure(measure, seconds) for measure in firewall(*prefixes)]
 
 
-def stands(backend: NftablesBackend) -> set[str | None]:
-    return {it.prefix for it in backend.active()}
+def active_prefixes(backend: NftablesBackend) -> set[str | None]:
+    return {measure.prefix for measure in backend.active()}
 
 
-def counted(settings: NftablesSettings, name: str) -> int:
-    """Return how many packets a counter has seen."""
-    said = nft(settings, "-j", "list", "counter", "inet", settings.table, name)
-    items = json.loads(said.stdout)["nftables"]
-    return sum(it["counter"]["packets"] for it in items if "counter" in it)
+def packet_count(settings: NftablesSettings, name: str) -> int:
+    """Return the number of packets of a counter."""
+    result = nft(settings, "-j", "list", "counter", "inet", settings.table, name)
+    items = json.loads(result.stdout)["nftables"]
+    return sum(item["counter"]["packets"] for item in items if "counter" in item)
 
 
 @pytest.mark.parametrize("address", [HOST4, HOST6])
-def test_a_host_is_dropped_in_both_directions_and_its_neighbour_is_not(
+def test_host_is_dropped_in_both_directions_without_its_neighbour(
     network: Network, backend: NftablesBackend, address: str
 ) -> None:
     outside = OUTSIDE[":" in address]
@@ -82,7 +82,7 @@ def test_a_host_is_dropped_in_both_directions_and_its_neighbour_is_not(
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_is_for_the_firewall_itself_is_dropped_what_it_sends_is_not(
+def test_packets_to_the_firewall_are_dropped_and_from_it_pass(
     network: Network, backend: NftablesBackend, version: int
 ) -> None:
     address = HOST4 if version == 4 else HOST6
@@ -103,7 +103,7 @@ def test_what_is_for_the_firewall_itself_is_dropped_what_it_sends_is_not(
         ),
     ],
 )
-def test_networks_that_overlap_stand_until_the_end_of_each(  # noqa: PLR0913, PLR0917 - the case
+def test_overlapping_networks_have_separate_leases(  # noqa: PLR0913, PLR0917 - the case
     network: Network,
     backend: NftablesBackend,
     wide: str,
@@ -113,7 +113,7 @@ def test_networks_that_overlap_stand_until_the_end_of_each(  # noqa: PLR0913, PL
     beyond: str,
 ) -> None:
     backend.announce(wanted(wide, narrow))
-    assert stands(backend) == {wide, narrow}
+    assert active_prefixes(backend) == {wide, narrow}
     assert not network.crosses("outside", "inside", within_both)
     assert not network.crosses("outside", "inside", within_wide)
     assert network.crosses("outside", "inside", beyond)
@@ -128,48 +128,50 @@ def test_networks_that_overlap_stand_until_the_end_of_each(  # noqa: PLR0913, PL
 @pytest.mark.parametrize(
     ("prefix", "address"), [("10.1.2.3/32", HOST4), ("2001:db8:c::/64", HOST6)]
 )
-def test_the_kernel_ends_it_though_nobody_is_there(
+def test_kernel_ends_drop_without_any_process(
     network: Network, settings: NftablesSettings, prefix: str, address: str
 ) -> None:
     backend = NftablesBackend(settings)
     before = time.monotonic()
-    backend.announce(wanted(prefix, left=3))
+    backend.announce(wanted(prefix, seconds=3))
     del backend
     assert not network.crosses("outside", "inside", address)
     wait_until(lambda: network.crosses("outside", "inside", address), 20, "an end")
     assert time.monotonic() - before >= 3
-    assert stands(NftablesBackend(settings)) == set()
+    assert active_prefixes(NftablesBackend(settings)) == set()
 
 
-def test_each_ends_at_its_own_time(network: Network, backend: NftablesBackend) -> None:
-    backend.announce([*wanted("10.0.0.0/8", left=1), *wanted("10.1.0.0/16")])
+def test_each_lease_ends_at_its_own_time(
+    network: Network, backend: NftablesBackend
+) -> None:
+    backend.announce([*wanted("10.0.0.0/8", seconds=1), *wanted("10.1.0.0/16")])
     wait_until(lambda: network.crosses("outside", "inside", "10.2.0.1"), 20, "an end")
     assert not network.crosses("outside", "inside", HOST4)
 
 
-def test_a_renewal_counts_from_now_and_may_shorten(backend: NftablesBackend) -> None:
+def test_renewal_counts_from_now_and_may_shorten(backend: NftablesBackend) -> None:
     (measure,) = firewall("10.1.2.3/32")
-    for left in (100.0, 1000.0, 50.0):
-        backend.announce([DesiredMeasure(measure, left)])
-        seconds = backend.active()[measure].left
-        assert seconds is not None
-        assert left - 30 < seconds <= left
+    for lease in (100.0, 1000.0, 50.0):
+        backend.announce([DesiredMeasure(measure, lease)])
+        seconds_left = backend.active()[measure].seconds_left
+        assert seconds_left is not None
+        assert lease - 30 < seconds_left <= lease
 
 
 @contextmanager
 def flood(network: Network, address: str) -> Iterator[Callable[[], int]]:
-    """Send to *address* all the time; gives how many were sent."""
+    """Send to *address* continuously; yields a function that returns the count."""
     done = threading.Event()
     sent = 0
     source = OUTSIDE[":" in address]
 
     def send() -> None:
         nonlocal sent
-        with network.sender("outside", source) as it:
+        with network.sender("outside", source) as sender:
             while not done.is_set():
-                it.sendto(b"flood", (address, 7777))
+                sender.sendto(b"flood", (address, 7777))
                 sent += 1
-                time.sleep(0.0002)  # leaves a processor to nft
+                time.sleep(0.0002)  # leaves processor time to nft
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -188,7 +190,7 @@ def flood(network: Network, address: str) -> Iterator[Callable[[], int]]:
         ("2001:db8:c::3/128", HOST6, "hosts6_to"),
     ],
 )
-def test_no_packet_passes_while_leases_are_renewed(
+def test_no_packet_passes_during_renewal(
     network: Network,
     settings: NftablesSettings,
     prefix: str,
@@ -200,14 +202,14 @@ def test_no_packet_passes_while_leases_are_renewed(
     network.received("inside", 6 if ":" in address else 4)
     with flood(network, address) as sent:
         for _ in range(20):
-            at = sent()
+            count = sent()
             backend.announce(wanted(prefix, "10.77.0.0/24", "2001:db8:c::77/128"))
-            wait_until(lambda at=at: sent() > at, 20, "packets")
+            wait_until(lambda count=count: sent() > count, 20, "packets")
     assert network.received("inside", 6 if ":" in address else 4) == []
-    wait_until(lambda: counted(settings, counter) == sent(), 20, "all counted")
+    wait_until(lambda: packet_count(settings, counter) == sent(), 20, "the counter")
 
 
-def test_a_restart_keeps_what_stands_and_renews_it(
+def test_restart_keeps_active_measures(
     network: Network, settings: NftablesSettings
 ) -> None:
     first = NftablesBackend(settings)
@@ -215,28 +217,28 @@ def test_a_restart_keeps_what_stands_and_renews_it(
     first.close()
     again = NftablesBackend(settings)
     again.announce(wanted("10.1.2.4/32"))
-    assert stands(again) == {"10.1.2.3/32", "10.1.2.4/32", "10.5.0.0/16"}
+    assert active_prefixes(again) == {"10.1.2.3/32", "10.1.2.4/32", "10.5.0.0/16"}
     assert not network.crosses("outside", "inside", HOST4)
     assert not network.crosses("outside", "inside", "10.5.0.1")
 
 
-@pytest.mark.parametrize("what", ["delete table", "flush chain", "flush table"])
-def test_what_somebody_removed_is_not_listed_and_comes_back(
-    network: Network, settings: NftablesSettings, what: str
+@pytest.mark.parametrize("command", ["delete table", "flush chain", "flush table"])
+def test_measure_removed_by_operator_is_announced_again(
+    network: Network, settings: NftablesSettings, command: str
 ) -> None:
     backend = NftablesBackend(settings)
     backend.announce(wanted("10.1.2.3/32"))
-    chain = ["hosts4"] if what == "flush chain" else []
-    ended = nft(settings, *what.split(), "inet", settings.table, *chain)
-    assert ended.returncode == 0, ended.stderr
+    chain = ["hosts4"] if command == "flush chain" else []
+    result = nft(settings, *command.split(), "inet", settings.table, *chain)
+    assert result.returncode == 0, result.stderr
     assert network.crosses("outside", "inside", HOST4)
-    assert stands(backend) == set()
+    assert active_prefixes(backend) == set()
     backend.announce(wanted("10.1.2.3/32"))
-    assert stands(backend) == {"10.1.2.3/32"}
+    assert active_prefixes(backend) == {"10.1.2.3/32"}
     assert not network.crosses("outside", "inside", HOST4)
 
 
-def test_what_somebody_put_in_for_ever_is_listed_without_an_end(
+def test_element_without_timeout_is_listed_without_end(
     settings: NftablesSettings,
 ) -> None:
     backend = NftablesBackend(settings)
@@ -244,12 +246,12 @@ def test_what_somebody_put_in_for_ever_is_listed_without_an_end(
     element = ["inet", settings.table, "hosts4", "{ 10.9.9.9 }"]
     assert nft(settings, "add", "element", *element).returncode == 0
     (measure,) = firewall("10.9.9.9/32")
-    assert backend.active()[measure].left is None
+    assert backend.active()[measure].seconds_left is None
     backend.announce([DesiredMeasure(measure, LONG)])
-    assert backend.active()[measure].left is not None
+    assert backend.active()[measure].seconds_left is not None
 
 
-def test_when_some_are_refused_the_rest_get_in(settings: NftablesSettings) -> None:
+def test_refused_measures_prevent_no_others(settings: NftablesSettings) -> None:
     table = ["inet", settings.table]
     small = "{ type ipv4_addr; flags timeout; size 3; }"
     assert nft(settings, "add", "table", *table).returncode == 0
@@ -261,60 +263,58 @@ def test_when_some_are_refused_the_rest_get_in(settings: NftablesSettings) -> No
     assert caught.value.retryable
     assert "10.0.0.3/32: Too many open files" in str(caught.value)
     assert "and 1 more" in str(caught.value)
-    assert stands(backend) == {*hosts[:3], "10.9.0.0/16"}
+    assert active_prefixes(backend) == {*hosts[:3], "10.9.0.0/16"}
     backend.withdraw(firewall(hosts[0]))
     backend.announce(wanted(hosts[8]))
-    assert stands(backend) == {*hosts[1:3], hosts[8], "10.9.0.0/16"}
+    assert active_prefixes(backend) == {*hosts[1:3], hosts[8], "10.9.0.0/16"}
 
 
-def test_a_refusal_that_names_no_line_is_searched_for(
+def test_refused_measure_is_isolated_when_error_names_no_line(
     network: Network, settings: NftablesSettings, tmp_path: Path
 ) -> None:
-    moody = tmp_path / "nft"
-    moody.write_text(
+    flaky_nft = tmp_path / "nft"
+    flaky_nft.write_text(
         "#!/bin/sh\n"
         'case "$1" in -j) exec nft "$@";; esac\n'
         "text=$(cat)\n"
         'case "$text" in *10.0.0.5*) echo no buffer space >&2; exit 1;; esac\n'
         'printf "%s\\n" "$text" | nft -f -\n'
     )
-    moody.chmod(0o755)
-    command = shlex.join([*shlex.split(network.nft)[:-1], str(moody)])
+    flaky_nft.chmod(0o755)
+    command = shlex.join([*shlex.split(network.nft)[:-1], str(flaky_nft)])
     backend = NftablesBackend(settings.model_copy(update={"command": command}))
     hosts = [f"10.0.0.{number}/32" for number in range(20)]
     with pytest.raises(BackendError, match=r"10\.0\.0\.5/32: no buffer space$"):
         backend.announce(wanted(*hosts))
-    assert stands(backend) == {*hosts} - {"10.0.0.5/32"}
+    assert active_prefixes(backend) == {*hosts} - {"10.0.0.5/32"}
 
 
-def test_what_has_no_time_left_does_not_stand(backend: NftablesBackend) -> None:
+def test_measure_with_ended_lease_is_withdrawn(backend: NftablesBackend) -> None:
     backend.announce(wanted("10.0.0.1/32", "10.0.0.2/32"))
-    over = [*wanted("10.0.0.1/32", left=0), *wanted("10.0.0.3/32", left=-5)]
-    backend.announce([*over, *wanted("10.0.0.4/32")])
-    assert stands(backend) == {"10.0.0.2/32", "10.0.0.4/32"}
+    expired = [*wanted("10.0.0.1/32", seconds=0), *wanted("10.0.0.3/32", seconds=-5)]
+    backend.announce([*expired, *wanted("10.0.0.4/32")])
+    assert active_prefixes(backend) == {"10.0.0.2/32", "10.0.0.4/32"}
 
 
-@pytest.mark.parametrize("left", [float("inf"), float("nan"), 1e9])
-def test_what_would_never_end_does_not_get_in(
-    backend: NftablesBackend, left: float
-) -> None:
-    with pytest.raises(BackendError, match=r"10\.0\.0\.1/32: left: wanted"):
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e9])
+def test_lease_without_end_is_refused(backend: NftablesBackend, seconds: float) -> None:
+    with pytest.raises(BackendError, match=r"10\.0\.0\.1/32: lease: "):
         backend.announce(
-            [*wanted("10.0.0.1/32", left=left), *wanted("10.0.0.2/32")],
+            [*wanted("10.0.0.1/32", seconds=seconds), *wanted("10.0.0.2/32")],
         )
-    assert stands(backend) == {"10.0.0.2/32"}
+    assert active_prefixes(backend) == {"10.0.0.2/32"}
 
 
 def test_ten_thousand_are_renewed_in_one_transaction(backend: NftablesBackend) -> None:
     hosts = [f"10.0.{number >> 8}.{number & 255}/32" for number in range(10_000)]
     for _ in range(2):
         backend.announce(wanted(*hosts))
-    assert stands(backend) == set(hosts)
+    assert active_prefixes(backend) == set(hosts)
     backend.withdraw(firewall(*hosts))
-    assert stands(backend) == set()
+    assert active_prefixes(backend) == set()
 
 
-def test_somebody_elses_table_of_this_name_is_told_with_the_remedy(
+def test_foreign_table_of_same_name_is_reported_with_remedy(
     settings: NftablesSettings,
 ) -> None:
     table = ["inet", settings.table]
@@ -326,7 +326,7 @@ def test_somebody_elses_table_of_this_name_is_told_with_the_remedy(
         backend.announce(wanted("10.0.0.1/32", "10.0.0.2/32"))
 
 
-def test_another_priority_than_before_is_told_and_takes_back_all_the_same(
+def test_changed_priority_is_reported_and_prevents_no_withdrawal(
     settings: NftablesSettings,
 ) -> None:
     NftablesBackend(settings).announce(wanted("10.0.0.1/32"))
@@ -334,14 +334,14 @@ def test_another_priority_than_before_is_told_and_takes_back_all_the_same(
     with pytest.raises(BackendError, match="other settings"):
         changed.announce(wanted("10.0.0.2/32"))
     changed.withdraw(firewall("10.0.0.1/32"))
-    assert stands(changed) == set()
+    assert active_prefixes(changed) == set()
 
 
-def test_without_the_right_to_it_the_capability_is_named(
+def test_missing_capability_is_named(
     network: Network, settings: NftablesSettings
 ) -> None:
-    lowly = "setpriv --reuid 65534 --clear-groups --bounding-set -all nft"
-    command = " ".join([*network.nft.split()[:-1], lowly])
+    unprivileged = "setpriv --reuid 65534 --clear-groups --bounding-set -all nft"
+    command = " ".join([*network.nft.split()[:-1], unprivileged])
     backend = NftablesBackend(settings.model_copy(update={"command": command}))
     for call in (
         backend.active,
@@ -352,7 +352,7 @@ def test_without_the_right_to_it_the_capability_is_named(
             call()
 
 
-def test_a_namespace_that_is_missing_is_told(settings: NftablesSettings) -> None:
+def test_missing_namespace_is_reported(settings: NftablesSettings) -> None:
     command = "ip netns exec fnmbus-nowhere nft"
     backend = NftablesBackend(settings.model_copy(update={"command": command}))
     with pytest.raises(BackendError, match="network namespace"):

@@ -10,8 +10,8 @@ import pytest
 from support.process import wait_until
 from support.relay_processes import RelayProcesses, ban
 
-from fnm_bus.hook.python_hook import uptime
-from fnm_bus.spool.sequence import pid_of
+from fnm_bus.hook.python_hook import uptime_ticks
+from fnm_bus.spool.entry_name import pid_of
 
 IN_FLIGHT = 500
 HOST = "192.0.2.1"
@@ -62,8 +62,8 @@ def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
     for number in range(10):
         document = ban(HOST, total_incoming_pps=number)
         subprocess.run(contained, input=document, check=True)
-        ended_at = uptime()
-        wait_until(lambda at=ended_at: uptime() > at, 5, "the next tick")
+        ended_at = uptime_ticks()
+        wait_until(lambda at=ended_at: uptime_ticks() > at, 5, "the next tick")
     assert {pid_of(name) for name in relays.spool.scan()} == {1}
     relays.start()
     assert numbers(relays, 10) == list(range(10))
@@ -80,7 +80,7 @@ def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
         subprocess.run(command, input=document, check=True)
         wait_until(lambda: not relays.spool.scan(), 20, "an empty spool")
     assert numbers(relays, 2) == [0, 1]
-    assert relays.spool.odd() == []
+    assert relays.spool.foreign_files() == []
 
 
 def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(

@@ -10,7 +10,7 @@ def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
     keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
     found: dict[bytes, int] = {}
     with EmbeddedBroker() as broker:
-        broker.make("t")
+        broker.create_topics("t")
         producer = Producer({"bootstrap.servers": broker.bootstrap})
         count = len(producer.list_topics("t", timeout=10).topics["t"].partitions)
         for key in keys:

@@ -25,7 +25,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
 
 
 def quarantined(relays: RelayProcesses) -> list[str]:
-    return list(Quarantine(relays.spool.root, 1_000, 10**9).list())
+    return list(Quarantine(relays.spool.root, 1_000, 10**9).names())
 
 
 def ips(relays: RelayProcesses, least: int) -> list[str]:
@@ -104,7 +104,7 @@ def test_a_short_drain_waits_for_the_verdict_on_a_suspect(
     relays.call(ban("192.0.2.1"))
     ReadingNote(relays.spool.root / "state/reading").write([bad])
     for _ in range(5):  # a busy machine gives little CPU time
-        relays.run("relay", "--once", "--deadline", "1")
+        relays.run("drain", "--timeout", "1")
         (relays.spool.root / "state/backoff").unlink(missing_ok=True)
         if relays.empty():
             break
@@ -116,8 +116,8 @@ def test_a_short_drain_waits_for_the_verdict_on_a_suspect(
 def test_a_drain_of_one_call_sets_poison_aside_as_well(relays: RelayProcesses) -> None:
     bad = relays.call(poison("crash"))
     relays.call(ban("192.0.2.1"))
-    assert relays.run("relay", "--once").returncode == -signal.SIGSEGV
-    assert relays.run("relay", "--once").returncode == 0
+    assert relays.run("drain").returncode == -signal.SIGSEGV
+    assert relays.run("drain").returncode == 0
     assert relays.empty()
     assert quarantined(relays) == [bad]
 
@@ -143,16 +143,16 @@ def test_a_spool_that_is_made_again_is_drained_by_one_relay(
     relays.spool.root.rename(relays.spool.root.with_name("away"))
     relays.until(lambda: "moved away or replaced" in relays.said())
     relays.spool.make(os.getuid(), os.getgid())
-    relays.until(lambda: "works again" in relays.said())
-    assert relays.spool.locked()
+    relays.until(lambda: "disk_error_ended" in relays.said())
+    assert relays.spool.is_locked()
     relays.call(ban("192.0.2.1"))
     relays.until(relays.empty)
 
 
 def test_a_refused_drain_says_for_how_long(relays: RelayProcesses) -> None:
     for _ in range(6):  # the pause doubles
-        Backoff(relays.spool.root).failed()
-    ended = relays.run("relay", "--once")
+        Backoff(relays.spool.root).record_failure()
+    ended = relays.run("drain")
     assert ended.returncode == 75
     assert re.search(rb"next attempt in [23][0-9] s", ended.stderr)
 

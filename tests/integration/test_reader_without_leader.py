@@ -12,7 +12,7 @@ def test_a_partition_without_a_leader_is_no_endless_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with EmbeddedBroker() as broker:
-        broker.make("t")
+        broker.create_topics("t")
         settings = {"bootstrap.servers": broker.bootstrap}
         with TopicReader(settings, ["t"], Codec(), from_beginning=True) as reader:
             reader._open_ends["t", 99] = 0.0

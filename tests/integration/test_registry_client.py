@@ -1,4 +1,4 @@
-"""What a registry may answer, and what we make of it; the real one: integration/."""
+"""Answers of a registry; a real registry is tested in tests/integration."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ Answer = tuple[int, object]
 
 
 class Fake:
-    """A server that answers as it is told.
+    """A server with given answers.
 
     Attributes:
         answers: method and path → status and content; text stays, the rest is JSON.
@@ -45,10 +45,10 @@ def serve(fake: Fake) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            what = f"{self.command} {self.path.partition('?')[0]}"
-            fake.asked.append(what)
+            request = f"{self.command} {self.path.partition('?')[0]}"
+            fake.asked.append(request)
             fake.seen.append(dict(self.headers))
-            status, content = fake.answers.get(what, fake.other)
+            status, content = fake.answers.get(request, fake.other)
             body = content if isinstance(content, str) else json.dumps(content)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
@@ -58,7 +58,7 @@ def serve(fake: Fake) -> Iterator[str]:
         do_GET = do_POST = do_PUT = answer  # noqa: N815 - names of http.server
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -78,22 +78,22 @@ def fake() -> Iterator[Callable[..., tuple[Fake, str]]]:
         def start(
             answers: Mapping[str, Answer], other: Answer = (404, "")
         ) -> tuple[Fake, str]:
-            it = Fake(answers, other)
-            return it, stack.enter_context(serve(it))
+            fake = Fake(answers, other)
+            return fake, stack.enter_context(serve(fake))
 
         yield start
 
 
 def good(number: object = 5, text: str = SCHEMA) -> dict[str, Answer]:
-    """The answers of a registry that takes our schema under an id."""
-    one = {"subject": SUBJECT, "version": 1, "id": number, "schema": text}
+    """The answers of a registry that accepts our schema under an id."""
+    version = {"subject": SUBJECT, "version": 1, "id": number, "schema": text}
     return {
         f"PUT /config/{SUBJECT}": (200, {"compatibility": "FULL_TRANSITIVE"}),
         f"GET /config/{SUBJECT}": (200, {"compatibilityLevel": "FULL_TRANSITIVE"}),
         f"POST /subjects/{SUBJECT}/versions": (200, {"id": number}),
         f"GET /schemas/ids/{number}": (200, {"schema": text}),
         f"GET /subjects/{SUBJECT}/versions": (200, [1]),
-        f"GET /subjects/{SUBJECT}/versions/1": (200, one),
+        f"GET /subjects/{SUBJECT}/versions/1": (200, version),
         f"POST /compatibility/subjects/{SUBJECT}/versions/1": (
             200,
             {"is_compatible": True},
@@ -104,7 +104,7 @@ def good(number: object = 5, text: str = SCHEMA) -> dict[str, Answer]:
 Start = Callable[..., tuple[Fake, str]]
 
 
-def test_an_id_is_read_back_from_the_registry_before_it_is_pinned(fake: Start) -> None:
+def test_a_registered_id_is_verified_by_a_read(fake: Start) -> None:
     server, url = fake(good())
     pins = Registry(url).register(WANTED)
     assert pins.ids == {SUBJECT: 5}
@@ -113,17 +113,17 @@ def test_an_id_is_read_back_from_the_registry_before_it_is_pinned(fake: Start) -
     pins.check(WANTED)
 
 
-def test_older_versions_are_pinned_too(fake: Start) -> None:
+def test_ids_of_older_versions_are_returned(fake: Start) -> None:
     older = json.dumps(
         {**json.loads(SCHEMA), "fields": json.loads(SCHEMA)["fields"][1:]}
     )
-    one = {"subject": SUBJECT, "version": 1, "id": 3, "schema": older}
+    version = {"subject": SUBJECT, "version": 1, "id": 3, "schema": older}
     two = {"subject": SUBJECT, "version": 2, "id": 5, "schema": SCHEMA}
     _, url = fake(
         {
             **good(),
             f"GET /subjects/{SUBJECT}/versions": (200, [1, 2]),
-            f"GET /subjects/{SUBJECT}/versions/1": (200, one),
+            f"GET /subjects/{SUBJECT}/versions/1": (200, version),
             f"GET /subjects/{SUBJECT}/versions/2": (200, two),
         }
     )
@@ -133,25 +133,25 @@ def test_older_versions_are_pinned_too(fake: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
-        (schema.text("fastnetmon.StatusEvent"), "behind it is another schema"),
+        (schema.text("fastnetmon.StatusEvent"), "has another schema than"),
         ('{"type": "record", "name": "acme.Order", "fields": []}', "another schema"),
         ('"string"', "another schema"),
         ("no schema", "id 5: not an Avro schema"),
     ],
 )
-def test_an_id_with_another_schema_behind_it_is_not_pinned(
-    fake: Start, text: str, why: str
+def test_an_id_of_another_schema_is_refused(
+    fake: Start, text: str, reason: str
 ) -> None:
     _, url = fake({**good(), "GET /schemas/ids/5": (200, {"schema": text})})
-    with pytest.raises(SchemaError, match=why) as error:
+    with pytest.raises(SchemaError, match=reason) as error:
         Registry(url).register(WANTED)
     assert SUBJECT in str(error.value)
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**31, "5", 1.5, None])
-def test_an_id_that_no_record_can_carry_is_not_pinned(
+def test_an_id_that_does_not_fit_a_record_is_refused(
     fake: Start, number: object
 ) -> None:
     _, url = fake(good(number))
@@ -160,43 +160,48 @@ def test_an_id_that_no_record_can_carry_is_not_pinned(
 
 
 def refused(status: int, code: int, text: str) -> dict[str, Answer]:
-    what = f"POST /subjects/{SUBJECT}/versions"
-    return {**good(), what: (status, {"error_code": code, "message": text})}
+    request = f"POST /subjects/{SUBJECT}/versions"
+    return {**good(), request: (status, {"error_code": code, "message": text})}
 
 
 @pytest.mark.parametrize(
-    ("answers", "other", "kind", "why"),
+    ("answers", "other", "kind", "reason"),
     [
         (refused(409, 409, "not compatible"), (404, ""), SchemaError, "not compatible"),
         (refused(422, 42201, "bad schema"), (404, ""), SchemaError, "bad schema"),
         (refused(500, 50001, "no store"), (404, ""), RegistryError, "no store.*500"),
         ({}, (401, "who?"), RegistryError, "HTTP 401.*user and password"),
         ({}, (403, "no"), RegistryError, "HTTP 403.*administrator"),
-        ({}, (404, ""), RegistryError, "HTTP 404.*is this a registry"),
-        ({}, (404, {"message": None}), RegistryError, "HTTP 404.*is this a registry"),
-        ({}, (200, "<html>Welcome</html>"), RegistryError, "no registry's"),
-        ({}, (200, "[]"), RegistryError, "no registry's"),
-        ({}, (200, "7"), RegistryError, "no registry's"),
+        ({}, (404, ""), RegistryError, "HTTP 404.*check the registry"),
+        (
+            {},
+            (404, {"message": None}),
+            RegistryError,
+            "HTTP 404.*check the registry",
+        ),
+        ({}, (200, "<html>Welcome</html>"), RegistryError, "not a registry's"),
+        ({}, (200, "[]"), RegistryError, "not a registry's"),
+        ({}, (200, "7"), RegistryError, "not a registry's"),
         ({}, (200, "{}"), SchemaError, "id None, wanted 1 to"),
         ({}, (503, "<html>busy</html>"), RegistryError, "HTTP 503"),
     ],
 )
-def test_a_refusal_says_where_and_why(
+def test_a_refusal_has_address_and_reason(
     fake: Start,
     answers: Mapping[str, Answer],
     other: Answer,
     kind: type[FnmBusError],
-    why: str,
+    reason: str,
 ) -> None:
     _, url = fake(answers, other)
-    with pytest.raises((RegistryError, SchemaError), match=why) as error:
+    with pytest.raises((RegistryError, SchemaError), match=reason) as error:
         Registry(url).register(WANTED)
     assert url in str(error.value)
     assert isinstance(error.value, kind)
 
 
 @pytest.mark.parametrize("other", [(404, ""), (200, "<html>"), (500, "")])
-def test_checking_against_what_is_no_registry_is_no_success(
+def test_check_fails_if_the_server_is_not_a_registry(
     fake: Start, other: Answer
 ) -> None:
     _, url = fake({}, other)
@@ -204,13 +209,13 @@ def test_checking_against_what_is_no_registry_is_no_success(
         Registry(url).check(WANTED)
 
 
-def test_a_subject_that_is_not_there_yet_takes_our_schema(fake: Start) -> None:
+def test_a_new_subject_accepts_any_schema(fake: Start) -> None:
     unknown = (404, {"error_code": 40401, "message": "Subject not found."})
     _, url = fake({}, unknown)
     assert Registry(url).check(WANTED) == {SUBJECT: []}
 
 
-def test_what_speaks_against_registering_is_named(fake: Start) -> None:
+def test_check_returns_the_objections(fake: Start) -> None:
     _, url = fake(
         {
             **good(),
@@ -229,7 +234,7 @@ def test_what_speaks_against_registering_is_named(fake: Start) -> None:
     }
 
 
-def test_a_level_that_nobody_set_is_named(fake: Start) -> None:
+def test_a_level_that_is_not_set_is_an_objection(fake: Start) -> None:
     unset = (404, {"error_code": 40408, "message": "no level"})
     _, url = fake({**good(), f"GET /config/{SUBJECT}": unset})
     assert Registry(url).check(WANTED)[SUBJECT] == [
@@ -240,20 +245,20 @@ def test_a_level_that_nobody_set_is_named(fake: Start) -> None:
 def test_checking_changes_nothing(fake: Start) -> None:
     server, url = fake(good())
     assert Registry(url).check(WANTED) == {SUBJECT: []}
-    written = [it for it in server.asked if not it.startswith("GET ")]
+    written = [request for request in server.asked if not request.startswith("GET ")]
     assert written == [f"POST /compatibility/subjects/{SUBJECT}/versions/1"]
 
 
-def test_an_unknown_id_is_final_and_a_missing_registry_is_not(fake: Start) -> None:
+def test_an_unknown_id_is_final_an_unreachable_registry_is_not(fake: Start) -> None:
     _, url = fake({}, (404, {"error_code": 40403, "message": "Schema 9 not found."}))
     with pytest.raises(SchemaError, match="id 9: Schema 9 not found"):
         Registry(url).schema_of(9)
     _, url = fake({}, (404, ""))
-    with pytest.raises(RegistryError, match="is this a registry"):
+    with pytest.raises(RegistryError, match="check the registry's address"):
         Registry(url).schema_of(9)
 
 
-def test_user_and_password_are_sent_and_never_shown(
+def test_user_and_password_are_sent_and_never_logged(
     fake: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -264,9 +269,9 @@ def test_user_and_password_are_sent_and_never_shown(
         registry.subjects()
     sent = server.seen[0]["Authorization"].removeprefix("Basic ")
     assert base64.b64decode(sent) == b"anna:gehe@im"
-    for shown in (str(error.value), repr(registry), registry.shown, caplog.text):
+    for shown in (str(error.value), repr(registry), registry.display_url, caplog.text):
         assert "gehe" not in shown
-    assert registry.shown == url
+    assert registry.display_url == url
 
 
 def test_settings_of_the_client_pass_through(fake: Start) -> None:
@@ -283,7 +288,7 @@ def test_settings_of_the_client_pass_through(fake: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "settings", "why"),
+    ("url", "settings", "reason"),
     [
         ("ftp://registry", {}, "Invalid url"),
         ("http://registry", {"colour": "blue"}, "colour"),
@@ -294,14 +299,14 @@ def test_settings_of_the_client_pass_through(fake: Start) -> None:
         ("http://a:b@registry", {"basic.auth.user.info": "a:b"}, "keep one"),
     ],
 )
-def test_wrong_settings_are_a_matter_of_the_configuration(
-    url: str, settings: Mapping[str, str], why: str
+def test_wrong_settings_are_a_configuration_error(
+    url: str, settings: Mapping[str, str], reason: str
 ) -> None:
-    with pytest.raises(ConfigError, match=why):
+    with pytest.raises(ConfigError, match=reason):
         Registry(url, settings=settings).subjects()
 
 
-def test_a_certificate_that_is_none_is_a_matter_of_the_configuration(
+def test_an_invalid_certificate_is_a_configuration_error(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -310,7 +315,7 @@ def test_a_certificate_that_is_none_is_a_matter_of_the_configuration(
         Registry("https://registry", settings={"ssl.ca.location": str(path)}).subjects()
 
 
-def test_an_answer_that_got_lost_is_asked_for_once_more() -> None:
+def test_a_lost_answer_is_requested_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
 
@@ -328,14 +333,14 @@ def test_an_answer_that_got_lost_is_asked_for_once_more() -> None:
         thread.join()
 
 
-def test_nobody_there_is_said_with_the_address() -> None:
+def test_an_unreachable_registry_is_reported_with_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(RegistryError, match=rf"127\.0\.0\.1:{port}.*no answer"):
         Registry(f"http://127.0.0.1:{port}").subjects()
 
 
-def test_a_registry_that_never_answers_is_given_up() -> None:
+def test_a_registry_that_never_answers_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(RegistryError, match=r"no answer: .*timed out"):

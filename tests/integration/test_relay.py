@@ -76,7 +76,7 @@ def test_a_relay_with_all_its_threads_lets_the_detector_go_first(
     relays.events("host", 1)
     threads = [int(it.name) for it in Path(f"/proc/{relay.pid}/task").iterdir()]
     assert len(threads) > 1
-    wanted = max(Settings().relay.nice, os.getpriority(os.PRIO_PROCESS, 0))
+    wanted = max(Settings().relay.cpu_nice, os.getpriority(os.PRIO_PROCESS, 0))
     assert {os.getpriority(os.PRIO_PROCESS, it) for it in threads} == {wanted}
 
 
@@ -137,7 +137,7 @@ def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
 ) -> None:
     with silent() as port:
         relays.bootstrap = f"127.0.0.1:{port}"
-        relays.configure("[notify]", "deadline = 1.0")
+        relays.configure("[notify]", "drain_timeout = 1.0")
         ended = relays.run("notify", stdin=ban("192.0.2.1"), timeout=15)
     assert ended.returncode == 0, ended.stderr.decode()
     assert len(relays.spool.scan()) == 1
@@ -202,11 +202,11 @@ def test_after_a_failed_drain_the_next_call_does_not_try(
     alive = relays.bootstrap
     with silent() as port:
         relays.bootstrap = f"127.0.0.1:{port}"
-        relays.configure("[notify]", "deadline = 1.0")
+        relays.configure("[notify]", "drain_timeout = 1.0")
         calls = failed = 0
         while failed < 4 and calls < 200:  # a call within the pause does not try
             done = relays.run("notify", stdin=ban(f"192.0.2.{calls}"))
-            failed += b"will be tried again" in done.stderr
+            failed += b"retried=True" in done.stderr
             calls += 1
     # By now the pause is longer than the next call takes; Kafka is back, and not asked.
     relays.bootstrap = alive

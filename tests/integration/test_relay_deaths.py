@@ -32,7 +32,7 @@ class Line:
         self.relays = relays
         self.bans = self.invalid = 0
         config = ("--config", str(relays.config))
-        command = [sys.executable, "-m", "fnm_bus", "relay", "--once", *config]
+        command = [sys.executable, "-m", "fnm_bus", "drain", *config]
         self._traced = injection.whole(command, b"", threads=True)
 
     def __call__(self, *options: str) -> Ended:
@@ -54,7 +54,7 @@ class Line:
     def sites(self) -> list[Site]:
         """Return the calls of a drain; of those that are alike, the last one."""
         spools = (self.relays.spool, self.relays.fallback)
-        self.relays.run("relay", "--once")  # what it compiles changes the numbers
+        self.relays.run("drain")  # what it compiles changes the numbers
         try:
             found = [it for each in spools for it in injection.sites(self, each.root)]
         except Unavailable as exc:
@@ -65,7 +65,7 @@ class Line:
         """Drain without a fault, and say that all has arrived, and nothing is left."""
         relays = self.relays
         (relays.spool.root / "state/backoff").unlink(missing_ok=True)
-        done = relays.run("relay", "--once")
+        done = relays.run("drain")
         assert done.returncode == 0, done.stderr
         assert relays.empty()
         for spool in (relays.spool, relays.fallback):
@@ -73,11 +73,11 @@ class Line:
             temporary = spool.root / "incoming/tmp"
             for path in temporary.iterdir():
                 os.utime(path, (0, 0))
-            spool.clean()
+            spool.remove_orphans()
             assert list(temporary.iterdir()) == []
         ids = Counter(it.receipt.event_id for it in relays.events("host", self.bans))
         assert len(ids) == self.bans
-        kept = Quarantine(relays.spool.root, 1_000, 10**9).list()
+        kept = Quarantine(relays.spool.root, 1_000, 10**9).names()
         assert len(kept) == self.invalid
         letters = relays.events("deadletter", self.invalid)
         assert {it.entry for it in letters} == set(kept)

@@ -30,7 +30,7 @@ def pins(relays: RelayProcesses, *, swapped: bool = False) -> SchemaIds:
 
 def use(relays: RelayProcesses, url: str) -> None:
     path = relays.root / "schema-ids.json"
-    relays.configure("[registry]", f'url = "{url}"', f'pins = "{path}"')
+    relays.configure("[registry]", f'url = "{url}"', f'schema_ids_file = "{path}"')
 
 
 def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
@@ -46,7 +46,7 @@ def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
     assert message.value()[:5] == bytes([0, 0, 0, 0, 70])
     assert relays.codec.decode(message.value()).ip == "192.0.2.1"
     read = relays.run(
-        "tail", "--from-beginning", "--exit", "--json", relays.topic("host")
+        "tail", "--from-beginning", "--until-end", "--json", relays.topic("host")
     )
     assert b'"192.0.2.1"' in read.stdout, read.stderr.decode()
 
@@ -79,7 +79,7 @@ def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(
     pins(relays, swapped=True).write(relays.root / "schema-ids.json")
     use(relays, "http://127.0.0.1:1")
     name = relays.call(ban("192.0.2.1"))
-    ended = relays.run("relay", "--once")
+    ended = relays.run("drain")
     assert ended.returncode == 78
     assert b"schemas register" in ended.stderr
     assert relays.spool.scan() == [name]

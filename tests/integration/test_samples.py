@@ -17,7 +17,7 @@ from support.process import Server, free_port, wait_until
 from support.receiver import Answer, Receiver
 from support.relay_processes import RelayProcesses
 
-from consumers.enforcers.exabgp import config
+from consumers.enforcers.exabgp import conf_files, config
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "consumers" / "samples").glob("[a-z]*.py"))
@@ -37,7 +37,7 @@ def test_a_sample_is_short_enough_to_copy(path: Path) -> None:
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_a_sample_names_the_program_that_does_it_better(path: Path) -> None:
     opening = path.read_text().split('"""')[1]
-    assert re.search(r"`(jsonlines|exabgp|webhook)`.* do(es)? it better", opening)
+    assert re.search(r"`(jsonlines|exabgp|notifier)`.* do(es)? it better", opening)
 
 
 def test_without_a_chat_address_the_program_ends_at_once() -> None:
@@ -142,7 +142,7 @@ class Speaker:
         self._pid = relays.root / "pid"
         conf = relays.root / "exabgp.conf"
         env = relays.root / "exabgp.env"
-        env.write_text(config.env(config._own_name()))
+        env.write_text(conf_files.env_text(config._current_user()))
         # The shell leaves its number and becomes the sample.
         run = relays.root / "run.sh"
         run.write_text(

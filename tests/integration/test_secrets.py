@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from consumers import check_all
 from consumers.__main__ import app as consumers
+from consumers.notifier.service import secret_of
 from consumers.settings import FullSettings
-from consumers.webhook.post import secret_of
 from fnm_bus import build
 from fnm_bus.cli import app
 from fnm_bus.config import load
@@ -53,15 +53,16 @@ REGISTRY = (
 PLACES = [
     *(f'[kafka]\n"{name}" = "{SECRET}"' for name in KAFKA),
     *(
-        f'[registry]\nurl = "http://localhost:1"\nsettings."{name}" = "{SECRET}"'
+        f'[registry]\nurl = "http://localhost:1"\nclient."{name}" = "{SECRET}"'
         for name in REGISTRY
     ),
     f'[registry]\nurl = "http://me:{SECRET}@localhost:1"',
-    f'[registry]\nurl = "http://x:1"\nsettings.proxy = "http://a:{SECRET}@x:1"',
+    f'[registry]\nurl = "http://x:1"\nclient.proxy = "http://a:{SECRET}@x:1"',
     f'[kafka_files]\n"sasl.password" = "{SECRET}"',
-    f'[consumers.webhook]\nurl = "https://hooks.example.net/{SECRET}"',
-    f'[consumers.webhook]\nurl_file = "{SECRET}"',
-    f'[consumers.webhook]\nsecret_file = "{SECRET}"',
+    f'[consumers.notifier]\nurl = "https://hooks.example.net/{SECRET}"',
+    f'[consumers.notifier]\nurl_file = "{SECRET}"',
+    f'[consumers.notifier]\nsecret_file = "{SECRET}"',
+    f'[consumers.notifier]\napprise_file = "{SECRET}"',
 ]
 """A secret in each place where somebody may write one."""
 
@@ -101,7 +102,7 @@ def test_check_prints_no_secret(file: Path) -> None:
     assert "localhost:1" in checked.output or "[kafka" in checked.output
 
 
-@pytest.mark.parametrize("program", ["exabgp", "webhook"])
+@pytest.mark.parametrize("program", ["exabgp", "notifier"])
 def test_the_consumers_check_prints_no_secret(file: Path, program: str) -> None:
     command = ["check", program, "--config", str(file)]
     checked = CliRunner().invoke(consumers, command)
@@ -114,15 +115,15 @@ def test_no_log_line_and_no_error_holds_a_secret(
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     settings = load.load_as(FullSettings, file, {}).settings
-    said += [str(finding) for finding in check_all.examine(settings, "jsonlines")]
+    said += [str(finding) for finding in check_all.run_checks(settings, "jsonlines")]
     try:
-        kafka = build.kafka(settings)
+        kafka = build.kafka_settings(settings)
         check_connection(kafka)
     except FnmBusError as exc:
         said += [str(exc), repr(exc)]
     if settings.registry.url is not None:
         try:
-            build.registry(settings).check({"t": "fastnetmon.HostEvent"})
+            build.build_registry(settings).check({"t": "fastnetmon.HostEvent"})
         except FnmBusError as exc:
             said += [str(exc), repr(exc)]
     assert SECRET not in "\n".join([*said, caplog.text])

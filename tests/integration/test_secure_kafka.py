@@ -27,13 +27,13 @@ from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.access import Right, rights_of
 from fnm_bus.kafka.connection_check import check_connection
-from fnm_bus.kafka.topics import TopicAdmin, wanted
+from fnm_bus.kafka.topics import TopicAdmin, planned_topics
 from fnm_bus.setup import check_all
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool.spool import Spool
 
 PROGRAMS = (
-    *("relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"),
+    *("relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"),
     *("operator", "admin"),
 )
 POLICY = """
@@ -120,8 +120,8 @@ def site(
         "[consumers.jsonlines]",
         f'group = "{relays.prefix}jsonlines"',
         f'path = "{relays.root}/events.jsonl"',
-        "[consumers.webhook]",
-        f'group = "{relays.prefix}webhook"',
+        "[consumers.notifier]",
+        f'group = "{relays.prefix}notifier"',
         "group_wait = 0.1",
         "[consumers.nftables]",
         f'snapshot = "{relays.root}/nftables.json"',
@@ -172,7 +172,7 @@ def running(site: Site) -> Iterator[dict[str, Server]]:
         "mitigator": site.start("consumers", "mitigator", "mitigator", **live),
         **{
             name: site.start("consumers", name, name)
-            for name in ("nftables", "webhook", "jsonlines")
+            for name in ("nftables", "notifier", "jsonlines")
         },
     }
     site.stop()
@@ -184,15 +184,15 @@ def test_an_attack_passes_through_every_program(
     site.relays.call(ban("203.0.113.7"))
     lines = site.relays.root / "events.jsonl"
     expected = {
-        "mitigator": "wanted: firewall|203.0.113.7/32",
-        "nftables": "in-force: firewall|203.0.113.7/32",
-        "webhook": "notice ",
+        "mitigator": "wanted mitigation=firewall|203.0.113.7/32",
+        "nftables": "in-force enforcer=",
+        "notifier": "notice ",
     }
 
     def done() -> bool:
         text = lines.read_text() if lines.exists() else ""
         said = {name: server.output() for name, server in running.items()}
-        words = ('"action": "ban"', '"what": "in-force"')
+        words = ('"action": "ban"', '"action": "in-force"')
         return all(word in said[name] for name, word in expected.items()) and all(
             word in text for word in words
         )
@@ -211,15 +211,17 @@ def test_an_operator_sends_commands_and_lists_mitigations(
     site: Site, running: dict[str, Server]
 ) -> None:
     mitigator = running["mitigator"]
-    mitigator.wait(lambda: "active:" in mitigator.output(), 40)
-    paused = site.run("fnm_bus", "operator", "mitigations", "pause", "--why", "a test")
+    mitigator.wait(lambda: "active mitigations=" in mitigator.output(), 40)
+    paused = site.run(
+        "fnm_bus", "operator", "mitigations", "pause", "--comment", "a test"
+    )
     assert paused.returncode == 0, paused.stderr
     listed = site.run("fnm_bus", "operator", "mitigations", "list")
     assert "PAUSED" in listed.stderr
 
 
 def test_a_viewer_reads_events(site: Site) -> None:
-    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--exit")
+    seen = site.run("fnm_bus", "operator", "tail", "--from-beginning", "--until-end")
     assert seen.returncode == 0, seen.stderr
 
 
@@ -230,8 +232,10 @@ def checked(site: Site, program: str) -> list[CheckResult]:
     """Return what `check` finds about Kafka, as the program's user."""
     settings = site.settings(program)
     table = settings.topics
-    plan = wanted(build.topics(settings), table.partitions, table.replication)
-    kafka = build.kafka(settings)
+    plan = planned_topics(
+        build.topic_names(settings), table.partitions, table.replication
+    )
+    kafka = build.kafka_settings(settings)
     return list(check_all.check_access(kafka, plan, site.rights(program)))
 
 
@@ -239,10 +243,10 @@ def checked(site: Site, program: str) -> list[CheckResult]:
 def test_check_passes_with_exactly_the_documented_rights(
     site: Site, program: str
 ) -> None:
-    assert [it.what for it in checked(site, program) if not it.ok] == []
+    assert [it.text for it in checked(site, program) if not it.ok] == []
 
 
-@pytest.mark.parametrize("program", ["relay", "mitigator", "webhook", "jsonlines"])
+@pytest.mark.parametrize("program", ["relay", "mitigator", "notifier", "jsonlines"])
 def test_check_names_each_right_that_is_missing(site: Site, program: str) -> None:
     admin = TopicAdmin({"bootstrap.servers": site.kafka.bootstrap})
     for right in site.rights(program):
@@ -251,27 +255,29 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
         before = site.kafka.acls()
         site.kafka.forbid(program, right)
         try:
-            failed = [it.what for it in checked(site, program) if not it.ok]
+            failed = [it.text for it in checked(site, program) if not it.ok]
         finally:
-            admin.allow(f"User:{program}", [right])
+            admin.grant(f"User:{program}", [right])
             site.kafka.wait_for_acls(before)
         assert failed == [f"right: User:{program} lacks {right}"]
 
 
 def test_check_names_a_topic_that_is_missing(site: Site) -> None:
     settings = site.settings("relay")
-    names = build.topics(settings)
+    names = build.topic_names(settings)
     missing = Right("Write", "Topic", f"{names.host}.missing")
-    TopicAdmin({"bootstrap.servers": site.kafka.bootstrap}).allow(
+    TopicAdmin({"bootstrap.servers": site.kafka.bootstrap}).grant(
         "User:relay", [missing]
     )
-    plan = wanted(type(names)(host=missing.name), 4, 1)[:1]
+    plan = planned_topics(type(names)(host=missing.name), 4, 1)[:1]
     wait_until(
         lambda: (
             "topic " + missing.name + ": missing"
             in [
-                it.what
-                for it in check_all.check_access(build.kafka(settings), plan, [missing])
+                it.text
+                for it in check_all.check_access(
+                    build.kafka_settings(settings), plan, [missing]
+                )
             ]
         ),
         10,
@@ -321,7 +327,7 @@ def test_check_tells_why_it_cannot_connect(
 
 
 @pytest.mark.parametrize(
-    "program", ["relay", "mitigator", "nftables", "webhook", "jsonlines"]
+    "program", ["relay", "mitigator", "nftables", "notifier", "jsonlines"]
 )
 def test_wrong_credentials_are_reported_at_once_and_unhealthy(
     started: Callable[..., Server], program: str, tmp_path: Path
@@ -359,21 +365,21 @@ def test_a_mitigator_without_its_transactional_id_names_the_right(
         wait_until(lambda: health(mitigator)[0] == 503, 10, "an unhealthy mitigator")
     finally:
         admin = TopicAdmin({"bootstrap.servers": site.kafka.bootstrap})
-        admin.allow("User:mitigator", [right])
+        admin.grant("User:mitigator", [right])
 
 
 # -- the commands -------------------------------------------------------------------
 
 
 def test_acls_are_printed_as_commands(site: Site) -> None:
-    printed = site.relays.run("topics", "acls", "--principal", "webhook=User:CN=w,O=x")
+    printed = site.relays.run("topics", "acls", "--principal", "notifier=User:CN=w,O=x")
     topic = site.relays.topic("mitigation")
     start = f"kafka-acls --bootstrap-server {site.kafka.bootstrap}"
     start += " --command-config admin.properties --add --allow-principal User:CN=w,O=x"
     assert printed.stdout.decode().splitlines() == [
         f"{start} --operation Read --topic {topic}",
         f"{start} --operation Write --topic {site.relays.topic('deadletter')}",
-        f"{start} --operation Read --group {site.relays.prefix}webhook",
+        f"{start} --operation Read --group {site.relays.prefix}notifier",
         f"{start} --operation Describe --group fnm-bus-reader",
     ]
 

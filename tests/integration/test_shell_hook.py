@@ -19,9 +19,9 @@ from support.process import wait_until
 
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import check_hook, install_hook
-from fnm_bus.spool import sequence as sequences
+from fnm_bus.spool.entry_name import boot_of, is_entry_name, pid_of, ticks_of
 from fnm_bus.spool.limits import AdmissionLevel
-from fnm_bus.spool.sequence import BootEpochs, is_name, pid_of, sequence, ticks_of
+from fnm_bus.spool.sequence import PID_BITS, BootEpochs
 from fnm_bus.spool.spool import Entry, Spool
 
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
@@ -84,7 +84,7 @@ class Installed:
     def entries(self, spool: Spool | None = None) -> list[Entry]:
         spool = spool or self.spool
         found = [spool.read(name) for name in spool.scan()]
-        assert all(it.whole for it in found)
+        assert all(it.is_complete for it in found)
         return found
 
     def raw(self) -> list[bytes]:
@@ -161,10 +161,10 @@ def test_a_name_holds_the_pid_and_the_start_of_the_process_that_was_started(
     installed: Installed,
 ) -> None:
     call = installed.start()
-    started = python_hook.started(call.pid)
+    started = python_hook.process_start_ticks(call.pid)
     assert call.communicate(SAMPLE, timeout=30) == (b"", b"")
     (name,) = installed.spool.scan()
-    assert sequences.boot_of(name) == python_hook.boot_id()
+    assert boot_of(name) == python_hook.boot_id()
     assert (pid_of(name), ticks_of(name)) == (call.pid, started)
 
 
@@ -226,7 +226,7 @@ def test_the_environment_does_not_matter(
 ) -> None:
     assert anywhere(SAMPLE, "ban", "é", env=environment).returncode == 0
     assert anywhere.entries()[0].arguments == ("ban", "é")
-    assert all(map(is_name, anywhere.spool.scan()))
+    assert all(map(is_entry_name, anywhere.spool.scan()))
 
 
 def test_unban_in_text_mode_does_not_wait_for_a_terminal(installed: Installed) -> None:
@@ -517,7 +517,7 @@ NAME = f"{'0123456789abcdef' * 2}-000000000100-0000007-0000000a"
 def test_a_planted_link_leads_nowhere(
     installed: Installed, tmp_path: Path, where: str, target: str
 ) -> None:
-    installed.change("itself=/dev", f"name={NAME}\nitself=/dev")
+    installed.change("fd_path=/dev", f"name={NAME}\nfd_path=/dev")
     (tmp_path / "there").write_bytes(b"as it was")
     (installed.spool.root / where / NAME).symlink_to(tmp_path / target)
     assert installed(SAMPLE).returncode == 75
@@ -532,7 +532,7 @@ def test_a_planted_link_leads_nowhere(
 def test_a_directory_that_is_a_link_is_not_entered(
     installed: Installed, tmp_path: Path, link: str
 ) -> None:
-    installed.change("itself=/dev", f"name={NAME}\nitself=/dev")
+    installed.change("fd_path=/dev", f"name={NAME}\nfd_path=/dev")
     away = tmp_path / "away"
     shutil.move(installed.spool.root / link, away)
     (installed.spool.root / link).symlink_to(away)
@@ -613,7 +613,8 @@ def test_an_entry_that_the_relay_takes_before_the_sync_is_stored_once(
     installed.change("/dev/fd/0", "/nowhere/0")
     taken = installed.spool.root / "taken"
     installed.change(
-        'why="$bucket/$name: cannot be synced"', f'mv "./$name" "{taken}"; why=""'
+        'reason="$bucket/$name: cannot be synced"',
+        f'mv "./$name" "{taken}"; reason=""',
     )
     assert installed(SAMPLE).returncode == 0
     assert SAMPLE.rstrip() in taken.read_bytes()
@@ -651,8 +652,8 @@ def test_where_proc_is_hidden_the_name_tells_the_time_of_the_call(
     assert [installed.spool.read(it).arguments[0] for it in names] == ["0", "1"]
     assert {it.document for it in installed.entries()} == {SAMPLE.rstrip()}
     for name in names:
-        assert sequences.boot_of(name).startswith(python_hook.NO_BOOT_ID)
-        place = sequence(name, epochs) >> sequences.PID_BITS
+        assert boot_of(name).startswith(python_hook.NO_BOOT_ID)
+        place = epochs.sequence(name) >> PID_BITS
         assert before <= place + 1_735_689_600 * 100 <= after
 
 
@@ -694,14 +695,14 @@ def test_what_a_killed_call_leaves_is_swept_once_it_is_dead(
         time.sleep(0.005)
     for path in left:
         os.utime(path, (0, 0))
-    assert installed.spool.clean() == []
+    assert installed.spool.remove_orphans() == []
     call.send_signal(signal.SIGKILL)
     call.stdin.close()
     call.stdin = None
     call.communicate(timeout=30)
     for path in left:
         os.utime(path, (0, 0))
-    assert [it.name for it in installed.spool.clean()] == [left[0].name]
+    assert [it.name for it in installed.spool.remove_orphans()] == [left[0].name]
     assert installed.temporary() == []
     assert installed.entries() == []
 
@@ -755,14 +756,14 @@ def test_a_user_of_the_group_can_add_and_a_stranger_hears_why_not(
 def test_a_check_proves_it(plain: Installed) -> None:
     findings = check_hook.check(plain.path)
     assert findings[1].ok
-    assert "/bin/sh: has tee, sync, link" in findings[1].what
-    wrong = [it.what for it in findings if not it.ok]
+    assert "/bin/sh: has tee, sync, link" in findings[1].text
+    wrong = [it.text for it in findings if not it.ok]
     # What is wrong here: both spools are on one file system, and no relay runs.
     assert ["file system" in wrong[0], wrong[1]] == [True, "no relay runs"]
-    assert "stored, and removed" in findings[-1].what
+    assert "stored, and removed" in findings[-1].text
     assert not [*plain.spool.root.glob("incoming/tmp/*"), *plain.spool.scan()]
     plain.change("umask 027", "umask 000")
-    assert any("changed by hand" in it.what for it in check_hook.check(plain.path))
+    assert any("changed by hand" in it.text for it in check_hook.check(plain.path))
 
 
 def test_a_check_misses_the_programs_that_it_needs(
@@ -772,7 +773,7 @@ def test_a_check_misses_the_programs_that_it_needs(
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setattr(check_hook, "_TOOLS_PATH", str(tmp_path))
     finding = check_hook.check(plain.path)[1]
-    assert finding.what == f"/bin/sh: not in {tmp_path}: tee"
+    assert finding.text == f"/bin/sh: not in {tmp_path}: tee"
     assert finding.remedy == "install coreutils"
 
 

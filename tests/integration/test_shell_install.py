@@ -16,7 +16,7 @@ VALUES = install_hook.settings(Path("/var/spool/fnm-bus"), Path("/run/fnm-bus/sp
 runner = CliRunner()
 
 
-def test_the_defaults_in_the_file_are_those_of_the_python_hook() -> None:
+def test_both_hooks_have_the_same_defaults() -> None:
     text = (
         Path(python_hook.__file__)
         .with_name("shell_hook.sh")
@@ -31,13 +31,13 @@ def test_the_defaults_in_the_file_are_those_of_the_python_hook() -> None:
     "spool",
     ["/a", "/a b", "/it's", "/$(id)`id`$HOME", "/a;b&c|d", "/é", '/"\\', "/-n", "/*"],
 )
-def test_settings_come_back_as_they_were_and_mean_the_same_to_a_shell(
+def test_settings_survive_quoting_for_a_shell(
     spool: str,
 ) -> None:
     values = {**VALUES, "SPOOL": spool, "FALLBACK_FILES": 7, "FALLBACK_BYTES": 8}
     text = install_hook.source(install_hook.SHELL, values)
     assert install_hook.read_settings(text) == ("/bin/sh", values)
-    line = next(it for it in text.splitlines() if it.startswith("SPOOL="))
+    line = next(line for line in text.splitlines() if line.startswith("SPOOL="))
     script = f'{line}\nprintf %s "$SPOOL"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
     assert done.stdout.decode() == spool
@@ -49,7 +49,7 @@ def test_a_path_that_a_line_cannot_hold_is_refused() -> None:
         install_hook.source(install_hook.SHELL, values)
 
 
-def test_a_hook_in_shell_that_is_to_drain_is_refused() -> None:
+def test_a_shell_hook_with_a_drain_command_is_refused() -> None:
     with pytest.raises(ConfigError, match="never drains"):
         install_hook.source(install_hook.SHELL, {**VALUES, "DRAIN": ("fnm-bus",)})
 
@@ -63,9 +63,7 @@ def test_a_hook_in_shell_that_is_to_drain_is_refused() -> None:
         ("FALLBACK_FILES=2000\n", ""),
     ],
 )
-def test_settings_that_were_changed_beyond_recognition_are_told(
-    old: str, new: str
-) -> None:
+def test_unreadable_settings_are_reported(old: str, new: str) -> None:
     text = install_hook.source(install_hook.SHELL, VALUES)
     assert old in text
     with pytest.raises(ConfigError, match="were changed"):
@@ -73,11 +71,11 @@ def test_settings_that_were_changed_beyond_recognition_are_told(
 
 
 @pytest.mark.parametrize("first", ["#!/bin/bash", "#!/usr/bin/python3", "#!/bin/sh -e"])
-def test_a_file_with_another_first_line_is_no_hook(first: str) -> None:
+def test_a_file_with_another_first_line_is_refused(first: str) -> None:
     text = install_hook.source(install_hook.SHELL, VALUES).replace(
         "#!/bin/sh", first, 1
     )
-    with pytest.raises(ConfigError, match="no hook"):
+    with pytest.raises(ConfigError, match="not an fnm-bus hook"):
         install_hook.read_settings(text)
 
 
@@ -125,7 +123,7 @@ def test_both_hooks_in_shell_differ_in_their_first_line_only() -> None:
 @pytest.mark.parametrize(
     ("options", "drains"), [([], True), (["--drain"], True), (["--no-drain"], False)]
 )
-def test_the_python_hook_drains_unless_told_otherwise(
+def test_the_python_hook_drains_by_default(
     tmp_path: Path, options: list[str], *, drains: bool
 ) -> None:
     done = runner.invoke(app, [*arguments(tmp_path), *options])
@@ -135,7 +133,7 @@ def test_the_python_hook_drains_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("option", ["--shell", "--busybox"])
-def test_a_hook_in_shell_cannot_be_told_to_drain(tmp_path: Path, option: str) -> None:
+def test_a_shell_hook_refuses_drain_options(tmp_path: Path, option: str) -> None:
     done = runner.invoke(app, [*arguments(tmp_path), option, "--drain"])
     assert done.exit_code == 2
     assert "never drains" in done.output

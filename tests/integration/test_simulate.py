@@ -1,4 +1,4 @@
-"""`fnm-bus simulate` stores nothing in a real spool unless a person asks for it."""
+"""`fnm-bus simulate` stores nothing in a real spool without --yes-publish."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def test_a_hook_whose_spool_no_demo_made_is_refused(
 def test_a_demos_spool_with_another_fallback_spool_is_refused(
     simulate: Simulate, spools: tuple[Spool, Spool]
 ) -> None:
-    marker.write(spools[0].root, "127.0.0.1:1")
+    marker.write_marker(spools[0].root, "127.0.0.1:1")
     assert simulate().returncode == 78
     assert [documents(spool) for spool in spools] == [[], []]
 
@@ -92,11 +92,11 @@ def test_a_file_that_is_not_a_hook_is_not_started(
 
 
 @pytest.mark.parametrize("with_hook", [False, True])
-def test_a_demos_spool_takes_the_attack_in_the_order_of_the_calls(
+def test_a_demo_s_spool_stores_the_attack_in_order(
     simulate: Simulate, spools: tuple[Spool, Spool], tmp_path: Path, *, with_hook: bool
 ) -> None:
     for spool in spools:
-        marker.write(spool.root, "127.0.0.1:1")
+        marker.write_marker(spool.root, "127.0.0.1:1")
     hook, roots = tmp_path / "hook", [spool.root for spool in spools]
     install_hook.install(hook, *roots, install_hook.best_python())
     done = simulate(*(("--hook", str(hook)) if with_hook else ()))

@@ -26,7 +26,7 @@ PROGRAMS = {
     "mitigator": ("consumers", "mitigator"),
     "exabgp": ("consumers", "exabgp", "--api"),
     "nftables": ("consumers", "nftables"),
-    "webhook": ("consumers", "webhook"),
+    "notifier": ("consumers", "notifier"),
     "jsonlines": ("consumers", "jsonlines"),
 }
 POLICY = """
@@ -49,7 +49,7 @@ def command(request: pytest.FixtureRequest, relays: RelayProcesses) -> list[str]
         f'snapshot = "{relays.root}/exabgp.json"',
         "[consumers.nftables]",
         f'snapshot = "{relays.root}/nftables.json"',
-        "[consumers.webhook]",
+        "[consumers.notifier]",
         f'url_file = "{relays.root}/url"',
         "[consumers.jsonlines]",
         f'path = "{relays.root}/lines"',

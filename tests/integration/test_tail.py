@@ -19,7 +19,7 @@ def test_what_notify_took_is_what_tail_shows(relays: RelayProcesses) -> None:
         assert ended.returncode == 0, ended.stderr.decode()
     assert relays.empty()
     relays.messages("host", 3)  # the topic is there
-    found = told(relays, relays.topic("host"), "--from-beginning", "--exit")
+    found = told(relays, relays.topic("host"), "--from-beginning", "--until-end")
     assert {it["key"] for it in found} == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
     for it in found:
         assert it["event"]["ip"] == it["key"]
@@ -31,17 +31,17 @@ def test_what_notify_took_is_what_tail_shows(relays: RelayProcesses) -> None:
 def test_tail_ends_after_as_many_as_it_was_asked_for(relays: RelayProcesses) -> None:
     for number in range(5):
         relays.call(ban(f"192.0.2.{number}"))
-    assert relays.run("relay", "--once").returncode == 0
+    assert relays.run("drain").returncode == 0
     relays.messages("host", 5)
-    found = told(relays, relays.topic("host"), "--from-beginning", "-n", "2")
+    found = told(relays, relays.topic("host"), "--from-beginning", "--count", "2")
     assert len(found) == 2
 
 
 def test_a_line_is_data_and_the_heading_is_talk(relays: RelayProcesses) -> None:
     relays.call(ban("192.0.2.1"))
-    assert relays.run("relay", "--once").returncode == 0
+    assert relays.run("drain").returncode == 0
     relays.messages("host", 1)
-    ended = relays.run("tail", relays.topic("host"), "--from-beginning", "--exit")
+    ended = relays.run("tail", relays.topic("host"), "--from-beginning", "--until-end")
     (line,) = ended.stdout.decode().splitlines()
     assert "192.0.2.1" in line
     assert b"\x1b[" not in ended.stdout
@@ -55,7 +55,7 @@ def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
     assert ended.returncode == 65, ended.stderr.decode()
     relays.messages("deadletter", 1)
     topic = relays.topic("deadletter")
-    (letter,) = told(relays, topic, "--from-beginning", "--exit")
+    (letter,) = told(relays, topic, "--from-beginning", "--until-end")
     assert letter["event"]["field"] == "/ip"
 
 
@@ -64,10 +64,10 @@ def test_a_simulated_attack_arrives_whole(relays: RelayProcesses) -> None:
     ended = relays.run("simulate", *options, "--rate", "0", "--yes-publish")
     assert ended.returncode == 0, ended.stderr.decode()
     printed = relays.run("simulate", *options, "--print").stdout.splitlines()
-    assert relays.run("relay", "--once").returncode == 0
+    assert relays.run("drain").returncode == 0
     topics = [relays.topic(kind) for kind in ("host", "hostgroup", "status")]
     for kind in ("host", "hostgroup", "status"):
         relays.messages(kind, 1)
-    found = told(relays, *topics, "--from-beginning", "--exit")
+    found = told(relays, *topics, "--from-beginning", "--until-end")
     assert len(found) == len(printed)
     assert len({it["event"]["receipt"]["event_id"] for it in found}) == len(printed)

@@ -95,7 +95,13 @@ def test_parse(relays: RelayProcesses, document: bytes, options: Sequence[str]) 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
 def test_tail(evil: RelayProcesses, options: Sequence[str]) -> None:
-    arguments = ("tail", evil.topic("host"), "--from-beginning", "--exit", *options)
+    arguments = (
+        "tail",
+        evil.topic("host"),
+        "--from-beginning",
+        "--until-end",
+        *options,
+    )
     check(on_terminal(evil, *arguments))
 
 
@@ -103,7 +109,7 @@ def test_tail(evil: RelayProcesses, options: Sequence[str]) -> None:
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
 def test_quarantine(evil: RelayProcesses, command: str, options: Sequence[str]) -> None:
     name = evil.call(INVALID, (EVIL,))
-    assert evil.run("relay", "--once").returncode == 0
+    assert evil.run("drain").returncode == 0
     named = [name] if command == "show" else []
     arguments = ("quarantine", command, *named, *options)
     check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
@@ -111,14 +117,14 @@ def test_quarantine(evil: RelayProcesses, command: str, options: Sequence[str]) 
 
 def test_a_document_goes_raw_into_a_pipe(evil: RelayProcesses) -> None:
     name = evil.call(INVALID)
-    assert evil.run("relay", "--once").returncode == 0
+    assert evil.run("drain").returncode == 0
     assert evil.run("quarantine", "show", name).stdout == INVALID
 
 
 def test_the_log_of_the_relay(evil: RelayProcesses) -> None:
     evil.call(INVALID, (EVIL,))
     evil.call(DOCUMENT, (EVIL,))
-    printed = on_terminal(evil, "relay", "--once")
+    printed = on_terminal(evil, "drain")
     check(printed, shown="quarantine")
 
 
@@ -127,7 +133,7 @@ def test_the_log_of_the_relay(evil: RelayProcesses) -> None:
     [
         ("quarantine", "show", EVIL),
         ("quarantine", "release", EVIL),
-        ("tail", EVIL, "--exit"),
+        ("tail", EVIL, "--until-end"),
         ("parse", "--file", EVIL),
         ("parse", "--config", EVIL),
         (EVIL,),
@@ -177,7 +183,7 @@ def test_explain(relays: RelayProcesses) -> None:
 
 def test_colors_are_for_terminals(relays: RelayProcesses) -> None:
     relays.call(DOCUMENT.replace("ban\u202e".encode(), b"ban"))
-    assert relays.run("relay", "--once").returncode == 0
-    arguments = ("tail", relays.topic("host"), "--from-beginning", "--exit")
+    assert relays.run("drain").returncode == 0
+    arguments = ("tail", relays.topic("host"), "--from-beginning", "--until-end")
     assert "\x1b[31mban\x1b[0m" in on_terminal(relays, *arguments)
     assert b"\x1b" not in relays.run(*arguments).stdout

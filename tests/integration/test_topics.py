@@ -10,14 +10,21 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, differences, wanted
+from fnm_bus.kafka.topics import (
+    TopicAdmin,
+    TopicSpec,
+    planned_topics,
+    topic_differences,
+)
 
 Names = Callable[[str], str]
 
 
 def plan(names: Names, replication: int = 1) -> tuple[TopicSpec, ...]:
     kinds = Topics.__dataclass_fields__
-    return wanted(Topics(**{kind: names(kind) for kind in kinds}), 3, replication)
+    return planned_topics(
+        Topics(**{kind: names(kind) for kind in kinds}), 3, replication
+    )
 
 
 def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) -> None:
@@ -25,7 +32,9 @@ def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) 
     assert admin.find(topics) == {}
     assert sorted(admin.create(topics)) == sorted(it.name for it in topics)
     found = admin.find(topics)
-    assert [list(differences(it, found.get(it.name))) for it in topics] == [[]] * 8
+    assert [list(topic_differences(it, found.get(it.name))) for it in topics] == [
+        []
+    ] * 8
 
 
 def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> None:
@@ -42,7 +51,7 @@ def test_a_topic_that_was_made_otherwise_is_left_and_described(
     admin, (host, *_) = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
     admin.create([TopicSpec(host.name, 5, 1, {"retention.ms": "1000"})])
     assert admin.create([host]) == []
-    assert list(differences(host, admin.find([host])[host.name])) == [
+    assert list(topic_differences(host, admin.find([host])[host.name])) == [
         "partitions: 5, wanted 3",
         "retention.ms: 1000, wanted 2592000000",
     ]
@@ -96,19 +105,21 @@ def test_what_kafka_cannot_make_is_refused_with_its_name(
 
 
 def test_three_replicas_ask_for_two_that_have_a_record() -> None:
-    for topic in wanted(Topics(), 12, 3):
+    for topic in planned_topics(Topics(), 12, 3):
         assert topic.settings["min.insync.replicas"] == "2"
-    for topic in wanted(Topics(), 12, 1):
+    for topic in planned_topics(Topics(), 12, 1):
         assert "min.insync.replicas" not in topic.settings
 
 
 def test_host_and_status_have_equal_partitions() -> None:
-    partitions = {it.name: it.partitions for it in wanted(Topics(), 12, 1)}
+    partitions = {it.name: it.partitions for it in planned_topics(Topics(), 12, 1)}
     assert partitions[Topics().host] == partitions[Topics().status] == 12
 
 
 def test_a_missing_topic_is_a_difference() -> None:
-    assert list(differences(wanted(Topics(), 1, 1)[0], None)) == ["missing"]
+    assert list(topic_differences(planned_topics(Topics(), 1, 1)[0], None)) == [
+        "missing"
+    ]
 
 
 def test_a_broker_that_is_not_there_is_said_in_time(topic_names: Names) -> None:

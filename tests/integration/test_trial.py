@@ -21,7 +21,7 @@ from fnm_bus.relay import trial
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare
 from fnm_bus.relay.trial import Task, Trial
-from fnm_bus.spool.entry import read
+from fnm_bus.spool.entry import read_entry
 
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 PIPELINE = Pipeline("fra1", Topics(), Codec())
@@ -38,7 +38,7 @@ class Box:
     def store(self, document: bytes, *arguments: str) -> Task:
         self._count += 1
         name = f"{'a' * 32}-{self._count:012d}-0000100-0000000a"
-        (self.root / name).write_bytes(python_hook.pack(arguments, document))
+        (self.root / name).write_bytes(python_hook.encode_entry(arguments, document))
         return Task(str(self.root), name, 7, without_samples=False)
 
 
@@ -55,7 +55,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
 
 def test_a_good_entry_becomes_the_same_record_as_without_a_trial(box: Box) -> None:
     task = box.store(BAN, "ban", "192.0.2.1")
-    entry = read(task.directory, task.name)
+    entry = read_entry(task.directory, task.name)
     expected = prepare(PIPELINE, entry, 7, without_samples=False)
     assert box.trial.prepare(task) == expected
 

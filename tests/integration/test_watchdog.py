@@ -1,4 +1,4 @@
-"""The watchdog ends what the enforcer leaves standing: a real ExaBGP, a real BIRD."""
+"""The watchdog withdraws expired routes: a real ExaBGP with a real BIRD."""
 
 import os
 import signal
@@ -41,128 +41,128 @@ NETS = {
 def bird() -> Iterator[Bird]:
     """A BIRD, started once."""
     with TemporaryDirectory(prefix="fnm-") as root:
-        it = Bird(Path(root))
+        bird = Bird(Path(root))
         try:
-            it.open()
+            bird.open()
         except Unavailable as exc:
             (pytest.fail if CI else pytest.skip)(str(exc))
         else:
-            yield it
+            yield bird
         finally:
-            it.close()
+            bird.close()
 
 
 @pytest.fixture
 def exabgp(bird: Bird) -> Iterator[Exabgp]:
     """An ExaBGP with a session; its enforcer has written an empty snapshot."""
     with TemporaryDirectory(prefix="fnm-") as root:
-        it = Exabgp(Path(root), bird, grace=GRACE)
-        write(it)
-        it.start()
+        exabgp = Exabgp(Path(root), bird, grace=GRACE)
+        write_snapshot(exabgp)
+        exabgp.start()
         try:
             bird.wait_up()
-            yield it
+            yield exabgp
         finally:
-            it.close()
+            exabgp.close()
 
 
 @pytest.fixture
 def backend(exabgp: Exabgp) -> ExabgpBackend:
-    """The enforcer's side, which has asked once and so knows of the session."""
-    it = exabgp.connect()
-    it.active()
-    return it
+    """The enforcer's backend, after a first request."""
+    backend = exabgp.connect()
+    backend.active()
+    return backend
 
 
-def write(exabgp: Exabgp, **left: float) -> None:
-    """Write the snapshot; names are those of measures here, values seconds."""
+def write_snapshot(exabgp: Exabgp, **seconds_left: float) -> None:
+    """Write the snapshot; keywords: host, other or rule, and seconds left."""
     leases = {
-        it.key: Lease(it, clock.now() + left[name])
-        for name, it in (("host", HOST), ("other", OTHER), ("rule", RULE))
-        if name in left
+        measure.key: Lease(measure, clock.now() + seconds_left[name])
+        for name, measure in (("host", HOST), ("other", OTHER), ("rule", RULE))
+        if name in seconds_left
     }
     snapshot.save(exabgp.settings.snapshot, Snapshot(leases))
 
 
 def announce(backend: ExabgpBackend, bird: Bird, *measures: Measure) -> None:
-    backend.announce([DesiredMeasure(it, 300.0) for it in measures])
-    bird.wait_routes(*(NETS[it.key] for it in measures))
+    backend.announce([DesiredMeasure(measure, 300.0) for measure in measures])
+    bird.wait_routes(*(NETS[measure.key] for measure in measures))
 
 
-def stop(exabgp: Exabgp) -> None:
-    """Stop the enforcer's process as a debugger would: ExaBGP sees nothing of it."""
+def stop_enforcer(exabgp: Exabgp) -> None:
+    """Stop the enforcer's process by SIGSTOP, which ExaBGP does not notice."""
     os.kill(exabgp.enforcer, signal.SIGSTOP)
 
 
-def test_what_ended_is_withdrawn_while_the_enforcer_is_stopped(
+def test_expired_routes_are_withdrawn_while_enforcer_is_stopped(
     exabgp: Exabgp, backend: ExabgpBackend, bird: Bird
 ) -> None:
-    write(exabgp, host=4.0, rule=4.0, other=300.0)
+    write_snapshot(exabgp, host=4.0, rule=4.0, other=300.0)
     announce(backend, bird, HOST, RULE, OTHER)
-    stop(exabgp)
+    stop_enforcer(exabgp)
     ended = clock.now() + 4.0
     bird.wait_routes(NETS[OTHER.key], seconds=30)
     assert clock.now() >= ended - 0.1
-    said = exabgp.said()
-    assert f"withdrawing {HOST.key}: its lease ended" in said
-    assert f"withdrawing {RULE.key}: its lease ended" in said
-    assert OTHER.key not in said
+    output = exabgp.output()
+    assert f"withdrawing {HOST.key}: its lease ended" in output
+    assert f"withdrawing {RULE.key}: its lease ended" in output
+    assert OTHER.key not in output
 
 
-def test_what_has_no_lease_is_withdrawn(
+def test_route_without_lease_is_withdrawn(
     exabgp: Exabgp, backend: ExabgpBackend, bird: Bird
 ) -> None:
-    write(exabgp, other=300.0)
+    write_snapshot(exabgp, other=300.0)
     announce(backend, bird, HOST, OTHER)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert f"withdrawing {HOST.key}: no lease" in exabgp.said()
+    assert f"withdrawing {HOST.key}: no lease" in exabgp.output()
 
 
-def test_without_the_snapshot_the_last_known_ends_hold(
+def test_last_known_ends_count_without_snapshot(
     exabgp: Exabgp, backend: ExabgpBackend, bird: Bird
 ) -> None:
     os.kill(exabgp.watchdog, signal.SIGSTOP)  # here the test is the watchdog
     watchdog = Watchdog(backend, exabgp.settings)
-    write(exabgp, host=0.5, other=300.0)
+    write_snapshot(exabgp, host=0.5, other=300.0)
     announce(backend, bird, HOST, OTHER)
-    watchdog.turn()
+    watchdog.run_once()
     exabgp.settings.snapshot.unlink()
-    watchdog.turn()
+    watchdog.run_once()
     assert bird.count() == 2
-    wait_until(lambda: (watchdog.turn(), bird.count())[1] == 1, 10, "one route less")
+    wait_until(lambda: (watchdog.run_once(), bird.count())[1] == 1, 10, "one route")
     bird.wait_routes(NETS[OTHER.key])
     exabgp.settings.snapshot.write_text("{")
-    watchdog.turn()
+    watchdog.run_once()
     assert bird.count() == 1
 
 
-def test_a_watchdog_that_was_killed_goes_on(
+def test_killed_watchdog_restarts_and_continues(
     exabgp: Exabgp, backend: ExabgpBackend, bird: Bird
 ) -> None:
-    write(exabgp, host=5.0, other=300.0)
+    write_snapshot(exabgp, host=5.0, other=300.0)
     announce(backend, bird, HOST, OTHER)
-    stop(exabgp)
-    before = exabgp.watchdog
-    os.kill(before, signal.SIGKILL)
+    stop_enforcer(exabgp)
+    killed = exabgp.watchdog
+    os.kill(killed, signal.SIGKILL)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert exabgp.watchdog != before
+    assert exabgp.watchdog != killed
 
 
-def test_a_lease_that_is_renewed_keeps_its_route(
+def test_renewed_lease_keeps_its_route(
     exabgp: Exabgp, backend: ExabgpBackend, bird: Bird
 ) -> None:
-    write(exabgp, host=3.0, other=3.0)
+    write_snapshot(exabgp, host=3.0, other=3.0)
     announce(backend, bird, HOST, OTHER)
-    write(exabgp, host=3.0, other=300.0)
+    write_snapshot(exabgp, host=3.0, other=300.0)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert OTHER.key not in exabgp.said()
+    assert OTHER.key not in exabgp.output()
 
 
-def test_both_processes_list_at_the_same_time(
+def test_both_processes_list_routes_concurrently(
     backend: ExabgpBackend, exabgp: Exabgp, bird: Bird
 ) -> None:
-    # The watchdog lists all the while; each gets its own answers, and all of them.
-    write(exabgp, host=300.0)
+    # The watchdog lists continuously; each process gets all of its own answers.
+    write_snapshot(exabgp, host=300.0)
     announce(backend, bird, HOST)
     for _ in range(500):
-        assert [it.key for it in backend.active()] == [HOST.key]
+        assert [measure.key for measure in backend.active()] == [HOST.key]

@@ -15,17 +15,17 @@ from ruamel.yaml import YAML
 from support.commands import fault_of
 
 from consumers.metrics import EnforcerMetrics, MitigatorMetrics
-from consumers.webhook.left_out import WebhookMetrics
+from consumers.notifier.metrics import NotifierMetrics
 from fnm_bus.relay.metrics import RelayMetrics
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "docker/prometheus"
-ALL = (RelayMetrics(), WebhookMetrics(), MitigatorMetrics(), EnforcerMetrics())
-"""WebhookMetrics has what every consumer has."""
+ALL = (RelayMetrics(), NotifierMetrics(), MitigatorMetrics(), EnforcerMetrics())
+"""NotifierMetrics has what every consumer has."""
 TESTS = ("alerts.test.yml", "alerts.day.test.yml")
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
-JOBS = {"relay", "mitigator", "exabgp", "nftables", "webhook", "jsonlines"}
+JOBS = {"relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"}
 SOURCES = "".join(
     path.read_text()
     for folder in ("fnm_bus", "consumers")
@@ -39,8 +39,8 @@ NO_HARM = {
     "fnm_bus_in_flight": "a full line is busy, not broken",
     "fnm_bus_mitigator_events_total": "what goes well",
     "fnm_bus_mitigator_reasons": "at their bound, new ones are refused decisions",
-    "fnm_bus_enforcer_announced_total": "what goes well",
-    "fnm_bus_enforcer_withdrawn_total": "likewise",
+    "fnm_bus_enforcer_announced_measures_total": "what goes well",
+    "fnm_bus_enforcer_withdrawn_measures_total": "likewise",
 }
 """Metrics without an alert, and why. A new metric has to be here or in a rule."""
 
@@ -114,7 +114,9 @@ def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
 
 def test_a_rule_that_is_wrong_does_not_pass(tmp_path: Path) -> None:
     text = (HERE / "alerts.yml").read_text()
-    wrong = text.replace("fnm_bus_held > 0", "fnm_bus_held > 1")
+    wrong = text.replace(
+        "fnm_bus_quarantine_full_entries > 0", "fnm_bus_quarantine_full_entries > 1"
+    )
     assert wrong != text
     (tmp_path / "alerts.yml").write_text(wrong)
     shutil.copy(HERE / "alerts.test.yml", tmp_path)

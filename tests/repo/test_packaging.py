@@ -168,7 +168,7 @@ def test_who_drains_sees_the_processes_of_other_users(name: str) -> None:
 @pytest.mark.parametrize("name", ["relay", "drain"])
 def test_who_drains_lets_the_detector_go_first(name: str) -> None:
     [nice] = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")["Nice"]
-    assert int(nice) == Settings().relay.nice
+    assert int(nice) == Settings().relay.cpu_nice
 
 
 @as_service
@@ -214,7 +214,7 @@ def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None
 
 def test_a_drain_ends_before_the_next_one() -> None:
     arguments = command(PACKAGING / "systemd/fnm-bus-drain.service")
-    assert float(arguments[arguments.index("--deadline") + 1]) < 60
+    assert float(arguments[arguments.index("--timeout") + 1]) < 60
     (timer,) = TIMERS
     assert directives(timer, "Timer")["OnCalendar"] == ["minutely"]
 
@@ -376,14 +376,16 @@ def test_the_spools_are_as_hook_install_makes_them(
     made = machine.at(getattr(Settings().spool, kind))
     layout.make(tmp_path / "spool", machine.uid, machine.gid)
     assert facts(made) == facts(tmp_path / "spool")
-    assert layout.faults(made, machine.uid, machine.gid) == []
+    assert layout.find_faults(made, machine.uid, machine.gid) == []
 
 
 @needs_root
 def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -> None:
     known = FullSettings()
-    state = machine.at(known.registry.pins.parent)
-    assert known.consumers.exabgp.snapshot.parent == known.registry.pins.parent
+    state = machine.at(known.registry.schema_ids_file.parent)
+    assert (
+        known.consumers.exabgp.snapshot.parent == known.registry.schema_ids_file.parent
+    )
     assert facts(state) == {".": (0o040755, machine.uid, machine.gid)}
     assert facts(machine.at(spool_paths.FILE.parent)) == {
         ".": (0o040755, 0, 0),
@@ -408,12 +410,12 @@ def test_a_boot_changes_nothing_in_a_spool_with_documents(machine: Machine) -> N
     known = Settings().spool
     spool = machine.at(known.directory)
     Spool(spool).refuse(AdmissionLevel.STATUS)
-    for name in ("quarantine/q.doc", "quarantine/odd/1-x", "state/epochs.json"):
+    for name in ("quarantine/q.doc", "quarantine/foreign/1-x", "state/epochs.json"):
         spool.joinpath(name).write_text(name)
     spool.joinpath("lock").write_text("never emptied")
     machine.at(FullSettings().consumers.exabgp.snapshot).write_text("{}")
     roots = [machine.at(it) for it in (known.directory, known.fallback)]
-    roots.append(machine.at(FullSettings().registry.pins.parent))
+    roots.append(machine.at(FullSettings().registry.schema_ids_file.parent))
     for old in (it for root in roots for it in (root, *root.rglob("*"))):
         os.utime(old, (1, 1))
     before = [contents(it) for it in roots]
@@ -430,7 +432,7 @@ def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
     spool.joinpath("incoming/tmp").chmod(0o777)
     spool.joinpath("incoming/new/7").rmdir()
     machine.boot()
-    assert layout.faults(spool, machine.uid, machine.gid) == []
+    assert layout.find_faults(spool, machine.uid, machine.gid) == []
 
 
 @needs_root
@@ -453,14 +455,14 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
     )
 
     def look() -> None:
-        places = build.epochs(settings)
-        first, second = build.spools(settings, places)
+        places = build.build_boot_epochs(settings)
+        first, second = build.build_spools(settings, places)
         for spool in (first, second):
             lock = spool.lock()
             assert lock is not None
             with lock:
-                assert spool.locked()
-            assert (spool.odd(), spool.clean()) == ([], [])
+                assert spool.is_locked()
+            assert (spool.foreign_files(), spool.remove_orphans()) == ([], [])
         names = first.scan()
         assert [first.read(it).document for it in names] == [SAMPLE, SAMPLE]
         for it in names:

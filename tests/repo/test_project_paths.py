@@ -45,6 +45,6 @@ def test_a_path_in_the_settings_of_a_tool_exists(tool: str, pattern: str) -> Non
 
 def test_programs_in_the_makefile_exist() -> None:
     text = (ROOT / "Makefile").read_text()
-    programs = re.findall(r"\b(?:benchmarks|docs|docker|schemas)/[\w.]+", text)
+    programs = re.findall(r"\b(?:benchmarks|docs|docker|schemas)/[\w.-]+", text)
     assert len(programs) > 3
     assert [path for path in programs if not (ROOT / path).exists()] == []

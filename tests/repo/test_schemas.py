@@ -21,13 +21,14 @@ from fastavro.schema import to_parsing_canonical_form
 
 from fnm_bus import __version__
 from fnm_bus.avro import schema
+from fnm_bus.avro.examples import ExampleCall, example_calls, example_records
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import AnyRecord, DeadLetter, Receipt
 from fnm_bus.event.parse import parse
 
 ROOT = Path(__file__).parents[2]
 AVRO = ROOT / "schemas" / "avro"
-EXAMPLES = [(name, what) for name in schema.RECORDS for what in schema.examples(name)]
+EXAMPLES = [(name, what) for name in schema.RECORDS for what in example_records(name)]
 DOCUMENTATION = [
     ipaddress.ip_network(text)
     for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -127,7 +128,7 @@ def test_every_counter_says_its_unit() -> None:
 def test_an_example_is_what_was_encoded_when_it_is_decoded(
     name: str, what: str
 ) -> None:
-    event = schema.examples(name)[what]
+    event = example_records(name)[what]
     avro = schema.load()[name]
 
     got = schemaless_reader(io.BytesIO(encode(event, avro)), avro, None)
@@ -139,7 +140,7 @@ def test_an_example_is_what_was_encoded_when_it_is_decoded(
 def test_an_example_holds_its_event_and_nothing_else(name: str, what: str) -> None:
     written = json.loads((AVRO / "examples" / name / f"{what}.json").read_text())
 
-    whole = msgspec.to_builtins(schema.examples(name)[what])
+    whole = msgspec.to_builtins(example_records(name)[what])
 
     assert not list(unknown(written, whole))
 
@@ -182,7 +183,7 @@ def test_every_field_has_a_value_in_some_example() -> None:
             walk(tuple(value.values()))
 
     for name, what in EXAMPLES:
-        walk(schema.examples(name)[what])
+        walk(example_records(name)[what])
     fields = {
         (kind.__name__, field)
         for kind in schema.STRUCTS.values()
@@ -214,7 +215,7 @@ def test_every_field_has_a_value_in_some_example() -> None:
 def test_every_kind_of_event_has_an_example(name: str, action: str) -> None:
     assert action in {
         event.action
-        for event in schema.examples(name).values()
+        for event in example_records(name).values()
         if hasattr(event, "action")
     }
 
@@ -230,7 +231,7 @@ def test_every_notification_is_played_once() -> None:
 
 
 def test_every_example_is_played_unless_no_notification_makes_it() -> None:
-    played = {(call.full_name, call.name) for call in schema.notifications()}
+    played = {(call.full_name, call.name) for call in example_calls()}
 
     kinds = ("Mitigation", "Reason", "Command", "Audit")
     ours = {f"fastnetmon.{name}" for name in kinds}
@@ -241,8 +242,8 @@ def test_every_example_is_played_unless_no_notification_makes_it() -> None:
     }
 
 
-@pytest.mark.parametrize("call", schema.notifications(), ids=lambda call: call.name)
-def test_a_receipt_tells_of_its_notification(call: schema.Notification) -> None:
+@pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
+def test_a_receipt_tells_of_its_notification(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
 
     digest = hashlib.sha256(call.document).hexdigest()
@@ -251,8 +252,8 @@ def test_a_receipt_tells_of_its_notification(call: schema.Notification) -> None:
     assert receipt.arguments == call.arguments
 
 
-@pytest.mark.parametrize("call", schema.notifications(), ids=lambda call: call.name)
-def test_a_notification_becomes_its_event(call: schema.Notification) -> None:
+@pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
+def test_a_notification_becomes_its_event(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
 
     assert parse(call.document, call.arguments, receipt).event == call.event
@@ -260,7 +261,7 @@ def test_a_notification_becomes_its_event(call: schema.Notification) -> None:
 
 def test_a_dead_letter_gives_the_parsers_reason() -> None:
     letter = cast(
-        "DeadLetter", schema.examples("fastnetmon.DeadLetter")["notification"]
+        "DeadLetter", example_records("fastnetmon.DeadLetter")["notification"]
     )
 
     with pytest.raises(InvalidNotification) as caught:
@@ -268,14 +269,14 @@ def test_a_dead_letter_gives_the_parsers_reason() -> None:
 
     assert caught.value.as_dict() == {
         "field": letter.field,
-        "wanted": letter.wanted,
-        "got": letter.got,
+        "expected": letter.expected,
+        "actual": letter.actual,
         "reason": letter.reason,
     }
 
 
 def test_the_notifications_are_in_the_order_of_their_sequence() -> None:
-    events = [cast("Any", call.event).receipt for call in schema.notifications()]
+    events = [cast("Any", call.event).receipt for call in example_calls()]
 
     assert [e.sequence for e in events] == sorted({e.sequence for e in events})
     assert len({e.event_id for e in events}) == len(events)
@@ -322,7 +323,7 @@ def test_a_version_has_one_set_of_schemas(compatibility: ModuleType) -> None:
 def test_every_release_reads_todays_examples_and_is_read(
     name: str, what: str, compatibility: ModuleType
 ) -> None:
-    event = schema.examples(name)[what]
+    event = example_records(name)[what]
     today = json.loads(schema.text(name))
     for directory in (ROOT / "schemas" / "released").iterdir():
         old = compatibility.read(directory).get(name)

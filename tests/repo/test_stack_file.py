@@ -197,7 +197,7 @@ WRITES = ("relay", "mitigator", "exabgp", "nftables", "jsonlines")
 
 @pytest.mark.parametrize("service", WRITES)
 def test_a_service_that_frames_records_can_read_the_pins(service: str) -> None:
-    directory = settings_of(service).registry.pins.parent
+    directory = settings_of(service).registry.schema_ids_file.parent
     assert f"pins:{directory}:ro" in SERVICES[service]["volumes"]
     if SERVICES[service].get("user") == "0:0":
         assert SERVICES[service]["group_add"] == ["10001"]

@@ -10,7 +10,7 @@ from support.stack import Stack
 
 from fnm_bus.event import HostEvent
 
-OURS = ("relay", "mitigator", "exabgp", "webhook", "notices", "jsonlines")
+OURS = ("relay", "mitigator", "exabgp", "notifier", "notices", "jsonlines")
 NET_ADMIN = 1 << 12
 BUDGET = 115_000_000
 """Bytes above the base image, which has about 130 MB: together less than 250 MB."""
@@ -36,7 +36,7 @@ def test_everything_is_scraped_and_nothing_but_a_refusal_is_told(stack: Stack) -
         return {it["labels"]["job"]: it["health"] for it in found}
 
     expected = dict.fromkeys(
-        ("relay", "mitigator", "exabgp", "webhook", "jsonlines"), "up"
+        ("relay", "mitigator", "exabgp", "notifier", "jsonlines"), "up"
     )
     wait_until(lambda: jobs() == expected, 30, f"all targets are up: {jobs()}")
 
@@ -90,7 +90,15 @@ def test_a_stop_takes_no_longer_than_it_must(
 def test_what_was_is_there_after_down_and_up(
     stack: Stack, note: Callable[..., None]
 ) -> None:
-    add = ("mitigations", "add", "203.0.113.7/32", "--lease", "900", "--why", "proof")
+    add = (
+        "mitigations",
+        "add",
+        "203.0.113.7/32",
+        "--lease",
+        "900",
+        "--comment",
+        "proof",
+    )
     stack.inside("mitigator", "fnm-bus", *add)
     stack.settle(10, "the route stands")
     before = stack.published()
@@ -99,7 +107,7 @@ def test_what_was_is_there_after_down_and_up(
     assert stack.published() == before
     assert stack.settle(5, "the route stands again") < 5
     assert stack.routes() == {"203.0.113.7/32"}
-    end = ("mitigations", "withdraw", "blackhole|203.0.113.7/32", "--why", "proof")
+    end = ("mitigations", "withdraw", "blackhole|203.0.113.7/32", "--comment", "proof")
     stack.inside("mitigator", "fnm-bus", *end)
     wait_until(lambda: not stack.routes(), 5, "the route is gone")
     note("down and up", f"{took:.0f} s, {len(before)} events and a route as before")
@@ -107,7 +115,7 @@ def test_what_was_is_there_after_down_and_up(
 
 def test_a_firewall_drops_with_one_capability(stack: Stack) -> None:
     stack.up("--profile", "nftables")
-    add = "mitigations add 203.0.113.8/32 --kind firewall --lease 60 --why proof"
+    add = "mitigations add 203.0.113.8/32 --kind firewall --lease 60 --comment proof"
     stack.inside("mitigator", "fnm-bus", *add.split())
 
     def listed() -> str:
@@ -119,7 +127,7 @@ def test_a_firewall_drops_with_one_capability(stack: Stack) -> None:
     status = stack.inside("nftables", "cat", "/proc/1/status")
     assert f"CapEff:\t{NET_ADMIN:016x}" in status
     assert f"CapBnd:\t{NET_ADMIN:016x}" in status
-    end = ("mitigations", "withdraw", "firewall|203.0.113.8/32", "--why", "proof")
+    end = ("mitigations", "withdraw", "firewall|203.0.113.8/32", "--comment", "proof")
     stack.inside("mitigator", "fnm-bus", *end)
     wait_until(lambda: "203.0.113.8" not in listed(), 10, "it is gone")
     stack.compose("--profile", "nftables", "rm", "--stop", "--force", "nftables")

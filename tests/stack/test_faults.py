@@ -41,7 +41,15 @@ FAULTS = {
 def leased(stack: Stack, number: int) -> tuple[str, float]:
     """Have a blackhole added; return its prefix, and when its lease is over."""
     prefix = f"203.0.113.{number}/32"
-    add = ("mitigations", "add", prefix, "--lease", f"{LEASE:.0f}", "--why", "proof")
+    add = (
+        "mitigations",
+        "add",
+        prefix,
+        "--lease",
+        f"{LEASE:.0f}",
+        "--comment",
+        "proof",
+    )
     stack.inside("mitigator", "fnm-bus", *add)
     return prefix, time.monotonic() + LEASE
 

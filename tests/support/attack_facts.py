@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from consumers.policy.facts import AttackFacts, facts_of
-from fnm_bus.avro import schema
+from fnm_bus.avro.examples import example_records
 from fnm_bus.event import (
     AttackDetails,
     Event,
@@ -25,7 +25,7 @@ def example_events() -> dict[str, Event]:
     """Return name → event of the repository's examples."""
     events: dict[str, Any] = {}
     for name in ("HostEvent", "HostgroupEvent", "StatusEvent"):
-        events |= schema.examples(f"fastnetmon.{name}")
+        events |= example_records(f"fastnetmon.{name}")
     return {
         name: msgspec.structs.replace(
             event,

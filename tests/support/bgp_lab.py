@@ -1,8 +1,8 @@
-"""Laboratory: everything from the topics to a neighbor's table, each part destroyable.
+"""A laboratory from the topics to a neighbor's table, with a fault in any part.
 
-One mitigation is in force for long and one for a few seconds. During a fault the short
-one has to end in time, and the long one must not be withdrawn by mistake. After it
-wanted and in force are equal within a few seconds.
+One mitigation has a long lease and one a short lease. During a fault, the short one has
+to end in time, and the long one must not be withdrawn. Within seconds after the fault,
+the wanted mitigations have to be in force.
 """
 
 import os
@@ -25,22 +25,22 @@ SHORT = "203.0.113.2/32"
 NEW = "203.0.113.3/32"
 NEXT = "203.0.113.4/32"
 LEASE = 6.0
-"""Seconds of the short mitigation."""
+"""Seconds of the short lease."""
 GRACE = 1.0
 """Seconds after which the watchdog acts."""
 HOLD = 9.0
 """BIRD's hold time."""
 ENFORCER = 2.0
-"""The bound of an enforcer that lives."""
+"""Seconds within which a running enforcer withdraws an expired route."""
 WATCHDOG = GRACE + 8.0
-"""The bound when only the watchdog is left: it lists routes every 5 s."""
+"""Seconds within which the watchdog does; it lists routes every 5 s."""
 RECOVERY = 5.0
 SLACK = 3.0
-"""For a machine that is busy with other tests."""
+"""Additional seconds on a busy machine."""
 
 
 def policy(action: str) -> str:
-    """Return a policy by which the short and the long mitigation get their leases."""
+    """Return a policy with a short and a long lease."""
     return f"""
 own_networks = ["203.0.113.0/24", "10.0.0.0/8"]
 [guardrails]
@@ -56,11 +56,11 @@ then = {{ action = "{action}", lease = "120s" }}
 
 
 class CutKafka:
-    """One broker, and a cable to it for each program.
+    """One broker, and a proxy to the broker for each program.
 
     Attributes:
         cluster: the broker.
-        cables: program → its cable.
+        proxies: program → its proxy.
     """
 
     programs = ("mitigator", "enforcer", "relay")
@@ -75,21 +75,21 @@ class CutKafka:
 
     @property
     def bootstrap(self) -> str:
-        """The address without a cable."""
+        """The broker's address without a proxy."""
         return self.cluster.bootstrap
 
     def config(self, relays: RelayProcesses, program: str) -> str:
-        """Return the path of a configuration by which a program uses its cable."""
+        """Return the path of a configuration with the program's proxy."""
         address = f"127.0.0.1:{self.proxies[program].port}"
         return str(relays.config_by(program, address))
 
     def mend(self) -> None:
-        """Mend all cables."""
+        """Reconnect all proxies."""
         for proxy in self.proxies.values():
             proxy.mend()
 
     def fail(self, how: str) -> Callable[[], None]:
-        """Let the broker be killed, stopped, or cut off; return what repairs it."""
+        """Kill, stop or disconnect the broker; return a function that repairs it."""
         cluster = self.cluster
         if how == "killed":
             cluster.kill(1)
@@ -103,19 +103,19 @@ class CutKafka:
         return self.mend
 
     def close(self) -> None:
-        """End the broker and the cables."""
+        """Close the broker and the proxies."""
         for proxy in self.proxies.values():
             proxy.close()
         self.cluster.close()
 
 
 class BgpLab:
-    """Mitigator, ExaBGP with its enforcer, and BIRD, on one Kafka.
+    """Mitigator, ExaBGP with its enforcer, and BIRD, with one Kafka.
 
     Args:
         root: a directory with a short path.
-        kafka: open.
-        rules: text of the policy; of the short and the long mitigation unless given.
+        kafka: the running broker.
+        rules: text of the policy; empty: a short and a long lease.
     """
 
     def __init__(self, root: Path, kafka: CutKafka, rules: str = "") -> None:
@@ -143,31 +143,31 @@ class BgpLab:
         self.bird.wait_up()
 
     def start_mitigator(self, *, wait: bool = True, **environment: str) -> Server:
-        """Start a mitigator behind its cable; return it when it is active."""
+        """Start a mitigator behind its proxy; wait until it is active."""
         config = self.kafka.config(self.relays, "mitigator")
         return self.services.start(
             "mitigator", wait=wait, FNM_BUS_CONFIG=config, **environment
         )
 
     def start_exabgp(self, *, wait: bool = True, **environment: str) -> Server:
-        """Start ExaBGP, whose enforcer has a cable of its own."""
+        """Start ExaBGP, whose enforcer is behind its own proxy."""
         config = self.kafka.config(self.relays, "enforcer")
         return self.services.start(
             "exabgp", wait=wait, FNM_BUS_CONFIG=config, **environment
         )
 
-    def begin(self) -> None:
-        """Let a long and a short mitigation be in the neighbor's table."""
+    def announce_both(self) -> None:
+        """Start the long and the short mitigation; wait for their routes."""
         self.ban(LONG)
         self.bird.wait_routes(LONG)
-        self.begin_short()
+        self.announce_short()
 
-    def begin_short(self) -> None:
-        """Let the short mitigation be in the neighbor's table."""
-        self.banned = monotonic()
+    def announce_short(self) -> None:
+        """Start the short mitigation; wait for its route."""
+        self.banned_at = monotonic()
         self.ban(SHORT)
-        self.services.until(lambda: SHORT in self.bird.routes(), what="the short one")
-        self.at = monotonic()
+        self.services.until(lambda: SHORT in self.bird.routes(), what="the short route")
+        self.announced_at = monotonic()
 
     def ban(self, prefix: str) -> None:
         """Publish a ban."""
@@ -177,26 +177,30 @@ class BgpLab:
         """Publish a status update."""
         self.services.tell("attack_status", host(prefix))
 
-    def ended(self, bound: float) -> None:
-        """Wait until the short one is gone, which it has to be by lease and bound."""
-        left = self.at + LEASE + bound + SLACK - monotonic()
-        self.services.until(lambda: SHORT not in self.bird.routes(), left, "its end")
-        self.lasted = monotonic() - self.banned
+    def wait_short_end(self, bound: float) -> None:
+        """Wait until the short route is withdrawn.
 
-    def stands(self, *prefixes: str) -> None:
-        """Make sure that the long one, and *prefixes*, are in the neighbor's table."""
+        Args:
+            bound: allowed seconds after the end of the lease.
+        """
+        timeout = self.announced_at + LEASE + bound + SLACK - monotonic()
+        self.services.until(lambda: SHORT not in self.bird.routes(), timeout, "its end")
+        self.duration = monotonic() - self.banned_at
+
+    def assert_announced(self, *prefixes: str) -> None:
+        """Assert that the neighbor's table has the long route and *prefixes*."""
         assert {LONG, *prefixes} <= self.bird.routes().keys(), self.services.said()
 
-    def same(self, *nets: str, seconds: float = RECOVERY) -> None:
-        """Wait until the neighbor's table is as wanted."""
+    def wait_routes(self, *nets: str, seconds: float = RECOVERY) -> None:
+        """Wait until the neighbor's table has exactly the routes *nets*."""
 
-        def equal() -> bool:
+        def has_routes() -> bool:
             return self.bird.routes().keys() == set(nets)
 
-        self.services.until(equal, seconds + SLACK, f"only {nets}")
+        self.services.until(has_routes, seconds + SLACK, f"only {nets}")
 
-    def child(self, word: str) -> int:
-        """Return the process of ExaBGP's that has *word* on its command line."""
+    def process_id(self, word: str) -> int:
+        """Return the id of ExaBGP's process with *word* on its command line."""
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 line = (path / "cmdline").read_bytes().split(b"\0")
@@ -206,15 +210,15 @@ class BgpLab:
         raise AssertionError(f"no process with {word}: {self.services.said()}")
 
     def clear(self) -> None:
-        """Let everything end, for the next test."""
+        """End all mitigations, for the next test."""
         self.services.tell("unban", *map(host, (LONG, SHORT, NEW, NEXT)))
-        self.same(seconds=30)
+        self.wait_routes(seconds=30)
 
     def stop(self) -> None:
-        """End every process, whatever state a test left it in."""
+        """End every process, also stopped ones."""
         with suppress(AssertionError):
             for word in ("--api", "--watchdog"):
-                os.kill(self.child(word), signal.SIGCONT)
+                os.kill(self.process_id(word), signal.SIGCONT)
         self.kafka.mend()
         self.bgp.mend()
         self.relays.stop()
@@ -229,12 +233,12 @@ def host(prefix: str) -> str:
     return prefix.removesuffix("/32")
 
 
-def die(pid: int, how: str) -> None:
-    """Kill or stop a process."""
+def kill_or_stop(pid: int, how: str) -> None:
+    """Kill a process if *how* is "killed"; otherwise stop it."""
     os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
 
 
-def runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Return whether a process exists."""
     try:
         os.kill(pid, 0)

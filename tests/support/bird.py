@@ -1,4 +1,4 @@
-"""BIRD: a BGP neighbor that is not ExaBGP, without privileges, on loopback."""
+"""BIRD as the BGP neighbor: without privileges, on loopback."""
 
 import re
 import shutil
@@ -29,13 +29,13 @@ _FIELD = re.compile(r"^\tBGP\.(\w+): (.*)$")
 
 
 class Route(NamedTuple):
-    """One route, as BIRD shows it.
+    """One route, as BIRD lists it.
 
     Attributes:
-        net: a prefix, or what a rule matches: `flow4 { dst 192.0.2.1/32; }`.
+        net: a prefix, or the match of a rule: `flow4 { dst 192.0.2.1/32; }`.
         next_hop: "" for a rule.
-        communities: all but extended ones, as `64500:666` or `64500:1:2`, sorted.
-        extended: extended communities, BIRD's text.
+        communities: standard and large ones, as `64500:666` or `64500:1:2`, sorted.
+        extended: extended communities, as BIRD's text.
     """
 
     net: str
@@ -51,9 +51,9 @@ class Bird:
         root: a directory for its files, with a short path.
 
     Attributes:
-        address: where it waits for the neighbor.
-        port: likewise.
-        control: the socket that birdc talks to.
+        address: its address for BGP.
+        port: its port for BGP.
+        control: the socket of birdc.
     """
 
     def __init__(self, root: Path) -> None:
@@ -65,11 +65,11 @@ class Bird:
         self._server: Server | None = None
 
     def open(self) -> None:
-        """Start it and wait until it answers.
+        """Configure and start BIRD.
 
         Raises:
-            Unavailable: it is not installed.
-            RuntimeError: it did not come up; with the end of its log.
+            Unavailable: BIRD is not installed.
+            RuntimeError: BIRD did not start; with the end of its log.
         """
         if shutil.which("birdc") is None:
             raise Unavailable("BIRD 2 (bird, birdc) is not installed")
@@ -77,83 +77,84 @@ class Bird:
         self.start()
 
     def start(self) -> None:
-        """Start it, again or for the first time."""
+        """Start or restart BIRD, and wait until birdc answers."""
         program = shutil.which("bird") or "bird"
         files = ("-c", str(self._conf), "-s", str(self.control))
-        # In the foreground, for it has to end with the tests.
+        # In the foreground, so that it ends with the tests.
         self._server = Server([program, "-f", *files], self._root / "bird.log")
         self._server.start()
         self._server.wait(self.control.exists)
-        self._server.wait(lambda: "exa" in self.ask("show protocols"))
+        self._server.wait(lambda: "exa" in self.birdc("show protocols"))
 
     def close(self) -> None:
-        """End it at once; its neighbor only sees the connection break."""
+        """Kill BIRD; the neighbor only notices the closed connection."""
         if self._server is not None:
             self._server.kill()
 
-    def ask(self, command: str) -> str:
-        """Return what birdc answers."""
-        done = subprocess.run(
+    def birdc(self, command: str) -> str:
+        """Run a command of birdc; return its output."""
+        result = subprocess.run(
             ["birdc", "-s", str(self.control), *command.split()],
             check=False,
             capture_output=True,
             text=True,
             timeout=30,
         )
-        return done.stdout
+        return result.stdout
 
     @property
     def up(self) -> bool:
         """Whether the session is established."""
-        return "Established" in self.ask("show protocols exa")
+        return "Established" in self.birdc("show protocols exa")
 
     def wait_up(self, seconds: float = 60) -> None:
         """Wait until the session is established."""
         wait_until(lambda: self.up, seconds, "the BGP session")
 
     def routes(self) -> dict[str, Route]:
-        """Return all routes of all tables, by what they match."""
-        found = [it for table in _TABLES for it in self._table(table)]
-        return {it.net: it for it in found}
+        """Return the routes of all tables: match → route."""
+        routes = [route for table in _TABLES for route in self._table(table)]
+        return {route.net: route for route in routes}
 
     def wait_routes(self, *nets: str, seconds: float = 30) -> dict[str, Route]:
-        """Wait until exactly the routes *nets* stand, and return them."""
+        """Wait until the tables have exactly the routes *nets*; return the routes."""
         wanted = set(nets)
-        found: dict[str, Route] = {}
+        routes: dict[str, Route] = {}
 
-        def there() -> bool:
-            found.clear()
-            found.update(self.routes())
-            return found.keys() == wanted
+        def has_routes() -> bool:
+            routes.clear()
+            routes.update(self.routes())
+            return routes.keys() == wanted
 
         try:
-            wait_until(there, seconds, "routes")
+            wait_until(has_routes, seconds, "routes")
         except TimeoutError as exc:
-            exc.add_note(f"wanted {sorted(wanted)[:9]}, got {sorted(found)[:9]}")
+            exc.add_note(f"expected {sorted(wanted)[:9]}, got {sorted(routes)[:9]}")
             raise
-        return found
+        return routes
 
     def count(self) -> int:
-        """Return how many routes stand."""
-        (found,) = re.findall(r"Total: (\d+) of", self.ask("show route count"))
-        return int(found)
+        """Return the number of routes."""
+        (total,) = re.findall(r"Total: (\d+) of", self.birdc("show route count"))
+        return int(total)
 
     def _table(self, name: str) -> list[Route]:
-        found: list[tuple[str, dict[str, str]]] = []
-        for line in self.ask(f"show route table {name} all").splitlines():
+        rows: list[tuple[str, dict[str, str]]] = []
+        for line in self.birdc(f"show route table {name} all").splitlines():
             if route := _ROUTE.match(line):
-                found.append((route[1], {}))
+                rows.append((route[1], {}))
             elif field := _FIELD.match(line):
-                found[-1][1][field[1]] = field[2]
-        return [_route(net, fields) for net, fields in found]
+                rows[-1][1][field[1]] = field[2]
+        return [_route(net, fields) for net, fields in rows]
 
 
 def _route(net: str, fields: dict[str, str]) -> Route:
     text = f"{fields.get('community', '')} {fields.get('large_community', '')}"
-    communities = (re.sub(r", ?", ":", it) for it in re.findall(r"\(([\d, ]+)\)", text))
+    tuples = re.findall(r"\(([\d, ]+)\)", text)
+    communities = sorted(re.sub(r", ?", ":", values) for values in tuples)
     return Route(
         net,
         fields.get("next_hop", "").split(" ")[0],
-        tuple(sorted(communities)),
+        tuple(communities),
         fields.get("ext_community", ""),
     )

@@ -112,7 +112,7 @@ class ConsumerProcesses:
         self._servers.append(server)
         server.start()
         if wait:
-            said = ready or {"mitigator": "active:"}.get(name, "enforcing")
+            said = ready or {"mitigator": "active mitigations="}.get(name, "enforcing")
             server.wait(lambda: said in log.read_text(errors="replace"), 60)
         return server
 
@@ -312,8 +312,8 @@ class ConsumerProcesses:
             command_id=f"command-{number}",
             verb=verb,
             by="test",
-            why="a test",
-            asked_at=datetime.now(UTC),
+            comment="a test",
+            requested_at=datetime.now(UTC),
             **about,
         )
         self.put("command", None, command)
@@ -322,7 +322,7 @@ class ConsumerProcesses:
     def audits(self, what: str) -> list[Audit]:
         """Return what was told of one kind."""
         found = (event for _key, event, _at in self.records("audit"))
-        return [it for it in found if isinstance(it, Audit) and it.what == what]
+        return [it for it in found if isinstance(it, Audit) and it.action == what]
 
     def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
         """Wait until something is true that no event tells of."""

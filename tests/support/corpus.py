@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fnm_bus.hook import python_hook
-from fnm_bus.spool.entry import unpack
+from fnm_bus.spool.entry import decode_entry
 from support.odd_documents import Call
 
 DIRECTORY = Path(__file__).parents[1] / "unit" / "corpus" / "fuzz"
@@ -14,7 +14,9 @@ DIRECTORY = Path(__file__).parents[1] / "unit" / "corpus" / "fuzz"
 
 def calls() -> list[Call]:
     """Return the documents of the corpus, with their calls' arguments."""
-    found = (unpack(path.read_bytes()) for path in sorted(DIRECTORY.glob("*.entry")))
+    found = (
+        decode_entry(path.read_bytes()) for path in sorted(DIRECTORY.glob("*.entry"))
+    )
     return [(content.document, content.arguments) for content in found]
 
 
@@ -39,5 +41,5 @@ def kept(call: Call) -> Iterator[None]:
 
 def _file(call: Call) -> tuple[Path, bytes]:
     document, arguments = call
-    data = python_hook.pack(arguments, document)
+    data = python_hook.encode_entry(arguments, document)
     return DIRECTORY / f"{hashlib.sha256(data).hexdigest()[:16]}.entry", data

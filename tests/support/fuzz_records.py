@@ -200,8 +200,8 @@ class Fuzz:
             verb=self._rng.choice(VERBS),
             key=f"blackhole|{target}/32",
             by="fuzz",
-            why="fuzz",
-            asked_at=datetime.now(UTC),
+            comment="fuzz",
+            requested_at=datetime.now(UTC),
         )
         return "command", command
 

@@ -10,7 +10,7 @@ import msgspec
 
 from consumers.mitigation.effects import unite
 from consumers.mitigation.measure import measure_of
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
 from fnm_bus.kafka.route import Topics
@@ -142,8 +142,8 @@ def check_ended(model: Model, harness: MitigatorHarness) -> None:
         if record.state in {"wanted", "proposed"}:
             assert model.claims(key, records), f"over: {key} is {record.state}"
         elif record.state == "suppressed":
-            _least, most, _lease = model.withdrawn[key]
-            assert model.now <= most + PRECISION, f"over: {key} stays suppressed"
+            _least, limit, _lease = model.withdrawn[key]
+            assert model.now <= limit + PRECISION, f"over: {key} stays suppressed"
 
 
 def check_words(model: Model, harness: MitigatorHarness) -> None:
@@ -180,14 +180,14 @@ def check_memory(harness: MitigatorHarness) -> None:
             )
         nets = [_network(record) for record in counted]
         affected = sum(n.num_addresses for n in collapse_addresses(filter(None, nets)))
-        assert view.affected.covered(4) == affected, "counts: affected"
+        assert view.affected.count(4) == affected, "counts: affected"
 
 
-def check_records(change: Transition) -> None:
+def check_records(transition: Transition) -> None:
     """Every record is within its bound, and the same after Avro."""
     for topic, bound, records in (
-        (_TOPICS.reason, REASON_BYTES, change.reasons),
-        (_TOPICS.mitigation, MITIGATION_BYTES, change.mitigations),
+        (_TOPICS.reason, REASON_BYTES, transition.reasons),
+        (_TOPICS.mitigation, MITIGATION_BYTES, transition.mitigations),
     ):
         for key, record in records.items():
             if record is not None:
@@ -196,7 +196,7 @@ def check_records(change: Transition) -> None:
                 size = len(msgspec.json.encode(record))
                 assert size <= bound, f"size: {key} has {size} bytes"
                 assert _CODEC.decode(value) == record, f"avro: {key}"
-    for audit in change.audits:
+    for audit in transition.audits:
         assert _CODEC.decode(_CODEC.encode(audit, _TOPICS.audit)) == audit
 
 
@@ -245,13 +245,13 @@ class Ledger:
             self.kinds[key] = kind
             self.starts.append((model.now, key, kind))
             begun += kind == "counted"
-        most = max(model.policy.limits.max_new_per_minute // 4, 1)
-        assert begun <= most or not one_event, (
-            f"limit: one event started {begun} of {most}"
+        limit = max(model.policy.limits.max_new_per_minute // 4, 1)
+        assert begun <= limit or not one_event, (
+            f"limit: one event started {begun} of {limit}"
         )
         self._check(model, records)
 
-    def take_over(self, model: Model, harness: MitigatorHarness, most: int) -> None:
+    def take_over(self, model: Model, harness: MitigatorHarness, limit: int) -> None:
         """Forget the starts that no record holds.
 
         Args:
@@ -276,7 +276,7 @@ class Ledger:
             claims = model.live(key, model.claims(key, records))
             if any(claim.desire.fallback for claim in claims):
                 self.kinds[key] = "fallback"
-        self.most_starts.append((model.now + MINUTE, most))
+        self.most_starts.append((model.now + MINUTE, limit))
 
     def check_proposals(self, model: Model, harness: MitigatorHarness) -> None:
         """Half a minute later, what a limit holds is held by a limit."""
@@ -289,7 +289,7 @@ class Ledger:
                 continue
             if "approval" in record.held_by:
                 continue
-            most = [
+            limit = [
                 c.max_active
                 for c in model.policy.customers
                 if c.name == record.customer
@@ -299,7 +299,7 @@ class Ledger:
             assert (
                 len(live) >= limits.max_active
                 or len(recent) >= limits.max_new_per_minute
-                or (most and same >= most[0])
+                or (limit and same >= limit[0])
                 or _size(networks) > own * limits.max_affected_share
             ), f"proposal: no limit holds {key}"
 
@@ -346,8 +346,8 @@ class Ledger:
         self.starts = [one for one in self.starts if one[0] > now - MINUTE]
         self.most_starts = [one for one in self.most_starts if one[0] > now]
         recent = sum(kind == "counted" for _at, _key, kind in self.starts)
-        most = max([limits.max_new_per_minute, *(m for _at, m in self.most_starts)])
-        assert recent <= most, f"limit: {recent} starts in a minute, allowed {most}"
+        limit = max([limits.max_new_per_minute, *(m for _at, m in self.most_starts)])
+        assert recent <= limit, f"limit: {recent} starts in a minute, allowed {limit}"
         nets = [
             net
             for record in counted
@@ -369,7 +369,7 @@ def picture(harness: MitigatorHarness) -> object:
             name: {(key, demand.terms_of(key), _hold(demand, key)) for key in demand}
             for name, demand in state.demands.items()
         },
-        set(state.idle),
+        set(state.inactive),
         set(state.ended),
         set(state.waiting),
         set(state.refused),
@@ -381,19 +381,19 @@ def picture(harness: MitigatorHarness) -> object:
             (
                 counts._active,
                 dict(counts._by_customer),
-                counts._affected.covered(4),
-                counts._affected.covered(6),
+                counts._affected.count(4),
+                counts._affected.count(6),
                 sorted(at for at in counts._starts if at > minute),
             )
             for counts in state.counts.values()
         ],
         {key: frozenset(value) for key, value in state._parts.items()},
-        dict(state._reported),
+        dict(state._audit_texts),
     )
 
 
 def _hold(demand: Any, key: Any) -> object:
-    return demand._groups[demand.terms_of(key)].holds[key]
+    return demand._groups[demand.terms_of(key)].leases[key]
 
 
 def _check_effect(key: str, record: Mitigation, live: list[Claim]) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigator.context import DecisionContext
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.next_record import Moment
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.state import State
-from consumers.mitigator.takeover import StoredRecord, restore, take_over
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.decisions.operator_commands import apply_command
+from consumers.mitigator.decisions.received_command import ReceivedCommand
+from consumers.mitigator.decisions.takeover import take_over
+from consumers.mitigator.state.next_record import Moment
+from consumers.mitigator.state.restore import StoredRecord, restore_state
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Limits, Match, Policy, Rule
 from fnm_bus.event import (
     AttackDetails,
@@ -102,10 +104,10 @@ class MitigatorHarness:
     def tick(self) -> None:
         """Do what the mitigator does once a second."""
         while True:
-            changes = list(self._noted(expire(self.state, self.begin)))
+            changes = list(self._noted(expire_leases(self.state, self.new_transition)))
             if not changes:
                 break
-        list(self._noted(start_waiting(self.state, self.begin)))
+        list(self._noted(start_proposals(self.state, self.new_transition)))
 
     # -- events and commands ---------------------------------------------------
 
@@ -168,9 +170,9 @@ class MitigatorHarness:
 
     def apply(self, event: Event, *, behind: bool = False) -> None:
         """Let *event* count."""
-        change = self.begin()
-        apply_event(change, event, behind=lambda: behind)
-        self.note(change)
+        transition = self.new_transition()
+        apply_event(transition, event, behind=lambda: behind)
+        self.note(transition)
 
     def command(
         self, verb: str, key: str | None = None, *, age: float = 0, **about: Any
@@ -184,16 +186,16 @@ class MitigatorHarness:
                 "command_id": f"command-{self._offset}",
                 "verb": verb,
                 "by": "alice",
-                "why": "a test",
-                "asked_at": self.now,
+                "comment": "a test",
+                "requested_at": self.now,
                 "key": key,
                 **about,
             }
         )
-        change = self.begin()
+        transition = self.new_transition()
         sent = ReceivedCommand(command, self.now - timedelta(seconds=age), self._offset)
-        apply_command(change, sent)
-        self.note(change)
+        apply_command(transition, sent)
+        self.note(transition)
         answers = [a for a in self.audits if a.event_id == command.command_id]
         return answers[-1]
 
@@ -215,17 +217,17 @@ class MitigatorHarness:
         context = {"dry_run": self.context.dry_run, **context}
         self.context = DecisionContext(self.policy, **context)
         self.clock = self.clock if clock is None else clock
-        self.state = restore(
+        self.state = restore_state(
             self.context,
             self.reasons.values(),
             self.mitigations.values(),
             Moment(self.clock, self.now),
         )
-        whole = self.begin()  # nobody reads it before all of it is written
-        for change in take_over(self.state, self.begin):
-            whole.reasons |= change.reasons
-            whole.mitigations |= change.mitigations
-            whole.audits += change.audits
+        whole = self.new_transition()  # nobody reads it before all of it is written
+        for transition in take_over(self.state, self.new_transition):
+            whole.reasons |= transition.reasons
+            whole.mitigations |= transition.mitigations
+            whole.audits += transition.audits
         self.note_takeover(whole)
 
     # -- what came of it -------------------------------------------------------
@@ -265,40 +267,40 @@ class MitigatorHarness:
 
     def reported(self, what: str) -> list[str]:
         """Return the texts of the audit records of one kind."""
-        return [audit.text for audit in self.audits if audit.what == what]
+        return [audit.text for audit in self.audits if audit.action == what]
 
     def codes(self, what: str) -> list[str]:
         """Return the codes of the audit records of one kind."""
-        return [audit.code for audit in self.audits if audit.what == what]
+        return [audit.code for audit in self.audits if audit.action == what]
 
     # -- inside ----------------------------------------------------------------
 
-    def begin(self) -> Transition:
+    def new_transition(self) -> Transition:
         """Return a new transition at this moment."""
         return Transition(self.context, self.state, Moment(self.clock, self.now))
 
-    def note(self, change: Transition) -> None:
+    def note(self, transition: Transition) -> None:
         """Write what a transition changed, as one transaction would."""
-        for name, reason in change.reasons.items():
+        for name, reason in transition.reasons.items():
             self.written += 1
             self.reasons.pop(name, None)
             if reason is not None:
                 self.reasons[name] = StoredRecord(reason, self.now)
-        for key, record in change.mitigations.items():
+        for key, record in transition.mitigations.items():
             self.written += 1
             self.mitigations.pop(key, None)
             if record is not None:
                 self.mitigations[key] = StoredRecord(record, self.now)
-        self.audits += change.audits
+        self.audits += transition.audits
 
-    def note_takeover(self, change: Transition) -> None:
+    def note_takeover(self, transition: Transition) -> None:
         """Write what a takeover changed; it is no event, and has no bound of one."""
-        self.note(change)
+        self.note(transition)
 
     def _noted(self, changes: Any) -> Any:
-        for change in changes:
-            self.note(change)
-            yield change
+        for transition in changes:
+            self.note(transition)
+            yield transition
 
     @staticmethod
     def _record(stored: StoredRecord) -> Mitigation:

@@ -48,7 +48,7 @@ class Wish:
     attack: str = ""
     previous: str = ""
     closed: bool = False
-    holds: bool = False
+    active: bool = False
     desires: tuple[Desire, ...] = ()
     rule: str = ""
     hostgroup: str | None = None
@@ -121,7 +121,7 @@ class Model:
     def add(self, name: str, desire: Desire, lease: float) -> None:
         """Let a person's order count."""
         self.wishes[own_key(name)] = Wish(
-            holds=True,
+            active=True,
             desires=(desire,),
             digest=self.policy.digest,
             lease=lease,
@@ -142,9 +142,9 @@ class Model:
         if not alive:
             return
         for key, wish in list(self.wishes.items()):
-            if wish.holds and wish.ends <= now:
-                self.wishes[key] = replace(wish, holds=False, forgotten=now + DAY)
-            elif not wish.holds and wish.forgotten <= now:
+            if wish.active and wish.ends <= now:
+                self.wishes[key] = replace(wish, active=False, forgotten=now + DAY)
+            elif not wish.active and wish.forgotten <= now:
                 del self.wishes[key]
 
     def take_over(self, policy: Policy, *, dry_run: bool) -> None:
@@ -153,7 +153,7 @@ class Model:
         self.ignored.clear()  # in memory only
         self.pass_time(self.now)
         for key, wish in list(self.wishes.items()):
-            if wish.holds:
+            if wish.active:
                 self.wishes[key] = self._narrowed(key, wish)
 
     # -- what follows ------------------------------------------------------------
@@ -163,7 +163,7 @@ class Model:
         return {
             desire.key
             for wish in self.wishes.values()
-            if wish.holds
+            if wish.active
             for desire in wish.desires
         }
 
@@ -195,17 +195,17 @@ class Model:
             if record is None or record.state != "suppressed":
                 del self.withdrawn[name]
                 continue
-            least, most, lease = self.withdrawn[name]
+            least, limit, lease = self.withdrawn[name]
             claims = [claim for _wish, claim in self._claims(name)]
             if claims:
                 last = max(claims, key=lambda claim: claim.ends)
                 # A suppression is written again when a third of its time is used.
                 least = max(least, last.ends + last.lease / 4)
-                most = max(most, *(claim.ends + claim.lease for claim in claims))
+                limit = max(limit, *(claim.ends + claim.lease for claim in claims))
             elif lease:  # an unban may have closed it before its end
                 least = min(least, self.now + lease / 4)
             lease = last.lease if claims else 0.0
-            self.withdrawn[name] = least, most, lease
+            self.withdrawn[name] = least, limit, lease
         for name in list(self.approved):
             record = records.get(name)
             if record is None or record.state in {"ended", "suppressed"}:
@@ -215,7 +215,7 @@ class Model:
 
     def _claims(self, name: str) -> Iterator[tuple[Wish, Claim]]:
         for wish in self.wishes.values():
-            if wish.holds and wish.ends > self.now:
+            if wish.active and wish.ends > self.now:
                 for desire in wish.desires:
                     if desire.key == name:
                         yield wish, Claim(wish.ends, wish.lease, desire)
@@ -242,7 +242,7 @@ class Model:
             return
         if not this.closed:
             self._open(facts, wish, age, behind=behind)
-        elif not (_crossed(last, this) and wish is not None and wish.holds):
+        elif not (_crossed(last, this) and wish is not None and wish.active):
             self._close(facts, wish, this)
 
     def _close(self, facts: AttackFacts, wish: Wish | None, this: Last) -> None:
@@ -265,19 +265,19 @@ class Model:
     ) -> None:
         limits = self.policy.limits
         stale = age > limits.max_event_age or age < -limits.max_clock_skew
-        holds = wish is not None and wish.holds
+        active = wish is not None and wish.active
         if facts.action != STATUS:
             if not stale:
                 self._start(facts, wish)
-            elif not holds:
+            elif not active:
                 self._remember(facts, wish)
             return
         is_over = self._is_over(facts, wish)
         for key, part in list(self.wishes.items()):
             about = key[:3] == facts.reason_key[:3] and key.part != ATTACK
-            if about and part.holds and not is_over and _may_be_same(part, facts):
+            if about and part.active and not is_over and _may_be_same(part, facts):
                 self._renew(facts, key, part)
-        if wish is not None and holds:
+        if wish is not None and active:
             if _may_be_same(wish, facts):
                 self._renew(facts, facts.reason_key, wish)
         elif stale or is_over:
@@ -314,7 +314,7 @@ class Model:
         elif made is None or not (made.desires or wish or facts.has_rules):
             self.ignored[key] = _event_of(facts)
         else:
-            self.wishes[key] = replace(made, holds=True)
+            self.wishes[key] = replace(made, active=True)
 
     def _remember(self, facts: AttackFacts, wish: Wish | None) -> None:
         made = self._wish_of(facts, wish)
@@ -347,7 +347,7 @@ class Model:
             desires += [desire for desire in got if desire.key not in own]
             refused = refused or bad
         name, hostgroup = rule.name, facts.hostgroup
-        if not desires and refused and old is not None and old.holds:
+        if not desires and refused and old is not None and old.active:
             name, desires, hostgroup = old.rule, [*old.desires], old.hostgroup
         updates = facts.action == STATUS and facts.part == ATTACK
         made = Wish(
@@ -430,11 +430,11 @@ class Model:
             return
         lease = self._lease(wish, updates=attack)
         soon = self.now - wish.begun < min(lease, wish.lease) / 3
-        if wish.holds and wish.updates and soon:
+        if wish.active and wish.updates and soon:
             return
         self.wishes[key] = replace(
             wish,
-            holds=True,
+            active=True,
             sequence=facts.sequence if attack else wish.sequence,
             attack=wish.attack or facts.attack,
             desires=desires,
@@ -452,8 +452,8 @@ class Model:
                 action = self._action(wish, fallback=desire.fallback)
                 if action is not None:
                     short = wish.updates and key.part == ATTACK
-                    most = action.lease if short else max(action.lease, self.ban_time)
-                    lease = min(lease, most)
+                    limit = action.lease if short else max(action.lease, self.ban_time)
+                    lease = min(lease, limit)
         if desires == wish.desires and left - lease < 0.001:
             return wish
         return replace(

@@ -1,9 +1,9 @@
-"""A small network of three namespaces, for packets that really cross a firewall.
+"""A network of three namespaces, for real packets through a firewall.
 
     outside ──veth── router ──veth── inside
 
-`inside` answers to every address of 10.0.0.0/8 and 2001:db8:c::/48. Nothing of it is
-reachable from the machine itself, and all is gone with `close`.
+`inside` has every address of 10.0.0.0/8 and 2001:db8:c::/48. The machine itself cannot
+reach the network, and `close` removes it.
 """
 
 import ctypes
@@ -25,19 +25,19 @@ from support.process import wait_until
 OUTSIDE = ("192.0.2.2", "2001:db8:a::2")
 ROUTER = ("198.51.100.1", "2001:db8:b::1")
 INSIDE = ("198.51.100.2", "2001:db8:b::2")
-"""Addresses, IPv4 and IPv6, that tests leave alone: markers travel between them."""
+"""Addresses, IPv4 and IPv6, that tests never block: markers are sent between them."""
 
 _ADDRESSES = {"outside": OUTSIDE, "router": ROUTER, "inside": INSIDE}
 _PORT = 7777
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 _CLONE_NEWNET = 0x40000000
 _IP_FREEBIND = 15
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PLAN = """\
+_LINK_COMMANDS = """\
 link add o0 netns {outside} type veth peer name r0 netns {router}
 link add r1 netns {router} type veth peer name i0 netns {inside}
 """
-_PLANS = {
+_ROLE_COMMANDS = {
     "outside": """\
 link set lo up
 link set o0 up
@@ -73,145 +73,145 @@ T = TypeVar("T")
 
 
 class Network:
-    """The three namespaces, named for this run alone."""
+    """The three namespaces, with names of this run."""
 
     def __init__(self) -> None:
         run = f"fnmbus-{os.getpid()}-{secrets.token_hex(3)}"
         self.names = {role: f"{run}-{role}" for role in _ADDRESSES}
-        self._made: list[str] = []
-        self._heard: dict[tuple[str, int], socket.socket] = {}
+        self._created: list[str] = []
+        self._receivers: dict[tuple[str, int], socket.socket] = {}
 
     @property
     def nft(self) -> str:
-        """The command of nftables on the router."""
+        """The command nft in the router's namespace."""
         return f"ip netns exec {self.names['router']} nft"
 
     def open(self) -> None:
-        """Make the namespaces and the wires.
+        """Create the namespaces and links.
 
         Raises:
-            Unavailable: not root, or a command is missing, or namespaces are forbidden.
+            Unavailable: not root, a command is missing, or namespaces are forbidden.
         """
-        _need()
+        _check_requirements()
         for name in self.names.values():
-            made = _ip("netns", "add", name)
-            if made.returncode:
-                raise Unavailable(f"no network namespaces: {made.stderr.decode()}")
-            self._made.append(name)
-        _must(_ip("-batch", "-", text=_PLAN.format(**self.names)))
-        for role, plan in _PLANS.items():
-            _must(_ip("-n", self.names[role], "-batch", "-", text=plan))
-        _must(_ip("netns", "exec", self.names["router"], "sh", "-c", _FORWARD))
+            result = _ip("netns", "add", name)
+            if result.returncode:
+                raise Unavailable(f"no network namespaces: {result.stderr.decode()}")
+            self._created.append(name)
+        _check(_ip("-batch", "-", text=_LINK_COMMANDS.format(**self.names)))
+        for role, commands in _ROLE_COMMANDS.items():
+            _check(_ip("-n", self.names[role], "-batch", "-", text=commands))
+        _check(_ip("netns", "exec", self.names["router"], "sh", "-c", _FORWARD))
         for role in _ADDRESSES:
             for version in (4, 6):
-                self._heard[role, version] = self._listen(role, version)
+                self._receivers[role, version] = self._listen(role, version)
         for to in ("inside", "router"):
             for address in _ADDRESSES[to]:
-                ready = partial(self._arrives, to, address)
-                wait_until(ready, _PATIENCE, f"the way to {address}")
-        for it in self._heard.values():
-            it.settimeout(_PATIENCE)
+                ready = partial(self._is_reachable, to, address)
+                wait_until(ready, _TIMEOUT, f"a path to {address}")
+        for receiver in self._receivers.values():
+            receiver.settimeout(_TIMEOUT)
 
     def close(self) -> None:
-        """Take everything down."""
-        for it in self._heard.values():
-            it.close()
-        self._heard.clear()
-        while self._made:
-            _must(_ip("netns", "delete", self._made.pop()))
+        """Delete the network."""
+        for receiver in self._receivers.values():
+            receiver.close()
+        self._receivers.clear()
+        while self._created:
+            _check(_ip("netns", "delete", self._created.pop()))
 
     def sender(self, role: str, address: str) -> socket.socket:
         """Return a socket that sends from *address* in the namespace of *role*."""
 
-        return self._within(role, partial(_bound, address))
+        return self._call_within(role, partial(_bound_socket, address))
 
     def received(self, role: str, version: int) -> list[bytes]:
-        """Return what arrived at *role* until now and was not taken yet."""
-        heard = self._heard[role, version]
-        found = []
-        while select.select([heard], [], [], 0)[0]:
-            found.append(heard.recv(64))
-        return found
+        """Return and remove the datagrams that have arrived at *role*."""
+        receiver = self._receivers[role, version]
+        datagrams = []
+        while select.select([receiver], [], [], 0)[0]:
+            datagrams.append(receiver.recv(64))
+        return datagrams
 
     def crosses(
         self, source: str, target: str, to: str, origin: str | None = None
     ) -> bool:
         """Send one datagram; return whether it arrived.
 
-        A second one follows on the same way between addresses that nobody blocks: when
-        it is there and the first is not, the first was dropped.
+        A marker follows on the same path, between addresses that no test blocks. If
+        only the marker arrives, the first datagram was dropped.
 
         Args:
             source: role of the sender.
             target: role of the receiver.
             to: address of the receiver.
-            origin: address of the sender; else the role's own.
+            origin: address of the sender; None: the role's own.
 
         Raises:
-            TimeoutError: the second did not arrive either: the way itself is broken.
+            TimeoutError: the marker did not arrive either: the path is broken.
         """
         version = 6 if ":" in to else 4
-        at = version == 6
-        home, far = _ADDRESSES[source][at], _ADDRESSES[target][at]
-        heard = self._heard[target, version]
+        is_ipv6 = version == 6
+        home, far = _ADDRESSES[source][is_ipv6], _ADDRESSES[target][is_ipv6]
+        receiver = self._receivers[target, version]
         probe, marker = secrets.token_bytes(8), secrets.token_bytes(8)
 
         def send() -> None:
-            # One processor, or the second could overtake the first.
+            # On one processor, so that the marker cannot overtake the probe.
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            for address, end, text in (
+            for address, destination, text in (
                 (origin or home, to, probe),
                 (home, far, marker),
             ):
-                with _bound(address) as it:
-                    it.sendto(text, (end, _PORT))
+                with _bound_socket(address) as sender:
+                    sender.sendto(text, (destination, _PORT))
 
-        self._within(source, send)
-        seen = False
-        while (got := heard.recv(64)) != marker:
-            seen = seen or got == probe
-        return seen
+        self._call_within(source, send)
+        has_arrived = False
+        while (datagram := receiver.recv(64)) != marker:
+            has_arrived = has_arrived or datagram == probe
+        return has_arrived
 
-    def _arrives(self, role: str, address: str) -> bool:
+    def _is_reachable(self, role: str, address: str) -> bool:
         try:
             return self.crosses("outside", role, address)
-        except TimeoutError:  # a namespace that is new loses its first packets
+        except TimeoutError:  # a new namespace loses its first packets
             return False
 
     def _listen(self, role: str, version: int) -> socket.socket:
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
 
-        def make() -> socket.socket:
-            made = socket.socket(family, socket.SOCK_DGRAM)
+        def create() -> socket.socket:
+            receiver = socket.socket(family, socket.SOCK_DGRAM)
             if version == 6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            made.bind(("", _PORT))
-            made.settimeout(0.1)
-            return made
+                receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            receiver.bind(("", _PORT))
+            receiver.settimeout(0.1)
+            return receiver
 
-        return self._within(role, make)
+        return self._call_within(role, create)
 
-    def _within(self, role: str, make: Callable[[], T]) -> T:
-        """Call *make* in a thread that is in the namespace; a socket stays there."""
-        made: list[T] = []
-        failed: list[BaseException] = []
+    def _call_within(self, role: str, function: Callable[[], T]) -> T:
+        """Call *function* in the namespace; its sockets stay in the namespace."""
+        results: list[T] = []
+        errors: list[BaseException] = []
 
         def run() -> None:
             try:
                 _enter(self.names[role])
-                made.append(make())
+                results.append(function())
             except BaseException as exc:  # noqa: BLE001 - raised again below
-                failed.append(exc)
+                errors.append(exc)
 
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
-        if failed:
-            raise failed[0]
-        return made[0]
+        if errors:
+            raise errors[0]
+        return results[0]
 
 
-def _need() -> None:
+def _check_requirements() -> None:
     if os.geteuid() != 0:
         raise Unavailable("network namespaces need root")
     for command in ("ip", "nft"):
@@ -220,19 +220,19 @@ def _need() -> None:
 
 
 def _enter(name: str) -> None:
-    """Put this thread into a namespace."""
-    with Path("/run/netns", name).open("rb") as space:
-        if _LIBC.setns(space.fileno(), _CLONE_NEWNET) != 0:
+    """Move this thread into a namespace."""
+    with Path("/run/netns", name).open("rb") as namespace:
+        if _LIBC.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
 
 
-def _bound(address: str) -> socket.socket:
+def _bound_socket(address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_DGRAM)
-    made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # IPv6 asks for it
-    made.bind((address, 0))
-    return made
+    sender = socket.socket(family, socket.SOCK_DGRAM)
+    sender.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # IPv6 uses it too
+    sender.bind((address, 0))
+    return sender
 
 
 def _ip(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[bytes]":
@@ -245,6 +245,6 @@ def _ip(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[bytes]"
     )
 
 
-def _must(ended: "subprocess.CompletedProcess[bytes]") -> None:
-    if ended.returncode:
-        raise RuntimeError(f"{ended.args}: {ended.stderr.decode()}")
+def _check(result: "subprocess.CompletedProcess[bytes]") -> None:
+    if result.returncode:
+        raise RuntimeError(f"{result.args}: {result.stderr.decode()}")

@@ -116,7 +116,9 @@ class RelayProcesses:
         root = (spool or self.spool).root
         ticks = next(_TICKS)
         name = f"{python_hook.boot_id()}-{ticks:012d}-0000100-{ticks % 16:08x}"
-        python_hook.store(str(root), name, python_hook.pack(arguments, document))
+        python_hook.store_entry(
+            str(root), name, python_hook.encode_entry(arguments, document)
+        )
         return name
 
     def run(

@@ -21,7 +21,7 @@ USERS = (
     "mitigator",
     "exabgp",
     "nftables",
-    "webhook",
+    "notifier",
     "jsonlines",
     "operator",
     "admin",

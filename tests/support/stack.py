@@ -59,7 +59,7 @@ class Stack:
             "COMPOSE_ENV_FILES": "/dev/null",
             "FNM_BUS_VERSION": self.version,
             "FNM_BUS_DRY_RUN": "false",
-            "FNM_BUS_WEBHOOK_GROUP_WAIT": "1",
+            "FNM_BUS_NOTIFIER_GROUP_WAIT": "1",
         }
 
     @cached_property
@@ -147,7 +147,7 @@ class Stack:
                 "kafka": {
                     "bootstrap.servers": f"localhost:{self._ports['KAFKA_PORT']}"
                 },
-                "registry": {"url": api, "pins": "/nonexistent"},
+                "registry": {"url": api, "schema_ids_file": "/nonexistent"},
             }
         )
 

@@ -13,6 +13,7 @@ import pytest
 from fnm_bus import build
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
@@ -27,7 +28,12 @@ TOPICS = Topics()
 def settings(tmp_path: Path) -> Settings:
     """Settings with a registry at a port on which nobody listens."""
     return Settings.model_validate(
-        {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
+        {
+            "registry": {
+                "url": "http://127.0.0.1:1",
+                "schema_ids_file": tmp_path / "ids.json",
+            }
+        }
     )
 
 
@@ -41,7 +47,7 @@ def pinned(wanted: dict[str, str], first: int = 70) -> SchemaIds:
 
 
 def example(name: str) -> AnyRecord:
-    return next(iter(schema.examples(f"fastnetmon.{name}").values()))
+    return next(iter(example_records(f"fastnetmon.{name}").values()))
 
 
 ALL = [
@@ -63,9 +69,11 @@ def test_with_the_registry_down_a_reader_with_pins_reads_every_record(
     pins = pinned(dict(TOPICS.of_framed()))
     pins.write(tmp_path / "ids.json")
     value = Codec(pins).encode(example(name), topic)
-    reader = build.reading_codec(settings(tmp_path))
+    reader = build.build_reading_codec(settings(tmp_path))
     assert reader.decode(value) == example(name)
-    assert build.independent_codec(settings(tmp_path)).decode(value) == example(name)
+    assert build.build_independent_codec(settings(tmp_path)).decode(value) == example(
+        name
+    )
 
 
 @pytest.mark.parametrize(("name", "topic"), ALL)
@@ -73,7 +81,7 @@ def test_with_the_registry_down_a_reader_without_pins_reads_single_objects(
     tmp_path: Path, name: str, topic: str
 ) -> None:
     value = Codec().encode(example(name), topic)
-    reader = build.reading_codec(settings(tmp_path))
+    reader = build.build_reading_codec(settings(tmp_path))
     assert reader.decode(value) == example(name)
 
 
@@ -83,9 +91,9 @@ def test_an_id_that_is_not_pinned_needs_the_registry(tmp_path: Path) -> None:
         example("Audit"), TOPICS.audit
     )
     with pytest.raises(RegistryError):
-        build.reading_codec(settings(tmp_path)).decode(value)
+        build.build_reading_codec(settings(tmp_path)).decode(value)
     with pytest.raises(InvalidRecord, match="not pinned"):
-        build.independent_codec(settings(tmp_path)).decode(value)
+        build.build_independent_codec(settings(tmp_path)).decode(value)
 
 
 def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
@@ -93,7 +101,7 @@ def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
 ) -> None:
     """As they were pinned before audit records and dead letters had ids."""
     pinned(dict(TOPICS.of_events())).write(tmp_path / "ids.json")
-    codec = build.codec(settings(tmp_path))
+    codec = build.build_codec(settings(tmp_path))
     assert codec.encode(example("HostEvent"), TOPICS.host)[0] == 0
     assert codec.encode(example("DeadLetter"), TOPICS.deadletter)[:2] == b"\xc3\x01"
     assert len(caplog.records) == 1
@@ -105,8 +113,8 @@ def test_pins_that_cannot_be_used_stop_only_who_depends_on_them(
 ) -> None:
     (tmp_path / "ids.json").write_text(text)
     with pytest.raises(SchemaError):
-        build.reading_codec(settings(tmp_path))
-    codec = build.independent_codec(settings(tmp_path))
+        build.build_reading_codec(settings(tmp_path))
+    codec = build.build_independent_codec(settings(tmp_path))
     assert codec.encode(example("Audit"), TOPICS.audit)[:2] == b"\xc3\x01"
     assert "ids.json" in caplog.text
 
@@ -123,8 +131,8 @@ def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
     monkeypatch.setattr(Path, "stat", refuse)
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(SchemaError, match="Permission denied"):
-        build.reading_codec(made)
-    codec = build.independent_codec(made)
+        build.build_reading_codec(made)
+    codec = build.build_independent_codec(made)
     assert codec.encode(audit, TOPICS.audit)[:2] == b"\xc3\x01"
     assert "Permission denied" in caplog.text
 
@@ -135,8 +143,8 @@ def broken_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     shutil.copytree(Path(__file__).parents[2] / "schemas/avro", tmp_path / "avro")
     file = tmp_path / "avro/fastnetmon.StatusEvent.avsc"
     file.write_bytes(file.read_bytes()[:500])
-    monkeypatch.setattr(schema, "_data", tmp_path.joinpath)
-    caches = (schema.text, schema.load, schema.fingerprint, schema._declared)
+    monkeypatch.setattr(schema, "data_directory", tmp_path.joinpath)
+    caches = (schema.text, schema.load, schema.fingerprint, schema._read_declaration)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -150,7 +158,7 @@ def test_a_broken_schema_stops_the_relay_before_it_reads_an_entry(
 ) -> None:
     made = Settings.model_validate({"spool": {"directory": tmp_path / "spool"}})
     with pytest.raises(SchemaError, match="StatusEvent"):
-        build.relay(made, RelayMetrics())
+        build.build_relay(made, RelayMetrics())
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
             on_trial=False,
         ),
     )
-    server = build.health(settings(tmp_path), relay, RelayMetrics())
+    server = build.build_http_server(settings(tmp_path), relay, RelayMetrics())
     code, _headers, body = server._pages.get("/healthz", {})
     assert str(code).startswith(str(status))
     assert refusals in body.decode()

@@ -1,5 +1,5 @@
 """ExaBGP: blackholes and FlowSpec rules for a BGP neighbor.
 
-`config.run` starts ExaBGP, which starts two processes: the enforcer with
+`config.run` starts ExaBGP. ExaBGP starts two processes: the enforcer with
 `backend.ExabgpBackend`, and `watchdog.run`.
 """

@@ -1,13 +1,14 @@
-"""ExaBGP: blackholes and FlowSpec rules for a BGP neighbor.
+"""The ExaBGP backend: blackholes and FlowSpec rules for a BGP neighbor.
 
-This is one side of it, and runs in a process that ExaBGP starts; `config` starts
-ExaBGP. A route stays until it is withdrawn or ExaBGP ends, whichever process has died;
-the watchdog withdraws what this process does not.
+The backend runs in a process that ExaBGP starts; `config` starts ExaBGP. A route stays
+announced until it is withdrawn or ExaBGP ends, even if this process dies. The watchdog
+withdraws expired routes that this process does not withdraw.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
+from typing import Final
 
 from consumers.enforcers.backend import (
     ActiveMeasure,
@@ -24,18 +25,18 @@ from consumers.settings import ExabgpSettings
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 5
-"""How many of the refused measures an error names."""
+_MAX_LISTED: Final = 5
+"""Maximum number of unsupported measures in an error."""
 
 
 class ExabgpBackend:
-    """Announces routes by the ExaBGP that started this process.
+    """Announces routes with the ExaBGP that started this process.
 
     Args:
-        reading: descriptor from which ExaBGP's lines come: 0 in an API process.
-        writing: descriptor that takes commands, and nothing else: 1.
-        settings: what routes of blackholes carry.
-        patience: seconds of silence after which an answer is not waited for.
+        reading: descriptor of ExaBGP's output; 0 in an API process.
+        writing: descriptor for commands only; 1 in an API process.
+        settings: the neighbor and the attributes of blackhole routes.
+        timeout: seconds without output from ExaBGP until a request fails.
 
     Attributes:
         name: "exabgp".
@@ -47,124 +48,124 @@ class ExabgpBackend:
         reading: int,
         writing: int,
         settings: ExabgpSettings,
-        patience: float = 10.0,
+        timeout: float = 10.0,
     ) -> None:
         self.name = "exabgp"
         self.kinds = frozenset({BLACKHOLE, FLOWSPEC})
-        self._session = Session(reading, writing, patience)
+        self._session = Session(reading, writing, timeout)
         self._attributes = BlackholeAttributes(
             settings.ipv4_next_hop, settings.ipv6_next_hop, settings.communities
         )
         self._neighbor = settings.neighbor
         self._forms: dict[str, str] = {}
-        self._unsettled = True
+        self._has_unsent = True
 
     @property
     def neighbor(self) -> Neighbor | None:
-        """The BGP session; None before ExaBGP has reported it."""
+        """The BGP session; None until ExaBGP has reported it."""
         return self._session.neighbor
 
     @property
-    def gone(self) -> Event:
-        """Set when ExaBGP has ended: then this process should, too."""
-        return self._session.gone
+    def exited(self) -> Event:
+        """Set when ExaBGP has exited; this process should then exit too."""
+        return self._session.exited
 
-    def open(self, when_gone: Callable[[], None] | None = None) -> None:
-        """Begin to read ExaBGP's output; without a reader all of ExaBGP stops.
+    def open(self, on_exit: Callable[[], None] | None = None) -> None:
+        """Start to read ExaBGP's output; without a reader ExaBGP blocks.
 
-        The first question does this, too. A process that may never ask one (it only
-        pretends) has to begin itself, and so does one that wants to end with ExaBGP.
+        The first request starts it too. A dry run makes no request and has to call
+        this, and so does a process that has to exit with ExaBGP.
 
         Args:
-            when_gone: called, from a thread, when ExaBGP has ended.
+            on_exit: called from a thread when ExaBGP has exited.
         """
-        self._session.open(when_gone)
+        self._session.open(on_exit)
 
     def form(self, measure: Measure) -> str:
-        """Return the attributes of the measure's route, as ExaBGP takes them.
+        """Return the attributes of the measure's route, as ExaBGP's text.
 
         Raises:
-            UnsupportedMeasure: there is no such route.
+            UnsupportedMeasure: no such route exists.
         """
-        return commands.form(measure, self._attributes)
+        return commands.form_of(measure, self._attributes)
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
-        """Announce routes; one with other attributes replaces the one that stands.
+        """Announce routes; a route with other attributes replaces the earlier one.
 
-        Unsupported measures do not keep the others from being announced. While the
-        session is down nothing is announced: such a route may reach the neighbor
-        later, although it was withdrawn meanwhile, and stay.
+        Unsupported measures do not prevent the others. While the session is down,
+        nothing is announced: such a route may reach the neighbor after its withdrawal,
+        and stay.
 
         Raises:
-            UnsupportedMeasure: some can never be announced; all the others are.
-            BackendError: the session is down, ExaBGP refused some, or does not answer.
+            UnsupportedMeasure: some measures can never be announced; the others are.
+            BackendError: the session is down, or ExaBGP refused commands or did not
+                answer.
         """
         forms: dict[str, str] = {}
-        measures, unfit = [], []
+        measures, unsupported = [], []
         for measure, _ in wanted:
             try:
                 forms[measure.key] = self.form(measure)
                 measures.append(measure)
             except UnsupportedMeasure as exc:
-                unfit.append(str(exc))
+                unsupported.append(str(exc))
         if measures:
-            self._session.look()
-            self._must_be_up()
+            self._session.refresh()
+            self._require_session()
             self._forms |= forms
-            self._do(commands.announce(measures, self._attributes))
-        if unfit:
-            more = f" (and {len(unfit) - _SHOWN} more)" if len(unfit) > _SHOWN else ""
+            self._send(commands.announce_commands(measures, self._attributes))
+        if unsupported:
+            omitted = len(unsupported) - _MAX_LISTED
+            more = f" (and {omitted} more)" if omitted > 0 else ""
             raise UnsupportedMeasure(
-                f"not for ExaBGP: {'; '.join(unfit[:_SHOWN])}{more}"
+                f"ExaBGP does not support {'; '.join(unsupported[:_MAX_LISTED])}{more}"
             )
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Withdraw routes, with the session up or down.
+        """Withdraw routes, even if the session is down.
 
         Raises:
-            BackendError: ExaBGP refused some, or does not answer.
+            BackendError: ExaBGP refused commands or did not answer.
         """
-        texts = commands.withdraw(measures, self._attributes, self._forms)
+        texts = commands.withdraw_commands(measures, self._attributes, self._forms)
         if texts:
-            self._do(texts)
+            self._send(texts)
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return what is announced, or will be when the session is up.
+        """Return ExaBGP's routes; they are announced once the session is up.
 
         Raises:
-            BackendError: ExaBGP does not answer.
+            BackendError: ExaBGP did not answer.
         """
-        found: dict[Measure, ActiveMeasure] = {}
-        for line in self._session.ask([listing.COMMAND]):
+        routes: dict[Measure, ActiveMeasure] = {}
+        for line in self._session.request([listing.COMMAND]):
             try:
-                measure, standing = listing.listed(line)
+                measure, route = listing.parse_route(line)
             except ValueError as exc:
-                log.warning(
-                    "ExaBGP announces a route that is not ours: %s: %.300r", exc, line
-                )
+                log.warning("ExaBGP lists a foreign route: %s: %.300r", exc, line)
                 continue
-            found[measure] = standing
-        self._forms = {it.key: standing.form for it, standing in found.items()}
-        return found
+            routes[measure] = route
+        self._forms = {measure.key: route.form for measure, route in routes.items()}
+        return routes
 
     def close(self) -> None:
-        """Stop reading; routes stay, and ExaBGP starts this process again."""
+        """Stop reading; routes stay announced, and ExaBGP restarts this process."""
         self._session.close()
 
-    def _do(self, texts: Sequence[str]) -> None:
-        """Give commands and wait until they are sent, so that the next come after."""
-        if self._unsettled:
-            self._session.settle()
-        self._unsettled = True
-        self._session.ask(texts)
-        self._session.settle()
-        # While the session is down nothing is sent, and it waits for the next.
-        self._unsettled = not self._session.up
+    def _send(self, texts: Sequence[str]) -> None:
+        """Send commands, and wait for their UPDATEs, so that later ones follow them."""
+        if self._has_unsent:
+            self._session.wait_sent()
+        self._has_unsent = True
+        self._session.request(texts)
+        self._session.wait_sent()
+        # ExaBGP keeps the UPDATEs while the session is down.
+        self._has_unsent = not self._session.up
 
-    def _must_be_up(self) -> None:
+    def _require_session(self) -> None:
         if not self._session.up:
             reason = self.neighbor.reason if self.neighbor else ""
             raise BackendError(
                 f"the session with {self._neighbor} is down ({reason or 'not yet up'});"
-                " routes are announced when it is up"
+                " routes are announced once it is up"
             )

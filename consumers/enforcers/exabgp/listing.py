@@ -1,7 +1,7 @@
-"""ExaBGP's listing as measures.
+"""ExaBGP's listing of routes, parsed to measures.
 
-ExaBGP lists values by names of its own (`=ntp`). Here they become the one spelling that
-names a measure, and attributes the text with which they were announced.
+ExaBGP lists values by its own names (`=ntp`). They are converted to the canonical
+values of a measure's key, and attributes to the text of their announcement.
 """
 
 from collections.abc import Mapping
@@ -18,37 +18,38 @@ from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
 from fnm_bus.event import FlowMatch
 
 COMMAND: Final = "show adj-rib out extensive json"
-"""The command that lists what is announced, a route a line."""
+"""The command that lists the announced routes, one a line."""
 
 
-# Most lines are those of the last listing.
+# Most lines are equal to those of the last listing.
 @lru_cache(1 << 16)
-def listed(line: str | bytes) -> tuple[Measure, ActiveMeasure]:
+def parse_route(line: str | bytes) -> tuple[Measure, ActiveMeasure]:
     """Return one line of the listing as a measure and its form.
 
-    The measure has the match alone: it is enough to withdraw it by.
+    The measure has the match only, which is enough to withdraw it.
 
     Raises:
-        ValueError: it is no route that `announce` makes.
+        ValueError: the line is not a route of `announce_commands`.
     """
     try:
         route = msgspec.json.decode(line, type=_Line).route
-        nlri, carried = route.nlri, route.attributes
-        own = words.communities((*carried.community, *carried.large))
+        nlri, attributes = route.nlri, route.attributes
+        communities = words.canonical_communities(
+            (*attributes.community, *attributes.large)
+        )
     except (msgspec.MsgspecError, UnsupportedMeasure) as exc:
         raise ValueError(str(exc)) from exc
-    said = words.attributes(own, ";" if nlri.rules else "")
+    text = words.community_attributes(communities, ";" if nlri.rules else "")
     if not nlri.rules:
         if nlri.prefix is None or nlri.nexthop is None:
             raise ValueError("a route without a prefix or a next hop")
-        prefix = str(ip_network(nlri.prefix))
-        measure = Measure(kind=BLACKHOLE, prefix=prefix)
-        return measure, ActiveMeasure(
-            f"next-hop {ip_address(nlri.nexthop)}{said}", None
-        )
-    (action,) = carried.extended
-    measure = Measure(kind=FLOWSPEC, flow=_flow(nlri.rules))
-    return measure, ActiveMeasure(f"{_listed_action(action)};{said}", None)
+        measure = Measure(kind=BLACKHOLE, prefix=str(ip_network(nlri.prefix)))
+        form = f"next-hop {ip_address(nlri.nexthop)}{text}"
+    else:
+        (action,) = attributes.extended
+        measure = Measure(kind=FLOWSPEC, flow=_flow(nlri.rules))
+        form = f"{_action(action)};{text}"
+    return measure, ActiveMeasure(form, None)
 
 
 class _Nlri(msgspec.Struct):
@@ -63,48 +64,48 @@ class _Attributes(msgspec.Struct, rename={"large": "large-community"}):
     extended: tuple[str, ...] = msgspec.field(default=(), name="extended-community")
 
 
-class _Listed(msgspec.Struct):
+class _Route(msgspec.Struct):
     nlri: _Nlri
     attributes: _Attributes
 
 
 class _Line(msgspec.Struct):
-    route: _Listed
+    route: _Route
 
 
-def _listed_action(text: str) -> str:
-    said, _, value = text.partition(":")
-    if said == "rate-limit":
+def _action(text: str) -> str:
+    action, _, value = text.partition(":")
+    if action == "rate-limit":
         return f"rate-limit {value}" if int(value) else "discard"
-    if said == "redirect":
+    if action == "redirect":
         return f"redirect {value}"
-    raise ValueError(f"{text}: no action of ours")
+    raise ValueError(f"{text}: unexpected action")
 
 
 def _flow(rules: Mapping[str, tuple[str, ...]]) -> FlowMatch:
     rest = dict(rules)
 
-    def taken(*names: str) -> tuple[str, ...]:
-        return next((rest.pop(it) for it in names if it in rest), ())
+    def pop(*names: str) -> tuple[str, ...]:
+        return next((rest.pop(name) for name in names if name in rest), ())
 
-    def prefix(part: str) -> str | None:
-        old, new = taken(f"{part}-ipv4"), taken(f"{part}-ipv6")
+    def pop_prefix(part: str) -> str | None:
+        ipv4, ipv6 = pop(f"{part}-ipv4"), pop(f"{part}-ipv6")
         # An IPv6 prefix is listed with an offset (RFC 8956, section 3.1); ours is 0.
-        text = [*old, *(it.removesuffix("/0") for it in new)]
-        return str(ip_network(text[0])) if text else None
+        texts = [*ipv4, *(text.removesuffix("/0") for text in ipv6)]
+        return str(ip_network(texts[0])) if texts else None
 
-    found = FlowMatch(
-        destination_prefix=prefix("destination"),
-        source_prefix=prefix("source"),
-        protocols=words.protocol_words(taken("protocol", "next-header")),
-        source_ports=ports.port_numbers(taken("source-port")),
-        destination_ports=ports.port_numbers(taken("destination-port")),
+    flow = FlowMatch(
+        destination_prefix=pop_prefix("destination"),
+        source_prefix=pop_prefix("source"),
+        protocols=words.protocol_words(pop("protocol", "next-header")),
+        source_ports=ports.port_numbers(pop("source-port")),
+        destination_ports=ports.port_numbers(pop("destination-port")),
         packet_lengths=tuple(
-            int(it.removeprefix("=")) for it in taken("packet-length")
+            int(term.removeprefix("=")) for term in pop("packet-length")
         ),
-        fragmentation_flags=words.fragment_words(taken("fragment")),
-        tcp_flags=words.tcp_words(taken("tcp-flags")),
+        fragmentation_flags=words.fragment_words(pop("fragment")),
+        tcp_flags=words.tcp_flag_words(pop("tcp-flags")),
     )
     if rest:
-        raise ValueError(f"no parts of ours: {', '.join(rest)}")
-    return canonical(found)
+        raise ValueError(f"unexpected parts: {', '.join(rest)}")
+    return canonical(flow)

@@ -1,20 +1,20 @@
-"""What ExaBGP tells of the BGP session, asked and unasked."""
+"""The state of the BGP session, from ExaBGP's listing and from its events."""
 
 from typing import Final, NamedTuple
 
 import msgspec
 
-ASK: Final = "show neighbor json"
-"""The command that is answered by one line for `figures`."""
+COMMAND: Final = "show neighbor json"
+"""The command whose answer is one line for `parse_listing`."""
 
 
 class Neighbor(NamedTuple):
     """The BGP session.
 
     Attributes:
-        up: whether it is established.
-        since: since when that is known, in seconds of `snapshot.now`.
-        reason: why it is down, in ExaBGP's words, or "".
+        up: whether the session is established.
+        since: time of the last change, in seconds of `clock.now`.
+        reason: the reason that it is down, in ExaBGP's words, or "".
     """
 
     up: bool
@@ -22,42 +22,44 @@ class Neighbor(NamedTuple):
     reason: str
 
 
-class NeighborFigures(NamedTuple):
-    """What an answer tells.
+class NeighborStatus(NamedTuple):
+    """An answer to `COMMAND`.
 
     Attributes:
         up: whether the session is established.
-        sent: UPDATEs that were sent so far.
+        sent: number of UPDATEs sent.
     """
 
     up: bool
     sent: int
 
 
-def figures(line: bytes) -> NeighborFigures:
-    """Return what the answer to `ASK` tells.
+def parse_listing(line: bytes) -> NeighborStatus:
+    """Return the status in an answer to `COMMAND`.
 
     Raises:
-        ValueError: it is none, or of several neighbors.
+        ValueError: *line* is not such an answer, or lists several neighbors.
     """
     try:
-        (it,) = msgspec.json.decode(line, type=tuple[_Listed])
+        (neighbor,) = msgspec.json.decode(line, type=tuple[_Listed])
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(str(exc)) from exc
-    # Its own "state" is down in the first second of a session.
-    return NeighborFigures(it.fsm == "ESTABLISHED", it.messages.sent.update)
+    # The field "state" is down during the first second of a session.
+    return NeighborStatus(neighbor.fsm == "ESTABLISHED", neighbor.messages.sent.update)
 
 
-def change(line: bytes) -> tuple[bool, str] | None:
-    """Return whether the session is up, and the reason; None: the line is not of that.
+def parse_event(line: bytes) -> tuple[bool, str] | None:
+    """Return whether the session is up, and the reason; None for any other event.
 
-    A connection that is made, and is no session yet, is none.
+    A new connection without an established session is another event.
     """
     try:
-        it = msgspec.json.decode(line, type=_News).neighbor
-    except (msgspec.MsgspecError, ValueError, RecursionError):  # also what is no text
+        neighbor = msgspec.json.decode(line, type=_Event).neighbor
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # also invalid UTF-8
         return None
-    return (it.state == "up", it.reason) if it.state in {"up", "down"} else None
+    if neighbor.state not in {"up", "down"}:
+        return None
+    return neighbor.state == "up", neighbor.reason
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -73,10 +75,10 @@ class _Listed(msgspec.Struct):
     messages: _Messages = _Messages()
 
 
-class _Changed(msgspec.Struct):
+class _NeighborEvent(msgspec.Struct):
     state: str = ""
     reason: str = ""
 
 
-class _News(msgspec.Struct):
-    neighbor: _Changed
+class _Event(msgspec.Struct):
+    neighbor: _NeighborEvent

@@ -1,7 +1,7 @@
-"""Ports in ExaBGP's words, and back.
+"""Ports as ExaBGP's terms, and back.
 
-ExaBGP takes numbers and lists names, and gives one name to several ports: 8008 and 8080
-are both `http-alt`. Such a port is said as what lies between its neighbors.
+ExaBGP accepts numbers and lists names, and uses one name for several ports: 8008 and
+8080 are both `http-alt`. Such a port is sent as the range between its neighbors.
 """
 
 from collections import defaultdict
@@ -10,70 +10,75 @@ from functools import cache
 from importlib import import_module
 
 from consumers.enforcers.backend import UnsupportedMeasure
-from consumers.enforcers.exabgp.vocabulary import after, known, numbers
+from consumers.enforcers.exabgp.vocabulary import check_u16, look_up, strip_operator
 
 
-def ports(field: str, numbers_: Sequence[int]) -> list[str]:
+def port_terms(field: str, ports: Sequence[int]) -> list[str]:
     """Return ports as terms.
 
     Raises:
-        UnsupportedMeasure: one is no port, or is listed like another port.
+        UnsupportedMeasure: a value is not a port, or is listed like another port.
     """
-    found = []
-    for it in numbers(field, numbers_):
-        name = _names().get(it)
-        term = f"={it}"
-        if name and len(_named()[name]) > 1:
-            term = f">{it - 1}&<{it + 1}"
-            if len(_between(_maybe(it - 1), _maybe(it + 1))) != 1:
+    terms = []
+    for port in check_u16(field, ports):
+        name = _names_by_port().get(port)
+        term = f"={port}"
+        if name and len(_ports_by_name()[name]) > 1:
+            term = f">{port - 1}&<{port + 1}"
+            between = _ports_between(
+                _ports_listed_as(port - 1), _ports_listed_as(port + 1)
+            )
+            if len(between) != 1:
                 raise UnsupportedMeasure(
-                    f"{field}: ExaBGP cannot tell port {it} from another of its name"
+                    f"{field}: ExaBGP lists port {port} and another port alike"
                 )
-        found.append(term)
-    return found
+        terms.append(term)
+    return terms
 
 
 def port_numbers(terms: Iterable[str]) -> tuple[int, ...]:
     """Return terms of a listing as ports.
 
     Raises:
-        ValueError: it is no term of ours.
+        ValueError: a term is not one of `port_terms`.
     """
     return tuple(map(_listed_port, terms))
 
 
 def _listed_port(term: str) -> int:
-    below, joined, above = term.partition("&<")
-    if joined:
-        (found,) = _between(_numbers(after(">", below)), _numbers(above))
-        return found
-    (found,) = _numbers(after("=", term))
-    return found
+    lower, is_range, upper = term.partition("&<")
+    if is_range:
+        (port,) = _ports_between(
+            _ports_of(strip_operator(">", lower)), _ports_of(upper)
+        )
+    else:
+        (port,) = _ports_of(strip_operator("=", term))
+    return port
 
 
-def _numbers(text: str) -> Sequence[int]:
-    return [int(text)] if text.isdecimal() else known(_named(), text)
+def _ports_of(text: str) -> Sequence[int]:
+    return [int(text)] if text.isdecimal() else look_up(_ports_by_name(), text)
 
 
-def _maybe(number: int) -> Sequence[int]:
-    """Return the ports that are listed as *number* is."""
-    name = _names().get(number)
-    return _named()[name] if name else [number]
+def _ports_listed_as(port: int) -> Sequence[int]:
+    """Return the ports that are listed with the same text as *port*."""
+    name = _names_by_port().get(port)
+    return _ports_by_name()[name] if name else [port]
 
 
-def _between(below: Sequence[int], above: Sequence[int]) -> Sequence[int]:
-    return [it + 1 for it in below if it + 2 in above]
+def _ports_between(lower: Sequence[int], upper: Sequence[int]) -> Sequence[int]:
+    return [port + 1 for port in lower if port + 2 in upper]
 
 
 @cache
-def _names() -> Mapping[int, str]:
-    """Return the names of ports, of the very ExaBGP that runs."""
+def _names_by_port() -> Mapping[int, str]:
+    """Return the port names of the installed ExaBGP."""
     return dict(import_module("exabgp.protocol.ip.port").Port.names)
 
 
 @cache
-def _named() -> Mapping[str, Sequence[int]]:
-    found: defaultdict[str, list[int]] = defaultdict(list)
-    for number, name in _names().items():
-        found[name].append(number)
-    return dict(found)
+def _ports_by_name() -> Mapping[str, Sequence[int]]:
+    ports: defaultdict[str, list[int]] = defaultdict(list)
+    for port, name in _names_by_port().items():
+        ports[name].append(port)
+    return dict(ports)

@@ -1,7 +1,7 @@
-"""Be ExaBGP, and end with a status that tells the truth.
+"""Run ExaBGP, and exit with a status that shows an error.
 
-ExaBGP ends with status 0 also when one of its processes died too often. Here an end
-that nobody requested has status 70, and an end because of a wrong configuration 78.
+ExaBGP exits with status 0 even if one of its processes died too often. This program
+exits with 70 if no signal requested the end, and with 78 after a wrong configuration.
 
     python -P -m consumers.enforcers.exabgp.server ARGUMENTS OF EXABGP
 """
@@ -16,10 +16,10 @@ from typing import Final
 from fnm_bus.ops.terminal import visible
 
 FAILURE_FILE: Final = "FNMBUS_EXABGP_FAILURE"
-"""Variable with the path of a file: a process of ExaBGP that cannot start because of
-its configuration leaves the reason there."""
+"""Environment variable with the path of a file. A process of ExaBGP that cannot start
+because of its configuration writes the reason to the file."""
 
-_STOPPED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _SOFTWARE: Final = 70
 _CONFIG: Final = 78
 
@@ -30,7 +30,7 @@ def main() -> int:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    # Python writes the number of each signal there, whatever ExaBGP makes of it.
+    # Python writes each signal's number to the pipe, also if ExaBGP handles the signal.
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     code: object
     try:
@@ -39,38 +39,38 @@ def main() -> int:
         code = exc.code
     signal.set_wakeup_fd(-1)
     try:
-        stopped = not _STOPPED.isdisjoint(os.read(reading, 1 << 16))
+        stopped = not _STOP_SIGNALS.isdisjoint(os.read(reading, 1 << 16))
     except BlockingIOError:
         stopped = False
-    status, reason = verdict(code, failure(), stopped=stopped)
+    status, reason = exit_status(code, read_failure(), stopped=stopped)
     if reason:
         sys.stderr.write(f"fnm-bus-consumer: {visible(reason)}\n")
     return status
 
 
-def verdict(code: object, reason: str, *, stopped: bool) -> tuple[int, str]:
-    """Return the exit status, and what is logged.
+def exit_status(code: object, failure: str, *, stopped: bool) -> tuple[int, str]:
+    """Return the exit status and the message, or "".
 
     Args:
-        code: what ExaBGP ended with.
-        reason: why one of its processes cannot start, or "".
+        code: ExaBGP's exit code.
+        failure: the reason that a process of ExaBGP could not start, or "".
         stopped: whether a signal requested the end.
     """
     if stopped and not code:
         return 0, ""
-    if reason:
-        return _CONFIG, f"ExaBGP has ended: {reason}"
+    if failure:
+        return _CONFIG, f"ExaBGP has ended: {failure}"
     if not code:
         text = (
-            "ExaBGP has ended although nobody stopped it: one of its processes died too"
-            " often; the lines above tell why"
+            "ExaBGP has ended without a stop signal: one of its processes died too"
+            " often; see the lines above"
         )
         return _SOFTWARE, text
     return code if isinstance(code, int) else _SOFTWARE, ""
 
 
-def failure() -> str:
-    """Return why a process of ExaBGP cannot start, or ""."""
+def read_failure() -> str:
+    """Return the reason that a process of ExaBGP could not start, or ""."""
     try:
         return Path(os.environ[FAILURE_FILE]).read_text("utf-8", "replace").strip()
     except (KeyError, OSError):

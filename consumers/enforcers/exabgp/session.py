@@ -1,122 +1,113 @@
-"""The conversation of an API process with the ExaBGP that started it.
+"""The session of an API process with the ExaBGP that started it.
 
-ExaBGP answers each command with `done` or `error`, in order. What it lists comes before
-that, one JSON value a line, and news of the neighbor come in between at any time. All
-of ExaBGP waits for a process that does not read; so a thread reads always.
+ExaBGP answers each command with `done` or `error`, in order. A command's listing comes
+before its answer, one JSON value a line.
 """
 
-import fcntl
-import logging
 import os
 import queue
 import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from consumers.enforcers.backend import BackendError
 from consumers.enforcers.exabgp import neighbor
 from consumers.enforcers.exabgp.neighbor import Neighbor
+from consumers.enforcers.exabgp.output_reader import OutputReader
 from consumers.mitigation.clock import now
 
-log = logging.getLogger(__name__)
-
-_HELLO: Final = f"reset\n{neighbor.ASK}\n".encode("ascii")
-"""Drops what a predecessor had asked for, and asks for what nobody else asks for."""
-_F_SETPIPE_SZ: Final = 1031
-_PIPE: Final = 1 << 20
-"""Bytes that ExaBGP may write while this process is stopped: 3,000 events."""
-_STEP: Final = 0.02
-"""Seconds between two looks at what is being sent."""
-_SLICE: Final = select.PIPE_BUF
-"""Bytes that a pipe which is ready takes without waiting."""
-_READ: Final = 1 << 16
+_FIRST_COMMANDS: Final = f"reset\n{neighbor.COMMAND}\n".encode("ascii")
+"""Cancels an earlier process's commands; the second answer is unlike theirs."""
+_ANSWERS: Final = frozenset({b"done", b"error"})
+_SENT_CHECK_INTERVAL: Final = 0.02
+"""Seconds between two checks of the number of sent UPDATEs."""
+_WRITE_SIZE: Final = select.PIPE_BUF
+"""Bytes that a writable pipe accepts without blocking."""
 _MAX_UNANSWERED: Final = 1000
-"""With more commands without an answer, no further ones are given."""
-_BUSY: Final = 60.0
-"""Seconds for sending; 10,000 routes take up to 15."""
-_CALM: Final = 3
-"""Equal counts in a row of what was sent: between two of them ExaBGP sends, if there is
-anything to send."""
+"""Maximum number of commands without an answer; further ones are not sent."""
+_SEND_TIMEOUT: Final = 60.0
+"""Seconds for sending UPDATEs; 10,000 routes take up to 15 s."""
+_STABLE_COUNTS: Final = 3
+"""Equal counts of sent UPDATEs in a row. ExaBGP sends between two of them if it has any
+UPDATE to send."""
 
 
 class ExabgpExited(BackendError):
-    """ExaBGP has ended, and its routes with it; this process has no work left."""
+    """ExaBGP has exited, which withdrew its routes; this process should exit."""
 
     retryable = False
 
 
 class Session:
-    """One conversation, for one thread at a time.
+    """One session, for one thread at a time.
 
     Args:
-        reading: descriptor from which ExaBGP's lines come.
-        writing: descriptor that takes commands.
-        patience: seconds of silence after which an answer is not waited for.
-
-    Attributes:
-        gone: set when ExaBGP has ended.
-        neighbor: the BGP session, once ExaBGP has reported it.
+        reading: descriptor of ExaBGP's output.
+        writing: descriptor for commands.
+        timeout: seconds without output from ExaBGP until a request fails.
     """
 
-    def __init__(self, reading: int, writing: int, patience: float = 10.0) -> None:
-        self._reading = reading
+    def __init__(self, reading: int, writing: int, timeout: float = 10.0) -> None:
         self._writing = writing
-        self._patience = patience
-        self.gone = threading.Event()
-        self.neighbor: Neighbor | None = None
-        self._thread: threading.Thread | None = None
-        self._wake: tuple[int, int] | None = None
-        # An answer that came too late belongs to its own command: all are counted.
-        self._unsent = bytearray(_HELLO)
-        self._asked: deque[str] = deque([neighbor.ASK])
-        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._timeout = timeout
+        self._reader = OutputReader(reading)
+        # Answers are counted, so that a late answer is assigned to its own command.
+        self._unsent = bytearray(_FIRST_COMMANDS)
+        self._unanswered: deque[str] = deque([neighbor.COMMAND])
 
-    def open(self, when_gone: Callable[[], None] | None = None) -> None:
-        """Begin to read, if that has not begun.
+    @property
+    def exited(self) -> threading.Event:
+        """Set when ExaBGP has exited."""
+        return self._reader.exited
+
+    @property
+    def neighbor(self) -> Neighbor | None:
+        """The BGP session, once ExaBGP has reported it."""
+        return self._reader.neighbor
+
+    @property
+    def up(self) -> bool:
+        """Whether the BGP session is established, by the last report."""
+        return self.neighbor is not None and self.neighbor.up
+
+    def open(self, on_exit: Callable[[], None] | None = None) -> None:
+        """Start to read, unless the session is open.
 
         Args:
-            when_gone: called, from the thread that reads, when ExaBGP has ended.
+            on_exit: called from the reading thread when ExaBGP has exited.
         """
-        if self._thread is not None:
-            return
-        with suppress(OSError):  # a socket, or more than this user may have
-            fcntl.fcntl(self._reading, _F_SETPIPE_SZ, _PIPE)
-        self._wake = os.pipe()
-        self._thread = threading.Thread(
-            target=self._read,
-            args=(self._wake[0], when_gone),
-            name="exabgp",
-            daemon=True,
-        )
-        self._thread.start()
+        self._reader.start(on_exit)
 
-    def ask(self, commands: Sequence[str]) -> list[bytes]:
-        """Give commands; return the lines that they list, once all are answered.
+    def close(self) -> None:
+        """Stop reading; the descriptors stay open, since the process owns them."""
+        self._reader.stop()
+
+    def request(self, commands: Sequence[str]) -> list[bytes]:
+        """Send commands; return their listings, once all commands are answered.
 
         Raises:
-            ExabgpExited: ExaBGP has ended.
-            BackendError: it refused a command, or does not answer. It may still carry
-                out what it was given.
+            ExabgpExited: ExaBGP has exited.
+            BackendError: ExaBGP refused a command or did not answer. It may still
+                execute the commands.
         """
         self.open()
-        earlier = len(self._asked)
+        earlier = len(self._unanswered)
         if earlier > _MAX_UNANSWERED:
             self._await_answers()
             earlier = 0
-        self._asked.extend(commands)
-        self._unsent += "".join(f"{it}\n" for it in commands).encode("ascii")
+        self._unanswered.extend(commands)
+        self._unsent += "".join(f"{command}\n" for command in commands).encode("ascii")
         self._send()
-        listed, refused = [], []
-        while self._asked:
-            line = self._next()
-            if line not in {b"done", b"error"}:
+        listing, refused = [], []
+        while self._unanswered:
+            line = self._next_line()
+            if line not in _ANSWERS:
                 if not earlier:
-                    listed.append(line)
+                    listing.append(line)
                 continue
-            command = self._asked.popleft()
+            command = self._unanswered.popleft()
             if earlier:
                 earlier -= 1
             elif line == b"error":
@@ -126,143 +117,91 @@ class Session:
                 f"ExaBGP refused {len(refused)} of {len(commands)} commands; the first:"
                 f" {refused[0]:.200}"
             )
-        return listed
+        return listing
+
+    def refresh(self) -> None:
+        """Request the state of the BGP session; updates `neighbor` and `up`.
+
+        Raises:
+            BackendError: as for `request`.
+        """
+        self.request([neighbor.COMMAND])
+
+    def wait_sent(self) -> None:
+        """Wait until all UPDATEs are sent, or the BGP session is down.
+
+        Call this between two requests whose UPDATEs must reach the neighbor in order:
+        ExaBGP has one queue for each set of attributes.
+
+        Raises:
+            BackendError: sending takes too long; or as for `request`.
+        """
+        deadline, last, stable = now() + _SEND_TIMEOUT, -1, 0
+        while stable < _STABLE_COUNTS:
+            lines = self.request([neighbor.COMMAND])
+            try:
+                status = neighbor.parse_listing(b"".join(lines))
+            except ValueError as exc:
+                raise BackendError(f"ExaBGP's answer is not understood: {exc}") from exc
+            if not status.up:
+                return
+            stable = stable + 1 if status.sent == last else 1
+            last = status.sent
+            if now() > deadline:
+                raise BackendError(f"ExaBGP has been sending for {_SEND_TIMEOUT:g} s")
+            if stable == 1:
+                self.exited.wait(_SENT_CHECK_INTERVAL)
 
     def _await_answers(self) -> None:
         """Wait for the answers to all earlier commands.
 
-        ExaBGP may be silent for days: what it is given then must not pile up.
+        Without this, commands would accumulate while ExaBGP does not answer.
         """
         self._send()
-        while self._asked:
-            if self._next() in {b"done", b"error"}:
-                self._asked.popleft()
-
-    def look(self) -> None:
-        """Ask whether the session is up; `up` says what came of it.
-
-        Raises:
-            BackendError: as `ask`.
-        """
-        self.ask([neighbor.ASK])
-
-    def settle(self) -> None:
-        """Wait until all is sent, or there is nobody to send it to.
-
-        What is asked for in two calls reaches the neighbor in that order when this
-        stands between them. Else it may not: ExaBGP has a queue for each set of
-        attributes.
-
-        Raises:
-            BackendError: it is sending for too long; or as `ask`.
-        """
-        end, last, calm = now() + _BUSY, -1, 0
-        while calm < _CALM:
-            lines = self.ask([neighbor.ASK])
-            try:
-                found = neighbor.figures(b"".join(lines))
-            except ValueError as exc:
-                raise BackendError(f"ExaBGP's answer is not understood: {exc}") from exc
-            if not found.up:
-                return
-            calm = calm + 1 if found.sent == last else 1
-            last = found.sent
-            if now() > end:
-                raise BackendError(f"ExaBGP has been sending for {_BUSY:g} s")
-            if calm == 1:
-                self.gone.wait(_STEP)
-
-    @property
-    def up(self) -> bool:
-        """Whether the BGP session is established, as far as is known."""
-        return self.neighbor is not None and self.neighbor.up
-
-    def close(self) -> None:
-        """Stop reading. The descriptors stay open: they are the process's own."""
-        if self._thread is None or self._wake is None:
-            return
-        os.write(self._wake[1], b".")
-        self._thread.join()
-        for it in self._wake:
-            os.close(it)
-        self._thread = self._wake = None
+        while self._unanswered:
+            if self._next_line() in _ANSWERS:
+                self._unanswered.popleft()
 
     def _send(self) -> None:
         while self._unsent:
-            ready = select.select([], [self._writing], [], self._patience)[1]
-            if self.gone.is_set():
-                raise _gone()
+            ready = select.select([], [self._writing], [], self._timeout)[1]
+            if self.exited.is_set():
+                raise _exited()
             if not ready:
-                raise self._silent()
+                raise self._timeout_error()
             try:
-                sent = os.write(self._writing, self._unsent[:_SLICE])
+                sent = os.write(self._writing, self._unsent[:_WRITE_SIZE])
             except OSError as exc:
-                raise _gone() from exc
+                raise _exited() from exc
             del self._unsent[:sent]
 
-    def _next(self) -> bytes:
+    def _next_line(self) -> bytes:
         try:
-            line = self._lines.get(timeout=self._patience)
+            line = self._reader.lines.get(timeout=self._timeout)
         except queue.Empty as exc:
-            raise self._silent() from exc
+            raise self._timeout_error() from exc
         if not line:
-            self._lines.put(b"")
-            raise _gone()
+            self._reader.lines.put(b"")
+            raise _exited()
         return line
 
-    def _silent(self) -> BackendError:
-        return BackendError(f"ExaBGP has not answered for {self._patience:g} s")
-
-    def _read(self, wake: int, when_gone: Callable[[], None] | None) -> None:
-        rest, met = b"", False
-        while True:
-            if wake in select.select([self._reading, wake], [], [])[0]:
-                return
-            try:
-                data = os.read(self._reading, _READ)
-            except OSError:
-                data = b""
-            if not data:
-                self.gone.set()
-                self._lines.put(b"")
-                if when_gone is not None:
-                    when_gone()
-                return
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                # Before the first answer to us come those to a predecessor.
-                met = met or line.startswith(b"[")
-                if line.startswith(b'{ "exabgp"'):
-                    self._is(neighbor.change(line))
-                elif met and line:
-                    if line.startswith(b"["):
-                        with suppress(ValueError):
-                            self._is((neighbor.figures(line).up, ""))
-                    self._lines.put(line)
-
-    def _is(self, told: tuple[bool, str] | None) -> None:
-        if told is None or (self.neighbor and self.neighbor.up == told[0]):
-            return
-        up, reason = told
-        self.neighbor = Neighbor(up, now(), reason)
-        level = logging.INFO if up else logging.WARNING
-        state = f"{'up' if up else 'down'}{f': {reason}' if reason else ''}"
-        log.log(level, "the session with the neighbor is %s", state)
+    def _timeout_error(self) -> BackendError:
+        return BackendError(f"ExaBGP has not answered for {self._timeout:g} s")
 
 
 def pipes() -> tuple[int, int]:
     """Return descriptors of ExaBGP's pipes: for reading, for writing.
 
-    What anybody prints from now on goes to stderr, for ExaBGP would take it for
-    commands; and nobody else reads from stdin.
+    From now on, stdout is stderr, since ExaBGP reads the original stdout as commands,
+    and stdin is empty.
     """
     reading, writing = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    devnull = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(devnull, 0)
+    os.close(devnull)
     os.dup2(2, 1)
     return reading, writing
 
 
-def _gone() -> ExabgpExited:
-    return ExabgpExited("ExaBGP has ended; its service manager has to start it again")
+def _exited() -> ExabgpExited:
+    return ExabgpExited("ExaBGP has exited; its service manager has to restart it")

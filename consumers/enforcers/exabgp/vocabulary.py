@@ -1,7 +1,7 @@
-"""Values of FlowSpec and of communities in ExaBGP's words, and back.
+"""FlowSpec values and communities as ExaBGP's words, and back.
 
-A measure is named by what it matches. So a value is used only when ExaBGP will list it
-in a way that leads back to the same words; else it is refused.
+A measure's key is its match. So a value is accepted only if ExaBGP's listing of the
+value can be converted back to the same words; other values are refused.
 """
 
 import re
@@ -40,149 +40,151 @@ _COMMUNITIES: Final = {
     "no-export-subconfed": "65535:65283",
     "no-peer": "65535:65284",
 }
-"""Those that ExaBGP lists by name."""
+"""The communities that ExaBGP lists by name."""
 
 _U8, _U16, _U32 = 0xFF, 0xFFFF, 0xFFFF_FFFF
 _STANDARD, _LARGE = 2, 3
 _DIGITS: Final = re.compile(r"[0-9]{1,10}")
-"""int() raises on more than 4,300 digits, and takes those of every script."""
+"""int() raises for more than 4,300 digits, and accepts the digits of any script."""
 
 
-def protocols(words: Sequence[str], version: int) -> list[str]:
+def protocol_terms(words: Sequence[str], version: int) -> list[str]:
     """Return protocols as terms, for IPv4 (4) or IPv6 (6).
 
     Raises:
-        UnsupportedMeasure: a name is unknown, is not the one that is used here, or
-            belongs to the other family.
+        UnsupportedMeasure: a name is unknown, is not canonical, or belongs to the other
+            family.
     """
-    return [f"={_protocol(it, version)}" for it in words]
+    return [f"={_protocol_number(word, version)}" for word in words]
 
 
 def protocol_words(terms: Iterable[str]) -> tuple[str, ...]:
     """Return terms of a listing as protocols.
 
     Raises:
-        ValueError: it is no term of ours.
+        ValueError: a term is unknown.
     """
     names = {number: name for name, number in PROTOCOLS.items()}
-    return tuple(names.get(it, str(it)) for it in map(_listed_protocol, terms))
+    return tuple(names.get(n, str(n)) for n in map(_listed_protocol, terms))
 
 
-def numbers(field: str, values: Sequence[int]) -> Sequence[int]:
+def check_u16(field: str, values: Sequence[int]) -> Sequence[int]:
     """Return *values*.
 
     Raises:
-        UnsupportedMeasure: one does not fit 16 bits.
+        UnsupportedMeasure: a value does not fit into 16 bits.
     """
-    for it in values:
-        if not 0 <= it <= _U16:
-            raise UnsupportedMeasure(f"{field}: {it} is not between 0 and {_U16}")
+    for value in values:
+        if not 0 <= value <= _U16:
+            raise UnsupportedMeasure(f"{field}: {value} is not between 0 and {_U16}")
     return values
 
 
-def tcp_flags(words: Sequence[str]) -> list[str]:
-    """Return TCP flags as terms; of those that are joined by | all have to be set.
+def tcp_flag_terms(words: Sequence[str]) -> list[str]:
+    """Return TCP flags as terms; flags that are joined by | have to be set together.
 
     Raises:
-        UnsupportedMeasure: a flag is not known, or stands twice in one term.
+        UnsupportedMeasure: a flag is unknown, or repeated in one term.
     """
-    found = []
+    terms = []
     for word in words:
         flags = word.split("|")
         if len(set(flags)) < len(flags):
-            raise UnsupportedMeasure(f"tcp_flags: a flag stands twice in {word}")
-        found.append("=" + "+".join(_word("tcp_flags", _TCP_FLAGS, it) for it in flags))
-    return found
+            raise UnsupportedMeasure(f"tcp_flags: {word} repeats a flag")
+        exabgp_flags = (_translate("tcp_flags", _TCP_FLAGS, flag) for flag in flags)
+        terms.append("=" + "+".join(exabgp_flags))
+    return terms
 
 
-def tcp_words(terms: Iterable[str]) -> tuple[str, ...]:
+def tcp_flag_words(terms: Iterable[str]) -> tuple[str, ...]:
     """Return terms of a listing as TCP flags.
 
     Raises:
-        ValueError: it is no term of ours.
+        ValueError: a term is unknown.
     """
-    names = {said: word for word, said in _TCP_FLAGS.items()}
+    words = {flag: word for word, flag in _TCP_FLAGS.items()}
     return tuple(
-        "|".join(sorted(known(names, it) for it in after("=", term).split("+")))
-        for term in terms
+        "|".join(sorted(look_up(words, f) for f in strip_operator("=", t).split("+")))
+        for t in terms
     )
 
 
-def fragments(words: Sequence[str], version: int) -> list[str]:
+def fragment_terms(words: Sequence[str], version: int) -> list[str]:
     """Return fragmentation flags as terms, for IPv4 (4) or IPv6 (6).
 
     Raises:
-        UnsupportedMeasure: a flag is not known, or unknown to the family.
+        UnsupportedMeasure: a flag is unknown, or does not exist in the family.
     """
     if version == _IPV6 and "dont-fragment" in words:
         raise UnsupportedMeasure(
             "fragmentation_flags: IPv6 has no dont-fragment (RFC 8956)"
         )
-    return [_word("fragmentation_flags", _FRAGMENTS, it) for it in words]
+    return [_translate("fragmentation_flags", _FRAGMENTS, word) for word in words]
 
 
 def fragment_words(terms: Iterable[str]) -> tuple[str, ...]:
     """Return terms of a listing as fragmentation flags.
 
     Raises:
-        ValueError: it is no term of ours.
+        ValueError: a term is unknown.
     """
-    names = {said: word for word, said in _FRAGMENTS.items()}
-    return tuple(known(names, it) for it in terms)
+    words = {flag: word for word, flag in _FRAGMENTS.items()}
+    return tuple(look_up(words, term) for term in terms)
 
 
-def communities(texts: Iterable[str]) -> tuple[str, ...]:
+def canonical_communities(texts: Iterable[str]) -> tuple[str, ...]:
     """Return communities by number, sorted, without duplicates; large ones last.
 
     Args:
-        texts: `64500:666`, large ones (RFC 8092) as `64500:1:2`, or names that ExaBGP
-            gives to well-known ones.
+        texts: `64500:666`, large communities (RFC 8092) as `64500:1:2`, or ExaBGP's
+            names of well-known communities.
 
     Raises:
-        UnsupportedMeasure: one is none.
+        UnsupportedMeasure: a text is not a community.
     """
-    found = {_community(_COMMUNITIES.get(it, it)) for it in texts}
-    return tuple(":".join(map(str, it)) for it in sorted(found, key=_order))
+    communities = {_parse_community(_COMMUNITIES.get(text, text)) for text in texts}
+    in_order = sorted(communities, key=lambda parts: (len(parts), parts))
+    return tuple(":".join(map(str, parts)) for parts in in_order)
 
 
-def attributes(texts: Sequence[str], end: str = "") -> str:
-    """Return communities as `communities` returns them as attributes of a route.
+def community_attributes(communities: Sequence[str], end: str = "") -> str:
+    """Return canonical communities as attributes of a route.
 
     Args:
-        texts: the communities.
-        end: what follows each attribute.
+        communities: from `canonical_communities`.
+        end: appended to each attribute.
     """
-    said = ""
+    text = ""
     for name, parts in (("community", _STANDARD), ("large-community", _LARGE)):
-        some = [it for it in texts if it.count(":") == parts - 1]
-        if some:
-            said += f" {name} [ {' '.join(some)} ]{end}"
-    return said
+        values = [value for value in communities if value.count(":") == parts - 1]
+        if values:
+            text += f" {name} [ {' '.join(values)} ]{end}"
+    return text
 
 
-def known(table: Mapping[str, Any], name: str) -> Any:
-    """Return what *table* has for *name*.
+def look_up(table: Mapping[str, Any], name: str) -> Any:
+    """Return the value of *name* in *table*.
 
     Raises:
-        ValueError: it has nothing.
+        ValueError: *table* has no such name.
     """
     if name not in table:
-        raise ValueError(f"{name} is not known")
+        raise ValueError(f"{name} is unknown")
     return table[name]
 
 
-def after(operator: str, term: str) -> str:
-    """Return what follows the operator in a term of a listing.
+def strip_operator(operator: str, term: str) -> str:
+    """Return a term of a listing without its operator.
 
     Raises:
-        ValueError: the term begins with another one.
+        ValueError: the term has another operator.
     """
     if not term.startswith(operator):
-        raise ValueError(f"{term}: wanted {operator}")
+        raise ValueError(f"{term}: expected {operator}")
     return term.removeprefix(operator)
 
 
-def _protocol(word: str, version: int) -> int:
+def _protocol_number(word: str, version: int) -> int:
     number = PROTOCOLS.get(word, int(word) if _DIGITS.fullmatch(word) else None)
     if number is None or number > _U8:
         raise UnsupportedMeasure(f"protocols: {word} is unknown; write its number")
@@ -192,25 +194,25 @@ def _protocol(word: str, version: int) -> int:
     if number == (_ICMP if version == _IPV6 else _ICMP6):
         other = "ipv6-icmp" if version == _IPV6 else "icmp"
         raise UnsupportedMeasure(
-            f"protocols: {word} is of the other family; write {other}"
+            f"protocols: {word} belongs to the other IP version; write {other}"
         )
     return number
 
 
 def _listed_protocol(term: str) -> int:
-    text = after("=", term)
-    return int(text) if text.isdecimal() else known(_codes(), text)
+    text = strip_operator("=", term)
+    return int(text) if text.isdecimal() else look_up(_protocol_codes(), text)
 
 
 @cache
-def _codes() -> Mapping[str, int]:
+def _protocol_codes() -> Mapping[str, int]:
     return dict(import_module("exabgp.protocol").Protocol.codes)
 
 
-def _community(text: str) -> tuple[int, ...]:
+def _parse_community(text: str) -> tuple[int, ...]:
     parts = text.split(":")
-    most = {_STANDARD: _U16, _LARGE: _U32}.get(len(parts), -1)
-    if not all(_DIGITS.fullmatch(it) and int(it) <= most for it in parts):
+    limit = {_STANDARD: _U16, _LARGE: _U32}.get(len(parts), -1)
+    if not all(_DIGITS.fullmatch(part) and int(part) <= limit for part in parts):
         raise UnsupportedMeasure(
             f"communities: {text:.100} is not a community; write 64500:666 or"
             " 64500:1:2 (large)"
@@ -218,13 +220,9 @@ def _community(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _order(community: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    return len(community), community
-
-
-def _word(field: str, table: Mapping[str, str], word: str) -> str:
+def _translate(field: str, table: Mapping[str, str], word: str) -> str:
     if word not in table:
         raise UnsupportedMeasure(
-            f"{field}: {word} is unknown; known: {', '.join(table)}"
+            f"{field}: {word} is unknown; use one of {', '.join(table)}"
         )
     return table[word]

@@ -22,91 +22,89 @@ from consumers.settings import ExabgpSettings
 
 log = logging.getLogger(__name__)
 
-BOUND: Final = 900.0
-"""Seconds for what stands without a known end, when no snapshot can be read: as long as
-a lease is unless the policy says otherwise."""
+_MAX_UNKNOWN: Final = 900.0
+"""Seconds for a route without a known end while the snapshot is unreadable: the default
+length of a lease."""
 
 _TICK: Final = 1.0
-_LIST: Final = 5.0
+_LIST_INTERVAL: Final = 5.0
 """Seconds between two listings. 25,000 routes keep ExaBGP busy for half a second."""
 
 
-class SeenRoutes(NamedTuple):
-    """What was seen of one route that stands.
+class RouteLease(NamedTuple):
+    """The lease of one announced route.
 
     Attributes:
-        since: when it was first seen without a lease, in seconds of `snapshot.now`;
-            None while it has one.
-        ends: the last known end of its lease; None: never known.
+        unleased_since: when the route was first listed without a lease, in seconds of
+            `clock.now`; None while it has a lease.
+        ends: the last known end of its lease; None: unknown.
     """
 
-    since: float | None
+    unleased_since: float | None
     ends: float | None
 
 
-def look(
-    standing: Mapping[str, Measure],
+def update_leases(
+    routes: Mapping[str, Measure],
     ends: Mapping[str, float] | None,
-    seen: Mapping[str, SeenRoutes],
+    leases: Mapping[str, RouteLease],
     now: float,
-) -> dict[str, SeenRoutes]:
-    """Return what is now known of what stands.
+) -> dict[str, RouteLease]:
+    """Return the leases of the announced routes.
 
     Args:
-        standing: key → what stands.
-        ends: key → end of its lease, by the snapshot; None: it cannot be read.
-        seen: what was known before.
+        routes: key → announced route.
+        ends: key → end of its lease in the snapshot; None: the snapshot is unreadable.
+        leases: the leases so far.
         now: the clock of the leases.
     """
-    found = {}
-    for key in standing:
-        before = seen.get(key, SeenRoutes(None, None))
-        since = now if before.since is None else before.since
+    updated = {}
+    for key in routes:
+        lease = leases.get(key, RouteLease(None, None))
+        since = now if lease.unleased_since is None else lease.unleased_since
         if ends is None:
-            found[key] = SeenRoutes(since, before.ends)
+            updated[key] = RouteLease(since, lease.ends)
         elif key in ends:
-            found[key] = SeenRoutes(None, ends[key])
-        else:  # the enforcer has let go of it: an end from before does not hold
-            found[key] = SeenRoutes(since, None)
-    return found
+            updated[key] = RouteLease(None, ends[key])
+        else:  # the enforcer has ended the lease, so an earlier end does not count
+            updated[key] = RouteLease(since, None)
+    return updated
 
 
-def due(
-    seen: Mapping[str, SeenRoutes],
+def expired_routes(
+    leases: Mapping[str, RouteLease],
     now: float,
     grace: float,
     *,
     readable: bool,
-    bound: float = BOUND,
 ) -> dict[str, str]:
-    """Return what is to be withdrawn: key → why.
+    """Return the routes to withdraw: key → reason.
 
     Args:
-        seen: what is known of what stands.
+        leases: the leases of the announced routes.
         now: the clock of the leases.
-        grace: seconds that the enforcer has to do it itself.
-        readable: whether the snapshot can be read.
-        bound: seconds for what never had a known end while it cannot be.
+        grace: seconds in which the enforcer can withdraw a route itself.
+        readable: whether the snapshot is readable.
     """
-    found = {}
-    for key, it in seen.items():
-        if it.ends is not None:
-            if now > it.ends + grace:
-                found[key] = f"its lease ended {now - it.ends:.0f} s ago"
-        elif it.since is not None:
-            alone = now - it.since
-            if readable and alone > grace:
-                found[key] = f"no lease for {alone:.0f} s"
-            elif not readable and alone > bound + grace:
-                found[key] = f"no readable snapshot for {alone:.0f} s"
-    return found
+    reasons = {}
+    for key, lease in leases.items():
+        if lease.ends is not None:
+            if now > lease.ends + grace:
+                reasons[key] = f"its lease ended {now - lease.ends:.0f} s ago"
+        elif lease.unleased_since is not None:
+            unleased = now - lease.unleased_since
+            if readable and unleased > grace:
+                reasons[key] = f"no lease for {unleased:.0f} s"
+            elif not readable and unleased > _MAX_UNKNOWN + grace:
+                reasons[key] = f"no readable snapshot for {unleased:.0f} s"
+    return reasons
 
 
 class Watchdog:
-    """Withdraws what is due.
+    """Withdraws expired routes.
 
     Args:
-        backend: the routes.
+        backend: lists and withdraws the routes.
         settings: the snapshot and the grace.
     """
 
@@ -114,79 +112,79 @@ class Watchdog:
         self._backend = backend
         self._path = settings.snapshot
         self._grace = settings.watchdog_grace
-        self._standing: Mapping[str, Measure] = {}
-        self._seen: dict[str, SeenRoutes] = {}
-        self._listed = -_LIST
-        self._stamp: tuple[int, ...] | None = None
+        self._routes: Mapping[str, Measure] = {}
+        self._leases: dict[str, RouteLease] = {}
+        self._listed_at = -_LIST_INTERVAL
+        self._file_version: tuple[int, ...] | None = None
         self._ends: Mapping[str, float] | None = None
-        self._fault = ""
+        self._snapshot_error = ""
 
-    def turn(self) -> None:
-        """Look once, and withdraw.
+    def run_once(self) -> None:
+        """Withdraw the routes that are expired now.
 
         Raises:
-            ExabgpExited: ExaBGP has ended.
-            BackendError: it does not answer.
+            ExabgpExited: ExaBGP has exited.
+            BackendError: ExaBGP did not answer.
         """
-        now = clock.now()
-        if now - self._listed >= _LIST:
-            self._list()
-        found = self._due()
-        if not found:
+        if clock.now() - self._listed_at >= _LIST_INTERVAL:
+            self._list_routes()
+        if not self._expired_routes():
             return
-        self._list()  # perhaps it is gone by now
-        found = self._due()
-        for key, why in found.items():
-            log.warning("withdrawing %s: %s", key, why)
-        self._backend.withdraw([self._standing[it] for it in found])
+        self._list_routes()  # the enforcer may have withdrawn them meanwhile
+        reasons = self._expired_routes()
+        for key, reason in reasons.items():
+            log.warning("withdrawing %s: %s", key, reason)
+        self._backend.withdraw([self._routes[key] for key in reasons])
 
-    def _list(self) -> None:
-        self._standing = {it.key: it for it in self._backend.active()}
-        self._listed = clock.now()
+    def _list_routes(self) -> None:
+        self._routes = {measure.key: measure for measure in self._backend.active()}
+        self._listed_at = clock.now()
 
-    def _due(self) -> Mapping[str, str]:
-        # Read after the listing: a lease is written before its route is announced.
-        self._read()
+    def _expired_routes(self) -> Mapping[str, str]:
+        # After the listing: a lease is saved before its route is announced.
+        self._read_snapshot()
         now = clock.now()
-        self._seen = look(self._standing, self._ends, self._seen, now)
-        return due(self._seen, now, self._grace, readable=self._ends is not None)
+        self._leases = update_leases(self._routes, self._ends, self._leases, now)
+        readable = self._ends is not None
+        return expired_routes(self._leases, now, self._grace, readable=readable)
 
-    def _read(self) -> None:
+    def _read_snapshot(self) -> None:
+        version, saved = None, None
         try:
-            it = self._path.stat()
-            stamp = (it.st_ino, it.st_mtime_ns, it.st_size)
-            if stamp == self._stamp:
+            status = self._path.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if version == self._file_version:
                 return
-            known = snapshot.load(self._path)
-            fault = "" if known else f"{self._path}: no such file"
+            saved = snapshot.load(self._path)
+            error = "" if saved else f"{self._path}: no such file"
         except OSError as exc:
-            stamp, known, fault = None, None, f"{self._path}: {exc.strerror}"
+            error = f"{self._path}: {exc.strerror}"
         except SnapshotError as exc:
-            known, fault = None, str(exc)
-        self._stamp = stamp if known else None
+            error = str(exc)
+        self._file_version = version if saved else None
         self._ends = None
-        if known is not None:
-            self._ends = {key: lease.ends for key, lease in known.leases.items()}
-        if fault != self._fault:
-            # Before the first lease there is no snapshot, and nothing to look after.
-            level = logging.WARNING if self._standing else logging.INFO
-            log.log(level, "%s", fault or f"{self._path} can be read again")
-        self._fault = fault
+        if saved is not None:
+            self._ends = {key: lease.ends for key, lease in saved.leases.items()}
+        if error != self._snapshot_error:
+            # The enforcer writes the first snapshot before its first route.
+            level = logging.WARNING if self._routes else logging.INFO
+            log.log(level, "%s", error or f"{self._path} is readable again")
+        self._snapshot_error = error
 
 
 def run(settings: ExabgpSettings) -> None:
-    """Be the watchdog until ExaBGP ends; what it withdraws is told on stderr."""
+    """Run the watchdog until ExaBGP exits; log withdrawals to stderr."""
     logging.basicConfig(stream=sys.stderr, format="watchdog: %(message)s", level="INFO")
     reading, writing = session.pipes()
     backend = ExabgpBackend(reading, writing, settings)
     watchdog = Watchdog(backend, settings)
     while True:
         try:
-            watchdog.turn()
+            watchdog.run_once()
         except ExabgpExited:
             break
         except BackendError as exc:
             log.warning("%s", exc)
-        if backend.gone.wait(_TICK):
+        if backend.exited.wait(_TICK):
             break
     backend.close()

@@ -1,4 +1,4 @@
 """nftables: a firewall that drops the traffic of networks.
 
-Start with `backend.NftablesBackend`; `script` has the text for the command nft.
+Start with `backend.NftablesBackend`; `script` builds the input of the command nft.
 """

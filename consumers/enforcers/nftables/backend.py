@@ -1,13 +1,14 @@
-"""nftables: a firewall that drops what goes to and comes from a network.
+"""The nftables backend: drop the traffic to and from networks.
 
-The kernel ends each drop by itself, whoever has died: every element has a timeout. The
-hook is prerouting: it sees all packets that come in, for this machine and to be
-forwarded. Packets that this machine itself sends are not dropped, to a blocked host
-either (the answers are): attacks do not begin here, and a wrong measure shall not cut
-off the machine that has to take it back. At the default priority of -300 addresses are
-those on the wire, before connection tracking and NAT. Bridged frames are not seen.
+Each element has a timeout, so the kernel ends each drop without any process. The hook
+is prerouting: it sees every incoming packet, for this machine and for forwarding.
+Packets that this machine sends are not dropped, not even to a blocked host: attacks do
+not start here, and a wrong measure must not cut off the machine that has to withdraw
+it. The answers of a blocked host are dropped. The default priority of -300 comes before
+connection tracking and NAT, so addresses are those on the wire. Bridged frames do not
+pass the hook.
 
-In `nft list table inet fnm_bus` counters tell what was dropped: `hosts4_to`,
+`nft list table inet fnm_bus` shows counters of dropped packets: `hosts4_to`,
 `hosts4_from`, `net4_24_to`, ….
 """
 
@@ -29,16 +30,16 @@ from consumers.mitigation.measure import FIREWALL, Measure, Network
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
 
-_ANSWER: Final = 60.0
+_TIMEOUT: Final = 60.0
 """Seconds for one call of nft; 10,000 hosts take less than one."""
-_SHOWN: Final = 5
-"""How many of the refused measures an error names."""
+_MAX_LISTED: Final = 5
+"""Maximum number of refused measures in an error."""
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _NO_TABLE: Final = "Error: No such file or directory"
 
 
 class NftablesBackend:
-    """Drops packets by nftables, in a table of its own.
+    """Drops packets with nftables, in its own table.
 
     Args:
         settings: the table, the chains' priority and the command.
@@ -48,7 +49,7 @@ class NftablesBackend:
         kinds: firewall.
 
     Raises:
-        ConfigError: the table is no name, or the command cannot be taken apart.
+        ConfigError: the table's name is invalid, or the command cannot be split.
     """
 
     def __init__(self, settings: NftablesSettings) -> None:
@@ -62,120 +63,122 @@ class NftablesBackend:
         """Return "drop".
 
         Raises:
-            UnsupportedMeasure: it is no firewall measure of one network.
+            UnsupportedMeasure: it is not a firewall measure of one network.
         """
         script.network_of(measure)
         return script.FORM
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
-        """Drop the networks until their leases end; all in one transaction.
+        """Drop the networks until their leases end, in one transaction.
 
-        What has no time left is withdrawn. When some are refused the rest get in.
+        A measure whose lease has ended is withdrawn. If nft refuses some measures, the
+        others are announced.
 
         Raises:
-            UnsupportedMeasure: some can never be dropped; all the others are.
-            BackendError: nft refused some, or all, or does not answer; the text names
-                them and the remedy.
+            UnsupportedMeasure: some measures can never be dropped; the others are.
+            BackendError: nft refused measures or did not answer; the text names them
+                and the remedy.
         """
         lines: dict[Network, str] = {}
-        unfit: list[str] = []
-        for measure, left in wanted:
+        unsupported: list[str] = []
+        for measure, seconds_left in wanted:
             try:
                 network = script.network_of(measure)
                 lines[network] = (
-                    script.removal(self._table, network)
-                    if left <= 0
-                    else script.renewal(self._table, network, left)
+                    script.removal_line(self._table, network)
+                    if seconds_left <= 0
+                    else script.renewal_line(self._table, network, seconds_left)
                 )
             except UnsupportedMeasure as exc:
-                unfit.append(str(exc))
+                unsupported.append(str(exc))
             except ValueError as exc:
-                unfit.append(f"{measure.key}: left: {exc}")
-        refused = self._put(lines, self._priority)
+                unsupported.append(f"{measure.key}: lease: {exc}")
+        refused = self._apply(lines, self._priority)
         if refused:
-            raise BackendError(_told("nftables refused", [*refused, *unfit]))
-        if unfit:
-            raise UnsupportedMeasure(_told("not for nftables", unfit))
+            raise BackendError(_summary("nftables refused", [*refused, *unsupported]))
+        if unsupported:
+            raise UnsupportedMeasure(_summary("nftables does not support", unsupported))
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Drop no more, in one transaction; what this firewall cannot do is no error.
+        """Withdraw measures, in one transaction; unsupported measures are ignored.
 
         Raises:
-            BackendError: nft refused some, or all, or does not answer.
+            BackendError: nft refused measures or did not answer.
         """
         networks: list[Network] = []
-        for it in measures:
+        for measure in measures:
             try:
-                networks.append(script.network_of(it))
-            except UnsupportedMeasure:  # cannot stand, so it is gone
+                networks.append(script.network_of(measure))
+            except UnsupportedMeasure:  # was never announced
                 continue
-        lines = {it: script.removal(self._table, it) for it in networks}
-        refused = self._put(lines, None)
+        lines = {net: script.removal_line(self._table, net) for net in networks}
+        refused = self._apply(lines, None)
         if refused:
-            raise BackendError(_told("nftables did not take back", refused))
+            raise BackendError(_summary("nftables did not withdraw", refused))
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return what is dropped, with the kernel's whole seconds, rounded down.
+        """Return the dropped networks; seconds are the kernel's, rounded down.
 
         Raises:
-            BackendError: nft does not answer, or something that is not understood.
+            BackendError: nft failed, did not answer, or its output is not understood.
         """
-        ended = self._nft("-j", "list", "table", "inet", self._table)
-        if ended.returncode == 0:
-            return script.standing(ended.stdout)
-        said = _said(ended)
-        # Only nft's own words: "ip netns" says something alike of a missing namespace.
-        if said.startswith(_NO_TABLE):
+        result = self._nft("-j", "list", "table", "inet", self._table)
+        if result.returncode == 0:
+            return script.active_measures(result.stdout)
+        error = _error_text(result)
+        # Only at the start: "ip netns" reports a missing namespace in similar words.
+        if error.startswith(_NO_TABLE):
             return {}
-        raise self._failed(said)
+        raise self._error(error)
 
     def close(self) -> None:
-        """Do nothing: nothing is open, and drops stay until their ends."""
+        """Do nothing: no connection is open, and drops stay until their leases end."""
 
-    def _put(self, lines: Mapping[Network, str], priority: int | None) -> list[str]:
-        """Run the lines; return what was refused, with reasons.
+    def _apply(self, lines: Mapping[Network, str], priority: int | None) -> list[str]:
+        """Run the lines; return the refused networks with reasons.
 
-        Nothing gets in of a transaction of which one line is refused. Lines that nft
-        names are left out of the next one; when it names none, the lines are halved.
+        nft applies a transaction completely or not at all. Lines that nft's error names
+        are left out of the next transaction. If the error names none, the lines are
+        halved.
 
         Raises:
-            BackendError: not the lines are at fault but what they need.
+            BackendError: the setup lines failed, not the lines of the networks.
         """
         refused: list[str] = []
-        waiting = [list(lines)] if lines else []
-        while waiting:
-            part = waiting.pop()
-            said = self._say(part, lines, priority)
-            if said is None:
+        batches = [list(lines)] if lines else []
+        while batches:
+            batch = batches.pop()
+            error = self._run(batch, lines, priority)
+            if error is None:
                 continue
-            head = len(script.setup(self._table, part, priority))
-            found = script.faults(said)
-            if found and min(found) <= head:
-                raise self._failed(said)
-            named = {part[at - head - 1]: why for at, why in found.items()}
-            if not named:
-                fault = self._say([], lines, priority)
-                if fault is not None:
-                    raise self._failed(fault)
-            if not named and len(part) == 1:
-                named = {part[0]: _first(said)}
-            refused += [f"{it}: {why}" for it, why in named.items()]
-            rest = [it for it in part if it not in named]
-            middle = len(rest) if named else len(rest) // 2
-            waiting += [half for half in (rest[:middle], rest[middle:]) if half]
+            head = len(script.setup_lines(self._table, batch, priority))
+            faults = script.parse_faults(error)
+            if faults and min(faults) <= head:
+                raise self._error(error)
+            reasons = {batch[n - head - 1]: reason for n, reason in faults.items()}
+            if not reasons:
+                setup_error = self._run([], lines, priority)
+                if setup_error is not None:
+                    raise self._error(setup_error)
+                if len(batch) == 1:
+                    reasons = {batch[0]: _first_line(error)}
+            refused += [f"{net}: {reason}" for net, reason in reasons.items()]
+            rest = [network for network in batch if network not in reasons]
+            middle = len(rest) if reasons else len(rest) // 2
+            batches += [half for half in (rest[:middle], rest[middle:]) if half]
         return refused
 
-    def _say(
+    def _run(
         self,
-        part: Sequence[Network],
+        batch: Sequence[Network],
         lines: Mapping[Network, str],
         priority: int | None,
     ) -> str | None:
-        """Run the lines of *part*; return what nft says when it refuses."""
-        head = script.setup(self._table, part or lines, priority)
-        text = "\n".join((*head, *(lines[it] for it in part), ""))
-        ended = self._nft("-f", "-", text=text)
-        return _said(ended) if ended.returncode else None
+        """Run the lines of *batch*; return nft's error, or None."""
+        head = script.setup_lines(self._table, batch or lines, priority)
+        text = "\n".join((*head, *(lines[network] for network in batch), ""))
+        result = self._nft("-f", "-", text=text)
+        return _error_text(result) if result.returncode else None
 
     def _nft(
         self, *arguments: str, text: str = ""
@@ -188,55 +191,56 @@ class NftablesBackend:
                 input=text.encode(),
                 capture_output=True,
                 check=False,
-                timeout=_ANSWER,
+                timeout=_TIMEOUT,
                 env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired as exc:
-            raise BackendError(f"{shown} did not end within {_ANSWER} s") from exc
+            raise BackendError(f"{shown} did not exit within {_TIMEOUT} s") from exc
         except OSError as exc:
             raise BackendError(
-                f"{shown}: {exc.strerror}; install nftables, or name its command in"
+                f"{shown}: {exc.strerror}; install nftables, or set"
                 " consumers.nftables.command"
             ) from exc
 
-    def _failed(self, said: str) -> BackendError:
-        why = _first(said)
-        if "Operation not permitted" in said:
-            why += "; nftables needs root or CAP_NET_ADMIN"
-        elif script.faults(said):
-            why += (
-                f"; table inet {self._table} was made by another program or with other"
-                f" settings: `nft delete table inet {self._table}` removes it and all"
-                " that it drops"
+    def _error(self, text: str) -> BackendError:
+        reason = _first_line(text)
+        if "Operation not permitted" in text:
+            reason += "; nftables needs root or CAP_NET_ADMIN"
+        elif script.parse_faults(text):
+            reason += (
+                f"; another program, or other settings, created table inet"
+                f" {self._table}; delete it and all of its drops with"
+                f" `nft delete table inet {self._table}`"
             )
-        return BackendError(f"{shlex.join(self._command)}: {why}")
+        return BackendError(f"{shlex.join(self._command)}: {reason}")
 
 
 def _command(settings: NftablesSettings) -> Sequence[str]:
     if not _TABLE.fullmatch(settings.table):
         raise ConfigError(
-            "consumers.nftables.table: wanted letters, digits, _ . - and no digit"
-            f" first, got {settings.table!r}"
+            "consumers.nftables.table: use letters, digits, _ . -, and a letter or _"
+            f" first, not {settings.table!r}"
         )
     try:
         command = shlex.split(settings.command)
     except ValueError as exc:
         raise ConfigError(f"consumers.nftables.command: {exc}") from exc
     if not command:
-        raise ConfigError("consumers.nftables.command: wanted a command, got blanks")
+        raise ConfigError("consumers.nftables.command: the command is blank")
     return command
 
 
-def _said(ended: "subprocess.CompletedProcess[bytes]") -> str:
-    text = ended.stderr.decode(errors="replace").strip()
-    return text or f"exit status {ended.returncode} without a message"
+def _error_text(result: "subprocess.CompletedProcess[bytes]") -> str:
+    text = result.stderr.decode(errors="replace").strip()
+    return text or f"exit status {result.returncode} without a message"
 
 
-def _first(said: str) -> str:
-    return said.splitlines()[0]
+def _first_line(text: str) -> str:
+    return text.splitlines()[0]
 
 
-def _told(what: str, which: Sequence[str]) -> str:
-    more = len(which) - _SHOWN
-    shown = "; ".join(which[:_SHOWN])
-    return f"{what}: {shown}" + (f"; and {more} more" if more > 0 else "")
+def _summary(heading: str, reasons: Sequence[str]) -> str:
+    """Return the first reasons as one text."""
+    omitted = len(reasons) - _MAX_LISTED
+    listed = "; ".join(reasons[:_MAX_LISTED])
+    return f"{heading}: {listed}" + (f"; and {omitted} more" if omitted > 0 else "")

@@ -1,11 +1,11 @@
-"""The text of nftables: what is said to `nft`, and what its answers mean.
+"""The input of `nft`, and the meaning of its output.
 
-Every family and prefix length has a set of its own without `interval`, and a chain that
-masks an address and looks it up there: one lookup by hash for each length in use. An
-interval set would refuse networks that overlap (10.0.0.0/8 and 10.1.0.0/16), or join
-them and forget which of the two ends first; and renewing thousands takes minutes in it.
-A chain for each set, and not one for all, so that making one again never concerns a set
-that somebody else has put there in the meantime.
+Each family and prefix length has its own set without `interval`, and a chain that masks
+an address and looks it up in the set: one hash lookup for each length in use. An
+interval set would refuse overlapping networks (10.0.0.0/8 and 10.1.0.0/16), or merge
+them and lose the earlier end; and renewing thousands of elements in it takes minutes.
+Each set has its own chain, so that recreating a chain never affects a set that another
+process has added meanwhile.
 """
 
 import math
@@ -24,15 +24,15 @@ from consumers.enforcers.backend import (
 from consumers.mitigation.measure import FIREWALL, Measure, Network
 
 FORM: Final = "drop"
-"""What the firewall does with every match."""
+"""The form of every firewall measure."""
 
 _V4: Final = 4
-_RULES: Final = 2
-_MOST: Final = 100_000_000
-"""Seconds from which on nft 1.0.6 finds a timeout too large: three years."""
+_RULES_PER_CHAIN: Final = 2
+_TIMEOUT_LIMIT: Final = 100_000_000
+"""Seconds; nft 1.0.6 refuses this timeout and longer ones (three years)."""
 _SET: Final = re.compile(r"(?:hosts|net)([46])(?:_(\d+))?")
-_NO_LISTING: Final = (AttributeError, LookupError, TypeError, ValueError)
-"""What walking through JSON of another shape raises, or what is no JSON."""
+_DECODE_ERRORS: Final = (AttributeError, LookupError, TypeError, ValueError)
+"""Exceptions for text that is not JSON, or JSON of another structure."""
 _FAULT: Final = re.compile(r"^/dev/stdin:(\d+):[^\n]*?Error: ([^\n]+)", re.MULTILINE)
 
 
@@ -40,13 +40,13 @@ def network_of(measure: Measure) -> Network:
     """Return the network that *measure* drops.
 
     Raises:
-        UnsupportedMeasure: it is no firewall measure of one network in canonical text.
+        UnsupportedMeasure: it is not a firewall measure of one canonical network.
     """
     if measure.kind != FIREWALL:
         raise UnsupportedMeasure(
-            f"{measure.key}: nftables does {FIREWALL} measures only"
+            f"{measure.key}: nftables supports {FIREWALL} measures only"
         )
-    if measure.flow is not None:  # its key would be that of another match
+    if measure.flow is not None:  # its key would be the key of another match
         raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure has no flow")
     if not measure.prefix:
         raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure needs a prefix")
@@ -54,7 +54,7 @@ def network_of(measure: Measure) -> Network:
         network = ip_network(measure.prefix)
     except ValueError as exc:
         raise UnsupportedMeasure(f"{measure.key}: {exc}") from exc
-    # Also keeps out what Python takes for a part of an address: "fe80::1%anything".
+    # Also refuses scopes, which Python accepts in an address: "fe80::1%anything".
     if _prefix(network.version, int(network.network_address), network.prefixlen) != (
         measure.prefix
     ):
@@ -62,36 +62,36 @@ def network_of(measure: Measure) -> Network:
     return network
 
 
-def timeout(left: float) -> str:
-    """Return *left* seconds as nft's time, rounded up to milliseconds.
+def nft_time(seconds: float) -> str:
+    """Return *seconds* as nft's time, rounded up to milliseconds.
 
     Raises:
-        ValueError: nft cannot say it, or 0 would mean "for ever".
+        ValueError: nft has no such timeout; 0 would mean that it never ends.
     """
-    if not 0 < left < _MOST:  # also not a number
-        raise ValueError(f"wanted more than 0 and less than {_MOST} s, got {left}")
-    ms = math.ceil(left * 1000)
-    return f"{ms // 1000}s{ms % 1000}ms"  # no part may have more than 8 digits
+    if not 0 < seconds < _TIMEOUT_LIMIT:  # also refuses NaN
+        raise ValueError(f"{seconds} s is not between 0 and {_TIMEOUT_LIMIT} s")
+    ms = math.ceil(seconds * 1000)
+    return f"{ms // 1000}s{ms % 1000}ms"  # nft allows 8 digits a unit
 
 
 def set_name(network: Network) -> str:
-    """Return the name of the set that *network* belongs to."""
+    """Return the name of the set of *network*."""
     if network.prefixlen == network.max_prefixlen:
         return f"hosts{network.version}"
     return f"net{network.version}_{network.prefixlen}"
 
 
-def setup(
+def setup_lines(
     table: str, networks: Iterable[Network], priority: int | None
 ) -> tuple[str, ...]:
-    """Return commands that make what *networks* need and leave alone what stands.
+    """Return the commands that create missing sets and chains for *networks*.
 
     Args:
         table: name of the table, of family inet.
-        networks: those that are to be put in or taken out.
-        priority: of the chains; None makes no chains, for there is nothing to drop.
+        networks: the networks to announce or withdraw.
+        priority: priority of the chains; None creates no chains, for a withdrawal.
     """
-    sets = {set_name(it): it for it in networks}
+    sets = {set_name(network): network for network in networks}
     lines = [f"add table inet {table}"]
     for name, network in sorted(sets.items()):
         kind = f"ipv{network.version}_addr"
@@ -101,55 +101,55 @@ def setup(
     return tuple(lines)
 
 
-def renewal(table: str, network: Network, left: float) -> str:
-    """Return one line that puts *network* in for *left* seconds, new or not.
+def renewal_line(table: str, network: Network, seconds: float) -> str:
+    """Return one line that adds *network* for *seconds*, or renews it.
 
-    Adding what is there already succeeds and changes nothing, deleting what is not
-    there fails: so it is added to be deleted to be added.
+    Adding an element that exists succeeds without a change, and deleting a missing one
+    fails. So the line adds, deletes and adds the element.
 
     Raises:
-        ValueError: as `timeout`.
+        ValueError: as for `nft_time`.
     """
-    element = f"{_element(table, network)} timeout {timeout(left)} }}"
-    return f"{removal(table, network)}; add element {element}"
+    element = f"{_element(table, network)} timeout {nft_time(seconds)} }}"
+    return f"{removal_line(table, network)}; add element {element}"
 
 
-def removal(table: str, network: Network) -> str:
-    """Return one line that takes *network* out, there or not."""
+def removal_line(table: str, network: Network) -> str:
+    """Return one line that deletes *network*, whether it exists or not."""
     element = f"{_element(table, network)} }}"
     return f"add element {element}; delete element {element}"
 
 
-def faults(said: str) -> Mapping[int, str]:
-    """Return what nft found wrong: line from 1 → the first reason."""
-    found: dict[int, str] = {}
-    for line, reason in _FAULT.findall(said):
-        found.setdefault(int(line), reason.removeprefix("Could not process rule: "))
-    return found
+def parse_faults(error: str) -> Mapping[int, str]:
+    """Return the refused lines in nft's error: line number from 1 → first reason."""
+    reasons: dict[int, str] = {}
+    for line, reason in _FAULT.findall(error):
+        reasons.setdefault(int(line), reason.removeprefix("Could not process rule: "))
+    return reasons
 
 
-def standing(listing: bytes) -> Mapping[Measure, ActiveMeasure]:
-    """Return what drops, from `nft -j list table`.
+def active_measures(listing: bytes) -> Mapping[Measure, ActiveMeasure]:
+    """Return the dropped networks from `nft -j list table`.
 
-    A set without its rules drops nothing, so nothing of it stands. The seconds are
-    whole and rounded down: the real end is up to a second later.
+    Sets without their rules drop nothing and are left out. The seconds are whole and
+    rounded down: the real end is up to a second later.
 
     Raises:
-        BackendError: it is no such listing.
+        BackendError: *listing* is not such a listing.
     """
     try:
         items: Sequence[Any] = msgspec.json.decode(listing)["nftables"]
-        whole = _complete(items)
-        sets = [it["set"] for it in items if "set" in it]
+        chains = _complete_chains(items)
+        sets = [item["set"] for item in items if "set" in item]
         return {
-            _measure(it["name"], element): _standing(element)
-            for it in sets
-            if it["name"] in whole
-            for element in it.get("elem", ())
+            _measure(nft_set["name"], element): _active_measure(element)
+            for nft_set in sets
+            if nft_set["name"] in chains
+            for element in nft_set.get("elem", ())
         }
-    except _NO_LISTING as exc:
+    except _DECODE_ERRORS as exc:
         raise BackendError(
-            f"the listing of nft is not understood ({type(exc).__name__}: {exc}):"
+            f"nft's listing is not understood ({type(exc).__name__}: {exc}):"
             f" {listing[:80]!r}"
         ) from exc
 
@@ -164,14 +164,14 @@ def _element(table: str, network: Network) -> str:
 
 
 def _chain(table: str, name: str, network: Network, priority: int) -> Sequence[str]:
-    """Return a chain made anew: flushing it and its rules are one transaction."""
+    """Return the lines that recreate a chain; the flush is in the same transaction."""
     ip = "ip" if network.version == _V4 else "ip6"
     host = network.prefixlen == network.max_prefixlen
     masked = "" if host else f" and {network.netmask}"
     hook = f"type filter hook prerouting priority {priority}; policy accept;"
     lines = [f"add chain {table} {name} {{ {hook} }}", f"flush chain {table} {name}"]
     for field, counter in (("daddr", f"{name}_to"), ("saddr", f"{name}_from")):
-        # Counters with names of their own keep counting when the rules are made anew.
+        # Named counters keep their values when the rules are recreated.
         match = f"{ip} {field}{masked} @{name} counter name {counter} drop"
         lines += [
             f"add counter {table} {counter}",
@@ -180,26 +180,31 @@ def _chain(table: str, name: str, network: Network, priority: int) -> Sequence[s
     return lines
 
 
-def _complete(items: Sequence[Any]) -> set[str]:
-    """Return the names of the chains that are hooked in and have all their rules."""
-    hooked = {it["chain"]["name"] for it in items if it.get("chain", {}).get("hook")}
-    rules = [it["rule"]["chain"] for it in items if "rule" in it]
-    return {it for it in hooked if _SET.fullmatch(it) and rules.count(it) >= _RULES}
+def _complete_chains(items: Sequence[Any]) -> set[str]:
+    """Return the names of our chains that have a hook and all their rules."""
+    chains = [item["chain"] for item in items if "chain" in item]
+    hooked = {chain["name"] for chain in chains if chain.get("hook")}
+    rules = [item["rule"]["chain"] for item in items if "rule" in item]
+    return {
+        name
+        for name in hooked
+        if _SET.fullmatch(name) and rules.count(name) >= _RULES_PER_CHAIN
+    }
 
 
 def _measure(name: str, element: Any) -> Measure:
     address = ip_network(
         element if isinstance(element, str) else element["elem"]["val"]
     )
-    found = _SET.fullmatch(name)
-    length = found and found[2]
-    size = int(length) if length else address.max_prefixlen
-    prefix = _prefix(address.version, int(address.network_address), size)
+    match = _SET.fullmatch(name)
+    suffix = match and match[2]
+    length = int(suffix) if suffix else address.max_prefixlen
+    prefix = _prefix(address.version, int(address.network_address), length)
     return Measure(kind=FIREWALL, prefix=prefix)
 
 
-def _standing(element: Any) -> ActiveMeasure:
-    # Without a timeout an element is bare text: somebody put it in by hand.
+def _active_measure(element: Any) -> ActiveMeasure:
+    # An element without a timeout is bare text; only an operator adds such elements.
     if isinstance(element, str) or "expires" not in element["elem"]:
         return ActiveMeasure(FORM, None)
     return ActiveMeasure(FORM, float(element["elem"]["expires"]))

@@ -1,60 +1,66 @@
-"""Check of a policy: problems that a key has only together with other keys."""
+"""Check of a policy: problems of a key in combination with other keys."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure, Network
 from consumers.policy import guardrails
 from consumers.policy.file.problems import Key, Problem
-from consumers.policy.file.reach import impossible, unreachable
+from consumers.policy.file.reach import impossible_conditions, unreachable_rules
 from consumers.policy.file.tables import ActionTable, PolicyTables, ThenTable
 from consumers.policy.measures import MAX_MEASURES
 from consumers.policy.model import HOSTGROUP, IGNORE, Limits, Policy
-from consumers.policy.networks import within
+from consumers.policy.networks import is_within
 
 _SUPPORTED: Final = {"exabgp": {BLACKHOLE, FLOWSPEC}, "nftables": {FIREWALL}}
-"""Enforcer → the kinds of measures that it supports; others may support any."""
+"""Enforcer → supported kinds of measures; other enforcers may support any."""
 _FLOWSPEC_KEYS: Final = (
     *("flowspec_action", "rate", "redirect", "any_protocol"),
     *("document_targets", "document_redirect"),
 )
 
 
-def check(tables: PolicyTables, policy: Policy) -> list[Problem]:
-    """Return the problems of *tables*, of which *policy* was made."""
+def find_problems(tables: PolicyTables, policy: Policy) -> list[Problem]:
+    """Return the problems of *tables*.
+
+    Args:
+        tables: the tables of the file.
+        policy: the policy that they became.
+    """
     problems: list[Problem] = []
     for kind in ("customer", "hostgroup", "rule"):
-        problems += _duplicates(kind, [row.name for row in getattr(tables, kind)])
-    problems += _networks(policy.limits)
-    problems += _customers(policy)
+        problems += _check_names(kind, [row.name for row in getattr(tables, kind)])
+    problems += _check_networks(policy.limits)
+    problems += _check_customers(policy)
     for number, group in enumerate(tables.hostgroup):
         at: Key = ("hostgroup", number)
-        problems += _action(group, group.action, at)
-        problems += _prefixes(group.prefixes, policy.limits, (*at, "prefixes"))
+        problems += _check_action(group, group.action, at)
+        problems += _check_prefixes(group.prefixes, policy.limits, (*at, "prefixes"))
     for number, rule in enumerate(tables.rule):
         at = ("rule", number, "then")
-        problems += _action(rule.then, rule.then.action, at)
-        problems += _hostgroup(rule.then, rule.match.hostgroup, policy, at)
-        problems += _prefixes(
+        problems += _check_action(rule.then, rule.then.action, at)
+        problems += _check_hostgroup(rule.then, rule.match.hostgroup, policy, at)
+        problems += _check_prefixes(
             rule.then.prefixes or (), policy.limits, (*at, "prefixes")
         )
-    return [*problems, *impossible(policy), *unreachable(policy)]
+    return [*problems, *impossible_conditions(policy), *unreachable_rules(policy)]
 
 
-def _duplicates(kind: str, names: Sequence[str]) -> Iterator[Problem]:
+def _check_names(kind: str, names: Sequence[str]) -> Iterator[Problem]:
     for number, name in enumerate(names):
         if name in names[:number]:
             yield Problem((kind, number, "name"), f"an earlier {kind} has this name")
 
 
-def _networks(limits: Limits) -> Iterator[Problem]:
+def _check_networks(limits: Limits) -> Iterator[Problem]:
     for number, own in enumerate(limits.own_networks):
-        for text in _refused(own, limits, lambda name: name == "special_address"):
-            yield Problem(("own_networks", number), text)
+        for name, text in _refusals(own, limits):
+            if name == "special_address":
+                yield Problem(("own_networks", number), text)
     for name in ("protected_prefixes", "infrastructure"):
         for number, network in enumerate(getattr(limits, name)):
             for own in limits.own_networks:
-                if within(own, network):
+                if is_within(own, network):
                     yield Problem(
                         ("guardrails", name, number),
                         f"{network} covers all of your network {own}: every measure"
@@ -62,7 +68,7 @@ def _networks(limits: Limits) -> Iterator[Problem]:
                     )
 
 
-def _customers(policy: Policy) -> Iterator[Problem]:
+def _check_customers(policy: Policy) -> Iterator[Problem]:
     for number, customer in enumerate(policy.customers):
         at = ("customer", number, "networks")
         for place, network in enumerate(customer.networks):
@@ -70,38 +76,36 @@ def _customers(policy: Policy) -> Iterator[Problem]:
                 yield Problem(
                     (*at, place), f"{network} is not within your own networks"
                 )
-            for before in policy.customers[:number]:
-                if any(within(network, outer) for outer in before.networks):
+            for earlier in policy.customers[:number]:
+                if any(is_within(network, outer) for outer in earlier.networks):
                     yield Problem(
                         (*at, place),
-                        f'{network} is within a network of customer "{before.name}",'
+                        f'{network} is within a network of customer "{earlier.name}",'
                         " which is tried before; move this customer up",
                     )
 
 
-def _prefixes(
+def _check_prefixes(
     prefixes: tuple[Network, ...], limits: Limits, path: Key
 ) -> Iterator[Problem]:
     if len(prefixes) > MAX_MEASURES:
         text = f"{len(prefixes)} prefixes, allowed are {MAX_MEASURES}"
         yield Problem(path, text)
     for number, prefix in enumerate(prefixes):
-        for text in _refused(prefix, limits, lambda _: True):
+        for _, text in _refusals(prefix, limits):
             yield Problem((*path, number), f"{text}; it would always be refused")
 
 
-def _refused(
-    network: Network, limits: Limits, selected: Callable[[str], bool]
-) -> Iterator[str]:
-    """Yield why the guardrails would refuse a measure about *network*."""
+def _refusals(network: Network, limits: Limits) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each guardrail that would refuse a measure."""
     measure = Measure(kind=BLACKHOLE, prefix=str(network))
     for result in guardrails.check_measure(measure, limits, named=(network,)):
-        if result.verdict == guardrails.REFUSE and selected(result.name):
-            yield result.text
+        if result.verdict == guardrails.REFUSE:
+            yield result.name, result.text
 
 
-def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
-    """Yield the keys of a rule or hostgroup that its action does not have."""
+def _check_action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
+    """Yield the keys of a rule or hostgroup that its action does not support."""
     written = table.model_fields_set
     if action == HOSTGROUP:
         for key in sorted(written - {"action"}):
@@ -117,7 +121,7 @@ def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
                 text = f'only action "flowspec" has this key, and this is "{action}"'
                 yield Problem((*path, key), text)
     else:
-        yield from _flowspec(table, path)
+        yield from _check_flowspec(table, path)
     if table.communities and action != BLACKHOLE:
         text = f'only action "blackhole" has this key, and this is "{action}"'
         yield Problem((*path, "communities"), text)
@@ -131,7 +135,7 @@ def _action(table: ActionTable, action: str, path: Key) -> Iterator[Problem]:
         )
 
 
-def _flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
+def _check_flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
     for key, action, remedy in (
         ("rate", "rate-limit", "write it, in bytes/s"),
         ("redirect", "redirect", 'write the route target, as "64500:100"'),
@@ -145,10 +149,10 @@ def _flowspec(table: ActionTable, path: Key) -> Iterator[Problem]:
             yield Problem((*path, key), text)
 
 
-def _hostgroup(
+def _check_hostgroup(
     then: ThenTable, hostgroups: tuple[str, ...] | None, policy: Policy, path: Key
 ) -> Iterator[Problem]:
-    """Yield where a rule leads to a hostgroup that has no table."""
+    """Yield a problem when a rule refers to a hostgroup that has no table."""
     key = "action" if then.action == HOSTGROUP else "when_limited"
     if getattr(then, key) != HOSTGROUP:
         return

@@ -11,19 +11,24 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import Doc
 
-from consumers.mitigation.measure import MAX_COMMUNITIES, MAX_RATE, Network
+from consumers.mitigation.measure import (
+    MAX_COMMUNITIES,
+    MAX_RATE,
+    Network,
+    is_community,
+    is_route_target,
+)
 from consumers.policy.event_check import MAX_NAME
 from consumers.policy.facts import CLOSES, OPENS
 from consumers.policy.model import MAX_LEASE, lease_fault
 
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
-_COMMUNITY: Final = re.compile(r"(?:0|[1-9][0-9]*)(?::(?:0|[1-9][0-9]*)){1,2}")
-_16_BITS: Final = 0xFFFF
-_32_BITS: Final = 0xFFFF_FFFF
+_ROUTE_TARGET: Final = re.compile(r"(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9})")
+_MAX_SECONDS: Final = 0xFFFF_FFFF
 _INT64: Final = 2**63 - 1
 
 
-def network(value: object) -> Network:
+def parse_network(value: object) -> Network:
     """Return a network.
 
     Raises:
@@ -32,7 +37,7 @@ def network(value: object) -> Network:
     # ip_network(7) would be 0.0.0.7; pydantic reports no TypeError as a problem.
     if not isinstance(value, str):
         raise ValueError(  # noqa: TRY004 - as above
-            f'wanted text such as "203.0.113.0/24", got {value!r:.40}'
+            f'expected text such as "203.0.113.0/24", got {value!r:.40}'
         )
     try:
         if "%" in value:
@@ -40,7 +45,7 @@ def network(value: object) -> Network:
         masked = ip_network(value, strict=False)
     except ValueError:
         raise ValueError(
-            f'wanted a network such as "203.0.113.0/24", got "{value:.60}"'
+            f'expected a network such as "203.0.113.0/24", got "{value:.60}"'
         ) from None
     host, slash, length = value.partition("/")
     if slash and not (length.isascii() and length.isdigit()):
@@ -53,48 +58,39 @@ def network(value: object) -> Network:
         ) from None
 
 
-def seconds(value: object) -> float:
+def parse_seconds(value: object) -> float:
     """Return a duration in seconds; infinity for a number that is too large.
 
     Raises:
         ValueError: the value is not a duration.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if abs(value) < _32_BITS else math.inf
+        return float(value) if abs(value) < _MAX_SECONDS else math.inf
     parts = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if parts is None:
         raise ValueError(
-            f'wanted "30s", "5m", "1h30m" or a number of seconds, got {value!r:.40}'
+            f'expected "30s", "5m", "1h30m" or a number of seconds, got {value!r:.40}'
         )
     hours, minutes, rest = (int(part or 0) for part in parts.groups())
     return float(hours * 3600 + minutes * 60 + rest)
 
 
-def route_target(text: str) -> tuple[int, int]:
+def parse_route_target(text: str) -> tuple[int, int]:
     """Return the two numbers of a route target, as "64500:100".
 
     Raises:
         ValueError: it is not a route target (RFC 4360, RFC 5668).
     """
-    parts = _numbers(text)
-    if len(parts) == 2:  # noqa: PLR2004 - number:value
-        number, value = parts
-        most = _32_BITS if number <= _16_BITS else _16_BITS
-        if number <= _32_BITS and value <= most:
+    match = _ROUTE_TARGET.fullmatch(text)
+    if match is not None:
+        number, value = int(match[1]), int(match[2])
+        if is_route_target(number, value):
             return number, value
-    raise ValueError(f'wanted a route target such as "64500:100", got "{text:.40}"')
+    raise ValueError(f'expected a route target such as "64500:100", got "{text:.40}"')
 
 
-def _numbers(text: str) -> list[int]:
-    if not _COMMUNITY.fullmatch(text) or len(text) > len("4294967295") * 3 + 2:
-        return []
-    return [int(part) for part in text.split(":")]
-
-
-def _community(text: str) -> str:
-    parts = _numbers(text)
-    most = _16_BITS if len(parts) == 2 else _32_BITS  # noqa: PLR2004 - RFC 1997, 8092
-    if parts and max(parts) <= most:
+def _validate_community(text: str) -> str:
+    if is_community(text):
         return text
     raise ValueError(
         f'"{text:.40}" is not a community: "64500:666", each part 65535 at most, or'
@@ -102,45 +98,45 @@ def _community(text: str) -> str:
     )
 
 
-def _redirect(text: str) -> str:
-    route_target(text)
+def _validate_redirect(text: str) -> str:
+    parse_route_target(text)
     return text
 
 
-def _lease(value: float) -> float:
+def _validate_lease(value: float) -> float:
     if fault := lease_fault(value):
         raise ValueError(fault)
     return value
 
 
-def _duration(value: float) -> float:
+def _validate_duration(value: float) -> float:
     if 0 < value <= MAX_LEASE:
         return value
     raise ValueError(
-        f"wanted more than 0 s, {MAX_LEASE / 3600:g} h at most, got {value:g} s"
+        f"expected more than 0 s, {MAX_LEASE / 3600:g} h at most, got {value:g} s"
     )
 
 
-def _opening(word: str) -> str:
+def _validate_action(word: str) -> str:
     if word in OPENS:
         return word
-    wanted = ", ".join(sorted(OPENS))
+    expected = ", ".join(sorted(OPENS))
     if word in CLOSES:
         raise ValueError(
             f'"{word}" would never match: it ends an attack, and no rule is tried;'
-            f" wanted {wanted}"
+            f" expected {expected}"
         )
-    raise ValueError(f'"{word:.40}" would never match: wanted {wanted}')
+    raise ValueError(f'"{word:.40}" would never match: expected {expected}')
 
 
-def tuple_of(value: object) -> object:
+def list_as_tuple(value: object) -> object:
     """Return a list as a tuple, and everything else as it is."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def _listed(value: object) -> object:
+def _to_tuple(value: object) -> object:
     """Return one value as a list of one."""
-    return tuple_of(value) if isinstance(value, list | dict) else (value,)
+    return list_as_tuple(value) if isinstance(value, list | dict) else (value,)
 
 
 def _lower(value: Any) -> Any:
@@ -159,29 +155,29 @@ Name = Annotated[
 
 Duration = Annotated[
     float,
-    BeforeValidator(seconds),
-    AfterValidator(_duration),
+    BeforeValidator(parse_seconds),
+    AfterValidator(_validate_duration),
     Doc('duration: `"30s"`, `"5m"`, `"1h30m"` or a number of seconds'),
 ]
 Lease = Annotated[
     float,
-    BeforeValidator(seconds),
-    AfterValidator(_lease),
+    BeforeValidator(parse_seconds),
+    AfterValidator(_validate_lease),
     Doc("duration, 5 s to 24 h"),
 ]
 Redirect = Annotated[
-    str, AfterValidator(_redirect), Doc('route target, as `"64500:100"`')
+    str, AfterValidator(_validate_redirect), Doc('route target, as `"64500:100"`')
 ]
 
-_List = BeforeValidator(_listed)
+_List = BeforeValidator(_to_tuple)
 _Some = Field(min_length=1)
-_Networks = tuple[Annotated[Network, BeforeValidator(network)], ...]
+_Networks = tuple[Annotated[Network, BeforeValidator(parse_network)], ...]
 AnyNetworks = Annotated[_Networks, _List, Doc("network or list of networks")]
 Networks = Annotated[
     _Networks, _List, _Some, Doc("network or list of networks, not empty")
 ]
 Communities = Annotated[
-    tuple[Annotated[str, AfterValidator(_community)], ...],
+    tuple[Annotated[str, AfterValidator(_validate_community)], ...],
     _List,
     Field(max_length=MAX_COMMUNITIES),
     Doc('list of `"a:b"` (RFC 1997) or `"a:b:c"` (RFC 8092)'),
@@ -208,7 +204,7 @@ Scopes = Annotated[
     Doc('`"host"`, `"hostgroup"`, or a list'),
 ]
 Actions = Annotated[
-    tuple[Annotated[str, AfterValidator(_opening)], ...],
+    tuple[Annotated[str, AfterValidator(_validate_action)], ...],
     _List,
     _Some,
     Doc('`"ban"`, `"partial_block"`, `"attack_status"`, or a list'),

@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from consumers.mitigation.measure import Network
-from consumers.policy.file.check import check
-from consumers.policy.file.field_types import route_target
-from consumers.policy.file.problems import Key, Problem, describe, report
+from consumers.policy.file.check import find_problems
+from consumers.policy.file.field_types import parse_route_target
+from consumers.policy.file.problems import Key, Problem, describe, format_problems
 from consumers.policy.file.tables import (
     ActionTable,
     HostgroupTable,
@@ -58,32 +58,38 @@ def loads(text: str, name: str = "policy.toml") -> Policy:
         data = tomllib.loads(text)
     except RecursionError as exc:
         raise ConfigError(f"{name}: nested too deeply") from exc
-    except ValueError as exc:  # also what int() and datetime() refuse
+    except ValueError as exc:  # also from int() and datetime()
         raise ConfigError(f"{name}: not valid TOML: {exc}") from exc
     try:
         tables = PolicyTables.model_validate(data)
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
         problems = [Problem(error["loc"], describe(error)) for error in errors]
-        problems += _remaining(data, {error["loc"][:2] for error in errors})
+        problems += _remaining_problems(data, {error["loc"][:2] for error in errors})
     else:
-        policy = policy_of(tables)
-        problems = check(tables, policy)
+        policy = build_policy(tables)
+        problems = find_problems(tables, policy)
         if not problems:
             return policy
-    raise ConfigError(report(problems, data, name))
+    raise ConfigError(format_problems(problems, data, name))
 
 
-def policy_of(tables: PolicyTables) -> Policy:
+def build_policy(tables: PolicyTables) -> Policy:
     """Return the policy of valid tables."""
     guardrails = tables.guardrails
     return Policy(
         rules=tuple(
-            Rule(name=rule.name, match=_match(rule.match), action=_rule_action(rule))
+            Rule(
+                name=rule.name,
+                match=_build_match(rule.match),
+                action=_build_rule_action(rule),
+            )
             for rule in tables.rule
         ),
         limits=Limits(own_networks=tables.own_networks, **dict(guardrails)),
-        hostgroups={group.name: _hostgroup_action(group) for group in tables.hostgroup},
+        hostgroups={
+            group.name: _build_hostgroup_action(group) for group in tables.hostgroup
+        },
         customers=tuple(
             Customer(
                 name=customer.name,
@@ -103,7 +109,7 @@ def _digest(tables: PolicyTables) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
-def _match(table: MatchTable) -> Match:
+def _build_match(table: MatchTable) -> Match:
     return Match(
         scopes=frozenset(table.scope or ()),
         actions=frozenset(table.action or ()),
@@ -122,9 +128,9 @@ def _match(table: MatchTable) -> Match:
     )
 
 
-def _rule_action(rule: RuleTable) -> Action:
+def _build_rule_action(rule: RuleTable) -> Action:
     then = rule.then
-    return _action(
+    return _build_action(
         then,
         then.action,
         then.prefixes or (),
@@ -134,16 +140,16 @@ def _rule_action(rule: RuleTable) -> Action:
     )
 
 
-def _hostgroup_action(group: HostgroupTable) -> Action:
-    return _action(group, group.action, group.prefixes)
+def _build_hostgroup_action(group: HostgroupTable) -> Action:
+    return _build_action(group, group.action, group.prefixes)
 
 
-def _action(
+def _build_action(
     table: ActionTable, action: str, prefixes: tuple[Network, ...], **more: Any
 ) -> Action:
     return Action(
         action=action,
-        flowspec_action=_flowspec_action(table),
+        flowspec_action=_build_flowspec_action(table),
         lease=table.lease,
         enforcers=table.enforcers or (),
         communities=table.communities,
@@ -155,10 +161,12 @@ def _action(
     )
 
 
-def _flowspec_action(table: ActionTable) -> FlowThen | None:
+def _build_flowspec_action(table: ActionTable) -> FlowThen | None:
     if table.flowspec_action is None:
         return None
-    number, value = route_target(table.redirect) if table.redirect else (None, None)
+    number, value = (
+        parse_route_target(table.redirect) if table.redirect else (None, None)
+    )
     return FlowThen(
         action=table.flowspec_action,
         rate=table.rate,
@@ -167,23 +175,27 @@ def _flowspec_action(table: ActionTable) -> FlowThen | None:
     )
 
 
-def _remaining(data: dict[str, Any], bad: set[Key]) -> Iterator[Problem]:
-    """Yield the problems of a file without the rules and customers that are bad.
+def _remaining_problems(data: dict[str, Any], bad: set[Key]) -> Iterator[Problem]:
+    """Yield the problems of a file without its bad rules and customers.
 
-    Nothing, when something is bad on which the others depend.
+    Yields none if another table is bad, since rules and customers depend on it.
     """
     if any(len(key) < 2 or key[0] not in _SEPARABLE for key in bad):  # noqa: PLR2004 - table and number
         return
-    kept = {
-        name: [at for at in range(len(data.get(name, ()))) if (name, at) not in bad]
+    indexes = {
+        name: [
+            index
+            for index in range(len(data.get(name, ())))
+            if (name, index) not in bad
+        ]
         for name in _SEPARABLE
     }
-    less = {name: [data[name][at] for at in kept[name]] for name in kept}
-    if not less["rule"]:
+    good = {name: [data[name][index] for index in indexes[name]] for name in indexes}
+    if not good["rule"]:
         return
-    tables = PolicyTables.model_validate({**data, **less})
-    for problem in check(tables, policy_of(tables)):
+    tables = PolicyTables.model_validate({**data, **good})
+    for problem in find_problems(tables, build_policy(tables)):
         table, number, *keys = problem.path
-        if table in kept:  # as it is numbered in the file
-            number = kept[str(table)][int(number)]
+        if table in indexes:  # the number in the file
+            number = indexes[str(table)][int(number)]
         yield Problem((table, number, *keys), problem.text)

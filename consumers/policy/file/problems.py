@@ -1,4 +1,4 @@
-"""Problems of a policy file: which key is wrong, and what to do."""
+"""Problems of a policy file: the wrong key, and the remedy."""
 
 import difflib
 import json
@@ -16,9 +16,9 @@ Key: TypeAlias = tuple[str | int, ...]
 _NAMED: Final = frozenset({"rule", "customer", "hostgroup"})
 _TOP: Final = {
     "own_networks": 'write own_networks = ["203.0.113.0/24"] above all tables',
-    "rule": "write a [[rule]]; without a rule nothing is ever done",
+    "rule": "write a [[rule]]; without a rule no measure ever starts",
 }
-_WANTED: Final[Mapping[str, str]] = {
+_EXPECTED: Final[Mapping[str, str]] = {
     "bool_type": "true or false",
     "int_type": "a whole number",
     "float_type": "a number",
@@ -40,15 +40,17 @@ class Problem(NamedTuple):
     """One problem.
 
     Attributes:
-        path: the key that is wrong or missing.
-        text: what is wrong and what to do.
+        path: the wrong or missing key.
+        text: the fault and the remedy.
     """
 
     path: Key
     text: str
 
 
-def report(problems: Iterable[Problem], data: Mapping[str, Any], name: str) -> str:
+def format_problems(
+    problems: Iterable[Problem], data: Mapping[str, Any], name: str
+) -> str:
     """Return all problems, one a line, in the order of the file.
 
     Args:
@@ -63,7 +65,7 @@ def report(problems: Iterable[Problem], data: Mapping[str, Any], name: str) -> s
 
 def describe(error: ErrorDetails) -> str:
     """Return the text of a problem that pydantic reports."""
-    kind, got = error["type"], json.dumps(error["input"], default=str)
+    kind, actual = error["type"], json.dumps(error["input"], default=str)
     path: Key = error["loc"]
     top = _TOP.get(str(path[0])) if len(path) == 1 else None
     match kind:
@@ -74,13 +76,13 @@ def describe(error: ErrorDetails) -> str:
         case "value_error":
             return str(error["ctx"]["error"])
         case "too_short":
-            return top or "wanted at least one value; leave the key out instead"
+            return top or "expected at least one value; leave the key out instead"
         case "too_long" | "string_too_long":
-            return f"wanted at most {error['ctx']['max_length']}{_units(kind)}"
-    wanted = _WANTED.get(kind) or error["msg"].removeprefix("Input should be ")
-    for theirs, ours in _BOUNDS.items():
-        wanted = wanted.replace(theirs, ours)
-    return f"wanted {wanted}, got {got:.60}"
+            return f"expected at most {error['ctx']['max_length']}{_units(kind)}"
+    expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ")
+    for pydantic_words, words in _BOUNDS.items():
+        expected = expected.replace(pydantic_words, words)
+    return f"expected {expected}, got {actual:.60}"
 
 
 def _units(kind: str) -> str:
@@ -106,7 +108,7 @@ def _dotted(keys: Iterable[str | int]) -> str:
 
 
 def _position(path: Key, data: Any) -> tuple[int, ...]:
-    """Return where a key is in the file, for sorting; a missing key comes first."""
+    """Return a key's position in the file, for sorting; a missing key comes first."""
     position = []
     for key in path:
         if isinstance(data, dict) and key in data:
@@ -121,7 +123,7 @@ def _position(path: Key, data: Any) -> tuple[int, ...]:
 
 
 def _unknown(path: Key) -> str:
-    """Return that a key does not exist, and which keys do."""
+    """Return the text about an unknown key: similar keys, else all keys."""
     table: Any = PolicyTables
     for key in path[:-1]:
         if isinstance(key, str):

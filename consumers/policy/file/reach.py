@@ -1,4 +1,4 @@
-"""Reach of rules: rules that no event comes to, by themselves or because of others."""
+"""Reach of rules: conditions that no event meets, and rules that are never tried."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from consumers.policy.facts import DEFAULT_HOSTGROUP, OPENS
 from consumers.policy.file.problems import Problem
 from consumers.policy.model import BLOCKING, Match, Policy, Rule
-from consumers.policy.networks import within
+from consumers.policy.networks import is_within
 
 _SCOPES: Final = frozenset({"host", "hostgroup"})
 _WORDS: Final = (
@@ -15,12 +15,12 @@ _WORDS: Final = (
     *((name, None) for name in ("hostgroups", "protocols")),
     *((name, None) for name in ("thresholds", "severities", "sensors")),
 )
-"""Conditions that are words, and all possible words where these are certain."""
+"""Conditions that are words, each with all possible words if these are fixed."""
 _SIZES: Final = ("pps", "bits")
 
 
-def impossible(policy: Policy) -> Iterator[Problem]:
-    """Yield the conditions that no event meets, or no event that may be acted on."""
+def impossible_conditions(policy: Policy) -> Iterator[Problem]:
+    """Yield the conditions that no event meets, or no event of an own network."""
     for number, rule in enumerate(policy.rules):
         at = ("rule", number, "match")
         match = rule.match
@@ -40,18 +40,18 @@ def impossible(policy: Policy) -> Iterator[Problem]:
             yield Problem((*at, "hostgroup"), text)
         for place, prefix in enumerate(match.prefixes):
             if policy.limits.own.overlapping(prefix) is None:
-                text = f"{prefix} is outside your own networks: nothing may be done"
+                text = f"{prefix} is outside your own networks: no measure is allowed"
                 yield Problem((*at, "prefix", place), text)
 
 
-def unreachable(policy: Policy) -> Iterator[Problem]:
-    """Yield the rules of which an earlier one matches all that they match."""
+def unreachable_rules(policy: Policy) -> Iterator[Problem]:
+    """Yield the rules whose events all match an earlier rule."""
     for number, rule in enumerate(policy.rules):
-        for before in policy.rules[:number]:
-            if covers(before, rule):
+        for earlier in policy.rules[:number]:
+            if covers(earlier, rule):
                 text = (
-                    f'is never tried: the earlier rule "{before.name}" matches all that'
-                    " it matches; move it up, or remove it"
+                    f'is never tried: the earlier rule "{earlier.name}" matches each of'
+                    " its events; move it up, or remove it"
                 )
                 yield Problem(("rule", number), text)
                 break
@@ -66,7 +66,7 @@ def covers(wide: Rule, narrow: Rule) -> bool:
     )
     prefixes = not outer.prefixes or (
         bool(inner.prefixes)
-        and all(any(within(n, w) for w in outer.prefixes) for n in inner.prefixes)
+        and all(any(is_within(n, w) for w in outer.prefixes) for n in inner.prefixes)
     )
     return (
         words
@@ -86,7 +86,7 @@ def _words_cover(
 
 
 def _directions_cover(wide: Rule, narrow: Rule) -> bool:
-    """A rule that blocks and names no direction matches no outgoing attack."""
+    """A blocking rule without a direction matches no outgoing attack."""
     outer, inner = wide.match.directions, narrow.match.directions
     if outer:
         return bool(inner) and inner <= outer

@@ -25,7 +25,7 @@ from consumers.policy.file.field_types import (
     Severities,
     Size,
     Words,
-    tuple_of,
+    list_as_tuple,
 )
 from fnm_bus.config.settings import Count, Table
 
@@ -75,17 +75,17 @@ class GuardrailsTable(PolicyTable):
         " affected at once; further mitigations need approval.",
     )
     max_event_age: Duration = Field(
-        300.0, description="An older event starts nothing; 24 h at most."
+        300.0, description="An older event starts no measure; 24 h at most."
     )
     max_clock_skew: Duration = Field(
         60.0,
-        description="How far a sensor's clock may be ahead of the broker's; 24 h at"
-        " most.",
+        description="Most seconds that a sensor's clock may be ahead of the broker's;"
+        " 24 h at most.",
     )
 
 
 class CustomerTable(PolicyTable):
-    """A customer's networks. The first customer that fits is taken."""
+    """A customer's networks. The first matching customer counts."""
 
     name: Name = Field(description="Name, unique.")
     networks: Networks = Field(description="The customer's networks, within your own.")
@@ -101,8 +101,8 @@ class ActionTable(PolicyTable):
 
     flowspec_action: Literal["discard", "rate-limit", "redirect"] | None = Field(
         None,
-        description="With `flowspec`: what happens to the packets. Without it, the"
-        " action of FastNetMon's own Flow Spec rule, or discard if there is no rule.",
+        description="With `flowspec`: the action on the packets. Default: the action of"
+        " FastNetMon's own Flow Spec rule, or discard without such a rule.",
     )
     rate: Rate | None = Field(None, description="Limit of rate-limit, in bytes/s.")
     redirect: Redirect | None = Field(None, description="Route target of redirect.")
@@ -110,23 +110,23 @@ class ActionTable(PolicyTable):
         default=False,
         description="With `flowspec` and an attack without Flow Spec rules: whether all"
         " protocols may be matched when FastNetMon does not report the attack's"
-        " protocol, or FlowSpec does not support it. Without it, the measure is"
+        " protocol, or FlowSpec does not support it. If false, such a measure is"
         " refused.",
     )
     lease: Lease = Field(
-        900.0, description="How long a mitigation holds unless it is renewed."
+        900.0, description="Duration of a mitigation that is not renewed."
     )
     enforcers: Enforcers | None = Field(
         None,
         description="The enforcers that act: exabgp, nftables, or one of your own."
-        " Without it, all that support the measure.",
+        " Default: all that support the measure.",
     )
     communities: Communities = Field(
         (), description="BGP communities of a blackhole besides the enforcer's own."
     )
     dry_run: bool = Field(
         default=False,
-        description="Whether enforcers only report what they would do.",
+        description="Whether enforcers only report their actions.",
     )
     approval: bool = Field(
         default=False, description="Whether a person has to approve first."
@@ -134,10 +134,10 @@ class ActionTable(PolicyTable):
 
 
 class HostgroupTable(ActionTable):
-    """The action that is chosen for a whole hostgroup.
+    """The action for a whole hostgroup.
 
-    It is taken for a rule with `action = "hostgroup"`, and for a rule with
-    `when_limited = "hostgroup"` when a limit is reached.
+    It applies to a rule with `action = "hostgroup"`, and to a rule with
+    `when_limited = "hostgroup"` if a limit is reached.
     """
 
     name: Name = Field(description="Name of FastNetMon's hostgroup, unique.")
@@ -168,8 +168,8 @@ class ThenTable(ActionTable):
     )
     when_limited: Literal["approve", "hostgroup"] = Field(
         "approve",
-        description="When a limit is reached: a person approves, or the action of the"
-        " `[[hostgroup]]` is taken.",
+        description="If a limit is reached: a person approves, or the action of the"
+        " `[[hostgroup]]` applies.",
     )
     document_targets: bool = Field(
         default=False,
@@ -184,17 +184,16 @@ class ThenTable(ActionTable):
 
 
 class MatchTable(PolicyTable):
-    """Conditions of a rule, all of which have to be met.
+    """Conditions of a rule; an event has to meet all of them.
 
-    A key that is left out matches any event. The word `none` matches an event without
-    the value.
+    A missing key matches any event. The word `none` matches an event without the value.
     """
 
-    scope: Scopes | None = Field(None, description="What is attacked.")
+    scope: Scopes | None = Field(None, description="Kind of the attacked target.")
     action: Actions | None = Field(
         None,
-        description="FastNetMon's word. A status update is only tried when its ban is"
-        " not known, and counts like it then.",
+        description="FastNetMon's word. A status update without a preceding ban is"
+        " tried like a ban.",
     )
     hostgroup: Words | None = Field(
         None,
@@ -202,11 +201,11 @@ class MatchTable(PolicyTable):
         " hostgroup of a host: it counts as `none`.",
     )
     prefix: Networks | None = Field(
-        None, description="Each network of the event lies within one of these."
+        None, description="Each network of the event is within one of these."
     )
     direction: Directions | None = Field(
         None,
-        description="Direction of the traffic. A rule that blocks matches an outgoing"
+        description="Direction of the traffic. A blocking rule matches an outgoing"
         " attack only if it names `outgoing` here.",
     )
     protocol: Lowered | None = Field(
@@ -221,12 +220,12 @@ class MatchTable(PolicyTable):
     sensor: Words | None = Field(None, description="Names of sensors.")
     flow_spec: bool | None = Field(
         None,
-        description="Whether the document has Flow Spec rules, understood or not.",
+        description="Whether the document has Flow Spec rules, valid or not.",
     )
     min_pps: Size | None = Field(
         None,
         description="Packets/s at least, in the direction of the attack. An event"
-        " without its size does not match.",
+        " without a size does not match.",
     )
     max_pps: Above | None = Field(None, description="Packets/s, less than this.")
     min_bits: Size | None = Field(
@@ -245,11 +244,11 @@ class RuleTable(PolicyTable):
     then: ThenTable = Field(description="The action.")
 
 
-# TOML's arrays come as lists, which a strict tuple does not take.
-_Customers = Annotated[tuple[CustomerTable, ...], BeforeValidator(tuple_of)]
-_Hostgroups = Annotated[tuple[HostgroupTable, ...], BeforeValidator(tuple_of)]
+# TOML's arrays become lists, which a strict tuple refuses.
+_Customers = Annotated[tuple[CustomerTable, ...], BeforeValidator(list_as_tuple)]
+_Hostgroups = Annotated[tuple[HostgroupTable, ...], BeforeValidator(list_as_tuple)]
 _Rules = Annotated[
-    tuple[RuleTable, ...], BeforeValidator(tuple_of), Field(min_length=1)
+    tuple[RuleTable, ...], BeforeValidator(list_as_tuple), Field(min_length=1)
 ]
 
 
@@ -257,7 +256,7 @@ class PolicyTables(PolicyTable):
     """The whole file."""
 
     own_networks: Networks = Field(
-        description="Your own networks. Nothing outside of them is ever touched."
+        description="Your own networks. No measure affects any other network."
     )
     guardrails: GuardrailsTable = GuardrailsTable()
     customer: _Customers = ()

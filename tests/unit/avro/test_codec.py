@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fnm_bus.avro import codec as codec_module
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
+from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
@@ -24,7 +25,7 @@ WANTED = Topics().of_events()
 EXAMPLES = [
     pytest.param(event, id=f"{full_name}-{name}")
     for full_name in schema.RECORDS
-    for name, event in schema.examples(full_name).items()
+    for name, event in example_records(full_name).items()
 ]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
 
@@ -40,28 +41,28 @@ def pinned() -> SchemaIds:
 
 
 @pytest.mark.parametrize("event", EXAMPLES)
-def test_a_single_object_comes_back_as_it_was(event: AnyRecord) -> None:
+def test_a_single_object_is_decoded_unchanged(event: AnyRecord) -> None:
     codec = Codec()
     value = codec.encode(event, TOPIC)
     assert value[:2] == b"\xc3\x01"
     assert codec.decode(value) == event
 
 
-def test_with_pins_an_event_has_confluents_framing() -> None:
+def test_with_schema_ids_an_event_has_confluents_framing() -> None:
     codec = Codec(pinned())
     value = codec.encode(BAN, TOPIC)
     assert value[:5] == bytes([0, 0, 0, 0, 100])
     assert codec.decode(value) == BAN
 
 
-def test_both_framings_are_read_by_one_reader() -> None:
+def test_one_codec_decodes_both_framings() -> None:
     codec = Codec(pinned())
     assert codec.decode(Codec().encode(BAN, TOPIC)) == BAN
     assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
 
 
 def framed() -> SchemaIds:
-    """As `fnm-bus schemas register` pins them."""
+    """The ids of `fnm-bus schemas register`."""
     wanted = Topics().of_framed()
     ids = {f"{topic}-value": 100 + n for n, topic in enumerate(wanted)}
     texts = {100 + n: schema.text(name) for n, name in enumerate(wanted.values())}
@@ -69,14 +70,14 @@ def framed() -> SchemaIds:
 
 
 def example(name: str) -> AnyRecord:
-    return next(iter(schema.examples(f"fastnetmon.{name}").values()))
+    return next(iter(example_records(f"fastnetmon.{name}").values()))
 
 
 OPTIONAL = [("Audit", Topics().audit), ("DeadLetter", Topics().deadletter)]
 
 
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
-def test_a_record_whose_id_is_pinned_has_confluents_framing(
+def test_a_record_with_a_schema_id_has_confluents_framing(
     name: str, topic: str
 ) -> None:
     codec = Codec(framed())
@@ -97,7 +98,7 @@ def with_an_id_of_another_version() -> SchemaIds:
 
 @pytest.mark.parametrize("pins", [without_an_id(), with_an_id_of_another_version()])
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
-def test_without_an_id_that_fits_it_is_a_single_object_and_there_is_one_warning(
+def test_without_a_fitting_id_there_is_one_warning(
     name: str, topic: str, pins: SchemaIds, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = Codec(pins)
@@ -108,14 +109,16 @@ def test_without_an_id_that_fits_it_is_a_single_object_and_there_is_one_warning(
     assert "fnm-bus schemas register" in warning.getMessage()
 
 
-def test_without_a_registry_nothing_is_missed(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_registry_there_is_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for name, topic in OPTIONAL:
         assert Codec().encode(example(name), topic)[:2] == b"\xc3\x01"
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("name", ["Mitigation", "Command"])
-def test_what_ends_a_block_depends_on_no_registry(name: str) -> None:
+def test_the_end_of_a_block_depends_on_no_registry(name: str) -> None:
     topic = f"fastnetmon.{name.lower()}.v1"
     ids = {**framed().ids, f"{topic}-value": 999}
     texts = {**framed().schemas, 999: schema.text(f"fastnetmon.{name}")}
@@ -123,15 +126,15 @@ def test_what_ends_a_block_depends_on_no_registry(name: str) -> None:
     assert codec.encode(example(name), topic).startswith(b"\xc3\x01")
 
 
-def test_a_topic_without_a_pin_is_refused() -> None:
+def test_a_topic_without_a_schema_id_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"other-value.*schemas register"):
         Codec(pinned()).encode(BAN, "other")
 
 
 def older() -> str:
-    """The schema of a writer that did not know `truncated` yet."""
+    """The schema of an older writer, without `truncated`."""
     avro = json.loads(schema.text("fastnetmon.HostEvent"))
-    avro["fields"] = [it for it in avro["fields"] if it["name"] != "truncated"]
+    avro["fields"] = [field for field in avro["fields"] if field["name"] != "truncated"]
     return json.dumps(avro)
 
 
@@ -139,11 +142,11 @@ def written_by(text: str, event: HostEvent) -> bytes:
     out = BytesIO()
     out.write(bytes([0, 0, 0, 0, 7]))
     datum = msgspec.to_builtins(event, builtin_types=(bytes, datetime))
-    schemaless_writer(out, schema.parsed(text), datum)
+    schemaless_writer(out, schema.parse(text), datum)
     return out.getvalue()
 
 
-def test_an_older_writer_is_read_with_our_defaults() -> None:
+def test_an_older_record_gets_our_defaults() -> None:
     codec = Codec(lookup=lambda _number: older())
     assert codec.decode(written_by(older(), BAN)) == BAN
 
@@ -166,12 +169,12 @@ WHOLE = Codec().encode(BAN, TOPIC)
 WHOLES = [
     Codec().encode(event, TOPIC)
     for full_name in schema.RECORDS
-    for event in schema.examples(full_name).values()
+    for event in example_records(full_name).values()
 ]
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "reason"),
     [
         (None, "empty"),
         (b"", "empty"),
@@ -187,15 +190,15 @@ WHOLES = [
         (WHOLE[:10], "not a whole"),
     ],
 )
-def test_what_is_no_event_is_refused_and_described(
-    value: bytes | None, why: str
+def test_an_invalid_value_is_refused_and_described(
+    value: bytes | None, reason: str
 ) -> None:
-    with pytest.raises(InvalidRecord, match=why):
+    with pytest.raises(InvalidRecord, match=reason):
         Codec().decode(value)
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         (FOREIGN, "id 9, which is acme.Order and none of fastnetmon.HostEvent"),
         ("no schema at all", "id 9: not an Avro schema"),
@@ -207,24 +210,27 @@ def test_what_is_no_event_is_refused_and_described(
         (schema.text("fastnetmon.PacketSample"), "id 9, which is fastnetmon.Packet"),
     ],
 )
-def test_an_id_of_a_foreign_schema_is_refused(text: str, why: str) -> None:
-    with pytest.raises(InvalidRecord, match=why):
+def test_an_id_of_a_foreign_schema_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidRecord, match=reason):
         Codec(lookup=lambda _number: text).decode(bytes([0, 0, 0, 0, 9, 1]))
 
 
 def differing(change: Mapping[str, object]) -> str:
     avro = json.loads(schema.text("fastnetmon.HostEvent"))
-    fields = [{**it, **change} if it["name"] == "ip" else it for it in avro["fields"]]
+    fields = [
+        {**field, **change} if field["name"] == "ip" else field
+        for field in avro["fields"]
+    ]
     return json.dumps({**avro, "fields": fields})
 
 
-def test_a_writer_that_does_not_fit_our_schema_is_refused() -> None:
+def test_an_incompatible_schema_is_refused() -> None:
     codec = Codec(lookup=lambda _number: differing({"type": "long", "default": 0}))
     with pytest.raises(InvalidRecord, match="not a whole"):
         codec.decode(bytes([0, 0, 0, 0, 9]) + WHOLE[10:])
 
 
-def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
+def test_an_unreachable_registry_is_not_the_record_s_fault() -> None:
     def lookup(number: int) -> str:
         raise RegistryError(f"no answer for {number}")
 
@@ -232,7 +238,7 @@ def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
         Codec(lookup=lookup).decode(bytes([0, 0, 0, 0, 9, 1]))
 
 
-def test_an_id_that_the_registry_does_not_know_is_a_fault_of_the_record() -> None:
+def test_an_unknown_id_is_the_record_s_fault() -> None:
     def lookup(number: int) -> str:
         raise SchemaError(f"{number} is unknown")
 
@@ -241,7 +247,7 @@ def test_an_id_that_the_registry_does_not_know_is_a_fault_of_the_record() -> Non
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_behind_a_header_are_an_event_or_refused(body: bytes) -> None:
+def test_bytes_after_a_header_are_decoded_or_refused(body: bytes) -> None:
     for full_name in schema.RECORDS:
         value = b"\xc3\x01" + schema.fingerprint(full_name) + body
         with suppress(InvalidRecord):
@@ -249,18 +255,18 @@ def test_any_bytes_behind_a_header_are_an_event_or_refused(body: bytes) -> None:
 
 
 @given(st.sampled_from(WHOLES), st.integers(0), st.binary(min_size=1, max_size=9))
-def test_a_record_with_a_fault_in_it_is_an_event_or_refused(
+def test_a_damaged_record_is_decoded_or_refused(
     whole: bytes, place: int, fault: bytes
 ) -> None:
     place = 10 + place % (len(whole) - 10)
     with suppress(InvalidRecord):
         again = Codec().decode(whole[:place] + fault + whole[place + len(fault) :])
-        # What was understood can be said again.
+        # A decoded value can be encoded.
         assert Codec().decode(Codec().encode(again, TOPIC)) == again
 
 
 @pytest.mark.parametrize(
-    ("event", "why"),
+    ("event", "reason"),
     [
         (ban_with(ip="half a pair \ud800"), "surrogates not allowed"),
         (ban_with(ip=None), "on field ip"),
@@ -276,14 +282,14 @@ def test_a_record_with_a_fault_in_it_is_an_event_or_refused(
         (ban_with(packet_dump=(1,)), "on field packet_dump"),
     ],
 )
-def test_what_avro_cannot_hold_is_refused_when_written(
-    event: HostEvent, why: str
+def test_a_value_outside_of_avro_is_refused_by_encode(
+    event: HostEvent, reason: str
 ) -> None:
-    with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{why}"):
+    with pytest.raises(InvalidRecord, match=f"does not fit its schema.*{reason}"):
         Codec().encode(event, TOPIC)
 
 
-def test_a_sequence_that_javascript_cannot_hold_is_invalid() -> None:
+def test_a_sequence_above_javascript_s_limit_is_invalid() -> None:
     largest = ban_with(receipt=Receipt(sequence=2**53 - 1))
     assert Codec().decode(Codec().encode(largest, TOPIC)) == largest
     value = Codec().encode(ban_with(receipt=Receipt(sequence=2**53)), TOPIC)
@@ -303,7 +309,7 @@ def test_hints_change_no_byte(event: AnyRecord) -> None:
 @pytest.mark.parametrize(
     "error", [RecursionError, OverflowError, struct.error, KeyError]
 )
-def test_whatever_a_broken_record_raises_is_one_error(
+def test_any_error_of_a_damaged_record_is_invalid_record(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def broken(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The schemas as the program sees them: whole, named by fingerprint, cheap."""
+"""The schemas: self-contained, with fingerprints, without fastavro at import."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def declared(avro: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", schema.RECORDS)
-def test_a_text_stands_alone(name: str) -> None:
+def test_a_text_is_self_contained(name: str) -> None:
     parse_schema(json.loads(schema.text(name)))
 
 
@@ -56,7 +56,7 @@ def test_an_unknown_schema_is_a_schema_error(name: str) -> None:
 @pytest.mark.parametrize("bad", ["{", '{"type": "record"}', '"nonsense"', '{"a": 1}'])
 def test_what_is_not_a_schema_is_a_schema_error(bad: str) -> None:
     with pytest.raises(SchemaError, match="not an Avro schema"):
-        schema.parsed(bad)
+        schema.parse(bad)
 
 
 def test_a_fingerprint_is_little_endian_crc_64_avro() -> None:
@@ -71,19 +71,19 @@ def test_every_record_has_a_fingerprint_of_its_own() -> None:
     assert {len(value) for value in prints} == {8}
 
 
-def test_load_holds_exactly_the_records_of_the_topics() -> None:
+def test_load_has_exactly_the_records_of_the_topics() -> None:
     assert tuple(schema.load()) == schema.RECORDS
 
 
-def test_released_schemas_are_found_by_their_fingerprint() -> None:
+def test_released_schemas_have_their_fingerprint_as_key() -> None:
     for fingerprint, released in schema.released().items():
         assert schema.fingerprint_of(released) == fingerprint
 
 
-def test_an_installation_without_the_releases_says_so(
+def test_missing_released_schemas_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_data", tmp_path.joinpath)
+    monkeypatch.setattr(schema, "data_directory", tmp_path.joinpath)
     schema.released.cache_clear()
 
     with pytest.raises(SchemaError, match="no schemas of the releases"):
@@ -127,7 +127,7 @@ def test_absent_is_not_zero() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 2**63, 2**70, True, 1.0, "1", [1]])
-def test_a_counter_takes_nothing_but_a_rate(bad: Any) -> None:
+def test_a_counter_accepts_rates_only(bad: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"total_incoming_pps": bad}, type=AttackDetails)
 
@@ -136,7 +136,7 @@ def test_a_counter_takes_nothing_but_a_rate(bad: Any) -> None:
     ("field", "bad"),
     [("source_port", 65536), ("ttl", 256), ("ttl", None), ("fragmentation", 0)],
 )
-def test_a_packet_sample_refuses_what_no_packet_has(field: str, bad: Any) -> None:
+def test_a_packet_sample_refuses_impossible_values(field: str, bad: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({field: bad}, type=PacketSample)
 

@@ -27,7 +27,7 @@ def pinned() -> SchemaIds:
     return SchemaIds("http://registry", ids, {SUBJECT: (7,)}, texts)
 
 
-def test_pins_survive_the_file(tmp_path: Path) -> None:
+def test_ids_survive_the_file(tmp_path: Path) -> None:
     path = tmp_path / "made" / "schema-ids.json"
     pinned().write(path)
     again = schema_ids.read(path)
@@ -38,7 +38,7 @@ def test_pins_survive_the_file(tmp_path: Path) -> None:
     assert Codec(again).decode(Codec(again).encode(BAN, TOPIC)) == BAN
 
 
-def test_all_may_read_the_file_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_the_file_is_readable_for_all_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "schema-ids.json"
     pinned().write(path)
     pinned().write(path)
@@ -46,19 +46,19 @@ def test_all_may_read_the_file_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SchemaError, match="file"):
         pinned().write(tmp_path / "file" / "schema-ids.json")
 
 
-def test_a_schema_that_only_the_registry_spelled_otherwise_is_ours(
+def test_a_schema_in_another_json_form_is_ours(
     tmp_path: Path,
 ) -> None:
     # Registries may drop docs and sort keys; the canonical form stays.
     plain = json.loads(json.dumps(HOST, sort_keys=True))
     plain["fields"] = [
-        {key: it for key, it in part.items() if key != "doc"}
+        {key: value for key, value in part.items() if key != "doc"}
         for part in plain["fields"]
     ]
     path = tmp_path / "schema-ids.json"
@@ -76,7 +76,7 @@ def broken(change: Mapping[str, object]) -> str:
     return json.dumps({**good, **change})
 
 
-def of(*older: int, number: object = 1) -> dict[str, object]:
+def with_older(*older: int, number: object = 1) -> dict[str, object]:
     return {"subjects": {SUBJECT: {"id": number, "older": older}}}
 
 
@@ -84,7 +84,7 @@ STATUS = json.loads(schema.text("fastnetmon.StatusEvent"))
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("", "truncated"),
         ("{", "truncated"),
@@ -94,31 +94,31 @@ STATUS = json.loads(schema.text("fastnetmon.StatusEvent"))
         (broken({"surprise": 1}), "surprise"),
         (broken({"subjects": {SUBJECT: {"id": 1, "surprise": 1}}}), "surprise"),
         (broken({"subjects": {SUBJECT: {}}}), "missing required field `id`"),
-        (broken(of(number=0)), f"{SUBJECT}: id 0, wanted 1 to 2147483647"),
-        (broken(of(number=-1)), "id -1, wanted 1 to"),
-        (broken(of(number=2**31)), "id 2147483648, wanted 1 to"),
-        (broken(of(number="1")), "Expected `int`"),
-        (broken(of(number=True)), "Expected `int`"),
-        (broken(of(number=1.5)), "Expected `int`"),
-        (broken(of(0)), "id 0, wanted"),
-        (broken(of(number=5)), "the schema of id 5 is missing"),
-        (broken(of(5)), "the schema of id 5 is missing"),
+        (broken(with_older(number=0)), f"{SUBJECT}: id 0, wanted 1 to 2147483647"),
+        (broken(with_older(number=-1)), "id -1, wanted 1 to"),
+        (broken(with_older(number=2**31)), "id 2147483648, wanted 1 to"),
+        (broken(with_older(number="1")), "Expected `int`"),
+        (broken(with_older(number=True)), "Expected `int`"),
+        (broken(with_older(number=1.5)), "Expected `int`"),
+        (broken(with_older(0)), "id 0, wanted"),
+        (broken(with_older(number=5)), "the schema of id 5 is missing"),
+        (broken(with_older(5)), "the schema of id 5 is missing"),
         (broken({"schemas": {"one": HOST}}), "schemas"),
         (broken({"schemas": {"1": FOREIGN}}), "id 1 is of a foreign schema"),
         (broken({"schemas": {"1": "string"}}), "id 1 is of a foreign schema"),
         (broken({"schemas": {"1": {"type": "nonsense"}}}), "id 1: not an Avro schema"),
         (
-            broken({**of(2), "schemas": {"1": HOST, "2": STATUS}}),
+            broken({**with_older(2), "schemas": {"1": HOST, "2": STATUS}}),
             r"id 2 is of fastnetmon.StatusEvent, id 1 of fastnetmon.HostEvent",
         ),
     ],
 )
-def test_a_broken_file_is_refused_with_path_and_remedy(
-    tmp_path: Path, text: str, why: str
+def test_a_damaged_file_is_refused_with_path_and_remedy(
+    tmp_path: Path, text: str, reason: str
 ) -> None:
     path = tmp_path / "schema-ids.json"
     path.write_text(text, "latin-1")
-    with pytest.raises(SchemaError, match=why) as error:
+    with pytest.raises(SchemaError, match=reason) as error:
         schema_ids.read(path)
     assert str(path) in str(error.value)
     assert "fnm-bus schemas register" in str(error.value)
@@ -130,7 +130,7 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("avro", [STATUS, OLDER], ids=["other", "older"])
-def test_a_pin_for_another_schema_is_refused_before_anything_is_written(
+def test_an_id_of_another_schema_is_refused_by_check(
     avro: dict[str, object],
 ) -> None:
     wrong = SchemaIds("", {SUBJECT: 100}, {}, {100: json.dumps(avro)})
@@ -138,6 +138,6 @@ def test_a_pin_for_another_schema_is_refused_before_anything_is_written(
         wrong.check({TOPIC: "fastnetmon.HostEvent"})
 
 
-def test_a_subject_without_a_pin_is_refused_before_anything_is_written() -> None:
+def test_a_subject_without_an_id_is_refused_by_check() -> None:
     with pytest.raises(SchemaError, match="no schema id is pinned"):
         SchemaIds("", {}, {}, {}).check(WANTED)

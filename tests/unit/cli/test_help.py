@@ -1,4 +1,4 @@
-"""Every command explains itself, quickly and with examples that are right."""
+"""Every command has a help text with correct examples."""
 
 import shlex
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def command_at(path: tuple[str, ...]) -> Any:
 
 
 ALL = list(paths(ROOT))
-LEAVES = [it for it in ALL if not hasattr(command_at(it), "commands")]
+LEAVES = [path for path in ALL if not hasattr(command_at(path), "commands")]
 
 
 def helped(path: tuple[str, ...]) -> str:
@@ -42,11 +42,11 @@ def examples(path: tuple[str, ...]) -> list[list[str]]:
     """Return the examples in a command's help, as words after `fnm-bus`."""
     lines = [line.strip() for line in helped(path).splitlines()]
     lines = [line.replace("fnm-bus-consumer ", "fnm-bus consumer ") for line in lines]
-    return [shlex.split(it)[1:] for it in lines if it.startswith("fnm-bus ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("fnm-bus ")]
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_every_command_and_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
+def test_every_command_and_option_has_a_help_text(path: tuple[str, ...]) -> None:
     command = command_at(path)
     assert command.help
     for parameter in command.params:
@@ -56,17 +56,17 @@ def test_every_command_and_option_says_what_it_is_for(path: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_has_an_example_of_itself(path: tuple[str, ...]) -> None:
-    found = examples(path)
-    assert any(tuple(words[: len(path)]) == path for words in found)
+    lines = examples(path)
+    assert any(tuple(words[: len(path)]) == path for words in lines)
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
-def test_the_options_in_examples_are_there(path: tuple[str, ...]) -> None:
+def test_the_options_in_examples_exist(path: tuple[str, ...]) -> None:
     for words in examples(path):
         own = words[len(path) :]
         own = own[: own.index("|")] if "|" in own else own
-        known = {opt for it in command_at(path).params for opt in it.opts}
-        assert {it for it in own if it.startswith("-")} <= known
+        options = {name for option in command_at(path).params for name in option.opts}
+        assert {word for word in own if word.startswith("-")} <= options
 
 
 def test_a_shell_completes_the_names_of_commands() -> None:

@@ -1,4 +1,4 @@
-"""What people type and read: every command is sent, and nothing steers a terminal."""
+"""Commands and lists of mitigations: every command is sent, output is escaped."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,10 @@ from consumers.cli import mitigations
 from consumers.errors import MitigatorTimeout
 from consumers.mitigation import command_client
 from consumers.mitigation.command_client import new_command, send_command
-from consumers.mitigator.explain import describe, replay
-from consumers.mitigator.stored_state import StoredState
-from consumers.mitigator.takeover import StoredRecord
-from consumers.mitigator.transition import DecisionContext
+from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.explain import explanation_lines, replay_events
+from consumers.mitigator.kafka.stored_state import StoredState
+from consumers.mitigator.state.restore import StoredRecord
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, SchemaError
 from fnm_bus.event import (
@@ -27,17 +27,17 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import ConsumedRecord, time_of
+from fnm_bus.kafka.reader import ConsumedRecord, record_time
 from fnm_bus.kafka.route import Topics
 
 NOW = datetime.now(UTC)
 
 
 class Audits:
-    """Stands in for `Reader` of the audit topic.
+    """Replaces the `TopicReader` of the audit topic.
 
     Attributes:
-        answer: what it reads after a command was sent.
+        answer: the audit record after a command was sent.
         unread: whether a partition has no leader.
     """
 
@@ -78,21 +78,21 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def ask(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Audit:
     command = new_command("pause", "alice", "a test", **fields)
-    answer = Audit(event_id=command.command_id, what="paused")
+    answer = Audit(event_id=command.command_id, action="paused")
     monkeypatch.setattr(Audits, "answer", answer)
     return send_command({}, Topics(), Codec(), command)
 
 
-def test_a_command_is_sent_although_an_audit_partition_has_no_leader(
+def test_an_audit_partition_without_leader_does_not_prevent_commands(
     sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Audits, "unread", True)
     monkeypatch.setattr(command_client, "_TIMEOUT", 0.2)
-    assert ask(monkeypatch).what == "paused"
+    assert ask(monkeypatch).action == "paused"
     assert len(sent) == 1
 
 
-def test_who_has_no_name_on_this_machine_can_pause(
+def test_a_user_without_a_name_can_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in a container with a user of its own."""
@@ -105,7 +105,7 @@ def test_who_has_no_name_on_this_machine_can_pause(
     assert new_command("pause", None, "").by.startswith("uid ")
 
 
-def test_what_is_no_text_is_refused_with_its_field(sent: list[Any]) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(sent: list[Any]) -> None:
     command = new_command("withdraw", "alice", "", key="blackhole|\udcff")
     with pytest.raises(ConfigError, match="key"):
         send_command({}, Topics(), Codec(), command)
@@ -116,7 +116,7 @@ def test_what_is_no_text_is_refused_with_its_field(sent: list[Any]) -> None:
 
 
 class Sender:
-    """Stands in for `send_command`: of one key no answer comes."""
+    """Replaces `send_command`; the command for one key gets no answer."""
 
     def __init__(self) -> None:
         self.keys: list[str | None] = []
@@ -126,21 +126,23 @@ class Sender:
         self.keys.append(command.key)
         if command.key == "first":
             raise MitigatorTimeout("no mitigator answered")
-        return Audit(event_id=command.command_id, what="ended", key=command.key)
+        return Audit(event_id=command.command_id, action="ended", key=command.key)
 
 
 @pytest.fixture
 def sender(monkeypatch: pytest.MonkeyPatch) -> Sender:
-    made = Sender()
-    monkeypatch.setattr(command_client, "send_command", made)
-    monkeypatch.setattr(build, "settings", lambda _file: None)
-    monkeypatch.setattr("fnm_bus.build.kafka", lambda _settings: {})
-    monkeypatch.setattr("fnm_bus.build.topics", lambda _settings: Topics())
-    monkeypatch.setattr("fnm_bus.build.reading_codec", lambda _settings: Codec())
-    return made
+    fake = Sender()
+    monkeypatch.setattr(command_client, "send_command", fake)
+    monkeypatch.setattr(build, "load_settings", lambda _file: None)
+    monkeypatch.setattr("fnm_bus.build.kafka_settings", lambda _settings: {})
+    monkeypatch.setattr("fnm_bus.build.topic_names", lambda _settings: Topics())
+    monkeypatch.setattr("fnm_bus.build.build_reading_codec", lambda _settings: Codec())
+    return fake
 
 
-def test_all_withdrawals_are_sent_although_one_gets_no_answer(sender: Sender) -> None:
+def test_a_withdrawal_without_answer_does_not_prevent_the_others(
+    sender: Sender,
+) -> None:
     arguments = ["withdraw", "first", "second", "third", "--by", "a"]
     result = CliRunner().invoke(mitigations.app, arguments)
     assert sender.keys == ["first", "second", "third"]
@@ -148,46 +150,50 @@ def test_all_withdrawals_are_sent_although_one_gets_no_answer(sender: Sender) ->
     assert "first: no mitigator answered" in result.output
 
 
-def test_all_approvals_are_sent_although_one_gets_no_answer(
+def test_an_approval_without_answer_does_not_prevent_the_others(
     sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(_settings: object, key: str) -> Mitigation:
+    def find(_settings: object, key: str) -> Mitigation:
         return Mitigation(key=key, kind="blackhole", state="proposed", revision=3)
 
-    monkeypatch.setattr(mitigations, "_find", found)
+    monkeypatch.setattr(mitigations, "_find_mitigation", find)
     arguments = ["approve", "first", "second", "--by", "a"]
     result = CliRunner().invoke(mitigations.app, arguments)
     assert sender.keys == ["first", "second"]
     assert result.exit_code == 75
 
 
-def test_text_from_elsewhere_is_sent_as_it_is(
+def test_text_of_other_programs_is_sent_unchanged(
     sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A blank that was copied from a page is no reason to refuse a pause."""
+    """A no-break space from a copied text does not prevent a pause."""
     command = new_command("pause", "alice", "DDoS\u00a0here\n")
-    answer = Audit(event_id=command.command_id, what="paused")
+    answer = Audit(event_id=command.command_id, action="paused")
     monkeypatch.setattr(Audits, "answer", answer)
     assert send_command({}, Topics(), Codec(), command) == answer
     assert len(sent) == 1
 
 
-def test_pins_that_cannot_be_used_stop_no_pause(
+def test_a_bad_schema_ids_file_does_not_prevent_a_pause(
     sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_settings: object) -> Codec:
         raise SchemaError("pins.json: not JSON")
 
-    monkeypatch.setattr("fnm_bus.build.reading_codec", broken)
-    monkeypatch.setattr("fnm_bus.build.independent_codec", lambda _settings: Codec())
+    monkeypatch.setattr("fnm_bus.build.build_reading_codec", broken)
+    monkeypatch.setattr(
+        "fnm_bus.build.build_independent_codec", lambda _settings: Codec()
+    )
     result = CliRunner().invoke(mitigations.app, ["pause", "--by", "a"])
     assert (result.exit_code, sender.keys) == (0, [None])
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["show", "blackhole|203.0.113.7/32"]], ids=lambda it: it[0]
+    "arguments",
+    [["list"], ["show", "blackhole|203.0.113.7/32"]],
+    ids=lambda arguments: arguments[0],
 )
-def test_a_record_steers_no_terminal(
+def test_control_characters_of_a_record_are_escaped(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     bad = "\x1b]0;owned\x07\x9b2J\r\nforged"
@@ -203,14 +209,14 @@ def test_a_record_steers_no_terminal(
     stored = StoredState(
         mitigations=[StoredRecord(record, NOW)], unreadable=[(f"k{bad}", f"why {bad}")]
     )
-    monkeypatch.setattr(build, "settings", lambda _file: None)
+    monkeypatch.setattr(build, "load_settings", lambda _file: None)
     monkeypatch.setattr(reading, "read_wanted_state", lambda _settings: stored)
     result = CliRunner().invoke(mitigations.app, arguments)
     assert result.exit_code == 0
     assert "owned" in result.output
     lines = result.output.splitlines()
-    assert all(it.isprintable() for it in lines)
-    assert not any(it.startswith("forged") for it in lines)
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("forged") for line in lines)
 
 
 def test_an_event_of_the_last_year_can_be_explained() -> None:
@@ -218,10 +224,10 @@ def test_an_event_of_the_last_year_can_be_explained() -> None:
     receipt = Receipt(event_id="e", sensor="fnm1", received_at=last, sequence=1)
     event = HostEvent(receipt=receipt, action="ban", ip="203.0.113.7")
     context = DecisionContext(policy(rule("all")), dry_run=False)
-    (explanation,) = replay([event], context)
-    assert list(describe(explanation))
+    (explanation,) = replay_events([event], context)
+    assert list(explanation_lines(explanation))
 
 
-def test_a_record_of_a_mad_time_leaves_room_to_calculate() -> None:
-    assert time_of(2**62) + timedelta(days=365)
-    assert time_of(-(2**62)) - timedelta(days=365)
+def test_an_extreme_record_time_does_not_overflow() -> None:
+    assert record_time(2**62) + timedelta(days=365)
+    assert record_time(-(2**62)) - timedelta(days=365)

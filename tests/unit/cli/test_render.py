@@ -6,6 +6,7 @@ import pytest
 
 from fnm_bus.cli import render
 from fnm_bus.event import AttackDetails, DeadLetter, HostEvent, Receipt
+from fnm_bus.event.json_value import bytes_as_text, event_as_json
 
 AT = datetime(2026, 1, 1, 10, 30, 0, 123_000, tzinfo=UTC)
 RECEIPT = Receipt(
@@ -31,8 +32,8 @@ def event(action: str = "ban", **details: object) -> HostEvent:
     )
 
 
-def test_a_line_says_when_what_whom_how_much_and_who_says_so() -> None:
-    line = render.line(
+def test_a_line_has_time_action_target_size_and_sensor() -> None:
+    line = render.event_line(
         TOPIC,
         event(
             attack_uuid="12345678-1234-4234-8234-123456789abc",
@@ -47,27 +48,27 @@ def test_a_line_says_when_what_whom_how_much_and_who_says_so() -> None:
 
 
 def test_bits_as_sent_are_preferred_to_bytes() -> None:
-    line = render.line(
+    line = render.event_line(
         TOPIC, event(total_incoming_traffic=1_000, total_incoming_traffic_bits=9_000)
     )
     assert "9.0 k" in line
 
 
-def test_what_was_not_sent_is_a_dash() -> None:
-    assert render.line(TOPIC, event()).split()[4:6] == ["-", "-"]
+def test_a_missing_value_is_a_dash() -> None:
+    assert render.event_line(TOPIC, event()).split()[4:6] == ["-", "-"]
 
 
 def test_columns_stand_below_their_headings() -> None:
     heading = render.heading()
-    line = render.line(TOPIC, event(total_incoming_pps=5))
+    line = render.event_line(TOPIC, event(total_incoming_pps=5))
     assert line.index("ban") == heading.index("ACTION")
     assert line.index("192.0.2.1") == heading.index("TARGET")
     assert line.index("fra1") == heading.index("SENSOR")
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2J", "a\nb", "\u202e", "\x07"])
-def test_what_was_sent_cannot_steer_the_terminal(evil: str) -> None:
-    line = render.line(TOPIC, event(action=evil))
+def test_an_event_cannot_steer_the_terminal(evil: str) -> None:
+    line = render.event_line(TOPIC, event(action=evil))
     assert line.isprintable()
 
 
@@ -82,8 +83,8 @@ def test_a_dead_letter_shows_its_reason() -> None:
         entry="NAME",
         reason="/ip: wanted an address",
         field="/ip",
-        wanted="an address",
-        got="7",
+        expected="an address",
+        actual="7",
         head=b"\xff",
         size=1,
         digest="sha256:",
@@ -91,11 +92,13 @@ def test_a_dead_letter_shows_its_reason() -> None:
         producer_name="fnm-bus",
         producer_version="0",
     )
-    assert "/ip: wanted an address" in render.line("fastnetmon.deadletter.v1", letter)
-    assert render.value(letter)["head"] == "/w=="
+    assert "/ip: wanted an address" in render.event_line(
+        "fastnetmon.deadletter.v1", letter
+    )
+    assert event_as_json(letter)["head"] == "/w=="
 
 
-def test_bytes_that_are_no_text_are_marked() -> None:
-    assert render.text(b"key") == "key"
-    assert render.text(b"\xff") == "base64:/w=="
-    assert render.text(None) is None
+def test_bytes_other_than_text_are_marked() -> None:
+    assert bytes_as_text(b"key") == "key"
+    assert bytes_as_text(b"\xff") == "base64:/w=="
+    assert bytes_as_text(None) is None

@@ -1,4 +1,4 @@
-"""Defaults, file and environment; what is wrong is refused, all of it at once."""
+"""Defaults, file and environment; all mistakes are reported at once."""
 
 from pathlib import Path
 
@@ -36,15 +36,17 @@ def test_without_file_and_environment_all_is_default() -> None:
 def test_the_environment_wins_over_the_file_and_the_file_over_the_defaults(
     file: Path,
 ) -> None:
-    file.write_text('sensor = "fra1"\n[spool]\nsoft_files = 5\nhard_files = 6\n')
-    settings, sources = load.load(file, {"FNM_BUS_SPOOL__HARD_FILES": "7"})
-    assert (settings.sensor, settings.spool.soft_files) == ("fra1", 5)
-    assert settings.spool.hard_files == 7
-    assert settings.spool.soft_bytes == Settings().spool.soft_bytes
+    file.write_text(
+        'sensor = "fra1"\n[spool]\nsoft_limit_files = 5\nhard_limit_files = 6\n'
+    )
+    settings, sources = load.load(file, {"FNM_BUS_SPOOL__HARD_LIMIT_FILES": "7"})
+    assert (settings.sensor, settings.spool.soft_limit_files) == ("fra1", 5)
+    assert settings.spool.hard_limit_files == 7
+    assert settings.spool.soft_limit_bytes == Settings().spool.soft_limit_bytes
     assert sources == {
         "sensor": str(file),
-        "spool.soft_files": str(file),
-        "spool.hard_files": "FNM_BUS_SPOOL__HARD_FILES",
+        "spool.soft_limit_files": str(file),
+        "spool.hard_limit_files": "FNM_BUS_SPOOL__HARD_LIMIT_FILES",
     }
 
 
@@ -68,15 +70,15 @@ def test_a_named_file_is_read_instead_of_the_systems(
     [
         ("FNM_BUS_KAFKA__BOOTSTRAP_SERVERS", "kafka", "bootstrap.servers"),
         ("FNM_BUS_KAFKA__SASL_PASSWORD", "kafka", "sasl.password"),
-        ("FNM_BUS_REGISTRY__SETTINGS__SSL_CA_LOCATION", "registry", "ssl.ca.location"),
+        ("FNM_BUS_REGISTRY__CLIENT__SSL_CA_LOCATION", "registry", "ssl.ca.location"),
     ],
 )
 def test_names_with_dots_are_set_by_variables(
     variable: str, table: str, key: str
 ) -> None:
     settings = load.load(None, {variable: "x"}).settings
-    found = settings.kafka if table == "kafka" else settings.registry.settings
-    assert found[key] == "x"
+    values = settings.kafka if table == "kafka" else settings.registry.client
+    assert values[key] == "x"
 
 
 @pytest.mark.parametrize("name", sorted(load._OTHER - {"FNM_BUS_CONFIG"}))
@@ -86,9 +88,11 @@ def test_variables_that_are_no_settings_are_passed_over(name: str) -> None:
 
 def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
     file.write_text(
-        'colour = "red"\n[spool]\nsoft_files = 0\n[relay]\nmetrics_port = 70000\n'
+        'colour = "red"\n[spool]\nsoft_limit_files = 0\n[relay]\nmetrics_port = 70000\n'
     )
-    text = refused(file, FNM_BUS_SPOLL__DIRECTORY="/x", FNM_BUS_NOTIFY__DEADLINE="soon")
+    text = refused(
+        file, FNM_BUS_SPOLL__DIRECTORY="/x", FNM_BUS_NOTIFY__DRAIN_TIMEOUT="soon"
+    )
     lines = text.splitlines()
     assert len(lines) == 5
     assert lines == [
@@ -96,9 +100,12 @@ def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
             "FNM_BUS_SPOLL__DIRECTORY: there is no such setting;"
             " did you mean FNM_BUS_SPOOL__DIRECTORY?"
         ),
-        f"{file}: spool.soft_files: wanted at least 1, got 0",
+        f"{file}: spool.soft_limit_files: wanted at least 1, got 0",
         f"{file}: relay.metrics_port: wanted at most 65535, got 70000",
-        'FNM_BUS_NOTIFY__DEADLINE: notify.deadline: wanted a number, got "soon"',
+        (
+            "FNM_BUS_NOTIFY__DRAIN_TIMEOUT: notify.drain_timeout: wanted a number,"
+            ' got "soon"'
+        ),
         (
             f"{file}: colour: there is no such setting; there are sensor, dry_run,"
             " spool, kafka, kafka_files, topics, registry, relay, notify, log,"
@@ -113,24 +120,24 @@ def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
         'sensor = ""',
         "sensor = 7",
         'spool = "here"',
-        "[spool]\nreserve = 1.0",
-        "[spool]\nreserve = -0.1",
-        '[spool]\nsoft_files = "many"',
-        "[relay]\nflush = 0",
+        "[spool]\nstatus_reserve = 1.0",
+        "[spool]\nstatus_reserve = -0.1",
+        '[spool]\nsoft_limit_files = "many"',
+        "[relay]\nshutdown_timeout = 0",
         "[relay]\nmetrics_port = -1",
         '[log]\nlevel = "loud"',
         '[log]\nformat = "xml"',
         '[topics]\nhost = ""',
         "[topics]\npartitions = 0",
         '[kafka]\n"linger.ms" = 0.5',
-        "[relay]\nflush = true",
-        "[relay]\nnice = true",
+        "[relay]\nshutdown_timeout = true",
+        "[relay]\ncpu_nice = true",
         "[topics]\npartitions = 1000000000000",
         '[kafka]\n"acks" = "0"',
         '[kafka]\n"acks" = "1"',
         '[kafka]\n"request.required.acks" = "1"',
         '[kafka]\n"enable.idempotence" = "false"',
-        "[notify]\ndeadline = -1",
+        "[notify]\ndrain_timeout = -1",
         "[registry]\ntimeout = 0",
         "[spool]\nunknown = 1",
     ],
@@ -160,21 +167,36 @@ def test_what_would_lose_notifications_is_refused_with_the_reason(file: Path) ->
             "spool.directory: wanted a path, got 7; write it in quotes",
         ),
         (
-            '[spool]\nsoft_files = "many"',
-            'spool.soft_files: wanted a whole number, got "many"',
+            '[spool]\nsoft_limit_files = "many"',
+            'spool.soft_limit_files: wanted a whole number, got "many"',
         ),
         (
-            "[spool]\nsoft_files = 1.5",
-            "spool.soft_files: wanted a whole number, got 1.5",
+            "[spool]\nsoft_limit_files = 1.5",
+            "spool.soft_limit_files: wanted a whole number, got 1.5",
         ),
-        ("[spool]\nreserve = 1.0", "spool.reserve: wanted less than 1, got 1.0"),
-        ("[relay]\nflush = 0", "relay.flush: wanted more than 0, got 0"),
-        ("[relay]\nflush = true", "relay.flush: wanted a number, got true"),
-        ("[relay]\nflush = inf", "relay.flush: wanted at most 86400, got Infinity"),
-        ("[relay]\nflush = 1e300", "relay.flush: wanted at most 86400, got 1e+300"),
         (
-            "[relay]\nflush = 4294967294",
-            "relay.flush: wanted at most 86400, got 4294967294",
+            "[spool]\nstatus_reserve = 1.0",
+            "spool.status_reserve: wanted less than 1, got 1.0",
+        ),
+        (
+            "[relay]\nshutdown_timeout = 0",
+            "relay.shutdown_timeout: wanted more than 0, got 0",
+        ),
+        (
+            "[relay]\nshutdown_timeout = true",
+            "relay.shutdown_timeout: wanted a number, got true",
+        ),
+        (
+            "[relay]\nshutdown_timeout = inf",
+            "relay.shutdown_timeout: wanted at most 86400, got Infinity",
+        ),
+        (
+            "[relay]\nshutdown_timeout = 1e300",
+            "relay.shutdown_timeout: wanted at most 86400, got 1e+300",
+        ),
+        (
+            "[relay]\nshutdown_timeout = 4294967294",
+            "relay.shutdown_timeout: wanted at most 86400, got 4294967294",
         ),
         (
             '[log]\nlevel = "loud"',
@@ -184,7 +206,7 @@ def test_what_would_lose_notifications_is_refused_with_the_reason(file: Path) ->
             'spool = "here"',
             (
                 "spool: wanted a table, got text; write a line [spool],"
-                " and its settings below"
+                " and its settings below it"
             ),
         ),
         ("kafka = 3", "kafka: wanted a table, got 3"),
@@ -207,8 +229,8 @@ def test_a_slip_is_reported_in_words_with_the_remedy(
 
 @pytest.mark.parametrize("value", ["nan", "-inf", "-1", "0"])
 def test_a_time_that_is_none_is_refused(file: Path, value: str) -> None:
-    file.write_text(f"[relay]\nflush = {value}")
-    assert "relay.flush: wanted " in refused(file)
+    file.write_text(f"[relay]\nshutdown_timeout = {value}")
+    assert "relay.shutdown_timeout: wanted " in refused(file)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +239,7 @@ def test_a_time_that_is_none_is_refused(file: Path, value: str) -> None:
         ("kafka", "bootstrap.servers"),
         ("kafka", "sasl.oauthbearer.client.id"),
         ("kafka_files", "ssl.ca.location"),
-        ("registry.settings", "ssl.ca.location"),
+        ("registry.client", "ssl.ca.location"),
     ],
 )
 def test_a_name_with_dots_and_without_quotes_gets_the_remedy(
@@ -227,14 +249,14 @@ def test_a_name_with_dots_and_without_quotes_gets_the_remedy(
     first = name.split(".", maxsplit=1)[0]
     text = refused(file)
     assert text.startswith(f"{file}: {table}.{first}: wanted ")
-    assert text.endswith(f'a name with dots is written in quotes: "{name}" = …')
+    assert text.endswith(f'write a name with dots in quotes: "{name}" = …')
 
 
 def test_what_librdkafka_takes_as_text_may_be_a_number_or_a_flag(file: Path) -> None:
     file.write_text(
         '[kafka]\n"linger.ms" = 5\n"enable.idempotence" = true\n'
         '"socket.keepalive.enable" = false\n'
-        '[registry.settings]\n"max.retries" = 3'
+        '[registry.client]\n"max.retries" = 3'
     )
     settings = load.load(file, {}).settings
     assert settings.kafka == {
@@ -242,7 +264,7 @@ def test_what_librdkafka_takes_as_text_may_be_a_number_or_a_flag(file: Path) -> 
         "enable.idempotence": "true",
         "socket.keepalive.enable": "false",
     }
-    assert settings.registry.settings == {"max.retries": "3"}
+    assert settings.registry.client == {"max.retries": "3"}
     file.write_text('[kafka]\n"enable.idempotence" = false')
     assert "could be lost" in refused(file)
 
@@ -323,7 +345,7 @@ SECRETS = """
 "sasl.oauthbearer.client.secret" = "hunter2"
 [registry]
 url = "http://me:hunter2@registry:8081"
-[registry.settings]
+[registry.client]
 "basic.auth.user.info" = "me:hunter2"
 [kafka_files]
 "ssl.key.password" = "/run/secrets/key"
@@ -332,7 +354,7 @@ url = "http://me:hunter2@registry:8081"
 
 def test_no_secret_is_shown(file: Path) -> None:
     file.write_text(SECRETS)
-    rows = {row.key: row.value for row in load.shown(load.load(file, {}))}
+    rows = {row.key: row.value for row in load.setting_rows(load.load(file, {}))}
     assert "hunter2" not in str(rows)
     assert rows["registry.url"] == f"http://{load.MASK}@registry:8081"
     assert rows["kafka.sasl.username"] == "me"
@@ -343,7 +365,7 @@ def test_no_secret_is_shown(file: Path) -> None:
     "text",
     [
         '[kafka]\n"sasl.password" = ["hunter2"]',
-        '[registry.settings]\n"basic.auth.user.info" = ["hunter2"]',
+        '[registry.client]\n"basic.auth.user.info" = ["hunter2"]',
         '[kafka]\nsasl.password = "hunter2"',
         '[kafka.sasl]\npassword = "hunter2"',
         'kafka = "hunter2"',
@@ -351,7 +373,7 @@ def test_no_secret_is_shown(file: Path) -> None:
         '[[kafka]]\n"sasl.password" = "hunter2"',
         '[kafka_files]\n"sasl.password" = ["hunter2"]',
         'registry = "http://me:hunter2@registry"',
-        '[registry]\nsettings = "hunter2"',
+        '[registry]\nclient = "hunter2"',
         '[registry]\nurl = ["http://me:hunter2@registry"]',
     ],
 )
@@ -362,7 +384,7 @@ def test_no_problem_shows_a_secret(file: Path, text: str) -> None:
 
 def test_every_setting_is_shown_with_its_source(file: Path) -> None:
     file.write_text('[spool]\ndirectory = "/srv"')
-    rows = {row.key: row for row in load.shown(load.load(file, {}))}
+    rows = {row.key: row for row in load.setting_rows(load.load(file, {}))}
     assert (rows["spool.directory"].value, rows["spool.directory"].source) == (
         "/srv",
         str(file),
@@ -376,20 +398,23 @@ def test_the_spool_is_known_whatever_is_wrong_with_the_file(
 ) -> None:
     file.write_text(text)
     default = Settings().spool
-    assert spool_paths.spools(file, {}) == (default.directory, default.fallback)
+    assert spool_paths.configured_spools(file, {}) == (
+        default.directory,
+        default.fallback,
+    )
 
 
 def test_the_spool_is_that_of_a_file_that_is_wrong_elsewhere(file: Path) -> None:
     file.write_text('colour = 1\n[spool]\ndirectory = "/a"\nfallback = "/b"')
-    assert spool_paths.spools(file, {}) == (Path("/a"), Path("/b"))
+    assert spool_paths.configured_spools(file, {}) == (Path("/a"), Path("/b"))
     environ = {"FNM_BUS_SPOOL__DIRECTORY": "/c"}
-    assert spool_paths.spools(file, environ) == (Path("/c"), Path("/b"))
+    assert spool_paths.configured_spools(file, environ) == (Path("/c"), Path("/b"))
 
 
 def test_a_broker_that_is_back_is_found_soon_unless_somebody_wants_it_otherwise() -> (
     None
 ):
     name = "reconnect.backoff.max.ms"
-    assert build.kafka(load.load(None, {}).settings)[name] == "1000"
+    assert build.kafka_settings(load.load(None, {}).settings)[name] == "1000"
     variable = {"FNM_BUS_KAFKA__RECONNECT_BACKOFF_MAX_MS": "5000"}
-    assert build.kafka(load.load(None, variable).settings)[name] == "5000"
+    assert build.kafka_settings(load.load(None, variable).settings)[name] == "5000"

@@ -59,12 +59,17 @@ class Bench:
     def __init__(self) -> None:
         nothing: Any = lambda *_: None  # noqa: E731 - no name would tell more
         self.it = GroupMember(
-            {}, "g", ["events"], take=nothing, leaving=nothing, gone=nothing
+            {},
+            "g",
+            ["events"],
+            on_record=nothing,
+            before_revoke=nothing,
+            on_removed=nothing,
         )
         self.consumer = Consumer()
         self.it._consumer = self.consumer  # type: ignore[assignment]  # all that is used
-        self.it._unseen.clear()
-        self.it._given(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
+        self.it._unchecked_topics.clear()
+        self.it._on_assign(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
         self.poll(END)
         self.poll(DENIED)
 
@@ -97,5 +102,5 @@ def test_a_refused_topic_is_fetched_again_from_the_same_offset(bench: Bench) -> 
 
 
 def test_a_refusal_goes_with_the_last_partition_of_its_topic(bench: Bench) -> None:
-    bench.it._lost(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
+    bench.it._on_lost(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
     assert bench.it.refusals == {}

@@ -1,4 +1,4 @@
-"""A simulated attack is a valid one, and is meant for nobody."""
+"""A simulated attack is valid, and matches no real policy."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fnm_bus.demo.attack import GROUP, PARENT, AttackPlan, NotifyCall, attack
+from fnm_bus.demo.attack import GROUP, PARENT, AttackPlan, NotifyCall, attack_calls
 from fnm_bus.event import HostgroupEvent, Receipt
 from fnm_bus.event.parse import Parsed, parse
 from fnm_bus.kafka.route import subject_of
@@ -47,31 +47,31 @@ def parsed(call: NotifyCall) -> Parsed:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_document_is_understood_to_the_last_field(seed: int) -> None:
-    for call in attack(AttackPlan(hosts=40, seed=seed)):
+def test_every_document_parses_without_extra_fields(seed: int) -> None:
+    for call in attack_calls(AttackPlan(hosts=40, seed=seed)):
         event, drift = parsed(call)
         assert drift == ()
         assert event.extra == {}
 
 
-def test_the_same_seed_makes_the_same_attack_and_another_another() -> None:
-    first = list(attack(AttackPlan(seed=7)))
-    assert first == list(attack(AttackPlan(seed=7)))
-    assert first != list(attack(AttackPlan(seed=8)))
+def test_the_seed_decides_the_attack() -> None:
+    first = list(attack_calls(AttackPlan(seed=7)))
+    assert first == list(attack_calls(AttackPlan(seed=7)))
+    assert first != list(attack_calls(AttackPlan(seed=8)))
 
 
 @pytest.mark.parametrize(("hosts", "updates"), [(1, 0), (3, 2), (20, 1)])
-def test_it_is_as_large_as_asked_for(hosts: int, updates: int) -> None:
-    calls = list(attack(AttackPlan(hosts, updates)))
+def test_the_attack_has_the_planned_size(hosts: int, updates: int) -> None:
+    calls = list(attack_calls(AttackPlan(hosts, updates)))
     actions = Counter(json.loads(call.document)["action"] for call in calls)
     assert actions["ban"] == actions["unban"] == hosts + 1  # and the hostgroup
     assert actions["attack_status"] == hosts * updates
 
 
-def test_everything_that_is_blocked_is_taken_back_later() -> None:
+def test_every_block_ends_in_an_unblock() -> None:
     opposite = {"ban": "unban", "partial_block": "partial_unblock"}
     open_blocks: set[tuple[str, str]] = set()
-    for call in attack(AttackPlan(hosts=5)):
+    for call in attack_calls(AttackPlan(hosts=5)):
         event, _ = parsed(call)
         if event.action in opposite:
             open_blocks.add((subject_of(event), opposite[event.action]))
@@ -82,23 +82,23 @@ def test_everything_that_is_blocked_is_taken_back_later() -> None:
 
 def test_one_attack_has_one_uuid_from_ban_to_unban() -> None:
     uuids: dict[str, set[str | None]] = {}
-    for call in attack(AttackPlan(hosts=4)):
+    for call in attack_calls(AttackPlan(hosts=4)):
         event, _ = parsed(call)
         assert event.attack_details is not None
         uuids.setdefault(subject_of(event), set()).add(event.attack_details.attack_uuid)
-    assert all(len(it) == 1 for it in uuids.values())
+    assert all(len(names) == 1 for names in uuids.values())
     assert len(set.union(*uuids.values())) == len(uuids)
 
 
 def test_hosts_of_both_families_are_attacked_each_once() -> None:
-    calls = attack(AttackPlan(hosts=600))
-    bans = [it.arguments[1] for it in calls if it.arguments[:1] == ("ban",)]
+    calls = attack_calls(AttackPlan(hosts=600))
+    bans = [call.arguments[1] for call in calls if call.arguments[:1] == ("ban",)]
     assert len(bans) == len(set(bans)) == 600
     assert {ip_address(ip).version for ip in bans} == {4, 6}
 
 
-def test_some_hosts_are_met_with_flow_spec_and_a_hostgroup_with_a_ban() -> None:
-    events = [parsed(call)[0] for call in attack(AttackPlan(hosts=12))]
+def test_some_hosts_get_flow_spec_and_a_hostgroup_a_ban() -> None:
+    events = [parsed(call)[0] for call in attack_calls(AttackPlan(hosts=12))]
     assert any(event.flow_spec_rules for event in events)
     assert any(isinstance(event, HostgroupEvent) for event in events)
 
@@ -121,17 +121,17 @@ def addresses(text: str) -> set[str]:
 
 @pytest.mark.parametrize("hosts", [40, 600, 10_000])
 def test_all_addresses_are_from_documentation_ranges(hosts: int) -> None:
-    calls = list(attack(AttackPlan(hosts, updates=0)))
-    found = {
+    calls = list(attack_calls(AttackPlan(hosts, updates=0)))
+    attacked = {
         address
         for call in calls[:60] + calls[-60:]
         for text in (*call.arguments, *texts(json.loads(call.document)))
         if not re.match(r"\d{4}-\d\d-\d\d ", text)  # a line of a packet dump
         for address in addresses(text)
     }
-    found |= {it.arguments[1] for it in calls if it.arguments}
-    assert len(found) >= hosts
-    for address in found:
+    attacked |= {call.arguments[1] for call in calls if call.arguments}
+    assert len(attacked) >= hosts
+    for address in attacked:
         network = ip_network(address)
         assert any(
             network.version == allowed.version and network.subnet_of(allowed)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_all_addresses_are_from_documentation_ranges(hosts: int) -> None:
 def test_packet_dumps_have_addresses_from_documentation_ranges_only() -> None:
     lines = [
         line
-        for call in attack(AttackPlan(40, updates=0))
+        for call in attack_calls(AttackPlan(40, updates=0))
         for line in json.loads(call.document).get("packet_dump", ())
     ]
     assert lines
@@ -152,12 +152,16 @@ def test_packet_dumps_have_addresses_from_documentation_ranges_only() -> None:
             assert any(address in allowed for allowed in DOCUMENTATION), line
 
 
-def test_the_hostgroups_say_that_they_are_simulated() -> None:
-    events = [parsed(call)[0] for call in attack(AttackPlan(hosts=12))]
-    groups = {it.hostgroup_name for it in events if isinstance(it, HostgroupEvent)}
+def test_hostgroups_are_named_as_simulated() -> None:
+    events = [parsed(call)[0] for call in attack_calls(AttackPlan(hosts=12))]
+    groups = {
+        event.hostgroup_name for event in events if isinstance(event, HostgroupEvent)
+    }
     assert groups == {GROUP}
-    details = [it.attack_details for it in events if it.attack_details is not None]
-    names = {it.host_group for it in details} | {it.parent_host_group for it in details}
+    details = [
+        event.attack_details for event in events if event.attack_details is not None
+    ]
+    names = {d.host_group for d in details} | {d.parent_host_group for d in details}
     for name in (GROUP, PARENT, *filter(None, names)):
         assert "simulated" in name
 

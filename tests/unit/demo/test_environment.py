@@ -3,7 +3,7 @@
 from fnm_bus.demo.environment import child_environment
 
 
-def test_settings_of_the_caller_are_left_out() -> None:
+def test_the_caller_s_settings_are_removed() -> None:
     caller = {
         "PATH": "/bin",
         "FNM_BUS_CONFIG": "/etc/fnm-bus/fnm-bus.toml",

@@ -12,8 +12,8 @@ BROKER = "127.0.0.1:4711"
 
 
 def test_a_marked_spool_names_the_demos_broker(tmp_path: Path) -> None:
-    marker.write(tmp_path, BROKER)
-    assert marker.read(tmp_path) == BROKER
+    marker.write_marker(tmp_path, BROKER)
+    assert marker.read_marker(tmp_path) == BROKER
     marker.require_broker(tmp_path, BROKER)
 
 
@@ -31,16 +31,16 @@ def test_a_marked_spool_names_the_demos_broker(tmp_path: Path) -> None:
         f'{{"bootstrap": "{"x" * 5000}"}}',
     ],
 )
-def test_what_is_not_a_marker_marks_nothing(tmp_path: Path, text: str) -> None:
+def test_other_files_are_not_markers(tmp_path: Path, text: str) -> None:
     (tmp_path / marker.NAME).write_text(text, encoding="latin-1")
-    assert marker.read(tmp_path) is None
+    assert marker.read_marker(tmp_path) is None
     with pytest.raises(ConfigError, match="not made by a demo"):
         marker.require_broker(tmp_path, BROKER)
 
 
-def test_a_pipe_in_the_marker_s_place_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_marker_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / marker.NAME)
-    assert marker.read(tmp_path) is None
+    assert marker.read_marker(tmp_path) is None
 
 
 def test_a_spool_without_a_marker_is_refused(tmp_path: Path) -> None:
@@ -52,11 +52,11 @@ def test_a_spool_without_a_marker_is_refused(tmp_path: Path) -> None:
 def test_another_broker_than_the_demos_is_refused(
     tmp_path: Path, bootstrap: str | None
 ) -> None:
-    marker.write(tmp_path, BROKER)
+    marker.write_marker(tmp_path, BROKER)
     with pytest.raises(ConfigError, match=r"bootstrap\.servers"):
         marker.require_broker(tmp_path, bootstrap)
 
 
-def test_a_marker_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_an_unwritable_marker_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match=marker.NAME):
-        marker.write(tmp_path / "missing", BROKER)
+        marker.write_marker(tmp_path / "missing", BROKER)

@@ -1,4 +1,4 @@
-"""Audit records: whatever becomes of them, nothing of the enforcer stops."""
+"""Audit records: no failure to publish stops the enforcer."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from fnm_bus.avro.codec import Codec
 
 
 class Producer:
-    """Stands in for librdkafka's: refuses everything with one error.
+    """A fake of librdkafka's producer whose first instance refuses everything.
 
     Attributes:
-        made: how many there were.
-        error: what the first one refuses records with.
+        created: number of instances.
+        error: error code of the first instance.
     """
 
-    made = 0
+    created = 0
     error = KafkaError._FATAL
 
     def __init__(self, *_arguments: object) -> None:
-        type(self).made += 1
-        self.refuses = self.made == 1
-        self.taken: list[bytes] = []
+        type(self).created += 1
+        self.refuses = self.created == 1
+        self.values: list[bytes] = []
 
     def produce(self, _topic: str, *, value: bytes, **_more: object) -> None:
         if self.refuses:
             raise KafkaException(KafkaError(self.error))
-        self.taken.append(value)
+        self.values.append(value)
 
     def poll(self, _seconds: float) -> int:
         return 0
@@ -44,36 +44,36 @@ class Producer:
 
 @pytest.fixture
 def audit(monkeypatch: pytest.MonkeyPatch) -> AuditPublisher:
-    monkeypatch.setattr(Producer, "made", 0)
+    monkeypatch.setattr(Producer, "created", 0)
     monkeypatch.setattr(audit_publisher, "build_producer", Producer)
-    made = AuditPublisher({}, "audit", Codec(), "memory", BrokerClock())
-    made.open()
-    return made
+    publisher = AuditPublisher({}, "audit", Codec(), "memory", BrokerClock())
+    publisher.open()
+    return publisher
 
 
 def producer_of(audit: AuditPublisher) -> Any:
     return audit._producer
 
 
-def test_a_producer_that_is_ruined_is_replaced(audit: AuditPublisher) -> None:
+def test_producer_with_fatal_error_is_replaced(audit: AuditPublisher) -> None:
     audit.publish("in-force", "first")
     assert audit.lost == 1
     audit.publish("in-force", "second")
     assert audit.lost == 1
-    assert len(producer_of(audit).taken) == 1
+    assert len(producer_of(audit).values) == 1
 
 
-def test_an_error_that_passes_loses_one_record(
+def test_temporary_error_loses_one_record(
     audit: AuditPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Producer, "error", KafkaError.MSG_SIZE_TOO_LARGE)
     audit.publish("in-force", "first")
     audit.publish("in-force", "second")
     assert audit.lost == 2
-    assert Producer.made == 1
+    assert Producer.created == 1
 
 
-def test_what_is_in_flight_at_the_end_is_counted_and_logged(
+def test_unpublished_records_at_close_are_counted_and_logged(
     audit: AuditPublisher,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -85,7 +85,7 @@ def test_what_is_in_flight_at_the_end_is_counted_and_logged(
 
 
 @pytest.mark.parametrize("stamp", [253_402_300_799.9, -1e12, 1e18])
-def test_a_broker_of_a_mad_time_stops_no_report(
+def test_invalid_broker_time_prevents_no_record(
     monkeypatch: pytest.MonkeyPatch, stamp: float
 ) -> None:
     monkeypatch.setattr(audit_publisher, "build_producer", Producer)

@@ -1,4 +1,4 @@
-"""An enforcer from the settings, and the health that it serves."""
+"""An enforcer from the settings, and its health."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import allowed_networks, build_enforcer, check_enforcer
 from consumers.metrics import EnforcerMetrics
-from consumers.mitigation.enforcer_names import known_enforcers
+from consumers.mitigation.enforcer_names import ENFORCERS
 from consumers.settings import ConsumerSettings, FullSettings, GuardSettings
 
 
@@ -23,19 +23,19 @@ def settings(*own: str, dry_run: bool = False, **kafka: str) -> FullSettings:
     )
 
 
-def test_without_own_networks_no_enforcer_goes_live() -> None:
-    known = settings()
-    for make in (
-        lambda: check_enforcer(known, known.consumers.exabgp),
+def test_live_enforcer_needs_own_networks() -> None:
+    config = settings()
+    for build in (
+        lambda: check_enforcer(config, config.consumers.exabgp),
         lambda: build_enforcer(
-            known, known.consumers.exabgp, MemoryBackend(), EnforcerMetrics()
+            config, config.consumers.exabgp, MemoryBackend(), EnforcerMetrics()
         ),
     ):
         with pytest.raises(Exception, match=r"consumers\.enforcer\.own_networks"):
-            make()
+            build()
 
 
-def test_a_dry_run_starts_without_them_and_warns(
+def test_dry_run_without_own_networks_warns(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert allowed_networks(settings(dry_run=True)) is None
@@ -43,29 +43,31 @@ def test_a_dry_run_starts_without_them_and_warns(
 
 
 def test_own_networks_are_parsed() -> None:
-    found = allowed_networks(settings("203.0.113.0/24", "2001:db8::/32"))
-    assert list(map(str, found or ())) == ["203.0.113.0/24", "2001:db8::/32"]
+    result = allowed_networks(settings("203.0.113.0/24", "2001:db8::/32"))
+    assert list(map(str, result or ())) == ["203.0.113.0/24", "2001:db8::/32"]
 
 
 @pytest.mark.parametrize(
     "value",
     [7, "203.0.113.7/24", "0.0.0.0/0", "::/0", "203.0.113.7", "2001:DB8::/32", "x", ""],
 )
-def test_what_is_no_network_is_refused(value: Any) -> None:
+def test_value_that_is_not_a_network_is_refused(value: Any) -> None:
     with pytest.raises(ValidationError):
         GuardSettings(own_networks=(value,))
 
 
 @pytest.mark.parametrize("setting", ["no.such.thing", "auto.offset.reset"])
-def test_settings_that_librdkafka_refuses_are_found_before_the_start(
+def test_settings_refused_by_librdkafka_fail_the_check(
     setting: str, tmp_path: Path
 ) -> None:
-    known = settings("203.0.113.0/24", **{setting: "x"})
-    of = known.consumers.exabgp.model_copy(update={"snapshot": tmp_path / "s.json"})
+    config = settings("203.0.113.0/24", **{setting: "x"})
+    own_settings = config.consumers.exabgp.model_copy(
+        update={"snapshot": tmp_path / "s.json"}
+    )
     with pytest.raises(Exception, match=setting):
-        check_enforcer(known, of)
-    check_enforcer(settings("203.0.113.0/24"), of)
+        check_enforcer(config, own_settings)
+    check_enforcer(settings("203.0.113.0/24"), own_settings)
 
 
-def test_the_known_enforcers_are_those_of_the_backends() -> None:
-    assert known_enforcers() == ("exabgp", "nftables")
+def test_the_enforcers_are_those_of_the_backends() -> None:
+    assert ENFORCERS == ("exabgp", "nftables")

@@ -1,4 +1,4 @@
-"""What an enforcer checks of each record by itself."""
+"""An enforcer's own checks of each record."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -11,7 +11,7 @@ from consumers.enforcers.guard import Refusal, check_measure, check_record
 from consumers.mitigation.measure import FLOWSPEC, Measure, measure_of
 from fnm_bus.event import FlowMatch, FlowThen, Mitigation
 
-OWN = (
+OWN_NETWORKS = (
     ip_network("198.18.0.0/24"),
     ip_network("203.0.113.0/24"),
     ip_network("2001:db8:1::/48"),
@@ -28,8 +28,8 @@ def flow(then: FlowThen | None = DISCARD, **parts: Any) -> Measure:
     return Measure(kind=FLOWSPEC, flow=FlowMatch(**parts), then=then)
 
 
-def block(prefix: str | None, kind: str = "blackhole", **how: Any) -> Measure:
-    return Measure(kind=kind, prefix=prefix, **how)
+def block(prefix: str | None, kind: str = "blackhole", **fields: Any) -> Measure:
+    return Measure(kind=kind, prefix=prefix, **fields)
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def block(prefix: str | None, kind: str = "blackhole", **how: Any) -> Measure:
         (Measure(kind=FLOWSPEC, prefix=HOST, then=DISCARD), "form"),
     ],
 )
-def test_a_measure_is_checked(measure: Measure, expected: str) -> None:
-    assert code(check_measure(measure, OWN)) == expected
+def test_measure_is_checked(measure: Measure, expected: str) -> None:
+    assert code(check_measure(measure, OWN_NETWORKS)) == expected
 
 
-def test_without_own_networks_the_rest_is_checked() -> None:
+def test_width_is_checked_without_own_networks() -> None:
     assert check_measure(block(OTHER), None) is None
     assert code(check_measure(block("::/0"), None)) == "width"
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"),
+    ("fields", "expected"),
     [
         ({}, ""),
         ({"lease_ms": 86_400_000}, ""),
@@ -90,10 +90,13 @@ def test_without_own_networks_the_rest_is_checked() -> None:
         ({"prefix": "203.0.113.8/32"}, "key"),
     ],
 )
-def test_a_record_is_checked(how: Any, expected: str) -> None:
+def test_record_is_checked(fields: Any, expected: str) -> None:
     key = f"blackhole|{HOST}"
     record = {"key": key, "kind": "blackhole", "prefix": HOST, "lease_ms": 60_000}
-    assert code(check_record(key, Mitigation(**{**record, **how}), OWN)) == expected
+    assert (
+        code(check_record(key, Mitigation(**{**record, **fields}), OWN_NETWORKS))
+        == expected
+    )
 
 
 TEXT = st.one_of(st.none(), st.text(max_size=30), st.sampled_from([HOST, HOST6, OTHER]))
@@ -115,15 +118,20 @@ MATCHES = st.builds(
     st.one_of(st.none(), MATCHES),
     st.integers(-(2**63), 2**63 - 1),
 )
-def test_whatever_a_record_holds_it_raises_nothing_and_what_passes_is_ours(
+def test_any_record_is_checked_without_exception(
     kind: str, prefix: str | None, match: FlowMatch | None, lease_ms: int
 ) -> None:
     event = Mitigation(kind=kind, prefix=prefix, flow=match, lease_ms=lease_ms)
-    if code(check_record("", event, OWN)) == "key":
-        sides: Any = measure_of(event).networks
-        assert any(it.subnet_of(own) for it in sides for own in OWN if _same(it, own))
+    if code(check_record("", event, OWN_NETWORKS)) == "key":
+        networks: Any = measure_of(event).networks
+        assert any(
+            network.subnet_of(own)
+            for network in networks
+            for own in OWN_NETWORKS
+            if _same_version(network, own)
+        )
         assert 0 < lease_ms <= 86_400_000
 
 
-def _same(one: Any, other: Any) -> bool:
-    return bool(one.version == other.version)
+def _same_version(network: Any, other: Any) -> bool:
+    return bool(network.version == other.version)

@@ -42,50 +42,50 @@ def mitigation(key: str, lease_ms: int, state: str, *, dry: bool) -> Mitigation:
     st.booleans(),
     st.floats(-3 * DAY, 3 * DAY),
 )
-def test_nothing_is_kept_longer_than_its_latest_lease(
+def test_no_measure_outlasts_its_latest_lease(
     records: list[tuple[str, str, int, float, bool]],
-    finished: bool,  # noqa: FBT001 - hypothesis gives it
-    known: bool,  # noqa: FBT001 - as above
+    synced: bool,  # noqa: FBT001 - a parameter of the test
+    time_known: bool,  # noqa: FBT001 - as above
     offset: float,
 ) -> None:
     now = 1000.0
     with mock.patch.object(clock, "now", return_value=now):
         broker = BrokerClock()
-        if known:
+        if time_known:
             broker.learn(now, now, EPOCH + now + offset)
         table = LeaseTable("memory", frozenset({"blackhole"}), broker)
         for state, key, lease_ms, age, dry in records:
             event = mitigation(key, lease_ms, state, dry=dry)
             stamp = EPOCH + now + offset - age
             broker.witness(stamp)
-            if state == "tombstone" or not table.concerns(event):
-                table.end(key)
+            if state == "tombstone" or not table.is_wanted_here(event):
+                table.apply_end(key)
             else:
-                table.want(key, event, stamp, now)
-        if finished:
-            table.finish()
+                table.apply_wanted(key, event, stamp, now)
+        if synced:
+            table.topic_complete()
         active = table.active_at(now)
         for key, lease in active.items():
-            assert finished
-            assert known
-            last = [it for it in records if it[1] == key][-1]
+            assert synced
+            assert time_known
+            last = [record for record in records if record[1] == key][-1]
             assert last[0] == "wanted"
             assert not last[4]
             assert now < lease.ends <= now + last[2] / 1000 - max(last[3], 0) + 1e-3
-        if finished and known:
+        if synced and time_known:
             for state, key, lease_ms, age, dry in records[-1:]:
                 if state == "wanted" and not dry and lease_ms / 1000 > max(age, 0) + 1:
                     assert key in active
 
 
-def test_no_lease_is_longer_than_a_day_however_large_the_number_is() -> None:
+def test_lease_is_limited_to_a_day() -> None:
     broker = BrokerClock()
     now = clock.now()
     broker.learn(now, now, EPOCH)
     table = LeaseTable("memory", frozenset({"blackhole"}), broker)
-    table.finish()
+    table.topic_complete()
     key = "blackhole|203.0.113.1/32"
     event = mitigation(key, 2**63 - 1, "wanted", dry=False)
-    table.want(key, event, EPOCH, now)
+    table.apply_wanted(key, event, EPOCH, now)
     assert now + DAY - 5 < table.active_at(now)[key].ends <= now + DAY
     assert table.active_at(now + DAY) == {}

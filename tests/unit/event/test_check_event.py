@@ -1,4 +1,4 @@
-"""An event that the parser would never make is refused, with its field."""
+"""Events that the parser would never return are refused with their field."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnm_bus.avro import schema
+from fnm_bus.avro.examples import example_records
 from fnm_bus.errors import InvalidNotification, InvalidRecord
 from fnm_bus.event import (
     Event,
@@ -32,7 +32,7 @@ STATUS = StatusEvent(receipt=RECEIPT, action="attack_status", ip="2001:db8::1")
 
 
 @pytest.mark.parametrize("event", [HOST, GROUP, STATUS], ids=type)
-def test_an_event_of_the_parser_passes(event: Event) -> None:
+def test_a_parsed_event_passes(event: Event) -> None:
     check_event(event)
 
 
@@ -41,7 +41,7 @@ def test_an_event_of_the_parser_passes(event: Event) -> None:
     [
         event
         for name in ("HostEvent", "HostgroupEvent", "StatusEvent")
-        for event in schema.examples(f"fastnetmon.{name}").values()
+        for event in example_records(f"fastnetmon.{name}").values()
     ],
 )
 def test_every_example_passes(event: Event) -> None:
@@ -67,7 +67,7 @@ def test_every_example_passes(event: Event) -> None:
         (STATUS, {"hostgroup_name": "servers"}, "/ip: wanted no address beside a"),
     ],
 )
-def test_what_no_parser_makes_is_refused_with_its_field(
+def test_an_event_with_an_invalid_field_is_refused(
     event: Event, changes: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidRecord) as caught:
@@ -96,13 +96,15 @@ def test_a_network_that_is_not_canonical_is_refused(
     ip=st.one_of(st.ip_addresses().map(str), st.text(max_size=20)),
     name=st.text(max_size=20),
     networks=st.lists(
-        st.one_of(st.ip_addresses().map(lambda it: f"{it}/20"), st.text(max_size=20)),
+        st.one_of(
+            st.ip_addresses().map(lambda address: f"{address}/20"), st.text(max_size=20)
+        ),
         max_size=3,
     ),
     scope=st.sampled_from(["host", "hostgroup"]),
     action=st.sampled_from(["ban", "attack_status", "partial_block"]),
 )
-def test_whatever_the_parser_makes_passes(
+def test_every_parsed_event_passes(
     ip: str, name: str, networks: list[str], scope: str, action: str
 ) -> None:
     document = {

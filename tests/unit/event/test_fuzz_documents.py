@@ -1,8 +1,8 @@
-"""Documents that nobody wrote become an event or a reason, soon and in little memory.
+"""Damaged documents become an event or an error, quickly and with little memory.
 
-FUZZ_SECONDS (5 unless set) is how long; `make fuzz` takes ten minutes. FUZZ_SEED draws
-the same documents again. What fails stays in `corpus/fuzz`, and is tried first from
-then on.
+FUZZ_SECONDS (default 5) is the duration; `make fuzz` uses ten minutes. FUZZ_SEED
+repeats the documents of an earlier run. Failed documents are stored in `corpus/fuzz`,
+and each run begins with these.
 """
 
 import os
@@ -21,7 +21,7 @@ from fnm_bus.event.identifiers import check_event
 from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline, digest
 from fnm_bus.relay.preparation import prepare
-from fnm_bus.spool.entry import Entry, utc
+from fnm_bus.spool.entry import Entry, utc_time
 
 pytestmark = pytest.mark.timeout(7_200)
 
@@ -33,20 +33,20 @@ CODEC = Codec()
 PIPELINE = Pipeline("fra1", Topics(), CODEC)
 NAME = f"{'a' * 32}-000000001000-0000100-0000000a"
 SLOWEST = 2.0
-"""Seconds of CPU time for one document; the slowest took 0.7 on the machine of 2026."""
+"""Seconds of CPU time for one document; the slowest took 0.7 s in 2026."""
 GROWTH = 400_000
-"""kB by which the process may have grown after all documents of a run."""
+"""Largest growth of the process in kB after all documents of a run."""
 
 
 def say(line: str) -> None:
-    """Write a line that `make fuzz` shows."""
+    """Write a line for `make fuzz`."""
     sys.stdout.write(f"{line}\n")
 
 
 def check(call: Call) -> float:
     """Prepare a document as the relay does; return the seconds of CPU time."""
     document, arguments = call
-    entry = Entry(NAME, arguments, document, utc(10**18), len(document), "")
+    entry = Entry(NAME, arguments, document, utc_time(10**18), len(document), "")
     start = time.process_time()
     try:
         ready = prepare(PIPELINE, entry, 7, without_samples=False)
@@ -64,7 +64,7 @@ def check(call: Call) -> float:
 
 
 @pytest.mark.parametrize("call", corpus.calls())
-def test_what_failed_once_fails_no_more(call: Call) -> None:
+def test_earlier_failures_do_not_return(call: Call) -> None:
     check(call)
 
 

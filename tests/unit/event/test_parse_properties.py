@@ -1,4 +1,4 @@
-"""What holds for every document, found with documents nobody wrote."""
+"""Properties of every document, tested with generated documents."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from fnm_bus.event import (
     PacketSample,
     Receipt,
 )
-from fnm_bus.event.identifiers import address
+from fnm_bus.event.identifiers import parse_address
 from fnm_bus.event.parse import Parsed, parse
 
 RECEIPT = Receipt()
@@ -71,19 +71,19 @@ def fitting(  # noqa: PLR0911 - one for each type
 
 
 def objects(*kinds: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return objects with some of the records' fields, most of them fitting."""
-    known = {
+    """Return objects with some of the records' fields, mostly valid."""
+    by_name = {
         field.name: fitting(field.type)
         for kind in kinds
         for field in inspect.type_info(kind).fields  # type: ignore[attr-defined]
         if field.name != "flow"
     }
-    some = st.lists(st.sampled_from(sorted(known)), max_size=6, unique=True)
+    some = st.lists(st.sampled_from(sorted(by_name)), max_size=6, unique=True)
     fields = some.flatmap(
-        lambda names: st.fixed_dictionaries({n: known[n] for n in names})
+        lambda names: st.fixed_dictionaries({n: by_name[n] for n in names})
     )
     wrong = st.dictionaries(
-        st.sampled_from(sorted(known)) | st.text(), values, max_size=2
+        st.sampled_from(sorted(by_name)) | st.text(), values, max_size=2
     )
     return st.builds(lambda a, b: {**a, **b}, fields, wrong)
 
@@ -147,40 +147,40 @@ def same(left: Any, right: Any) -> bool:
     return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
 
 
-def lost(sent: Any, kept: Any, path: str, extra: dict[str, str]) -> Iterator[str]:
-    """Yield the path of whatever is neither in extra nor in the event."""
-    if isinstance(kept, dict) and "sent" in kept:
-        kept = kept["sent"]
+def lost(sent: Any, field: Any, path: str, extra: dict[str, str]) -> Iterator[str]:
+    """Yield the path of each value that is neither in extra nor in the event."""
+    if isinstance(field, dict) and "sent" in field:
+        field = field["sent"]
     if path in extra:
-        found = same(json.loads(extra[path]), sent)
+        is_same = same(json.loads(extra[path]), sent)
     elif sent in EMPTY and not isinstance(sent, bool | int | float):
-        found = True
+        is_same = True
     elif isinstance(sent, dict):
-        yield from lost_fields(sent, kept, path, extra)
+        yield from lost_fields(sent, field, path, extra)
         return
     elif isinstance(sent, list):
-        yield from lost_members(sent, kept, path, extra)
+        yield from lost_members(sent, field, path, extra)
         return
     else:
-        found = same(address(sent, path) if path == "/ip" else sent, kept)
-    if not found:
+        is_same = same(parse_address(sent, path) if path == "/ip" else sent, field)
+    if not is_same:
         yield path
 
 
 def lost_fields(
-    sent: dict[str, Any], kept: Any, path: str, extra: dict[str, str]
+    sent: dict[str, Any], field: Any, path: str, extra: dict[str, str]
 ) -> Iterator[str]:
-    kept = kept if isinstance(kept, dict) else {}
+    field = field if isinstance(field, dict) else {}
     for name, value in sent.items():
-        flow = kept.get("flow") or {}
-        inner = kept[name] if name in kept else flow.get(name)
+        flow = field.get("flow") or {}
+        inner = field[name] if name in field else flow.get(name)
         yield from lost(value, inner, step(path, name), extra)
 
 
 def lost_members(
-    sent: list[Any], kept: Any, path: str, extra: dict[str, str]
+    sent: list[Any], field: Any, path: str, extra: dict[str, str]
 ) -> Iterator[str]:
-    left = iter(kept or [])
+    left = iter(field or [])
     for index, value in enumerate(sent):
         here = step(path, index)
         yield from lost(value, None if here in extra else next(left, None), here, extra)
@@ -194,32 +194,34 @@ def lost_of(document: dict[str, Any], parsed: Parsed) -> list[str]:
 
 
 @given(documents)
-def test_nothing_of_a_document_is_lost(document: dict[str, Any]) -> None:
+def test_no_value_of_a_document_is_lost(document: dict[str, Any]) -> None:
     assert lost_of(document, read(document)) == []
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_nothing_of_a_published_document_is_lost(path: Path) -> None:
+def test_no_value_of_a_published_document_is_lost(path: Path) -> None:
     document = jiter.from_json(path.read_bytes())
     assert lost_of(document, parse(path.read_bytes(), (), RECEIPT)) == []
 
 
 @given(documents)
-def test_every_drift_names_the_place_that_holds_its_value(
+def test_every_mismatch_names_the_field_with_its_value(
     document: dict[str, Any],
 ) -> None:
     parsed = read(document)
-    for drift in parsed.drift:
-        if drift.kept == "extra":
-            assert drift.path in parsed.event.extra
+    for mismatch in parsed.mismatches:
+        if mismatch.kept_in == "extra":
+            assert mismatch.path in parsed.event.extra
         else:
-            place = int(drift.kept.removeprefix("hostgroup_networks[").split("]")[0])
-            index = int(drift.path.removeprefix("/hostgroup_networks/"))
-            assert drift.kept.endswith("].sent")
+            place = int(
+                mismatch.kept_in.removeprefix("hostgroup_networks[").split("]")[0]
+            )
+            index = int(mismatch.path.removeprefix("/hostgroup_networks/"))
+            assert mismatch.kept_in.endswith("].sent")
             sent = parsed.event.hostgroup_networks[place].sent  # type: ignore[union-attr]
             assert sent == document["hostgroup_networks"][index]
-        assert drift.got.isprintable()
-        assert len(drift.got) < 300
+        assert mismatch.actual.isprintable()
+        assert len(mismatch.actual) < 300
 
 
 @given(documents)
@@ -230,7 +232,7 @@ def test_an_event_is_valid_by_its_own_type(document: dict[str, Any]) -> None:
 
 
 @given(documents, st.randoms(use_true_random=False), st.sampled_from([None, 0, "\t"]))
-def test_the_order_of_keys_and_spacing_do_not_matter(
+def test_order_of_keys_and_spacing_have_no_effect(
     document: dict[str, Any], random: Any, indent: Any
 ) -> None:
     def shuffled(value: Any) -> Any:
@@ -244,7 +246,7 @@ def test_the_order_of_keys_and_spacing_do_not_matter(
     again = parse(other.replace("\n", "\r\n").encode(), (), RECEIPT)
     first = read(document)
     assert lost_of(document, again) == []
-    assert again.drift == first.drift
+    assert again.mismatches == first.mismatches
     assert again.event.extra.keys() == first.event.extra.keys()
     assert msgspec.structs.replace(again.event, extra={}) == msgspec.structs.replace(
         first.event, extra={}
@@ -259,11 +261,11 @@ def test_the_order_of_keys_and_spacing_do_not_matter(
 def test_counters_survive_exactly(counters: dict[str, int]) -> None:
     parsed = read({"action": "ban", "ip": "192.0.2.1", "attack_details": counters})
     assert parsed.event.attack_details == AttackDetails(**counters)
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 @given(st.binary(max_size=200) | values.map(lambda v: json.dumps(v).encode()))
-def test_any_bytes_become_an_event_or_a_reason(document: bytes) -> None:
+def test_any_bytes_become_an_event_or_an_error(document: bytes) -> None:
     try:
         parsed = parse(document, (), RECEIPT)
     except InvalidNotification as error:
@@ -274,7 +276,7 @@ def test_any_bytes_become_an_event_or_a_reason(document: bytes) -> None:
 
 
 @given(documents, st.data())
-def test_a_damaged_document_becomes_an_event_or_a_reason(
+def test_a_damaged_document_becomes_an_event_or_an_error(
     document: dict[str, Any], data: st.DataObject
 ) -> None:
     text = json.dumps(document).encode()
@@ -290,7 +292,7 @@ def test_a_damaged_document_becomes_an_event_or_a_reason(
 
 
 @given(st.binary(max_size=300), st.lists(st.text(max_size=20), min_size=4, max_size=5))
-def test_any_call_in_text_mode_becomes_an_event_or_a_reason(
+def test_text_mode_becomes_an_event_or_an_error(
     document: bytes, arguments: list[str]
 ) -> None:
     arguments[0] = "192.0.2.1" if len(arguments) == 4 else arguments[0]

@@ -90,7 +90,7 @@ def test_a_ban_has_its_report_figures_and_packets() -> None:
     )
 
 
-def test_line_ends_of_windows_do_not_matter() -> None:
+def test_windows_line_ends_have_no_effect() -> None:
     windows = read(REPORT.replace("\n", "\r\n")).event
     unix = read(REPORT).event
     assert isinstance(windows, HostEvent)
@@ -112,7 +112,7 @@ def test_a_ban_without_a_report_is_a_ban() -> None:
     assert read("").event.action == "ban"
 
 
-def test_the_second_call_of_a_ban_is_an_event_of_its_own_action() -> None:
+def test_attack_details_are_an_event_of_their_own() -> None:
     event = read(REPORT, (*BAN[:3], "attack_details")).event
     assert isinstance(event, HostEvent)
     assert event.action == "attack_details"
@@ -150,11 +150,11 @@ def test_an_unfit_action_is_refused(action: str) -> None:
 @pytest.mark.parametrize(
     "power", ["", "-5", "1.5", "many", "9223372036854775808", "٣", "9" * 100_000]
 )
-def test_a_power_that_is_no_number_is_null(power: str) -> None:
+def test_a_power_without_a_number_is_null(power: str) -> None:
     parsed = read("", ("198.51.100.7", "incoming", power, "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(direction="incoming", power_pps=None)
-    assert parsed.drift[0].path == "/text_mode/power_pps"
+    assert parsed.mismatches[0].path == "/text_mode/power_pps"
     assert parsed.event.extra == {}
 
 
@@ -170,9 +170,9 @@ def test_an_unfit_direction_is_empty(direction: str) -> None:
     parsed = read("", ("198.51.100.7", direction, "5", "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(power_pps=5)
-    (drift,) = parsed.drift
-    assert drift.path == "/text_mode/direction"
-    assert drift.got.isprintable()
+    (mismatch,) = parsed.mismatches
+    assert mismatch.path == "/text_mode/direction"
+    assert mismatch.actual.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -187,16 +187,16 @@ def test_an_unfit_direction_is_empty(direction: str) -> None:
         ("9" * 5000 + " packets per second", "'9999"),
     ],
 )
-def test_a_figure_that_does_not_fit_stays_in_the_report(line: str, got: str) -> None:
+def test_a_misfit_figure_is_only_in_the_report(line: str, got: str) -> None:
     report = f"Attack type: syn_flood\nTotal incoming pps: {line}\n"
     parsed = read(report)
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.attack_details == AttackDetails(attack_type="syn_flood")
-    (drift,) = parsed.drift
-    assert drift.path == "/attack_details/total_incoming_pps"
-    assert drift.wanted == "0 to 9223372036854775807 packets per second"
-    assert drift.got.startswith(f"the text {got}")
-    assert drift.kept == "text_mode.report"
+    (mismatch,) = parsed.mismatches
+    assert mismatch.path == "/attack_details/total_incoming_pps"
+    assert mismatch.expected == "0 to 9223372036854775807 packets per second"
+    assert mismatch.actual.startswith(f"the text {got}")
+    assert mismatch.kept_in == "text_mode.report"
 
 
 @pytest.mark.parametrize(
@@ -214,24 +214,24 @@ def test_traffic_in_whole_megabits_becomes_bits(mbps: str, bits: int) -> None:
     assert parsed.event.attack_details == AttackDetails(
         total_incoming_traffic_bits=bits
     )
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 @pytest.mark.parametrize(
     "figure",
     ["9223372036855 mbps", "-1 mbps", "1.5 mbps", "5 mb", "5 packets per second", ""],
 )
-def test_traffic_that_is_no_whole_megabits_stays_in_the_report(figure: str) -> None:
+def test_misfit_traffic_is_only_in_the_report(figure: str) -> None:
     parsed = read(f"Total incoming traffic: {figure}\n")
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.attack_details is None
-    (mismatch,) = parsed.drift
+    (mismatch,) = parsed.mismatches
     assert mismatch.path == "/attack_details/total_incoming_traffic_bits"
-    assert mismatch.wanted == "0 to 9223372036854 mbps"
-    assert mismatch.kept == "text_mode.report"
+    assert mismatch.expected == "0 to 9223372036854 mbps"
+    assert mismatch.kept_in == "text_mode.report"
 
 
-def test_a_report_of_12_gbit_has_12_gbit_in_its_event() -> None:
+def test_a_report_of_12_gbit_becomes_12_gbit() -> None:
     report = (
         "IP: 203.0.113.243\nAttack type: udp_flood\n"
         "Initial attack power: 1063900 packets per second\n"
@@ -248,7 +248,7 @@ def test_a_report_of_12_gbit_has_12_gbit_in_its_event() -> None:
     assert event.attack_details.total_outgoing_traffic_bits == 3_000_000
 
 
-def test_a_report_that_is_cut_within_a_line_is_an_event() -> None:
+def test_a_report_cut_within_a_line_is_an_event() -> None:
     report = (
         "IP: 203.0.113.106\nAttack type: syn_flood\n"
         "Total incoming traffic: 62 mbps\nTotal incoming pps: 37753 packet"
@@ -256,7 +256,7 @@ def test_a_report_that_is_cut_within_a_line_is_an_event() -> None:
     parsed = read(report, ("203.0.113.106", "incoming", "37753", "ban"))
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.extra == {}
-    (mismatch,) = parsed.drift
+    (mismatch,) = parsed.mismatches
     assert str(mismatch) == (
         "mismatch: /attack_details/total_incoming_pps: wanted 0 to"
         " 9223372036854775807 packets per second, got the text '37753 packet';"
@@ -266,14 +266,14 @@ def test_a_report_that_is_cut_within_a_line_is_an_event() -> None:
 
 def test_a_mismatch_in_the_arguments_names_the_argument() -> None:
     parsed = read("", ("198.51.100.7", "\n", "many", "ban"))
-    kept = {it.path: it.kept for it in parsed.drift}
-    assert kept == {
+    fields = {mismatch.path: mismatch.kept_in for mismatch in parsed.mismatches}
+    assert fields == {
         "/text_mode/direction": "receipt.arguments[1]",
         "/text_mode/power_pps": "receipt.arguments[2]",
     }
 
 
-def test_lines_that_only_some_versions_print_do_no_harm() -> None:
+def test_lines_of_some_versions_have_no_effect() -> None:
     old = (
         "Attack type: unknown\nAverage incoming pps: 7 packets per second\n\n"
         "Network: 198.51.100.0/24\nNetwork incoming traffic: 7 mbps\n"
@@ -285,7 +285,7 @@ def test_lines_that_only_some_versions_print_do_no_harm() -> None:
     assert parsed.event.attack_details == AttackDetails(
         attack_type="unknown", average_incoming_pps=7
     )
-    assert parsed.drift == ()
+    assert parsed.mismatches == ()
 
 
 def test_the_first_line_of_a_label_counts() -> None:
@@ -294,24 +294,24 @@ def test_the_first_line_of_a_label_counts() -> None:
     assert event.attack_details == AttackDetails(attack_type="one")
 
 
-def test_a_report_that_is_not_utf8_is_kept_byte_for_byte() -> None:
+def test_each_byte_of_a_report_without_utf8_is_kept() -> None:
     report = b"Attack type: udp_flood\nAttack protocol: \xff\x00\n"
     parsed = parse(report, BAN, RECEIPT)
     assert isinstance(parsed.event, HostEvent)
     assert parsed.event.text_mode == TextMode(direction="incoming", power_pps=44_244)
     assert parsed.event.attack_details == AttackDetails(attack_type="udp_flood")
-    assert parsed.drift == (FieldMismatch("", "UTF-8", "byte 0xff at byte 40"),)
+    assert parsed.mismatches == (FieldMismatch("", "UTF-8", "byte 0xff at byte 40"),)
     text = parsed.event.extra[""].encode()
     assert msgspec.json.decode(text).encode("latin-1") == report
 
 
-def test_a_mismatch_in_a_report_that_is_not_utf8_names_extra() -> None:
+def test_a_mismatch_in_a_report_without_utf8_names_extra() -> None:
     parsed = parse(b"Total incoming pps: \xff\n", BAN, RECEIPT)
-    assert {it.kept for it in parsed.drift} == {"extra"}
+    assert {mismatch.kept_in for mismatch in parsed.mismatches} == {"extra"}
     assert "" in parsed.event.extra
 
 
-def test_further_arguments_do_not_matter() -> None:
+def test_further_arguments_have_no_effect() -> None:
     assert read(REPORT, (*BAN, "something", "new")) == read(REPORT)
 
 

@@ -10,7 +10,7 @@ from fnm_bus.kafka.access import (
     PROGRAMS,
     Resources,
     Right,
-    commands,
+    acl_commands,
     principal_names,
     resource_names,
     rights_of,
@@ -22,7 +22,7 @@ NAMES = Topics(**{kind: kind for kind in Topics.__dataclass_fields__})
 RESOURCES = Resources(
     NAMES,
     "`transactional_id`",
-    "`[consumers.webhook] group`",
+    "`[consumers.notifier] group`",
     "`[consumers.jsonlines] group`",
 )
 
@@ -52,13 +52,13 @@ def test_the_documentation_lists_exactly_the_rights(program: str) -> None:
 def test_names_come_from_the_consumers_tables() -> None:
     tables = {
         "mitigator": {"transactional_id": "m"},
-        "webhook": {"group": "w"},
+        "notifier": {"group": "w"},
         "jsonlines": {"group": "j", "topics": "a, b"},
     }
     assert resource_names(NAMES, tables) == Resources(NAMES, "m", "w", "j", ("a", "b"))
 
 
-@pytest.mark.parametrize("tables", [{}, None, {"mitigator": 3}, {"webhook": {}}])
+@pytest.mark.parametrize("tables", [{}, None, {"mitigator": 3}, {"notifier": {}}])
 def test_without_tables_the_names_are_the_defaults(tables: object) -> None:
     assert resource_names(NAMES, tables) == Resources(NAMES)
 
@@ -83,7 +83,7 @@ def test_what_is_no_principal_is_refused(text: str) -> None:
 
 
 def test_odd_names_are_quoted_for_the_shell() -> None:
-    [line] = commands(
+    [line] = acl_commands(
         {"relay": "User:a b"}, Resources(Topics("$h", "g", "s")), "kafka:9092"
     )
     assert "--allow-principal 'User:a b'" in line

@@ -9,14 +9,8 @@ import pytest
 from confluent_kafka import KafkaError
 
 from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
-from fnm_bus.kafka.client import (
-    ConnectionState,
-    access_error,
-    build_admin,
-    explain,
-    metadata,
-    principal_of,
-)
+from fnm_bus.kafka.client import ConnectionState, build_admin, metadata
+from fnm_bus.kafka.client_errors import access_error, explain_error, principal_of
 
 SETTINGS = {
     "security.protocol": "SASL_SSL",
@@ -88,7 +82,7 @@ def test_an_error_is_logged_once_until_a_broker_serves_again(
         state.take_error(WRONG)
         state.take_error(DOWN)
     assert len(caplog.messages) == 1
-    state.answered()
+    state.mark_connected()
     state.take_error(DOWN)
     assert len(caplog.messages) == 2
 
@@ -120,7 +114,7 @@ def test_an_error_is_raised_as_one_of_its_own(state: ConnectionState) -> None:
     [
         ("_RESOLVE", "Failed to resolve 'k:1'", "or the DNS", BrokerUnavailable),
         ("_TRANSPORT", "Connection refused", "start Kafka", BrokerUnavailable),
-        ("_TRANSPORT", "timed out", "no broker answers", BrokerUnavailable),
+        ("_TRANSPORT", "timed out", "no broker reachable", BrokerUnavailable),
         (
             "_TRANSPORT",
             "connecting to a PLAINTEXT broker listener?",
@@ -142,7 +136,7 @@ def test_each_error_names_the_remedy(
     error = KafkaError(
         getattr(KafkaError, code), f"k:1: {text} (after 3ms in state UP)"
     )
-    found = explain(error, SETTINGS)
+    found = explain_error(error, SETTINGS)
     assert type(found) is kind
     assert expected in str(found)
     assert "3ms" not in str(found)

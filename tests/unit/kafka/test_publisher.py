@@ -14,12 +14,12 @@ from fnm_bus.errors import (
 )
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 from fnm_bus.kafka.publisher import (
-    BRIEF,
-    LASTING,
+    ONE_SHOT_PRODUCER,
+    SERVICE_PRODUCER,
     KafkaPublisher,
     MemoryPublisher,
     Publisher,
-    classify,
+    classify_error,
 )
 from fnm_bus.kafka.record import Record
 
@@ -43,7 +43,7 @@ RECORD = Record("fnm.test", b"192.0.2.1", b"value", (("ce_id", b"1"),))
 def test_librdkafkas_errors_keep_their_meaning(
     code: int, kind: type[PublishError]
 ) -> None:
-    error = classify(KafkaError(code), "fnm.test")
+    error = classify_error(KafkaError(code), "fnm.test")
     assert type(error) is kind
     assert "fnm.test" in str(error)
 
@@ -96,7 +96,7 @@ def bootstrap() -> Iterator[str]:
 class TestLastingPublisher(PublisherContract):
     @pytest.fixture
     def publisher(self, bootstrap: str) -> Iterator[Publisher]:
-        publisher = KafkaPublisher({"bootstrap.servers": bootstrap}, LASTING)
+        publisher = KafkaPublisher({"bootstrap.servers": bootstrap}, SERVICE_PRODUCER)
         yield publisher
         publisher.close()
 
@@ -104,13 +104,13 @@ class TestLastingPublisher(PublisherContract):
 class TestBriefPublisher(PublisherContract):
     @pytest.fixture
     def publisher(self, bootstrap: str) -> Iterator[Publisher]:
-        publisher = KafkaPublisher({"bootstrap.servers": bootstrap}, BRIEF)
+        publisher = KafkaPublisher({"bootstrap.servers": bootstrap}, ONE_SHOT_PRODUCER)
         yield publisher
         publisher.close()
 
 
 def test_what_is_queued_at_the_end_is_reported_as_not_taken() -> None:
-    publisher = KafkaPublisher({"bootstrap.servers": "127.0.0.1:1"}, LASTING)
+    publisher = KafkaPublisher({"bootstrap.servers": "127.0.0.1:1"}, SERVICE_PRODUCER)
     reports: list[PublishError | None] = []
     publisher.publish(RECORD, reports.append)
     assert publisher.flush(0.1) == 1
@@ -120,7 +120,7 @@ def test_what_is_queued_at_the_end_is_reported_as_not_taken() -> None:
 
 def test_a_record_over_the_clients_limit_is_too_large(bootstrap: str) -> None:
     publisher = KafkaPublisher(
-        {"bootstrap.servers": bootstrap, "message.max.bytes": "2000"}, BRIEF
+        {"bootstrap.servers": bootstrap, "message.max.bytes": "2000"}, ONE_SHOT_PRODUCER
     )
     with pytest.raises(RecordTooLarge):
         publisher.publish(Record("fnm.test", None, bytes(3000)), [].append)
@@ -128,12 +128,12 @@ def test_a_record_over_the_clients_limit_is_too_large(bootstrap: str) -> None:
 
 
 def test_a_setting_librdkafka_does_not_know_is_a_configuration_error() -> None:
-    publisher = KafkaPublisher({"bootstrap.server": "127.0.0.1:1"}, BRIEF)
+    publisher = KafkaPublisher({"bootstrap.server": "127.0.0.1:1"}, ONE_SHOT_PRODUCER)
     with pytest.raises(ConfigError, match=r"bootstrap\.server"):
         publisher.publish(RECORD, [].append)
 
 
 def test_the_operators_settings_win() -> None:
-    publisher = KafkaPublisher({"acks": "nonsense"}, LASTING)
+    publisher = KafkaPublisher({"acks": "nonsense"}, SERVICE_PRODUCER)
     with pytest.raises(ConfigError, match="acks"):
         publisher.publish(RECORD, [].append)

@@ -8,8 +8,8 @@ import pytest
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
-from fnm_bus.kafka.dead_letter import letter_of
-from fnm_bus.kafka.reader import TopicReader, decoded, headers_of, raw_of
+from fnm_bus.kafka.dead_letter import build_dead_letter
+from fnm_bus.kafka.reader import TopicReader, decode_record, raw_record, record_headers
 
 
 class Odd:
@@ -48,29 +48,29 @@ class Untouchable(Odd):
 
 
 def test_no_headers_are_read_unless_asked_for() -> None:
-    read = raw_of(Untouchable())  # type: ignore[arg-type]  # all of it that is used
+    read = raw_record(Untouchable())  # type: ignore[arg-type]  # all of it that is used
     assert read.headers == ()
 
 
 def test_headers_that_cannot_be_read_are_left_out() -> None:
     odd: Any = Odd()
-    read = raw_of(odd)
-    assert headers_of(odd) == ()
+    read = raw_record(odd)
+    assert record_headers(odd) == ()
     assert (read.topic, read.partition, read.offset, read.key) == ("t", 3, 7, b"k")
     assert read.value == b"v"
     assert read.headers == ()
-    assert decoded(read, Codec()).error
+    assert decode_record(read, Codec()).error
 
 
 def test_a_record_with_such_headers_can_become_a_dead_letter() -> None:
-    letter = letter_of(Odd(), "why", 1, "p")  # type: ignore[arg-type]  # as above
+    letter = build_dead_letter(Odd(), "why", 1, "p")  # type: ignore[arg-type]  # as above
     assert letter.origin_offset == 7
 
 
 def test_a_text_of_headers_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Odd, "headers", lambda _self: [("a", b"1"), ("a", None)])
     odd: Any = Odd()
-    assert headers_of(odd) == (("a", b"1"), ("a", None))
+    assert record_headers(odd) == (("a", b"1"), ("a", None))
 
 
 class Busy:
@@ -127,7 +127,7 @@ def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
     del moments  # they pass by themselves
     for _ in busy.read(100.0):
         pass
-    with pytest.raises(BrokerUnavailable, match=r"of t\[99\]$"):
+    with pytest.raises(BrokerUnavailable, match=r"from t\[99\]$"):
         busy.check()
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from fnm_bus.avro import schema
+from fnm_bus.avro.examples import example_records
 from fnm_bus.event import (
     Event,
     FlowSpecAction,
@@ -170,7 +171,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_record_has_the_headers_of_a_cloud_event(name: str) -> None:
-    record = next(iter(schema.examples(name).values()))
+    record = next(iter(example_records(name).values()))
     assert dict(headers_for(record, "mitigator", "7", AT)) == {
         "ce_specversion": b"1.0",
         "ce_id": b"7",
@@ -182,13 +183,13 @@ def test_every_record_has_the_headers_of_a_cloud_event(name: str) -> None:
 
 
 def test_an_event_has_its_own_headers_whoever_asks() -> None:
-    event = next(iter(schema.examples("fastnetmon.HostEvent").values()))
+    event = next(iter(example_records("fastnetmon.HostEvent").values()))
     assert isinstance(event, HostEvent)
     assert headers_for(event, "relay", "7", AT) == headers_of(event)
 
 
 def test_the_source_is_a_uri_and_the_time_is_utc() -> None:
-    record = next(iter(schema.examples("fastnetmon.Command").values()))
+    record = next(iter(example_records("fastnetmon.Command").values()))
     zone = timezone(timedelta(hours=2))
     there = dict(headers_for(record, "a b/ä", "7", AT.astimezone(zone)))
     assert there["ce_source"] == b"/fnm-bus/a%20b%2F%C3%A4"

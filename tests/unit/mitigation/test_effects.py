@@ -1,4 +1,4 @@
-"""What several effects make together, and what an approval covers."""
+"""The union of several effects, and the effects that an approval covers."""
 
 import pytest
 from hypothesis import given
@@ -93,7 +93,7 @@ def test_approval_covers_the_same_and_weaker(
         (DISCARD, None),
     ],
 )
-def test_approval_covers_nothing_stronger_or_elsewhere(
+def test_approval_covers_no_stronger_action_or_other_redirect(
     approved: FlowThen | None, wanted: FlowThen | None
 ) -> None:
     assert not covers(Effect(then=approved), Effect(then=wanted))
@@ -107,10 +107,10 @@ def test_approval_covers_no_other_communities() -> None:
 
 @given(EFFECTS, EFFECTS)
 def test_approval_of_a_union_covers_its_strongest_part(
-    one: Effect, other: Effect
+    first: Effect, second: Effect
 ) -> None:
-    united = unite([one, other])
-    assert covers(united, Effect(then=united.then, communities=one.communities))
+    united = unite([first, second])
+    assert covers(united, Effect(then=united.then, communities=first.communities))
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ def test_the_later_record_counts_then_the_higher_revision(
     assert supersedes(new, KNOWN, is_tombstone=False) == counts
 
 
-def test_a_tombstone_of_another_partition_ends_nothing() -> None:
+def test_a_tombstone_of_another_partition_does_not_count() -> None:
     assert not supersedes(Origin(1, 9.0), KNOWN, is_tombstone=True)
     assert supersedes(Origin(0, 1.0), KNOWN, is_tombstone=True)
 
 
-def test_what_is_not_known_is_superseded_by_everything() -> None:
+def test_any_record_replaces_an_unknown_one() -> None:
     assert supersedes(Origin(1, 0.0), None, is_tombstone=False)

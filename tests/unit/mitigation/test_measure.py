@@ -1,4 +1,4 @@
-"""Measures: the key that names them, and the check of those that others wrote."""
+"""Measures: their keys, and the check of those from other programs."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -46,11 +46,13 @@ def test_a_key_is_kind_and_match() -> None:
 
 def test_a_key_does_not_depend_on_action_or_spelling() -> None:
     rate = FlowThen(action="rate-limit", rate=5)
-    one = flowspec(protocols=("UDP", "tcp"), source_ports=(2, 1, 2), tcp_flags=("b|a",))
-    other = flowspec(
+    first = flowspec(
+        protocols=("UDP", "tcp"), source_ports=(2, 1, 2), tcp_flags=("b|a",)
+    )
+    second = flowspec(
         rate, protocols=("tcp", "udp"), source_ports=(1, 2), tcp_flags=("a|b",)
     )
-    assert one.key == other.key
+    assert first.key == second.key
 
 
 def test_a_prefix_of_length_0_is_the_absent_field() -> None:
@@ -106,7 +108,7 @@ VALID = [
 
 
 @pytest.mark.parametrize("measure", VALID, ids=lambda measure: measure.key[:60])
-def test_a_measure_of_ours_is_valid(measure: Measure) -> None:
+def test_a_measure_of_our_programs_is_valid(measure: Measure) -> None:
     validate_measure(measure)
     validate_measure(measure, measure.key)
 
@@ -240,8 +242,8 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
             flowspec(source_prefix="2001:db8::/32"),
             "flow: one prefix is IPv4, the other IPv6",
         ),
-        (flowspec(source_ports=[1]), "flow.source_ports: wanted a list of int"),
-        (flowspec(protocols=(1,)), "flow.protocols: wanted a list of str"),
+        (flowspec(source_ports=[1]), "flow.source_ports: expected a list of int"),
+        (flowspec(protocols=(1,)), "flow.protocols: expected a list of str"),
         (
             flowspec(source_ports=tuple(range(101))),
             "flow.source_ports: 101 values, allowed are 100",
@@ -251,10 +253,10 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
             "flow.source_ports: 65536 is not between 0 and 65535",
         ),
         (flowspec(None), "then: a flowspec measure needs an action"),
-        (flowspec(FlowThen(action=RATE, rate=True)), "then: wanted numbers"),
+        (flowspec(FlowThen(action=RATE, rate=True)), "then: expected numbers"),
         (
             flowspec(FlowThen(action=RATE, rate=0)),
-            "then.rate: wanted 1 to 1000000000000 bytes/s",
+            "then.rate: expected 1 to 1000000000000 bytes/s",
         ),
         (
             flowspec(FlowThen(action="redirect", redirect_as=1, redirect_value=-1)),
@@ -263,16 +265,16 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
         (
             flowspec(FlowThen(action="accept")),
             (
-                "then: wanted discard, rate-limit with rate, or redirect with"
-                " redirect_as and redirect_value, and nothing else"
+                "then: expected discard, rate-limit with rate, or redirect with"
+                " redirect_as and redirect_value, without other values"
             ),
         ),
         (
             plain(communities=("1:2",) * 33),
-            "communities: wanted at most 32",
+            "communities: expected at most 32",
         ),
         (plain(communities=("x",)), "communities: 'x' is not a community"),
-        (plain(communities=("65536:1",)), "communities: 65536:1 is not a community"),
+        (plain(communities=("65536:1",)), "communities: '65536:1' is not a community"),
         (
             plain(kind="notify", communities=("1:2",)),
             "communities: a notify measure has none",
@@ -286,8 +288,8 @@ def test_a_refusal_names_the_fault(measure: Measure, text: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["blackhole|203.0.113.8/32", "", 7, "x" * 10**5])
-def test_the_key_of_the_record_is_the_measures(key: Any) -> None:
-    with pytest.raises(InvalidRecord, match=r"^key: wanted blackhole"):
+def test_a_record_key_other_than_the_measures_is_refused(key: Any) -> None:
+    with pytest.raises(InvalidRecord, match=r"^key: expected blackhole"):
         validate_measure(plain(), key)
 
 
@@ -301,7 +303,7 @@ ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.lists(SCALARS).map(tuple
         {}, optional=dict.fromkeys(Measure.__struct_fields__, ANYTHING)
     )
 )
-def test_a_measure_of_any_types_is_valid_or_an_invalid_record(
+def test_a_measure_of_any_types_raises_only_invalidrecord(
     fields: dict[str, Any],
 ) -> None:
     measure = Measure(**{"kind": "blackhole", **fields})
@@ -320,7 +322,7 @@ def test_a_measure_of_any_types_is_valid_or_an_invalid_record(
         {}, optional=dict.fromkeys(FlowThen.__struct_fields__, ANYTHING)
     ),
 )
-def test_a_match_of_any_types_is_valid_or_an_invalid_record(
+def test_a_match_of_any_types_raises_only_invalidrecord(
     match: dict[str, Any], then: dict[str, Any]
 ) -> None:
     measure = flowspec(FlowThen(**{"action": "discard", **then}), **match)
@@ -333,16 +335,16 @@ def test_a_match_of_any_types_is_valid_or_an_invalid_record(
 
 def test_the_words_are_those_of_exabgp() -> None:
     for flag in flow_words.TCP_FLAGS:
-        assert exabgp_words.tcp_flags([flag])
+        assert exabgp_words.tcp_flag_terms([flag])
     for version in (4, 6):
         for word in flow_words.PROTOCOLS:
             if not flow_words.protocol_fault(word, version):
-                assert exabgp_words.protocols([word], version)
+                assert exabgp_words.protocol_terms([word], version)
         for flag in flow_words.FRAGMENTS:
             if not flow_words.fragment_fault(flag, version):
-                assert exabgp_words.fragments([flag], version)
+                assert exabgp_words.fragment_terms([flag], version)
 
 
-def test_a_measure_survives_being_encoded() -> None:
+def test_a_decoded_measure_equals_the_encoded_one() -> None:
     measure = flowspec(protocols=("udp",))
     assert msgspec.json.decode(msgspec.json.encode(measure), type=Measure) == measure

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator import transition
-from consumers.mitigator.takeover import StoredRecord
+from consumers.mitigator.state import recompute
+from consumers.mitigator.state.restore import StoredRecord
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule
 from tests.support.mitigator_harness import (
@@ -196,7 +196,7 @@ def test_rejected_order_of_a_person_is_gone() -> None:
     harness = MitigatorHarness(policy(max_active=0))
     about = {"kind": "blackhole", "prefix": f"{HOST}/32", "lease_ms": 86_400_000}
     harness.command("add", **about)
-    assert harness.command("reject", KEY).what == "ended"
+    assert harness.command("reject", KEY).action == "ended"
 
 
 def test_rejection_of_an_earlier_proposal_does_not_end_the_next() -> None:
@@ -244,7 +244,7 @@ def test_unban_is_not_reported_as_a_persons_act() -> None:
     harness.send("ban")
     harness.command("approve", KEY)
     harness.send("unban")
-    assert (harness.audits[-1].what, harness.audits[-1].by) == ("ended", "mitigator")
+    assert (harness.audits[-1].action, harness.audits[-1].by) == ("ended", "mitigator")
 
 
 def test_unban_that_ends_nothing_is_not_a_renewal() -> None:
@@ -254,7 +254,7 @@ def test_unban_that_ends_nothing_is_not_a_renewal() -> None:
     cause = harness.mitigation().cause
     harness.send("unban")
     assert harness.wanted() == [KEY]
-    assert harness.audits[-1].what == "changed"
+    assert harness.audits[-1].action == "changed"
     assert "other reasons" in harness.audits[-1].text
     assert harness.mitigation().cause == cause
 
@@ -304,7 +304,7 @@ def test_rules_of_one_target_have_a_bound() -> None:
 def test_refused_proposal_is_relieved_by_its_hostgroup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transition, "MAX_PROPOSALS", 1)
+    monkeypatch.setattr(recompute, "MAX_PROPOSALS", 1)
     falls_back = rule(when_limited="hostgroup")
     harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP, max_active=2))
     others = [f"203.0.113.{number}" for number in (97, 98, 99)]

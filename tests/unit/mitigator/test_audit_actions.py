@@ -18,7 +18,7 @@ SCHEMA = ROOT / "schemas/avro/fastnetmon.Audit.avsc"
 def declared(program: str) -> set[str]:
     """Return the words that the schema lists for a program."""
     fields = json.loads(SCHEMA.read_text())["fields"]
-    [text] = [field["doc"] for field in fields if field["name"] == "what"]
+    [text] = [field["doc"] for field in fields if field["name"] == "action"]
     [words] = re.findall(rf"{program}: ([^.]*)\.", text)
     return set(words.split(", "))
 
@@ -54,8 +54,8 @@ def test_the_mitigator_reports_every_word_of_the_schema_and_no_other() -> None:
     harness.send("ban", "203.0.113.5")
     harness.send("ban", "203.0.113.5", sensor="fnm2")
     harness.send("unban", "203.0.113.5")
-    reported = {audit.what for audit in harness.audits}
-    reported |= words_of_calls(CONSUMERS / "mitigator", "report")
+    reported = {audit.action for audit in harness.audits}
+    reported |= words_of_calls(CONSUMERS / "mitigator", "add_audit")
     assert reported == declared("Mitigator")
 
 

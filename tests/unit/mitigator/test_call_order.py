@@ -3,7 +3,7 @@
 import pytest
 from support.mitigator_harness import KEY, MitigatorHarness
 
-from consumers.mitigator.call_order import LastEvent, overtaken, swapped
+from consumers.mitigator.state.call_order import LastEvent, is_overtaken, is_swapped
 from fnm_bus.spool.sequence import PID_BITS
 
 SECOND = 100 << PID_BITS
@@ -19,8 +19,8 @@ def status(seconds: int, attack: str = "a1") -> LastEvent:
 
 
 def test_unban_of_another_attack_just_after_a_ban_was_called_before() -> None:
-    assert swapped(BAN, unban(91))
-    assert swapped(BAN, unban(90))
+    assert is_swapped(BAN, unban(91))
+    assert is_swapped(BAN, unban(90))
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_unban_of_another_attack_just_after_a_ban_was_called_before() -> None:
     ],
 )
 def test_sequences_decide_otherwise(opening: LastEvent, closing: LastEvent) -> None:
-    assert not swapped(opening, closing)
+    assert not is_swapped(opening, closing)
 
 
 def test_status_of_the_same_attack_overtakes_its_unban() -> None:
-    assert overtaken(unban(90), status(91))
-    assert overtaken(unban(90), status(90))
+    assert is_overtaken(unban(90), status(91))
+    assert is_overtaken(unban(90), status(90))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_status_of_the_same_attack_overtakes_its_unban() -> None:
     ],
 )
 def test_nothing_else_is_overtaken(closing: LastEvent, last: LastEvent) -> None:
-    assert not overtaken(closing, last)
+    assert not is_overtaken(closing, last)
 
 
 @pytest.mark.parametrize("unban_first", [True, False])

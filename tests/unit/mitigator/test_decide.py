@@ -38,7 +38,7 @@ def test_decision_reports_the_rule_and_every_check() -> None:
     harness = MitigatorHarness(policy(never, rule("rest")))
     harness.send("ban", attack_protocol="tcp")
     [audit] = harness.audits
-    assert (audit.what, audit.rule, audit.key) == ("wanted", "rest", KEY)
+    assert (audit.action, audit.rule, audit.key) == ("wanted", "rest", KEY)
     verdicts = {check.name: check.verdict for check in audit.checks}
     assert verdicts["never"] == "no-match"
     assert verdicts["rest"] == "match"
@@ -416,7 +416,7 @@ def test_hostgroup_acts_on_its_networks() -> None:
 def test_unbans_of_unknown_targets_have_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.start.MAX_REASONS", 3)
+    monkeypatch.setattr("consumers.mitigator.decisions.start.MAX_REASONS", 3)
     harness = MitigatorHarness()
     for number in range(10):
         harness.send("unban", f"203.0.113.{number}")
@@ -427,7 +427,7 @@ def test_unbans_of_unknown_targets_have_a_bound(
 def test_unban_finds_no_room_where_all_reasons_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.start.MAX_REASONS", 2)
+    monkeypatch.setattr("consumers.mitigator.decisions.start.MAX_REASONS", 2)
     harness = MitigatorHarness()
     harness.send("ban", "203.0.113.1")
     harness.send("ban", "203.0.113.2")

@@ -7,7 +7,7 @@ import pytest
 
 from consumers.mitigation.measure import Measure
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.demand import Demand, Terms, WantLease
+from consumers.mitigator.state.demand import Demand, Terms, WantLease
 from fnm_bus.event import Effect, FlowThen
 
 LIVE = Terms(Effect())
@@ -63,19 +63,19 @@ def test_latest_is_the_reason_that_expires_last() -> None:
 
 def test_latest_follows_random_changes() -> None:
     wanted, chosen = demand(), random.Random(7)  # noqa: S311 - a test's
-    holds: dict[ReasonKey, float] = {}
+    active: dict[ReasonKey, float] = {}
     for _ in range(3_000):
         name = key(chosen.randrange(20))
         if chosen.random() < 0.3:
             wanted.remove(name)
-            holds.pop(name, None)
+            active.pop(name, None)
         else:
             ends = float(chosen.randrange(1000))
             wanted.put(name, LIVE, WantLease(ends, 1.0))
-            holds[name] = ends
-        if holds:
-            assert wanted.latest(LIVE).ends == max(holds.values())
-            assert wanted.count(LIVE) == len(holds)
+            active[name] = ends
+        if active:
+            assert wanted.latest(LIVE).ends == max(active.values())
+            assert wanted.count(LIVE) == len(active)
         else:
             assert not wanted
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 from support.mitigator_harness import KEY, MitigatorHarness, policy, rule
 
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions import expire
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match
 
 
@@ -73,18 +74,18 @@ def test_thousands_of_leases_end_at_once() -> None:
 def test_failing_expiry_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "consumers.mitigator.expire")
+    caplog.set_level(logging.CRITICAL, "consumers.mitigator.decisions.expire")
     harness = MitigatorHarness(policy(rule(lease=60)), fastnetmon_ban_time=60)
     ban(harness, range(3))
-    recompute = Transition.recompute
+    original = expire.recompute
 
-    def fail(change: Transition, name: str, *args: object, **about: object) -> str:
+    def fail(transition: Transition, name: str, *args: object, **about: object) -> str:
         if name == key(1):
             raise ZeroDivisionError
-        return recompute(change, name, *args, **about)  # type: ignore[arg-type]
+        return original(transition, name, *args, **about)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Transition, "recompute", fail)
+        patch.setattr(expire, "recompute", fail)
         harness.wait(61)
         assert harness.mitigation(key(0)).state == "ended"
         assert harness.mitigation(key(1)).state == "wanted"
@@ -212,17 +213,17 @@ def test_proposal_that_needs_approval_never_starts_by_itself() -> None:
 def test_failing_proposal_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "consumers.mitigator.expire")
+    caplog.set_level(logging.CRITICAL, "consumers.mitigator.decisions.expire")
     harness = MitigatorHarness(policy(max_active=1))
     ban(harness, range(3))
-    recompute = Transition.recompute
+    original = expire.recompute
 
-    def fail(change: Transition, name: str, *args: object, **about: object) -> str:
+    def fail(transition: Transition, name: str, *args: object, **about: object) -> str:
         if name == key(1):
             raise ZeroDivisionError
-        return recompute(change, name, *args, **about)  # type: ignore[arg-type]
+        return original(transition, name, *args, **about)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Transition, "recompute", fail)
+    monkeypatch.setattr(expire, "recompute", fail)
     harness.send("unban", "203.0.113.0")
     harness.run(2)
     assert harness.wanted() == [key(2)]
@@ -267,7 +268,7 @@ def test_takeover_does_not_keep_what_is_over_longer(seconds: int) -> None:
 
 
 def test_ended_mitigations_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.expire.MAX_ENDED", 5)
+    monkeypatch.setattr("consumers.mitigator.decisions.expire.MAX_ENDED", 5)
     harness = MitigatorHarness()
     for number in range(20):
         ban(harness, range(number, number + 1))
@@ -286,12 +287,12 @@ def test_timers_have_a_bound() -> None:
 
 
 def test_what_is_in_memory_only_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.state._MAX_REMEMBERED", 10)
+    monkeypatch.setattr("consumers.mitigator.state.memory._MAX_REMEMBERED", 10)
     harness = MitigatorHarness(policy(rule(action="ignore")))
     for number in range(50):
         harness.send("ban", f"203.0.113.{number}")
     assert len(harness.state.ignored) == 10
-    assert len(harness.state._reported) == 10
+    assert len(harness.state._audit_texts) == 10
 
 
 def test_start_that_makes_a_waiting_fallback_needless() -> None:

@@ -8,8 +8,8 @@ from support.fuzz_records import Fuzz
 from support.mitigator_harness import policy, rule
 
 from consumers.mitigator import explain as explain_module
-from consumers.mitigator.explain import describe, replay
-from consumers.mitigator.transition import DecisionContext
+from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.explain import explanation_lines, replay_events
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, Event, HostEvent, Receipt
 
@@ -42,14 +42,14 @@ def events(seed: int) -> Sequence[Event]:
 @pytest.mark.parametrize("seed", range(5))
 def test_every_event_of_a_replay_is_explained(seed: int) -> None:
     chosen = events(seed)
-    explanations = list(replay(chosen, CONTEXT))
+    explanations = list(replay_events(chosen, CONTEXT))
     assert len(explanations) == len(chosen)
-    assert all(list(describe(it)) for it in explanations)
+    assert all(list(explanation_lines(it)) for it in explanations)
 
 
 def test_leases_that_end_at_one_instant_all_end() -> None:
     events = [ban(1, sensor=sensor) for sensor in ("fra1", "fra2", "ams1")]
-    explanations = list(replay([*events, ban(2, timedelta(days=1))], CONTEXT))
+    explanations = list(replay_events([*events, ban(2, timedelta(days=1))], CONTEXT))
     assert [it.event.receipt.event_id for it in explanations][-1] == "fra1-2"
     assert [it.started for it in explanations] == [1, 0, 0, 1]
 
@@ -59,12 +59,12 @@ def test_an_event_that_no_decision_expects_has_an_error(
 ) -> None:
     original = explain_module.apply_event
 
-    def fail(change: object, event: HostEvent) -> None:
+    def fail(transition: object, event: HostEvent) -> None:
         if event.ip == "203.0.113.1":
             raise KeyError("planted")
-        original(change, event)  # type: ignore[arg-type]
+        original(transition, event)  # type: ignore[arg-type]
 
     monkeypatch.setattr(explain_module, "apply_event", fail)
-    first, second = replay([ban(1), ban(2)], CONTEXT)
+    first, second = replay_events([ban(1), ban(2)], CONTEXT)
     assert "unexpected KeyError" in first.error
     assert second.started

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.mitigator.leftovers import Leftovers
+from consumers.mitigator.kafka.leftovers import Leftovers
 from fnm_bus.kafka.record import Record
 
 PLACES = [("t", b"a", 3), ("t", b"a", 7), ("t", b"b", 5)]

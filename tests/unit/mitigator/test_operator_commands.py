@@ -27,7 +27,7 @@ def test_approval_of_another_revision_is_refused(revision: int | None) -> None:
     harness = proposing()
     assert harness.mitigation().revision == 1
     answer = harness.command("approve", KEY, revision=revision)
-    assert (answer.what, answer.code) == ("refused", "revision")
+    assert (answer.action, answer.code) == ("refused", "revision")
     assert harness.wanted() == []
 
 
@@ -69,7 +69,7 @@ def test_approval_starts_beyond_a_limit() -> None:
     harness.send("ban")
     assert harness.mitigation().held_by == ("max_active",)
     answer = harness.command("approve", KEY)
-    assert answer.what == "approved"
+    assert answer.action == "approved"
     assert len(harness.wanted()) == 2
 
 
@@ -84,7 +84,7 @@ def test_nobody_approves_what_a_guardrail_refuses() -> None:
     forbidden = policy(protected_prefixes=(ip_network(f"{HOST}/32"),))
     harness.context = replace(harness.context, policy=forbidden)
     answer = harness.command("approve", KEY)
-    assert (answer.what, answer.code) == ("refused", "protected_prefixes")
+    assert (answer.action, answer.code) == ("refused", "protected_prefixes")
     assert harness.wanted() == []
 
 
@@ -115,14 +115,14 @@ def test_approval_knows_prefixes_that_any_reason_names(*, named_first: bool) -> 
     assert harness.mitigation(key).pending_reasons == 2
     narrow = replace(chosen.limits, min_prefix_length_ipv4=32)
     harness.context = replace(harness.context, policy=replace(chosen, limits=narrow))
-    assert harness.command("approve", key).what == "approved"
+    assert harness.command("approve", key).action == "approved"
 
 
 def test_rejected_proposal_cannot_start_by_itself() -> None:
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
     harness.send("ban")
-    assert harness.command("reject", KEY).what == "suppressed"
+    assert harness.command("reject", KEY).action == "suppressed"
     harness.send("unban", "203.0.113.1")
     harness.run(5)
     assert harness.wanted() == []
@@ -145,7 +145,7 @@ def test_withdraw_of_the_mitigation_before_does_not_end_the_next() -> None:
     harness.wait(30)
     harness.send("ban", attack_uuid="a2")
     answer = harness.command("withdraw", KEY, age=20)
-    assert (answer.what, answer.code) == ("refused", "too_old")
+    assert (answer.action, answer.code) == ("refused", "too_old")
     assert harness.wanted() == [KEY]
     harness.command("withdraw", KEY)
     assert harness.wanted() == []
@@ -163,7 +163,7 @@ def test_withdraw_ends_a_persons_own_measure() -> None:
     harness = MitigatorHarness()
     harness.command("add", kind="blackhole", prefix=f"{HOST}/32")
     answer = harness.command("withdraw", KEY)
-    assert answer.what == "ended"
+    assert answer.action == "ended"
     record = harness.mitigation()
     assert (record.state, record.ended_because) == ("ended", "operator")
     harness.restart()
@@ -197,7 +197,7 @@ def test_added_measure_lasts_its_lease() -> None:
     answer = harness.command(
         "add", kind="blackhole", prefix=f"{HOST}/32", lease_ms=60_000
     )
-    assert answer.what == "wanted"
+    assert answer.action == "wanted"
     assert harness.wanted() == [KEY]
     assert harness.mitigation().cause == "added by alice: a test"
     harness.wait(59)
@@ -220,16 +220,16 @@ def test_added_measure_holds_where_limits_hold() -> None:
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
     answer = harness.command("add", kind="blackhole", prefix=f"{HOST}/32")
-    assert answer.what == "proposed"
+    assert answer.action == "proposed"
     assert "max_active" in answer.text
 
 
 def test_refused_add_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.transition.MAX_PROPOSALS", 0)
+    monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 0)
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
     answer = harness.command("add", kind="blackhole", prefix=f"{HOST}/32")
-    assert (answer.what, answer.code) == ("refused", "too_many_proposals")
+    assert (answer.action, answer.code) == ("refused", "too_many_proposals")
     harness.send("unban", "203.0.113.1")
     harness.restart()
     harness.run(5)
@@ -275,7 +275,7 @@ def test_refused_add_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> N
 def test_add_that_is_not_valid_is_refused(about: dict[str, object], text: str) -> None:
     harness = MitigatorHarness()
     answer = harness.command("add", **about)
-    assert answer.what == "refused"
+    assert answer.action == "refused"
     assert text in answer.text
     assert harness.written == 0
     assert len(msgspec.json.encode(answer)) < 8_000
@@ -337,7 +337,7 @@ def test_command_about_no_mitigation_is_refused(verb: str, key: str | None) -> N
     harness = MitigatorHarness()
     harness.command("pause")
     answer = harness.command(verb, key, revision=1)
-    assert (answer.what, answer.code) == ("refused", "unknown_key")
+    assert (answer.action, answer.code) == ("refused", "unknown_key")
 
 
 def test_unknown_verb_is_refused() -> None:
@@ -352,7 +352,7 @@ def test_command_without_a_name_is_refused() -> None:
     assert not harness.state.paused
 
 
-@pytest.mark.parametrize("field", ["by", "why"])
+@pytest.mark.parametrize("field", ["by", "comment"])
 def test_command_with_long_texts_is_refused(field: str) -> None:
     answer = MitigatorHarness().command("pause", **{field: "x" * 600_000})
     assert answer.code == "too_long"
@@ -362,7 +362,7 @@ def test_command_with_long_texts_is_refused(field: str) -> None:
 @pytest.mark.parametrize("verb", ["approve", "withdraw", "explode"])
 def test_answer_to_a_long_key_has_a_bound(verb: str) -> None:
     harness = MitigatorHarness()
-    harness.command(verb, "x" * 600_000, why="y" * 1_000, revision=1)
+    harness.command(verb, "x" * 600_000, comment="y" * 1_000, revision=1)
     [answer] = harness.audits
     assert len(msgspec.json.encode(answer)) < 8_000
 
@@ -371,7 +371,7 @@ def test_answer_to_a_long_key_has_a_bound(verb: str) -> None:
 def test_old_command_that_starts_something_is_refused(verb: str) -> None:
     harness = proposing()
     answer = harness.command(verb, KEY, age=301, kind="firewall", prefix=f"{HOST}/32")
-    assert (answer.what, answer.code) == ("refused", "too_old")
+    assert (answer.action, answer.code) == ("refused", "too_old")
     assert harness.wanted() == []
 
 
@@ -385,13 +385,13 @@ def test_age_of_a_command_is_the_brokers() -> None:
     """The clock of the person's machine decides nothing."""
     harness = proposing()
     asked = harness.now.replace(year=2030)
-    assert harness.command("approve", KEY, asked_at=asked).what == "approved"
+    assert harness.command("approve", KEY, requested_at=asked).action == "approved"
 
 
 def test_answer_has_who_and_why() -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     answer = harness.command("withdraw", KEY)
-    assert (answer.by, answer.what, answer.key) == ("alice", "suppressed", KEY)
+    assert (answer.by, answer.action, answer.key) == ("alice", "suppressed", KEY)
     assert "a test" in answer.text
     assert answer.event_id == "command-1"

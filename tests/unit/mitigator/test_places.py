@@ -24,7 +24,7 @@ class Table:
         broker = BrokerClock()
         broker.learn(self.now, self.now, STAMP)
         self.table = LeaseTable("exabgp", frozenset({"flowspec"}), broker)
-        self.table.finish()
+        self.table.topic_complete()
 
     def want(self, then: FlowThen, place: str, lease: int, *communities: str) -> None:
         record = Mitigation(
@@ -37,8 +37,8 @@ class Table:
             communities=communities,
             lease_ms=lease * 1000,
         )
-        if self.table.concerns(record):
-            self.table.want(record.key, record, STAMP, self.now)
+        if self.table.is_wanted_here(record):
+            self.table.apply_wanted(record.key, record, STAMP, self.now)
 
     def actions(self) -> list[FlowThen | None]:
         leases = self.table.active_at(self.now).values()
@@ -70,7 +70,7 @@ def test_the_weaker_effect_remains_when_the_stronger_one_expires(table: Table) -
 def test_ending_it_at_one_place_keeps_the_other(table: Table) -> None:
     table.want(DISCARD, "exabgp", 60)
     table.want(LIMIT, "", 60)
-    assert table.table.end(mitigation_key(MATCH, "exabgp"))
+    assert table.table.apply_end(mitigation_key(MATCH, "exabgp"))
     assert table.actions() == [LIMIT]
 
 

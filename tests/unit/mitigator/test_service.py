@@ -8,10 +8,10 @@ from support.mitigator_harness import policy, rule
 
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigator import service
-from consumers.mitigator.batch import Batch
 from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.kafka.batch import Batch
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.state import State
+from consumers.mitigator.state.state import State
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import (
     AnyRecord,
@@ -71,7 +71,7 @@ class Journal:
     def __init__(self) -> None:
         self.processed: list[Any] = []
 
-    def is_held(self, _message: object) -> bool:
+    def is_paused(self, _message: object) -> bool:
         return False
 
     def is_behind(self, _topics: object) -> bool:

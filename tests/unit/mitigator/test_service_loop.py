@@ -8,10 +8,10 @@ import pytest
 from consumers.metrics import MitigatorMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigator import service
-from consumers.mitigator.batch import Batch
+from consumers.mitigator.kafka.batch import Batch
+from consumers.mitigator.kafka.stored_state import StoredState
+from consumers.mitigator.kafka.transaction import TransactionalJournal
 from consumers.mitigator.service import Mitigator
-from consumers.mitigator.stored_state import StoredState
-from consumers.mitigator.transaction import TransactionalJournal
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.kafka.route import Topics
@@ -72,16 +72,16 @@ def test_leases_that_never_stop_ending_hold_nothing_back(
     monkeypatch.setattr(service, "monotonic", lambda: next(clock) / 10)
 
     def always_due(*_about: Any) -> Iterator[Any]:
-        yield harness.begin()
+        yield harness.new_transition()
 
-    monkeypatch.setattr(service, "expire", always_due)
+    monkeypatch.setattr(service, "expire_leases", always_due)
     started: list[bool] = []
 
     def starting(*_about: Any) -> Iterator[Any]:
         started.append(True)
         yield from ()
 
-    monkeypatch.setattr(service, "start_waiting", starting)
+    monkeypatch.setattr(service, "start_proposals", starting)
     mitigator, journal = mitigator_of(harness), Journal()
     mitigator._decide(journal, harness.state, Election())
     assert len(started) > 5
@@ -100,10 +100,10 @@ def grown() -> tuple[Any, Journal, Batch]:
     leftovers.append((topics.reason, b"another", 5))
     mitigator, journal = mitigator_of(harness), Journal()
     mitigator._move(journal, StoredState(leftovers=leftovers))
-    change = harness.begin()
-    change.forget_reason(key)
+    transition = harness.new_transition()
+    transition.forget_reason(key)
     batch = Batch(topics, Codec(), "m")
-    batch.add(change)
+    batch.add(transition)
     return mitigator, journal, batch
 
 

@@ -158,7 +158,7 @@ def test_more_measures_than_a_reason_takes_are_refused() -> None:
 def test_attack_is_refused_where_all_reasons_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.start.MAX_REASONS", 2)
+    monkeypatch.setattr("consumers.mitigator.decisions.start.MAX_REASONS", 2)
     harness = MitigatorHarness()
     for number in range(3):
         ban(harness, number)
@@ -224,7 +224,7 @@ def test_share_counts_each_address_once() -> None:
     ban(harness, 65)
     counts = harness.state.active_counts(harness.now, dry_run=False)
     assert counts.active == 2
-    assert counts.affected.covered(4) == 64
+    assert counts.affected.count(4) == 64
 
 
 def test_dry_runs_do_not_use_up_live_limits() -> None:
@@ -258,13 +258,13 @@ def test_starts_of_ended_mitigations_count_for_a_minute() -> None:
         ban(harness, number)
         harness.send("unban", f"203.0.113.{number}")
     assert harness.mitigation(key(1)).state == "ended"
-    assert key(2) not in [a.key for a in harness.audits if a.what == "wanted"]
+    assert key(2) not in [a.key for a in harness.audits if a.action == "wanted"]
 
 
 def test_proposals_beyond_their_number_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.transition.MAX_PROPOSALS", 2)
+    monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 2)
     harness = MitigatorHarness(policy(rule(approval=True)))
     for number in range(4):
         ban(harness, number)

@@ -7,9 +7,9 @@ import pytest
 from support.mitigator_harness import KEY, OWN, START, MitigatorHarness, policy, rule
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.call_order import NEVER, LastEvent
-from consumers.mitigator.counts import Counts
-from consumers.mitigator.state import State
+from consumers.mitigator.state.call_order import NEVER, LastEvent
+from consumers.mitigator.state.counts import Counts
+from consumers.mitigator.state.state import State
 from fnm_bus.event import FlowSpecRule
 
 NAME = ReasonKey("fnm1", "host", "203.0.113.7", "attack")
@@ -50,7 +50,7 @@ def test_counts_follow_what_is_in_force() -> None:
     assert not state.waiting
     assert not state.demands
     assert len(state.ended) == 4
-    assert len(state.idle) == 4
+    assert len(state.inactive) == 4
 
 
 def test_active_mitigations_are_in_order_without_the_pause() -> None:
@@ -65,13 +65,13 @@ def test_active_mitigations_are_in_order_without_the_pause() -> None:
 
 def test_text_is_reported_once_in_a_row() -> None:
     state = State(OWN, dry_run=False)
-    assert state.note_report(NAME, "one") is not None
-    assert state.note_report(NAME, "one") is None
-    undo = state.note_report(NAME, "two")
+    assert state.remember_audit_text(NAME, "one") is not None
+    assert state.remember_audit_text(NAME, "one") is None
+    undo = state.remember_audit_text(NAME, "two")
     assert undo is not None
     undo()
-    assert state.note_report(NAME, "one") is None
-    assert state.note_report(NAME, "two") is not None
+    assert state.remember_audit_text(NAME, "one") is None
+    assert state.remember_audit_text(NAME, "two") is not None
 
 
 def test_due_keys_are_taken_once_and_in_portions() -> None:
@@ -98,27 +98,27 @@ def test_starts_count_for_a_minute() -> None:
     counts = Counts()
     counts.start(START)
     counts.start(START + timedelta(seconds=30))
-    assert counts.view(START + timedelta(seconds=59)).new_last_minute == 2
-    assert counts.view(START + timedelta(seconds=60)).new_last_minute == 1
-    assert counts.view(START + timedelta(seconds=90)).new_last_minute == 0
+    assert counts.at(START + timedelta(seconds=59)).new_last_minute == 2
+    assert counts.at(START + timedelta(seconds=60)).new_last_minute == 1
+    assert counts.at(START + timedelta(seconds=90)).new_last_minute == 0
 
 
 def test_start_that_is_undone_does_not_count() -> None:
     counts = Counts()
     counts.start(START)
     counts.start(START)
-    counts.unstart(START)
-    assert counts.view(START).new_last_minute == 1
+    counts.undo_start(START)
+    assert counts.at(START).new_last_minute == 1
 
 
 def test_undoing_a_start_of_long_ago_changes_nothing() -> None:
     counts = Counts()
     counts.start(START)
     later = START + timedelta(seconds=90)
-    counts.view(later)
+    counts.at(later)
     counts.start(later)
-    counts.unstart(START)
-    assert counts.view(later).new_last_minute == 1
+    counts.undo_start(START)
+    assert counts.at(later).new_last_minute == 1
 
 
 def test_starts_of_a_clock_set_back_do_not_count_for_ever() -> None:
@@ -126,7 +126,7 @@ def test_starts_of_a_clock_set_back_do_not_count_for_ever() -> None:
     counts.start(START + timedelta(hours=1))
     for _ in range(5):
         counts.start(START)
-    assert counts.view(START + timedelta(seconds=61)).new_last_minute == 1
+    assert counts.at(START + timedelta(seconds=61)).new_last_minute == 1
 
 
 @pytest.mark.parametrize("customer", [None, "acme"])
@@ -134,12 +134,12 @@ def test_counts_are_empty_after_every_removal(customer: str | None) -> None:
     counts = Counts()
     network = ip_network("203.0.113.0/28")
     counts.add(network, customer)
-    view = counts.view(START)
-    assert (view.active, view.affected.covered(4)) == (1, 16)
+    view = counts.at(START)
+    assert (view.active, view.affected.count(4)) == (1, 16)
     counts.remove(network, customer)
-    view = counts.view(START)
+    view = counts.at(START)
     assert (view.active, dict(view.by_customer)) == (0, {})
-    assert view.affected.covered(4) == 0
+    assert view.affected.count(4) == 0
 
 
 def test_parts_of_a_target_are_those_that_hold() -> None:

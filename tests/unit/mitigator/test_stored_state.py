@@ -9,10 +9,14 @@ import pytest
 from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import PAUSE, WANTED
-from consumers.mitigator import stored_state
-from consumers.mitigator.stored_state import StoredState, read_state, restated
-from consumers.mitigator.takeover import StoredRecord
-from consumers.mitigator.topic_scan import RawRecord, Scan
+from consumers.mitigator.kafka import stored_state
+from consumers.mitigator.kafka.stored_state import (
+    StoredState,
+    read_state,
+    with_remaining_lease,
+)
+from consumers.mitigator.kafka.topic_scan import RawRecord, Scan
+from consumers.mitigator.state.restore import StoredRecord
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
 from fnm_bus.kafka.route import Topics
@@ -42,7 +46,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
             topic: {} for topic in latest
         }
         found = Scan(latest, others, dict.fromkeys(latest, 1))
-        monkeypatch.setattr(stored_state, "scan", lambda *_: found)
+        monkeypatch.setattr(stored_state, "scan_topics", lambda *_: found)
         return read_state({}, TOPICS)
 
     return read
@@ -131,7 +135,7 @@ def placed(
         {TOPICS.reason: {}, TOPICS.mitigation: {key: others} if others else {}},
         {TOPICS.reason: 24, TOPICS.mitigation: 24},
     )
-    monkeypatch.setattr(stored_state, "scan", lambda *_: found)
+    monkeypatch.setattr(stored_state, "scan_topics", lambda *_: found)
     return read_state({}, TOPICS)
 
 
@@ -171,4 +175,4 @@ def test_a_record_that_moves_keeps_the_end_of_its_lease(
     now = datetime.now(UTC)
     record = Mitigation(key=KEY, lease_ms=lease_ms)
     stored = StoredRecord(record, now - timedelta(seconds=age))
-    assert restated(stored, now).lease_ms == expected
+    assert with_remaining_lease(stored, now).lease_ms == expected

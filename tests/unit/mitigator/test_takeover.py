@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
 
-from consumers.mitigator.takeover import StoredRecord
+from consumers.mitigator.state.restore import StoredRecord
 from consumers.policy.model import Action, Customer, Match, Policy
 from fnm_bus.event import FlowSpecRule
 

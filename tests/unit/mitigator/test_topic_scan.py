@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from consumers.mitigator import topic_scan
-from consumers.mitigator.topic_scan import scan
+from consumers.mitigator.kafka import topic_scan
+from consumers.mitigator.kafka.topic_scan import scan_topics
 from fnm_bus.errors import BrokerUnavailable
 
 
@@ -90,7 +90,7 @@ def test_a_partition_without_a_leader_is_an_error_and_no_endless_wait(
     moments = count()
     monkeypatch.setattr(topic_scan, "monotonic", lambda: next(moments) / 100)
     with pytest.raises(BrokerUnavailable, match=r"t/1"):
-        scan({}, ["t"], lambda: next(moments) >= 9_999)
+        scan_topics({}, ["t"], lambda: next(moments) >= 9_999)
 
 
 def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
@@ -100,7 +100,7 @@ def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
     moments = count()
     monkeypatch.setattr(topic_scan, "monotonic", lambda: next(moments) / 100)
     with pytest.raises(BrokerUnavailable, match=r"of t/1$"):
-        scan({}, ["t"], lambda: next(moments) >= 9_999)
+        scan_topics({}, ["t"], lambda: next(moments) >= 9_999)
 
 
 @pytest.mark.parametrize("stamp", [2**62, -(2**62), -1, 0])
@@ -109,7 +109,7 @@ def test_records_of_a_mad_time_are_read(
 ) -> None:
     messages = (Message(0, b"k", stamp), Message(0), Message(1))
     monkeypatch.setattr(consumer, "messages", messages)
-    assert scan({}, ["t"]).latest["t"][b"k"].value == b"v"
+    assert scan_topics({}, ["t"]).latest["t"][b"k"].value == b"v"
 
 
 def test_of_two_partitions_the_later_record_counts(
@@ -117,7 +117,7 @@ def test_of_two_partitions_the_later_record_counts(
 ) -> None:
     new, old = Message(0, b"k", 9, b"new"), Message(1, b"k", 5, b"old")
     monkeypatch.setattr(consumer, "messages", (new, Message(0), old, Message(1)))
-    assert scan({}, ["t"]).latest["t"][b"k"].value == b"new"
+    assert scan_topics({}, ["t"]).latest["t"][b"k"].value == b"new"
 
 
 def test_within_a_partition_the_order_counts_and_no_clock(
@@ -126,7 +126,7 @@ def test_within_a_partition_the_order_counts_and_no_clock(
     """A leader whose clock is behind continues a partition with earlier times."""
     first, last = Message(0, b"k", 9, b"first"), Message(0, b"k", 5, b"last")
     monkeypatch.setattr(consumer, "messages", (first, last, Message(0), Message(1)))
-    assert scan({}, ["t"]).latest["t"][b"k"].value == b"last"
+    assert scan_topics({}, ["t"]).latest["t"][b"k"].value == b"last"
 
 
 def test_where_older_records_of_a_key_are_is_known(
@@ -134,7 +134,7 @@ def test_where_older_records_of_a_key_are_is_known(
 ) -> None:
     new, old = Message(0, b"k", 9, b"new"), Message(1, b"k", 5, b"old")
     monkeypatch.setattr(consumer, "messages", (new, Message(0), old, Message(1)))
-    found = scan({}, ["t"])
+    found = scan_topics({}, ["t"])
     assert found.others == {"t": {b"k": (1,)}}
     assert found.partitions == {"t": 2}
 
@@ -145,7 +145,7 @@ def test_at_one_time_the_higher_revision_counts(
 ) -> None:
     both = [Message(0, b"k", 5, b"1"), Message(1, b"k", 5, b"2")][::order]
     monkeypatch.setattr(consumer, "messages", (*both, Message(0), Message(1)))
-    found = scan({}, ["t"], revision_of=int)
+    found = scan_topics({}, ["t"], revision_of=int)
     assert found.latest["t"][b"k"].value == b"2"
 
 
@@ -158,6 +158,6 @@ def test_a_tombstone_ends_what_its_own_partition_holds(
     moved = [Message(1, b"k", 7, b"new")]
     messages = [*left, *moved] if order == 1 else [*moved, *left]
     monkeypatch.setattr(consumer, "messages", (*messages, Message(0), Message(1)))
-    found = scan({}, ["t"])
+    found = scan_topics({}, ["t"])
     assert found.latest["t"][b"k"].value == b"new"
     assert found.others == {"t": {}}

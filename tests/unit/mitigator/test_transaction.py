@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumers.errors import Fenced
 from consumers.mitigation.clock import BrokerClock
-from consumers.mitigator.transaction import TransactionalJournal
+from consumers.mitigator.kafka.transaction import TransactionalJournal
 from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.kafka.record import Record
 

@@ -22,12 +22,14 @@ from support.mitigator_harness import (
 )
 
 from consumers.mitigation.reason_key import key_of_reason
-from consumers.mitigator.decide import apply_event
-from consumers.mitigator.expire import expire, start_waiting
-from consumers.mitigator.operator_commands import ReceivedCommand, apply_command
-from consumers.mitigator.record_content import MAX_RECORD_BYTES
-from consumers.mitigator.state import State
-from consumers.mitigator.transition import Transition
+from consumers.mitigator.decisions.decide import apply_event
+from consumers.mitigator.decisions.expire import expire_leases, start_proposals
+from consumers.mitigator.decisions.operator_commands import apply_command
+from consumers.mitigator.decisions.received_command import ReceivedCommand
+from consumers.mitigator.state import recompute
+from consumers.mitigator.state.record_content import MAX_RECORD_BYTES
+from consumers.mitigator.state.state import State
+from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Command, FlowSpecRule, FlowThen
@@ -111,7 +113,7 @@ def test_approval_only_reason_is_shown_as_pending() -> None:
 def test_full_proposals_take_a_live_measure_out_of_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("consumers.mitigator.transition.MAX_PROPOSALS", 0)
+    monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 0)
     ask = rule("ask", Match(sensors=frozenset({"ask"})), approval=True)
     harness = MitigatorHarness(policy(ask, rule("live")))
     harness.send("ban", sensor="live")
@@ -133,7 +135,7 @@ def test_renewal_of_the_lease_alone_is_not_reported() -> None:
     for _ in range(100):
         harness.wait(20)
         harness.send("attack_status")
-    assert [audit.what for audit in harness.audits] == ["wanted"]
+    assert [audit.action for audit in harness.audits] == ["wanted"]
 
 
 def test_event_of_a_suppressed_measure_is_reported_once() -> None:
@@ -150,7 +152,7 @@ def test_end_is_reported_with_its_code() -> None:
     harness.send("ban")
     harness.send("unban")
     audit = harness.audits[-1]
-    assert (audit.what, audit.code, audit.key) == ("ended", "unban", KEY)
+    assert (audit.action, audit.code, audit.key) == ("ended", "unban", KEY)
     assert (audit.sensor, audit.target) == ("fnm1", HOST)
 
 
@@ -181,20 +183,20 @@ def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
     def seconds(first: int, last: int, action: str) -> float:
         began = process_time()
         for number in range(first, last):
-            change = harness.begin()
-            apply_event(change, harness.event(action, host_of(number)))
-            assert len(change.reasons) == 1
-            assert len(change.audits) <= 1
-            written = [*change.reasons.values(), *change.mitigations.values()]
+            transition = harness.new_transition()
+            apply_event(transition, harness.event(action, host_of(number)))
+            assert len(transition.reasons) == 1
+            assert len(transition.audits) <= 1
+            written = [*transition.reasons.values(), *transition.mitigations.values()]
             assert sum(map(size, written)) < 10_000
-            harness.note(change)
+            harness.note(transition)
         return (process_time() - began) / (last - first)
 
     early = seconds(0, 1_000, "ban")
-    change, like = harness.begin(), harness.reason("10.0.0.0")
+    transition, like = harness.new_transition(), harness.reason("10.0.0.0")
     for number in range(1_000, 64_000):
         more = replace(like, target=host_of(number))
-        change.put_reason(key_of_reason(more), more, holds=True)
+        transition.put_reason(key_of_reason(more), more, active=True)
     late = seconds(64_000, 65_000, "ban")
     assert late < 10 * early
     assert harness.wanted() == [key]
@@ -219,7 +221,7 @@ def test_record_with_long_names_has_no_examples() -> None:
         sensor = f"{number}{WIDE * 250}"
         harness.send("ban", sensor=sensor, attack_uuid=WIDE * 250, host_group=WIDE)
     assert harness.mitigation().reasons  # of one reason: it was not written again
-    harness.command("approve", KEY, by=WIDE * 1_000, why=WIDE * 1_000)
+    harness.command("approve", KEY, by=WIDE * 1_000, comment=WIDE * 1_000)
     record = harness.mitigation()
     assert record.reasons == ()
     assert (record.live_reasons, record.state) == (5, "wanted")
@@ -236,7 +238,7 @@ def test_record_of_a_long_match_with_long_texts_has_its_bound() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec", approval=True)))
     harness.send("ban", rules=(udp,), host_group=WIDE * 255)
     [key] = harness.mitigations
-    harness.command("approve", key, by=WIDE * 1_000, why=WIDE * 1_000)
+    harness.command("approve", key, by=WIDE * 1_000, comment=WIDE * 1_000)
     assert harness.wanted() == [key]
     assert size(harness.mitigation(key)) <= MAX_RECORD_BYTES
 
@@ -299,31 +301,31 @@ def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what i
         harness.event("unban", sensor=sensor, attack_uuid=attack),
     ]
     for event in events:
-        change = harness.begin()
+        transition = harness.new_transition()
         try:
-            apply_event(change, event)
+            apply_event(transition, event)
         except InvalidRecord:
-            change.rollback()
+            transition.rollback()
             continue
-        check_sizes(change)
-        harness.note(change)
-        for key in list(change.mitigations)[:3]:
+        check_sizes(transition)
+        harness.note(transition)
+        for key in list(transition.mitigations)[:3]:
             for verb in ("approve", "withdraw"):
                 name = WIDE * 1_000
-                answer = harness.command(verb, key, by=name, why=name)
+                answer = harness.command(verb, key, by=name, comment=name)
                 assert size(answer) < MAX_AUDIT_BYTES
                 assert size(harness.mitigation(key)) <= MAX_RECORD_BYTES
 
 
-def check_sizes(change: Transition) -> None:
-    for name, reason in change.reasons.items():
+def check_sizes(transition: Transition) -> None:
+    for name, reason in transition.reasons.items():
         assert len(name.encode()) <= 2_000
         assert size(reason) <= MAX_REASON_BYTES
         assert reason is None or len(reason.wants) <= 256
-    for key, record in change.mitigations.items():
+    for key, record in transition.mitigations.items():
         assert len(key.encode()) <= 2_100
         assert size(record) <= MAX_RECORD_BYTES
-    for audit in change.audits:
+    for audit in transition.audits:
         assert size(audit) <= MAX_AUDIT_BYTES
 
 
@@ -338,37 +340,37 @@ def test_event_that_raises_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(*_args: Any, **_about: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Transition, "_report_change", fail)
-    change = harness.begin()
+    monkeypatch.setattr(recompute, "_report_change", fail)
+    transition = harness.new_transition()
     with pytest.raises(ZeroDivisionError):
-        apply_event(change, harness.event("unban"))
-    change.rollback()
+        apply_event(transition, harness.event("unban"))
+    transition.rollback()
     assert picture(harness.state, harness.now) == before
-    assert not change.reasons
-    assert not change.mitigations
-    assert not change.audits
+    assert not transition.reasons
+    assert not transition.mitigations
+    assert not transition.audits
 
 
 def test_text_of_an_undone_report_is_reported_again() -> None:
     harness = MitigatorHarness(policy(rule(action="ignore")))
     event = harness.event("ban")
-    change = harness.begin()
-    apply_event(change, event)
-    assert len(change.audits) == 1
-    change.rollback()
+    transition = harness.new_transition()
+    apply_event(transition, event)
+    assert len(transition.audits) == 1
+    transition.rollback()
     harness.apply(event)
     assert harness.codes("ignored") == ["rule_ignores"]
 
 
 def test_ignored_event_at_the_bound_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.mitigator.state._MAX_REMEMBERED", 3)
+    monkeypatch.setattr("consumers.mitigator.state.memory._MAX_REMEMBERED", 3)
     harness = MitigatorHarness(policy(rule(action="ignore")))
     for number in range(3):
         harness.send("ban", f"203.0.113.{number}")
     before = picture(harness.state, harness.now)
-    change = harness.begin()
-    apply_event(change, harness.event("ban"))
-    change.rollback()
+    transition = harness.new_transition()
+    apply_event(transition, harness.event("ban"))
+    transition.rollback()
     assert picture(harness.state, harness.now) == before
 
 
@@ -377,7 +379,7 @@ def picture(state: State, now: datetime) -> dict[str, Any]:
     counts = {}
     for dry_run in (False, True):
         view = state.active_counts(now, dry_run=dry_run)
-        covered = (view.affected.covered(4), view.affected.covered(6))
+        covered = (view.affected.count(4), view.affected.count(6))
         counts[dry_run] = (
             *(view.active, dict(view.by_customer), view.new_last_minute, covered),
         )
@@ -391,11 +393,11 @@ def picture(state: State, now: datetime) -> dict[str, Any]:
             }
             for name, demand in state.demands.items()
         },
-        "idle": set(state.idle),
+        "idle": set(state.inactive),
         "ended": set(state.ended),
         "waiting": set(state.waiting),
         "ignored": dict(state.ignored),
-        "reported": dict(state._reported),
+        "reported": dict(state._audit_texts),
         "counts": counts,
         "proposals": state.proposals,
         "paused": state.paused,
@@ -468,7 +470,7 @@ def random_event(harness: MitigatorHarness, chance: random.Random) -> Any:
 def random_change(
     harness: MitigatorHarness, chance: random.Random, event: Any
 ) -> Transition:
-    change = harness.begin()
+    transition = harness.new_transition()
     keys = sorted(harness.state.mitigations)
     if keys and chance.random() < 0.25:
         key = chance.choice(keys)
@@ -484,10 +486,10 @@ def random_change(
             kind="blackhole",
             prefix="203.0.113.5/32",
         )
-        apply_command(change, ReceivedCommand(command, harness.now, 1))
+        apply_command(transition, ReceivedCommand(command, harness.now, 1))
     else:
-        apply_event(change, event)
-    return change
+        apply_event(transition, event)
+    return transition
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -499,9 +501,9 @@ def test_undone_transition_leaves_the_state_as_before(seed: int) -> None:
         event = random_event(harness, chance)
         state = chance.getstate()
         before = picture(harness.state, harness.now)
-        change = random_change(harness, chance, event)
+        transition = random_change(harness, chance, event)
         changed += picture(harness.state, harness.now) != before
-        change.rollback()
+        transition.rollback()
         check_same(before, picture(harness.state, harness.now))
         chance.setstate(state)
         harness.note(random_change(harness, chance, event))
@@ -517,8 +519,8 @@ def test_undone_transition_leaves_the_state_as_before(seed: int) -> None:
 def undo_time(harness: MitigatorHarness) -> None:
     """Undo what one call of `expire` and of `start_waiting` change."""
     before = picture(harness.state, harness.now)
-    steps = (expire, start_waiting)
-    changes = [c for step in steps for c in step(harness.state, harness.begin)]
-    for change in reversed(changes):
-        change.rollback()
+    steps = (expire_leases, start_proposals)
+    changes = [c for step in steps for c in step(harness.state, harness.new_transition)]
+    for transition in reversed(changes):
+        transition.rollback()
     check_same(before, picture(harness.state, harness.now))

@@ -1,4 +1,4 @@
-"""What is printed steers no terminal, and there is one way to print."""
+"""Printed text cannot steer a terminal; one module prints."""
 
 import ast
 import io
@@ -22,12 +22,12 @@ EVIL = [
 ]
 PRINTERS = {"print", "echo", "secho", "style", "stdout", "stderr", "__stderr__"}
 MAY_PRINT = {
-    "fnm_bus/cli/options.py": "the one way to print",
-    "fnm_bus/hook/python_hook.py": "FastNetMon runs it; imports nothing of ours",
+    "fnm_bus/cli/options.py": "the module that prints",
+    "fnm_bus/hook/python_hook.py": "the hook, which imports nothing of ours",
     "fnm_bus/ops/log.py": "the log, made safe by `visible` and `json_line`",
     "consumers/samples/print_bans.py": "prints a line of `visible`",
     "consumers/samples/blackhole_bans.py": "the pipe to ExaBGP; prefixes only",
-    "consumers/lines.py": "standard output gets lines of `json_line`",
+    "consumers/jsonlines.py": "standard output gets lines of `json_line`",
     "consumers/enforcers/exabgp/server.py": "runs as ExaBGP; its line is `visible`",
     "consumers/enforcers/exabgp/watchdog.py": "a stream that `run` made safe",
     "consumers/enforcers/exabgp/session.py": "the pipe to ExaBGP",
@@ -36,7 +36,7 @@ MAY_PRINT = {
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_what_is_no_print_is_escaped(text: str) -> None:
+def test_unprintable_characters_are_escaped(text: str) -> None:
     assert visible(text).isprintable()
     assert visible(text) == "".join(
         c if c.isprintable() else repr(c)[1:-1] for c in text
@@ -68,12 +68,12 @@ def test_json_is_printable_and_the_same_value(value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_json_of_evil_text_is_the_same_text(text: str) -> None:
+def test_json_of_control_characters_keeps_the_value(text: str) -> None:
     assert json_line(text).isprintable()
     assert json.loads(json_line(text)) == text
 
 
-def test_a_safe_stream_escapes_what_libraries_write() -> None:
+def test_a_safe_stream_escapes_text_of_libraries() -> None:
     raw = io.StringIO()
     stream = SafeStream(raw)
     assert stream.write("Error: \x1b[2J\n") == len("Error: \x1b[2J\n")

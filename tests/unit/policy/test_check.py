@@ -1,4 +1,4 @@
-"""Problems that a key of a policy has only together with other keys."""
+"""Problems of a policy's key in combination with other keys."""
 
 import tomllib
 from typing import Any
@@ -10,16 +10,16 @@ from support.attack_facts import example_facts
 
 from consumers.mitigation.measure import Network
 from consumers.policy.facts import AttackFacts
-from consumers.policy.file.check import check
-from consumers.policy.file.field_types import network
-from consumers.policy.file.load import policy_of
+from consumers.policy.file.check import find_problems
+from consumers.policy.file.field_types import parse_network
+from consumers.policy.file.load import build_policy
 from consumers.policy.file.reach import covers
 from consumers.policy.file.tables import PolicyTables
 from consumers.policy.model import Action, Limits, Match, Policy, Rule
 from consumers.policy.rules import decide
 
 OWN = 'own_networks = ["203.0.113.0/24", "2001:db8:1::/48"]\n'
-TELL = '[[rule]]\nname = "x"\nthen.action = "notify"\n'
+INFORM = '[[rule]]\nname = "x"\nthen.action = "notify"\n'
 HOSTGROUP = """
 [[hostgroup]]
 name = "customers"
@@ -29,10 +29,10 @@ action = "blackhole"
 
 
 def problems(text: str) -> list[tuple[str, str]]:
-    """Return the paths, with dots, and the texts of all mistakes."""
+    """Return the paths, with dots, and the texts of all problems."""
     tables = PolicyTables.model_validate(tomllib.loads(text))
-    found = check(tables, policy_of(tables))
-    return [(".".join(map(str, it.path)), it.text) for it in found]
+    rows = find_problems(tables, build_policy(tables))
+    return [(".".join(map(str, problem.path)), problem.text) for problem in rows]
 
 
 def then(pairs: str, more: str = "", match: str = "{}") -> list[tuple[str, str]]:
@@ -41,7 +41,7 @@ def then(pairs: str, more: str = "", match: str = "{}") -> list[tuple[str, str]]
 
 
 def test_a_valid_policy_has_no_problems() -> None:
-    assert problems(OWN + TELL) == []
+    assert problems(OWN + INFORM) == []
 
 
 @pytest.mark.parametrize("kind", ["customer", "hostgroup", "rule"])
@@ -54,34 +54,32 @@ def test_names_are_unique(kind: str) -> None:
             'match.sensor = "b"\nthen.action = "notify"',
         ),
     }
-    text = "".join(f'[[{kind}]]\nname = "same"\n{it}\n' for it in bodies[kind])
-    rest = "" if kind == "rule" else TELL
+    text = "".join(f'[[{kind}]]\nname = "same"\n{body}\n' for body in bodies[kind])
+    rest = "" if kind == "rule" else INFORM
     assert problems(OWN + text + rest) == [
         (f"{kind}.1.name", f"an earlier {kind} has this name")
     ]
 
 
 @pytest.mark.parametrize("own", ["0.0.0.0/0", "::/0", "224.0.0.0/4", "127.0.0.0/8"])
-def test_own_networks_are_neither_special_nor_everything(own: str) -> None:
-    ((path, text),) = problems(f'own_networks = ["203.0.113.0/24", "{own}"]\n{TELL}')
+def test_a_special_or_unlimited_own_network_is_a_problem(own: str) -> None:
+    ((path, text),) = problems(f'own_networks = ["203.0.113.0/24", "{own}"]\n{INFORM}')
     assert path == "own_networks.1"
     assert text.startswith(f"{own} is unspecified, multicast, loopback")
 
 
 @pytest.mark.parametrize("key", ["protected_prefixes", "infrastructure"])
 @pytest.mark.parametrize("network", ["203.0.113.0/24", "203.0.0.0/16", "2001:db8::/32"])
-def test_protected_networks_leave_a_part_of_each_own_network(
-    key: str, network: str
-) -> None:
-    text = f'{OWN}guardrails.{key} = ["192.0.2.1", "{network}"]\n{TELL}'
-    ((path, said),) = problems(text)
+def test_protecting_all_of_an_own_network_is_a_problem(key: str, network: str) -> None:
+    text = f'{OWN}guardrails.{key} = ["192.0.2.1", "{network}"]\n{INFORM}'
+    ((path, message),) = problems(text)
     assert path == f"guardrails.{key}.1"
-    assert said.startswith(f"{network} covers all of your network ")
+    assert message.startswith(f"{network} covers all of your network ")
 
 
-def test_networks_of_customers_are_own_networks() -> None:
+def test_a_customer_network_outside_the_own_is_a_problem() -> None:
     customer = '[[customer]]\nname = "a"\nnetworks = ["203.0.113.0/25", "192.0.2.0/24"]'
-    assert problems(OWN + TELL + customer) == [
+    assert problems(OWN + INFORM + customer) == [
         ("customer.0.networks.1", "192.0.2.0/24 is not within your own networks")
     ]
 
@@ -89,8 +87,8 @@ def test_networks_of_customers_are_own_networks() -> None:
 def test_a_customer_behind_a_wider_customer_is_a_problem() -> None:
     wide = '[[customer]]\nname = "wide"\nnetworks = "203.0.113.0/24"\n'
     narrow = '[[customer]]\nname = "narrow"\nnetworks = "203.0.113.0/25"\n'
-    assert problems(OWN + TELL + narrow + wide) == []
-    ((path, text),) = problems(OWN + TELL + wide + narrow)
+    assert problems(OWN + INFORM + narrow + wide) == []
+    ((path, text),) = problems(OWN + INFORM + wide + narrow)
     assert path == "customer.1.networks.0"
     assert 'customer "wide", which is tried before' in text
 
@@ -108,20 +106,20 @@ infrastructure = "203.0.113.77"
 """
 
 
-@pytest.mark.parametrize(("prefix", "why"), PREFIXES)
-def test_prefixes_of_rules_pass_the_guardrails(prefix: str, why: str) -> None:
+@pytest.mark.parametrize(("prefix", "fault"), PREFIXES)
+def test_prefixes_of_rules_pass_the_guardrails(prefix: str, fault: str) -> None:
     assert then('action = "blackhole", prefixes = "203.0.113.0/28"', RAILS) == []
-    found = then(f'action = "blackhole", prefixes = "{prefix}"', RAILS)
-    assert {path for path, _ in found} == {"rule.0.then.prefixes.0"}
-    assert any(why in text for _, text in found)
+    rows = then(f'action = "blackhole", prefixes = "{prefix}"', RAILS)
+    assert {path for path, _ in rows} == {"rule.0.then.prefixes.0"}
+    assert any(fault in text for _, text in rows)
 
 
-@pytest.mark.parametrize(("prefix", "why"), PREFIXES)
-def test_prefixes_of_hostgroups_pass_the_guardrails(prefix: str, why: str) -> None:
+@pytest.mark.parametrize(("prefix", "fault"), PREFIXES)
+def test_prefixes_of_hostgroups_pass_the_guardrails(prefix: str, fault: str) -> None:
     group = f'[[hostgroup]]\nname = "g"\nprefixes = "{prefix}"\naction = "firewall"\n'
-    found = problems(OWN + TELL + group + RAILS)
-    assert {path for path, _ in found} == {"hostgroup.0.prefixes.0"}
-    assert any(why in text for _, text in found)
+    rows = problems(OWN + INFORM + group + RAILS)
+    assert {path for path, _ in rows} == {"hostgroup.0.prefixes.0"}
+    assert any(fault in text for _, text in rows)
 
 
 @pytest.mark.parametrize("action", ["blackhole", "firewall", "notify", "ignore"])
@@ -150,8 +148,8 @@ def test_flowspec_keys_need_the_flowspec_action(action: str, pair: str) -> None:
     ],
 )
 def test_rate_and_redirect_need_their_flowspec_action(pairs: str, path: str) -> None:
-    ((found, _),) = then(f'action = "flowspec", {pairs}')
-    assert found == f"rule.0.then.{path}"
+    ((rule_path, _),) = then(f'action = "flowspec", {pairs}')
+    assert rule_path == f"rule.0.then.{path}"
 
 
 @pytest.mark.parametrize(
@@ -191,13 +189,13 @@ def test_communities_need_the_blackhole_action(action: str) -> None:
 def test_one_of_the_enforcers_supports_the_measure(
     action: str, enforcers: str, *, fine: bool
 ) -> None:
-    found = then(f'action = "{action}", enforcers = {enforcers}')
-    assert [path for path, _ in found] == ([] if fine else ["rule.0.then.enforcers"])
+    rows = then(f'action = "{action}", enforcers = {enforcers}')
+    assert [path for path, _ in rows] == ([] if fine else ["rule.0.then.enforcers"])
 
 
 def test_actions_of_hostgroups_are_checked_too() -> None:
     group = HOSTGROUP + 'enforcers = "nftables"\nflowspec_action = "discard"\n'
-    assert [path for path, _ in problems(OWN + TELL + group)] == [
+    assert [path for path, _ in problems(OWN + INFORM + group)] == [
         "hostgroup.0.flowspec_action",
         "hostgroup.0.enforcers",
     ]
@@ -242,8 +240,8 @@ def test_each_hostgroup_of_a_rule_needs_its_table() -> None:
     ],
 )
 def test_a_rule_for_hostgroups_has_no_other_keys(pair: str) -> None:
-    found = then(f'action = "hostgroup", {pair}', HOSTGROUP)
-    assert [path for path, _ in found] == [f"rule.0.then.{pair.partition(' ')[0]}"]
+    rows = then(f'action = "hostgroup", {pair}', HOSTGROUP)
+    assert [path for path, _ in rows] == [f"rule.0.then.{pair.partition(' ')[0]}"]
 
 
 @pytest.mark.parametrize(
@@ -256,8 +254,8 @@ def test_a_rule_for_hostgroups_has_no_other_keys(pair: str) -> None:
     ],
 )
 def test_an_impossible_condition_is_a_problem(match: str, path: str) -> None:
-    ((found, _),) = then('action = "notify"', match=match)
-    assert found == f"rule.0.match.{path}"
+    ((rule_path, _),) = then('action = "notify"', match=match)
+    assert rule_path == f"rule.0.match.{path}"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +291,7 @@ def test_a_covered_rule_is_a_problem(first: str, second: str) -> None:
     later = f'[[rule]]\nname = "y"\nmatch = {second}\nthen.action = "blackhole"\n'
     ((path, text),) = then('action = "notify"', later, first)
     assert path == "rule.1"
-    assert text.startswith('is never tried: the earlier rule "x" matches all')
+    assert text.startswith('is never tried: the earlier rule "x" matches each')
 
 
 @pytest.mark.parametrize(
@@ -312,7 +310,7 @@ def test_a_covered_rule_is_a_problem(first: str, second: str) -> None:
         ("{ min_pps = 6 }", "{ min_pps = 5 }"),
         ("{ max_pps = 6 }", "{ max_pps = 7 }"),
         ("{ max_pps = 6 }", "{ min_pps = 7 }"),
-        ("{ min_pps = 0 }", "{}"),  # an event may not say its size
+        ("{ min_pps = 0 }", "{}"),  # an event may lack a size
         ("{ min_pps = 5 }", "{ min_bits = 5 }"),
         ('{ direction = ["incoming", "outgoing"] }', "{}"),
     ],
@@ -323,7 +321,7 @@ def test_a_rule_that_is_not_covered_is_not_a_problem(first: str, second: str) ->
 
 
 NETWORKS: list[Network] = [
-    network(text)
+    parse_network(text)
     for text in ("203.0.113.0/24", "203.0.113.25", "2001:db8::/32", "::/0")
 ]
 SIZES = st.none() | st.sampled_from([0, 1, 70_000, 289_104, 289_105, 10**6])
@@ -376,7 +374,7 @@ def test_every_rule_covers_itself(rule: Rule) -> None:
         ("ignore", "notify", True),
     ],
 )
-def test_a_rule_that_blocks_leaves_outgoing_attacks_to_later_rules(
+def test_a_blocking_rule_does_not_cover_outgoing_attacks(
     first: str, second: str, *, covered: bool
 ) -> None:
     text = f'{OWN}[[rule]]\nname = "x"\nthen.action = "{first}"\n'
@@ -397,18 +395,18 @@ def test_the_default_hostgroup_of_hosts_never_matches() -> None:
     "pair",
     ["any_protocol = true", "document_targets = true", "document_redirect = true"],
 )
-def test_permissions_of_documents_are_flowspecs_alone(pair: str) -> None:
+def test_document_permissions_need_the_flowspec_action(pair: str) -> None:
     key = pair.partition(" ")[0]
     assert then(f'action = "flowspec", {pair}') == []
     ((path, _),) = then(f'action = "blackhole", {pair}')
     assert path == f"rule.0.then.{key}"
 
 
-def test_a_wide_prefix_that_a_rule_names_is_not_a_problem() -> None:
+def test_a_wide_prefix_of_a_rule_is_not_a_problem() -> None:
     assert then('action = "blackhole", prefixes = "203.0.113.0/25"') == []
 
 
-def test_a_rule_has_no_more_prefixes_than_measures_of_one_attack() -> None:
+def test_too_many_prefixes_of_a_rule_are_a_problem() -> None:
     hosts = [f"203.0.113.{number}" for number in range(256)]
     assert then(f'action = "blackhole", prefixes = {hosts}') == []
     hosts.append("2001:db8:1::1")

@@ -74,12 +74,12 @@ def test_the_default_hostgroup_is_not_a_group_of_hosts(name: str) -> None:
         assert facts.hostgroup == expected
 
 
-def test_an_attacked_hostgroup_keeps_its_name_even_if_it_is_global() -> None:
+def test_an_attacked_hostgroup_named_global_keeps_its_name() -> None:
     event = hostgroup_event("203.0.113.0/24", hostgroup_name="global")
     assert facts_of(event)[0].hostgroup == "global"
 
 
-def test_networks_of_a_hostgroup_that_are_not_understood_are_left_out() -> None:
+def test_invalid_networks_of_a_hostgroup_are_left_out() -> None:
     event = hostgroup_event()
     networks = (
         HostgroupNetwork(sent="203.0.113.0-203.0.113.63", network=None),
@@ -109,7 +109,7 @@ BOTH: dict[str, Any] = {
         ("", 1_100_000, 12_000_000_000),
     ],
 )
-def test_the_size_is_the_size_in_the_direction_of_the_attack(
+def test_the_size_has_the_direction_of_the_attack(
     direction: str, pps: int, bits: int
 ) -> None:
     event = host_event(details={**BOTH, "attack_direction": direction})
@@ -117,7 +117,7 @@ def test_the_size_is_the_size_in_the_direction_of_the_attack(
     assert (facts.pps, facts.bits) == (pps, bits)
 
 
-def test_a_size_of_the_other_direction_is_not_the_attacks() -> None:
+def test_a_size_of_the_other_direction_does_not_count() -> None:
     event = host_event(
         details={"total_outgoing_pps": 5, "total_outgoing_traffic_bits": 6}
     )
@@ -132,7 +132,7 @@ def test_bits_come_from_bytes_only_where_bits_are_missing() -> None:
 
 
 @pytest.mark.parametrize("size", [2**60, 2**62, 2**63 - 1])
-def test_a_size_that_exceeds_a_record_is_cut_to_it(size: int) -> None:
+def test_a_size_above_the_bound_becomes_the_bound(size: int) -> None:
     (facts,) = facts_of(host_event(details={"total_incoming_traffic": size}))
     assert facts.bits == 2**63 - 1
 
@@ -158,7 +158,7 @@ def test_a_certain_direction_counts_before_an_uncertain_one() -> None:
     assert facts_of(host_event(details=details))[0].direction == "unknown"
 
 
-def test_the_power_of_text_mode_counts_when_the_report_has_no_figure() -> None:
+def test_text_mode_power_counts_if_the_report_has_no_size() -> None:
     mode = TextMode(direction="incoming", power_pps=7)
     event = host_event(text_mode=mode, details={"attack_direction": None})
     assert (facts_of(event)[0].pps, facts_of(event)[0].direction) == (7, "incoming")
@@ -189,7 +189,7 @@ def test_the_protocol_may_be_named_by_the_threshold(
 DSCP = {"/flow_spec_rules/0/dscp": "[46]"}
 
 
-def test_a_rule_of_a_ban_that_is_not_understood_is_refused_with_its_reason() -> None:
+def test_an_invalid_rule_of_a_ban_is_refused_with_reason() -> None:
     rules = (flow_rule(), flow_rule(source_ports=(123,)))
     (facts,) = facts_of(host_event(flow_spec_rules=rules, extra=DSCP))
     assert facts.part == ATTACK
@@ -203,7 +203,7 @@ def test_a_rule_of_a_ban_that_is_not_understood_is_refused_with_its_reason() -> 
 
 @pytest.mark.parametrize("action", ["partial_block", "partial_unblock"])
 @pytest.mark.parametrize("uuid", [None, "r1"])
-def test_a_part_that_is_not_understood_is_never_the_attack(
+def test_the_part_of_an_invalid_rule_is_not_the_attack(
     action: str, uuid: str | None
 ) -> None:
     event = host_event(action, flow_spec_rules=(flow_rule(uuid=uuid),), extra=DSCP)
@@ -214,7 +214,7 @@ def test_a_part_that_is_not_understood_is_never_the_attack(
     assert [check.code for check in facts.refused_rules] == ["rule_not_understood"]
 
 
-def test_a_part_that_is_not_understood_has_no_understood_rules_name() -> None:
+def test_an_invalid_rule_has_another_name_than_valid_ones() -> None:
     understood = host_event("partial_block", flow_spec_rules=(flow_rule(),))
     other = host_event("partial_unblock", flow_spec_rules=(flow_rule(),), extra=DSCP)
     assert facts_of(understood)[0].part != facts_of(other)[0].part
@@ -251,7 +251,7 @@ def test_a_partial_block_without_rules_is_not_about_the_attack(action: str) -> N
 
 
 @pytest.mark.parametrize("uuid", ["attack", "operator", "x" * 2000])
-def test_a_uuid_that_is_not_fit_as_a_part_is_replaced_by_a_digest(uuid: str) -> None:
+def test_a_digest_replaces_a_uuid_unfit_as_a_part(uuid: str) -> None:
     event = host_event("partial_block", flow_spec_rules=(flow_rule(uuid=uuid),))
     assert facts_of(event)[0].part.startswith("sha256:")
 
@@ -265,7 +265,7 @@ def test_a_uuid_that_is_not_fit_as_a_part_is_replaced_by_a_digest(uuid: str) -> 
         "/flow_spec_rules/1",
     ],
 )
-def test_extra_about_no_rule_refuses_all_rules(pointer: str) -> None:
+def test_extra_of_the_list_refuses_all_rules(pointer: str) -> None:
     event = host_event(flow_spec_rules=(flow_rule(),), extra={pointer: "1"})
     (facts,) = facts_of(event)
     assert facts.rules == ()
@@ -305,7 +305,7 @@ def test_a_rule_with_all_ports_has_a_short_part() -> None:
     assert len(facts.part) < 100
 
 
-# What the parser never makes.
+# Events that the parser cannot make.
 
 BAD: list[tuple[Event, str]] = [
     (host_event(ip="web"), "/?ip"),
@@ -367,7 +367,7 @@ BAD: list[tuple[Event, str]] = [
 
 
 @pytest.mark.parametrize(("event", "field"), BAD, ids=[field for _, field in BAD])
-def test_an_event_that_the_parser_never_makes_is_refused(
+def test_an_event_that_the_parser_cannot_make_is_refused(
     event: Event, field: str
 ) -> None:
     with pytest.raises(InvalidRecord, match=rf"^{field}: "):
@@ -439,7 +439,7 @@ def test_texts_of_refusals_are_printable_and_short() -> None:
 
 
 @pytest.mark.parametrize("action", ["partial_block", "partial_unblock"])
-def test_a_document_that_is_refused_has_no_rules_name(action: str) -> None:
+def test_a_refused_document_has_another_name_than_its_rules(action: str) -> None:
     empty = host_event(action, flow_spec_rules=(FlowSpecRule(),))
     named = facts_of(empty)[0].part
     for event in (

@@ -1,4 +1,4 @@
-"""What is refused, and what is held for a person, each with its code."""
+"""Refused and held measures, each with its code."""
 
 from datetime import timedelta
 from ipaddress import IPv6Network, ip_network
@@ -24,7 +24,7 @@ from consumers.policy.guardrails import (
     worst_verdict,
 )
 from consumers.policy.model import Customer, Limits
-from consumers.policy.networks import within
+from consumers.policy.networks import is_within
 from fnm_bus.event import Check, FlowMatch, FlowThen
 
 OWN = ("203.0.113.0/24", "2001:db8:1::/48")
@@ -71,7 +71,9 @@ def refused(measure: Measure, rails: Limits, *named: str) -> list[str]:
         (-60.1, "clock_ahead", REFUSE),
     ],
 )
-def test_age_and_clock_have_their_bounds(age: float, code: str, verdict: str) -> None:
+def test_event_age_and_clock_skew_have_bounds(
+    age: float, code: str, verdict: str
+) -> None:
     now = BAN.received_at + timedelta(seconds=age)
     (check,) = check_age(BAN, now, Limits())
     assert (check.stage, check.code, check.verdict) == ("guardrail", code, verdict)
@@ -93,7 +95,7 @@ def test_age_checks_name_keys_of_the_policy() -> None:
 # Measures.
 
 
-def test_a_host_of_ours_passes_every_guardrail() -> None:
+def test_an_own_host_passes_every_guardrail() -> None:
     checks = check_measure(plain("203.0.113.7/32"), limits())
     assert [(check.name, check.verdict) for check in checks] == [
         ("own_networks", PASS),
@@ -114,7 +116,7 @@ def test_a_host_of_ours_passes_every_guardrail() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["blackhole", "firewall"])
-def test_nothing_outside_the_own_networks_is_touched(prefix: str, kind: str) -> None:
+def test_a_network_outside_the_own_is_refused(prefix: str, kind: str) -> None:
     assert set(refused(plain(prefix, kind), limits())) & {"own_networks", "no_network"}
 
 
@@ -125,7 +127,7 @@ def test_nothing_outside_the_own_networks_is_touched(prefix: str, kind: str) -> 
         *("0.0.0.0/32", "0.0.0.0/8", "fe80::1/128", "ff02::1/128", "::1/128"),
     ],
 )
-def test_special_addresses_are_refused_even_if_called_own(prefix: str) -> None:
+def test_special_addresses_are_refused_inside_own_networks(prefix: str) -> None:
     rails = limits(
         own_networks=("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"),
         min_prefix_length_ipv4=1,
@@ -157,7 +159,7 @@ def test_special_addresses_are_refused_even_if_called_own(prefix: str) -> None:
         ),
     ],
 )
-def test_a_refusal_names_the_relation_to_what_is_protected(
+def test_a_refusal_names_the_relation_to_the_protected_network(
     key: str, prefix: str, protected: str, text: str
 ) -> None:
     rails = limits(min_prefix_length_ipv4=24, **{key: (protected,)})
@@ -182,7 +184,7 @@ def test_a_refusal_names_the_relation_to_what_is_protected(
         flow(source="203.0.113.5/32"),
     ],
 )
-def test_both_sides_of_every_measure_are_compared_with_what_is_protected(
+def test_both_sides_of_a_measure_are_checked_for_protection(
     measure: Measure,
 ) -> None:
     rails = limits(protected_prefixes=("203.0.113.5/32", "192.0.2.53/32"))
@@ -266,22 +268,22 @@ def forms_of(number: int) -> list[int]:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 128))
-def test_a_network_of_forms_has_the_addresses_of_all_its_forms(
+def test_a_network_of_forms_covers_the_addresses_of_all(
     number: int, length: int
 ) -> None:
     address = ip_network((number, 32))
     for form in forms_of(number):
         network = IPv6Network((form, length), strict=False)
-        assert any(within(address, n) for n in embedded_networks(network))
+        assert any(is_within(address, n) for n in embedded_networks(network))
     for form in forms_of(number):
         assert address in list(embedded_networks(IPv6Network((form, 128))))
 
 
-def test_a_network_of_forms_reaches_no_farther() -> None:
-    found = list(embedded_networks(IPv6Network("64:ff9b::192.0.2.0/120")))
-    assert found == [ip_network("192.0.2.0/24")]
-    found = list(embedded_networks(IPv6Network("2002:c000:200::/40")))
-    assert found == [ip_network("192.0.2.0/24")]
+def test_a_network_of_forms_covers_no_other_address() -> None:
+    embedded = list(embedded_networks(IPv6Network("64:ff9b::192.0.2.0/120")))
+    assert embedded == [ip_network("192.0.2.0/24")]
+    embedded = list(embedded_networks(IPv6Network("2002:c000:200::/40")))
+    assert embedded == [ip_network("192.0.2.0/24")]
     assert list(embedded_networks(IPv6Network("2001:db8::/32"))) == []
 
 
@@ -292,7 +294,7 @@ def test_a_network_of_forms_reaches_no_farther() -> None:
         ("2001:db8:1::/127", "min_prefix_length_ipv6"),
     ],
 )
-def test_nothing_is_wider_than_allowed(prefix: str, name: str) -> None:
+def test_a_measure_wider_than_allowed_is_refused(prefix: str, name: str) -> None:
     (check,) = [
         check
         for check in check_measure(plain(prefix), limits())
@@ -303,7 +305,7 @@ def test_nothing_is_wider_than_allowed(prefix: str, name: str) -> None:
     assert refused(plain(prefix), wide) == []
 
 
-def test_only_the_action_that_names_a_prefix_may_be_wider() -> None:
+def test_only_an_actions_own_prefix_may_be_wider() -> None:
     measure = plain("203.0.113.0/25")
     assert refused(measure, limits()) == ["prefix_length"]
     assert refused(measure, limits(), "203.0.113.0/25") == []
@@ -335,7 +337,7 @@ def test_only_the_attacked_side_has_a_shortest_prefix_length() -> None:
         (flow("0.0.0.0/0", "0.0.0.0/0"), ["no_network"]),
     ],
 )
-def test_a_flowspec_measure_needs_a_network_of_ours(
+def test_a_flowspec_measure_needs_an_own_network(
     measure: Measure, codes: list[str]
 ) -> None:
     assert refused(measure, limits()) == codes
@@ -348,7 +350,7 @@ def test_measures_that_only_inform_pass() -> None:
     assert check_limits(measure, full, limits(), None) == ()
 
 
-def test_the_protected_network_is_our_side() -> None:
+def test_the_protected_network_is_the_own_side() -> None:
     own = networks(*OWN)
     ours = ip_network("203.0.113.7/32")
     assert protected_network(flow("203.0.113.7/32", "198.51.100.1/32"), own) == ours
@@ -392,13 +394,13 @@ def test_the_number_of_starts_in_a_minute_has_a_limit() -> None:
     ]
 
 
-def test_a_customer_has_a_limit_of_its_own() -> None:
+def test_each_customer_has_a_limit() -> None:
     acme = Customer(name="acme", networks=networks("203.0.113.0/28"), max_active=1)
-    one = counts(by_customer={"acme": 1, "other": 9})
-    assert held(HOST, one, customer=acme) == ["max_per_customer"]
-    assert held(HOST, one) == []
+    current = counts(by_customer={"acme": 1, "other": 9})
+    assert held(HOST, current, customer=acme) == ["max_per_customer"]
+    assert held(HOST, current) == []
     assert held(HOST, counts(by_customer={"other": 9}), customer=acme) == []
-    checks = check_limits(HOST, one, limits(), acme)
+    checks = check_limits(HOST, current, limits(), acme)
     assert "customer acme: 1 of 1 in use" in [check.text for check in checks]
 
 
@@ -427,17 +429,17 @@ def test_one_host_is_always_allowed_in_the_share() -> None:
     ]
 
 
-def test_families_have_shares_of_their_own() -> None:
+def test_each_family_has_its_own_share() -> None:
     measure = plain("2001:db8:1::1/128")
     assert held(measure, counts("203.0.113.0/24"), max_affected_share=0.01) == []
 
 
-def test_a_flowspec_measure_counts_with_our_side() -> None:
+def test_a_flowspec_measure_counts_with_its_own_side() -> None:
     measure = flow("198.51.100.0/24", "203.0.113.7/32")
     assert held(measure, counts("203.0.113.7/32"), max_affected_share=0.01) == []
 
 
-def test_the_share_is_told_as_it_would_be() -> None:
+def test_the_share_includes_the_new_measure() -> None:
     checks = check_limits(HOST, counts("203.0.113.64/26"), limits(), None)
     assert checks[-1].text == "25.4% of your IPv4 addresses, allowed 25.0%"
 
@@ -471,7 +473,7 @@ def test_a_match_without_a_network_is_held() -> None:
     )
 
 
-def test_limits_that_pass_report_what_is_in_use() -> None:
+def test_passed_limits_report_the_current_use() -> None:
     checks = check_limits(HOST, counts(active=3, new_last_minute=2), limits(), None)
     assert [(check.name, check.text) for check in checks] == [
         ("max_active", "3 of 500 in use"),
@@ -480,7 +482,7 @@ def test_limits_that_pass_report_what_is_in_use() -> None:
     ]
 
 
-def test_guardrails_that_pass_report_what_they_compared() -> None:
+def test_passed_guardrails_report_the_compared_values() -> None:
     rails = limits(protected_prefixes=("203.0.113.5/32",), min_prefix_length_ipv4=31)
     assert [check.text for check in check_measure(HOST, rails)] == [
         "203.0.113.7/32 is within 203.0.113.0/24",
@@ -509,7 +511,7 @@ def test_refusals_of_the_attacked_side_have_texts() -> None:
     ]
 
 
-def test_a_sensors_clock_that_is_a_little_ahead_is_age_0() -> None:
+def test_a_sensor_clock_slightly_ahead_means_age_0() -> None:
     now = BAN.received_at - timedelta(seconds=5)
     (check,) = check_age(BAN, now, Limits())
     assert (check.verdict, check.text) == (PASS, "0 s old, allowed 300 s")
@@ -522,7 +524,7 @@ def test_a_sensors_clock_that_is_a_little_ahead_is_age_0() -> None:
         (plain("203.0.113.7/32"), (), "{} is not wider than /32"),
     ],
 )
-def test_a_width_that_passes_is_a_check(
+def test_an_allowed_prefix_length_is_reported(
     measure: Measure, named: tuple[str, ...], text: str
 ) -> None:
     assert check_measure(measure, limits(), named=networks(*named))[-1] == Check(
@@ -554,7 +556,7 @@ def test_the_form_of_a_protected_address_is_named() -> None:
     ]
 
 
-def test_an_ipv6_measure_that_is_not_a_form_passes_with_a_text() -> None:
+def test_an_ipv6_measure_without_embedded_ipv4_passes_with_text() -> None:
     rails = limits(protected_prefixes=("192.0.2.53/32",))
     check = check_measure(plain("2001:db8:1::7/128"), rails)[3]
     assert (check.verdict, check.text) == (PASS, "none of 1 networks is affected")

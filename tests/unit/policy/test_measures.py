@@ -1,4 +1,4 @@
-"""Which measures an action means; nothing becomes wider or narrower."""
+"""The measures of an action, neither wider nor narrower than the event."""
 
 import json
 from ipaddress import ip_network
@@ -100,7 +100,7 @@ def hosts(count: int) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("kind", [BLACKHOLE, FIREWALL, FLOWSPEC])
-def test_too_many_measures_are_refused_as_one(kind: str) -> None:
+def test_too_many_measures_have_one_refusal(kind: str) -> None:
     most = BAN._replace(networks=hosts(MAX_MEASURES))
     assert len(planned(most, kind).measures) == MAX_MEASURES
     more = BAN._replace(networks=hosts(MAX_MEASURES + 1))
@@ -109,13 +109,13 @@ def test_too_many_measures_are_refused_as_one(kind: str) -> None:
     assert check.text == "257 measures for one attack, allowed are 256"
 
 
-def test_people_are_informed_of_the_first_networks() -> None:
+def test_notify_has_measures_for_the_first_networks() -> None:
     plan = planned(BAN._replace(networks=hosts(20_000)), NOTIFY)
     assert len(plan.measures) == MAX_MEASURES
     assert plan.checks == ()
 
 
-def test_too_many_rules_are_refused_as_one() -> None:
+def test_too_many_rules_have_one_refusal() -> None:
     rules = tuple(flow_rule(source_ports=(port,)) for port in range(MAX_MEASURES + 1))
     assert codes(planned(with_rules(*rules))) == ["too_many_measures"]
     direct = BAN._replace(rules=rules, has_rules=True)
@@ -133,7 +133,7 @@ def test_no_two_measures_have_one_key() -> None:
     assert plan.checks == ()
 
 
-def test_of_two_rules_that_match_the_same_and_differ_the_first_counts() -> None:
+def test_the_first_of_two_conflicting_rules_counts() -> None:
     redirect = flow_rule(
         action_type="redirect",
         action=FlowSpecAction(redirect_target_as=64500, redirect_target_value=1),
@@ -218,7 +218,7 @@ def test_the_target_of_an_outgoing_attack_is_the_source() -> None:
     )
 
 
-def test_flowspec_does_what_the_action_names() -> None:
+def test_flowspec_has_the_configured_action() -> None:
     limit = FlowThen(action="rate-limit", rate=125_000)
     for subject in (BAN, facts("partial-block")):
         (measure,) = planned(subject, flowspec_action=limit).measures
@@ -297,16 +297,14 @@ def document(kind: str, host: str, /, **rule: Any) -> AttackFacts:
         {"tcp_flags": [2]},
     ],
 )
-def test_a_rule_that_is_not_wholly_understood_has_no_measure(
-    action: str, rule: dict[str, Any]
-) -> None:
+def test_an_invalid_rule_has_no_measure(action: str, rule: dict[str, Any]) -> None:
     """Nothing takes its place: neither the rest of the rule nor the whole attack."""
     subject = document(action, "203.0.113.63", **rule)
     for keys in ({}, {"any_protocol": True}, {"flowspec_action": DISCARD}):
         assert codes(planned(subject, **keys)) == ["rule_not_understood"]
 
 
-def test_an_understood_rule_beside_one_that_is_not_has_its_measure() -> None:
+def test_a_valid_rule_beside_an_invalid_one_has_a_measure() -> None:
     subject = with_rules(
         flow_rule(), flow_rule(source_ports=()), extra={"/flow_spec_rules/1/x": "1"}
     )
@@ -324,7 +322,7 @@ REFUSAL = Check(stage="policy", name="x", code="x", verdict="refuse")
     "fields",
     [{"has_rules": True}, {"refused_rules": (REFUSAL,)}, {"part": "r1"}],
 )
-def test_an_event_about_rules_is_never_about_the_whole_attack(
+def test_an_event_about_rules_has_no_measure_of_attack(
     fields: dict[str, Any],
 ) -> None:
     subject: Any = BAN._replace(**fields)
@@ -398,7 +396,7 @@ def test_a_prefix_of_length_0_is_the_absent_field(
         ({"destination_prefix": f"{HOST}/255.255.255.255"}, "prefix_not_understood"),
     ],
 )
-def test_a_part_that_cannot_be_matched_refuses_the_rule(
+def test_a_part_that_flowspec_cannot_match_refuses_the_rule(
     part: dict[str, Any], code: str
 ) -> None:
     assert codes(planned(with_rules(flow_rule(**part)))) == [code]
@@ -417,7 +415,7 @@ def test_words_of_the_other_family_refuse_the_rule(part: dict[str, Any]) -> None
     assert len(planned(with_rules(flow_rule(**part))).measures) == 1
 
 
-def test_a_rule_that_matches_nothing_but_the_host_is_its_whole_traffic() -> None:
+def test_a_rule_with_only_the_host_matches_all_traffic() -> None:
     rule = FlowSpecRule(destination_prefix=f"{HOST}/32")
     (measure,) = planned(with_rules(rule)).measures
     assert measure.flow == FlowMatch(destination_prefix=f"{HOST}/32")
@@ -485,7 +483,7 @@ def acting(word: str | None, **values: int) -> AttackFacts:
 @pytest.mark.parametrize(
     "subject", [acting("discard"), acting(None), acting("rate-limit", rate=0)]
 )
-def test_a_rule_that_discards_is_done(subject: AttackFacts) -> None:
+def test_a_discarding_rule_becomes_a_measure(subject: AttackFacts) -> None:
     (measure,) = planned(subject).measures
     assert measure.then == DISCARD
 
@@ -511,13 +509,13 @@ def test_an_action_without_a_documented_meaning_is_refused(
 
 
 @pytest.mark.parametrize("word", ["accept", "mark", "other"])
-def test_a_rule_that_does_not_limit_traffic_is_never_made_to(word: str) -> None:
+def test_a_rule_that_accepts_traffic_is_refused(word: str) -> None:
     assert codes(planned(acting(word), flowspec_action=DISCARD)) == [
         "action_not_supported"
     ]
 
 
-def test_a_rate_of_the_policy_has_a_unit() -> None:
+def test_a_rate_of_the_policy_replaces_the_rules_rate() -> None:
     limit = FlowThen(action="rate-limit", rate=125_000)
     (measure,) = planned(acting("rate-limit", rate=7), flowspec_action=limit).measures
     assert measure.then == limit
@@ -624,8 +622,8 @@ def test_refusals_of_a_whole_document_have_texts() -> None:
     ]
     whole = with_rules(flow_rule(), extra={"/flow_spec_rules": "1"})
     assert refusals(whole) == [("flow_spec_rules", "the list is not understood")]
-    one = with_rules(flow_rule(), extra={"/flow_spec_rules/0": "7"})
-    assert refusals(one) == [("flow_spec_rules/0", "not understood: the rule = 7")]
+    single = with_rules(flow_rule(), extra={"/flow_spec_rules/0": "7"})
+    assert refusals(single) == [("flow_spec_rules/0", "not understood: the rule = 7")]
     two = with_rules(
         flow_rule(), extra={"/flow_spec_rules/0/a": "7", "/flow_spec_rules/0/b": "8"}
     )
@@ -643,7 +641,7 @@ def test_a_redirect_without_a_route_target_has_a_text() -> None:
     assert check.text == "redirect: not a route target"
 
 
-def test_a_rule_that_conflicts_has_a_text() -> None:
+def test_a_conflicting_rule_has_a_text() -> None:
     redirect = flow_rule(
         action_type="redirect",
         action=FlowSpecAction(redirect_target_as=64500, redirect_target_value=1),
@@ -652,7 +650,7 @@ def test_a_rule_that_conflicts_has_a_text() -> None:
     assert check.text == "an earlier rule of the document matches the same packets"
 
 
-# Whatever the rule, a measure is valid, and matches no more than the rule.
+# Every measure of a rule is valid, and matches no more than the rule.
 
 WORDS = {
     "protocols": [*PROTOCOLS, "UDP", "quic", "17"],

@@ -22,7 +22,7 @@ def test_a_lease_within_its_bounds_is_allowed(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "shown_seconds"),
     [
         (4.9, "4.9 s"),
         (86_401.0, "86401 s"),
@@ -35,10 +35,11 @@ def test_a_lease_within_its_bounds_is_allowed(seconds: float) -> None:
     ],
 )
 def test_any_other_lease_is_refused_with_one_message(
-    seconds: float, shown: str
+    seconds: float, shown_seconds: str
 ) -> None:
     assert lease_fault(seconds) == (
-        f"wanted 5 s to 24 h, got {shown}; a lease is renewed while its attack goes on"
+        f"expected 5 s to 24 h, got {shown_seconds};"
+        " a lease is renewed while its attack continues"
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.mitigation.measure import Network
-from consumers.policy.networks import NetworkSet, within
+from consumers.policy.networks import NetworkSet, is_within
 
 TREE = [
     *(
@@ -30,25 +30,29 @@ def inside(inner: Network, outer: Network) -> bool:
 
 
 @given(st.sampled_from(TREE), st.sampled_from(TREE))
-def test_within_is_a_part_of_one_family(inner: Network, outer: Network) -> None:
-    assert within(inner, outer) == inside(inner, outer)
+def test_a_network_is_within_its_own_family_only(
+    inner: Network, outer: Network
+) -> None:
+    assert is_within(inner, outer) == inside(inner, outer)
 
 
 @given(NETWORKS, st.sampled_from(TREE))
-def test_a_containing_network_is_found(networks: list[Network], asked: Network) -> None:
-    outer = NetworkSet(networks).containing(asked)
-    assert (outer is not None) == any(inside(asked, n) for n in networks)
-    assert outer is None or (inside(asked, outer) and outer in networks)
+def test_a_containing_network_is_found(
+    networks: list[Network], candidate: Network
+) -> None:
+    outer = NetworkSet(networks).containing(candidate)
+    assert (outer is not None) == any(inside(candidate, n) for n in networks)
+    assert outer is None or (inside(candidate, outer) and outer in networks)
 
 
 @given(NETWORKS, st.sampled_from(TREE))
 def test_an_overlapping_network_is_found(
-    networks: list[Network], asked: Network
+    networks: list[Network], candidate: Network
 ) -> None:
-    other = NetworkSet(networks).overlapping(asked)
-    expected = any(inside(asked, n) or inside(n, asked) for n in networks)
-    assert (other is not None) == expected
-    assert other is None or inside(asked, other) or inside(other, asked)
+    second = NetworkSet(networks).overlapping(candidate)
+    expected = any(inside(candidate, n) or inside(n, candidate) for n in networks)
+    assert (second is not None) == expected
+    assert second is None or inside(candidate, second) or inside(second, candidate)
 
 
 @given(NETWORKS, NETWORKS)
@@ -67,11 +71,11 @@ def test_addresses_are_counted_once(networks: list[Network]) -> None:
 
 
 def test_sets_of_equal_networks_are_equal() -> None:
-    one, other = NetworkSet(TREE), NetworkSet(TREE)
-    assert one == other
-    assert hash(one) == hash(other)
-    assert one != NetworkSet([])
-    assert one != TREE
+    first, second = NetworkSet(TREE), NetworkSet(TREE)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != NetworkSet([])
+    assert first != TREE
 
 
 def test_a_wider_set_contains_many_networks_of_both_families() -> None:
@@ -90,7 +94,7 @@ def test_a_wider_set_contains_many_networks_of_both_families() -> None:
         assert not NetworkSet(rest).contains_all(many)
 
 
-def test_a_network_that_begins_like_a_narrower_one_is_not_contained() -> None:
+def test_a_network_with_a_narrower_ones_start_is_not_contained() -> None:
     outer = NetworkSet([ip_network("203.0.113.0/29")])
     whole = ip_network("203.0.113.0/28")
     assert not outer.contains_all(NetworkSet([whole, whole]))

@@ -77,7 +77,7 @@ def test_a_rule_decides_every_sample(policy: Policy, event: Event) -> None:
         assert plan.measures or plan.checks
 
 
-def test_the_samples_have_every_action_that_opens() -> None:
+def test_the_samples_have_every_opening_action() -> None:
     assert {event.action for event in opening().values()} == OPENS
     assert len(opening()) > 20
 
@@ -133,7 +133,7 @@ def test_a_small_attack_on_a_large_sender_is_not_blocked() -> None:
     assert rule.name == "inform"
 
 
-def test_bytes_that_do_not_fit_as_bits_are_decided() -> None:
+def test_an_event_with_overflowing_bits_is_decided() -> None:
     document = {
         "action": "ban",
         "alert_scope": "host",

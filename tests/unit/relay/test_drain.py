@@ -69,7 +69,9 @@ class House:
         """Store a notification as a hook started after all others would."""
         name = f"{python_hook.boot_id()}-{next(self._ticks):012d}-0000100-0000000a"
         root = str(self.spools[spool].root)
-        python_hook.store(root, name, python_hook.pack(arguments, document))
+        python_hook.store_entry(
+            root, name, python_hook.encode_entry(arguments, document)
+        )
         return name
 
     def drain(self) -> Drain:
@@ -238,7 +240,7 @@ def test_a_record_that_never_fits_is_quarantined_with_a_dead_letter(
     house.publisher.refuse = refuse
     name = house.call(document("192.0.2.1"))
     turn(house.drain())
-    assert list(house.quarantine.list()) == [name]
+    assert list(house.quarantine.names()) == [name]
     (letter,) = house.events(TOPICS.deadletter)
     assert "too big" in letter.reason
 
@@ -250,7 +252,7 @@ def test_a_record_refused_for_good_is_quarantined(house: House) -> None:
     house.publisher.refuse = refuse
     name = house.call(document("192.0.2.1"))
     turn(house.drain())
-    assert list(house.quarantine.list()) == [name]
+    assert list(house.quarantine.names()) == [name]
     assert house.spools[0].scan() == []
 
 
@@ -266,7 +268,7 @@ def test_an_entry_that_a_loss_of_power_has_cut_is_no_event(
     assert house.events(TOPICS.host) == []
     (letter,) = house.events(TOPICS.deadletter)
     assert letter.entry == name
-    assert list(house.quarantine.list()) == [name]
+    assert list(house.quarantine.names()) == [name]
     assert ("power was lost" in letter.reason) == (kept != 0)
 
 
@@ -302,7 +304,7 @@ def test_an_event_that_does_not_fit_its_schema_is_set_aside(
     monkeypatch.setattr(house.codec, "encode", refuse)
     name = house.call(document("192.0.2.1"))
     turn(house.drain())
-    assert list(house.quarantine.list()) == [name]
+    assert list(house.quarantine.names()) == [name]
     (letter,) = house.events(TOPICS.deadletter)
     assert "does not fit" in letter.reason
 
@@ -332,13 +334,13 @@ def test_with_a_full_quarantine_the_document_stays_in_the_spool(
     turn(drain)
     drain.show()
     assert house.spools[0].scan() == [name]
-    assert house.figure("held") == 1
+    assert house.figure("quarantine_full_entries") == 1
     assert len(house.events(TOPICS.host)) == 1
-    house.quarantine.delete(house.quarantine.list()[0])
+    house.quarantine.delete(house.quarantine.names()[0])
     drain.retry()
     turn(drain)
     assert house.spools[0].scan() == []
-    assert list(house.quarantine.list()) == [name]
+    assert list(house.quarantine.names()) == [name]
 
 
 def test_what_the_disk_does_not_let_be_read_is_tried_again(
@@ -356,7 +358,11 @@ def test_what_the_disk_does_not_let_be_read_is_tried_again(
         drain.retry()
         turn(drain)
         drain.show()
-    assert (drain.idle, drain.stuck, house.figure("disk_refused")) == (False, True, 1)
+    assert (drain.idle, drain.stuck, house.figure("spool_io_blocked_entries")) == (
+        False,
+        True,
+        1,
+    )
     drain.retry()
     turn(drain)
     assert drain.idle
@@ -378,8 +384,8 @@ def test_what_the_disk_does_not_let_be_removed_is_not_published_again(
             drain.retry()
             turn(drain)
         drain.show()
-    assert (drain.idle, house.figure("disk_refused")) == (False, 1)
-    assert caplog.text.count("removing an entry failed") == 1
+    assert (drain.idle, house.figure("spool_io_blocked_entries")) == (False, 1)
+    assert caplog.text.count("'task': 'removing an entry'") == 1
     drain.retry()
     turn(drain)
     assert (drain.idle, house.spools[0].scan()) == (True, [])
@@ -399,7 +405,7 @@ def test_a_released_document_keeps_its_event_id(house: House) -> None:
     (event,) = house.events(TOPICS.host)
     (letter,) = house.events(TOPICS.deadletter)
     assert letter.entry == name
-    assert not house.quarantine.list()
+    assert not house.quarantine.names()
     expected = house._pipeline.prepare(
         hook_entry(house, name, document("192.0.2.1")), event.receipt.sequence
     )
@@ -407,7 +413,9 @@ def test_a_released_document_keeps_its_event_id(house: House) -> None:
 
 
 def hook_entry(house: House, name: str, body: bytes) -> object:
-    python_hook.store(str(house.spools[0].root), name, python_hook.pack((), body))
+    python_hook.store_entry(
+        str(house.spools[0].root), name, python_hook.encode_entry((), body)
+    )
     return house.spools[0].read(name)
 
 
@@ -434,13 +442,13 @@ def test_the_mark_of_a_check_beside_other_arguments_removes_no_document(
     house.call(document("192.0.2.1"), arguments)
     turn(house.drain())
     assert house.figure("checks_total") == 0
-    assert house.events(TOPICS.host) or house.quarantine.list()
+    assert house.events(TOPICS.host) or house.quarantine.names()
 
 
 def test_a_dead_letter_has_the_digest_of_a_document_that_is_too_large_to_be_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry, "_READ", 100_000)
+    monkeypatch.setattr(entry, "_MAX_READ", 100_000)
     body = b"[" * 200_000
     house.call(body)
     turn(house.drain())
@@ -455,7 +463,7 @@ def test_drift_is_counted_and_costs_no_ban(house: House) -> None:
     turn(house.drain())
     (event,) = house.events(TOPICS.host)
     assert event.extra == {"/attack_details/total_incoming_pps": '"many"'}
-    assert house.figure("drifted_total") == 1
+    assert house.figure("field_mismatches_total") == 1
 
 
 def test_thinning_leaves_the_newest_status_of_each_attack(house: House) -> None:
@@ -471,7 +479,7 @@ def test_thinning_leaves_the_newest_status_of_each_attack(house: House) -> None:
     figures = [(it.ip, it.attack_details.total_incoming_pps) for it in statuses]
     assert figures == [("192.0.2.1", 4), ("192.0.2.2", 4)]
     assert len(house.events(TOPICS.host)) == 1
-    assert house.figure("status_skipped_total") == 8
+    assert house.figure("status_updates_coalesced_total") == 8
     assert house.spools[0].scan() == []
 
 
@@ -482,7 +490,7 @@ def test_the_fallback_spool_is_drained_in_the_same_order(house: House) -> None:
     turn(house.drain())
     ips = [event.ip for event in house.events(TOPICS.host)]
     assert ips == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
-    assert house.figure("from_fallback_total") == 1
+    assert house.figure("fallback_entries_total") == 1
     assert house.spools[1].scan() == []
 
 
@@ -575,7 +583,7 @@ def test_after_a_death_only_what_kills_its_reader_is_set_aside(house: House) -> 
     drain.close()
     ips = [event.ip for event in house.events(TOPICS.host)]
     assert ips == ["192.0.2.0", "192.0.2.1", "192.0.2.2", "192.0.2.9"]
-    assert list(house.quarantine.list()) == [bad]
+    assert list(house.quarantine.names()) == [bad]
     assert house.quarantine.read(bad).entry.document == poison("crash")
     (letter,) = house.events(TOPICS.deadletter)
     assert "SIGSEGV" in letter.reason
@@ -599,7 +607,7 @@ def test_what_was_killed_from_outside_is_tried_again(
     turn(drain)
     drain.close()
     assert len(house.events(TOPICS.host)) == 2
-    assert not house.quarantine.list()
+    assert not house.quarantine.names()
 
 
 class Slow:
@@ -635,9 +643,9 @@ def test_what_a_full_quarantine_refused_is_tried_again_a_little_at_a_time(
     put = house.quarantine.put
     tried = []
 
-    def counted(entry: Entry, reason: object, *, told: bool = False) -> None:
+    def counted(entry: Entry, reason: object, *, published: bool = False) -> None:
         tried.append(entry.name)
-        put(entry, reason, told=told)  # type: ignore[arg-type]
+        put(entry, reason, published=published)  # type: ignore[arg-type]
 
     monkeypatch.setattr(house.quarantine, "put", counted)
     monkeypatch.setattr(drain_module, "perf_counter", Slow())
@@ -657,14 +665,14 @@ def test_a_dead_letter_whose_note_cannot_be_removed_is_not_sent_again(
         raise SpoolError(f"{name}: Read-only file system")
 
     with monkeypatch.context() as disk:
-        disk.setattr(house.quarantine, "told", broken)
+        disk.setattr(house.quarantine, "mark_published", broken)
         for _ in range(3):
             turn(drain)
             drain.retry()
     turn(drain)
     assert len(house.publisher.records) == 20
     assert drain.idle
-    assert house.quarantine.untold() == ()
+    assert house.quarantine.unpublished() == ()
 
 
 def test_a_directory_that_cannot_be_read_holds_up_no_other(house: House) -> None:

@@ -50,7 +50,9 @@ class Box:
         return path
 
     def lost(self) -> float | None:
-        return self.metrics.registry().get_sample_value("fnm_bus_dead_hooks_total")
+        return self.metrics.registry().get_sample_value(
+            "fnm_bus_orphaned_entries_total"
+        )
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_a_call_that_died_when_it_had_stored_is_not_lost(
     box: Box, stored_in: int, left_in: int
 ) -> None:
     path = box.left(left_in)
-    box.spools[stored_in].path(NAME).write_bytes(python_hook.pack((), b"{}"))
+    box.spools[stored_in].path(NAME).write_bytes(python_hook.encode_entry((), b"{}"))
     box.keeper.turn()
     assert not path.exists()
     assert box.lost() == 0
@@ -83,15 +85,14 @@ def test_a_foreign_file_that_cannot_be_moved_stays_and_is_reported_once(
 ) -> None:
     foreign = box.spools[0].root / "incoming/new/0/lost+found"
     foreign.mkdir()
-    (box.spools[0].root / "quarantine/odd").rmdir()  # so that nothing can be moved
+    (box.spools[0].root / "quarantine/foreign").rmdir()  # so that nothing can be moved
     for _ in range(3):
         box.keeper._care_at = box.keeper._clean_at = 0.0
         box.keeper.turn()
     assert foreign.is_dir()
-    assert caplog.text.count("not an entry:") == 1
-    assert "remove it by hand" in caplog.text
-    assert box.metrics.registry().get_sample_value("fnm_bus_odd_files_total") == 1
-    (box.spools[0].root / "quarantine/odd").mkdir()
+    assert caplog.text.count("foreign_file_not_moved") == 1
+    assert box.metrics.registry().get_sample_value("fnm_bus_foreign_files_total") == 1
+    (box.spools[0].root / "quarantine/foreign").mkdir()
     foreign.rmdir()
     box.keeper._care_at = box.keeper._clean_at = 0.0
     box.keeper.turn()
@@ -125,7 +126,7 @@ def test_a_full_disk_does_not_end_the_relay_while_the_spool_is_at_its_limit(
 
     monkeypatch.setattr(box.spools[0], "refuse", full)
     box.keeper.limits = Limits(hard_files=1)
-    box.spools[0].path(NAME).write_bytes(python_hook.pack((), b"{}"))
+    box.spools[0].path(NAME).write_bytes(python_hook.encode_entry((), b"{}"))
     keeper = Trouble(box)
     keeper.turn()
     keeper.turn()
@@ -179,7 +180,7 @@ def test_a_foreign_file_of_any_name_is_moved(box: Box, name: str) -> None:
     path.touch()
     Trouble(box).turn()
     assert not path.exists()
-    assert len(list((box.spools[0].root / "quarantine/odd").iterdir())) == 1
+    assert len(list((box.spools[0].root / "quarantine/foreign").iterdir())) == 1
 
 
 def test_many_foreign_files_are_moved_a_thousand_at_a_time(box: Box) -> None:

@@ -75,7 +75,9 @@ class House:
 
     def call(self, ticks: str = "000000001000") -> None:
         name = f"{python_hook.boot_id()}-{ticks}-0000100-0000000a"
-        python_hook.store(str(self.spool.root), name, python_hook.pack((), BAN))
+        python_hook.store_entry(
+            str(self.spool.root), name, python_hook.encode_entry((), BAN)
+        )
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_a_long_final_flush_gives_signs_of_life(
     publisher = Unanswered()
     guard = Signs(publisher.monotonic)
     monkeypatch.setattr(service, "monotonic", publisher.monotonic)
-    monkeypatch.setattr(house.relay.watch, "changed", house.relay.stop)
+    monkeypatch.setattr(house.relay.watch, "has_changed", house.relay.stop)
     house.relay.publisher, house.relay.guard = publisher, guard
     house.relay.flush = 120.0
     house.relay.run()
@@ -202,26 +204,26 @@ def test_what_the_disk_refuses_does_not_delay_the_next_drain(
     ended = drain_within(5.0, house.spool, backoff, house.drain)
     assert ended is DrainOutcome.REFUSED
     assert len(publisher.records) == 1
-    assert backoff.pausing() == 0
+    assert backoff.seconds_left() == 0
 
 
 def test_an_entry_that_the_disk_refuses_is_shown_by_health(tmp_path: Path) -> None:
     house = House(tmp_path / "spool", MemoryPublisher())
     house.drain.look()
     house.drain.step(0)
-    assert build.relay_state(house.relay)[0]
+    assert build.relay_health(house.relay)[0]
     house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
     house.drain.look()
     house.drain.step(0)
-    healthy, facts = build.relay_state(house.relay)
-    assert (healthy, facts["disk_refused"]) == (False, 1)
+    healthy, facts = build.relay_health(house.relay)
+    assert (healthy, facts["io_blocked_entries"]) == (False, 1)
 
 
 def test_a_drain_that_cannot_list_the_spool_delays_the_next(house: House) -> None:
     (house.spool.root / "incoming").rename(house.spool.root / "away")
     backoff = Backoff(house.spool.root)
     drain_within(0.2, house.spool, backoff, house.drain)
-    assert backoff.pausing() > 0
+    assert backoff.seconds_left() > 0
 
 
 def test_a_drain_that_cannot_list_the_spool_is_not_clean(house: House) -> None:

@@ -1,4 +1,4 @@
-"""The doctor says what is wrong, and what to do."""
+"""Each check has a result, with a remedy if result failed."""
 
 import os
 from itertools import islice
@@ -36,30 +36,32 @@ def spool(settings: Settings) -> Spool:
     return Spool(settings.spool.directory)
 
 
-def test_a_missing_spool_is_told_with_its_remedy(settings: Settings) -> None:
-    found = next(check_all._spool(settings))
-    assert not found.ok
-    assert str(settings.spool.directory) in found.what
-    assert "hook install" in found.remedy
+def test_a_missing_spool_is_reported_with_a_remedy(settings: Settings) -> None:
+    result = next(check_all._spool(settings))
+    assert not result.ok
+    assert str(settings.spool.directory) in result.text
+    assert "hook install" in result.remedy
 
 
-def test_a_spool_as_it_should_be_passes(settings: Settings, spool: Spool) -> None:
-    del spool  # it is there
-    assert all(it.ok for it in check_all._spool(settings))
+def test_a_correct_spool_passes(settings: Settings, spool: Spool) -> None:
+    del spool  # only made
+    assert all(result.ok for result in check_all._spool(settings))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a spool away")
-def test_entries_that_the_relay_may_not_read_are_named(
+def test_entries_unreadable_for_the_relay_are_listed(
     settings: Settings, spool: Spool
 ) -> None:
     spool.make(1234, 2345)
     names = [f"{'b' * 32}-{ticks:012d}-0000007-00000000" for ticks in range(2)]
     for name, mode in zip(names, (0o640, 0o600), strict=True):
-        python_hook.store(str(spool.root), name, python_hook.pack((), b"{}"))
+        python_hook.store_entry(
+            str(spool.root), name, python_hook.encode_entry((), b"{}")
+        )
         spool.path(name).chmod(mode)
-    [fault] = [it for it in check_all._spool(settings) if not it.ok]
-    assert "1 entries" in fault.what
-    assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.what
+    [fault] = [result for result in check_all._spool(settings) if not result.ok]
+    assert "1 entries" in fault.text
+    assert f"{spool.path(names[1])} (0:2345, mode 600)" in fault.text
     assert "chmod 640" in fault.remedy
 
 
@@ -84,16 +86,16 @@ def test_rights_are_counted_as_the_kernel_counts_them(
 
 def test_a_spool_with_wrong_rights_fails(settings: Settings, spool: Spool) -> None:
     (spool.root / "quarantine").chmod(0o777)
-    assert not all(it.ok for it in check_all._spool(settings))
+    assert not all(result.ok for result in check_all._spool(settings))
 
 
-def test_it_sees_whether_a_relay_drains(settings: Settings, spool: Spool) -> None:
-    assert [it.ok for it in check_all._relay(settings)] == [False]
+def test_the_relay_check_detects_a_relay(settings: Settings, spool: Spool) -> None:
+    assert [result.ok for result in check_all._relay(settings)] == [False]
     with spool.lock() or pytest.fail("somebody else holds the lock"):
-        assert [it.ok for it in check_all._relay(settings)] == [True]
+        assert [result.ok for result in check_all._relay(settings)] == [True]
 
 
-def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
+def test_missing_schema_ids_are_reported_with_a_remedy(
     tmp_path: Path,
 ) -> None:
     wanted = Topics().of_events()
@@ -101,11 +103,16 @@ def test_ids_that_are_not_pinned_yet_are_reported_with_their_remedy(
     texts = {70 + n: schema.text(name) for n, name in enumerate(wanted.values())}
     SchemaIds("http://registry", ids, {}, texts).write(tmp_path / "ids.json")
     settings = Settings.model_validate(
-        {"registry": {"url": "http://127.0.0.1:1", "pins": tmp_path / "ids.json"}}
+        {
+            "registry": {
+                "url": "http://127.0.0.1:1",
+                "schema_ids_file": tmp_path / "ids.json",
+            }
+        }
     )
     fits, audit, deadletter = islice(check_all._registry(settings), 3)
     assert fits.ok
     for finding, topic in ((audit, Topics().audit), (deadletter, Topics().deadletter)):
         assert not finding.ok
-        assert finding.what.startswith(f"no schema id is pinned for {topic}-value")
+        assert finding.text.startswith(f"no schema id is pinned for {topic}-value")
         assert finding.remedy.startswith("run `fnm-bus schemas register`")

@@ -1,4 +1,4 @@
-"""After a failure the next drains wait, longer each time, on a clock that holds."""
+"""Pauses after failed drains."""
 
 import os
 from pathlib import Path
@@ -17,47 +17,56 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def test_nothing_waits_before_a_failure(root: Path) -> None:
-    assert Backoff(root).pausing() == 0.0
+def test_without_a_failure_there_is_no_pause(root: Path) -> None:
+    assert Backoff(root).seconds_left() == 0.0
 
 
 def test_pauses_double_up_to_a_minute(root: Path) -> None:
-    assert [Backoff(root).failed() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert 55 < Backoff(root).pausing() <= 60
+    assert [Backoff(root).record_failure() for _ in range(8)] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        60,
+        60,
+    ]
+    assert 55 < Backoff(root).seconds_left() <= 60
 
 
-def test_a_success_forgets_all_failures(root: Path) -> None:
+def test_a_success_resets_the_failures(root: Path) -> None:
     backoff = Backoff(root)
-    backoff.failed()
+    backoff.record_failure()
     backoff.clear()
     backoff.clear()
-    assert backoff.pausing() == 0.0
-    assert backoff.failed() == 1.0
+    assert backoff.seconds_left() == 0.0
+    assert backoff.record_failure() == 1.0
 
 
 def test_the_pause_ends_with_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = python_hook.uptime()
-    Backoff(root).failed()
-    monkeypatch.setattr(python_hook, "uptime", lambda: now + 200)
-    assert Backoff(root).pausing() == 0.0
+    now = python_hook.uptime_ticks()
+    Backoff(root).record_failure()
+    monkeypatch.setattr(python_hook, "uptime_ticks", lambda: now + 200)
+    assert Backoff(root).seconds_left() == 0.0
 
 
-def test_another_boot_does_not_wait(
+def test_a_pause_ends_with_its_boot(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Backoff(root).failed()
+    Backoff(root).record_failure()
     monkeypatch.setattr(python_hook, "boot_id", lambda: "f" * 32)
-    assert Backoff(root).pausing() == 0.0
-    assert Backoff(root).failed() == 1.0
+    assert Backoff(root).seconds_left() == 0.0
+    assert Backoff(root).record_failure() == 1.0
 
 
 @pytest.mark.parametrize("text", ["", "x", "a b c", "a b", "\udcff 1 2"])
-def test_a_garbled_note_counts_for_nothing(root: Path, text: str) -> None:
+def test_a_damaged_file_counts_as_no_failure(root: Path, text: str) -> None:
     (root / "state/backoff").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert Backoff(root).pausing() == 0.0
-    assert Backoff(root).failed() == 1.0
+    assert Backoff(root).seconds_left() == 0.0
+    assert Backoff(root).record_failure() == 1.0
 
 
-def test_a_note_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="absent"):
-        Backoff(tmp_path / "absent").failed()
+        Backoff(tmp_path / "absent").record_failure()

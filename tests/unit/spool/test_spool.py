@@ -1,53 +1,25 @@
-"""The spool's reader side."""
+"""The spool's read side."""
 
-import hashlib
 import os
-import stat
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.spool_box import Box, name
 
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
-from fnm_bus.spool import entry as entries
-from fnm_bus.spool import layout
-from fnm_bus.spool.limits import AdmissionLevel, Limits, SpoolUsage
-from fnm_bus.spool.sequence import BootEpochs
+from fnm_bus.spool.limits import AdmissionLevel
 from fnm_bus.spool.spool import Spool
 
-BOOT = "b" * 32
 
-
-def name(ticks: int, digit: str = "0", pid: int = 7) -> str:
-    return f"{BOOT}-{ticks:012d}-{pid:07d}-0000000{digit}"
-
-
-class Box:
-    """A spool with a hook in front of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.spool = Spool(root, BootEpochs(root / "state/epochs.json", BOOT))
-        self.spool.make(os.geteuid(), os.getegid())
-
-    def store(self, entry: str, document: bytes = b"{}", *arguments: str) -> str:
-        python_hook.store(str(self.root), entry, python_hook.pack(arguments, document))
-        return entry
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Box:
-    return Box(tmp_path / "spool")
-
-
-def test_nothing_is_made_by_the_constructor(tmp_path: Path) -> None:
+def test_the_constructor_creates_nothing(tmp_path: Path) -> None:
     Spool(tmp_path / "spool")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_stored_is_read_as_it_was(box: Box) -> None:
+def test_a_stored_entry_is_read_unchanged(box: Box) -> None:
     before = datetime.now(UTC).timestamp()
     box.store(name(5), b'{"action": "ban"}\n', "ban", "192.0.2.1")
     entry = box.spool.read(name(5))
@@ -59,7 +31,7 @@ def test_what_was_stored_is_read_as_it_was(box: Box) -> None:
     assert -1 < entry.stored_at.timestamp() - before < 60
 
 
-def test_entries_come_in_the_order_of_the_calls(box: Box) -> None:
+def test_entries_are_in_the_order_of_the_calls(box: Box) -> None:
     calls = [name(ticks, "f8a4"[ticks % 4]) for ticks in range(50)]
     for entry in reversed(calls):
         box.store(entry)
@@ -68,10 +40,10 @@ def test_entries_come_in_the_order_of_the_calls(box: Box) -> None:
 
 def test_an_empty_spool_has_no_entries(box: Box) -> None:
     assert box.spool.scan() == []
-    assert box.spool.size() == (0, 0, None)
+    assert box.spool.usage() == (0, 0, None)
 
 
-def test_a_removed_entry_is_gone_and_may_be_removed_again(box: Box) -> None:
+def test_an_entry_may_be_removed_twice(box: Box) -> None:
     box.store(name(5))
     box.spool.remove(name(5))
     box.spool.remove(name(5))
@@ -80,7 +52,7 @@ def test_a_removed_entry_is_gone_and_may_be_removed_again(box: Box) -> None:
         box.spool.read(name(5))
 
 
-def test_a_name_is_not_returned_before_one_that_was_stored_before_it(
+def test_a_name_is_not_returned_before_an_earlier_one(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While 8 is read, an earlier call is stored in 0, then a later one in f."""
@@ -100,7 +72,7 @@ def test_a_name_is_not_returned_before_one_that_was_stored_before_it(
     assert box.spool.scan() == [first, second, third]
 
 
-def test_a_late_call_that_started_first_is_waited_for(
+def test_a_scan_waits_for_an_earlier_call(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, early = name(1, "0"), name(2, "f")
@@ -117,340 +89,57 @@ def test_a_late_call_that_started_first_is_waited_for(
     assert box.spool.scan() == [late, early]
 
 
-def test_a_spool_that_is_not_set_up_says_so(tmp_path: Path) -> None:
+def test_a_missing_spool_is_an_error(tmp_path: Path) -> None:
     absent = Spool(tmp_path / "absent")
-    for act in (absent.scan, absent.size, absent.clean, absent.odd, absent.lock):
+    for act in (
+        absent.scan,
+        absent.usage,
+        absent.remove_orphans,
+        absent.foreign_files,
+        absent.lock,
+    ):
         with pytest.raises(SpoolError, match="absent"):
             act()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"{}",
-        b"fnm-bus 1 ",
-        b"fnm-bus 1 2\0ban\0{}",
-        b"fnm-bus 1 x\0{}",
-        b"fnm-bus 1 99999999999999\0{}",
-        b"fnm-bus 1 9999\0" + b"\0" * 10_000,
-        b"fnm-bus 2 0\0{}\4",
-        b"\0",
-    ],
-)
-def test_what_no_hook_wrote_is_all_document(data: bytes) -> None:
-    assert entries.unpack(data) == ((), data, True)
-
-
-@pytest.mark.parametrize("kept", range(10))
-def test_an_entry_that_a_loss_of_power_has_cut_is_not_whole(kept: int) -> None:
-    document = b"192.0.2.1"
-    data = python_hook.pack(["ban"], document)
-    cut = data[: len(data) - len(document) - 1 + kept]
-    assert entries.unpack(cut) == (("ban",), document[:kept], False)
-
-
-def test_a_giant_is_cut_but_still_too_large_for_any_parser(
-    box: Box, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(entries, "_READ", 1_000)
-    box.store(name(5), b"x" * 5_000)
-    entry = box.spool.read(name(5))
-    assert 900 < len(entry.document) <= 1_000
-    assert (entry.size > 5_000, entry.whole) == (True, True)
-
-
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("length", [1_000, 1_001, 2_000, 5_000])
-def test_size_and_digest_of_a_giant_are_those_of_the_whole_document(
-    box: Box, monkeypatch: pytest.MonkeyPatch, length: int, *, packed: bool
-) -> None:
-    monkeypatch.setattr(entries, "_READ", 900)
-    monkeypatch.setattr(entries, "_CHUNK", 1_000)
-    document = os.urandom(length - 1) + b"\4"  # as an entry ends
-    if packed:
-        box.store(name(5), document)
-    else:
-        box.spool.path(name(5)).write_bytes(document)
-    whole = box.spool.read(name(5)).cut
-    assert whole is not None
-    digest = hashlib.sha256(document).hexdigest()
-    assert whole == (length, f"sha256:{digest}")
-
-
-def test_a_file_that_no_hook_can_have_written_is_not_hashed(
-    box: Box, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be a sparse file of terabytes."""
-    monkeypatch.setattr(entries, "_READ", 900)
-    with box.spool.path(name(5)).open("wb") as file:
-        file.truncate(1 << 40)
-    assert box.spool.read(name(5)).cut == (1 << 40, "")
-
-
 @pytest.mark.parametrize("seconds", [-(10**9), 0, 2**40])
-def test_a_file_may_bear_any_time(box: Box, seconds: int) -> None:
+def test_a_file_may_have_any_time(box: Box, seconds: int) -> None:
     box.store(name(5))
     os.utime(box.spool.path(name(5)), (seconds, seconds))
     assert box.spool.scan() == [name(5)]
     assert box.spool.read(name(5)).stored_at.year < 10_000
-    assert box.spool.size().oldest is not None
+    assert box.spool.usage().oldest is not None
 
 
-def relays(path: Path, what: str, target: Path) -> None:
-    if what == "link":
-        path.symlink_to(target)
-    elif what == "dangling link":
-        path.symlink_to(target / "nowhere")
-    elif what == "pipe":
-        os.mkfifo(path)
-    elif what == "directory":
-        path.mkdir()
-    else:
-        path.write_bytes(b"{}")
-
-
-@pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "directory"])
-def test_what_is_planted_under_an_entry_s_name_is_not_followed(
-    box: Box, tmp_path: Path, what: str
-) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"secret")
-    relays(box.spool.path(name(5)), what, secret)
-    box.store(name(6))
-    assert name(6) in box.spool.scan()
-    with pytest.raises(SpoolError):
-        box.spool.read(name(5))
-    (odd,) = box.spool.odd()
-    assert odd.reason.endswith(what.removeprefix("dangling "))
-    aside = box.spool.set_aside(odd)
-    assert aside.parent == box.root / "quarantine/odd"
-    assert box.spool.odd() == []
-    assert secret.read_bytes() == b"secret"
-
-
-def test_a_name_with_ticks_beyond_the_uptime_is_an_entry_s(box: Box) -> None:
+def test_a_name_with_ticks_beyond_the_uptime_is_valid(box: Box) -> None:
     """FastNetMon in a time namespace has another uptime than the relay."""
-    ticks = python_hook.uptime() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
+    ticks = python_hook.uptime_ticks() + 2 * 86_400 * python_hook.TICKS_PER_SECOND
     late = f"{python_hook.boot_id()}-{ticks:012d}-0000007-00000000"
     box.store(late)
     assert box.spool.scan() == [late]
-    assert box.spool.size().files == 1
-    assert box.spool.odd() == []
+    assert box.spool.usage().files == 1
+    assert box.spool.foreign_files() == []
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "incoming/new/0/ban.json",
-        f"incoming/new/0/{name(5, 'f')}",
-        "incoming/tmp/core",
-        "incoming/new/3/\udcff",
-        "incoming/new/3/" + "x" * 255,
-    ],
-)
-def test_a_foreign_file_is_no_entry_and_can_be_set_aside(box: Box, place: str) -> None:
-    relays(box.root / place, "file", box.root)
-    assert box.spool.scan() == []
-    (odd,) = box.spool.odd()
-    assert box.spool.set_aside(odd).read_bytes() == b"{}"
-    assert box.spool.odd() == []
-
-
-def test_the_depth_counts_entries_bytes_and_the_oldest(box: Box) -> None:
+def test_usage_has_entries_bytes_and_the_oldest(box: Box) -> None:
     for ticks in range(3):
         box.store(name(ticks, f"{ticks}"), b"x" * 100)
         os.utime(box.spool.path(name(ticks, f"{ticks}")), (1_000 + ticks,) * 2)
-    depth = box.spool.size()
-    size = len(python_hook.pack([], b"x" * 100))
-    assert depth == (3, 3 * size, datetime.fromtimestamp(1_000, UTC))
+    usage = box.spool.usage()
+    size = len(python_hook.encode_entry([], b"x" * 100))
+    assert usage == (3, 3 * size, datetime.fromtimestamp(1_000, UTC))
 
 
-def temporary(box: Box, entry: str, age: float) -> Path:
-    path = box.root / "incoming/tmp" / entry
-    path.write_bytes(b"half")
-    then = datetime.now(UTC).timestamp() - age
-    os.utime(path, (then, then))
-    return path
-
-
-def own(**changes: int) -> str:
-    ticks = changes.get("ticks", python_hook.started())
-    pid = changes.get("pid", os.getpid())
-    return f"{python_hook.boot_id()}-{ticks:012d}-{pid:07d}-00000000"
-
-
-def dead_pid() -> int:
-    """Return a number that Linux gives to no process (PID_MAX_LIMIT is 4194304)."""
-    return 4_194_305
-
-
-def test_the_temporary_file_of_a_living_call_stays(box: Box) -> None:
-    path = temporary(box, own(), age=10**6)
-    assert box.spool.clean() == []
-    assert path.exists()
-
-
-def test_the_temporary_file_of_a_dead_call_is_removed_and_reported(box: Box) -> None:
-    entry = own(pid=dead_pid())
-    path = temporary(box, entry, age=4_000)
-    (left,) = box.spool.clean()
-    assert (left.name, left.size) == (entry, 4)
-    assert not path.exists()
-
-
-def test_a_pid_that_was_given_to_another_process_does_not_keep_a_file(
-    box: Box,
-) -> None:
-    temporary(box, own(ticks=python_hook.started() - 1), age=4_000)
-    assert len(box.spool.clean()) == 1
-
-
-def test_a_file_of_an_earlier_boot_is_removed(box: Box) -> None:
-    temporary(box, name(5, pid=os.getpid()), age=4_000)
-    assert len(box.spool.clean()) == 1
-
-
-def test_a_young_file_stays_since_its_process_may_be_in_another_container(
-    box: Box,
-) -> None:
-    temporary(box, own(pid=dead_pid()), age=3_000)
-    temporary(box, name(5), age=-(10**6))
-    assert box.spool.clean() == []
-
-
-def test_a_file_whose_boot_is_unknown_stays_for_a_day(box: Box) -> None:
-    hidden = python_hook.NO_BOOT_ID + f"{5:012d}" + name(5)[32:]
-    path = temporary(box, hidden, age=80_000)
-    assert box.spool.clean() == []
-    os.utime(path, (1, 1))
-    assert len(box.spool.clean()) == 1
-
-
-def test_cleaning_leaves_links_and_strangers_alone(box: Box, tmp_path: Path) -> None:
-    (box.root / "incoming/tmp" / name(5)).symlink_to(tmp_path)
-    (box.root / "incoming/tmp" / "core").write_bytes(b"")
-    assert box.spool.clean() == []
-    assert len(list((box.root / "incoming/tmp").iterdir())) == 2
-
-
-def test_an_unfinished_file_is_no_entry(box: Box) -> None:
-    temporary(box, own(), age=0)
-    assert box.spool.scan() == []
-    assert box.spool.odd() == []
-
-
-def test_the_directories_have_the_rights_of_the_design(box: Box) -> None:
-    assert layout.faults(box.root, os.geteuid(), os.getegid()) == []
-    modes = {
-        path: stat.S_IMODE((box.root / path).stat().st_mode)
-        for path in ("incoming/tmp", "incoming/new/f", "quarantine", "lock")
-    }
-    assert modes == {
-        "incoming/tmp": 0o3770,
-        "incoming/new/f": 0o3770,
-        "quarantine": 0o700,
-        "lock": 0o600,
-    }
-
-
-def test_set_up_again_mends_rights_and_keeps_what_is_there(box: Box) -> None:
-    box.store(name(5))
-    lock = (box.root / "lock").stat().st_ino
-    (box.root / "incoming/tmp").chmod(0o777)
-    (box.root / "state").chmod(0o755)
-    assert len(layout.faults(box.root, os.geteuid(), os.getegid())) == 2
-    box.spool.make(os.geteuid(), os.getegid())
-    assert layout.faults(box.root, os.geteuid(), os.getegid()) == []
-    assert (box.root / "lock").stat().st_ino == lock
-    assert box.spool.scan() == [name(5)]
-
-
-@pytest.mark.parametrize("place", ["incoming", "incoming/new/0", "lock", "."])
-def test_set_up_does_not_follow_a_link(box: Box, tmp_path: Path, place: str) -> None:
-    other = tmp_path / "other"
-    (box.root / place).rename(tmp_path / "moved")
-    if place == "lock":
-        other.write_bytes(b"")
-    else:
-        other.mkdir()
-    other.chmod(0o700)
-    (box.root if place == "." else box.root / place).symlink_to(other)
-    with pytest.raises(SpoolError):
-        box.spool.make(os.geteuid(), os.getegid())
-    assert stat.S_IMODE(other.stat().st_mode) == 0o700
-    assert layout.faults(box.root, os.geteuid(), os.getegid())
-
-
-@pytest.mark.parametrize("exchanged", ["incoming", "incoming/new"])
-def test_set_up_changes_nothing_behind_a_link_that_appears_meanwhile(
-    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: str
-) -> None:
-    """As the spool's owner can plant one between two system calls of root's."""
-    elsewhere, right = tmp_path / "elsewhere", os.fchmod
-    for name in ("tmp", "new/0", "0"):
-        (elsewhere / name).mkdir(parents=True)
-    place = box.root / exchanged
-    inode = place.stat().st_ino
-
-    def exchanges(fd: int, mode: int) -> None:
-        right(fd, mode)
-        if os.fstat(fd).st_ino == inode and not place.is_symlink():
-            place.rename(tmp_path / "moved")
-            place.symlink_to(elsewhere)
-
-    monkeypatch.setattr(os, "fchmod", exchanges)
-    before = {path: path.stat().st_mode for path in elsewhere.rglob("*")}
-    with pytest.raises(SpoolError):
-        box.spool.make(os.geteuid(), os.getegid())
-    assert {path: path.stat().st_mode for path in elsewhere.rglob("*")} == before
-
-
-def test_set_up_does_not_take_a_lock_that_is_another_file_as_well(
-    box: Box, tmp_path: Path
-) -> None:
-    """Its owner would become the owner of that file."""
-    precious = tmp_path / "precious"
-    precious.write_bytes(b"")
-    precious.chmod(0o644)
-    (box.root / "lock").unlink()
-    (box.root / "lock").hardlink_to(precious)
-    with pytest.raises(SpoolError, match="one name; remove it"):
-        box.spool.make(os.geteuid(), os.getegid())
-    assert stat.S_IMODE(precious.stat().st_mode) == 0o644
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_set_up_does_not_give_a_lock_of_another_user_away(box: Box) -> None:
-    """The spool's owner can move a file of root's there, out of a directory of his."""
-    box.spool.make(1234, 2345)
-    lock = box.root / "lock"
-    lock.unlink()
-    lock.write_text("root:secret")
-    lock.chmod(0o640)
-    with pytest.raises(SpoolError, match=r"lock: belongs to 0, not to 1234.*remove it"):
-        box.spool.make(1234, 2345)
-    facts = lock.stat()
-    assert (facts.st_uid, stat.S_IMODE(facts.st_mode)) == (0, 0o640)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_set_up_with_another_owner_gives_the_lock_to_him(box: Box) -> None:
-    for owner in (1234, 1235, 0):
-        box.spool.make(owner, 2345)
-        assert layout.faults(box.root, owner, 2345) == []
-
-
-def test_the_marker_tells_what_is_refused(box: Box) -> None:
+def test_the_marker_has_the_refused_notifications(box: Box) -> None:
     assert box.spool.refusal() is AdmissionLevel.NOTHING
-    for what in (
+    for level in (
         AdmissionLevel.STATUS,
         AdmissionLevel.ALL,
         AdmissionLevel.ALL,
         AdmissionLevel.NOTHING,
     ):
-        box.spool.refuse(what)
-        assert box.spool.refusal() is what
+        box.spool.refuse(level)
+        assert box.spool.refusal() is level
     box.spool.refuse(AdmissionLevel.STATUS)
     with pytest.raises(OSError, match="at its limit: status"):
         python_hook.check_room(str(box.root), b"attack_status")
@@ -464,7 +153,7 @@ def test_the_marker_tells_what_is_refused(box: Box) -> None:
         (b"\n", AdmissionLevel.NOTHING),
     ],
 )
-def test_a_marker_written_by_hand_means_the_same_to_both_sides(
+def test_hook_and_relay_read_any_marker_alike(
     box: Box, text: bytes, means: AdmissionLevel
 ) -> None:
     (box.root / "full").write_bytes(text)
@@ -478,24 +167,3 @@ def test_a_marker_written_by_hand_means_the_same_to_both_sides(
             python_hook.check_room(str(box.root), document)
     box.spool.refuse(AdmissionLevel.NOTHING)
     assert box.spool.refusal() is AdmissionLevel.NOTHING
-
-
-@pytest.mark.parametrize(
-    ("files", "size", "thinning", "refusal"),
-    [
-        (0, 0, False, AdmissionLevel.NOTHING),
-        (10, 0, True, AdmissionLevel.NOTHING),
-        (0, 100, True, AdmissionLevel.NOTHING),
-        (75, 0, True, AdmissionLevel.STATUS),
-        (0, 750, True, AdmissionLevel.STATUS),
-        (100, 0, True, AdmissionLevel.ALL),
-        (0, 1_000, True, AdmissionLevel.ALL),
-    ],
-)
-def test_limits_thin_out_then_refuse_status_then_all(
-    files: int, size: int, refusal: AdmissionLevel, *, thinning: bool
-) -> None:
-    limits = Limits(10, 100, 100, 1_000, 0.25)
-    depth = SpoolUsage(files, size, None)
-    assert limits.thinning(depth) is thinning
-    assert limits.refusal(depth) is refusal

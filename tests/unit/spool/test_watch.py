@@ -24,15 +24,15 @@ def watched(
         raise OSError(errno.EMFILE, "Too many open files")
 
     if request.param == "poll":
-        monkeypatch.setattr(watch, "_inotify", exhausted)
+        monkeypatch.setattr(watch, "_open_inotify", exhausted)
     for name in ("one", "two", "elsewhere"):
         (tmp_path / name).mkdir()
-    with Watch([tmp_path / "one", tmp_path / "two"]) as it:
-        assert it.changed()
-        while it.changed():  # without inotify, until the directories are old
-            it.wait(0.02)
-        assert (it.polling != "") is (request.param == "poll")
-        yield it
+    with Watch([tmp_path / "one", tmp_path / "two"]) as watcher:
+        assert watcher.has_changed()
+        while watcher.has_changed():  # without inotify, until the directories are old
+            watcher.wait(0.02)
+        assert (watcher.inotify_error != "") is (request.param == "poll")
+        yield watcher
 
 
 def move(tmp_path: Path, to: str) -> None:
@@ -41,31 +41,31 @@ def move(tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize("to", ["one", "two"])
-def test_what_is_moved_in_ends_a_wait(watched: Watch, tmp_path: Path, to: str) -> None:
+def test_a_new_file_ends_a_wait(watched: Watch, tmp_path: Path, to: str) -> None:
     timer = threading.Timer(0.05, move, (tmp_path, to))
     timer.start()
     assert watched.wait(LONG)
     timer.join()
-    assert watched.changed()
+    assert watched.has_changed()
 
 
-def test_what_was_moved_in_before_is_not_missed(watched: Watch, tmp_path: Path) -> None:
+def test_an_earlier_file_is_not_missed(watched: Watch, tmp_path: Path) -> None:
     move(tmp_path, "one")
     assert watched.wait(LONG)
     assert watched.wait(LONG)
-    assert watched.changed()
+    assert watched.has_changed()
 
 
-def test_a_wait_ends_by_itself(watched: Watch) -> None:
+def test_a_wait_times_out(watched: Watch) -> None:
     assert not watched.wait(0.05)
-    assert not watched.changed()
+    assert not watched.has_changed()
 
 
-def test_a_wake_ends_the_next_wait_and_only_that(watched: Watch) -> None:
+def test_a_wake_ends_one_wait(watched: Watch) -> None:
     watched.wake()
     assert watched.wait(LONG)
     assert not watched.wait(0.01)
-    assert not watched.changed()
+    assert not watched.has_changed()
 
 
 def test_a_signal_handler_can_end_a_wait(watched: Watch) -> None:
@@ -87,20 +87,20 @@ def descriptors() -> int:
 
 def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
     before = descriptors()
-    it = Watch([tmp_path])
-    it.wake()
+    watcher = Watch([tmp_path])
+    watcher.wake()
     assert descriptors() == before
-    assert it.wait(LONG)
-    it.close()
+    assert watcher.wait(LONG)
+    watcher.close()
     assert descriptors() == before
 
 
-def test_a_directory_that_is_missing_is_left_to_who_reads_it(tmp_path: Path) -> None:
-    with Watch([tmp_path / "absent"]) as it:
-        assert it.changed()
-        assert "absent" in it.polling
+def test_a_missing_directory_is_a_change(tmp_path: Path) -> None:
+    with Watch([tmp_path / "absent"]) as watcher:
+        assert watcher.has_changed()
+        assert "absent" in watcher.inotify_error
         (tmp_path / "absent").mkdir()
-        assert it.wait(LONG)
+        assert watcher.wait(LONG)
 
 
 def test_the_limit_of_watches_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,139 @@
+"""Delivery: notices that wait for one sink, sent in order until each is accepted.
+
+A thread sends, so that reading Kafka never waits for a receiver.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from random import uniform
+from typing import Final
+
+from prometheus_client import Counter
+
+from consumers.notifier.sink import (
+    NoticeRefused,
+    NoticeSink,
+    OutgoingNotice,
+    SinkUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+_SENT: Final = "sent"
+_DROPPED: Final = "dropped"
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+"""Seconds between attempts, at first and at most; each is shortened by chance."""
+_LONGEST_REQUESTED: Final = 300.0
+"""Seconds that a receiver may request."""
+_MAX_WAITING: Final = 1000
+_MAX_BYTES: Final = 64 << 20
+"""Bounds of the waiting notices; from then on the queue is full."""
+
+
+class DeliveryQueue:
+    """The notices for one sink, and the thread that sends them.
+
+    Args:
+        sink: sends one notice.
+        retry_timeout: seconds after which a notice is dropped with an error in the log.
+        notices: counts the notices by sink and result.
+    """
+
+    def __init__(
+        self, sink: NoticeSink, retry_timeout: float, notices: Counter
+    ) -> None:
+        self.sink = sink
+        self._retry_timeout = retry_timeout
+        self._notices = notices
+        self._waiting: deque[tuple[OutgoingNotice, Callable[[], None], float]] = deque()
+        self._finished: deque[tuple[Callable[[], None], int]] = deque()
+        self._bytes = 0
+        self._added = threading.Semaphore(0)
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._fault: Exception | None = None
+
+    def put(self, outgoing: OutgoingNotice, done: Callable[[], None]) -> None:
+        """Add a notice; `settle` calls *done* after it was sent or dropped."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="notices", daemon=True
+            )
+            self._thread.start()
+        self._bytes += len(outgoing.body)
+        self._waiting.append((outgoing, done, time.monotonic()))
+        self._added.release()
+
+    def settle(self) -> None:
+        """Call `done` of each notice that was sent or dropped.
+
+        Raises:
+            Exception: the fault that ended the thread.
+        """
+        if self._fault is not None:
+            raise self._fault
+        for _ in range(len(self._finished)):
+            done, size = self._finished.popleft()
+            self._bytes -= size  # changed by the caller's thread only
+            done()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be sent or settled."""
+        return not self._waiting and not self._finished
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further notice should be added now."""
+        return len(self._waiting) >= _MAX_WAITING or self._bytes >= _MAX_BYTES
+
+    def close(self, timeout: float) -> None:
+        """Wait up to *timeout* seconds for the current attempt; start no other."""
+        self._stopping.set()
+        self._added.release()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._added.acquire()
+                if self._waiting and not self._stopping.is_set():
+                    outgoing, done, since = self._waiting[0]
+                    result = self._deliver(outgoing, since + self._retry_timeout)
+                    if result:
+                        self._notices.labels(self.sink.name, result).inc()
+                        self._finished.append((done, len(outgoing.body)))
+                        self._waiting.popleft()
+        except Exception as exc:  # noqa: BLE001 - `settle` raises it
+            self._fault = exc
+
+    def _deliver(self, outgoing: OutgoingNotice, deadline: float) -> str:
+        """Try until it is sent or dropped; return the result, "" after `close`."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self.sink.send(outgoing)
+            except NoticeRefused as exc:
+                log.error("refused, dropped: %s: %s", outgoing, exc)  # noqa: TRY400
+                return _DROPPED
+            except SinkUnavailable as exc:
+                rest = deadline - time.monotonic()
+                if rest <= 0:
+                    text = "dropped after %.0f s: %s: %s"
+                    log.error(text, self._retry_timeout, outgoing, exc)  # noqa: TRY400
+                    return _DROPPED
+                log.warning("retrying: %s: %s", outgoing, exc)
+                wait = pause * uniform(0.5, 1.0)  # noqa: S311 - no secret
+                if exc.retry_after is not None:
+                    wait = min(max(wait, exc.retry_after), _LONGEST_REQUESTED)
+                if self._stopping.wait(min(wait, rest)):
+                    return ""
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                log.info("sent to %s: %s", self.sink.name, outgoing)
+                return _SENT

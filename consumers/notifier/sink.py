@@ -1,0 +1,78 @@
+"""Sinks: where notices go. A sink sends one notice once, or raises."""
+
+import logging
+from typing import NamedTuple, Protocol
+
+from consumers.notifier.notice import Notice
+from fnm_bus.errors import FnmBusError
+
+log = logging.getLogger(__name__)
+
+
+class NoticeRefused(FnmBusError):
+    """The receiver will never accept this notice."""
+
+    exit_code = 65
+
+
+class SinkUnavailable(FnmBusError):
+    """The receiver did not accept a notice; it may accept it later.
+
+    Attributes:
+        retry_after: seconds that the receiver requests, or None.
+    """
+
+    exit_code = 69
+    retryable = True
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(text)
+
+
+class OutgoingNotice(NamedTuple):
+    """A notice to send.
+
+    Attributes:
+        notice: the document.
+        body: the document as JSON.
+        ends_at: end of the storm's last lease, in seconds since boot.
+    """
+
+    notice: Notice
+    body: bytes
+    ends_at: float
+
+    def __str__(self) -> str:
+        return f"notice {self.notice.key} ({self.notice.title})"
+
+
+class NoticeSink(Protocol):
+    """A receiver of notices.
+
+    Attributes:
+        name: for the log; contains no secret.
+        renews: whether the receiver forgets a storm that is not renewed.
+    """
+
+    name: str
+    renews: bool
+
+    def send(self, outgoing: OutgoingNotice) -> None:
+        """Send one notice, and wait for the answer.
+
+        Raises:
+            SinkUnavailable: it may be accepted later.
+            NoticeRefused: it will never be accepted.
+        """
+
+
+class LogSink:
+    """Logs notices instead of sending them: the dry run."""
+
+    name = "log"
+    renews = False
+
+    def send(self, outgoing: OutgoingNotice) -> None:
+        """Log one notice."""
+        log.info("dry run, not sent: %s: %s", outgoing, outgoing.body.decode())

@@ -1,1 +1,0 @@
-"""The webhook: one notice for each storm."""
