@@ -24,6 +24,7 @@ if os.getppid() != int(sys.argv[1]):
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+_CLAIMS: list[socket.socket] = []
 _TAIL = 3000
 _STEP = 0.05
 
@@ -33,9 +34,17 @@ def free_port() -> int:
 
     It lies below the range from which the kernel takes the ports of outgoing
     connections (/proc/sys/net/ipv4/ip_local_port_range), so that a server which is
-    started again finds it free again.
+    started again finds it free again. No other process of tests gets the same one.
     """
     for port in random.sample(range(20_000, 32_000), 200):
+        # A name of the kernel's, which is free again when this process ends.
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0fnm-bus-test-port-{port}")
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMS.append(claim)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
