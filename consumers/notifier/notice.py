@@ -108,14 +108,14 @@ def notice_of(update: StormUpdate, at: datetime) -> Notice:
     Its key is the same when the same records are read again.
     """
     notice, first = _fields(update, at), update.first
-    storm: tuple[object, ...] = (
-        *(*update.group, first.key, first.created_at, update.repetition),
-    )
-    key = (*storm, update.status)
-    if update.status in (CONTINUES, RENEWED):
-        key = (*key, *update.first_change, update.ends_at)
+    storm = [*update.group, first.key, first.created_at, update.repetition]
+    key = [*storm, update.status]
+    if update.status == CONTINUES:
+        key += update.first_change
+    elif update.status == RENEWED:
+        key.append(update.ends_at)
     if update.pause is not None:
-        storm = (update.pause.key,)
+        storm = [update.pause.key]
     return replace(
         notice,
         storm=_digest(storm),

@@ -66,17 +66,19 @@ def notify_only(number: int = 1, **other: Any) -> Mitigation:
     return mitigation(number, key=f"notify|{prefix}", kind="notify", **other)
 
 
-def notices(*steps: tuple[Mitigation, ...], ends: float = inf) -> list[Notice]:
+def notices(
+    *steps: tuple[Mitigation, ...], ends: float = inf, boot: float = 0
+) -> list[Notice]:
     """Return the notices of records that come in steps, an hour between two."""
-    return list(_notices(steps, ends))
+    return list(_notices(steps, ends, boot))
 
 
 def _notices(
-    steps: tuple[tuple[Mitigation, ...], ...], ends: float
+    steps: tuple[tuple[Mitigation, ...], ...], ends: float, boot: float
 ) -> Iterator[Notice]:
     storms = StormGrouper(10, 300)
     for hour, step in zip(count(), steps, strict=False):
-        start = hour * 3600.0
+        start = boot + hour * 3600.0
         for record in step:
             storms.apply(record, start, start + ends, Position(0, 0))
         for second in range(10, 3600, 10):
@@ -277,7 +279,7 @@ def test_records_read_again_have_the_same_keys() -> None:
         (ended(1), ended(2)),
         (ended(3),),
     )
-    first, second = notices(*steps), notices(*steps)
+    first, second = notices(*steps), notices(*steps, boot=77)
     statuses = [notice.status for notice in first]
     assert statuses == ["started", "continues", "continues", "ended"]
     assert [notice.key for notice in first] == [notice.key for notice in second]

@@ -152,11 +152,11 @@ def test_only_renewing_sinks_get_renewals(
     renewing = KeptQueue(renews=True)
     notifier = notifier_with(queue, renewing, wait=10, interval=300)
     notifier.handle(read(0, mitigation(lease_ms=900_000), datetime.now(UTC)))
-    clock.play(notifier, 400)
-    renewed = datetime.now(UTC) + timedelta(seconds=400)
-    notifier.handle(read(1, mitigation(lease_ms=900_000), renewed))
     clock.play(notifier, 100)
     assert queue.statuses == ["started"]
+    assert renewing.statuses == ["started", "renewed"]
+    renewing.is_retrying = True
+    clock.play(notifier, 100)
     assert renewing.statuses == ["started", "renewed"]
 
 
