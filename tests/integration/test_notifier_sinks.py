@@ -72,8 +72,7 @@ def test_alertmanager_gets_storm_as_one_group_and_resolves_it(
     (alert,) = group["alerts"]
     assert alert["labels"]["alertname"] == "FnmBusStorm"
     assert alert["labels"]["hostgroup"] == "web"
-    summary = f"{COUNT} mitigations started (hostgroup web)"
-    assert alert["annotations"]["summary"] == summary
+    assert alert["annotations"]["summary"].startswith(f"{COUNT} mitigations ")
     notifier.put(mitigation(number, **lease) for number in range(COUNT))
 
     def renewed() -> bool:

@@ -14,10 +14,16 @@ import pytest
 from support.process import free_port, wait_until
 from support.receiver import Answer, Receiver
 
+from consumers.mitigation.clock import now as boottime
 from consumers.notifier import delivery
 from consumers.notifier.apprise_sink import AppriseSink
 from consumers.notifier.delivery import DeliveryQueue
-from consumers.notifier.http_sinks import HttpClient, WebhookSink, retry_after
+from consumers.notifier.http_sinks import (
+    HttpClient,
+    WebhookSink,
+    alert_of,
+    retry_after,
+)
 from consumers.notifier.metrics import NotifierMetrics
 from consumers.notifier.notice import notice_of
 from consumers.notifier.service import secret_of, sinks_of
@@ -28,7 +34,7 @@ from consumers.notifier.sink import (
     SinkUnavailable,
 )
 from consumers.settings import NotifierSettings
-from consumers.storms.update import STARTED, ChangeId, GroupRef, StormUpdate
+from consumers.storms.update import PAUSED, STARTED, ChangeId, GroupRef, StormUpdate
 from fnm_bus.errors import ConfigError
 
 SECRET = b"shared"
@@ -244,6 +250,24 @@ def test_queue_has_bounds_in_number_and_size(
     receiver.held.clear()
     sending.wait(3)
     assert not sending.queue.is_full
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [(STARTED, "FnmBusStorm"), (PAUSED, "FnmBusMitigationsPaused")],
+)
+def test_alert_has_constant_labels_and_end_of_lease(status: str, name: str) -> None:
+    update = StormUpdate(status, GroupRef("customer", "acme"), ChangeId(), 0, ())
+    notice = notice_of(update, datetime.now(UTC))
+    alert: Any = alert_of(OutgoingNotice(notice, b"", boottime() + 600))
+    assert alert["labels"] == {
+        "alertname": name,
+        "storm": notice.storm,
+        "customer": "acme",
+    }
+    end = datetime.fromisoformat(alert["endsAt"]) - datetime.now(UTC)
+    assert timedelta(seconds=590) < end <= timedelta(seconds=600)
+    assert alert["startsAt"] <= alert["endsAt"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

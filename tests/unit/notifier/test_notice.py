@@ -137,7 +137,7 @@ def test_end_has_numbers_duration_and_reasons() -> None:
     assert notice.ended_because == {"unban": 3, "operator": 1}
     assert notice.text.splitlines()[:2] == [
         "4 mitigations ended: 4 blackhole.",
-        "Ended because: unban 3, operator 1.",
+        "Ended because: 3 unban, 1 operator.",
     ]
     assert f"Cause: {cause}" in notice.text
     times = "From 2026-05-01 12:00:00 UTC to 2026-05-01 12:10:00 UTC: 10 min 0 s."
@@ -172,6 +172,18 @@ def test_continuing_storm_reports_its_changes() -> None:
     )
     assert "LEASE EXPIRED" in notice.text
     assert notice.prefixes == ("198.51.0.3/32", "198.51.0.1/32")
+
+
+def test_renewal_reports_active_mitigations() -> None:
+    storms = StormGrouper(10, 300)
+    for record in (mitigation(1), mitigation(2)):
+        storms.apply(record, 0, inf, Position(0, 0))
+    storms.due(10)
+    storms.apply(ended(1), 20, inf, Position(0, 0))
+    (update,) = storms.renewals(80)
+    notice = notice_of(update, NOW)
+    assert notice.title == "1 mitigation active (hostgroup web)"
+    assert notice.text.startswith("Of 2: 1 mitigation active.")
 
 
 def test_pause_and_resume_report_withdrawn_mitigations() -> None:
