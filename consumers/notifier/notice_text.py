@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import LEASE
+from consumers.notifier.document import Notice
 from consumers.storms.update import (
     CONTINUES,
     ENDED,
@@ -15,9 +16,6 @@ from consumers.storms.update import (
     STARTED,
 )
 from fnm_bus.event import ReasonSummary
-
-if TYPE_CHECKING:
-    from consumers.notifier.notice import Notice
 
 _CAUSE: Final = 200
 _NAMES: Final = 10
@@ -31,7 +29,7 @@ _ALARMS: Final[Mapping[str, str]] = {
 }
 
 
-def title_of(notice: "Notice") -> str:
+def title_of(notice: Notice) -> str:
     """Return one line: event and group."""
     match notice.status:
         case "resumed":
@@ -53,12 +51,12 @@ def title_of(notice: "Notice") -> str:
     return f"{title}{masked} ({name})"
 
 
-def text_of(notice: "Notice") -> str:
+def text_of(notice: Notice) -> str:
     """Return the whole notice for people, a few lines."""
     return "\n".join(_printable(line) for line in _lines(notice))
 
 
-def _lines(notice: "Notice") -> Iterator[str]:
+def _lines(notice: Notice) -> Iterator[str]:
     live = _list(notice.live) or "none"
     if notice.status == RESUMED:
         yield f"In force again: {live}."
@@ -85,7 +83,7 @@ def _lines(notice: "Notice") -> Iterator[str]:
     yield _times(notice)
 
 
-def _storm_lines(notice: "Notice") -> Iterator[str]:
+def _storm_lines(notice: Notice) -> Iterator[str]:
     marks = {
         "waiting for approval": notice.proposed,
         "with a change waiting for approval": notice.pending,
@@ -109,7 +107,7 @@ def _storm_lines(notice: "Notice") -> Iterator[str]:
     yield from (_ALARMS[code] for code in notice.ended_because if code in _ALARMS)
 
 
-def _counted(notice: "Notice") -> str:
+def _counted(notice: Notice) -> str:
     """Return the numbers of mitigations and of attacks without one."""
     total, notify_only = notice.active, notice.notify_only_active
     if notice.status in _VERBS:
@@ -123,12 +121,12 @@ def _counted(notice: "Notice") -> str:
     return "; ".join(parts)
 
 
-def _news(notice: "Notice") -> str:
+def _news(notice: Notice) -> str:
     counts = (notice.started, notice.ended, notice.changed)
     return _list(dict(zip(("started", "ended", "changed"), counts, strict=True)))
 
 
-def _times(notice: "Notice") -> str:
+def _times(notice: Notice) -> str:
     since = f"{notice.since:%Y-%m-%d %H:%M:%S} UTC"
     if notice.status == ENDED:
         return f"From {since} to {_utc(notice.ended_at)}: {_duration(notice.seconds)}."
@@ -137,7 +135,7 @@ def _times(notice: "Notice") -> str:
     return f"Since {since}; until {_utc(notice.until)} unless renewed."
 
 
-def _is_pause(notice: "Notice") -> bool:
+def _is_pause(notice: Notice) -> bool:
     return notice.status in (PAUSED, RESUMED)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.notifier.notice import Cause, Group, Item, Notice, notice_of
+from consumers.notifier.document import Cause, Group, Item, Notice
+from consumers.notifier.notice import notice_of
 from consumers.storms.grouper import StormGrouper
 from consumers.storms.update import Position
 from fnm_bus.event import Effect, FlowMatch, Mitigation, ReasonSummary

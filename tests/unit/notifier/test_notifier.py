@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.notifier.delivery import DeliveryQueue
+from consumers.notifier.document import Notice
 from consumers.notifier.metrics import NotifierMetrics
-from consumers.notifier.notice import Notice
 from consumers.notifier.notifier import Notifier
 from consumers.notifier.sink import LogSink, OutgoingNotice
 from consumers.storms.grouper import StormGrouper
