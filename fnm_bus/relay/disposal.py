@@ -75,8 +75,8 @@ class EntryDisposal:
     def retry(self, limit: int) -> None:
         """Let the next calls of `work` try again after a disk error.
 
-        At most *limit* entries for a full quarantine are due at a time, so that
-        thousands of entries are not all read again for each retry.
+        At most *limit* entries for a full quarantine are due at a time. Otherwise each
+        retry could read thousands of entries.
         """
         count = min(len(self._quarantine_full), limit - len(self._to_quarantine))
         for _ in range(count):

@@ -36,7 +36,7 @@ _BATCH: Final = 256
 """Most entries that are read between two polls of the publisher."""
 _MAX_RUN: Final = 0.2
 """Seconds after which one run starts nothing new. A document takes under one second,
-and a suspect one at most 10 s (with the starts of two children), so one run ends well
+and a suspect one at most 10 s (with the starts of two children). One run thus ends well
 before the watchdog's 30 s."""
 
 

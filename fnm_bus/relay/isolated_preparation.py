@@ -1,9 +1,9 @@
 """Prepare suspect entries in a child process, so that none can kill the relay.
 
 The child returns the finished record, so the relay itself never parses a suspect. An
-entry is blamed only for an end of the child that an entry can cause, and only if a new
-child then prepares valid documents as this process does: a broken installation blames
-no entry. On a busy machine a child may need minutes for its start or for its seconds of
+entry is blamed only for an end of the child that an entry can cause. A new child must
+then prepare valid documents as this process does: a broken installation blames no
+entry. On a busy machine a child may need minutes for its start or for its seconds of
 CPU time. It continues meanwhile, and a later call receives its answer
 (docs/decisions/poison-entries.md).
 """

@@ -1,11 +1,10 @@
 """The loop of consumers, on the embedded broker."""
 
-import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from io import BytesIO
 
 import fastavro
@@ -18,7 +17,6 @@ from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
 from fnm_bus.consume import loop
 from fnm_bus.consume.handler import AbortConsumer, Deferred, RetryLater
-from fnm_bus.consume.partition import OffsetTracker
 from fnm_bus.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -26,7 +24,6 @@ from fnm_bus.errors import (
     RegistryError,
 )
 from fnm_bus.event import AnyRecord, DeadLetter
-from fnm_bus.kafka.dead_letter import build_dead_letter
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.route import derived_id
@@ -366,15 +363,6 @@ def test_one_deferred_can_cover_several_records(harness: LoopHarness) -> None:
     assert second.ids == ["4"]
 
 
-def test_a_callback_after_the_release_runs_at_once() -> None:
-    done: list[int] = []
-    deferred = Deferred()
-    deferred.release()
-    deferred.on_release(lambda: done.append(1))
-    deferred.release()
-    assert done == [1]
-
-
 def test_a_refused_dead_letter_is_published_again(harness: LoopHarness) -> None:
     refusals = iter([PublishError("no"), PublishError("no")])
     harness.letters.refuse = lambda _record: next(refusals, None)
@@ -408,22 +396,6 @@ def test_a_partition_waits_at_a_hundred_unpublished_dead_letters(
     harness.letters.refuse = lambda _record: None
     seen.until("1")
     assert len(harness.letters.records) == 110
-
-
-def test_a_dead_letter_names_the_record_and_the_program() -> None:
-    at = datetime(2026, 5, 1, tzinfo=UTC)
-    read = ConsumedRecord("t", 3, 7, at, b"k", (), b"x" * 5000, None, "")
-    letter = build_dead_letter(read, "why \ud800" + "y" * 2000, 5, "my-group")
-    assert (letter.origin_topic, letter.origin_partition, letter.origin_offset) == (
-        "t",
-        3,
-        7,
-    )
-    assert (letter.attempts, letter.producer_name) == (5, "my-group")
-    assert (len(letter.head), letter.size) == (4096, 5000)
-    assert letter.digest == f"sha256:{hashlib.sha256(b'x' * 5000).hexdigest()}"
-    assert len(letter.reason) == 1000
-    assert CODEC.decode(CODEC.encode(letter, "dead")) == letter
 
 
 def test_records_with_older_and_newer_schemas_are_read(harness: LoopHarness) -> None:
@@ -504,35 +476,3 @@ def test_a_setting_that_librdkafka_refuses_is_named() -> None:
     [error] = harness.failed
     assert isinstance(error, ConfigError)
     assert "colour" in str(error)
-
-
-def test_an_offset_waits_for_all_before_it() -> None:
-    tracker = OffsetTracker()
-    for offset in (5, 6, 8):
-        tracker.start(offset)
-    tracker.finish(6)
-    assert tracker.committable is None
-    tracker.finish(5)
-    assert tracker.committable == 7
-    assert tracker.pending == 1
-    tracker.finish(8)
-    assert tracker.committable == 9
-
-
-def test_an_offset_is_committed_until_kafka_has_it() -> None:
-    tracker = OffsetTracker()
-    tracker.start(5)
-    tracker.finish(5)
-    tracker.mark_committed(4)
-    assert tracker.committable == 6
-    tracker.mark_committed(6)
-    assert tracker.committable is None
-
-
-def test_a_second_finish_has_no_effect() -> None:
-    tracker = OffsetTracker()
-    tracker.start(5)
-    tracker.finish(5)
-    tracker.finish(5)
-    tracker.start(6)
-    assert (tracker.committable, tracker.pending) == (6, 1)
