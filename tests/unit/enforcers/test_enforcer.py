@@ -307,7 +307,7 @@ def test_a_broken_record_changes_nothing_that_stands(post: Post) -> None:
     post.record(ONE, b"broken", None)
     post.turn()
     assert post.standing() == [ONE]
-    assert post.count("broken") == 1
+    assert post.count("unreadable_records") == 1
 
 
 def test_a_restarted_enforcer_goes_on_from_its_snapshot_without_kafka(
@@ -649,7 +649,7 @@ def test_a_command_that_cannot_be_decoded_is_counted_and_ignored(post: Post) -> 
     post.command(None, 5)
     post.turn()
     assert post.standing() == [ONE]
-    assert post.count("broken_commands") == 1
+    assert post.count("unreadable_commands") == 1
 
 
 @pytest.mark.parametrize("event", [None, Mitigation(key="pause", kind="blackhole")])
@@ -662,7 +662,7 @@ def test_a_pause_record_that_cannot_be_used_pauses(
     post.record("pause", b"x", event)
     post.turn()
     assert post.standing() == []
-    assert post.count("broken") == 1
+    assert post.count("unreadable_records") == 1
     post.resumed(6)
     post.turn()
     assert post.standing() == [ONE]
@@ -1113,7 +1113,7 @@ def test_lost_audit_records_are_counted(post: Post) -> None:
     post.turn()
     post.told.lost = 5
     post.turn(2)
-    assert post.count("lost_audit") == 5
+    assert post.count("lost_audit_records") == 5
 
 
 def test_restarts_of_both_readers_are_counted(post: Post) -> None:

@@ -377,7 +377,7 @@ def picture(state: State, now: datetime) -> dict[str, Any]:
     counts = {}
     for dry_run in (False, True):
         view = state.active_counts(now, dry_run=dry_run)
-        covered = (view.affected.count(4), view.affected.covered(6))
+        covered = (view.affected.count(4), view.affected.count(6))
         counts[dry_run] = (
             *(view.active, dict(view.by_customer), view.new_last_minute, covered),
         )
