@@ -80,7 +80,7 @@ class CutKafka:
 
     def config(self, relays: RelayProcesses, program: str) -> str:
         """Return the path of a configuration by which a program uses its cable."""
-        address = f"127.0.0.1:{self.proxy[program].port}"
+        address = f"127.0.0.1:{self.proxies[program].port}"
         return str(relays.config_by(program, address))
 
     def mend(self) -> None:
