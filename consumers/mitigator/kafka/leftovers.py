@@ -1,7 +1,7 @@
 """Leftovers: records outside their keys' partitions, after a topic grew.
 
-After a key's latest record has become a tombstone, a reader of the whole topic would
-find the leftover instead, until it has a tombstone too.
+A reader of the whole topic would find a leftover after a tombstone for its key. So the
+leftover gets a tombstone too.
 """
 
 from collections.abc import Iterable, Iterator
