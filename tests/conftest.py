@@ -36,7 +36,7 @@ SLOWEST_FIRST = (
     "mitigator",
     "relay",
     "consume",
-    "webhook",
+    "notifier",
     "cli",
     "secure_kafka",
     "more_partitions",
