@@ -60,7 +60,7 @@ class RelayMetrics(MetricSet):
     )
     disk_errors: Counter = field(
         default_factory=lambda: counter(
-            "disk_errors", "Failed disk operations, each of which is retried", "task"
+            "disk_errors", "Failed disk operations; each is retried", "task"
         )
     )
     truncated: Counter = field(
