@@ -137,7 +137,7 @@ bench: $(READY) ## measure against the rivals; results in benchmarks/results
 lock: ## resolve the dependencies again (needs uv)
 	$(COMPILE) -o requirements/runtime.txt >/dev/null
 	$(COMPILE) --extra exabgp --extra notify -c requirements/runtime.txt -o requirements/image.txt >/dev/null
-	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt >/dev/null
+	$(COMPILE) --group dev -c requirements/image.txt -o requirements/dev.txt >/dev/null
 	$(COMPILE_GROUP) --group build -c requirements/dev.txt -o requirements/build.txt >/dev/null
 
 clean: ## remove what these targets made

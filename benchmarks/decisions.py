@@ -12,13 +12,12 @@ from report import Row
 
 from consumers.mitigation.clock import now as boottime
 from consumers.mitigation.measure import BLACKHOLE
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.decisions.decide import apply_event
 from consumers.mitigator.decisions.expire import expire_leases, start_proposals
 from consumers.mitigator.decisions.takeover import take_over
 from consumers.mitigator.kafka.batch import Batch
 from consumers.mitigator.kafka.stored_state import read_state
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
@@ -26,7 +25,8 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, planned_topics
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import planned_topics
 
 _OWN = (ip_network("10.0.0.0/8"),)
 _GROUP = "pool"

@@ -4,9 +4,7 @@ The offset of a record is committed when its line is on disk. After a crash a li
 be written again: topic, partition and offset identify it.
 """
 
-import fcntl
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,8 +33,7 @@ class AppendFile:
     """Appends lines to a file, or to standard output if *path* is None.
 
     After a rotation it opens the path again, as `logging.handlers.WatchedFileHandler`.
-    Several programs may append to one file: a batch is written under a lock, and is
-    removed if it does not fit on the disk.
+    A file has one writer.
 
     Args:
         path: the file.
@@ -48,6 +45,7 @@ class AppendFile:
         self._fsync = fsync
         self._fd = -1
         self._waiting = bytearray()
+        self._written = 0
 
     def open(self) -> None:
         """Open the file, unless it is open and was neither moved nor removed.
@@ -63,9 +61,11 @@ class AppendFile:
                 if os.path.samestat(self._path.stat(), os.fstat(self._fd)):
                     return
             self.close()
-        is_new = not self._path.exists()
         self._fd = os.open(self._path, _FLAGS, 0o640)
-        if is_new and self._fsync:
+        self._written, size = 0, os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            os.write(self._fd, b"\n")  # the last writer was killed within a line
+        if self._fsync and not size:
             atomic_file.sync(self._path.parent)
 
     def add(self, line: bytes) -> None:
@@ -80,7 +80,7 @@ class AppendFile:
         self._waiting += line
 
     def settle(self) -> None:
-        """Write the waiting lines.
+        """Write the waiting lines; after a failure continue within the line.
 
         Raises:
             RetryLater: they cannot be written, and continue to wait.
@@ -91,45 +91,22 @@ class AppendFile:
         name = self._path or "stdout"
         try:
             self.open()
-            if self._path is None:
-                self._write(self._waiting)
-            else:
-                self._append()
+            while self._written < len(self._waiting):
+                self._written += os.write(self._fd, self._waiting[self._written :])
+            if self._fsync and self._path is not None and self._path.is_file():
+                os.fsync(self._fd)
         except BrokenPipeError as exc:
             raise AbortConsumer(f"{name}: no reader") from exc
         except OSError as exc:
             raise RetryLater(f"{name}: {exc.strerror}") from exc
         self._waiting.clear()
+        self._written = 0
 
     def close(self) -> None:
         """Close the file; waiting lines are read from Kafka again."""
         if self._path is not None and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _write(self, data: bytearray) -> None:
-        while data:
-            del data[: os.write(self._fd, data)]
-
-    def _append(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            status = os.fstat(self._fd)
-            is_regular, size = stat.S_ISREG(status.st_mode), status.st_size
-            data = bytearray(self._waiting)
-            if is_regular and size and os.pread(self._fd, 1, size - 1) != b"\n":
-                data[:0] = b"\n"  # another writer was killed within a line
-            try:
-                self._write(data)
-                if self._fsync and is_regular:
-                    os.fsync(self._fd)
-            except OSError:
-                with suppress(OSError):
-                    if is_regular and os.fstat(self._fd).st_size > size:
-                        os.ftruncate(self._fd, size)
-                raise
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
 
 def line_of(record: ConsumedRecord) -> bytes:

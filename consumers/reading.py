@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from consumers.mitigation.clock import now as boottime
+from consumers.mitigator.context import Moment
 from consumers.mitigator.kafka.stored_state import StoredState, read_state
-from consumers.mitigator.state.next_record import Moment
 from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.build import REGISTRY_PAUSE

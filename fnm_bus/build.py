@@ -256,11 +256,13 @@ def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
     return Relay(
         spool=source.spools[0],
         drain=drain,
-        keeper=Housekeeping(source.spools, source.quarantine, drain, limits, metrics),
+        housekeeping=Housekeeping(
+            source.spools, source.quarantine, drain, limits, metrics
+        ),
         publisher=publisher,
         watch=Watch([path for spool in source.spools for path in spool.buckets()]),
         systemd=Systemd(),
-        flush=settings.relay.shutdown_timeout,
+        shutdown_timeout=settings.relay.shutdown_timeout,
     )
 
 
@@ -276,17 +278,17 @@ def relay_health(relay: Relay) -> tuple[bool, Mapping[str, object]]:
     """Return whether a relay is healthy, and its values for /healthz."""
     silent = monotonic() - relay.turned_at
     # A suspect entry is still being read, by a child process.
-    io_blocked = 0 if relay.drain.on_trial else relay.drain.disk_refused
-    problem = relay.publisher.problem or relay.drain.refusals
+    io_blocked = 0 if relay.drain.is_reading_suspect else relay.drain.io_blocked
+    problem = relay.publisher.problem or relay.drain.topic_refusals
     facts = {
         "draining": relay.draining,
         "in_flight": relay.drain.in_flight,
         "problem": problem,
         "seconds_since_turn": round(silent, 3),
-        "disk_errors": dict(relay.drain.disk.current),
+        "disk_errors": dict(relay.drain.disk_errors.current),
         "io_blocked_entries": io_blocked,
     }
-    healthy = not (relay.drain.disk.current or problem or io_blocked)
+    healthy = not (relay.drain.disk_errors.current or problem or io_blocked)
     return silent < LOOP_TIMEOUT and healthy, facts
 
 
@@ -318,7 +320,7 @@ def drain_once(
     finally:
         publisher.close()
         drain.close()
-    return outcome, drain.refused
+    return outcome, drain.quarantined
 
 
 def drain_pause(settings: Settings) -> float:

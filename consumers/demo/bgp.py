@@ -60,7 +60,10 @@ def show() -> Iterator[str]:
         bird = ["bird", "-f", "-c", str(root / "bird.conf"), "-s", str(control)]
         variables = _variables(demo, port)
         stack.enter_context(_run_process(bird, root / "bird.log", variables))
-        for name, ready in (("mitigator", "active:"), ("exabgp", "session")):
+        for name, ready in (
+            ("mitigator", "active mitigations="),
+            ("exabgp", "session"),
+        ):
             command = [sys.executable, "-m", "consumers", name]
             log = root / f"{name}.log"
             stack.enter_context(_run_process(command, log, variables))

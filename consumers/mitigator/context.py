@@ -1,6 +1,8 @@
-"""Context: the policy and settings behind every decision."""
+"""Context: the policy, the settings and the time of a decision."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from consumers.policy.model import Policy
 
@@ -27,3 +29,15 @@ class DecisionContext:
         """Seconds for which a closed reason is remembered: no event is older."""
         limits = self.policy.limits
         return limits.max_event_age + limits.max_clock_skew + 60.0
+
+
+class Moment(NamedTuple):
+    """Now, on both clocks.
+
+    Attributes:
+        clock: seconds since boot, for leases.
+        now: the broker's time, UTC, for records.
+    """
+
+    clock: float
+    now: datetime

@@ -1,4 +1,4 @@
-"""Explain: what would be decided about an event, and why. Nothing is published."""
+"""Explain: the decision about an event, with its checks. Nothing is published."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -6,27 +6,26 @@ from typing import Final, NamedTuple
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.decisions.decide import apply_event
 from consumers.mitigator.decisions.expire import expire_leases, start_proposals
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Audit, Event, Mitigation
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
-"""An event may have any date; decisions calculate with it, and 9999 is the last."""
+"""Decisions add times to an event's date, and the last possible year is 9999."""
 
 
 class Explanation(NamedTuple):
-    """One event, and what came of it.
+    """One event, and the decision about it.
 
     Attributes:
-        event: the one to explain.
-        audits: what would be reported, each with every check.
+        event: as received.
+        audits: the audit records that would be written, with every check.
         mitigations: the records that would be written.
-        error: why the event cannot be decided about, or "".
+        error: why the event would become a dead letter, or "".
     """
 
     event: Event
@@ -36,12 +35,12 @@ class Explanation(NamedTuple):
 
     @property
     def started(self) -> int:
-        """How many mitigations would be wanted or proposed."""
+        """The number of new mitigations, wanted or proposed."""
         return sum(kind != NOTIFY for kind in self._new_kinds())
 
     @property
     def reported(self) -> int:
-        """How many attacks people would only be informed about."""
+        """The number of attacks that people would only be informed about."""
         return sum(kind == NOTIFY for kind in self._new_kinds())
 
     def _new_kinds(self) -> Iterator[str]:
@@ -52,14 +51,14 @@ class Explanation(NamedTuple):
 def explain_event(
     event: Event, state: State, context: DecisionContext, moment: Moment
 ) -> Explanation:
-    """Return what *event* would change; *state* is changed as if it had."""
+    """Return the decision about an event; the state changes accordingly."""
     transition = Transition(context, state, moment)
     try:
         apply_event(transition, event)
     except InvalidRecord as exc:
         transition.rollback()
         return Explanation(event, (), (), str(exc))
-    except Exception as exc:  # noqa: BLE001 - the mitigator's dead letter for it, too
+    except Exception as exc:  # noqa: BLE001 - the mitigator writes a dead letter for it, too
         transition.rollback()
         return Explanation(event, (), (), f"unexpected {type(exc).__name__}: {exc}")
     written = [
@@ -71,10 +70,9 @@ def explain_event(
 def replay_events(
     events: Iterable[Event], context: DecisionContext
 ) -> Iterator[Explanation]:
-    """Yield what would have come of *events*, each at the time when it was received.
+    """Yield this policy's decisions about events, each at the event's time of receipt.
 
-    It begins without any mitigation, in the order of receipt: as this policy would
-    have decided.
+    The replay begins without any mitigation.
     """
     state = State(context.policy.limits.own_networks, dry_run=context.dry_run)
     for event in sorted(events, key=_received):
@@ -96,7 +94,7 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
     if explanation.error:
         yield f"  dead letter: {explanation.error}"
     elif not explanation.audits:
-        yield "  nothing: it renews what is active, or no rule acts on its action"
+        yield "  nothing: it renews active mitigations, or no rule acts on its action"
     for audit in explanation.audits:
         for check in audit.checks:
             name = f"{check.stage} {check.name}"
@@ -114,15 +112,15 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
 
 
 def _advance(context: DecisionContext, state: State, moment: Moment) -> None:
-    """Let leases expire and proposals start, as the mitigator would have."""
+    """Expire leases and start proposals, as the mitigator would have done."""
 
     def new_transition() -> Transition:
         return Transition(context, state, moment)
 
-    # Each call has taken what is due off its list: all of it has to be processed.
+    # A call removes due keys from the list, so all of them have to be processed.
     while list(expire_leases(state, new_transition)):
         pass
-    for _change in start_proposals(state, new_transition):
+    for _transition in start_proposals(state, new_transition):
         pass
 
 

@@ -41,6 +41,9 @@ class DeliveryQueue:
         sink: sends one notice.
         retry_timeout: seconds after which a notice is dropped with an error in the log.
         notices: counts the notices by sink and result.
+
+    Attributes:
+        is_retrying: whether the last attempt failed.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class DeliveryQueue:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._fault: Exception | None = None
+        self.is_retrying = False
 
     def put(self, outgoing: OutgoingNotice, done: Callable[[], None]) -> None:
         """Add a notice; `settle` calls *done* after it was sent or dropped."""
@@ -105,6 +109,7 @@ class DeliveryQueue:
                 if self._waiting and not self._stopping.is_set():
                     outgoing, done, since = self._waiting[0]
                     result = self._deliver(outgoing, since + self._retry_timeout)
+                    self.is_retrying = False
                     if result:
                         self._notices.labels(self.sink.name, result).inc()
                         self._finished.append((done, len(outgoing.body)))
@@ -131,6 +136,7 @@ class DeliveryQueue:
                 wait = pause * uniform(0.5, 1.0)  # noqa: S311 - no secret
                 if exc.retry_after is not None:
                     wait = min(max(wait, exc.retry_after), _LONGEST_REQUESTED)
+                self.is_retrying = True
                 if self._stopping.wait(min(wait, rest)):
                     return ""
                 pause = min(pause * 2, _LONGEST_PAUSE)

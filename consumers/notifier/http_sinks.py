@@ -83,7 +83,7 @@ class HttpClient:
             return NoticeRefused(
                 f"{self.host}: status {code}, a redirect; set the final address"
             )
-        content = next(response.iter_bytes(4096), b"")
+        content = next(response.iter_bytes(), b"")  # of a slow body the first part
         text = f"{self.host}: status {code}"
         text += self._excerpt(content.decode("utf-8", "replace"))
         if code in _RETRIED or response.is_server_error:

@@ -1,4 +1,4 @@
-"""A notice: the document about a storm; docs/reference/notice.md has every field."""
+"""Builds the notice of an update."""
 
 import hashlib
 from collections import Counter
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import PROPOSED, WANTED
+from consumers.notifier.document import Cause, Group, Item, Notice
 from consumers.notifier.notice_text import text_of, title_of
 from consumers.storms.update import (
     CONTINUES,
@@ -22,84 +23,11 @@ from consumers.storms.update import (
 )
 from fnm_bus.event import EPOCH, Mitigation, ReasonSummary
 
-VERSION: Final = 1
 _PREFIXES: Final = 10
 _LARGEST: Final = 3
 _CAUSES: Final = 5
 _NAMES: Final = 100
 _LISTED: Final = 1000
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """The storm's group: kind is hostgroup, customer or all."""
-
-    kind: str
-    name: str | None
-
-
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """The mitigator's sentence, and the number of mitigations that have it."""
-
-    cause: str
-    count: int
-
-
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One mitigation; `ended_because` is null while it is active."""
-
-    key: str
-    kind: str
-    state: str
-    prefix: str
-    customer: str | None
-    dry_run: bool
-    reasons: int
-    by: str | None
-    created_at: datetime
-    started_at: datetime | None
-    expires_at: datetime | None
-    ended_at: datetime | None
-    ended_because: str | None
-    cause: str
-
-
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """One notice, version 1."""
-
-    version: int = VERSION
-    key: str = ""
-    storm: str = ""
-    status: str
-    paused: bool
-    group: Group
-    at: datetime
-    title: str = ""
-    text: str = ""
-    since: datetime
-    until: datetime | None
-    ended_at: datetime | None
-    seconds: int
-    total: int
-    active: int
-    proposed: int
-    started: int
-    ended: int
-    changed: int
-    dry_run: int
-    pending: int
-    notify_only: int
-    notify_only_active: int
-    kinds: Mapping[str, int]
-    live: Mapping[str, int]
-    ended_because: Mapping[str, int]
-    causes: tuple[Cause, ...]
-    largest: tuple[ReasonSummary, ...]
-    prefixes: tuple[str, ...]
-    more_prefixes: int
-    rules: tuple[str, ...]
-    sensors: tuple[str, ...]
-    mitigations: tuple[Item, ...]
-    more_mitigations: int
 
 
 def notice_of(update: StormUpdate, at: datetime) -> Notice:
@@ -108,14 +36,14 @@ def notice_of(update: StormUpdate, at: datetime) -> Notice:
     Its key is the same when the same records are read again.
     """
     notice, first = _fields(update, at), update.first
-    storm: tuple[object, ...] = (
-        *(*update.group, first.key, first.created_at, update.repetition),
-    )
-    key = (*storm, update.status)
-    if update.status in (CONTINUES, RENEWED):
-        key = (*key, *update.first_change, update.ends_at)
+    storm = [*update.group, first.key, first.created_at, update.repetition]
+    key = [*storm, update.status]
+    if update.status == CONTINUES:
+        key += update.first_change
+    elif update.status == RENEWED:
+        key.append(update.ends_at)
     if update.pause is not None:
-        storm = (update.pause.key,)
+        storm = [update.pause.key]
     return replace(
         notice,
         storm=_digest(storm),

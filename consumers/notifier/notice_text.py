@@ -2,27 +2,24 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import LEASE
+from consumers.notifier.document import Notice
 from consumers.storms.update import (
     CONTINUES,
     ENDED,
     PAUSED,
-    RENEWED,
     RESUMED,
     SILENT,
     STARTED,
 )
 from fnm_bus.event import ReasonSummary
 
-if TYPE_CHECKING:
-    from consumers.notifier.notice import Notice
-
 _CAUSE: Final = 200
 _NAMES: Final = 10
-_VERBS: Final = {STARTED: "started", ENDED: "ended", RENEWED: "active"}
+_VERBS: Final = {STARTED: "started", ENDED: "ended"}
 _ALARMS: Final[Mapping[str, str]] = {
     LEASE: "LEASE EXPIRED: not renewed, and no unban was received. Check that the"
     " detector is alive. The attack may continue.",
@@ -32,7 +29,7 @@ _ALARMS: Final[Mapping[str, str]] = {
 }
 
 
-def title_of(notice: "Notice") -> str:
+def title_of(notice: Notice) -> str:
     """Return one line: event and group."""
     match notice.status:
         case "resumed":
@@ -44,9 +41,9 @@ def title_of(notice: "Notice") -> str:
         case _ if _is_pause(notice):
             return "Paused: all mitigations are withdrawn until somebody resumes"
         case "continues":
-            title = f"Continues: {_news(notice)}; {_active(notice)}"
+            title = f"Continues: {_news(notice)}; {_counted(notice)}"
         case _:
-            title = _counted(notice, notice.total, notice.notify_only)
+            title = _counted(notice)
     masked = ", paused: nothing is in force" if notice.paused and notice.live else ""
     name = "no hostgroup or customer"
     if notice.group.name is not None:
@@ -54,13 +51,13 @@ def title_of(notice: "Notice") -> str:
     return f"{title}{masked} ({name})"
 
 
-def text_of(notice: "Notice") -> str:
+def text_of(notice: Notice) -> str:
     """Return the whole notice for people, a few lines."""
     return "\n".join(_printable(line) for line in _lines(notice))
 
 
-def _lines(notice: "Notice") -> Iterator[str]:
-    live = _kinds(notice.live) or "none"
+def _lines(notice: Notice) -> Iterator[str]:
+    live = _list(notice.live) or "none"
     if notice.status == RESUMED:
         yield f"In force again: {live}."
     elif _is_pause(notice):
@@ -86,25 +83,35 @@ def _lines(notice: "Notice") -> Iterator[str]:
     yield _times(notice)
 
 
-def _storm_lines(notice: "Notice") -> Iterator[str]:
+def _storm_lines(notice: Notice) -> Iterator[str]:
+    marks = {
+        "waiting for approval": notice.proposed,
+        "with a change waiting for approval": notice.pending,
+        "dry run": notice.dry_run,
+    }
+    marked = "".join(f"; {count} {name}" for name, count in marks.items() if count)
     if notice.status == CONTINUES:
         yield f"Since the last notice: {_news(notice)}."
-        yield f"Of {notice.total}: {_active(notice)}{_marks(notice)}."
-    else:
-        counted = _counted(notice, notice.total, notice.notify_only)
+    if notice.status in _VERBS:
         kinds = {kind: n for kind, n in notice.kinds.items() if kind != NOTIFY}
-        suffix = f": {_kinds(kinds)}" if kinds else ""
-        yield f"{counted}{suffix}{_marks(notice)}."
+        suffix = f": {_list(kinds)}" if kinds else ""
+        yield f"{_counted(notice)}{suffix}{marked}."
+    else:
+        yield f"Of {notice.total}: {_counted(notice)}{marked}."
     if notice.notify_only:
         yield "Nothing is blocked for attacks whose rule only informs."
     if notice.ended_because:
-        yield f"Ended because: {_counts(notice.ended_because)}."
+        yield f"Ended because: {_list(notice.ended_because)}."
     if notice.paused and notice.live:
         yield "Paused: nothing is in force until somebody resumes."
     yield from (_ALARMS[code] for code in notice.ended_because if code in _ALARMS)
 
 
-def _counted(notice: "Notice", total: int, notify_only: int) -> str:
+def _counted(notice: Notice) -> str:
+    """Return the numbers of mitigations and of attacks without one."""
+    total, notify_only = notice.active, notice.notify_only_active
+    if notice.status in _VERBS:
+        total, notify_only = notice.total, notice.notify_only
     verb = _VERBS.get(notice.status, "active")
     blocking, parts = total - notify_only, []
     if blocking or not notify_only:
@@ -114,29 +121,12 @@ def _counted(notice: "Notice", total: int, notify_only: int) -> str:
     return "; ".join(parts)
 
 
-def _active(notice: "Notice") -> str:
-    return _counted(notice, notice.active, notice.notify_only_active)
+def _news(notice: Notice) -> str:
+    counts = (notice.started, notice.ended, notice.changed)
+    return _list(dict(zip(("started", "ended", "changed"), counts, strict=True)))
 
 
-def _news(notice: "Notice") -> str:
-    counts = {
-        "started": notice.started,
-        "ended": notice.ended,
-        "changed": notice.changed,
-    }
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-
-
-def _marks(notice: "Notice") -> str:
-    counts = {
-        "waiting for approval": notice.proposed,
-        "with a change waiting for approval": notice.pending,
-        "dry run": notice.dry_run,
-    }
-    return "".join(f"; {count} {name}" for name, count in counts.items() if count)
-
-
-def _times(notice: "Notice") -> str:
+def _times(notice: Notice) -> str:
     since = f"{notice.since:%Y-%m-%d %H:%M:%S} UTC"
     if notice.status == ENDED:
         return f"From {since} to {_utc(notice.ended_at)}: {_duration(notice.seconds)}."
@@ -145,7 +135,7 @@ def _times(notice: "Notice") -> str:
     return f"Since {since}; until {_utc(notice.until)} unless renewed."
 
 
-def _is_pause(notice: "Notice") -> bool:
+def _is_pause(notice: Notice) -> bool:
     return notice.status in (PAUSED, RESUMED)
 
 
@@ -153,12 +143,8 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _kinds(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def _attack(attack: ReasonSummary) -> str:

@@ -19,7 +19,7 @@ from consumers.notifier.recall import lease_end, members_of
 from consumers.notifier.record_check import LATEST, Problem, problem_of
 from consumers.notifier.sink import OutgoingNotice
 from consumers.storms.grouper import StormGrouper
-from consumers.storms.update import Position, StormUpdate
+from consumers.storms.update import RENEWED, Position, StormUpdate
 from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.kafka.reader import ConsumedRecord
@@ -102,8 +102,12 @@ class Notifier:
             return _PROMPT
         for update in self.storms.due(boottime()):
             self._send(update, self.queues)
-        renewing = [queue for queue in self.queues if queue.sink.renews]
-        if renewing and all(queue.is_idle for queue in renewing):
+        renewing = [
+            queue
+            for queue in self.queues
+            if queue.sink.renews and not queue.is_retrying
+        ]
+        if renewing:
             for update in self.storms.renewals(boottime()):
                 self._send(update, renewing)
         is_idle = all(queue.is_idle for queue in self.queues)
@@ -136,7 +140,8 @@ class Notifier:
             self._skip("notice", f"notice of {update.group}", repr(exc))
             self._release(update.positions)
             return
-        log.info("notice %s: %s", notice.key, notice.title)
+        level = logging.DEBUG if notice.status == RENEWED else logging.INFO
+        log.log(level, "notice %s: %s", notice.key, notice.title)
         unfinished = len(queues)
 
         def finished() -> None:

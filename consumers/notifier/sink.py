@@ -3,7 +3,7 @@
 import logging
 from typing import NamedTuple, Protocol
 
-from consumers.notifier.notice import Notice
+from consumers.notifier.document import Notice
 from fnm_bus.errors import FnmBusError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from math import inf
 from typing import Final
 
 from consumers.mitigation.states import PAUSE, PROPOSED, WANTED
-from consumers.storms.storm import OPEN_LEASE, Storm, connected
+from consumers.storms.storm import OPEN_LEASE, RENEWAL_INTERVAL, Storm, connected
 from consumers.storms.update import (
     ENDED,
     PAUSED,
@@ -159,9 +159,9 @@ class StormGrouper:
         return updates
 
     def renewals(self, now: float) -> list[StormUpdate]:
-        """Return an update for each storm, and the pause, whose end has moved."""
+        """Return the renewals that are due: storms, and the pause."""
         updates = []
-        if self._pause and now - self._pause_renewed_at >= OPEN_LEASE / 2:
+        if self._pause and now - self._pause_renewed_at >= RENEWAL_INTERVAL:
             updates.append(self._pause_update(self._pause, None, now))
         for storm in self._storms.values():
             count = self._repetitions[storm.first or ChangeId()]

@@ -19,7 +19,9 @@ from consumers.storms.update import (
 )
 
 OPEN_LEASE: Final = 900.0
-"""Seconds of a lease without an end, for receivers; it is renewed like any other."""
+"""Seconds until the reported end of a lease without an end, and of a pause."""
+RENEWAL_INTERVAL: Final = 60.0
+"""Seconds between renewals, as Prometheus repeats its alerts every minute."""
 
 
 class Storm:
@@ -110,14 +112,16 @@ class Storm:
     def renewal(
         self, now: float, repetition: int, *, paused: bool
     ) -> StormUpdate | None:
-        """Return an update when half of the reported lease is over and it was renewed.
+        """Return an update for receivers that forget a storm at its reported end.
 
-        A receiver that forgets a storm at its reported end gets the new end in time.
+        It is due after RENEWAL_INTERVAL, and at half of a short lease that was renewed.
         """
-        half = (self._last_renewal + self._reported_end) / 2
-        if not self.reported or not self._active or now < half:
+        if not self.reported or not self._active:
             return None
-        if self._end(now) <= self._reported_end:
+        is_half_over = now >= (self._last_renewal + self._reported_end) / 2
+        if now < self._last_renewal + RENEWAL_INTERVAL and not (
+            is_half_over and self._end(now) > self._reported_end
+        ):
             return None
         return self._snapshot(RENEWED, now, repetition, paused=paused)
 

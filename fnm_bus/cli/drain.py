@@ -39,7 +39,7 @@ def drain(
 
     configured = settings(file)
     outcome, _refused = drain_as_owner(configured, timeout)
-    if outcome in {DrainOutcome.CLEAN, DrainOutcome.ELSEWHERE}:
+    if outcome in {DrainOutcome.EMPTY, DrainOutcome.LOCKED}:
         print_note(f"fnm-bus: {outcome.value}")
         return
     pause = build.drain_pause(configured)

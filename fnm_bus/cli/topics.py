@@ -21,7 +21,8 @@ def create(*, file: ConfigFile = None) -> None:
         fnm-bus topics create
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, topic_differences
+    from fnm_bus.kafka.topic_admin import TopicAdmin
+    from fnm_bus.kafka.topics import topic_differences
 
     configured = settings(file)
     plan = build.topic_plan(configured)
@@ -47,7 +48,8 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
         fnm-bus topics list
     """
     from fnm_bus import build
-    from fnm_bus.kafka.topics import TopicAdmin, topic_differences
+    from fnm_bus.kafka.topic_admin import TopicAdmin
+    from fnm_bus.kafka.topics import topic_differences
 
     configured = settings(file)
     plan = build.topic_plan(configured)
@@ -106,7 +108,7 @@ def acls(
     """
     from fnm_bus import build
     from fnm_bus.kafka import access
-    from fnm_bus.kafka.topics import TopicAdmin
+    from fnm_bus.kafka.topic_admin import TopicAdmin
 
     configured = settings(file)
     principals = access.principal_names(principal)

@@ -10,22 +10,18 @@ the commit receives the record again, so a handler must tolerate repeated record
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
 from time import monotonic
 from typing import Final
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.consume.group_member import GroupMember
-from fnm_bus.consume.handler import AbortConsumer, Deferred, Handler, RetryLater
+from fnm_bus.consume.handler import Handler, RetryLater
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.consume.partition import PartitionState
-from fnm_bus.errors import FnmBusError, InvalidRecord
-from fnm_bus.event import Event
-from fnm_bus.event.identifiers import check_event
+from fnm_bus.consume.record_processor import RecordProcessor
 from fnm_bus.kafka.dead_letter import DeadLetterPublisher
 from fnm_bus.kafka.publisher import Publisher
-from fnm_bus.kafka.reader import ConsumedRecord, decode_record
+from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)
@@ -36,10 +32,6 @@ _COMMIT_INTERVAL: Final = 1.0
 """Seconds between two commits."""
 _METRICS_INTERVAL: Final = 5.0
 """Seconds between two updates of the lag."""
-_MAX_DEAD_LETTERS: Final = 100
-"""Most dead letters of a partition that Kafka has not acknowledged."""
-_LOGGED: Final = 1000
-"""Characters of a reason in a log line."""
 _SHUTDOWN: Final = 5.0
 """Seconds for dead letters, and then for the last commit, at the end."""
 
@@ -89,18 +81,22 @@ class ConsumerLoop:
         before_commit: Callable[[], None] | None = None,
         tombstones: bool = False,
     ) -> None:
-        self._codec = codec
-        self._handler = handler
         self._publisher = publisher
         self._dead_letters = DeadLetterPublisher(
             publisher, deadletter_topic, codec, group
         )
         self._metrics = metrics or ConsumeMetrics()
-        self._max_attempts = max_attempts
+        self._processor = RecordProcessor(
+            codec,
+            handler,
+            self._dead_letters,
+            self._metrics,
+            max_attempts=max_attempts,
+            tombstones=tombstones,
+        )
         self._between_records = between_records or (lambda: _POLL)
         self._before_commit = before_commit or (lambda: None)
         self._commit_delay = ""
-        self._tombstones = tombstones
         self._member = GroupMember(
             settings,
             group,
@@ -187,86 +183,13 @@ class ConsumerLoop:
         self._attempt(partition, record)
 
     def _attempt(self, partition: PartitionState, record: ConsumedRecord) -> None:
-        try:
-            self._handle(partition, record)
-        except AbortConsumer:
-            raise
-        except RetryLater as exc:
-            self._delay(partition, record, str(exc), exc.seconds)
-        except Exception as exc:  # noqa: BLE001 - a handler may raise anything
-            if isinstance(exc, FnmBusError) and exc.retryable:
-                self._delay(partition, record, str(exc), None)
-            else:
-                self._process_failure(partition, record, exc)
-        else:
+        """Process a record; a delay pauses its partition, and others continue."""
+        delay = self._processor.process(partition, record)
+        if delay is None:
             self._member.resume(partition)
-
-    def _handle(self, partition: PartitionState, raw: ConsumedRecord) -> None:
-        record = _validate(decode_record(raw, self._codec))
-        finish = partial(partition.offsets.finish, record.offset)
-        if record.value and record.error:
-            self._send_dead_letter(partition, record, record.error)
-        elif record.value or self._tombstones:
-            deferred: Deferred | None = self._handler(record)
-            self._metrics.handled.labels(record.topic).inc()
-            age = (datetime.now(UTC) - record.at).total_seconds()
-            self._metrics.age.labels(record.topic).set(max(age, 0.0))
-            if deferred is None:
-                finish()
-            else:
-                deferred.on_release(finish)
         else:
-            finish()
-
-    def _process_failure(
-        self, partition: PartitionState, record: ConsumedRecord, error: Exception
-    ) -> None:
-        self._metrics.errors.labels(record.topic).inc()
-        partition.failures += 1
-        reason = f"{type(error).__name__}: {error}"
-        if partition.failures < self._max_attempts:
-            self._delay(partition, record, reason, None)
-            return
-        reason = f"failed {partition.failures} times: {reason}"
-        try:
-            self._send_dead_letter(partition, record, reason)
-        except RetryLater as exc:
-            self._delay(partition, record, str(exc), exc.seconds)
-        else:
-            self._member.resume(partition)
-
-    def _delay(
-        self,
-        partition: PartitionState,
-        record: ConsumedRecord,
-        reason: str,
-        seconds: float | None,
-    ) -> None:
-        """Pause a partition and retry its record later; other partitions continue."""
-        self._metrics.retries.labels(record.topic).inc()
-        if partition.delay_reason != reason:
-            partition.delay_reason = reason
-            log.warning(
-                "record_retried", record=_shown(record), reason=reason[:_LOGGED]
-            )
-        self._member.pause(partition)
-        partition.delay(record, monotonic(), seconds)
-
-    def _send_dead_letter(
-        self, partition: PartitionState, record: ConsumedRecord, reason: str
-    ) -> None:
-        """Publish a dead letter; its record is finished when Kafka has it."""
-        if partition.dead_letters >= _MAX_DEAD_LETTERS:
-            raise RetryLater(f"{partition.dead_letters} dead letters are unpublished")
-
-        def finish() -> None:
-            partition.dead_letters -= 1
-            partition.offsets.finish(record.offset)
-
-        self._dead_letters.send(record, reason, max(partition.failures, 1), finish)
-        partition.dead_letters += 1
-        self._metrics.dead_letters.labels(record.topic).inc()
-        log.warning("dead_letter", record=_shown(record), reason=reason[:_LOGGED])
+            self._member.pause(partition)
+            partition.delay(record, monotonic(), delay.seconds)
 
     def _commit(self, *, now: bool) -> None:
         if self._is_ready_to_commit():
@@ -290,17 +213,3 @@ class ConsumerLoop:
             self._metrics.uncommitted.labels(*labels).set(partition.offsets.pending)
             if lag is not None:
                 self._metrics.lag.labels(*labels).set(lag)
-
-
-def _validate(record: ConsumedRecord) -> ConsumedRecord:
-    """Return *record*; if its event is invalid, with the error instead of the event."""
-    if isinstance(record.event, Event):
-        try:
-            check_event(record.event)
-        except InvalidRecord as exc:
-            return record._replace(event=None, error=str(exc))
-    return record
-
-
-def _shown(record: ConsumedRecord) -> str:
-    return f"{record.topic}[{record.partition}]@{record.offset}"

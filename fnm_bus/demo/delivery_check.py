@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from fnm_bus.demo.attack import NotifyCall
 from fnm_bus.event import DeadLetter, Event
-from fnm_bus.relay.pipeline import digest
+from fnm_bus.kafka.record import digest
 
 
 class DeliveryCheck:

@@ -1,7 +1,7 @@
 """Find out whether a broker serves a client with these settings and, if not, why.
 
-librdkafka reports one error for a certificate of an unknown authority and for one with
-another name, and no error for a plain-text client of a TLS port. This module therefore
+librdkafka reports the same error for an unknown certificate authority and for a wrong
+host name. It reports none to a plain-text client of a TLS port. This module therefore
 makes a TLS handshake of its own.
 """
 

@@ -1,6 +1,5 @@
 """Dead letters: records about records that a consumer cannot process."""
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -16,13 +15,11 @@ from fnm_bus.errors import PublishError
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.reader import ConsumedRecord, raw_record
-from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
 from fnm_bus.kafka.route import derived_id, headers_for
 
 log = logging.getLogger(__name__)
 
-HEAD: Final = 4096
-"""Bytes of the value in a dead letter; the record itself stays on its topic."""
 _MAX_REASON: Final = 1000
 """Characters of the reason; a handler's error may have any length."""
 _PAUSE: Final = 1.0
@@ -44,9 +41,9 @@ def build_dead_letter(
     value = record.value or b""
     return DeadLetter(
         reason=reason[:_MAX_REASON].encode(errors="replace").decode(),
-        head=value[:HEAD],
+        head=value[:DEAD_LETTER_HEAD],
         size=len(value),
-        digest=f"sha256:{hashlib.sha256(value).hexdigest()}",
+        digest=digest(value),
         failed_at=datetime.now(UTC),
         attempts=attempts,
         origin_topic=record.topic,

@@ -2,8 +2,8 @@
 
 The relay is a long-running service. It uses the idempotent producer with many records
 in flight: librdkafka keeps the order and retries without a limit. A drain that runs for
-one call keeps one request in flight instead, because a cold idempotent producer waits
-500 ms for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
+one call keeps one request in flight instead. A new idempotent producer would wait 500
+ms for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
 """
 
 import logging

@@ -1,6 +1,10 @@
 """A Kafka record: topic, key, value, headers."""
 
-from typing import NamedTuple
+import hashlib
+from typing import Final, NamedTuple
+
+DEAD_LETTER_HEAD: Final = 4096
+"""Bytes of a document or value in its dead letter; the original is stored elsewhere."""
 
 
 class Record(NamedTuple):
@@ -19,3 +23,8 @@ class Record(NamedTuple):
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int = -1
+
+
+def digest(data: bytes) -> str:
+    """Return "sha256:" and the digest of *data* in hexadecimal."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.http_message import MAX_REQUEST, header_fields, read_head, response
 from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.terminal import json_line
 
@@ -26,8 +27,6 @@ log = get_logger(__name__)
 
 TIMEOUT: Final = 5.0
 """Seconds from a connection's start to the end of its response."""
-MAX_REQUEST: Final = 8192
-"""Bytes of a request line with its headers."""
 MAX_CONNECTIONS: Final = 64
 """Open connections; one more closes the oldest."""
 _BACKLOG: Final = 64
@@ -158,8 +157,7 @@ class HttpServer:
     ) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
-                response = await self._respond(loop, client)
-                await loop.sock_sendall(client, response)
+                await loop.sock_sendall(client, await self._respond(loop, client))
                 client.shutdown(socket.SHUT_WR)
                 # Closing with unread bytes sends a reset, which can overtake the
                 # response.
@@ -172,19 +170,19 @@ class HttpServer:
         self, loop: asyncio.AbstractEventLoop, client: socket.socket
     ) -> bytes:
         try:
-            lines = await _read_head(loop, client)
+            lines = await read_head(loop, client)
         except ValueError:
-            return _response("431 Request Header Fields Too Large")
+            return response("431 Request Header Fields Too Large")
         method, _, rest = lines[0].partition(" ")
         if method not in {"GET", "HEAD"}:
-            return _response("405 Method Not Allowed", [("Allow", "GET, HEAD")])
+            return response("405 Method Not Allowed", [("Allow", "GET, HEAD")])
         target = rest.partition(" ")[0]
         try:
-            status, headers, body = self._pages.get(target, _fields(lines[1:]))
+            status, headers, body = self._pages.get(target, header_fields(lines[1:]))
         except Exception:
             log.exception("http_request_failed", target=target[:_SHOWN_TARGET])
-            return _response("500 Internal Server Error")
-        return _response(status, headers, body, with_body=method == "GET")
+            return response("500 Internal Server Error")
+        return response(status, headers, body, with_body=method == "GET")
 
 
 class _Pages:
@@ -232,47 +230,3 @@ class _Pages:
         body: Iterable[bytes] = self._metrics(environ, start_response)
         [(status, headers)] = started
         return status, headers, b"".join(body)
-
-
-async def _read_head(
-    loop: asyncio.AbstractEventLoop, client: socket.socket
-) -> Sequence[str]:
-    """Return the lines of a request up to the empty one.
-
-    Raises:
-        ValueError: more than `MAX_REQUEST` bytes.
-        EOFError: the client closed the connection before.
-    """
-    received = b""
-    while part := await loop.sock_recv(client, MAX_REQUEST):
-        received += part
-        if len(received) > MAX_REQUEST:
-            raise ValueError(f"more than {MAX_REQUEST} bytes")
-        # RFC 9112, section 2.2: a line may end without CR, and empty lines before a
-        # request are ignored.
-        text = received.decode("latin-1").replace("\r\n", "\n").lstrip("\n")
-        head, end, _ = text.partition("\n\n")
-        if end:
-            return head.split("\n")
-    raise EOFError("closed within a request")
-
-
-def _fields(lines: Iterable[str]) -> Mapping[str, str]:
-    """Return header fields by their name in lower case."""
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _response(
-    status: str,
-    headers: Sequence[tuple[str, str]] = (("Content-Type", "text/plain"),),
-    body: bytes | None = None,
-    *,
-    with_body: bool = True,
-) -> bytes:
-    """Return a whole response; without *body* the status is the body."""
-    content = f"{status}\n".encode() if body is None else body
-    length, close = ("Content-Length", str(len(content))), ("Connection", "close")
-    lines = [f"{name}: {value}" for name, value in (*headers, length, close)]
-    head = "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1")
-    return head + content if with_body else head

@@ -1,4 +1,4 @@
-"""The relay: from the spool to Kafka.
+"""The relay: publish the spool's entries to Kafka.
 
 `service` is the entry point; `drain` is its loop.
 """

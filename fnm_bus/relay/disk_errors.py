@@ -1,7 +1,7 @@
-"""Errors of the disk while the spool is drained: logged once, counted, never the end.
+"""Disk errors during a drain: each is logged once, counted, and retried.
 
-The relay exists to empty the spool, so no error of one directory, file or marker may
-end it: it would start again, meet the same error, and publish nothing.
+One directory, file or marker must not end the relay. A restarted relay would meet the
+same error, and publish nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ log = get_logger(__name__)
 
 
 class DiskErrors:
-    """Keeps the tasks that failed the last time, each with its error.
+    """Tracks the tasks whose last attempt failed, each with its error.
 
     Args:
         counter: counts each failure by the label `task`.
@@ -28,42 +28,42 @@ class DiskErrors:
 
     @property
     def current(self) -> Mapping[str, str]:
-        """The tasks whose last attempt failed, with the error."""
+        """Task → error, for tasks whose last attempt failed."""
         return self._current
 
-    def failing(self, task: str, where: object = "") -> bool:
+    def is_failing(self, task: str, location: object = "") -> bool:
         """Return whether the last attempt of a task failed."""
-        return _key(task, where) in self._current
+        return _key(task, location) in self._current
 
     @contextmanager
-    def caught(self, task: str, where: object = "") -> Iterator[None]:
-        """Run the body; a SpoolError in it is noted and goes no further.
+    def catch(self, task: str, location: object = "") -> Iterator[None]:
+        """Run the body; catch and count a SpoolError.
 
         Args:
             task: the kind of work, in words: the metric's label.
-            where: tells apart places where the same work is done.
+            location: distinguishes directories with the same task.
         """
         try:
             yield
         except SpoolError as exc:
-            self.failed(task, str(exc), where)
+            self.add(task, str(exc), location)
         else:
-            self.succeeded(task, where)
+            self.clear(task, location)
 
-    def failed(self, task: str, error: str, where: object = "") -> None:
+    def add(self, task: str, error: str, location: object = "") -> None:
         """Count a failure; log it unless the last attempt failed in the same way."""
         self._counter.labels(task).inc()
-        key = _key(task, where)
+        key = _key(task, location)
         if self._current.get(key) != error:
             self._current[key] = error
             log.warning("disk_error", task=key, error=error, retried=True)
 
-    def succeeded(self, task: str, where: object = "") -> None:
-        """Forget the last failure of a task; log that it works again."""
-        key = _key(task, where)
+    def clear(self, task: str, location: object = "") -> None:
+        """Drop a task's failure, and log the success after it."""
+        key = _key(task, location)
         if self._current.pop(key, None) is not None:
             log.info("disk_error_ended", task=key)
 
 
-def _key(task: str, where: object) -> str:
-    return f"{task} {where}".rstrip()
+def _key(task: str, location: object) -> str:
+    return f"{task} {location}".rstrip()

@@ -1,16 +1,16 @@
-"""Take what is in the spool to Kafka; the part that the relay and `notify` share.
+"""The loop that publishes the spool's entries; the relay and `notify` share it.
 
-An entry leaves the disk when Kafka has acknowledged its record, and not before: a
-process that dies in between publishes it again, with the same `event_id`.
+An entry is removed from disk after Kafka has acknowledged its record. A process that
+dies before the removal publishes the entry again, with the same `event_id`.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from time import monotonic, perf_counter, time
-from typing import Final, NamedTuple
+from typing import Final
 
 from fnm_bus.errors import (
     InvalidNotification,
@@ -24,6 +24,7 @@ from fnm_bus.errors import (
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.ops.log import get_logger
+from fnm_bus.relay.disposal import EntryDisposal
 from fnm_bus.relay.reading_note import ReadingNote
 from fnm_bus.relay.source import LISTING, EntrySource
 from fnm_bus.relay.topic_queue import PendingEntry, TopicQueue
@@ -31,17 +32,17 @@ from fnm_bus.spool.spool import Spool
 
 log = get_logger(__name__)
 
-_AT_ONCE: Final = 256
-"""Documents handed over between two looks at the reports."""
-_STEP: Final = 0.2
-"""Seconds after which a step begins nothing new. One document takes under a second, and
-a suspect one 10 s at most (the starts of two children included), so a step ends well
+_BATCH: Final = 256
+"""Most entries that are read between two polls of the publisher."""
+_MAX_RUN: Final = 0.2
+"""Seconds after which one run starts nothing new. A document takes under one second,
+and a suspect one at most 10 s (with the starts of two children). One run thus ends well
 before the watchdog's 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightLimits:
-    """How much may be in flight for one topic.
+    """Limits of the records in flight for one topic.
 
     Attributes:
         records: most records.
@@ -52,397 +53,334 @@ class InFlightLimits:
     size: int = 16 * 1024 * 1024
 
 
-class _Refused(NamedTuple):
-    """What goes to the quarantine: see `Drain._set_aside`."""
-
-    item: PendingEntry
-    reason: Mapping[str, str]
-    told: bool
-
-
 class _Budget:
-    """How much one step may begin: some of it always, whatever the clock says."""
+    """Limits the work of one run; the first unit is always allowed."""
 
     def __init__(self) -> None:
-        self.taken = 0
-        self._end = perf_counter() + _STEP / 2
+        self.used = 0
+        self._end = perf_counter() + _MAX_RUN / 2
 
     def take(self) -> bool:
-        """Return whether one thing more may begin, and count it."""
-        if self.taken and (self.taken >= _AT_ONCE or perf_counter() > self._end):
+        """Return whether one more unit may start, and count it."""
+        if self.used and (self.used >= _BATCH or perf_counter() > self._end):
             return False
-        self.taken += 1
+        self.used += 1
         return True
 
 
 class Drain:
-    """Takes entries from the spools to Kafka.
+    """Publishes entries from the spools to Kafka.
 
     Args:
-        intake: finds entries and makes records of them.
-        publisher: takes the records.
-        flight: how much may be in flight.
+        source: lists entries and makes records of them.
+        publisher: publishes the records.
+        limits: of the records in flight.
+
+    Attributes:
+        disk_errors: errors of the disk that are retried.
+        is_coalescing: whether newer status updates replace waiting ones.
+        quarantined: name → reason of each quarantined document, for `notify`.
     """
 
     def __init__(
-        self, intake: EntrySource, publisher: Publisher, flight: InFlightLimits
+        self, source: EntrySource, publisher: Publisher, limits: InFlightLimits
     ) -> None:
-        self._intake = intake
-        self._quarantine = intake.quarantine
-        self._metrics = intake.metrics
+        self._source = source
+        self._metrics = source.metrics
         self._publisher = publisher
-        self._flight = flight
-        self.disk = intake.disk
-        """Errors of the disk that are retried."""
-        self._note = ReadingNote(intake.spools[0].root / "state" / "reading")
+        self._limits = limits
+        self.disk_errors = source.disk_errors
+        self._note = ReadingNote(source.spools[0].root / "state" / "reading")
         self._is_note_read = False
-        self._is_note_old = False
+        self._is_note_outdated = False
         self._suspects: set[str] = set()
-        self._known: set[str] = set()
-        self._todo: deque[PendingEntry] = deque()
-        self._held: deque[_Refused] = deque()
-        self._to_quarantine: deque[_Refused] = deque()
-        self._unread: list[PendingEntry] = []
-        self._unremoved: list[PendingEntry] = []
-        self._to_remove: deque[PendingEntry] = deque()
-        self._gates: dict[str, TopicQueue] = {}
+        self._names: set[str] = set()
+        self._unread: deque[PendingEntry] = deque()
+        self._unreadable: list[PendingEntry] = []
+        self._disposal = EntryDisposal(
+            source, self._drop, lambda name: self._add(name, None)
+        )
+        self._queues: dict[str, TopicQueue] = {}
         self._rank = 0
-        self.thinning = False
-        """Whether status updates wait to be replaced by newer ones."""
-        self._unthinned = False
-        self.refused: dict[str, Mapping[str, str]] = {}
-        """Names of the documents that were refused, with the reason; for `notify`."""
+        self.is_coalescing = False
+        self._has_new_status = False
+        self.quarantined = self._disposal.quarantined
 
     @property
-    def idle(self) -> bool:
-        """Whether everything found so far is published or held."""
-        return not (self._todo or self._due or self.disk_refused or self.untaken)
+    def is_idle(self) -> bool:
+        """Whether every listed entry is published, or waits for the quarantine."""
+        return not (
+            self._unread
+            or self._disposal.has_work
+            or self.io_blocked
+            or self.has_unpublished
+        )
 
     @property
-    def _due(self) -> bool:
-        return bool(self._to_remove or self._to_quarantine)
+    def io_blocked(self) -> int:
+        """Number of entries that cannot be read or removed now."""
+        return len(self._unreadable) + self._disposal.unremoved_count
 
     @property
-    def disk_refused(self) -> int:
-        """How many entries can now be neither read nor removed."""
-        return len(self._unread) + len(self._unremoved)
+    def is_reading_suspect(self) -> bool:
+        """Whether a child process is still reading a suspect entry."""
+        return self._source.isolated.is_busy
 
     @property
-    def on_trial(self) -> bool:
-        """Whether a suspect entry is still being read."""
-        return self._intake.trial.busy
+    def is_scan_incomplete(self) -> bool:
+        """Whether the last `scan` could not list every directory."""
+        return any(task.startswith(LISTING) for task in self.disk_errors.current)
 
     @property
-    def unlisted(self) -> bool:
-        """Whether the last `look` could not list everything."""
-        return any(task.startswith(LISTING) for task in self.disk.current)
+    def is_spool_unreadable(self) -> bool:
+        """Whether the last `scan` could list no spool at all."""
+        return self._source.is_unreadable
 
     @property
-    def blind(self) -> bool:
-        """Whether the last `look` could list nothing of any spool."""
-        return self._intake.blind
+    def has_unpublished(self) -> bool:
+        """Whether a record waits, has failed or is in flight."""
+        return not all(queue.is_idle for queue in self._queues.values())
 
     @property
-    def untaken(self) -> bool:
-        """Whether there are records that Kafka has not taken yet."""
-        return not all(gate.idle for gate in self._gates.values())
-
-    @property
-    def known(self) -> int:
-        """Notifications found and still on disk."""
-        return len(self._known)
+    def entry_count(self) -> int:
+        """Number of listed entries that are still on disk."""
+        return len(self._names)
 
     @property
     def in_flight(self) -> int:
-        """Records without an answer."""
-        return sum(gate.in_flight for gate in self._gates.values())
+        """Number of records that Kafka has not acknowledged."""
+        return sum(queue.in_flight for queue in self._queues.values())
 
     @property
-    def refusals(self) -> str:
-        """Which topics refuse what waits for them until a person acts, or ""."""
-        gates = tuple(self._gates.values())  # asked by the thread of /healthz
-        refused = (gate.refusal for gate in gates if gate.refusal and not gate.idle)
-        return "; ".join(refused)
+    def topic_refusals(self) -> str:
+        """The errors of topics that take no record until an operator acts, or ""."""
+        queues = tuple(self._queues.values())  # called by the thread of /healthz
+        refusals = (
+            queue.refusal for queue in queues if queue.refusal and not queue.is_idle
+        )
+        return "; ".join(refusals)
 
     @property
-    def stuck(self) -> bool:
-        """Whether all that is left waits for the end of a pause after a failure."""
-        return not (self._todo or self._due) and all(
-            gate.idle or (gate.blocked() and not gate.in_flight)
-            for gate in self._gates.values()
+    def is_backing_off(self) -> bool:
+        """Whether all remaining entries wait for the end of a pause."""
+        return not (self._unread or self._disposal.has_work) and all(
+            queue.is_idle or (queue.is_backing_off and not queue.in_flight)
+            for queue in self._queues.values()
         )
 
-    def look(self) -> int:
-        """Find what is new on disk; return how much that is.
+    def scan(self) -> int:
+        """List the entries on disk; return the number of new ones.
 
-        What cannot be listed is found by a later look: see `unlisted`.
+        A later scan lists the directories that fail now: see `is_scan_incomplete`.
         """
         if not self._is_note_read:
-            with self.disk.caught("reading the note of what was read"):
+            with self.disk_errors.catch("reading state/reading"):
                 self._suspects |= self._note.read()
                 self._is_note_read = True
         before = self._rank
-        for name, spool in self._intake.names():
-            if name not in self._known:
+        for name, spool in self._source.list_entries():
+            if name not in self._names:
                 self._add(name, spool)
         return self._rank - before
 
-    def step(self, wait: float) -> None:
-        """Hand over what may go, then wait up to *wait* seconds for reports."""
+    def run_once(self, wait: float) -> None:
+        """Publish entries, then wait up to *wait* seconds for acknowledgements."""
         now = monotonic()
-        for topic, gate in self._gates.items():
-            if gate.reopen(now):
+        for topic, queue in self._queues.items():
+            if queue.release_due(now):
                 self._metrics.topic_blocked.labels(topic).set(0)
                 log.info("topic_retried", topic=topic)
-        if self.thinning and self._unthinned:
-            self.thin()
+        if self.is_coalescing and self._has_new_status:
+            self.coalesce_status()
         if self._work():
             self._publisher.poll(0)
         else:
-            self._intake.trial.rest()
-            # Nothing to add: what lingers for company goes out now.
+            self._source.isolated.close_if_idle()
+            # No more records follow now, so batches need not wait for `linger.ms`.
             self._publisher.flush(wait)
-        if self._is_note_old:
+        if self._is_note_outdated:
             self._write_note(())
 
     def close(self) -> None:
-        """Release files and processes; the drain can be used again.
+        """Close files and the child process; the drain can be used again.
 
-        It then uses what is in the directory of the spool, which may be another one.
+        Its next scan opens the spool's directory again, which may be a new one.
         """
-        self._intake.trial.close()
+        self._source.isolated.close()
         self._note.close()
         self._is_note_read = False
 
-    def thin(self) -> None:
+    def coalesce_status(self) -> None:
         """Drop waiting status updates that a newer one of the same attack replaces."""
-        self._unthinned = False
-        for gate in self._gates.values():
-            replaced = gate.thin()
-            self._to_remove.extend(replaced)
+        self._has_new_status = False
+        for queue in self._queues.values():
+            replaced = queue.coalesce_status()
+            self._disposal.remove_later(replaced)
             self._metrics.status_updates_coalesced.inc(len(replaced))
 
-    def retry(self) -> None:
-        """Let the next steps try again what the quarantine or the disk refused.
-
-        Of what the quarantine refused only the first, so that thousands that it has no
-        room for are not all read again each time.
-        """
-        for _ in range(min(len(self._held), _AT_ONCE - len(self._to_quarantine))):
-            self._to_quarantine.append(self._held.popleft())
-        self._todo.extend(self._unread)
-        self._unread.clear()
-        self._to_remove.extend(self._unremoved)
-        self._unremoved.clear()
-        if self._is_note_old:  # no step comes where there is nothing to do
+    def retry_blocked(self) -> None:
+        """Let the next runs try again after a full quarantine or a disk error."""
+        self._disposal.retry(_BATCH)
+        self._unread.extend(self._unreadable)
+        self._unreadable.clear()
+        if self._is_note_outdated:  # an idle relay does not call `run_once`
             self._write_note(())
 
+    def update_metrics(self) -> None:
+        """Set the gauges."""
+        for topic, queue in self._queues.items():
+            self._metrics.in_flight.labels(topic).set(queue.in_flight)
+        self._disposal.update_metrics()
+        self._metrics.io_blocked.set(self.io_blocked)
+
     def _work(self) -> int:
-        """Do a step's share of what is due; return how much that was."""
-        due = _Budget()
-        while self._to_remove and due.take():
-            self._forget(self._to_remove.popleft())
-        while self._to_quarantine and due.take():
-            item, reason, told = self._to_quarantine.popleft()
-            self._set_aside(item, reason, told=told)
+        """Do the work of one run; return the number of processed entries."""
+        disposal = _Budget()
+        self._disposal.work(disposal.take)
         names = self._next_names()
         if not names:
-            return due.taken
-        read = _Budget()
+            return disposal.used
+        reading = _Budget()
         self._write_note(names)
-        for gate in tuple(self._gates.values()):
-            while gate.waiting and gate.has_room() and read.take():
-                self._take(gate.waiting.popleft(), gate)
-        # Read on although a topic is full or refuses: what comes next may be for
-        # another one, and status updates have to be found to be thinned out.
-        while self._todo and read.take():
-            self._take(self._todo.popleft(), None)
-        # Not reached by a process that an entry kills, or whose code has a fault.
+        for queue in tuple(self._queues.values()):
+            while queue.waiting and queue.has_room() and reading.take():
+                self._read_and_publish(queue.waiting.popleft(), queue)
+        # Read on even if a topic has no room: the next entry may be for another topic,
+        # and only status updates that were read can be coalesced.
+        while self._unread and reading.take():
+            self._read_and_publish(self._unread.popleft(), None)
+        # A process that dies or fails above leaves the note for its successor.
         self._write_note(())
-        return due.taken + read.taken
+        return disposal.used + reading.used
 
     def _next_names(self) -> list[str]:
-        """Return the names of all that this step may read, and a few more."""
+        """Return the names of all entries that this run may read, and a few more."""
         queues = [
-            gate.waiting
-            for gate in self._gates.values()
-            if gate.waiting and gate.has_room()
+            queue.waiting
+            for queue in self._queues.values()
+            if queue.waiting and queue.has_room()
         ]
         return [
-            item.name
-            for queue in (*queues, self._todo)
-            for item in islice(queue, _AT_ONCE)
+            entry.name
+            for queue in (*queues, self._unread)
+            for entry in islice(queue, _BATCH)
         ]
 
     def _write_note(self, names: Iterable[str]) -> None:
-        self._is_note_old = True
-        with self.disk.caught("writing the note of what is read"):
+        self._is_note_outdated = True
+        with self.disk_errors.catch("writing state/reading"):
             self._note.write({*names, *self._suspects})
-            self._is_note_old = False
-
-    def show(self) -> None:
-        """Set the gauges."""
-        for topic, gate in self._gates.items():
-            self._metrics.in_flight.labels(topic).set(gate.in_flight)
-        self._metrics.quarantine_full.set(len(self._held))
-        self._metrics.io_blocked.set(self.disk_refused)
+            self._is_note_outdated = False
 
     def _add(self, name: str, spool: Spool | None) -> None:
-        self._known.add(name)
+        self._names.add(name)
         self._rank += 1
-        self._todo.append(PendingEntry(self._rank, name, spool))
+        self._unread.append(PendingEntry(self._rank, name, spool))
 
-    def _gate(self, topic: str) -> TopicQueue:
-        gate = self._gates.get(topic)
-        if gate is None:
-            gate = TopicQueue(self._flight.records, self._flight.size)
-            self._gates[topic] = gate
-        return gate
+    def _queue(self, topic: str) -> TopicQueue:
+        queue = self._queues.get(topic)
+        if queue is None:
+            queue = TopicQueue(self._limits.records, self._limits.size)
+            self._queues[topic] = queue
+        return queue
 
-    def _take(self, item: PendingEntry, gate: TopicQueue | None) -> None:
-        """Read *item* and hand its record over, or let it wait at its gate.
+    def _read_and_publish(self, entry: PendingEntry, queue: TopicQueue | None) -> None:
+        """Read *entry* and publish its record, or add it to its topic's queue.
 
-        *gate* is the one at which it waited, or None when it was not read before.
+        *queue* is the queue in which the entry waited, or None at its first reading.
         """
-        suspect = item.name in self._suspects
+        is_suspect = entry.name in self._suspects
         try:
-            record = self._intake.record(item, first=gate is None, suspect=suspect)
+            record = self._source.make_record(
+                entry, first=queue is None, suspect=is_suspect
+            )
         except FileNotFoundError:
-            self._gone(item)
+            self._drop(entry)
             return
         except InvalidNotification as exc:
-            self._set_aside(item, exc.as_dict())
+            self._disposal.quarantine(entry, exc.as_dict())
             return
         except (InvalidRecord, PoisonEntry) as exc:
-            self._set_aside(item, {"reason": str(exc)})
+            self._disposal.quarantine(entry, {"reason": str(exc)})
             return
         except SpoolError as exc:
-            self._complain("reading an entry", item, exc)
-            self._unread.append(item)
+            self._disposal.log_disk_error("reading an entry", entry, exc)
+            self._unreadable.append(entry)
             return
         if record is None:
-            self._forget(item)
+            self._disposal.remove(entry)
             return
-        if gate is None:
-            gate = self._gate(record.topic)
-            thinned = self.thinning and item.attack is not None
-            if gate.waiting or thinned or not gate.has_room():
-                gate.waiting.append(item)
-                self._unthinned |= item.attack is not None
+        if queue is None:
+            queue = self._queue(record.topic)
+            may_be_replaced = self.is_coalescing and entry.attack is not None
+            if queue.waiting or may_be_replaced or not queue.has_room():
+                queue.waiting.append(entry)
+                self._has_new_status |= entry.attack is not None
                 return
-        self._hand_over(item, record, gate)
+        self._publish(entry, record, queue)
 
-    def _hand_over(self, item: PendingEntry, record: Record, gate: TopicQueue) -> None:
-        # What librdkafka holds: names of fields may be in a record more than once.
-        item.size = max(item.size, len(record.value or b""))
-        gate.left(item)
-        report = partial(self._answered, item, record.topic, gate)
+    def _publish(self, entry: PendingEntry, record: Record, queue: TopicQueue) -> None:
+        # The size in librdkafka's queue: a record may repeat names of fields.
+        entry.size = max(entry.size, len(record.value or b""))
+        queue.sent(entry)
+        on_delivery = partial(self._on_delivery, entry, record.topic, queue)
         try:
-            self._publisher.publish(record, report)
+            self._publisher.publish(record, on_delivery)
         except PublishError as exc:
-            report(exc)
+            on_delivery(exc)
 
-    def _answered(
+    def _on_delivery(
         self,
-        item: PendingEntry,
+        entry: PendingEntry,
         topic: str,
-        gate: TopicQueue,
+        queue: TopicQueue,
         error: PublishError | None,
     ) -> None:
-        gate.answered(item)
+        queue.acknowledged(entry)
+        is_too_large = isinstance(error, RecordTooLarge)
         if error is None:
-            gate.succeeded()
-            self._acknowledged(item, topic)
+            queue.reset_backoff()
+            self._on_acknowledged(entry, topic)
         elif error.retryable:
-            self._try_again(item, topic, gate, error)
-        elif isinstance(error, RecordTooLarge) and not item.shrunk and item.source:
-            item.shrunk = True
-            gate.waiting.appendleft(item)
+            self._retry_later(entry, topic, queue, error)
+        elif is_too_large and not entry.without_samples and entry.spool:
+            entry.without_samples = True
+            queue.waiting.appendleft(entry)
         else:
-            self._set_aside(item, _refusal(error))
+            reason = {"reason": f"Kafka refuses the record permanently: {error}"}
+            self._disposal.quarantine(entry, reason)
 
-    def _acknowledged(self, item: PendingEntry, topic: str) -> None:
+    def _on_acknowledged(self, entry: PendingEntry, topic: str) -> None:
         self._metrics.published.labels(topic).inc()
-        log.debug("published", topic=topic, entry=item.name)
-        if item.source is None:
-            self._forget(item)
-            return
-        self._metrics.delay.observe(max(time() - item.stored_at, 0.0))
-        if item.shrunk:
+        log.debug("published", topic=topic, entry=entry.name)
+        if entry.spool is not None:
+            self._metrics.delay.observe(max(time() - entry.stored_at, 0.0))
+        if entry.spool is not None and entry.without_samples:
             self._metrics.truncated.labels(topic).inc()
             reason = {"reason": "published without its packet samples"}
-            self._set_aside(item, reason, told=True)
+            self._disposal.quarantine(entry, reason, with_dead_letter=False)
         else:
-            self._forget(item)
+            self._disposal.remove(entry)
 
-    def _try_again(
-        self, item: PendingEntry, topic: str, gate: TopicQueue, error: PublishError
+    def _retry_later(
+        self, entry: PendingEntry, topic: str, queue: TopicQueue, error: PublishError
     ) -> None:
-        if not gate.blocked():
+        if not queue.is_backing_off:
+            refused = isinstance(error, TopicRefused)
             log.warning(
-                "topic_refused"
-                if isinstance(error, TopicRefused)
-                else "publish_failed",
+                "topic_refused" if refused else "publish_failed",
                 topic=topic,
                 error=error,
                 retried=True,
             )
             self._metrics.topic_blocked.labels(topic).set(1)
         self._metrics.retried.labels(topic, type(error).__name__).inc()
-        gate.refusal = str(error) if isinstance(error, TopicRefused) else ""
-        gate.failed(item, monotonic())
+        queue.refusal = str(error) if isinstance(error, TopicRefused) else ""
+        queue.retry_later(entry, monotonic())
 
-    def _set_aside(
-        self, item: PendingEntry, reason: Mapping[str, str], *, told: bool = False
-    ) -> None:
-        """Put *item* into the quarantine; its dead letter follows unless *told*."""
-        if item.source is None:
-            # The dead letter itself is refused; the document is in the quarantine.
-            log.error("dead_letter_refused", entry=item.name, **reason)
-            self._forget(item)
-            return
-        try:
-            entry = item.source.read(item.name)
-            self._quarantine.put(entry, reason, published=told)
-        except FileNotFoundError:
-            self._gone(item)
-            return
-        except SpoolError as exc:
-            self._complain("writing to the quarantine", item, exc)
-            self._held.append(_Refused(item, reason, told))
-            return
-        self._forget(item)
-        self._metrics.quarantined.labels("truncated" if told else "refused").inc()
-        log.warning("quarantined", entry=item.name, **reason)
-        if not told:
-            self.refused[item.name] = reason
-            self._add(item.name, None)
-
-    def _forget(self, item: PendingEntry) -> None:
-        """Remove what is on Kafka or in the quarantine, or a dead letter that is."""
-        try:
-            self._intake.forget(item)
-        except SpoolError as exc:
-            # A process that ended for this would publish it once more each time.
-            self._complain("removing an entry", item, exc)
-            self._unremoved.append(item)
-        else:
-            self._gone(item)
-
-    def _gone(self, item: PendingEntry) -> None:
-        self._known.discard(item.name)
-        if item.name in self._suspects:
-            self._suspects.discard(item.name)
-            self._is_note_old = True
-
-    def _complain(self, task: str, item: PendingEntry, error: SpoolError) -> None:
-        self._metrics.disk_errors.labels(task).inc()
-        if item.trouble != str(error):
-            item.trouble = str(error)
-            log.warning(
-                "disk_error", task=task, entry=item.name, error=error, retried=True
-            )
-
-
-def _refusal(error: PublishError) -> dict[str, str]:
-    return {"reason": f"Kafka refuses it for good: {error}"}
+    def _drop(self, entry: PendingEntry) -> None:
+        """Drop the state of an entry that is no longer on disk."""
+        self._names.discard(entry.name)
+        if entry.name in self._suspects:
+            self._suspects.discard(entry.name)
+            self._is_note_outdated = True

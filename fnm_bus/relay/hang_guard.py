@@ -1,34 +1,34 @@
-"""A guard against a process that hangs, for where no service manager watches it."""
+"""End a process that hangs, where no service manager watches it."""
 
 import faulthandler
 from time import monotonic
 from typing import Final
 
-_LONGEST: Final = 60.0
-"""Seconds; twice systemd's WatchdogSec=, which acts first where there is one."""
+_TIMEOUT: Final = 60.0
+"""Seconds; twice systemd's WatchdogSec=, so that systemd acts first."""
 
 
 class HangGuard:
-    """Ends the process, with its stack on stderr, when no sign of life comes.
+    """Ends the process, with its stack on stderr, unless `reset` is called in time.
 
-    It acts even when code in C never lets another thread of Python run.
+    The guard works even if code in C blocks all threads of Python.
 
     Args:
-        seconds: the longest time between two signs of life.
+        seconds: the longest time between two calls of `reset`.
     """
 
-    def __init__(self, seconds: float = _LONGEST) -> None:
+    def __init__(self, seconds: float = _TIMEOUT) -> None:
         self._seconds = seconds
-        self._next = 0.0
+        self._next_reset = 0.0
 
-    def alive(self) -> None:
-        """Note a sign of life; the first one starts the guard."""
+    def reset(self) -> None:
+        """Start the timeout again; the first call starts the guard."""
         now = monotonic()
-        if now >= self._next:
+        if now >= self._next_reset:
             faulthandler.dump_traceback_later(self._seconds, exit=True)
-            self._next = now + self._seconds / 60
+            self._next_reset = now + self._seconds / 60
 
     def close(self) -> None:
-        """Stop guarding, until the next sign of life."""
+        """Stop the guard until the next `reset`."""
         faulthandler.cancel_dump_traceback_later()
-        self._next = 0.0
+        self._next_reset = 0.0

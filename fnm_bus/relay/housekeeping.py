@@ -1,4 +1,4 @@
-"""Look after the spool now and then: limits, left-overs, figures."""
+"""Regular work beside a drain: limits, cleanup and gauges."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from fnm_bus.spool.spool import ForeignFile, Spool
 
 log = get_logger(__name__)
 
-_CARE: Final = 2.0
-"""Seconds between two rounds."""
-_CLEAN: Final = 60.0
-"""Seconds between two looks for what dead hooks left."""
-_AT_ONCE: Final = 1_000
-"""Foreign files that are moved in one round, which takes well under a second."""
+_INTERVAL: Final = 2.0
+"""Seconds between two runs."""
+_CLEANUP_INTERVAL: Final = 60.0
+"""Seconds between two cleanups of the spool."""
+_MAX_MOVES: Final = 1_000
+"""Foreign files that one run moves, which takes well under a second."""
 
 
 @dataclass
@@ -31,10 +31,10 @@ class Housekeeping:
 
     Attributes:
         spools: the spool, then the fallback spool.
-        quarantine: counted.
-        drain: told when status updates have to be thinned out.
-        limits: how full the first of the spools may get.
-        metrics: what the figures are shown in.
+        quarantine: its entries are counted.
+        drain: replaces status updates above the soft limit.
+        limits: of the first spool.
+        metrics: the relay's metrics.
     """
 
     spools: Sequence[Spool]
@@ -42,111 +42,114 @@ class Housekeeping:
     drain: Drain
     limits: Limits
     metrics: RelayMetrics
-    _care_at: float = 0.0
-    _clean_at: float = 0.0
+    _next_run: float = 0.0
+    _next_cleanup: float = 0.0
     _immovable: frozenset[Path] = field(default=frozenset())
 
-    def found(self, files: int) -> None:
-        """Note at once that there are too many *files*; `turn` says when no longer."""
+    def check_entry_count(self, files: int) -> None:
+        """Coalesce status updates from the soft limit on; `run_if_due` ends it."""
         if files >= self.limits.soft_files:
-            self.drain.thinning = True
+            self.drain.is_coalescing = True
 
-    def turn(self) -> None:
-        """Do what is due; nothing most of the times.
-
-        What the disk refuses is tried again in the next round.
-        """
+    def run_if_due(self) -> None:
+        """Do the regular work if its interval is over; retry after disk errors."""
         now = monotonic()
-        if now < self._care_at:
+        if now < self._next_run:
             return
-        disk = self.drain.disk
-        depths = self._measure()
-        with disk.caught("setting the spool's limits"):
-            if depths:
-                self._limit(depths[0])
-        self.drain.show()  # before what was refused becomes due again
-        self.drain.retry()
-        with disk.caught("counting the quarantine"):
+        disk_errors = self.drain.disk_errors
+        usages = self._measure()
+        with disk_errors.catch("setting the spool's limits"):
+            if usages:
+                self._enforce_limits(usages[0])
+        self.drain.update_metrics()  # before the retry changes the counts
+        self.drain.retry_blocked()
+        with disk_errors.catch("counting the quarantine"):
             self.metrics.quarantine_files.set(self.quarantine.count())
-        if now >= self._clean_at:
-            self._clean_at = now + _CLEAN
-            self._clean()
-        # Measuring 100,000 files takes a while; it must not eat the relay's time.
-        self._care_at = monotonic() + max(_CARE, 20 * (monotonic() - now))
+        if now >= self._next_cleanup:
+            self._next_cleanup = now + _CLEANUP_INTERVAL
+            self._clean_up()
+        # To measure 100,000 files is slow and must not take all of the relay's time.
+        self._next_run = monotonic() + max(_INTERVAL, 20 * (monotonic() - now))
 
     def _measure(self) -> list[SpoolUsage]:
-        """Return how full the spools are; nothing when the first cannot be read."""
-        depths = []
+        """Return the spools' usage; an empty list if the first one is unreadable."""
+        usages = []
         for spool in self.spools:
-            with self.drain.disk.caught("measuring", spool.root):
-                depth = spool.usage()
-                self._show(str(spool.root), depth)
-                depths.append(depth)
-            if not depths:
+            with self.drain.disk_errors.catch("measuring", spool.root):
+                usage = spool.usage()
+                self._set_gauges(str(spool.root), usage)
+                usages.append(usage)
+            if not usages:
                 break
-        return depths
+        return usages
 
-    def _show(self, label: str, depth: SpoolUsage) -> None:
-        age = datetime.now(UTC) - (depth.oldest or datetime.now(UTC))
-        self.metrics.spool_files.labels(label).set(depth.files)
-        self.metrics.spool_bytes.labels(label).set(depth.bytes)
+    def _set_gauges(self, label: str, usage: SpoolUsage) -> None:
+        age = datetime.now(UTC) - (usage.oldest or datetime.now(UTC))
+        self.metrics.spool_files.labels(label).set(usage.files)
+        self.metrics.spool_bytes.labels(label).set(usage.bytes)
         self.metrics.oldest_age.labels(label).set(max(age.total_seconds(), 0))
 
-    def _limit(self, depth: SpoolUsage) -> None:
-        thinning = self.limits.coalesces_status(depth)
-        if thinning != self.drain.thinning:
+    def _enforce_limits(self, usage: SpoolUsage) -> None:
+        is_coalescing = self.limits.coalesces_status(usage)
+        if is_coalescing != self.drain.is_coalescing:
             log.warning(
-                "status_updates_coalesced" if thinning else "status_updates_complete",
-                files=depth.files,
-                bytes=depth.bytes,
+                "status_updates_coalesced"
+                if is_coalescing
+                else "status_updates_complete",
+                files=usage.files,
+                bytes=usage.bytes,
             )
-        self.drain.thinning = thinning
-        if thinning:
-            self.drain.thin()
-        spool, refusal = self.spools[0], self.limits.refusal(depth)
-        if refusal is not spool.refusal():
-            log.warning("spool_admission_changed", refused=refusal or "nothing")
-            spool.refuse(refusal)
-        self.metrics.admission_level.set(list(AdmissionLevel).index(refusal))
+        self.drain.is_coalescing = is_coalescing
+        if is_coalescing:
+            self.drain.coalesce_status()
+        spool, level = self.spools[0], self.limits.refusal(usage)
+        if level is not spool.refusal():
+            log.warning("spool_admission_changed", refused=level or "nothing")
+            spool.refuse(level)
+        self.metrics.admission_level.set(list(AdmissionLevel).index(level))
 
-    def _clean(self) -> None:
+    def _clean_up(self) -> None:
         for spool in self.spools:
-            with self.drain.disk.caught("sweeping", spool.root):
-                for left in spool.remove_orphans():
-                    if any(it.path(left.name).exists() for it in self.spools):
-                        continue  # a second link of what is stored, or a copy
+            with self.drain.disk_errors.catch("cleaning up", spool.root):
+                for orphan in spool.remove_orphans():
+                    if any(other.path(orphan.name).exists() for other in self.spools):
+                        continue  # a second link or a copy of a stored entry
                     self.metrics.orphaned_entries.inc()
-                    log.warning("hook_died", entry=left.name, size=left.size)
-        self._set_aside()
+                    log.warning("hook_died", entry=orphan.name, size=orphan.size)
+        self._move_foreign_files()
 
-    def _set_aside(self) -> None:
-        """Move foreign files to the quarantine; report one that cannot be moved once.
+    def _move_foreign_files(self) -> None:
+        """Move foreign files to the quarantine; log each immovable one once.
 
-        Such a file is a directory of another user or a mount point, for example.
+        Examples of immovable files: a directory of another user, a mount point.
         """
         immovable: set[Path] = set()
         moved = 0
         for spool in self.spools:
-            with self.drain.disk.caught("looking for foreign files", spool.root):
-                for odd in spool.foreign_files():
-                    if moved == _AT_ONCE:
-                        self._clean_at = 0.0  # the rest follows in the next round
+            task = "looking for foreign files"
+            with self.drain.disk_errors.catch(task, spool.root):
+                for foreign in spool.foreign_files():
+                    if moved == _MAX_MOVES:
+                        self._next_cleanup = 0.0  # the next run moves the rest
                         break
-                    moved += self._move(spool, odd, immovable)
+                    moved += self._move(spool, foreign, immovable)
         self._immovable = frozenset(immovable)
 
-    def _move(self, spool: Spool, odd: ForeignFile, immovable: set[Path]) -> bool:
-        """Move *odd*, or add it to *immovable*; return whether anything was tried."""
-        if odd.path in self._immovable:
-            immovable.add(odd.path)
+    def _move(self, spool: Spool, foreign: ForeignFile, immovable: set[Path]) -> bool:
+        """Move a file, or add it to *immovable*; return whether a move was tried."""
+        if foreign.path in self._immovable:
+            immovable.add(foreign.path)
             return False
         self.metrics.foreign_files.inc()
         try:
-            moved_to = spool.quarantine_foreign(odd)
-            log.warning("foreign_file_moved", **odd._asdict(), moved_to=moved_to)
+            moved_to = spool.quarantine_foreign(foreign)
+            log.warning("foreign_file_moved", **foreign._asdict(), moved_to=moved_to)
         except SpoolError as exc:
-            immovable.add(odd.path)
+            immovable.add(foreign.path)
             log.warning(
-                "foreign_file_not_moved", **odd._asdict(), error=exc, remedy="remove it"
+                "foreign_file_not_moved",
+                **foreign._asdict(),
+                error=exc,
+                remedy="remove it",
             )
         return True

@@ -1,7 +1,7 @@
-"""Drain the spool for as long as one call may take; for where no relay runs.
+"""Drain the spool within a deadline, for machines without a relay.
 
-The document that a call brought is on disk before any of this begins. What Kafka does
-not take within the deadline waits for the next call, or for a relay.
+The call's own document is on disk before the drain begins. Records that Kafka does not
+acknowledge within the deadline stay in the spool for the next call, or for a relay.
 """
 
 from enum import Enum
@@ -13,40 +13,40 @@ from fnm_bus.relay.hang_guard import HangGuard
 from fnm_bus.spool.drain_backoff import Backoff
 from fnm_bus.spool.spool import Spool
 
-_PROMPT: Final = 0.05
+_POLL: Final = 0.05
 """Seconds to wait for Kafka's answers between two looks at the clock."""
 _OVERTIME: Final = 15.0
-"""Seconds that reading a suspect entry may take beyond the deadline: else a call could
-never find out which one kills."""
+"""Seconds beyond the deadline for reading a suspect entry. Without them a call could
+never find the entry that kills its reader."""
 
 
 class DrainOutcome(Enum):
-    """How a short drain ended."""
+    """The result of a short drain."""
 
-    CLEAN = "nothing is left in the spool"
-    ELSEWHERE = "somebody else is draining"
-    PAUSED = "not tried: an earlier drain failed a moment ago"
-    LEFT = "Kafka did not take everything within the deadline"
-    REFUSED = "the disk refuses entries of the spool: the reasons are above"
+    EMPTY = "the spool is empty"
+    LOCKED = "another process is draining the spool"
+    PAUSED = "no attempt: an earlier drain failed a moment ago"
+    INCOMPLETE = "Kafka did not acknowledge all records within the deadline"
+    DISK_ERRORS = "disk errors keep entries in the spool: see the messages above"
 
 
 def drain_within(
     deadline: float, spool: Spool, backoff: Backoff, drain: Drain
 ) -> DrainOutcome:
-    """Drain *spool* for up to *deadline* seconds, if nobody else does.
+    """Drain *spool* for up to *deadline* seconds, unless another process drains.
 
-    A document that is stored after the last look and before the lock is free again
-    finds the lock held, so its own call leaves it alone. Therefore the spool is looked
-    at once more when the lock is free.
+    A call that stores a document between the last scan and the release of the lock
+    leaves its document to this process. The spool is therefore scanned again after the
+    release.
     """
     guard = HangGuard()
     try:
-        return _rounds(monotonic() + deadline, spool, backoff, drain, guard)
+        return _drain_repeatedly(monotonic() + deadline, spool, backoff, drain, guard)
     finally:
         guard.close()
 
 
-def _rounds(
+def _drain_repeatedly(
     end: float, spool: Spool, backoff: Backoff, drain: Drain, guard: HangGuard
 ) -> DrainOutcome:
     while True:
@@ -54,40 +54,42 @@ def _rounds(
             return DrainOutcome.PAUSED
         lock = spool.lock()
         if lock is None:
-            return DrainOutcome.ELSEWHERE
+            return DrainOutcome.LOCKED
         with lock:
-            done = _drain(drain, end, guard)
-            with drain.disk.caught("noting how the drain ended"):
-                # What the disk refuses delays nothing else: the next call drains.
-                if done and not drain.blind:
+            is_done = _drain(drain, end, guard)
+            with drain.disk_errors.catch("writing the backoff"):
+                # Entries with disk errors delay no others: the next call drains.
+                if is_done and not drain.is_spool_unreadable:
                     backoff.clear()
                 else:
                     backoff.record_failure()
-        refused = drain.disk_refused or drain.unlisted
-        if not done:
+        has_disk_errors = drain.io_blocked or drain.is_scan_incomplete
+        if not is_done:
             return (
-                DrainOutcome.REFUSED
-                if refused and not drain.untaken
-                else DrainOutcome.LEFT
+                DrainOutcome.DISK_ERRORS
+                if has_disk_errors and not drain.has_unpublished
+                else DrainOutcome.INCOMPLETE
             )
-        if drain.blind or not drain.look():
+        if drain.is_spool_unreadable or not drain.scan():
             return (
-                DrainOutcome.REFUSED
-                if refused or drain.unlisted
-                else DrainOutcome.CLEAN
+                DrainOutcome.DISK_ERRORS
+                if has_disk_errors or drain.is_scan_incomplete
+                else DrainOutcome.EMPTY
             )
 
 
 def _drain(drain: Drain, end: float, guard: HangGuard) -> bool:
-    """Return whether everything that can be published is, before *end*."""
-    drain.look()
-    while (left := end - monotonic()) > 0 or (drain.on_trial and left > -_OVERTIME):
-        guard.alive()
-        if drain.stuck and drain.on_trial:
-            drain.retry()
-        elif drain.stuck and drain.untaken:
+    """Return whether every publishable entry was published before *end*."""
+    drain.scan()
+    while (left := end - monotonic()) > 0 or (
+        drain.is_reading_suspect and left > -_OVERTIME
+    ):
+        guard.reset()
+        if drain.is_backing_off and drain.is_reading_suspect:
+            drain.retry_blocked()
+        elif drain.is_backing_off and drain.has_unpublished:
             return False
-        elif drain.stuck and not drain.look():
+        elif drain.is_backing_off and not drain.scan():
             return True
-        drain.step(min(_PROMPT, max(left, 0.0)))
+        drain.run_once(min(_POLL, max(left, 0.0)))
     return False

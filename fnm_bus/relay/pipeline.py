@@ -1,10 +1,9 @@
-"""parse ▶ event ▶ route ▶ codec: what one entry of the spool becomes.
+"""Make the record of one spool entry: parse ▶ event ▶ route ▶ codec.
 
-Pure: the same entry with the same sequence always gives the same record, so what is
-published twice can be told apart from two notifications by its `event_id`.
+Pure: the same entry with the same sequence always gives the same record. A consumer can
+therefore distinguish a duplicate from a second notification by its `event_id`.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification, InvalidRecord, SchemaError
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.event.parse import FieldMismatch, parse
-from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
 from fnm_bus.kafka.route import (
     Topics,
     derived_id,
@@ -30,10 +29,8 @@ from fnm_bus.kafka.route import (
 from fnm_bus.spool.entry import DocumentSummary
 from fnm_bus.spool.spool import Entry
 
-_CUT: Final = "the begin of one: power was lost while it was stored"
-HEAD: Final = 4096
-"""Bytes of a document that a dead letter shows; the quarantine has the rest."""
-_GOOD: Final = (
+_TRUNCATED: Final = "one truncated by a power loss"
+_VALID: Final = (
     b'{"action":"ban","ip":"192.0.2.1","attack_details":{"attack_uuid":"check"}}',
     b'{"action":"ban","alert_scope":"hostgroup","hostgroup_name":"check"}',
     b'{"action":"attack_status","alert_scope":"host","ip":"192.0.2.1"}',
@@ -42,25 +39,25 @@ _GOOD: Final = (
 
 
 class PreparedRecord(NamedTuple):
-    """An entry on its way to Kafka.
+    """The record of an entry.
 
     Attributes:
-        record: what is published.
-        event: what it holds.
-        drift: secondary fields of a wrong type or range.
+        record: the record.
+        event: its value.
+        mismatches: secondary fields of a wrong type or range.
     """
 
     record: Record
     event: Event
-    drift: tuple[FieldMismatch, ...]
+    mismatches: tuple[FieldMismatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What every entry of one sensor goes through.
+    """Makes records of the entries of one sensor.
 
     Attributes:
-        sensor: the stable name of the FastNetMon in front.
+        sensor: the stable name of the FastNetMon.
         topics: the names of the topics.
         codec: frames the Avro bytes.
     """
@@ -72,14 +69,16 @@ class Pipeline:
     def check(self) -> tuple[Record, ...]:
         """Return the records of valid documents, one of each kind.
 
-        All schemas are read by this, so that no later call reads a file that an
-        upgrade has half written.
+        This reads all schemas, so that no later call reads a file that an upgrade has
+        half written.
 
         Raises:
             SchemaError: a schema is missing or broken, or refuses a valid document.
         """
         at = datetime(2000, 1, 1, tzinfo=UTC)
-        entries = [Entry("check", (), it, at, len(it), "") for it in _GOOD]
+        entries = [
+            Entry("check", (), document, at, len(document), "") for document in _VALID
+        ]
         try:
             records = [self.prepare(entry, 0).record for entry in entries]
             letter = self.dead_letter(entries[0], {"reason": "check"}, at)
@@ -91,14 +90,14 @@ class Pipeline:
         return (*records, letter)
 
     def prepare(self, entry: Entry, sequence: int) -> PreparedRecord:
-        """Return what *entry* becomes; *sequence* orders the calls of a target.
+        """Return the record of *entry*; *sequence* orders the calls of a target.
 
         Raises:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
         """
         if not entry.is_complete:
-            raise InvalidNotification("", "a whole document", _CUT)
+            raise InvalidNotification("", "a complete document", _TRUNCATED)
         receipt = Receipt(
             event_id=event_id(self.sensor, entry.name),
             received_at=entry.stored_at,
@@ -110,8 +109,8 @@ class Pipeline:
             raw_size=len(entry.document),
             arguments=entry.arguments,
         )
-        event, drift = parse(entry.document, entry.arguments, receipt)
-        return PreparedRecord(self.record(event), event, drift)
+        event, mismatches = parse(entry.document, entry.arguments, receipt)
+        return PreparedRecord(self.record(event), event, mismatches)
 
     def record(self, event: Event) -> Record:
         """Return the record of *event*."""
@@ -121,7 +120,7 @@ class Pipeline:
         )
 
     def without_samples(self, event: Event) -> Record:
-        """Return the record of *event* without its packet samples, which says so."""
+        """Return the record of *event*, marked as truncated, without packet samples."""
         return self.record(
             msgspec.structs.replace(
                 event, packet_dump=(), packet_dump_detailed=(), truncated=True
@@ -131,7 +130,7 @@ class Pipeline:
     def dead_letter(
         self, entry: Entry, reason: Mapping[str, str], failed_at: datetime
     ) -> Record:
-        """Return the record that tells others what could not be understood, and why."""
+        """Return the record about a document that cannot become an event."""
         whole = entry.oversized or DocumentSummary(
             len(entry.document), digest(entry.document)
         )
@@ -142,7 +141,7 @@ class Pipeline:
             field=reason.get("field", ""),
             expected=reason.get("expected", ""),
             actual=reason.get("actual", ""),
-            head=entry.document[:HEAD],
+            head=entry.document[:DEAD_LETTER_HEAD],
             size=whole.size,
             digest=whole.digest,
             arguments=entry.arguments,
@@ -164,15 +163,10 @@ class Pipeline:
         )
 
 
-def digest(document: bytes) -> str:
-    """Return "sha256:" and the document's digest in hexadecimal."""
-    return f"sha256:{hashlib.sha256(document).hexdigest()}"
-
-
 def attack_of(event: Event) -> tuple[str, str] | None:
-    """Return what a status update is about; None for what is no status update.
+    """Return the attack of a status update; None for any other event.
 
-    Of two updates with an equal answer the newer one tells all that the older one did.
+    Of two updates with the same attack, the newer one replaces the older one.
     """
     if not isinstance(event, StatusEvent):
         return None

@@ -1,4 +1,4 @@
-"""An entry becomes a record: one function, so that another process can run it."""
+"""Prepare the record of one entry, in this process or in a child."""
 
 from typing import Final
 
@@ -8,18 +8,18 @@ from fnm_bus.kafka.record import Record
 from fnm_bus.relay.pipeline import Pipeline, attack_of
 from fnm_bus.spool.entry import Entry
 
-_SHOWN: Final = 5
+_MAX_LOGGED: Final = 5
 """Mismatches of one document that are logged one by one."""
 
 
 class Preparation(msgspec.Struct, frozen=True):
-    """What the drain needs of an entry.
+    """An entry's record, and the entry's values that the drain needs.
 
     Attributes:
-        record: what is published; None for an entry of `hook check`.
+        record: the record; None for an entry of `hook check`.
         size: bytes on disk.
         stored_at: when the entry was stored (Unix time in seconds).
-        attack: what a status update is about; None for any other event.
+        attack: the attack of a status update; None for any other event.
         mismatch_count: secondary fields of a wrong type or range.
         mismatches: the first few of them, a line each.
     """
@@ -35,13 +35,13 @@ class Preparation(msgspec.Struct, frozen=True):
 def prepare(
     pipeline: Pipeline, entry: Entry, sequence: int, *, without_samples: bool
 ) -> Preparation:
-    """Return what *entry* becomes.
+    """Return the record of *entry*.
 
     Args:
         pipeline: parses, routes and encodes.
         entry: as read from the spool.
-        sequence: its place among the calls of its target.
-        without_samples: whether the record goes without its packet samples.
+        sequence: position among the calls of its target.
+        without_samples: whether the record omits its packet samples.
 
     Raises:
         InvalidNotification: the document can never become an event.
@@ -50,7 +50,7 @@ def prepare(
     size, stored_at = entry.size, entry.stored_at.timestamp()
     if entry.is_check:
         return Preparation(None, size, stored_at)
-    record, event, drift = pipeline.prepare(entry, sequence)
+    record, event, mismatches = pipeline.prepare(entry, sequence)
     if without_samples:
         record = pipeline.without_samples(event)
     return Preparation(
@@ -58,6 +58,6 @@ def prepare(
         size,
         stored_at,
         attack_of(event),
-        len(drift),
-        tuple(map(str, drift[:_SHOWN])),
+        len(mismatches),
+        tuple(map(str, mismatches[:_MAX_LOGGED])),
     )

@@ -1,8 +1,9 @@
-"""The note of the entries that are being read, for the process that comes after.
+"""The names of the entries that are being read, on disk for the next process.
 
-A process that dies while it reads entries cannot report which one killed it. The note
-names the few that it was reading. It is written once per batch and not synced: the
-kernel keeps it when a process dies, and after a loss of power nothing is suspected.
+A process that dies while it reads entries cannot report the entry that killed it. The
+note contains the few entries that it was reading. It is written once per batch and not
+synced: the kernel keeps it when a process dies, and after a power loss no entry is
+suspected.
 """
 
 import os
@@ -13,12 +14,12 @@ from pathlib import Path
 from fnm_bus.errors import SpoolError
 from fnm_bus.spool.entry_name import is_entry_name
 
-_MOST = 1 << 20
-"""Bytes of the file that are read: the names of 15,000 entries."""
+_MAX_SIZE = 1 << 20
+"""Most bytes that are read from the file: the names of 15,000 entries."""
 
 
 class ReadingNote:
-    """A small file, written in place. Nothing is opened before the first method.
+    """A small file, written in place. No file is opened before the first method.
 
     Args:
         path: the file, `state/reading` of the spool.
@@ -29,10 +30,10 @@ class ReadingNote:
         self._fd = -1
 
     def read(self) -> frozenset[str]:
-        """Return the names in the note; none where there is no note.
+        """Return the names in the note; an empty set if the file does not exist.
 
         Raises:
-            SpoolError: the note exists and cannot be read.
+            SpoolError: the file exists and is unreadable.
         """
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -41,12 +42,12 @@ class ReadingNote:
         except OSError as exc:
             raise SpoolError(f"{self._path}: {exc}; remove it") from exc
         try:
-            text = os.read(fd, _MOST).decode("ascii", "replace")
+            text = os.read(fd, _MAX_SIZE).decode("ascii", "replace")
         except OSError as exc:
             raise SpoolError(f"{self._path}: {exc}; remove it") from exc
         finally:
             os.close(fd)
-        # An empty line ends it: what follows is of an earlier, longer note.
+        # An empty line ends the note; later lines are of an earlier, longer note.
         lines = takewhile(bool, text.split("\n"))
         return frozenset(filter(is_entry_name, lines))
 
@@ -54,7 +55,7 @@ class ReadingNote:
         """Replace the note's names.
 
         Raises:
-            SpoolError: it cannot be written; the old names, or some of both, are in it.
+            SpoolError: the write failed; the file has the old names, or some of both.
         """
         data = "".join(f"{name}\n" for name in names).encode() + b"\n"
         try:
@@ -66,7 +67,7 @@ class ReadingNote:
             raise SpoolError(f"{self._path}: {exc}") from exc
 
     def close(self) -> None:
-        """Release the file; the note can be used again."""
+        """Close the file; the note can be used again."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -1,7 +1,7 @@
-"""The relay: drain the spool for as long as it lives.
+"""The relay: a service that drains the spool until it is stopped.
 
-One relay drains a spool; a second one stands by until the lock is free. Whatever
-happens to Kafka, the registry or the relay itself, the documents wait on disk.
+One relay drains a spool; a second one stands by until the lock is free. The documents
+stay on disk while Kafka, the registry or the relay is down.
 """
 
 import threading
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from fnm_bus.errors import SpoolError
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.ops.log import get_logger
 from fnm_bus.ops.systemd import READY, STOPPING, Systemd
@@ -21,172 +22,176 @@ from fnm_bus.spool.watch import Watch
 
 log = get_logger(__name__)
 
-_PROMPT: Final = 0.005
-_SLOW: Final = 0.1
-"""Seconds to wait for Kafka's answers while they come in, and while they do not."""
-_LONGEST_NAP: Final = 1.0
-"""Seconds without a look at the spool when nothing at all happens."""
-_LONGEST_BLIND: Final = 10.0
-"""Seconds after which the spool is looked at though nothing seems to have changed: not
-every file system tells."""
+_BUSY_POLL: Final = 0.005
+_SLOW_POLL: Final = 0.1
+"""Seconds to wait for Kafka's answers, while answers arrive and while none do."""
+_IDLE_WAIT: Final = 1.0
+"""Most seconds without an iteration of the loop."""
+_MAX_SCAN_INTERVAL: Final = 10.0
+"""Seconds after which the spool is scanned without a notification, since some file
+systems send none."""
 _LOCKING: Final = "locking the spool"
-_SHARE: Final = 10
-"""A look at the spool may take one part in so many of the relay's time."""
+_SCAN_SHARE: Final = 10
+"""A scan may take one part in this number of the relay's time."""
 
 
 @dataclass
 class Relay:
-    """Drains the spool until it is told to stop.
+    """Drains the spool until `stop`.
 
     Attributes:
-        spool: the spool whose lock decides who drains.
-        drain: takes the entries to Kafka.
-        keeper: looks after limits, left-overs and figures.
+        spool: its lock selects the relay that drains.
+        drain: publishes the entries.
+        housekeeping: enforces limits, cleans up and sets gauges.
         publisher: flushed at the end.
-        watch: says when something new is in the spool.
-        systemd: is told that the relay is ready and alive.
-        flush: seconds for records in flight at the end.
+        watch: reports new entries in the spool.
+        systemd: receives the relay's state.
+        shutdown_timeout: seconds for records in flight at the end.
+        turned_at: time of the loop's last iteration (monotonic); it is old in a hang.
+        draining: whether this relay has the lock.
+        hang_guard: ends the process if the loop hangs.
     """
 
     spool: Spool
     drain: Drain
-    keeper: Housekeeping
+    housekeeping: Housekeeping
     publisher: Publisher
     watch: Watch
     systemd: Systemd
-    flush: float = 5.0
+    shutdown_timeout: float = 5.0
     turned_at: float = field(default_factory=monotonic)
-    """When the loop last came round (monotonic): a stale figure is a hang."""
     draining: bool = False
-    """Whether this relay holds the lock."""
     _stopping: threading.Event = field(default_factory=threading.Event)
-    guard: HangGuard = field(default_factory=HangGuard)
-    """Ends the process when the loop no longer comes round."""
-    _locked_before: bool = False
-    _check_at: float = 0.0
-    _look_at: float = 0.0
-    _blind_until: float = 0.0
-    _answered_at: float = 0.0
+    hang_guard: HangGuard = field(default_factory=HangGuard)
+    _was_locked: bool = False
+    _next_lock_check: float = 0.0
+    _next_scan: float = 0.0
+    _latest_scan: float = 0.0
+    _last_answer: float = 0.0
 
     def run(self) -> None:
-        """Drain until `stop`; records in flight get `flush` seconds for an answer.
+        """Drain until `stop`; then wait for records in flight.
 
         Raises:
-            SpoolError: the spool is not set up, or is not this user's. Once it was
-                locked, errors of the disk are retried.
+            SpoolError: the spool is not set up, or belongs to another user. After the
+                first lock, errors of the disk are retried.
         """
         self.systemd.notify(READY, "STATUS=waiting for the spool's lock")
         try:
             while not self._stopping.is_set():
-                self._alive()
+                self._report_alive()
                 lock = self._lock()
                 if lock is None:
-                    self._stopping.wait(_LONGEST_NAP)
+                    self._stopping.wait(_IDLE_WAIT)
                     continue
                 with lock:
-                    self._hold(lock)
+                    self._drain_locked(lock)
         finally:
-            self.guard.close()
+            self.hang_guard.close()
             self.drain.close()
 
-    def _lock(self) -> Lock | None:
-        if not self._locked_before:
-            return self.spool.lock()
-        found = []
-        with self.drain.disk.caught(_LOCKING):
-            found.append(self.spool.lock())
-        return found[0] if found else None
+    def stop(self) -> None:
+        """End `run`; may be called from a signal handler."""
+        self._stopping.set()
+        self.watch.wake()
 
-    def _hold(self, lock: Lock) -> None:
-        """Drain until `stop`, or until another spool is where this one was."""
-        self.draining = self._locked_before = True
+    def _lock(self) -> Lock | None:
+        try:
+            lock = self.spool.lock()
+        except SpoolError as exc:
+            if not self._was_locked:
+                raise
+            self.drain.disk_errors.add(_LOCKING, str(exc))
+            return None
+        if self._was_locked:
+            self.drain.disk_errors.clear(_LOCKING)
+        return lock
+
+    def _drain_locked(self, lock: Lock) -> None:
+        """Drain until `stop`, or until another directory replaces the spool."""
+        self.draining = self._was_locked = True
         self.systemd.notify("STATUS=draining")
         log.info("draining", spool=self.spool.root)
         try:
-            # Connecting takes half a second; the spool can be looked at meanwhile.
+            # A connection takes half a second; the first scan happens meanwhile.
             self.publisher.open()
-            while not self._stopping.is_set() and self._is_ours(lock):
-                self._turn()
+            while not self._stopping.is_set() and self._is_spool_in_place(lock):
+                self._run_once()
         finally:
-            self._finish()
+            self._shut_down()
             self.draining = False
 
-    def _is_ours(self, lock: Lock) -> bool:
+    def _is_spool_in_place(self, lock: Lock) -> bool:
         now = monotonic()
-        if now < self._check_at:
+        if now < self._next_lock_check:
             return True
-        self._check_at = now + _LONGEST_NAP
+        self._next_lock_check = now + _IDLE_WAIT
         if lock.is_at(self.spool.root / "lock"):
             return True
-        self.drain.disk.failed(
+        self.drain.disk_errors.add(
             _LOCKING,
             f"{self.spool.root}: moved away or replaced while it was drained; put it"
             " back, or set it up again (`fnm-bus hook install`)",
         )
-        # Its watches and times are those of the directory that went.
+        # The watches and times are those of the old directory.
         self.watch.close()
-        self._look_at = self._blind_until = 0.0
+        self._next_scan = self._latest_scan = 0.0
         return False
 
-    def stop(self) -> None:
-        """Ask `run` to end; may be called from a signal handler."""
-        self._stopping.set()
-        self.watch.wake()
-
-    def _turn(self) -> None:
-        self._alive()
+    def _run_once(self) -> None:
+        self._report_alive()
         now = monotonic()
-        if now >= self._look_at and (
-            self.watch.has_changed() or now >= self._blind_until
+        if now >= self._next_scan and (
+            self.watch.has_changed() or now >= self._latest_scan
         ):
-            self._look(now)
-        if self.drain.idle:
-            # Errors of the connection are known before the first attack, not by it.
+            self._scan(now)
+        if self.drain.is_idle:
+            # Connection errors are reported before the first attack.
             self.publisher.poll(0)
-            self.watch.wait(_LONGEST_NAP)
+            self.watch.wait(_IDLE_WAIT)
         elif self.drain.in_flight:
             before = self.drain.in_flight
-            prompt = now - self._answered_at < 1
-            self.drain.step(_PROMPT if prompt else _SLOW)
+            is_busy = now - self._last_answer < 1
+            self.drain.run_once(_BUSY_POLL if is_busy else _SLOW_POLL)
             if self.drain.in_flight != before:
-                self._answered_at = now
+                self._last_answer = now
         else:
-            self.drain.step(0)
-            if self.drain.stuck:
-                self.watch.wait(_SLOW)
-        # Last, since it looks at every file: the first record should not wait for it.
-        self.keeper.turn()
+            self.drain.run_once(0)
+            if self.drain.is_backing_off:
+                self.watch.wait(_SLOW_POLL)
+        # Last, since it reads every directory: the first record must not wait for it.
+        self.housekeeping.run_if_due()
 
-    def _look(self, now: float) -> None:
-        if self.drain.look():
-            self._answered_at = now
-        self.keeper.found(self.drain.known)
-        # With 100,000 files a look takes a while: it must not eat the relay's time.
-        self._look_at = now + (monotonic() - now) * _SHARE
-        blind = _LONGEST_BLIND
-        if self.drain.unlisted:
-            # Nothing tells when it can be listed again.
-            self._look_at, blind = now + _LONGEST_NAP, 0.0
-        self._blind_until = monotonic() + blind
+    def _scan(self, now: float) -> None:
+        if self.drain.scan():
+            self._last_answer = now
+        self.housekeeping.check_entry_count(self.drain.entry_count)
+        # A scan of 100,000 files is slow and must not take all of the relay's time.
+        self._next_scan = now + (monotonic() - now) * _SCAN_SHARE
+        interval = _MAX_SCAN_INTERVAL
+        if self.drain.is_scan_incomplete:
+            # No notification arrives when a directory becomes readable again.
+            self._next_scan, interval = now + _IDLE_WAIT, 0.0
+        self._latest_scan = monotonic() + interval
 
-    def _alive(self) -> None:
+    def _report_alive(self) -> None:
         self.turned_at = monotonic()
-        self.guard.alive()
+        self.hang_guard.reset()
         self.systemd.alive()
 
-    def _finish(self) -> None:
+    def _shut_down(self) -> None:
         if self._stopping.is_set():
             self.systemd.notify(STOPPING)
-        end = monotonic() + self.flush
-        left = self.publisher.flush(0)
-        # In slices: this may take longer than any guard waits for a sign of life.
-        while left and (rest := end - monotonic()) > 0:
-            self._alive()
-            left = self.publisher.flush(min(rest, _LONGEST_NAP))
+        end = monotonic() + self.shutdown_timeout
+        pending = self.publisher.flush(0)
+        # In slices: the flush may take longer than the timeout of the hang guard.
+        while pending and (left := end - monotonic()) > 0:
+            self._report_alive()
+            pending = self.publisher.flush(min(left, _IDLE_WAIT))
         self.publisher.close()
-        # Its files are those of this spool; another one may be in its place.
+        # Its open files belong to this directory, which may be replaced.
         self.drain.close()
-        if left:
-            log.warning("stopped", records_left_in_spool=left)
+        if pending:
+            log.warning("stopped", records_left_in_spool=pending)
         else:
             log.info("stopped", records_left_in_spool=0)

@@ -1,4 +1,4 @@
-"""What the drain finds on disk, and what each find becomes."""
+"""List the entries on disk, and make a record of each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,12 @@ from typing import Final
 from fnm_bus.kafka.record import Record
 from fnm_bus.ops.log import get_logger
 from fnm_bus.relay.disk_errors import DiskErrors
+from fnm_bus.relay.isolated_preparation import IsolatedPreparation
+from fnm_bus.relay.isolation_protocol import Task
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare
 from fnm_bus.relay.topic_queue import PendingEntry
-from fnm_bus.relay.trial import Task, Trial
 from fnm_bus.spool.quarantine import Quarantine
 from fnm_bus.spool.sequence import BootEpochs
 from fnm_bus.spool.spool import Spool
@@ -19,23 +20,23 @@ from fnm_bus.spool.spool import Spool
 log = get_logger(__name__)
 
 LISTING: Final = "listing entries"
-"""The task under which an unreadable spool is reported."""
+"""Task of the error about an unreadable spool."""
 LISTING_PART: Final = f"{LISTING} of a directory"
-"""The same where only some of its directories are unreadable."""
+"""Task of the error about a few unreadable directories of a spool."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntrySource:
-    """Finds notifications and makes records of them.
+    """Lists entries and makes records of them.
 
     Attributes:
         spools: the spool, then the fallback spool.
-        quarantine: whose dead letters are sent too.
-        epochs: gives `sequence` its part above the kernel's ticks.
-        pipeline: what an entry becomes.
-        metrics: where drift and the like are counted.
-        disk: errors of the disk that are retried.
-        trial: reads suspect entries in a process of their own.
+        quarantine: contains the documents of unpublished dead letters.
+        epochs: the upper part of a `sequence`, above the kernel's ticks.
+        pipeline: makes the record of an entry.
+        metrics: count mismatches and other properties of entries.
+        disk_errors: errors of the disk that are retried.
+        isolated: reads suspect entries in a child process.
     """
 
     spools: Sequence[Spool]
@@ -43,108 +44,113 @@ class EntrySource:
     epochs: BootEpochs
     pipeline: Pipeline
     metrics: RelayMetrics
-    disk: DiskErrors = field(init=False)
-    trial: Trial = field(init=False)
+    disk_errors: DiskErrors = field(init=False)
+    isolated: IsolatedPreparation = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "disk", DiskErrors(self.metrics.disk_errors))
-        object.__setattr__(self, "trial", Trial(self.pipeline))
+        object.__setattr__(self, "disk_errors", DiskErrors(self.metrics.disk_errors))
+        object.__setattr__(self, "isolated", IsolatedPreparation(self.pipeline))
 
-    def names(self) -> Iterator[tuple[str, Spool | None]]:
-        """Yield what is there, in the order of the calls; None for a dead letter.
+    def list_entries(self) -> Iterator[tuple[str, Spool | None]]:
+        """Yield name and spool of each entry, in the order of the calls.
 
-        What cannot be listed now is left out, and reported by `disk`.
+        An unpublished dead letter has None instead of a spool. Directories that cannot
+        be listed are skipped; `disk_errors` has the reason.
         """
-        found: list[tuple[str, Spool]] = []
+        entries: list[tuple[str, Spool]] = []
         for spool in self.spools:
-            with self.disk.caught(LISTING, spool.root):
-                found += [(name, spool) for name in spool.scan()]
-                with self.disk.caught(LISTING_PART, spool.root):
+            with self.disk_errors.catch(LISTING, spool.root):
+                entries += [(name, spool) for name in spool.scan()]
+                with self.disk_errors.catch(LISTING_PART, spool.root):
                     spool.check_readable()
-        if len({id(spool) for _name, spool in found}) > 1:
-            found.sort(key=lambda pair: self.epochs.sequence(pair[0]))
-        yield from found
-        unpublished: Sequence[str] = ()
-        with self.disk.caught(LISTING, "of the quarantine"):
-            unpublished = self.quarantine.unpublished()
-        for name in unpublished:
+        if len({id(spool) for _name, spool in entries}) > 1:
+            entries.sort(key=lambda pair: self.epochs.sequence(pair[0]))
+        yield from entries
+        dead_letters: Sequence[str] = ()
+        with self.disk_errors.catch(LISTING, "of the quarantine"):
+            dead_letters = self.quarantine.unpublished()
+        for name in dead_letters:
             yield name, None
 
     @property
-    def blind(self) -> bool:
-        """Whether the last `names` could list nothing of any spool."""
-        return all(self.disk.failing(LISTING, spool.root) for spool in self.spools)
+    def is_unreadable(self) -> bool:
+        """Whether the last `list_entries` could list no spool at all."""
+        return all(
+            self.disk_errors.is_failing(LISTING, spool.root) for spool in self.spools
+        )
 
-    def record(
-        self, item: PendingEntry, *, first: bool, suspect: bool
+    def make_record(
+        self, entry: PendingEntry, *, first: bool, suspect: bool
     ) -> Record | None:
-        """Return the record of *item*; None when it is one of `hook check`.
+        """Return the record of *entry*; None for an entry of `hook check`.
 
         Args:
-            item: an entry of a spool, or a dead letter of the quarantine.
-            first: whether it was not read before: what is counted is counted then.
+            entry: an entry of a spool, or a dead letter of the quarantine.
+            first: whether this is the first call for *entry*; only that is counted.
             suspect: whether reading it may have killed a process before.
 
         Raises:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
             PoisonEntry: reading it kills a process.
-            FileNotFoundError: it is gone.
-            SpoolError: it cannot be read.
+            FileNotFoundError: it does not exist.
+            SpoolError: it is unreadable.
         """
-        if item.source is None:
-            letter = self.quarantine.read(item.name)
+        if entry.spool is None:
+            quarantined = self.quarantine.read(entry.name)
             return self.pipeline.dead_letter(
-                letter.entry, letter.reason, letter.failed_at
+                quarantined.entry, quarantined.reason, quarantined.failed_at
             )
-        ready = self._prepare(item, item.source, suspect=suspect)
-        item.size, item.stored_at = ready.size, ready.stored_at
-        if ready.record is None:
+        preparation = self._prepare(entry, entry.spool, suspect=suspect)
+        entry.size, entry.stored_at = preparation.size, preparation.stored_at
+        if preparation.record is None:
             self.metrics.checks.inc()
             return None
         if first:
-            item.attack = ready.attack
-            if item.source is not self.spools[0]:
+            entry.attack = preparation.attack
+            if entry.spool is not self.spools[0]:
                 self.metrics.fallback_entries.inc()
-            self.metrics.field_mismatches.inc(ready.mismatch_count)
-            _log(item.name, ready)
-        return ready.record
+            self.metrics.field_mismatches.inc(preparation.mismatch_count)
+            _log_mismatches(entry.name, preparation)
+        return preparation.record
 
     def _prepare(
-        self, item: PendingEntry, source: Spool, *, suspect: bool
+        self, entry: PendingEntry, spool: Spool, *, suspect: bool
     ) -> Preparation:
-        place = self.epochs.sequence(item.name)
+        number = self.epochs.sequence(entry.name)
         if suspect:
-            directory = str(source.path(item.name).parent)
-            return self.trial.prepare(Task(directory, item.name, place, item.shrunk))
+            directory = str(spool.path(entry.name).parent)
+            task = Task(directory, entry.name, number, entry.without_samples)
+            return self.isolated.prepare(task)
         return prepare(
-            self.pipeline, source.read(item.name), place, without_samples=item.shrunk
+            self.pipeline,
+            spool.read(entry.name),
+            number,
+            without_samples=entry.without_samples,
         )
 
-    def forget(self, item: PendingEntry) -> None:
-        """Remove an entry, and before it what its hook left beside it.
+    def remove(self, entry: PendingEntry) -> None:
+        """Remove an entry; of a dead letter, remove the marker that it is unpublished.
 
-        Of a dead letter, remove the note that it is to be sent.
-
-        That is a second link of the entry, which the shell hook never removes, or a
-        copy in the other spool where it was killed just then. To find them later would
-        be to count as lost what was published.
+        The hook's other files of the entry are removed first: a second link, which the
+        shell hook never removes, or a copy in the other spool if the hook was killed. A
+        later cleanup would count such a file as an orphaned entry.
 
         Raises:
-            SpoolError: it cannot be removed.
+            SpoolError: the removal failed.
         """
-        if item.source is None:
-            self.quarantine.mark_published(item.name)
+        if entry.spool is None:
+            self.quarantine.mark_published(entry.name)
             return
         for spool in self.spools:
-            spool.remove_temporary(item.name)
-        item.source.remove(item.name)
+            spool.remove_temporary(entry.name)
+        entry.spool.remove(entry.name)
 
 
-def _log(entry: str, ready: Preparation) -> None:
-    """Log the first few mismatches: one document may hold thousands."""
-    for mismatch in ready.mismatches:
-        log.warning("field_mismatch", entry=entry, mismatch=mismatch)
-    more = ready.mismatch_count - len(ready.mismatches)
+def _log_mismatches(name: str, preparation: Preparation) -> None:
+    """Log the first few mismatches: one document may have thousands."""
+    for mismatch in preparation.mismatches:
+        log.warning("field_mismatch", entry=name, mismatch=mismatch)
+    more = preparation.mismatch_count - len(preparation.mismatches)
     if more:
-        log.warning("more_field_mismatches", entry=entry, mismatches=more)
+        log.warning("more_field_mismatches", entry=name, mismatches=more)

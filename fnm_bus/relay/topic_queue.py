@@ -1,6 +1,6 @@
-"""One topic as the drain sees it: what is in flight, what waits, when to try again.
+"""The drain's state of one topic: records in flight, waiting entries, retries.
 
-Every topic has a gate of its own, so that one that refuses holds up no other.
+Every topic has its own queue, so that a topic that refuses records delays no other.
 """
 
 from collections import deque
@@ -11,43 +11,43 @@ from fnm_bus.spool.spool import Spool
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
-"""Seconds without a try after a failure; doubled from the first to the longest."""
+"""Seconds without an attempt after a failure; doubled from the first to the longest."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingEntry:
-    """One document on its way.
+    """One entry that is not published yet.
 
     Attributes:
-        rank: its place in the order of the calls.
+        rank: position in the order of the calls.
         name: the entry's name.
-        source: the spool that holds it; None for a dead letter of the quarantine.
+        spool: the spool that contains it; None for a dead letter of the quarantine.
         size: bytes on disk, or of the record if that is larger; 0 until read.
         stored_at: when it was stored (Unix time in seconds), 0 until read.
-        attack: what a status update is about, so that a newer one can replace it.
-        shrunk: whether it goes without its packet samples, being too large with them.
-        trouble: what the disk refused last, so that it is said once.
+        attack: the attack of a status update, so that a newer one can replace it.
+        without_samples: whether the record omits its packet samples, being too large.
+        disk_error: the last logged error of the disk.
     """
 
     rank: int
     name: str
-    source: Spool | None
+    spool: Spool | None
     size: int = 0
     stored_at: float = 0.0
     attack: tuple[str, str] | None = None
-    shrunk: bool = False
-    trouble: str = ""
+    without_samples: bool = False
+    disk_error: str = ""
 
 
 @dataclass(slots=True)
 class TopicQueue:
-    """The traffic of one topic.
+    """The entries of one topic.
 
     Attributes:
         max_records: most records in flight.
         max_bytes: most bytes in flight.
-        waiting: what may not go yet, in order.
-        refusal: why a person has to act before the topic takes records, or "".
+        waiting: entries that wait for room, in order.
+        refusal: the error if an operator has to act before Kafka takes records, or "".
     """
 
     max_records: int
@@ -58,76 +58,79 @@ class TopicQueue:
     refusal: str = ""
     _failed: list[PendingEntry] = field(default_factory=list)
     _pause: float = 0.0
-    _until: float = 0.0
-    _trying: bool = False
+    _retry_at: float = 0.0
+    _is_probing: bool = False
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing waits, nothing failed and nothing is in flight."""
+    def is_idle(self) -> bool:
+        """Whether no entry waits, has failed or is in flight."""
         return not (self.in_flight or self.waiting or self._failed)
 
-    def blocked(self) -> bool:
-        """Return whether something failed and has not been tried again."""
+    @property
+    def is_backing_off(self) -> bool:
+        """Whether an entry has failed and was not tried again yet."""
         return bool(self._failed)
 
     def has_room(self) -> bool:
-        """Return whether one more record may go in flight now."""
+        """Return whether one more record may be sent now."""
         return (
             not self._failed
-            and self.in_flight < (1 if self._trying else self.max_records)
+            and self.in_flight < (1 if self._is_probing else self.max_records)
             and self.bytes_in_flight < self.max_bytes
         )
 
-    def left(self, item: PendingEntry) -> None:
-        """Note that *item* is in flight."""
+    def sent(self, entry: PendingEntry) -> None:
+        """Count *entry* as in flight."""
         self.in_flight += 1
-        self.bytes_in_flight += item.size
+        self.bytes_in_flight += entry.size
 
-    def answered(self, item: PendingEntry) -> None:
-        """Note that *item* is in flight no more, whatever the answer."""
+    def acknowledged(self, entry: PendingEntry) -> None:
+        """Count *entry* as no longer in flight, after an acknowledgement or error."""
         self.in_flight -= 1
-        self.bytes_in_flight -= item.size
+        self.bytes_in_flight -= entry.size
 
-    def succeeded(self) -> None:
-        """Forget earlier failures: the next pause is short again."""
+    def reset_backoff(self) -> None:
+        """Return to the first pause, after a success."""
         self._pause = 0.0
-        self._trying = False
+        self._is_probing = False
         self.refusal = ""
 
-    def failed(self, item: PendingEntry, now: float) -> None:
-        """Keep *item* for another try, and pause."""
+    def retry_later(self, entry: PendingEntry, now: float) -> None:
+        """Keep a failed *entry* for another attempt, and pause."""
         if not self._failed:
             self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
-            self._until = now + self._pause
-        self._failed.append(item)
+            self._retry_at = now + self._pause
+        self._failed.append(entry)
 
-    def reopen(self, now: float) -> int:
-        """Put what failed back in its order; return how many that were.
+    def release_due(self, now: float) -> int:
+        """Put failed entries back in their order; return their number.
 
-        Only when the pause is over and nothing is in flight: an item tried again
-        while a younger one of its target is under way would change their order. For
-        the same reason one goes alone, and the others follow when it is taken.
+        This happens after the pause, when no record is in flight. A retry while a newer
+        record of its target is in flight would change their order. For the same reason
+        the first entry is sent alone; the others follow after its acknowledgement.
         """
-        if not self._failed or now < self._until or self.in_flight:
+        if not self._failed or now < self._retry_at or self.in_flight:
             return 0
-        again = sorted(self._failed, key=lambda item: item.rank)
-        self.waiting.extendleft(reversed(again))
+        retries = sorted(self._failed, key=lambda entry: entry.rank)
+        self.waiting.extendleft(reversed(retries))
         self._failed.clear()
-        self._trying = True
-        return len(again)
+        self._is_probing = True
+        return len(retries)
 
-    def thin(self) -> list[PendingEntry]:
-        """Take out and return every waiting status update that a newer one replaces."""
+    def coalesce_status(self) -> list[PendingEntry]:
+        """Remove and return waiting status updates that a newer one replaces."""
         newest: dict[tuple[str, str], PendingEntry] = {}
-        for item in self.waiting:
-            if item.attack is not None:
-                newest[item.attack] = item
+        for entry in self.waiting:
+            if entry.attack is not None:
+                newest[entry.attack] = entry
         replaced = [
-            item
-            for item in self.waiting
-            if item.attack is not None and newest[item.attack] is not item
+            entry
+            for entry in self.waiting
+            if entry.attack is not None and newest[entry.attack] is not entry
         ]
         if replaced:
-            gone = set(map(id, replaced))
-            self.waiting = deque(i for i in self.waiting if id(i) not in gone)
+            removed = set(map(id, replaced))
+            self.waiting = deque(
+                entry for entry in self.waiting if id(entry) not in removed
+            )
         return replaced

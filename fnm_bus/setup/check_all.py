@@ -15,7 +15,8 @@ from fnm_bus.kafka.access import Resources, Right, rights_of
 from fnm_bus.kafka.client_errors import principal_of
 from fnm_bus.kafka.connection_check import check_connection
 from fnm_bus.kafka.names import GROUP, TOPIC, TRANSACTIONAL_ID
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec, topic_differences
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec, topic_differences
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool

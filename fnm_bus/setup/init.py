@@ -11,7 +11,7 @@ from fnm_bus import atomic_file, build
 from fnm_bus.config.settings import Settings
 from fnm_bus.config.toml_text import toml_text
 from fnm_bus.errors import ConfigError
-from fnm_bus.kafka.topics import TopicAdmin
+from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.setup import accounts, install_hook
 from fnm_bus.spool.spool import Spool
 

@@ -48,7 +48,7 @@ def test_librdkafkas_errors_keep_their_meaning(
     assert "fnm.test" in str(error)
 
 
-def test_only_what_can_never_succeed_is_final() -> None:
+def test_only_permanent_errors_are_not_retryable() -> None:
     assert not RecordTooLarge.retryable
     assert not RecordRefused.retryable
     assert TopicRefused.retryable
@@ -56,7 +56,7 @@ def test_only_what_can_never_succeed_is_final() -> None:
 
 
 class PublisherContract:
-    """Every publisher keeps these promises, whatever is behind it."""
+    """Promises of every publisher."""
 
     def test_a_record_is_reported_once_it_is_taken(self, publisher: Publisher) -> None:
         reports: list[PublishError | None] = []
@@ -109,7 +109,7 @@ class TestBriefPublisher(PublisherContract):
         publisher.close()
 
 
-def test_what_is_queued_at_the_end_is_reported_as_not_taken() -> None:
+def test_queued_records_are_reported_as_failed_at_the_end() -> None:
     publisher = KafkaPublisher({"bootstrap.servers": "127.0.0.1:1"}, SERVICE_PRODUCER)
     reports: list[PublishError | None] = []
     publisher.publish(RECORD, reports.append)
@@ -127,7 +127,7 @@ def test_a_record_over_the_clients_limit_is_too_large(bootstrap: str) -> None:
     publisher.close()
 
 
-def test_a_setting_librdkafka_does_not_know_is_a_configuration_error() -> None:
+def test_an_unknown_setting_is_a_configuration_error() -> None:
     publisher = KafkaPublisher({"bootstrap.server": "127.0.0.1:1"}, ONE_SHOT_PRODUCER)
     with pytest.raises(ConfigError, match=r"bootstrap\.server"):
         publisher.publish(RECORD, [].append)

@@ -14,7 +14,8 @@ from support.installed_hook import InstalledHook
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topics import TopicAdmin, planned_topics
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import planned_topics
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from support.kafka import Cluster
 from support.relay_processes import RelayProcesses, ban
 
 from fnm_bus.errors import TopicRefused
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 

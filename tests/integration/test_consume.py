@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.consumer_processes import ConsumerProcesses, policy
 from support.kafka import Cluster
-from support.loop_harness import CODEC, LoopHarness, Seen, event
+from support.loop_harness import CODEC, LoopHarness, RecordingHandler, event
 from support.process import wait_until
 from support.relay_processes import RelayProcesses
 
@@ -21,7 +21,8 @@ from fnm_bus.errors import BrokerUnavailable, TopicRefused
 from fnm_bus.event import DeadLetter
 from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import TopicReader
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
@@ -107,7 +108,7 @@ def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[LoopHarness
     assert it.failed == []
 
 
-def put_until_seen(bench: LoopHarness, seen: Seen) -> list[str]:
+def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
     """Put records into all partitions until *seen* gets some; return their ids."""
     put: list[int] = []
 
@@ -126,7 +127,10 @@ def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions
     bench: LoopHarness, protocol: str
 ) -> None:
     bench.settings["group.protocol"] = protocol
-    first, second = Seen(lambda _name, _count: Deferred()), Seen()
+    first, second = (
+        RecordingHandler(lambda _name, _count: Deferred()),
+        RecordingHandler(),
+    )
     for number in range(8):
         bench.put(event(number), number % PARTITIONS)
     loop = bench.start(first)
@@ -140,7 +144,7 @@ def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions
 
 def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> None:
     bench.settings["group.instance.id"] = "one"
-    first, second = Seen(), Seen()
+    first, second = RecordingHandler(), RecordingHandler()
     bench.start(first)
     bench.put(event(1))
     first.until("1")
@@ -157,7 +161,7 @@ def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> No
 def test_what_one_member_has_done_is_not_done_again_by_another(
     bench: LoopHarness,
 ) -> None:
-    first, second = Seen(), Seen()
+    first, second = RecordingHandler(), RecordingHandler()
     for number in range(8):
         bench.put(event(number), number % PARTITIONS)
     loop = bench.start(first)
@@ -179,7 +183,7 @@ def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
         if name == "0" and not ready.is_set():
             raise RetryLater("not yet", 0.1)
 
-    first, second = Seen(later), Seen(later)
+    first, second = RecordingHandler(later), RecordingHandler(later)
     for number in range(8):
         bench.put(event(number), number % PARTITIONS)
     bench.start(first)
@@ -197,7 +201,7 @@ def test_a_dead_letter_says_where_the_record_stands(
 ) -> None:
     dead = f"{bench.topic}.dead"
     publisher = KafkaPublisher({"bootstrap.servers": kafka}, SERVICE_PRODUCER)
-    seen, again = Seen(), Seen()
+    seen, again = RecordingHandler(), RecordingHandler()
     bench.put(event(1), 2)
     bench.put(b"neither Avro nor JSON", 2)
     bench.put(event(2), 2)
@@ -228,7 +232,7 @@ def test_a_topic_that_does_not_exist_is_named(
 ) -> None:
     bench.settings["group.protocol"] = protocol
     bench.topic = "no-such-topic"
-    bench.start(Seen())
+    bench.start(RecordingHandler())
     bench.join()
     [error] = bench.failed
     assert isinstance(error, TopicRefused)

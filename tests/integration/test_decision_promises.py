@@ -1,4 +1,4 @@
-"""Whatever comes, in whatever order: decisions keep the mitigator's promises.
+"""Any input, in any order: decisions keep the mitigator's promises.
 
 FUZZ_SECONDS lets it search for that long, with new examples each time: `make fuzz`.
 """
@@ -22,12 +22,12 @@ from hypothesis.stateful import (
 )
 from support.mitigator_checks import (
     Ledger,
+    check_decisions,
     check_ended,
     check_memory,
     check_nothing_lost,
     check_nothing_unwanted,
     check_records,
-    check_words,
     in_force,
     mitigations,
     picture,
@@ -105,7 +105,7 @@ DAY = 90_000
 
 
 class Choice(NamedTuple):
-    """What differs between policies; the printed form of an example shows it."""
+    """The differences between policies, shown in printed examples."""
 
     narrower: tuple[tuple[str, str], ...] = ()
     active: int = 500
@@ -174,18 +174,18 @@ CHOICES: Final = st.one_of(
 class CheckedHarness(MitigatorHarness):
     """A harness that checks each transition as it is written."""
 
-    def __init__(self, model: Model, chosen: Policy) -> None:
-        super().__init__(chosen, fastnetmon_ban_time=BAN_TIME)
+    def __init__(self, model: Model, new_policy: Policy) -> None:
+        super().__init__(new_policy, fastnetmon_ban_time=BAN_TIME)
         self.model = model
         self.ledger = Ledger()
 
-    def note(self, transition: Transition) -> None:
-        super().note(transition)
+    def commit(self, transition: Transition) -> None:
+        super().commit(transition)
         check_records(transition)
         self.ledger.observe(self.model, self, transition.mitigations)
 
-    def note_takeover(self, transition: Transition) -> None:
-        super().note(transition)
+    def commit_takeover(self, transition: Transition) -> None:
+        super().commit(transition)
         check_records(transition)
         self.ledger.observe(self.model, self, transition.mitigations, one_event=False)
 
@@ -197,10 +197,10 @@ class Decisions(RuleBasedStateMachine):
 
     @initialize(choice=CHOICES)
     def new_transition(self, choice: Choice) -> None:
-        chosen = choice.policy()
+        new_policy = choice.policy()
         type(self).examples += 1
-        self.model = Model(chosen, BAN_TIME)
-        self.harness = CheckedHarness(self.model, chosen)
+        self.model = Model(new_policy, BAN_TIME)
+        self.harness = CheckedHarness(self.model, new_policy)
         self.held_back: list[Event] = []
         self.sent: list[Event] = []
         self.in_force: set[str] = set()
@@ -223,12 +223,12 @@ class Decisions(RuleBasedStateMachine):
         leap=st.sampled_from([1, 1, 1, WITHIN]),
         later=st.sampled_from([False, False, False, True]),
     )
-    def host_event(self, action: str, host: str, leap: int, **about: Any) -> None:
-        event = self.event(action, host, about, leap)
-        if about["later"]:
+    def host_event(self, action: str, host: str, leap: int, **fields: Any) -> None:
+        event = self.event(action, host, fields, leap)
+        if fields["later"]:
             self.held_back.append(event)
         else:
-            self.count(event, behind=about["behind"])
+            self.count(event, behind=fields["behind"])
 
     @rule(hosts=HOSTS, first=NAMES, second=NAMES, group=GROUPS)
     def two_sensors(
@@ -236,9 +236,9 @@ class Decisions(RuleBasedStateMachine):
     ) -> None:
         """Two sensors report one attack, by rules that differ."""
         for sensor, name in (("fnm1", first), ("fnm2", second)):
-            about = {"age": 0, "sensor": sensor, "attack": "a1"}
-            about |= {"name": name, "group": group}
-            self.count(self.event("ban", hosts, about, 1))
+            fields = {"age": 0, "sensor": sensor, "attack": "a1"}
+            fields |= {"name": name, "group": group}
+            self.count(self.event("ban", hosts, fields, 1))
 
     @rule(
         name=st.sampled_from(["fallback", "fallback", "fallback-ask", "block"]),
@@ -248,18 +248,18 @@ class Decisions(RuleBasedStateMachine):
     def several_hosts(self, name: str, group: str, sensor: str) -> None:
         """One hostgroup's hosts, one after the other, until a limit is reached."""
         for host in ("203.0.113.1", "203.0.113.70", "203.0.113.71"):
-            about = {"age": 0, "sensor": sensor, "attack": "a1"}
+            fields = {"age": 0, "sensor": sensor, "attack": "a1"}
             self.count(
-                self.event("ban", host, {**about, "name": name, "group": group}, 1)
+                self.event("ban", host, {**fields, "name": name, "group": group}, 1)
             )
 
     @rule(host=HOSTS, names=st.lists(NAMES, min_size=1, max_size=4), group=GROUPS)
     def many_bans(self, host: str, names: list[str], group: str | None) -> None:
         """One attack after the other on one target, each by another rule."""
         for number, name in enumerate(names):
-            about = {"age": 0, "sensor": "fnm1", "attack": f"b{number}"}
-            about |= {"name": name, "group": group}
-            self.count(self.event("ban", host, about, 1))
+            fields = {"age": 0, "sensor": "fnm1", "attack": f"b{number}"}
+            fields |= {"name": name, "group": group}
+            self.count(self.event("ban", host, fields, 1))
 
     @precondition(lambda self: self.model.keys())
     @rule(
@@ -277,10 +277,10 @@ class Decisions(RuleBasedStateMachine):
         if not open_ones:
             return
         key, wish = open_ones[index % len(open_ones)]
-        about = {"age": 0, "sensor": key.sensor, "attack": wish.attack or None}
-        about |= {"name": name, "group": wish.hostgroup}
+        fields = {"age": 0, "sensor": key.sensor, "attack": wish.attack or None}
+        fields |= {"name": name, "group": wish.hostgroup}
         more = {"networks": (str(WEB),)} if key.scope == "hostgroup" else {}
-        self.count(self.event(action, key.target, about, 1, **more))
+        self.count(self.event(action, key.target, fields, 1, **more))
 
     @rule(
         action=st.sampled_from(["ban", "attack_status", "unban"]),
@@ -289,17 +289,17 @@ class Decisions(RuleBasedStateMachine):
         attack=ATTACKS,
         name=st.sampled_from(["group", "block", "inform", "trial"]),
     )
-    def group_event(self, action: str, group: str, **about: Any) -> None:
-        about = {"age": 0, "group": None, **about}
-        self.count(self.event(action, group, about, 1, networks=(str(WEB),)))
+    def group_event(self, action: str, group: str, **fields: Any) -> None:
+        fields = {"age": 0, "group": None, **fields}
+        self.count(self.event(action, group, fields, 1, networks=(str(WEB),)))
 
     @rule(sensor=SENSORS, action=st.sampled_from(["ban", "attack_status", "unban"]))
     def carpet(self, sensor: str, action: str) -> None:
         """Many hosts of one hostgroup at once."""
-        about = {"age": 0, "group": "web", "sensor": sensor, "attack": "a9"}
+        fields = {"age": 0, "group": "web", "sensor": sensor, "attack": "a9"}
         for number in range(80, 92):
             host = f"203.0.113.{number}"
-            self.count(self.event(action, host, {**about, "name": "group"}, 1))
+            self.count(self.event(action, host, {**fields, "name": "group"}, 1))
 
     @rule(
         action=st.sampled_from(["partial_block", "partial_block", "partial_unblock"]),
@@ -311,7 +311,7 @@ class Decisions(RuleBasedStateMachine):
         ports=st.sampled_from([1, 40]),
     )
     def rules_of_document(
-        self, action: str, host: str, numbers: list[int], ports: int, **about: Any
+        self, action: str, host: str, numbers: list[int], ports: int, **fields: Any
     ) -> None:
         rules = tuple(
             FlowSpecRule(
@@ -323,8 +323,8 @@ class Decisions(RuleBasedStateMachine):
             )
             for number in numbers
         )
-        about = {"age": 0, "group": None, **about}
-        self.count(self.event(action, host, about, 1, rules=rules))
+        fields = {"age": 0, "group": None, **fields}
+        self.count(self.event(action, host, fields, 1, rules=rules))
 
     @precondition(lambda self: self.held_back)
     @rule(index=st.integers(0, 7))
@@ -379,12 +379,12 @@ class Decisions(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(records)))
         record = records[key]
         self.may_stop = True
-        comment = "é" * 1000 if long else "a test"
-        answer = self.command(verb, key, age=age, comment=comment)
+        text = "é" * 1000 if long else "a test"
+        answer = self.command(verb, key, age=age, comment=text)
         if answer.action == "refused":
-            meant = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
+            allowed = {"withdraw": {"proposed", "wanted"}, "reject": {"proposed"}}[verb]
             old = (self.harness.now - record.created_at).total_seconds() < age
-            assert record.state not in meant or old
+            assert record.state not in allowed or old
             return
         self.model.withdraw(key)
 
@@ -427,7 +427,7 @@ class Decisions(RuleBasedStateMachine):
 
     @rule()
     def a_day(self) -> None:
-        self.wait(600)  # every lease is over: no restart sees another moment of its end
+        self.wait(600)  # every lease has ended, before a restart meets its end
         self.wait(DAY)
 
     @rule(seconds=GAPS)
@@ -440,7 +440,7 @@ class Decisions(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 19, 61, 250]))
     def a_transaction_fails(self, seconds: int) -> None:
-        """What a moment changed is undone, and the next mitigator does it again."""
+        """The changes of a moment are undone, and the next mitigator repeats them."""
         harness = self.harness
         harness.now = self.moved(seconds)
         harness.clock += seconds
@@ -472,10 +472,10 @@ class Decisions(RuleBasedStateMachine):
         kinds, wide = {**self.harness.ledger.kinds}, {*self.harness.ledger.wide}
         self.take_over(clock)
         after = in_force(self.harness)
-        # A limit may end what began to relieve one, or beside what a person approved.
+        # A limit may end a fallback, or a mitigation beside an approved one.
         relief = {key for key in before if kinds.get(key) == "fallback"} | wide
-        assert set(before) - relief <= set(after), "restart: something is gone"
-        assert set(after) <= set(before) | held, "restart: something new is in force"
+        assert set(before) - relief <= set(after), "restart: a mitigation is missing"
+        assert set(after) <= set(before) | held, "restart: a new mitigation is in force"
         for key, (then, communities, left) in before.items():
             if key in relief:
                 continue
@@ -518,30 +518,30 @@ class Decisions(RuleBasedStateMachine):
 
     def check(self) -> None:
         model, harness = self.model, self.harness
-        model.keep_words(mitigations(harness))
+        model.keep_decisions(mitigations(harness))
         check_nothing_unwanted(model, harness)
         self.in_force = check_nothing_lost(
             model, harness, self.in_force, may_stop=self.may_stop
         )
         self.may_stop = False
         check_ended(model, harness)
-        check_words(model, harness)
+        check_decisions(model, harness)
 
     # -- inside --------------------------------------------------------------------
 
     def event(
-        self, action: str, target: str, about: dict[str, Any], leap: int, **more: Any
+        self, action: str, target: str, fields: dict[str, Any], leap: int, **more: Any
     ) -> Event:
         harness = self.harness
         return harness.event(
             action,
             target,
             sequence=harness._sequence + leap,
-            sensor=about["sensor"],
-            age=about["age"],
-            attack_uuid=about["attack"],
-            attack_severity=about["name"],
-            host_group=about["group"],
+            sensor=fields["sensor"],
+            age=fields["age"],
+            attack_uuid=fields["attack"],
+            attack_severity=fields["name"],
+            host_group=fields["group"],
             **more,
         )
 
@@ -575,27 +575,27 @@ class Decisions(RuleBasedStateMachine):
         scope = "host" if getattr(event, "ip", None) else "hostgroup"
         return (event.receipt.sensor, scope, target or "")
 
-    def command(self, verb: str, key: str | None = None, **about: Any) -> Audit:
+    def command(self, verb: str, key: str | None = None, **fields: Any) -> Audit:
         harness = self.harness
         before = picture(harness)
         transition = harness.new_transition()
-        asked = {name: value for name, value in about.items() if name != "age"}
+        asked = {name: value for name, value in fields.items() if name != "age"}
         command = Command(verb=verb, by="bob", key=key, command_id="undone", **asked)
         apply_command(transition, ReceivedCommand(command, harness.now, 0))
         transition.rollback()
         assert picture(harness) == before, f"rollback of {verb}"
-        return harness.command(verb, key, **about)
+        return harness.command(verb, key, **fields)
 
     def take_over(
-        self, clock: float | None, chosen: Policy | None = None, **context: Any
+        self, clock: float | None, new_policy: Policy | None = None, **context: Any
     ) -> None:
         model, harness = self.model, self.harness
         dry_run = context.get("dry_run", model.dry_run)
         limit = model.policy.limits.max_new_per_minute
-        model.take_over(chosen or model.policy, dry_run=dry_run)
+        model.take_over(new_policy or model.policy, dry_run=dry_run)
         harness.ledger.take_over(model, harness, limit)
         harness.restart(
-            chosen, clock=clock, fastnetmon_ban_time=BAN_TIME, dry_run=dry_run
+            new_policy, clock=clock, fastnetmon_ban_time=BAN_TIME, dry_run=dry_run
         )
         harness.tick()
 

@@ -10,7 +10,8 @@ from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from support.process import wait_until
 
 from consumers.mitigator.kafka.leader_election import LeaderElection
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 
 pytestmark = pytest.mark.kafka
 

@@ -12,7 +12,7 @@ def addresses(bootstrap: str) -> list[tuple[str, int]]:
     return [(host, int(port)) for host, port in pairs]
 
 
-def test_a_record_comes_back_as_it_was_sent() -> None:
+def test_a_record_is_read_as_published() -> None:
     with EmbeddedBroker() as broker:
         producer = Producer({"bootstrap.servers": broker.bootstrap})
         producer.produce("t", value=b"value", key=b"key", headers=[("a", b"b")])
@@ -48,7 +48,7 @@ def test_nothing_listens_after_the_context() -> None:
         socket.create_connection(address, timeout=5)
 
 
-def test_it_names_no_address_unless_it_runs() -> None:
+def test_a_stopped_broker_has_no_address() -> None:
     broker = EmbeddedBroker()
     with pytest.raises(BrokerUnavailable, match="use `with`"):
         _ = broker.bootstrap

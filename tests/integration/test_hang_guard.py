@@ -7,7 +7,7 @@ _HANGS = """
 from fnm_bus.relay.hang_guard import HangGuard
 import signal
 guard = HangGuard(0.3)
-guard.alive()
+guard.reset()
 {last}
 signal.sigtimedwait([], 1.5)  # blocks in C
 """
@@ -22,7 +22,7 @@ def run(last: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_without_a_sign_of_life_the_process_ends_with_its_stack() -> None:
+def test_a_process_without_a_reset_ends_with_its_stack() -> None:
     ended = run("")
     assert ended.returncode == 1
     assert b"Timeout" in ended.stderr

@@ -14,7 +14,8 @@ from support.process import wait_until
 
 from fnm_bus.errors import ConfigError
 from fnm_bus.ops import http_server
-from fnm_bus.ops.http_server import MAX_CONNECTIONS, MAX_REQUEST, HttpServer
+from fnm_bus.ops.http_message import MAX_REQUEST
+from fnm_bus.ops.http_server import MAX_CONNECTIONS, HttpServer
 from fnm_bus.relay.metrics import RelayMetrics
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

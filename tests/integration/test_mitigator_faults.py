@@ -283,15 +283,15 @@ def test_a_record_that_kafka_refuses_costs_one_event(
 
 
 FAULT = """
-from consumers.mitigator import service
+from consumers.mitigator import message_processor
 from consumers.mitigator.kafka import breaker
 breaker._MINUTE = 20.0
-apply = service.apply_event
-def faulty(change, event, **more):
-    apply(change, event, **more)  # what it changed has to be undone
+apply = message_processor.apply_event
+def faulty(transition, event, **more):
+    apply(transition, event, **more)  # what it changed has to be undone
     if getattr(event, "ip", "") == "203.0.113.66":
         raise KeyError("a planted fault")
-service.apply_event = faulty
+message_processor.apply_event = faulty
 """
 
 

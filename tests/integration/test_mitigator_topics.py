@@ -18,7 +18,7 @@ from fnm_bus.spool.sequence import sequence_at
 
 pytestmark = pytest.mark.kafka
 
-LOOK_OFTEN = "from consumers.mitigator import service; service._LOOK = 1.0"
+LOOK_OFTEN = "from consumers.mitigator import service; service._PARTITION_CHECK = 1.0"
 
 
 @pytest.fixture

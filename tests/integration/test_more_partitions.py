@@ -23,7 +23,7 @@ from fnm_bus.kafka.reader import TopicReader
 pytestmark = pytest.mark.kafka
 
 LOOK_OFTEN = (
-    "from consumers.mitigator import service; service._LOOK = 1.0;"
+    "from consumers.mitigator import service; service._PARTITION_CHECK = 1.0;"
     " service._SETTLED = {settled}"
 )
 KINDS = ("host", "hostgroup", "status", "reason", "mitigation", "audit")

@@ -15,7 +15,8 @@ from support.notifier_process import PARTITIONS, NotifierProcess, mitigation
 from support.process import wait_until
 from support.receiver import Receiver
 
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 
 
 @pytest.fixture

@@ -1,44 +1,22 @@
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
-import httpx2
-import msgspec
 import pytest
+from support.notices import outgoing
 from support.process import free_port, wait_until
 from support.receiver import Answer, Receiver
 
 from consumers.notifier import delivery
-from consumers.notifier.apprise_sink import AppriseSink
 from consumers.notifier.delivery import DeliveryQueue
-from consumers.notifier.http_sinks import HttpClient, WebhookSink, retry_after
-from consumers.notifier.metrics import NotifierMetrics
-from consumers.notifier.notice import notice_of
-from consumers.notifier.service import secret_of, sinks_of
-from consumers.notifier.sink import (
-    LogSink,
-    NoticeRefused,
-    OutgoingNotice,
-    SinkUnavailable,
+from consumers.notifier.http_sinks import (
+    HttpClient,
+    WebhookSink,
 )
-from consumers.settings import NotifierSettings
-from consumers.storms.update import STARTED, ChangeId, GroupRef, StormUpdate
-from fnm_bus.errors import ConfigError
+from consumers.notifier.metrics import NotifierMetrics
 
 SECRET = b"shared"
-
-
-def outgoing(key: str = "key-1") -> OutgoingNotice:
-    update = StormUpdate(STARTED, GroupRef(), ChangeId(), 0, ())
-    notice = notice_of(update, datetime.now(UTC))
-    notice = msgspec.structs.replace(notice, key=key, title="1 mitigation started")
-    return OutgoingNotice(notice, b'{"version":1}', 0)
 
 
 def client(url: str, timeout: float = 5) -> HttpClient:
@@ -91,30 +69,6 @@ def sending(receiver: Receiver) -> Iterator[Sending]:
 
 def keys_of(receiver: Receiver) -> list[str]:
     return [request.headers["x-fnm-bus-key"] for request in receiver.got]
-
-
-def refusal(receiver: Receiver, answer: Answer) -> str:
-    receiver.answers.append(answer)
-    with pytest.raises(NoticeRefused) as raised:
-        client(receiver.url).post(b"", {})
-    return str(raised.value)
-
-
-@pytest.mark.parametrize("secret", [SECRET, None])
-def test_notice_is_posted_with_key_and_signature(
-    receiver: Receiver, secret: bytes | None
-) -> None:
-    WebhookSink(client(receiver.url), secret).send(outgoing())
-    (request,) = receiver.got
-    assert request.path == "/services/T00/s3cr3t-path"
-    assert request.headers["content-type"] == "application/json"
-    assert request.headers["x-fnm-bus-key"] == "key-1"
-    signature = request.headers.get("x-fnm-bus-signature")
-    if secret is None:
-        assert signature is None
-    else:
-        digest = hmac.new(secret, request.body, hashlib.sha256).hexdigest()
-        assert signature == f"sha256={digest}"
 
 
 def test_unavailable_receiver_gets_notice_again(
@@ -198,12 +152,6 @@ def test_hanging_receiver_does_not_delay_put(
     assert len(sending.wait(100)) == 100
 
 
-def test_hanging_receiver_times_out(receiver: Receiver) -> None:
-    receiver.held.set()
-    with pytest.raises(SinkUnavailable, match="ReadTimeout"):
-        client(receiver.url, 0.2).post(b"", {})
-
-
 def test_close_starts_no_other_attempt(receiver: Receiver, sending: Sending) -> None:
     receiver.held.set()
     sending.put("key-1", "key-2")
@@ -244,137 +192,3 @@ def test_queue_has_bounds_in_number_and_size(
     receiver.held.clear()
     sending.wait(3)
     assert not sending.queue.is_full
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
-    with Receiver() as elsewhere:
-        text = refusal(receiver, Answer(status, {"Location": elsewhere.url}))
-        assert f"status {status}, a redirect" in text
-        assert elsewhere.got == []
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"no such hook: /services/T00/s3cr3t-path",
-        b"token s3cr3t-path is unknown",
-        b'{"error":"T00%2Fs3cr3t-path, s3cr3t-path"}',
-    ],
-)
-def test_secret_of_address_is_not_quoted(receiver: Receiver, answer: bytes) -> None:
-    text = refusal(receiver, Answer(404, body=answer))
-    assert "127.0.0.1: status 404" in text
-    assert "s3cr3t" not in text
-
-
-def test_long_answer_is_cut(receiver: Receiver) -> None:
-    text = refusal(receiver, Answer(403, body=b"<html>\n" + b"x" * 10_000))
-    assert len(text) < 300
-    assert "<html> x" in text
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_these_answers_are_retried(receiver: Receiver, status: int) -> None:
-    receiver.answers.append(Answer(status))
-    with pytest.raises(SinkUnavailable, match=str(status)):
-        client(receiver.url).post(b"", {})
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "hooks.example.net/x",
-        "ftp://example.net/s3cr3t",
-        "file:///etc/s3cr3t",
-        "https:///s3cr3t",
-        "https://example.net:port/s3cr3t",
-        "https://ann:s3cr3t@example.net/",
-        "https://example.net/s3cr3t\nX: y",
-        "https://example.net/s3cr3t x",
-        "https://[::1/s3cr3t",
-        "https://a..b/s3cr3t",
-    ],
-)
-def test_invalid_address_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"\[consumers.notifier\] url") as raised:
-        client(url)
-    assert "s3cr3t" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "url", ["slack://s3cr3t", "s3cr3t", "unknown://s3cr3t", "pagerduty://@s3cr3t"]
-)
-def test_invalid_apprise_address_is_refused_and_not_shown(
-    url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(ConfigError, match=r"^apprise_file: ") as raised:
-        AppriseSink(url, 5, "apprise_file")
-    assert "s3cr3t" not in str(raised.value) + caplog.text
-
-
-def test_secret_file_may_end_with_a_line_end(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_text("shared\n")
-    assert secret_of(path, "secret_file") == "shared"
-
-
-@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfes3cr3t"])
-def test_unusable_secret_names_setting_and_file(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    path = tmp_path / "secret"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"^secret_file: {path}") as raised:
-        secret_of(path, "secret_file")
-    assert "s3cr3t" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("7", 7.0), ("0", 0.0), ("", None), ("-1", None), ("soon", None), ("1.5", None)],
-)
-def test_retry_after_in_seconds(text: str, seconds: float | None) -> None:
-    assert retry_after(httpx2.Headers({"Retry-After": text})) == seconds
-
-
-def test_retry_after_as_a_time() -> None:
-    then = datetime.now(UTC) + timedelta(seconds=60)
-    text = format_datetime(then, usegmt=True)
-    assert 50 < (retry_after(httpx2.Headers({"Retry-After": text})) or 0) <= 60
-    assert retry_after(httpx2.Headers()) is None
-
-
-def test_dry_run_needs_no_sink() -> None:
-    (sink,) = sinks_of(NotifierSettings(), dry_run=True)
-    assert isinstance(sink, LogSink)
-
-
-def test_live_notifier_needs_a_sink() -> None:
-    with pytest.raises(ConfigError, match=r"\[consumers\.notifier\]: no receiver"):
-        sinks_of(NotifierSettings(), dry_run=False)
-
-
-def test_settings_name_all_sinks(tmp_path: Path) -> None:
-    url, apprise = tmp_path / "url", tmp_path / "apprise"
-    url.write_text("https://hooks.example.net/T0/B0/x\n")
-    apprise.write_text("# mail\nmailto://ann:secret@example.net\n\njson://localhost/\n")
-    settings = NotifierSettings(
-        url_file=url, alertmanager_urls=("http://am:9093/",), apprise_file=apprise
-    )
-    sinks = sinks_of(settings, dry_run=False)
-    names = [sink.name for sink in sinks]
-    assert names == ["hooks.example.net", "am", "mailto", "json"]
-    assert [sink.renews for sink in sinks] == [False, True, False, False]
-
-
-@pytest.mark.parametrize("name", ["url_file", "secret_file", "apprise_file"])
-def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "missing"
-    settings = NotifierSettings.model_validate(
-        {"url": "https://example.net/", name: path}
-    )
-    with pytest.raises(ConfigError, match=rf"notifier\] {name}: {path}"):
-        sinks_of(settings, dry_run=False)

@@ -1,4 +1,4 @@
-"""A secret is in no output, wherever it is configured and whatever goes wrong."""
+"""No output contains a secret, for each place of a secret and each error."""
 
 import logging
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ PLACES = [
     f'[consumers.notifier]\nsecret_file = "{SECRET}"',
     f'[consumers.notifier]\napprise_file = "{SECRET}"',
 ]
-"""A secret in each place where somebody may write one."""
+"""A secret in each possible place."""
 
 
 @pytest.fixture(params=PLACES)
@@ -109,7 +109,7 @@ def test_the_consumers_check_prints_no_secret(file: Path, program: str) -> None:
     assert SECRET not in checked.output + repr(checked.exception)
 
 
-def test_no_log_line_and_no_error_holds_a_secret(
+def test_log_lines_and_errors_contain_no_secret(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -131,7 +131,7 @@ def test_no_log_line_and_no_error_holds_a_secret(
 
 @pytest.mark.parametrize("name", KAFKA)
 @pytest.mark.parametrize("build", [build_producer, build_consumer])
-def test_librdkafkas_refusals_hold_no_secret(name: str, build: object) -> None:
+def test_librdkafkas_refusals_contain_no_secret(name: str, build: object) -> None:
     settings = {"group.id": "g", name: SECRET, "security.protocol": SECRET}
     with pytest.raises(ConfigError) as raised:
         build(settings, ConnectionState(settings))  # type: ignore[operator]
@@ -139,7 +139,7 @@ def test_librdkafkas_refusals_hold_no_secret(name: str, build: object) -> None:
     assert raised.value.__cause__ is None
 
 
-def test_the_environments_secret_is_in_no_problem(tmp_path: Path) -> None:
+def test_a_secret_of_the_environment_is_in_no_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load.load(
             tmp_path / "none.toml",
@@ -148,14 +148,14 @@ def test_the_environments_secret_is_in_no_problem(tmp_path: Path) -> None:
     assert SECRET not in str(raised.value)
 
 
-def test_a_secret_in_the_place_of_a_files_name_is_not_quoted() -> None:
+def test_a_secret_instead_of_a_file_name_is_not_quoted() -> None:
     with pytest.raises(ConfigError) as raised:
         secret_of(Path(SECRET), "secret_file")
     assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", [*KAFKA, *REGISTRY])
-def test_whatever_may_hold_a_secret_counts_as_one(name: str) -> None:
+def test_every_setting_with_a_possible_secret_is_masked(name: str) -> None:
     assert is_secret(name)
 
 
@@ -171,10 +171,10 @@ def test_whatever_may_hold_a_secret_counts_as_one(name: str) -> None:
         "linger.ms",
     ],
 )
-def test_what_an_operator_has_to_see_is_shown(name: str) -> None:
+def test_an_operators_errors_are_shown(name: str) -> None:
     assert not is_secret(name)
 
 
-def test_of_two_secrets_the_longer_one_is_masked_whole() -> None:
+def test_the_longer_of_two_secrets_is_masked_completely() -> None:
     settings = {"sasl.password": "abcd", "ssl.key.password": "abcdef"}
     assert without_secrets("got abcdef", settings) == "got ********"

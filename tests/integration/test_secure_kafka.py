@@ -27,7 +27,8 @@ from fnm_bus.errors import BrokerUnavailable, ConnectionRejected
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.access import Right, rights_of
 from fnm_bus.kafka.connection_check import check_connection
-from fnm_bus.kafka.topics import TopicAdmin, planned_topics
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.setup import check_all
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool.spool import Spool

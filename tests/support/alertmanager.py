@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import pytest
-
+from support.fetch import Unavailable
 from support.process import Server, accepts, free_port
 from support.receiver import Receiver
 
@@ -27,13 +26,14 @@ receivers:
 class Alertmanager:
     """Groups by alert name, and sends each group to *receiver*.
 
-    Skips the test when Alertmanager is not installed.
+    Raises:
+        Unavailable: it is not installed.
     """
 
     def __init__(self, root: Path, receiver: Receiver) -> None:
         program = shutil.which("prometheus-alertmanager")
         if program is None:
-            pytest.skip("prometheus-alertmanager is not installed")
+            raise Unavailable("prometheus-alertmanager is not installed")
         (root / "alertmanager.yml").write_text(_CONFIG.format(url=receiver.url))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

@@ -1,4 +1,4 @@
-"""Loops of consumers in threads of their own, and what their handlers were given."""
+"""Consumer loops in threads, and handlers that record their events."""
 
 import threading
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def event(number: int) -> HostEvent:
 
 
 class LoopHarness:
-    """One topic, and loops that read it in threads of their own.
+    """One topic, and loops in threads that read the topic.
 
     Args:
         bootstrap: the broker.
@@ -35,7 +35,7 @@ class LoopHarness:
         settings: librdkafka's settings of the loops.
         letters: gets the dead letters, unless `start` names another publisher.
         metrics: figures of all loops.
-        failed: what loops ended with; a test that expects something clears it.
+        failed: exceptions of the loops; a test that expects one clears the list.
     """
 
     def __init__(self, bootstrap: str, topic: str) -> None:
@@ -60,19 +60,19 @@ class LoopHarness:
         )
         assert self._producer.flush(10) == 0
 
-    def start(self, handler: Handler, **how: Any) -> ConsumerLoop:
-        """Start a loop; *how* is given to it."""
+    def start(self, handler: Handler, **options: Any) -> ConsumerLoop:
+        """Start a loop with further arguments *options*."""
         loop = ConsumerLoop(
             self.settings,
-            how.pop("group", self.topic),
+            options.pop("group", self.topic),
             [self.topic],
-            how.pop("codec", CODEC),
+            options.pop("codec", CODEC),
             handler,
             **{
                 "deadletter_topic": "dead",
                 "publisher": self.letters,
                 "metrics": self.metrics,
-                **how,
+                **options,
             },
         )
         thread = threading.Thread(target=self._run, args=(loop,))
@@ -100,11 +100,11 @@ class LoopHarness:
             self.failed.append(exc)
 
 
-class Seen:
-    """A handler that notes what it was given.
+class RecordingHandler:
+    """A handler that records its events.
 
     Args:
-        answer: what it does then, from an event's id and how often it was seen.
+        answer: its result, from an event's id and the number of its calls.
 
     Attributes:
         ids: of the events, in order.

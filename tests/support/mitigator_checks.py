@@ -1,4 +1,4 @@
-"""What a mitigator promises, checked on its records against the model."""
+"""The mitigator's promises, checked on its records against the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from support.mitigator_model import LIMITS, Claim, Model, includes, rank
 
 MITIGATION_BYTES: Final = 8_000
 REASON_BYTES: Final = 128_000 + 8_000
-"""128 kB of measures, and what is around them."""
+"""128 kB of measures, and the other fields."""
 EARLY: Final = 2.05
-"""Seconds before its end at which a part of the effect may be gone already."""
+"""Seconds before its end at which a part of the effect may be missing already."""
 PRECISION: Final = 1.05
 """Seconds by which a recorded lease may be longer than that of its reasons."""
 MINUTE: Final = 60.0
@@ -32,16 +32,16 @@ _TOPICS: Final = Topics()
 
 def mitigations(harness: MitigatorHarness) -> dict[str, Mitigation]:
     """Return the latest record of each mitigation, without the pause."""
-    found = {}
+    records = {}
     for key, stored in harness.mitigations.items():
         if key != "pause":
             assert isinstance(stored.record, Mitigation)
-            found[key] = stored.record
-    return found
+            records[key] = stored.record
+    return records
 
 
 def in_force(harness: MitigatorHarness) -> dict[str, Mitigation]:
-    """Return what an enforcer would apply, were nothing paused."""
+    """Return the mitigations that an enforcer would apply without a pause."""
     return {
         key: record
         for key, record in mitigations(harness).items()
@@ -51,7 +51,7 @@ def in_force(harness: MitigatorHarness) -> dict[str, Mitigation]:
     }
 
 
-def touches(record: Mitigation) -> bool:
+def is_counted(record: Mitigation) -> bool:
     """Return whether limits count a mitigation."""
     return (
         record.state == "wanted"
@@ -61,7 +61,7 @@ def touches(record: Mitigation) -> bool:
 
 
 def check_nothing_unwanted(model: Model, harness: MitigatorHarness) -> None:
-    """Nothing is in force that no live, approved, unexpired reason wants."""
+    """Each mitigation in force has a live, approved, unexpired reason."""
     records = mitigations(harness)
     for key, record in in_force(harness).items():
         claims = model.live(key, model.claims(key, records))
@@ -79,19 +79,19 @@ def check_nothing_unwanted(model: Model, harness: MitigatorHarness) -> None:
         if all(claim.desire.approval for claim in claims):
             assert approved is not None
             shown = Effect(then=record.then, communities=record.communities)
-            assert includes(approved, shown), f"word: {key} exceeds what was approved"
+            assert includes(approved, shown), f"word: {key} exceeds its approval"
 
 
 def check_nothing_lost(
     model: Model, harness: MitigatorHarness, before: set[str], *, may_stop: bool
 ) -> set[str]:
-    """Nothing is withdrawn while a live reason wants it.
+    """Every mitigation with a live reason remains in force.
 
     Args:
-        model: what is wanted.
-        harness: what came of it.
-        before: keys that were in force, by reasons that last.
-        may_stop: whether the step may have stopped what was in force.
+        model: the wanted measures.
+        harness: the mitigator.
+        before: keys of mitigations in force, by reasons that last.
+        may_stop: whether the step may have ended a mitigation in force.
 
     Returns:
         The keys for the next step.
@@ -111,11 +111,13 @@ def check_nothing_lost(
             continue
         if not live:
             if model.live(key, claims):
-                continue  # it ends within moments
-            asks = any(c.desire.approval and not _dry(model, c) for c in lasting)
-            # A live reason that is about to expire holds for these moments.
-            if asks and not model.live(key, claims):
-                assert record.state == "proposed", f"lost: {key} asks nobody"
+                continue  # it ends within seconds
+            needs_approval = any(
+                c.desire.approval and not _dry(model, c) for c in lasting
+            )
+            # A live reason that is about to expire is active for these seconds.
+            if needs_approval and not model.live(key, claims):
+                assert record.state == "proposed", f"lost: {key} needs approval"
                 assert "approval" in record.held_by
             continue
         if record.state == "wanted":
@@ -127,27 +129,27 @@ def check_nothing_lost(
         assert record.held_by, f"lost: {key} is proposed, nothing holds it"
         assert set(record.held_by) <= LIMITS, f"lost: {key} held by {record.held_by}"
         assert key not in before or may_stop, f"lost: {key} was in force"
-        approved, every = model.approved.get(key), model.live(key, claims)
-        whole = unite(claim.desire.effect for claim in every)
-        assert approved is None or not includes(approved, whole), (
+        approved = model.approved.get(key)
+        effect = unite(claim.desire.effect for claim in model.live(key, claims))
+        assert approved is None or not includes(approved, effect), (
             f"word: {key} was approved and is held by {record.held_by}"
         )
     return safe
 
 
 def check_ended(model: Model, harness: MitigatorHarness) -> None:
-    """A mitigation that nobody wants any more has ended, and a suppression, too."""
+    """A mitigation or a suppression without reasons has ended."""
     records = mitigations(harness)
     for key, record in records.items():
         if record.state in {"wanted", "proposed"}:
-            assert model.claims(key, records), f"over: {key} is {record.state}"
+            assert model.claims(key, records), f"ended: {key} is {record.state}"
         elif record.state == "suppressed":
             _least, limit, _lease = model.withdrawn[key]
-            assert model.now <= limit + PRECISION, f"over: {key} stays suppressed"
+            assert model.now <= limit + PRECISION, f"ended: {key} stays suppressed"
 
 
-def check_words(model: Model, harness: MitigatorHarness) -> None:
-    """What a person withdrew stays out; a pause masks everything."""
+def check_decisions(model: Model, harness: MitigatorHarness) -> None:
+    """Withdrawn mitigations stay suppressed; a pause masks everything."""
     force = in_force(harness)
     for key, (least, _most, _lease) in model.withdrawn.items():
         assert key not in force, f"word: {key} was withdrawn"
@@ -158,11 +160,11 @@ def check_words(model: Model, harness: MitigatorHarness) -> None:
 
 
 def check_memory(harness: MitigatorHarness) -> None:
-    """The state in memory is what the topics hold; its counts are those of records."""
+    """The state in memory and its counts match the topics' records."""
     state = harness.state
-    stored = {key: one.record for key, one in harness.mitigations.items()}
+    stored = {key: entry.record for key, entry in harness.mitigations.items()}
     assert {k: e.record for k, e in state.mitigations.items()} == stored
-    reasons = {key: one.record for key, one in harness.reasons.items()}
+    reasons = {key: entry.record for key, entry in harness.reasons.items()}
     assert {k: e.reason for k, e in state.reasons.items()} == reasons
     for dry in (False, True):
         counted = [
@@ -184,7 +186,7 @@ def check_memory(harness: MitigatorHarness) -> None:
 
 
 def check_records(transition: Transition) -> None:
-    """Every record is within its bound, and the same after Avro."""
+    """Every record is within its bound, and Avro changes nothing."""
     for topic, bound, records in (
         (_TOPICS.reason, REASON_BYTES, transition.reasons),
         (_TOPICS.mitigation, MITIGATION_BYTES, transition.mitigations),
@@ -202,14 +204,14 @@ def check_records(transition: Transition) -> None:
 
 @dataclass
 class Ledger:
-    """Every start, and which limits it has to respect.
+    """Every start, with the limits that apply to it.
 
     Attributes:
         kinds: mitigation's key, while it is live → how it started: `counted`,
             `fallback`, `approved`.
         starts: (time, key, kind) of the last minute.
         most_starts: (until when, max_new_per_minute) of policies before.
-        wide: keys whose start added no address to what was affected.
+        wide: keys whose start added no affected address.
     """
 
     kinds: dict[str, str] = field(default_factory=dict)
@@ -226,13 +228,13 @@ class Ledger:
         *,
         one_event: bool = True,
     ) -> None:
-        """Look at what one transition wrote."""
+        """Check the starts of one transition."""
         records = mitigations(harness)
         begun = 0
         for key, record in changed.items():
             if record is None or record.kind == "pause":
                 continue
-            if not touches(record):
+            if not is_counted(record):
                 self.kinds.pop(key, None)
                 self.wide.discard(key)
                 continue
@@ -252,12 +254,12 @@ class Ledger:
         self._check(model, records)
 
     def take_over(self, model: Model, harness: MitigatorHarness, limit: int) -> None:
-        """Forget the starts that no record holds.
+        """Forget the starts without a record.
 
         Args:
             model: with the new mitigator's policy.
             harness: before its restart.
-            most: `max_new_per_minute` of the policy before.
+            limit: `max_new_per_minute` of the policy before.
         """
         records = mitigations(harness)
         self.starts = [
@@ -279,9 +281,9 @@ class Ledger:
         self.most_starts.append((model.now + MINUTE, limit))
 
     def check_proposals(self, model: Model, harness: MitigatorHarness) -> None:
-        """Half a minute later, what a limit holds is held by a limit."""
+        """After half a minute, only exceeded limits still hold proposals."""
         records, limits = mitigations(harness), model.policy.limits
-        live = {key: record for key, record in records.items() if touches(record)}
+        live = {key: record for key, record in records.items() if is_counted(record)}
         own = sum(net.num_addresses for net in OWN if net.version == 4)
         recent = [at for at, _key, _kind in self.starts if at > model.now - MINUTE]
         for key, record in records.items():
@@ -306,10 +308,10 @@ class Ledger:
     def _kind(self, model: Model, key: str, records: Mapping[str, Mitigation]) -> str:
         claims = model.live(key, model.claims(key, records))
         if not claims:
-            return "over"  # until the end of this moment: `check_ended` sees to it
-        whole = unite(claim.desire.effect for claim in claims)
+            return "ended"  # `check_ended` checks it after this moment
+        effect = unite(claim.desire.effect for claim in claims)
         approved = model.approved.get(key)
-        if approved is not None and includes(approved, whole):
+        if approved is not None and includes(approved, effect):
             return "approved"
         if all(claim.desire.fallback for claim in claims):
             return "fallback"
@@ -322,7 +324,7 @@ class Ledger:
         others = [
             net
             for key, other in records.items()
-            if key != record.key and touches(other) and (net := _network(other))
+            if key != record.key and is_counted(other) and (net := _network(other))
         ]
         return _size([*others, network]) > _size(others)
 
@@ -331,7 +333,7 @@ class Ledger:
         live = [
             (key, records[key], kind)
             for key, kind in self.kinds.items()
-            if key in records and touches(records[key])
+            if key in records and is_counted(records[key])
         ]
         counted = [
             record
@@ -343,8 +345,8 @@ class Ledger:
             number = sum(record.customer == customer.name for record in counted)
             assert number <= customer.max_active, "limit: max_per_customer"
         now = model.now
-        self.starts = [one for one in self.starts if one[0] > now - MINUTE]
-        self.most_starts = [one for one in self.most_starts if one[0] > now]
+        self.starts = [start for start in self.starts if start[0] > now - MINUTE]
+        self.most_starts = [start for start in self.most_starts if start[0] > now]
         recent = sum(kind == "counted" for _at, _key, kind in self.starts)
         limit = max([limits.max_new_per_minute, *(m for _at, m in self.most_starts)])
         assert recent <= limit, f"limit: {recent} starts in a minute, allowed {limit}"
@@ -360,13 +362,13 @@ class Ledger:
 
 
 def picture(harness: MitigatorHarness) -> object:
-    """Return all that a state holds, in a form that can be compared."""
+    """Return the contents of a state in a comparable form."""
     state, minute = harness.state, harness.now - timedelta(seconds=MINUTE)
     return (
         dict(state.reasons),
         dict(state.mitigations),
         {
-            name: {(key, demand.terms_of(key), _hold(demand, key)) for key in demand}
+            name: {(key, demand.terms_of(key), _lease(demand, key)) for key in demand}
             for name, demand in state.demands.items()
         },
         set(state.inactive),
@@ -392,12 +394,12 @@ def picture(harness: MitigatorHarness) -> object:
     )
 
 
-def _hold(demand: Any, key: Any) -> object:
+def _lease(demand: Any, key: Any) -> object:
     return demand._groups[demand.terms_of(key)].leases[key]
 
 
 def _check_effect(key: str, record: Mitigation, live: list[Claim]) -> None:
-    """It is as strong as the strongest live reason wants it, with all communities."""
+    """The effect is that of the strongest live reason, with all communities."""
     strongest = max(rank(claim.desire.effect.then) for claim in live)
     assert rank(record.then) >= strongest, f"lost: {key} is weaker: {record.then}"
     wanted = {name for claim in live for name in claim.desire.effect.communities}

@@ -5,13 +5,12 @@ from ipaddress import ip_network
 from typing import Any
 
 from consumers.mitigation.reason_key import ReasonKey
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.decisions.decide import apply_event
 from consumers.mitigator.decisions.expire import expire_leases, start_proposals
 from consumers.mitigator.decisions.operator_commands import apply_command
 from consumers.mitigator.decisions.received_command import ReceivedCommand
 from consumers.mitigator.decisions.takeover import take_over
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.restore import StoredRecord, restore_state
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
@@ -38,7 +37,7 @@ KEY = f"blackhole|{HOST}/32"
 
 
 def rule(name: str = "any", match: Match | None = None, **action: Any) -> Rule:
-    """Return a rule that blackholes unless told otherwise."""
+    """Return a rule that blackholes, or has the given action."""
     return Rule(
         name=name,
         match=match or Match(),
@@ -67,16 +66,16 @@ class MitigatorHarness:
     """Events in, records out.
 
     Attributes:
-        now: the broker's time. What a mitigator's own clocks show is `clock` alone.
+        now: the broker's time. The mitigator's own clock is `clock`.
         clock: seconds since the mitigator's machine started.
         reasons: latest record of each key of the reason topic, with its time.
-        mitigations: likewise of the mitigation topic.
+        mitigations: latest record of each key of the mitigation topic, with its time.
         written: number of records written so far, reasons and mitigations.
-        audits: everything that was reported.
+        audits: all audit records.
     """
 
-    def __init__(self, chosen: Policy | None = None, **context: Any) -> None:
-        self.policy = chosen or policy()
+    def __init__(self, new_policy: Policy | None = None, **context: Any) -> None:
+        self.policy = new_policy or policy()
         self.context = DecisionContext(self.policy, **{"dry_run": False, **context})
         self.state = State(OWN, dry_run=self.context.dry_run)
         self.now = START
@@ -91,48 +90,50 @@ class MitigatorHarness:
     # -- time ------------------------------------------------------------------
 
     def wait(self, seconds: float) -> None:
-        """Let time pass at once, and leases expire at its end."""
+        """Advance the clocks in one step, then expire leases."""
         self.now += timedelta(seconds=seconds)
         self.clock += seconds
         self.tick()
 
     def run(self, seconds: int) -> None:
-        """Let time pass second by second, as the mitigator's loop sees it."""
+        """Advance the clocks second by second, like the mitigator's loop."""
         for _ in range(seconds):
             self.wait(1)
 
     def tick(self) -> None:
-        """Do what the mitigator does once a second."""
+        """Do the mitigator's work of each second."""
         while True:
-            changes = list(self._noted(expire_leases(self.state, self.new_transition)))
+            changes = list(
+                self._committed(expire_leases(self.state, self.new_transition))
+            )
             if not changes:
                 break
-        list(self._noted(start_proposals(self.state, self.new_transition)))
+        list(self._committed(start_proposals(self.state, self.new_transition)))
 
     # -- events and commands ---------------------------------------------------
 
-    def event(self, action: str, target: str = HOST, **about: Any) -> Event:
+    def event(self, action: str, target: str = HOST, **fields: Any) -> Event:
         """Return an event; without a `sequence` it is the latest."""
-        sequence = about.pop("sequence", self._sequence + 1)
+        sequence = fields.pop("sequence", self._sequence + 1)
         self._sequence = max(sequence, self._sequence)
         receipt = Receipt(
             event_id=f"event-{sequence}",
-            received_at=self.now - timedelta(seconds=about.pop("age", 0)),
+            received_at=self.now - timedelta(seconds=fields.pop("age", 0)),
             sequence=sequence,
-            sensor=about.pop("sensor", "fnm1"),
+            sensor=fields.pop("sensor", "fnm1"),
         )
-        rules: tuple[FlowSpecRule, ...] = about.pop("rules", ())
-        extra = about.pop("extra", {})
+        rules: tuple[FlowSpecRule, ...] = fields.pop("rules", ())
+        extra = fields.pop("extra", {})
         networks = tuple(
             HostgroupNetwork(sent=text, network=text)
-            for text in about.pop("networks", ())
+            for text in fields.pop("networks", ())
         )
         details = AttackDetails(
             **{
                 "attack_uuid": "a1",
                 "attack_direction": "incoming",
                 "attack_protocol": "udp",
-                **about,
+                **fields,
             }
         )
         if action == "attack_status":
@@ -162,25 +163,25 @@ class MitigatorHarness:
             extra=extra,
         )
 
-    def send(self, action: str, target: str = HOST, **about: Any) -> Event:
-        """Make an event and let it count; return it."""
-        event = self.event(action, target, **about)
+    def send(self, action: str, target: str = HOST, **fields: Any) -> Event:
+        """Make an event and apply it; return it."""
+        event = self.event(action, target, **fields)
         self.apply(event)
         return event
 
     def apply(self, event: Event, *, behind: bool = False) -> None:
-        """Let *event* count."""
+        """Apply *event*."""
         transition = self.new_transition()
         apply_event(transition, event, behind=lambda: behind)
-        self.note(transition)
+        self.commit(transition)
 
     def command(
-        self, verb: str, key: str | None = None, *, age: float = 0, **about: Any
+        self, verb: str, key: str | None = None, *, age: float = 0, **fields: Any
     ) -> Audit:
-        """Let a person's command count; return the answer."""
+        """Apply a person's command; return its audit record."""
         self._offset += 1
-        if verb == "approve" and "revision" not in about and key in self.mitigations:
-            about["revision"] = self.mitigation(key).revision
+        if verb == "approve" and "revision" not in fields and key in self.mitigations:
+            fields["revision"] = self.mitigation(key).revision
         command = Command(
             **{
                 "command_id": f"command-{self._offset}",
@@ -189,31 +190,35 @@ class MitigatorHarness:
                 "comment": "a test",
                 "requested_at": self.now,
                 "key": key,
-                **about,
+                **fields,
             }
         )
         transition = self.new_transition()
-        sent = ReceivedCommand(command, self.now - timedelta(seconds=age), self._offset)
-        apply_command(transition, sent)
-        self.note(transition)
-        answers = [a for a in self.audits if a.event_id == command.command_id]
+        received = ReceivedCommand(
+            command, self.now - timedelta(seconds=age), self._offset
+        )
+        apply_command(transition, received)
+        self.commit(transition)
+        answers = [
+            audit for audit in self.audits if audit.event_id == command.command_id
+        ]
         return answers[-1]
 
     def restart(
         self,
-        chosen: Policy | None = None,
+        new_policy: Policy | None = None,
         *,
         clock: float | None = None,
         **context: Any,
     ) -> None:
-        """Take over as another mitigator would, from the topics alone.
+        """Take over like another mitigator, from the topics alone.
 
         Args:
             chosen: the new one's policy.
             clock: seconds since the new one's machine started.
-            context: what else differs.
+            context: further changed settings.
         """
-        self.policy = chosen or self.policy
+        self.policy = new_policy or self.policy
         context = {"dry_run": self.context.dry_run, **context}
         self.context = DecisionContext(self.policy, **context)
         self.clock = self.clock if clock is None else clock
@@ -223,17 +228,17 @@ class MitigatorHarness:
             self.mitigations.values(),
             Moment(self.clock, self.now),
         )
-        whole = self.new_transition()  # nobody reads it before all of it is written
+        merged = self.new_transition()  # all of it is written before any event
         for transition in take_over(self.state, self.new_transition):
-            whole.reasons |= transition.reasons
-            whole.mitigations |= transition.mitigations
-            whole.audits += transition.audits
-        self.note_takeover(whole)
+            merged.reasons |= transition.reasons
+            merged.mitigations |= transition.mitigations
+            merged.audits += transition.audits
+        self.commit_takeover(merged)
 
-    # -- what came of it -------------------------------------------------------
+    # -- results ---------------------------------------------------------------
 
     def wanted(self) -> list[str]:
-        """Return the keys that an enforcer applies, by the records alone."""
+        """Return the keys of the mitigations that an enforcer applies."""
         pause = self.mitigations.get("pause")
         if pause is not None and self._record(pause).state == "wanted":
             return []
@@ -265,13 +270,13 @@ class MitigatorHarness:
         assert isinstance(record, Reason)
         return record
 
-    def reported(self, what: str) -> list[str]:
+    def audit_texts(self, decision: str) -> list[str]:
         """Return the texts of the audit records of one kind."""
-        return [audit.text for audit in self.audits if audit.action == what]
+        return [audit.text for audit in self.audits if audit.action == decision]
 
-    def codes(self, what: str) -> list[str]:
+    def audit_codes(self, decision: str) -> list[str]:
         """Return the codes of the audit records of one kind."""
-        return [audit.code for audit in self.audits if audit.action == what]
+        return [audit.code for audit in self.audits if audit.action == decision]
 
     # -- inside ----------------------------------------------------------------
 
@@ -279,8 +284,8 @@ class MitigatorHarness:
         """Return a new transition at this moment."""
         return Transition(self.context, self.state, Moment(self.clock, self.now))
 
-    def note(self, transition: Transition) -> None:
-        """Write what a transition changed, as one transaction would."""
+    def commit(self, transition: Transition) -> None:
+        """Write a transition's records, like one transaction."""
         for name, reason in transition.reasons.items():
             self.written += 1
             self.reasons.pop(name, None)
@@ -293,13 +298,13 @@ class MitigatorHarness:
                 self.mitigations[key] = StoredRecord(record, self.now)
         self.audits += transition.audits
 
-    def note_takeover(self, transition: Transition) -> None:
-        """Write what a takeover changed; it is no event, and has no bound of one."""
-        self.note(transition)
+    def commit_takeover(self, transition: Transition) -> None:
+        """Write a takeover's records; the bounds of one event do not apply."""
+        self.commit(transition)
 
-    def _noted(self, changes: Any) -> Any:
+    def _committed(self, changes: Any) -> Any:
         for transition in changes:
-            self.note(transition)
+            self.commit(transition)
             yield transition
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""What sensors and people want now: a plain list that a mitigator is compared with.
+"""Model: a plain list of the wishes of sensors and people, to compare with.
 
-It shares the policy with the mitigator and nothing of its core: no demand, no timers,
-no records. Times are seconds of the broker's clock since the harness began.
+It shares only the policy with the mitigator: not its demand, timers or records. Times
+are seconds of the broker's clock since the harness began.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ from consumers.policy.rules import decide
 from fnm_bus.event import Effect, Event, FlowThen, Mitigation
 
 WITHIN: Final = 5 * 100 << 23
-"""Sequences of five seconds: further apart, they settle the order alone."""
+"""Five seconds; sequences further apart decide the order."""
 DAY: Final = 86_400.0
 STATUS: Final = "attack_status"
 LIMITS: Final = frozenset(
@@ -30,7 +30,7 @@ LIMITS: Final = frozenset(
 
 
 class Desire(NamedTuple):
-    """One measure that a wish is about."""
+    """One measure of a wish."""
 
     key: str
     measure: Measure
@@ -42,7 +42,7 @@ class Desire(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What one sensor reports about one target, or one order of a person."""
+    """One sensor's report about one target, or an operator's `add`."""
 
     sequence: int = 0
     attack: str = ""
@@ -61,7 +61,7 @@ class Wish:
 
     @property
     def ends(self) -> float:
-        """When its lease is over."""
+        """When its lease ends."""
         return self.begun + self.lease
 
 
@@ -75,7 +75,7 @@ class Last(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One holding wish for one measure."""
+    """One active wish for one measure."""
 
     ends: float
     lease: float
@@ -87,7 +87,7 @@ class Model:
     """All wishes, and every decision of a person that lasts.
 
     Attributes:
-        policy: today's.
+        policy: the present one.
         ban_time: seconds; a ban's lease until its first status update.
         dry_run: whether nothing is live.
         now: broker's time.
@@ -107,10 +107,10 @@ class Model:
     withdrawn: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     paused: bool = False
 
-    # -- what happens ------------------------------------------------------------
+    # -- changes -----------------------------------------------------------------
 
     def event(self, event: Event, age: float, *, behind: bool = False) -> set[str]:
-        """Let an event count; return the mitigations that it may be about."""
+        """Apply an event; return the mitigations that it may change."""
         touched: set[str] = set()
         for facts in facts_of(event):
             before = self._desired(facts)
@@ -119,7 +119,7 @@ class Model:
         return touched
 
     def add(self, name: str, desire: Desire, lease: float) -> None:
-        """Let a person's order count."""
+        """Apply an operator's `add`."""
         self.wishes[own_key(name)] = Wish(
             active=True,
             desires=(desire,),
@@ -130,14 +130,14 @@ class Model:
         self.withdrawn.pop(name, None)
 
     def withdraw(self, name: str) -> None:
-        """Let a person end a mitigation, and take back the order for it."""
+        """Apply a `withdraw`; it also ends an operator's own wish."""
         self.wishes.pop(own_key(name), None)
         self.approved.pop(name, None)
         if any(True for _ in self._claims(name)):
             self.withdrawn[name] = (0.0, 0.0, 0.0)
 
     def pass_time(self, now: float, *, alive: bool = True) -> None:
-        """Let time pass; leases expire where a mitigator sees that."""
+        """Advance the clock; leases expire if a mitigator is alive."""
         self.now = now
         if not alive:
             return
@@ -148,7 +148,7 @@ class Model:
                 del self.wishes[key]
 
     def take_over(self, policy: Policy, *, dry_run: bool) -> None:
-        """Let a new mitigator begin: today's policy can only narrow what holds."""
+        """Start a new mitigator: its policy can only narrow active wishes."""
         self.policy, self.dry_run = policy, dry_run
         self.ignored.clear()  # in memory only
         self.pass_time(self.now)
@@ -156,10 +156,10 @@ class Model:
             if wish.active:
                 self.wishes[key] = self._narrowed(key, wish)
 
-    # -- what follows ------------------------------------------------------------
+    # -- results -----------------------------------------------------------------
 
     def keys(self) -> set[str]:
-        """Return every mitigation that a holding wish is about."""
+        """Return the keys of all active wishes."""
         return {
             desire.key
             for wish in self.wishes.values()
@@ -168,7 +168,7 @@ class Model:
         }
 
     def claims(self, name: str, records: Mapping[str, Mitigation]) -> list[Claim]:
-        """Return the holding wishes for a measure; fallbacks while a limit holds."""
+        """Return the active wishes for a measure; fallbacks only at a limit."""
         return [
             claim
             for wish, claim in self._claims(name)
@@ -176,7 +176,7 @@ class Model:
         ]
 
     def live(self, name: str, claims: Iterable[Claim]) -> list[Claim]:
-        """Return those that may touch traffic: no dry run, approved where asked."""
+        """Return the claims that affect traffic: approved if needed, no dry runs."""
         approved = self.approved.get(name)
         return [
             claim
@@ -188,8 +188,8 @@ class Model:
             )
         ]
 
-    def keep_words(self, records: Mapping[str, Mitigation]) -> None:
-        """Renew what people decided, and forget what is over."""
+    def keep_decisions(self, records: Mapping[str, Mitigation]) -> None:
+        """Renew people's decisions, and forget ended ones."""
         for name in list(self.withdrawn):
             record = records.get(name)
             if record is None or record.state != "suppressed":
@@ -232,23 +232,23 @@ class Model:
         if facts.action not in OPENS | CLOSES:
             return
         key, wish = facts.reason_key, self.wishes.get(facts.reason_key)
-        this = _event_of(facts)
+        event = _event_of(facts)
         last = self.ignored.get(key, Last())
         if wish is not None:
             last = Last(wish.sequence, wish.attack, wish.closed, wish.is_status)
-        twice = wish is not None and this.attack == wish.previous
-        is_next = _crossed(this, last) and not twice
-        if this.sequence <= last.sequence and not (is_next or _overtaken(this, last)):
+        twice = wish is not None and event.attack == wish.previous
+        is_next = _crossed(event, last) and not twice
+        if event.sequence <= last.sequence and not (is_next or _overtaken(event, last)):
             return
-        if not this.closed:
+        if not event.closed:
             self._open(facts, wish, age, behind=behind)
-        elif not (_crossed(last, this) and wish is not None and wish.active):
-            self._close(facts, wish, this)
+        elif not (_crossed(last, event) and wish is not None and wish.active):
+            self._close(facts, wish, event)
 
-    def _close(self, facts: AttackFacts, wish: Wish | None, this: Last) -> None:
+    def _close(self, facts: AttackFacts, wish: Wish | None, event: Last) -> None:
         key = facts.reason_key
         if wish is None and key in self.ignored:
-            self.ignored[key] = this
+            self.ignored[key] = event
             return
         limits = self.policy.limits
         attack = facts.attack or (wish.attack if wish else "")
@@ -301,8 +301,8 @@ class Model:
 
     def _start(self, facts: AttackFacts, wish: Wish | None) -> None:
         key = facts.reason_key
-        made = self._wish_of(facts, wish)
-        if made is None and wish is not None:
+        built = self._wish_of(facts, wish)
+        if built is None and wish is not None:
             self.wishes[key] = Wish(
                 sequence=max(facts.sequence, wish.sequence),
                 attack=facts.attack,
@@ -311,20 +311,20 @@ class Model:
                 forgotten=self.now + DAY,
                 is_status=facts.action == STATUS,
             )
-        elif made is None or not (made.desires or wish or facts.has_rules):
+        elif built is None or not (built.desires or wish or facts.has_rules):
             self.ignored[key] = _event_of(facts)
         else:
-            self.wishes[key] = replace(made, active=True)
+            self.wishes[key] = replace(built, active=True)
 
     def _remember(self, facts: AttackFacts, wish: Wish | None) -> None:
-        made = self._wish_of(facts, wish)
-        if made is not None and made.desires:
+        built = self._wish_of(facts, wish)
+        if built is not None and built.desires:
             self.wishes[facts.reason_key] = replace(
-                made, lease=0.0, forgotten=self.now + DAY
+                built, lease=0.0, forgotten=self.now + DAY
             )
 
     def _wish_of(self, facts: AttackFacts, old: Wish | None) -> Wish | None:
-        """Return what the policy makes of an attack; None where it ignores it."""
+        """Return an attack's wish by the policy; None if the policy ignores it."""
         rule, _checks = decide(facts, self.policy)
         if rule is None or rule.action.action == IGNORE:
             return None
@@ -342,15 +342,15 @@ class Model:
             plain = facts
             if action is not rule.action:
                 plain = facts._replace(rules=(), refused_rules=(), has_rules=False)
-            got, bad = self._desires(plain, action, fallback=fallback)
+            measures, is_refused = self._desires(plain, action, fallback=fallback)
             own = {desire.key for desire in desires}
-            desires += [desire for desire in got if desire.key not in own]
-            refused = refused or bad
+            desires += [desire for desire in measures if desire.key not in own]
+            refused = refused or is_refused
         name, hostgroup = rule.name, facts.hostgroup
         if not desires and refused and old is not None and old.active:
             name, desires, hostgroup = old.rule, [*old.desires], old.hostgroup
         updates = facts.action == STATUS and facts.part == ATTACK
-        made = Wish(
+        built = Wish(
             sequence=max(facts.sequence, old.sequence if old else 0),
             attack=facts.attack,
             previous=_previous(old, facts.attack),
@@ -362,7 +362,7 @@ class Model:
             updates=updates,
             is_status=facts.action == STATUS,
         )
-        return replace(made, lease=self._lease(made, updates=updates))
+        return replace(built, lease=self._lease(built, updates=updates))
 
     def _desires(
         self, facts: AttackFacts, action: Action | None, *, fallback: bool
@@ -402,15 +402,15 @@ class Model:
             return self._group(rule.action, wish.hostgroup)
         return rule.action
 
-    def _group(self, asking: Action, name: str | None) -> Action | None:
-        """Return a hostgroup's action: no freer than the one that asks for it."""
+    def _group(self, requesting: Action, name: str | None) -> Action | None:
+        """Return a hostgroup's action, limited by the requesting action."""
         action = self.policy.hostgroups.get(name or "")
         if action is None:
             return None
         return replace(
             action,
-            dry_run=action.dry_run or asking.dry_run,
-            approval=action.approval or asking.approval,
+            dry_run=action.dry_run or requesting.dry_run,
+            approval=action.approval or requesting.approval,
         )
 
     def _lease(self, wish: Wish, *, updates: bool) -> float:
@@ -420,7 +420,7 @@ class Model:
 
     def _renew(self, facts: AttackFacts, key: ReasonKey, wish: Wish) -> None:
         attack = key.part == ATTACK
-        desires = self._left_of(key, wish)
+        desires = self._allowed_desires(key, wish)
         if attack and not desires and wish.digest != self.policy.digest:
             self._start(facts, wish)
             return
@@ -446,7 +446,7 @@ class Model:
 
     def _narrowed(self, key: ReasonKey, wish: Wish) -> Wish:
         left = lease = wish.ends - self.now
-        desires = self._left_of(key, wish)
+        desires = self._allowed_desires(key, wish)
         if key.scope != OPERATOR and wish.digest != self.policy.digest:
             for desire in desires:
                 action = self._action(wish, fallback=desire.fallback)
@@ -464,8 +464,8 @@ class Model:
             digest=self.policy.digest if desires else "",
         )
 
-    def _left_of(self, key: ReasonKey, wish: Wish) -> tuple[Desire, ...]:
-        """Return what today's policy leaves of a wish."""
+    def _allowed_desires(self, key: ReasonKey, wish: Wish) -> tuple[Desire, ...]:
+        """Return the desires that the present policy still allows."""
         changed = key.scope != OPERATOR and wish.digest != self.policy.digest
         desires = []
         for desire in wish.desires:
@@ -489,19 +489,19 @@ class Model:
 
 
 def own_key(name: str) -> ReasonKey:
-    """Return the key of a person's order."""
+    """Return the key of an operator's wish."""
     return ReasonKey("", OPERATOR, name, OPERATOR)
 
 
 def rank(then: FlowThen | None) -> tuple[int, int]:
-    """Return a value that is greater for an action that lets less through."""
+    """Return a value that is greater for a stricter action."""
     if then is None or then.action == "discard":
         return (2, 0)
     return (1, -(then.rate or 0)) if then.action == "rate-limit" else (0, 0)
 
 
 def includes(approved: Effect, wanted: Effect) -> bool:
-    """Return whether who approved one effect approved the other, too."""
+    """Return whether the approval of one effect includes the other."""
     if not set(wanted.communities) <= set(approved.communities):
         return False
     if wanted.then is not None and wanted.then.action == "redirect":
@@ -532,7 +532,7 @@ def _crossed(opening: Last, closing: Last) -> bool:
 
 
 def _overtaken(closing: Last, last: Last) -> bool:
-    """Return whether a status update of the attack that is closed forked later."""
+    """Return whether a status update of the closed attack forked later."""
     return (
         closing.closed
         and last.is_status

@@ -1,4 +1,4 @@
-"""Codecs from the settings: what each needs of the registry."""
+"""Codecs from the settings, and the relay's health."""
 
 import errno
 import shutil
@@ -62,7 +62,7 @@ ALL = [
 
 
 @pytest.mark.parametrize(("name", "topic"), ALL)
-def test_with_the_registry_down_a_reader_with_pins_reads_every_record(
+def test_pinned_ids_allow_reading_without_the_registry(
     tmp_path: Path, name: str, topic: str
 ) -> None:
     """So a person's command gets its answer, which is an audit record."""
@@ -77,7 +77,7 @@ def test_with_the_registry_down_a_reader_with_pins_reads_every_record(
 
 
 @pytest.mark.parametrize(("name", "topic"), ALL)
-def test_with_the_registry_down_a_reader_without_pins_reads_single_objects(
+def test_single_objects_are_readable_without_the_registry(
     tmp_path: Path, name: str, topic: str
 ) -> None:
     value = Codec().encode(example(name), topic)
@@ -96,7 +96,7 @@ def test_an_id_that_is_not_pinned_needs_the_registry(tmp_path: Path) -> None:
         build.build_independent_codec(settings(tmp_path)).decode(value)
 
 
-def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
+def test_the_relay_starts_with_schema_ids_of_events_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As they were pinned before audit records and dead letters had ids."""
@@ -108,7 +108,7 @@ def test_pins_of_events_alone_let_the_relay_start_and_write_dead_letters(
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 2}'])
-def test_pins_that_cannot_be_used_stop_only_who_depends_on_them(
+def test_unusable_schema_ids_stop_only_programs_that_need_them(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "ids.json").write_text(text)
@@ -119,7 +119,7 @@ def test_pins_that_cannot_be_used_stop_only_who_depends_on_them(
     assert "ids.json" in caplog.text
 
 
-def test_pins_that_must_not_be_looked_at_stop_only_programs_that_need_them(
+def test_unreadable_schema_ids_stop_only_programs_that_need_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As for root without capabilities, in a directory of another user."""
@@ -153,7 +153,7 @@ def broken_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 
 @pytest.mark.usefixtures("broken_schema")
-def test_a_broken_schema_stops_the_relay_before_it_reads_an_entry(
+def test_a_broken_schema_prevents_the_relay_from_starting(
     tmp_path: Path,
 ) -> None:
     made = Settings.model_validate({"spool": {"directory": tmp_path / "spool"}})
@@ -173,10 +173,10 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
         publisher=MemoryPublisher(),
         drain=SimpleNamespace(
             in_flight=0,
-            refusals=refusals,
-            disk=SimpleNamespace(current={}),
-            disk_refused=0,
-            on_trial=False,
+            topic_refusals=refusals,
+            disk_errors=SimpleNamespace(current={}),
+            io_blocked=0,
+            is_reading_suspect=False,
         ),
     )
     server = build.build_http_server(settings(tmp_path), relay, RelayMetrics())

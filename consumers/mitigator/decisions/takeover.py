@@ -27,6 +27,7 @@ from consumers.mitigator.state.counts import Counts
 from consumers.mitigator.state.entries import ReasonEntry
 from consumers.mitigator.state.next_record import ChangeCause
 from consumers.mitigator.state.recompute import put_mitigation, recompute, set_fallback
+from consumers.mitigator.state.start_limits import check_limits
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from consumers.mitigator.state.wants import action_of, without_lone_fallbacks
@@ -195,10 +196,5 @@ def _exceeded(
     policy: Policy, record: Mitigation, counts: ActiveCounts
 ) -> tuple[Check, ...]:
     """Return the limits that hold a mitigation beyond these counts."""
-    customer = next(
-        (each for each in policy.customers if each.name == record.customer), None
-    )
-    checks = guardrails.check_limits(
-        measure_of(record), counts, policy.limits, customer
-    )
+    checks = check_limits(policy, measure_of(record), record.customer, counts)
     return tuple(check for check in checks if check.verdict == HOLD)

@@ -1,4 +1,4 @@
-"""Batch: what several events change, encoded, on its way into one transaction."""
+"""Batch: the encoded records of several transitions, for one Kafka transaction."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ MAX_BYTES: Final = 4_000_000
 """Bytes of records in one transaction."""
 _RUN: Final = uuid4().hex
 _NUMBERS: Final = count(1)
-"""Together they name a record: `ce_id`."""
+"""Both together identify a record: `ce_id`."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Batch:
     Attributes:
         topics: names of the topics.
         codec: encodes records.
-        source: names the program in the records' headers.
+        source: name of the program in the records' headers.
         audits: the audit records, for the log.
     """
 
@@ -40,7 +40,7 @@ class Batch:
     _size: int = 0
 
     def add(self, transition: Transition) -> None:
-        """Add what a transition changed; of one key the latest record counts.
+        """Add the records of a transition; the latest record of a key replaces others.
 
         Raises:
             InvalidRecord: a record does not fit its schema; nothing was added.
@@ -50,29 +50,29 @@ class Batch:
         for reason_key, reason in transition.reasons.items():
             key = reason_key.encode()
             compacted.append(self._record(self.topics.reason, key, reason, at))
-        for name, mitigation in transition.mitigations.items():
-            key = name.encode()
+        for mitigation_key, mitigation in transition.mitigations.items():
+            key = mitigation_key.encode()
             compacted.append(self._record(self.topics.mitigation, key, mitigation, at))
         for audit in transition.audits:
             key = (audit.key or audit.target or "").encode()
             others.append(self._record(self.topics.audit, key, audit, at))
         for record in compacted:
-            place = record.topic, record.key or b""
-            self._size -= _size(self._latest.get(place))
-            self._latest[place] = record
+            topic_and_key = record.topic, record.key or b""
+            self._size -= _size(self._latest.get(topic_and_key))
+            self._latest[topic_and_key] = record
             self._size += _size(record)
         for record in others:
             self.append(record)
         self.audits += transition.audits
 
     def append(self, record: Record) -> None:
-        """Add a record of a topic that is not compacted."""
+        """Add a record for a topic without compaction."""
         self._others.append(record)
         self._size += _size(record)
 
     @property
     def is_full(self) -> bool:
-        """Whether the batch has to be committed before the next event."""
+        """Whether to commit the batch before the next event."""
         return self._size >= MAX_BYTES
 
     def __bool__(self) -> bool:

@@ -1,8 +1,8 @@
-"""Election: which of several mitigators is the active one.
+"""Leader election: one of several mitigators is active.
 
-The command topic has one partition, and Kafka gives it to one member of a group at a
-time: that one is active, the others stand by. This only decides who tries. What keeps
-two from writing is the fence of the transactional producer.
+Kafka assigns the command topic's only partition to one member of a group at a time.
+That member is active, the others stand by. The election only decides who tries to
+write. The fence of the transactional producer keeps two mitigators from writing.
 """
 
 import json
@@ -20,19 +20,19 @@ from fnm_bus.kafka.reader import UNREADABLE_CODES
 
 log = logging.getLogger(__name__)
 
-_BRIEF: Final = {
-    # A mitigator that hangs is replaced after this; brokers allow 6 s and more.
+_TIMEOUTS: Final = {
+    # A mitigator that hangs is replaced after this time; brokers allow 6 s or more.
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "1500",
 }
 _STEADY: Final = "steady"
-"""librdkafka's word for a member that knows what it holds."""
+"""librdkafka's word for a member that has its assignment."""
 _ABSENT: Final = 15.0
-"""Seconds without a place in the group from which on that is a problem."""
+"""Seconds outside the group until that is reported as a problem."""
 _LASTING: Final = UNREADABLE_CODES | {KafkaError.GROUP_AUTHORIZATION_FAILED}
-"""Errors that last until somebody acts; a new assignment shows that it is over."""
-_LEAVING = 1.0
-"""Seconds to give the place back in; who has none yet just goes."""
+"""Errors that last until a person acts; a new assignment ends them."""
+_LEAVING: Final = 1.0
+"""Seconds to revoke the assignment; a member without one leaves immediately."""
 
 
 class LeaderElection:
@@ -44,17 +44,17 @@ class LeaderElection:
         topic: a topic of one partition.
 
     Attributes:
-        elected: whether this one is elected.
+        elected: whether this member is elected.
     """
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
-        classic = settings.get("group.protocol") != "consumer"
-        # One name as long as this lives: after a Kafka that was away for longer than a
-        # session, librdkafka joins as a new member, and Kafka would first wait for the
-        # old one. What has the name is known to be the old one.
-        known = {**_BRIEF, "group.instance.id": f"{group}-{uuid4()}"}
+        is_classic = settings.get("group.protocol") != "consumer"
+        # The name lasts as long as this object. If Kafka is unreachable for longer than
+        # a session, librdkafka joins as a new member, and Kafka would first wait for
+        # the old one. With the same name, Kafka replaces the old one.
+        static = {**_TIMEOUTS, "group.instance.id": f"{group}-{uuid4()}"}
         self._settings: dict[str, Any] = {
-            **(known if classic else {}),
+            **(static if is_classic else {}),
             **settings,
             "group.id": group,
             "enable.auto.commit": "false",
@@ -64,39 +64,41 @@ class LeaderElection:
         self._group = group
         self._connection = ConnectionState(self._settings)
         self._consumer: Consumer | None = None
-        self._told = False
-        self._complaint = ""
+        self._is_revoked = False
+        self._last_error = ""
+        self._lasting_error = ""
         self._member_at = monotonic()
         self.elected = False
-        self._refusal = ""
 
     @property
     def problem(self) -> str:
         """Why it can neither be elected nor stand by, or ""."""
-        if self._refusal or self._connection.rejection:
-            return self._refusal or f"election: {self._connection.rejection}"
+        if self._lasting_error or self._connection.rejection:
+            return self._lasting_error or f"election: {self._connection.rejection}"
         absent = monotonic() - self._member_at
         if self._consumer is None or absent < _ABSENT:
             return ""
-        cause = self._connection.error or self._complaint
-        reason = f": {cause}" if cause else ""
-        return f"no place in the group for {absent:.0f} s: Kafka is away{reason}"
+        error = self._connection.error or self._last_error
+        suffix = f": {error}" if error else ""
+        return f"not in the group for {absent:.0f} s: Kafka is unreachable{suffix}"
 
     def open(self) -> None:
-        """Become a member.
+        """Join the group.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._told = False
+        self._is_revoked = False
         self._member_at = monotonic()
         self._connection.reset()
-        self._consumer = build_consumer(self._settings, self._connection, self._observe)
+        self._consumer = build_consumer(
+            self._settings, self._connection, self._on_statistics
+        )
         self._consumer.subscribe(
             [self._topic],
-            on_assign=self._won,
-            on_revoke=self._lost,
-            on_lost=self._lost,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
         )
 
     def poll(self, timeout: float) -> bool:
@@ -112,26 +114,25 @@ class LeaderElection:
                 self._take_error(error)
             fatal = self._connection.fatal
             if fatal is not None:
-                # Where the end of its session is not looked at soon enough, librdkafka
-                # shuts itself out: it goes on as a member that it no longer is (its
-                # issue 3437).
-                self._complain(fatal.str())
+                # After a late check of its session, librdkafka fences itself, but
+                # continues as a member that it no longer is (its issue 3437).
+                self._log_error(fatal.str())
                 self.close()
                 self.open()
         return self.elected
 
     def close(self) -> None:
-        """Leave, so that another one is elected at once."""
+        """Leave the group, so that another member is elected immediately."""
         consumer, self._consumer = self._consumer, None
         self.elected = False
         if consumer is None:
             return
         if self._connection.fatal is None:
-            # A member with a name keeps its place when it closes, as if it came back
-            # (KIP-345); it leaves when it unsubscribes.
+            # A member with a name stays in the group when it closes (KIP-345). It
+            # leaves when it unsubscribes.
             consumer.unsubscribe()
-            self._told, end = False, monotonic() + _LEAVING
-            while not self._told and monotonic() < end:
+            self._is_revoked, end = False, monotonic() + _LEAVING
+            while not self._is_revoked and monotonic() < end:
                 consumer.poll(0.1)
         consumer.close()
 
@@ -140,31 +141,34 @@ class LeaderElection:
             error, self._settings, topic=self._topic, group=self._group
         )
         text = str(denied or error.str())
-        self._complain(text)
+        self._log_error(text)
         if error.code() in _LASTING:
-            self._refusal = f"election: {denied or f'{self._topic}: {text}'}"
+            self._lasting_error = f"election: {denied or f'{self._topic}: {text}'}"
 
-    def _observe(self, statistics: str) -> None:
+    def _on_statistics(self, statistics: str) -> None:
         group = json.loads(statistics).get("cgrp", {})
         if group.get("state") == "up" and group.get("join_state") == _STEADY:
             self._member_at = monotonic()
-            self._complaint = ""
+            self._last_error = ""
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            self._complaint = text
-            log.warning("election: %s", self._complaint)
+    def _log_error(self, text: str) -> None:
+        if text != self._last_error:
+            self._last_error = text
+            log.warning("election: %s", text)
 
-    def _won(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._refusal = ""
-        # Nothing is read here; to hold the partition is all.
-        if partitions:
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._lasting_error = ""
+        if partitions:  # only the assignment matters; nothing is read
             consumer.assign(partitions)
             consumer.pause(partitions)
-        # Should the topic have more partitions, only one of them counts.
-        self.elected = self.elected or any(it.partition == 0 for it in partitions)
+        self.elected = self.elected or _has_first(partitions)
 
-    def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._told = True
-        if any(it.partition == 0 for it in partitions):
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._is_revoked = True
+        if _has_first(partitions):
             self.elected = False
+
+
+def _has_first(partitions: list[TopicPartition]) -> bool:
+    """Return whether partition 0 is among them; further ones do not count."""
+    return any(partition.partition == 0 for partition in partitions)

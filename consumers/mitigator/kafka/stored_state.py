@@ -1,4 +1,4 @@
-"""Stored state: what the reason and mitigation topics hold, decoded and checked."""
+"""Stored state: decoded, checked records of the reason and mitigation topics."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -13,23 +13,23 @@ from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.kafka.topic_scan import RawRecord, Scan, scan_topics
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.restore import StoredRecord, restore_state
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.record import Record
+from fnm_bus.kafka.route import Topics, derived_id, headers_for
 
 log = logging.getLogger(__name__)
 
 _MAX_LEASE_MS: Final = 10 * 366 * 86_400_000
 """Ten years: longer than any lease, and short enough for every date."""
 _MAX_COUNT: Final = 1 << 62
-"""A revision has room to grow."""
+"""Larger than any revision, with room to grow."""
 
 R = TypeVar("R", Reason, Mitigation)
 
@@ -39,12 +39,13 @@ class StoredState:
     """The latest records.
 
     Attributes:
-        reasons: those that could be decoded.
-        mitigations: likewise.
-        unreadable: (key, why) of the others; they are left out.
-        misplaced: those whose latest record is in another partition than their key's.
-        leftovers: (topic, key, partition) of every record of a key in another partition
-            than its own; after its latest one was written there, it needs a tombstone.
+        reasons: that could be decoded.
+        mitigations: that could be decoded.
+        unreadable: (key, error) of the others; they are left out.
+        misplaced: (topic, key, record) of each latest record outside its key's
+            partition.
+        leftovers: (topic, key, partition) of every record outside its key's partition.
+            It needs a tombstone after the key's own partition has the latest record.
         partitions: topic → number of partitions.
     """
 
@@ -56,7 +57,7 @@ class StoredState:
     partitions: Mapping[str, int] = field(default_factory=dict)
 
     def restore(self, context: DecisionContext, moment: Moment) -> State:
-        """Return the state that these records hold."""
+        """Return the state that these records describe."""
         return restore_state(context, self.reasons, self.mitigations, moment)
 
     def latest(self) -> datetime | None:
@@ -71,7 +72,7 @@ class StoredState:
                 yield stored.record
 
     def records(self) -> Iterator[Mitigation]:
-        """Yield the mitigations, and the pause if there is one."""
+        """Yield the mitigations, and the pause record if it exists."""
         for stored in self.mitigations:
             if isinstance(stored.record, Mitigation):
                 yield stored.record
@@ -82,38 +83,38 @@ def read_state(
     topics: Topics,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> StoredState:
-    """Return what both topics hold; nothing is written, no group is joined.
+    """Return the records of both topics; nothing is written, no group is joined.
 
     Raises:
         BrokerUnavailable, TopicRefused, ConfigError: they cannot be read.
     """
-    codec = Codec()  # no registry may keep a block from its end
+    codec = Codec()  # the end of a mitigation must not depend on a registry
     names = (topics.reason, topics.mitigation)
-    found = scan_topics(settings, names, is_stopping, partial(_revision, codec))
-    latest, state = found.latest, StoredState(partitions=found.partitions)
-    for key, raw in latest[topics.reason].items():
-        reason, fault = _checked(_reason, codec, key, raw)
+    scan = scan_topics(settings, names, is_stopping, partial(_revision, codec))
+    state = StoredState(partitions=scan.partitions)
+    for key, raw in scan.latest[topics.reason].items():
+        reason, error = _decode_safely(_decode_reason, codec, key, raw)
         if reason is not None:
             state.reasons.append(StoredRecord(reason, raw.at))
-            _note_places(state, found, topics.reason, key, state.reasons[-1])
+            _note_partitions(state, scan, topics.reason, key, state.reasons[-1])
         else:
-            state.unreadable.append((key.decode(errors="replace")[:200], fault))
-    for key, raw in latest[topics.mitigation].items():
-        record, fault = _checked(_mitigation, codec, key, raw)
+            state.unreadable.append((key.decode(errors="replace")[:200], error))
+    for key, raw in scan.latest[topics.mitigation].items():
+        record, error = _decode_safely(_decode_mitigation, codec, key, raw)
         if record is not None:
             state.mitigations.append(StoredRecord(record, raw.at))
-            _note_places(state, found, topics.mitigation, key, state.mitigations[-1])
+            _note_partitions(state, scan, topics.mitigation, key, state.mitigations[-1])
             continue
-        state.unreadable.append((key.decode(errors="replace")[:200], fault))
+        state.unreadable.append((key.decode(errors="replace")[:200], error))
         if key == PAUSE.encode():
             state.mitigations.append(StoredRecord(_unreadable_pause(), raw.at))
     return state
 
 
 def with_remaining_lease(stored: StoredRecord, now: datetime) -> Reason | Mitigation:
-    """Return a record whose lease, counted from *now*, ends when the stored one's does.
+    """Return a record whose lease, from *now*, ends with the stored record's lease.
 
-    A lease that is over gets one millisecond: 0 would be none at all.
+    An expired lease becomes one millisecond, because 0 means no lease.
     """
     record = stored.record
     if not record.lease_ms:
@@ -122,21 +123,41 @@ def with_remaining_lease(stored: StoredRecord, now: datetime) -> Reason | Mitiga
     return replace(record, lease_ms=max(record.lease_ms - age_ms, 1))
 
 
-def _note_places(
-    state: StoredState, found: Scan, topic: str, key: bytes, stored: StoredRecord
+def moved_records(
+    stored: StoredState, codec: Codec, source: str, now: datetime
+) -> list[Record]:
+    """Return each misplaced record again, for its key's own partition.
+
+    Args:
+        stored: the latest records.
+        codec: encodes them.
+        source: name of the program in their headers.
+        now: the broker's time.
+    """
+    moved = []
+    for topic, key, latest in stored.misplaced:
+        record = with_remaining_lease(latest, now)
+        record_id = derived_id("moved", topic, key.hex(), latest.at.isoformat())
+        headers = headers_for(record, source, record_id, now)
+        moved.append(Record(topic, key, codec.encode(record, topic), headers))
+    return moved
+
+
+def _note_partitions(
+    state: StoredState, scan: Scan, topic: str, key: bytes, stored: StoredRecord
 ) -> None:
-    """Note where a key has records in partitions that are not its own."""
-    own = partition_of(key, found.partitions[topic])
-    latest = found.latest[topic][key].partition
+    """Note a key's records outside its own partition."""
+    own = partition_of(key, scan.partitions[topic])
+    latest = scan.latest[topic][key].partition
     if latest != own:
         state.misplaced.append((topic, key, stored))
-    for partition in (latest, *found.others[topic].get(key, ())):
+    for partition in (latest, *scan.others[topic].get(key, ())):
         if partition != own:
             state.leftovers.append((topic, key, partition))
 
 
 def _revision(codec: Codec, value: bytes) -> int:
-    """Return what grows from record to record of a key; 0 if it cannot be decoded."""
+    """Return the number that grows with each record of a key; 0 if undecodable."""
     try:
         record = codec.decode(value)
     except InvalidRecord:
@@ -146,15 +167,15 @@ def _revision(codec: Codec, value: bytes) -> int:
     return record.renewals if isinstance(record, Reason) else 0
 
 
-def _checked(
-    check: Callable[[Codec, bytes, RawRecord], R],
+def _decode_safely(
+    decode: Callable[[Codec, bytes, RawRecord], R],
     codec: Codec,
     key: bytes,
     raw: RawRecord,
 ) -> tuple[R | None, str]:
-    """Return what a record holds, or None and why that cannot be used."""
+    """Return a decoded record and "", or None and the error."""
     try:
-        return check(codec, key, raw), ""
+        return decode(codec, key, raw), ""
     except MemoryError:
         raise
     except InvalidRecord as exc:
@@ -164,30 +185,30 @@ def _checked(
         return None, f"unexpected {type(exc).__name__}: {exc!s:.200}"
 
 
-def _check_figures(**figures: int) -> None:
-    """Refuse figures that nobody can count on from: a lease, or what grows by one."""
-    for name, figure in figures.items():
+def _check_numbers(**numbers: int) -> None:
+    """Refuse a lease, or a counter, that later calculations could not use."""
+    for name, number in numbers.items():
         limit = _MAX_LEASE_MS if name == "lease_ms" else _MAX_COUNT
-        if figure > limit:
-            raise InvalidRecord(f"{name}: {figure} is more than {limit}")
+        if number > limit:
+            raise InvalidRecord(f"{name}: {number} is more than {limit}")
 
 
-def _reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
+def _decode_reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
     record = codec.decode(raw.value)
     if not isinstance(record, Reason):
-        raise InvalidRecord(f"a {type(record).__name__} is no reason")
+        raise InvalidRecord(f"a {type(record).__name__} is not a reason")
     if key_of_reason(record).encode() != key:
-        raise InvalidRecord("its key is not the one of its content")
+        raise InvalidRecord("its key does not match its content")
     for want in record.wants:
         validate_measure(measure_of_want(want))
-    _check_figures(lease_ms=record.lease_ms, renewals=record.renewals)
+    _check_numbers(lease_ms=record.lease_ms, renewals=record.renewals)
     return record
 
 
-def _mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
+def _decode_mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
     record = codec.decode(raw.value)
     if not isinstance(record, Mitigation):
-        raise InvalidRecord(f"a {type(record).__name__} is no mitigation")
+        raise InvalidRecord(f"a {type(record).__name__} is not a mitigation")
     if record.kind == PAUSE:
         expected = PAUSE
     else:
@@ -195,13 +216,13 @@ def _mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
         validate_measure(measure)
         expected = mitigation_key(measure.key, record.place)
     if record.key != expected or key != expected.encode():
-        raise InvalidRecord(f"its key is not the one of its content: {expected}")
-    _check_figures(lease_ms=record.lease_ms, revision=record.revision)
+        raise InvalidRecord(f"its key does not match its content: expected {expected}")
+    _check_numbers(lease_ms=record.lease_ms, revision=record.revision)
     return record
 
 
 def _unreadable_pause() -> Mitigation:
-    """Return the pause that a pause record counts as which cannot be decoded."""
+    """Return the pause that an undecodable pause record counts as."""
     return Mitigation(
         key=PAUSE,
         kind=PAUSE,

@@ -1,6 +1,7 @@
-"""Topic scan: the latest record of each key of a compacted topic, quickly.
+"""Topic scan: the latest record of each key of a compacted topic.
 
-An hour of renewals is read as bytes; only what is the latest of its key is decoded.
+Records are compared as bytes, so that an hour of renewals is read quickly. Only the
+latest record of each key is decoded.
 """
 
 from collections import Counter
@@ -25,9 +26,9 @@ from fnm_bus.kafka.client_errors import topic_error
 from fnm_bus.kafka.names import READ
 from fnm_bus.kafka.reader import UNREADABLE_CODES, record_time
 
-_AT_ONCE: Final = 10_000
+_BATCH: Final = 10_000
 _STALLED: Final = 30.0
-"""Seconds without any answer about a partition that was not read to its end."""
+"""Seconds without any record of a partition that was not read to its end."""
 
 
 class RawRecord(NamedTuple):
@@ -36,7 +37,7 @@ class RawRecord(NamedTuple):
     Attributes:
         value: its bytes; never empty.
         at: the broker's time of the record, UTC.
-        partition: where it is.
+        partition: of the record.
     """
 
     value: bytes
@@ -48,12 +49,12 @@ Latest = dict[bytes, RawRecord]
 
 
 class Scan(NamedTuple):
-    """What compacted topics hold.
+    """The contents of compacted topics.
 
     Attributes:
         latest: topic → key → latest record, without the keys that have a tombstone.
-        others: topic → key → partitions with an older record of a key that is in
-            `latest`: the topic was given more partitions.
+        others: topic → key → partitions with an older record of a key in `latest`; the
+            topic was given more partitions.
         partitions: topic → number of its partitions.
     """
 
@@ -70,8 +71,8 @@ def scan_topics(
 ) -> Scan:
     """Return the latest record of each key.
 
-    Of two records of one key in two partitions, the later one counts
-    (`latest_record`). Nothing is committed, and no group is joined.
+    If a key has records in two partitions, the later one counts (`latest_record`).
+    Nothing is committed, and no group is joined.
 
     Args:
         settings: librdkafka's settings.
@@ -89,106 +90,109 @@ def scan_topics(
     state = ConnectionState(settings)
     consumer = build_reader({**settings, "isolation.level": "read_committed"}, state)
     try:
-        parts = [
+        partitions = [
             TopicPartition(topic, number, OFFSET_BEGINNING)
             for topic in topics
             for number in partitions_of(consumer, topic, state, is_new=True)
         ]
-        consumer.assign(parts)
-        found = _scan(consumer, parts, state, is_stopping)
+        consumer.assign(partitions)
+        by_topic = _read(consumer, partitions, state, is_stopping)
     finally:
         consumer.close()
     latest: dict[str, Latest] = {}
     others: dict[str, dict[bytes, tuple[int, ...]]] = {}
-    for topic, records in found.items():
-        latest[topic], others[topic] = _merged(records, revision_of)
-    return Scan(latest, others, dict(Counter(part.topic for part in parts)))
+    for topic, records in by_topic.items():
+        latest[topic], others[topic] = _merge_partitions(records, revision_of)
+    counts = Counter(partition.topic for partition in partitions)
+    return Scan(latest, others, dict(counts))
 
 
-_Places = dict[tuple[bytes, int], tuple[int, bytes]]
-"""Key and partition → time and value of the latest record there; no tombstones."""
+_PartitionRecords = dict[tuple[bytes, int], tuple[int, bytes]]
+"""Key and partition → time and value of its latest record; no tombstones."""
 
 
-def _scan(
+def _read(
     consumer: Consumer,
-    parts: Sequence[TopicPartition],
+    partitions: Sequence[TopicPartition],
     state: ConnectionState,
     is_stopping: Callable[[], bool],
-) -> dict[str, _Places]:
-    newest: dict[str, _Places] = {part.topic: {} for part in parts}
-    began = monotonic()
-    unread = {(part.topic, part.partition): began for part in parts}
+) -> dict[str, _PartitionRecords]:
+    by_topic: dict[str, _PartitionRecords] = {
+        partition.topic: {} for partition in partitions
+    }
+    started = monotonic()
+    unread = {(part.topic, part.partition): started for part in partitions}
     while unread:
         if is_stopping():
             raise BrokerUnavailable("stopping")
-        messages = consumer.consume(_AT_ONCE, 1.0)
+        messages = consumer.consume(_BATCH, 1.0)
         if not messages:
-            partitions_of(consumer, parts[0].topic, state)  # raises if none answers
+            partitions_of(
+                consumer, partitions[0].topic, state
+            )  # raises if none answers
         now = monotonic()
         for message in messages:
             error, topic = message.error(), message.topic() or ""
-            place = topic, message.partition() or 0
+            partition = topic, message.partition() or 0
             if error is None:
-                _take(newest[topic], message)
-                if place in unread:
-                    unread[place] = now
+                _store(by_topic[topic], message)
+                if partition in unread:
+                    unread[partition] = now
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
-                unread.pop(place, None)
+                unread.pop(partition, None)
             elif not error.retriable() and error.code() in UNREADABLE_CODES:
                 raise topic_error(error, topic, READ, state.settings)
         _check_progress(unread, now)
-    return newest
+    return by_topic
 
 
-def _take(known: _Places, message: Message) -> None:
-    place = message.key() or b"", message.partition() or 0
+def _store(records: _PartitionRecords, message: Message) -> None:
+    origin = message.key() or b"", message.partition() or 0
     value = message.value()
     if value:
-        known[place] = message.timestamp()[1], value
+        records[origin] = message.timestamp()[1], value
     else:
-        known.pop(place, None)
+        records.pop(origin, None)
 
 
-def _merged(
-    found: _Places, revision_of: Callable[[bytes], int]
+def _merge_partitions(
+    records: _PartitionRecords, revision_of: Callable[[bytes], int]
 ) -> tuple[Latest, dict[bytes, tuple[int, ...]]]:
-    """Return the latest record of each key, and where the older ones are."""
-    origins: dict[bytes, list[Origin]] = {}
-    for (key, partition), (stamp, _value) in found.items():
-        origins.setdefault(key, []).append(Origin(partition, stamp))
+    """Return the latest record of each key, and the partitions of older ones."""
+    by_key: dict[bytes, list[Origin]] = {}
+    for (key, partition), (stamp, _value) in records.items():
+        by_key.setdefault(key, []).append(Origin(partition, stamp))
     latest: Latest = {}
     others: dict[bytes, tuple[int, ...]] = {}
-    for key, places in origins.items():
-        best = places[0]
-        if len(places) > 1:
+    for key, origins in by_key.items():
+        best = origins[0]
+        if len(origins) > 1:
             best = _latest_of(
-                place._replace(revision=revision_of(found[key, place.partition][1]))
-                for place in places
+                origin._replace(revision=revision_of(records[key, origin.partition][1]))
+                for origin in origins
             )
-            numbers = (place.partition for place in places)
-            others[key] = tuple(
-                number for number in numbers if number != best.partition
-            )
-        stamp, value = found[key, best.partition]
+            numbers = (origin.partition for origin in origins)
+            others[key] = tuple(n for n in numbers if n != best.partition)
+        stamp, value = records[key, best.partition]
         latest[key] = RawRecord(value, record_time(stamp), best.partition)
     return latest, others
 
 
 def _latest_of(origins: Iterable[Origin]) -> Origin:
-    def later(known: Origin, new: Origin) -> Origin:
-        return new if supersedes(new, known, is_tombstone=False) else known
+    def later(first: Origin, second: Origin) -> Origin:
+        return second if supersedes(second, first, is_tombstone=False) else first
 
     return reduce(later, origins)
 
 
 def _check_progress(unread: Mapping[tuple[str, int], float], now: float) -> None:
-    """Raise where a partition has no leader: librdkafka would wait for ever.
+    """Raise if a partition has no leader: librdkafka would wait for ever.
 
     Args:
-        unread: topic and partition → when its latest record came.
-        now: likewise, on the monotonic clock.
+        unread: topic and partition → time of its latest record.
+        now: on the same monotonic clock.
     """
-    silent = sorted(place for place, at in unread.items() if now - at >= _STALLED)
-    if silent:
-        names = ", ".join(f"{topic}/{number}" for topic, number in silent[:5])
-        raise BrokerUnavailable(f"nothing came for {_STALLED:.0f} s of {names}")
+    stalled = sorted(key for key, at in unread.items() if now - at >= _STALLED)
+    if stalled:
+        names = ", ".join(f"{topic}/{number}" for topic, number in stalled[:5])
+        raise BrokerUnavailable(f"no record for {_STALLED:.0f} s from {names}")

@@ -132,7 +132,7 @@ class Demand:
         latest = (group.latest() for group in self._groups.values())
         return max(latest, key=lambda lease: lease.ends)
 
-    def first(self, terms: Iterable[Terms], limit: int) -> list[ReasonKey]:
-        """Return up to *limit* reasons with one of the terms, the oldest first."""
-        keys = (key for each in terms for key in self._groups[each].leases)
+    def first(self, groups: Iterable[Terms], limit: int) -> list[ReasonKey]:
+        """Return up to *limit* reasons with terms of *groups*, the oldest first."""
+        keys = (key for terms in groups for key in self._groups[terms].leases)
         return list(islice(keys, limit))

@@ -13,13 +13,13 @@ Pure. The first condition that is met (docs/decisions/reasons-and-mitigations.md
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from consumers.mitigation.effects import covers, strength, unite
 from consumers.mitigation.states import ENDED, OPERATOR, PROPOSED, SUPPRESSED, WANTED
+from consumers.mitigator.context import Moment
 from consumers.mitigator.state.demand import Demand, Terms
 from consumers.mitigator.state.entries import APPROVAL, MitigationEntry
 from consumers.policy.guardrails import HOLD
@@ -27,18 +27,6 @@ from fnm_bus.event import EPOCH, Check, Effect, Mitigation
 
 _EARLY: Final = 2.0
 """Seconds by which a weaker effect is written before the stronger one ends."""
-
-
-class Moment(NamedTuple):
-    """Now, on both clocks.
-
-    Attributes:
-        clock: seconds since boot, for leases.
-        now: the broker's time, UTC, for records.
-    """
-
-    clock: float
-    now: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,8 @@ from msgspec.structs import replace
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import ENDED, PAUSE
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.state.entries import MitigationEntry, ReasonEntry
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import key_of_want
 from consumers.policy.model import MAX_LEASE

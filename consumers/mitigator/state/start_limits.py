@@ -76,13 +76,13 @@ class StartLimits:
         relieved: Counter[str] = Counter()
         for entry in (state.reasons[reason_key] for reason_key in demand):
             wants = tuple(zip(entry.keys, entry.reason.wants, strict=True))
-            others = (k for k, want in wants if not want.fallback and k != key)
-            if entry.fallback and not any(state.is_limited(k) for k in others):
-                relieved.update(k for k, want in wants if want.fallback)
+            others = [name for name, want in wants if not want.fallback and name != key]
+            if entry.fallback and not any(map(state.is_limited, others)):
+                relieved.update(name for name, want in wants if want.fallback)
         return [
-            state.mitigations[k].record
-            for k, count in relieved.items()
-            if k in state.mitigations and count == len(state.demands[k])
+            state.mitigations[fallback].record
+            for fallback, count in relieved.items()
+            if fallback in state.mitigations and count == len(state.demands[fallback])
         ]
 
     def _counts_without(
@@ -112,14 +112,10 @@ class StartLimits:
     def _check_limits(
         self, measure: Measure, cause: ChangeCause, counts: ActiveCounts
     ) -> tuple[Check, ...]:
-        policy = self.policy
-        customer = next(
-            (each for each in policy.customers if each.name == cause.customer), None
-        )
-        checks = guardrails.check_limits(measure, counts, policy.limits, customer)
+        checks = check_limits(self.policy, measure, cause.customer, counts)
         if not checks:
             return ()
-        limit = max(policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
+        limit = max(self.policy.limits.max_new_per_minute // _SHARE_OF_EVENT, 1)
         share = Check(
             stage="limit",
             name="max_new_per_minute",
@@ -128,3 +124,18 @@ class StartLimits:
             text=f"{self.starts} of {limit} that one event may start",
         )
         return (*checks, share)
+
+
+def check_limits(
+    policy: Policy, measure: Measure, customer_name: str | None, counts: ActiveCounts
+) -> tuple[Check, ...]:
+    """Return the checks of a policy's limits for one more measure.
+
+    Args:
+        policy: with the limits and customers.
+        measure: to add.
+        customer_name: owner of the affected network, or None.
+        counts: of the other active mitigations.
+    """
+    owners = (owner for owner in policy.customers if owner.name == customer_name)
+    return guardrails.check_limits(measure, counts, policy.limits, next(owners, None))

@@ -14,11 +14,10 @@ from msgspec.structs import replace
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.reason_key import ReasonKey
 from consumers.mitigation.states import ENDED, PAUSE, WANTED
-from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.state.call_order import LastEvent
 from consumers.mitigator.state.entries import MitigationEntry, ReasonEntry
 from consumers.mitigator.state.memory import Undo
-from consumers.mitigator.state.next_record import Moment
 from consumers.mitigator.state.record_content import cut_to_bound, is_start
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import key_of_want

@@ -1,4 +1,4 @@
-"""A member of a group: topics that it may not read any more."""
+"""A group member whose right to read a topic was revoked."""
 
 from typing import Any
 
@@ -40,25 +40,25 @@ class Message:
 
 
 class Consumer:
-    """Stands in for librdkafka's."""
+    """Replaces librdkafka's consumer."""
 
     def __init__(self) -> None:
-        self.left: list[Message] = []
+        self.messages: list[Message] = []
         self.sought: list[tuple[str, int, int]] = []
 
     def poll(self, _seconds: float) -> Message:
-        return self.left.pop(0)
+        return self.messages.pop(0)
 
     def seek(self, at: TopicPartition) -> None:
         self.sought.append((at.topic, at.partition, at.offset))
 
 
-class Bench:
+class DeniedMember:
     """A member that has read one partition to its end, and is then refused."""
 
     def __init__(self) -> None:
-        nothing: Any = lambda *_: None  # noqa: E731 - no name would tell more
-        self.it = GroupMember(
+        nothing: Any = lambda *_: None  # noqa: E731 - a callback without effect
+        self.member = GroupMember(
             {},
             "g",
             ["events"],
@@ -67,40 +67,44 @@ class Bench:
             on_removed=nothing,
         )
         self.consumer = Consumer()
-        self.it._consumer = self.consumer  # type: ignore[assignment]  # all that is used
-        self.it._unchecked_topics.clear()
-        self.it._on_assign(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
+        self.member._consumer = self.consumer  # type: ignore[assignment]  # all that is used
+        self.member._unchecked_topics.clear()
+        self.member._on_assign(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
         self.poll(END)
         self.poll(DENIED)
 
     def poll(self, error: KafkaError | None) -> None:
-        self.consumer.left.append(Message(error))
-        assert self.it.poll(0.0)
+        self.consumer.messages.append(Message(error))
+        assert self.member.poll(0.0)
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def denied() -> DeniedMember:
+    return DeniedMember()
 
 
-def test_a_right_to_read_that_was_taken_away_is_a_refusal(bench: Bench) -> None:
-    assert "no Read right" in bench.it.refusals["events"]
+def test_a_revoked_read_right_is_a_refusal(denied: DeniedMember) -> None:
+    assert "no Read right" in denied.member.refusals["events"]
 
 
 @pytest.mark.parametrize("answer", [END, None])
-def test_a_topic_that_can_be_read_again_is_no_refusal(
-    bench: Bench, answer: KafkaError | None
+def test_a_readable_topic_ends_its_refusal(
+    denied: DeniedMember, answer: KafkaError | None
 ) -> None:
-    bench.poll(answer)
-    assert bench.it.refusals == {}
+    denied.poll(answer)
+    assert denied.member.refusals == {}
 
 
-def test_a_refused_topic_is_fetched_again_from_the_same_offset(bench: Bench) -> None:
+def test_a_refused_topic_is_fetched_again_from_the_same_offset(
+    denied: DeniedMember,
+) -> None:
     """librdkafka would not report again that an idle partition was read to its end."""
-    bench.it.check()
-    assert bench.consumer.sought == [("events", 0, 7)]
+    denied.member.check()
+    assert denied.consumer.sought == [("events", 0, 7)]
 
 
-def test_a_refusal_goes_with_the_last_partition_of_its_topic(bench: Bench) -> None:
-    bench.it._on_lost(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
-    assert bench.it.refusals == {}
+def test_a_refusal_ends_with_the_last_partition_of_its_topic(
+    denied: DeniedMember,
+) -> None:
+    denied.member._on_lost(None, [TopicPartition("events", 0)])  # type: ignore[arg-type]
+    assert denied.member.refusals == {}

@@ -77,12 +77,12 @@ def test_a_principal_may_hold_the_name_of_a_certificate() -> None:
 
 
 @pytest.mark.parametrize("text", ["relay", "relay=x", "relay=User:", "ralay=User:x"])
-def test_what_is_no_principal_is_refused(text: str) -> None:
+def test_an_invalid_principal_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--principal"):
         principal_names([text])
 
 
-def test_odd_names_are_quoted_for_the_shell() -> None:
+def test_unusual_names_are_quoted_for_the_shell() -> None:
     [line] = acl_commands(
         {"relay": "User:a b"}, Resources(Topics("$h", "g", "s")), "kafka:9092"
     )

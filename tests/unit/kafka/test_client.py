@@ -24,7 +24,7 @@ DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
 
 
 def statistics(*states: str) -> str:
-    brokers = {str(number): {"state": it} for number, it in enumerate(states)}
+    brokers = {str(number): {"state": state} for number, state in enumerate(states)}
     return json.dumps({"brokers": brokers})
 
 
@@ -33,7 +33,7 @@ def state() -> ConnectionState:
     return ConnectionState(SETTINGS)
 
 
-def test_a_new_client_knows_of_no_error(state: ConnectionState) -> None:
+def test_a_new_client_has_no_error(state: ConnectionState) -> None:
     assert (state.error, state.rejection, state.is_down) == (None, "", False)
 
 
@@ -43,14 +43,14 @@ def test_rejected_credentials_are_a_rejection_at_once(state: ConnectionState) ->
     assert not state.is_down
 
 
-def test_a_broker_that_is_away_is_no_rejection(state: ConnectionState) -> None:
+def test_an_unreachable_broker_is_not_a_rejection(state: ConnectionState) -> None:
     state.take_error(REFUSED)
     state.take_error(DOWN)
     assert (state.rejection, state.is_down) == ("", True)
     assert "Connection refused" in str(state.error)
 
 
-def test_one_broker_of_several_that_is_away_is_no_error(
+def test_one_unreachable_broker_of_several_is_not_an_error(
     state: ConnectionState,
 ) -> None:
     state.take_statistics(statistics("UP", "DOWN"))
@@ -58,14 +58,14 @@ def test_one_broker_of_several_that_is_away_is_no_error(
     assert state.error is None
 
 
-def test_a_broker_that_serves_again_ends_the_error(state: ConnectionState) -> None:
+def test_a_reachable_broker_clears_the_error(state: ConnectionState) -> None:
     state.take_error(WRONG)
     state.take_error(DOWN)
     state.take_statistics(statistics("DOWN", "UP"))
     assert (state.rejection, state.is_down) == ("", False)
 
 
-def test_a_connection_that_was_lost_and_is_rejected_is_a_rejection(
+def test_a_rejection_after_a_lost_connection_is_reported(
     state: ConnectionState,
 ) -> None:
     state.take_statistics(statistics("UP"))
@@ -74,7 +74,7 @@ def test_a_connection_that_was_lost_and_is_rejected_is_a_rejection(
     assert state.rejection
 
 
-def test_an_error_is_logged_once_until_a_broker_serves_again(
+def test_an_error_is_logged_once_until_a_broker_is_reachable(
     state: ConnectionState, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -87,7 +87,7 @@ def test_an_error_is_logged_once_until_a_broker_serves_again(
     assert len(caplog.messages) == 2
 
 
-def test_an_error_that_somebody_awaits_is_not_logged(
+def test_an_awaited_error_is_not_logged(
     state: ConnectionState, caplog: pytest.LogCaptureFixture
 ) -> None:
     state.is_awaited = True
@@ -102,7 +102,7 @@ def test_a_fatal_error_is_kept(state: ConnectionState) -> None:
     assert state.fatal is None
 
 
-def test_an_error_is_raised_as_one_of_its_own(state: ConnectionState) -> None:
+def test_each_raise_gets_its_own_error(state: ConnectionState) -> None:
     state.take_error(WRONG)
     first, second = state.current_error(), state.current_error()
     assert isinstance(first, ConnectionRejected)
@@ -173,7 +173,7 @@ def test_without_sasl_the_user_has_no_name() -> None:
 
 
 def test_clients_are_built_in_one_place() -> None:
-    """The embedded broker is a broker, though librdkafka has it as a producer."""
+    """librdkafka implements the embedded broker as a producer."""
     root = Path(__file__).parents[3]
     sources = [*root.glob("fnm_bus/**/*.py"), *root.glob("consumers/**/*.py")]
     builds = re.compile(r"\b(Producer|Consumer|AdminClient)\((?!\))")
@@ -185,7 +185,7 @@ def test_clients_are_built_in_one_place() -> None:
     assert found == {"fnm_bus/kafka/client.py", "fnm_bus/kafka/embedded_broker.py"}
 
 
-def test_a_new_client_waits_for_a_cluster_with_long_round_trips() -> None:
+def test_a_new_client_waits_for_a_slow_cluster() -> None:
     """librdkafka's mock cluster answers each request after 600 ms."""
     settings = {
         "bootstrap.servers": "mock",

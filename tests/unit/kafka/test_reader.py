@@ -1,4 +1,4 @@
-"""A record as it was found, whatever its writer put around its value."""
+"""Records with unusual headers, and readers with silent partitions."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -47,12 +47,12 @@ class Untouchable(Odd):
         pytest.fail("headers were read")
 
 
-def test_no_headers_are_read_unless_asked_for() -> None:
-    read = raw_record(Untouchable())  # type: ignore[arg-type]  # all of it that is used
+def test_headers_are_read_only_on_request() -> None:
+    read = raw_record(Untouchable())  # type: ignore[arg-type]  # only these methods are used
     assert read.headers == ()
 
 
-def test_headers_that_cannot_be_read_are_left_out() -> None:
+def test_unreadable_headers_are_omitted() -> None:
     odd: Any = Odd()
     read = raw_record(odd)
     assert record_headers(odd) == ()
@@ -67,14 +67,14 @@ def test_a_record_with_such_headers_can_become_a_dead_letter() -> None:
     assert letter.origin_offset == 7
 
 
-def test_a_text_of_headers_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_headers_are_returned_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Odd, "headers", lambda _self: [("a", b"1"), ("a", None)])
     odd: Any = Odd()
     assert record_headers(odd) == (("a", b"1"), ("a", None))
 
 
 class Busy:
-    """Stands in for librdkafka's consumer: partition 3 of two has all the traffic."""
+    """Replaces librdkafka's consumer: partition 3 of two has all the traffic."""
 
     def __init__(self, *_settings: object) -> None:
         pass
@@ -110,7 +110,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[TopicReader]:
 
 @pytest.fixture
 def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let each look at the monotonic clock be a second later than the last one."""
+    """Advance the monotonic clock a second with each call."""
     passed = [0.0]
 
     def monotonic() -> float:
@@ -121,17 +121,17 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return passed
 
 
-def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
+def test_traffic_of_one_partition_hides_no_leaderless_one(
     busy: TopicReader, moments: list[float]
 ) -> None:
-    del moments  # they pass by themselves
+    del moments
     for _ in busy.read(100.0):
         pass
     with pytest.raises(BrokerUnavailable, match=r"from t\[99\]$"):
         busy.check()
 
 
-def test_a_caller_that_takes_its_time_is_no_silence(
+def test_a_slow_caller_does_not_count_as_silence(
     busy: TopicReader, moments: list[float]
 ) -> None:
     next(busy.read(100.0))

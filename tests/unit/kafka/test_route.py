@@ -84,7 +84,7 @@ def test_headers_are_cloudevents_in_binary_mode() -> None:
     }
 
 
-def test_a_block_of_no_host_is_still_keyed_by_its_address() -> None:
+def test_a_partial_block_is_keyed_by_its_address() -> None:
     event = msgspec.structs.replace(HOST, action="partial_block", ip="0.0.0.0")  # noqa: S104 - "no host"
     assert key_of(event) == b"0.0.0.0"
 
@@ -94,7 +94,7 @@ def test_an_unusual_action_gives_a_plain_type() -> None:
     assert dict(headers_of(event))["ce_type"] == b"fastnetmon.host.ban_now_"
 
 
-def test_a_rule_is_named_by_its_uuid() -> None:
+def test_a_rule_is_identified_by_its_uuid() -> None:
     assert (
         rule_identity(FlowSpecRule(uuid="3b9c6d60", protocols=("udp",))) == "3b9c6d60"
     )
@@ -110,8 +110,8 @@ RULE = FlowSpecRule(
 )
 
 
-def test_without_a_uuid_a_rule_is_named_by_its_canonical_match() -> None:
-    # A literal: it names rules for as long as mitigations of them are kept.
+def test_a_rule_without_uuid_is_identified_by_its_match() -> None:
+    # A literal: stored mitigations depend on it.
     assert rule_identity(RULE) == (
         '{"agent_addresses":["2001:db8::1"],"destination_prefix":"192.0.2.1/32",'
         '"protocols":["tcp","udp"],"source_ports":[53,123],'
@@ -136,7 +136,7 @@ def test_without_a_uuid_a_rule_is_named_by_its_canonical_match() -> None:
     ],
     ids=str,
 )
-def test_the_same_match_in_another_spelling_names_the_same_rule(
+def test_a_match_in_another_spelling_identifies_the_same_rule(
     change: dict[str, object],
 ) -> None:
     assert rule_identity(msgspec.structs.replace(RULE, **change)) == rule_identity(RULE)
@@ -157,7 +157,7 @@ def test_the_same_match_in_another_spelling_names_the_same_rule(
     ],
     ids=str,
 )
-def test_another_match_names_another_rule(change: dict[str, object]) -> None:
+def test_another_match_identifies_another_rule(change: dict[str, object]) -> None:
     assert rule_identity(msgspec.structs.replace(RULE, **change)) != rule_identity(RULE)
 
 
@@ -182,7 +182,7 @@ def test_every_record_has_the_headers_of_a_cloud_event(name: str) -> None:
     }
 
 
-def test_an_event_has_its_own_headers_whoever_asks() -> None:
+def test_an_event_has_its_own_headers_for_every_source() -> None:
     event = next(iter(example_records("fastnetmon.HostEvent").values()))
     assert isinstance(event, HostEvent)
     assert headers_for(event, "relay", "7", AT) == headers_of(event)
@@ -198,7 +198,7 @@ def test_the_source_is_a_uri_and_the_time_is_utc() -> None:
     assert dict(without_zone)["ce_time"] == there["ce_time"]
 
 
-def test_an_id_is_that_of_its_parts_in_their_order() -> None:
+def test_an_id_depends_on_its_parts_and_their_order() -> None:
     assert derived_id("a", "b", 1) == derived_id("a", "b", 1)
     assert derived_id("a", "b") != derived_id("b", "a")
     assert derived_id("a/b") != derived_id("a", "b")

@@ -1,4 +1,4 @@
-"""The words that `what` of an audit record may have: the schema's, and all of them."""
+"""Audit records use exactly the words that the schema lists for `what`."""
 
 import ast
 import json
@@ -37,7 +37,7 @@ def words_of_calls(folder: Path, method: str) -> set[str]:
     return words
 
 
-def test_the_mitigator_reports_every_word_of_the_schema_and_no_other() -> None:
+def test_mitigator_reports_exactly_the_schemas_decisions() -> None:
     approved = rule("approved", Match(min_pps=10), approval=True)
     harness = MitigatorHarness(policy(approved, rule()))
     harness.send("ban")
@@ -59,6 +59,6 @@ def test_the_mitigator_reports_every_word_of_the_schema_and_no_other() -> None:
     assert reported == declared("Mitigator")
 
 
-def test_the_enforcers_report_every_word_of_the_schema_and_no_other() -> None:
+def test_enforcers_report_exactly_the_schemas_actions() -> None:
     reported = words_of_calls(CONSUMERS / "enforcers", "publish")
     assert reported == declared("Enforcers")

@@ -32,26 +32,26 @@ def ban(
 
 
 def events(seed: int) -> Sequence[Event]:
-    """Return events of all kinds, some of which only their types make valid."""
+    """Return events of all kinds; some are valid by their types only."""
     fuzz, codec = Fuzz(seed, ["203.0.113.7", "203.0.113.8", "203.0.113.9"]), Codec()
     records = [codec.decode(fuzz.draw().value) for _ in range(200)]
-    return [it for it in records if isinstance(it, Event)]
+    return [event for event in records if isinstance(event, Event)]
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", range(5))
 def test_every_event_of_a_replay_is_explained(seed: int) -> None:
-    chosen = events(seed)
-    explanations = list(replay_events(chosen, CONTEXT))
-    assert len(explanations) == len(chosen)
-    assert all(list(explanation_lines(it)) for it in explanations)
+    sample = events(seed)
+    explanations = list(replay_events(sample, CONTEXT))
+    assert len(explanations) == len(sample)
+    assert all(list(explanation_lines(explanation)) for explanation in explanations)
 
 
 def test_leases_that_end_at_one_instant_all_end() -> None:
     events = [ban(1, sensor=sensor) for sensor in ("fra1", "fra2", "ams1")]
     explanations = list(replay_events([*events, ban(2, timedelta(days=1))], CONTEXT))
-    assert [it.event.receipt.event_id for it in explanations][-1] == "fra1-2"
-    assert [it.started for it in explanations] == [1, 0, 0, 1]
+    assert explanations[-1].event.receipt.event_id == "fra1-2"
+    assert [explanation.started for explanation in explanations] == [1, 0, 0, 1]
 
 
 def test_an_event_that_no_decision_expects_has_an_error(

@@ -67,14 +67,14 @@ def test_the_weaker_effect_remains_when_the_stronger_one_expires(table: Table) -
     assert table.actions() == [LIMIT]
 
 
-def test_ending_it_at_one_place_keeps_the_other(table: Table) -> None:
+def test_end_at_one_place_keeps_the_other_place(table: Table) -> None:
     table.want(DISCARD, "exabgp", 60)
     table.want(LIMIT, "", 60)
     assert table.table.apply_end(mitigation_key(MATCH, "exabgp"))
     assert table.actions() == [LIMIT]
 
 
-def test_another_place_does_not_concern_it(table: Table) -> None:
+def test_other_place_does_not_change_a_mitigation(table: Table) -> None:
     table.want(DISCARD, "edge2", 60)
     assert table.actions() == []
 

@@ -1,4 +1,4 @@
-"""What one message may do, by the topic that it stands on."""
+"""The effects of one message, by its topic."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -33,11 +33,11 @@ RECEIPT = Receipt(
 BAN = HostEvent(receipt=RECEIPT, action="ban", ip="203.0.113.7")
 STATUS = StatusEvent(receipt=RECEIPT, action="attack_status", ip="203.0.113.7")
 GROUP = HostgroupEvent(receipt=RECEIPT, action="ban", hostgroup_name="web")
-PAUSE = Command(command_id="c", verb="pause", by="somebody")
+PAUSE = Command(command_id="c", verb="pause", by="alice")
 
 
 class Message:
-    """Stands in for Kafka's."""
+    """A fake Kafka message."""
 
     def __init__(self, topic: str, record: AnyRecord, stamp: int) -> None:
         self._topic, self._stamp = topic, stamp
@@ -66,10 +66,11 @@ class Message:
 
 
 class Journal:
-    """Stands in for `TransactionalJournal`."""
+    """A fake `TransactionalJournal`."""
 
     def __init__(self) -> None:
         self.processed: list[Any] = []
+        self.inputs = self
 
     def is_paused(self, _message: object) -> bool:
         return False
@@ -77,35 +78,36 @@ class Journal:
     def is_behind(self, _topics: object) -> bool:
         return False
 
-    def done(self, message: object) -> None:
+    def mark_done(self, message: object) -> None:
         self.processed.append(message)
 
 
-class Bench:
+class MitigatorBench:
     """A mitigator that is given messages by hand."""
 
     def __init__(self) -> None:
         context = DecisionContext(policy(rule("all")), dry_run=False)
         self.metrics = MitigatorMetrics()
-        self.it = Mitigator({}, "m", TOPICS, Codec(), context, self.metrics)
+        self.record = Mitigator({}, "m", TOPICS, Codec(), context, self.metrics)
         self.state = State((), dry_run=False)
 
     def take(self, topic: str, record: AnyRecord, stamp: int | None = None) -> Batch:
         at = round(datetime.now(UTC).timestamp() * 1000) if stamp is None else stamp
         batch, journal = Batch(TOPICS, Codec(), "m"), Journal()
         message: Any = Message(topic, record, at)
-        self.it._take(journal, self.state, batch, message)  # type: ignore[arg-type]
+        processor = self.record._processor
+        processor.process(journal, self.state, batch, message)  # type: ignore[arg-type]
         assert journal.processed == [message]
         return batch
 
 
 def reasons_of_letters(batch: Batch) -> list[str]:
     letters = (
-        Codec().decode(it.value)
-        for it in batch.records()
-        if it.topic == TOPICS.deadletter
+        Codec().decode(record.value)
+        for record in batch.records()
+        if record.topic == TOPICS.deadletter
     )
-    return [it.reason for it in letters if isinstance(it, DeadLetter)]
+    return [record.reason for record in letters if isinstance(record, DeadLetter)]
 
 
 @pytest.mark.parametrize(
@@ -117,24 +119,24 @@ def reasons_of_letters(batch: Batch) -> list[str]:
         (TOPICS.command, PAUSE),
     ],
 )
-def test_what_stands_on_its_own_topic_counts(topic: str, record: AnyRecord) -> None:
-    assert reasons_of_letters(Bench().take(topic, record)) == []
+def test_record_on_its_own_topic_is_applied(topic: str, record: AnyRecord) -> None:
+    assert reasons_of_letters(MitigatorBench().take(topic, record)) == []
 
 
 @pytest.mark.parametrize("topic", [TOPICS.host, TOPICS.hostgroup, TOPICS.status])
-def test_who_may_only_report_attacks_cannot_command(topic: str) -> None:
-    bench = Bench()
+def test_command_on_an_event_topic_is_a_dead_letter(topic: str) -> None:
+    bench = MitigatorBench()
     batch = bench.take(topic, PAUSE)
     assert not bench.state.paused
-    (why,) = reasons_of_letters(batch)
-    assert f"a Command on {topic}" in why
+    (reason,) = reasons_of_letters(batch)
+    assert f"a Command on {topic}" in reason
 
 
 @pytest.mark.parametrize("record", [BAN, GROUP, STATUS])
-def test_who_may_only_command_cannot_report_attacks(record: AnyRecord) -> None:
-    bench = Bench()
-    (why,) = reasons_of_letters(bench.take(TOPICS.command, record))
-    assert f"on {TOPICS.command}" in why
+def test_event_on_the_command_topic_is_a_dead_letter(record: AnyRecord) -> None:
+    bench = MitigatorBench()
+    (reason,) = reasons_of_letters(bench.take(TOPICS.command, record))
+    assert f"on {TOPICS.command}" in reason
     assert not bench.state.reasons
 
 
@@ -145,19 +147,19 @@ def test_who_may_only_command_cannot_report_attacks(record: AnyRecord) -> None:
 def test_an_event_on_another_events_topic_is_a_dead_letter(
     topic: str, record: AnyRecord
 ) -> None:
-    assert len(reasons_of_letters(Bench().take(topic, record))) == 1
+    assert len(reasons_of_letters(MitigatorBench().take(topic, record))) == 1
 
 
 @pytest.mark.parametrize("stamp", [-(2**62), 2**62, -1])
-def test_a_command_of_a_mad_time_is_no_unexpected_error(stamp: int) -> None:
-    bench = Bench()
+def test_command_with_an_impossible_time_is_applied(stamp: int) -> None:
+    bench = MitigatorBench()
     batch = bench.take(TOPICS.command, PAUSE, stamp)
     assert reasons_of_letters(batch) == []
     assert bench.state.paused  # whenever it was sent
 
 
 class Election:
-    """Stands in for `LeaderElection`: never elected, and stops the mitigator."""
+    """A fake `LeaderElection`: never elected, and stops the mitigator."""
 
     problem = ""
     mitigator: Mitigator
@@ -177,25 +179,25 @@ class Election:
 
 
 @pytest.mark.parametrize("problem", ["", "election: the topic is unknown"])
-def test_one_that_stands_by_shows_the_problem_of_the_election_alone(
+def test_standby_shows_only_the_elections_problem(
     monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
-    bench = Bench()
+    bench = MitigatorBench()
     monkeypatch.setattr(service, "LeaderElection", Election)
-    monkeypatch.setattr(Election, "mitigator", bench.it, raising=False)
+    monkeypatch.setattr(Election, "mitigator", bench.record, raising=False)
     monkeypatch.setattr(Election, "problem", problem)
-    bench.it.problem = "Fenced: another mitigator writes now"
-    bench.it.run()
-    assert bench.it.facts()["problem"] == problem
-    assert bench.it.healthy() == (not problem)
+    bench.record.problem = "Fenced: another mitigator writes now"
+    bench.record.run()
+    assert bench.record.facts()["problem"] == problem
+    assert bench.record.healthy() == (not problem)
 
 
 def test_a_partition_that_waits_for_the_registry_is_a_problem() -> None:
-    bench = Bench()
-    bench.it._unreadable[TOPICS.host, 3] = "the registry does not answer"
-    bench.it._show(bench.state)
-    assert not bench.it.healthy()
-    assert TOPICS.host in bench.it.problem
-    bench.it._unreadable.clear()
-    bench.it._show(bench.state)
-    assert bench.it.healthy()
+    bench = MitigatorBench()
+    bench.record._processor.unreadable[TOPICS.host, 3] = "the registry does not answer"
+    bench.record._update_metrics(bench.state)
+    assert not bench.record.healthy()
+    assert TOPICS.host in bench.record.problem
+    bench.record._processor.unreadable.clear()
+    bench.record._update_metrics(bench.state)
+    assert bench.record.healthy()

@@ -25,12 +25,13 @@ PREFIX = "203.0.113.9/32"
 
 
 class Journal:
-    """Nothing arrives, and everything is committed."""
+    """Returns no message, and commits everything."""
 
-    pending = False
+    has_offsets = False
 
     def __init__(self) -> None:
-        self.released = 0
+        self.resumed = 0
+        self.inputs = self
         self.commits = 0
         self.has_grown = False
         self.records: list[Record] = []
@@ -46,8 +47,8 @@ class Journal:
         if self.has_grown:
             raise BrokerUnavailable("other partitions")
 
-    def release(self) -> None:
-        self.released += 1
+    def resume(self) -> None:
+        self.resumed += 1
 
 
 class Election:
@@ -64,7 +65,7 @@ def mitigator_of(harness: MitigatorHarness) -> Any:
     return Mitigator({}, "m", Topics(), Codec(), harness.context, metrics)
 
 
-def test_leases_that_never_stop_ending_hold_nothing_back(
+def test_endless_expiry_does_not_delay_proposals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     harness = MitigatorHarness()
@@ -85,13 +86,13 @@ def test_leases_that_never_stop_ending_hold_nothing_back(
     mitigator, journal = mitigator_of(harness), Journal()
     mitigator._decide(journal, harness.state, Election())
     assert len(started) > 5
-    assert journal.released == len(started)
+    assert journal.resumed == len(started)
     assert len(started) < LOOPS / 2
 
 
 @pytest.fixture
 def grown() -> tuple[Any, Journal, Batch]:
-    """Return a mitigator after a growth, its journal, and what withdraws an `add`."""
+    """Return a mitigator after a growth, its journal, and a batch with a tombstone."""
     harness = MitigatorHarness()
     harness.command("add", kind="blackhole", prefix=PREFIX, lease_ms=3_600_000)
     [key] = harness.reasons
@@ -107,43 +108,45 @@ def grown() -> tuple[Any, Journal, Batch]:
     return mitigator, journal, batch
 
 
-def test_a_tombstone_goes_to_the_partitions_that_its_key_left_as_well(
+def test_tombstone_is_also_written_to_its_keys_old_partitions(
     grown: tuple[Any, Journal, Batch],
 ) -> None:
-    """Else the next takeover finds the old record alone, and it counts again."""
+    """Otherwise the next takeover would restore the old record."""
     mitigator, journal, batch = grown
     mitigator._commit(journal, batch)
     assert journal.commits == 1
-    assert [(it.value, it.partition) for it in journal.records] == [
+    assert [(record.value, record.partition) for record in journal.records] == [
         (None, -1),
         (None, 3),
         (None, 7),
     ]
 
 
-def test_a_leftover_with_a_tombstone_gets_no_second_one(
+def test_leftover_gets_one_tombstone(
     grown: tuple[Any, Journal, Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mitigator, journal, batch = grown
     mitigator._commit(journal, batch)
     journal.records.clear()
     monkeypatch.setattr(service, "monotonic", lambda: 1e12)
-    mitigator._clean(journal)
-    assert [(it.key, it.partition) for it in journal.records] == [(b"another", 5)]
+    mitigator._delete_leftovers(journal)
+    assert [(record.key, record.partition) for record in journal.records] == [
+        (b"another", 5)
+    ]
 
 
-def test_leftovers_get_no_tombstones_once_a_topic_has_grown_again(
+def test_leftovers_get_no_tombstones_after_a_second_growth(
     grown: tuple[Any, Journal, Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mitigator, journal, _batch = grown
     journal.has_grown = True
     monkeypatch.setattr(service, "monotonic", lambda: 1e12)
     with pytest.raises(BrokerUnavailable):
-        mitigator._clean(journal)
+        mitigator._delete_leftovers(journal)
     assert not journal.records
 
 
-def test_a_topic_that_grew_between_journal_and_scan_is_read_again(
+def test_growth_between_journal_and_scan_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The scan's leftovers may be where the journal writes the key's live record."""

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.notifier.notice import Cause, Group, Item, Notice, notice_of
+from consumers.notifier.document import Cause, Group, Item, Notice
+from consumers.notifier.notice import notice_of
 from consumers.storms.grouper import StormGrouper
 from consumers.storms.update import Position
 from fnm_bus.event import Effect, FlowMatch, Mitigation, ReasonSummary
@@ -66,17 +67,19 @@ def notify_only(number: int = 1, **other: Any) -> Mitigation:
     return mitigation(number, key=f"notify|{prefix}", kind="notify", **other)
 
 
-def notices(*steps: tuple[Mitigation, ...], ends: float = inf) -> list[Notice]:
+def notices(
+    *steps: tuple[Mitigation, ...], ends: float = inf, boot: float = 0
+) -> list[Notice]:
     """Return the notices of records that come in steps, an hour between two."""
-    return list(_notices(steps, ends))
+    return list(_notices(steps, ends, boot))
 
 
 def _notices(
-    steps: tuple[tuple[Mitigation, ...], ...], ends: float
+    steps: tuple[tuple[Mitigation, ...], ...], ends: float, boot: float
 ) -> Iterator[Notice]:
     storms = StormGrouper(10, 300)
     for hour, step in zip(count(), steps, strict=False):
-        start = hour * 3600.0
+        start = boot + hour * 3600.0
         for record in step:
             storms.apply(record, start, start + ends, Position(0, 0))
         for second in range(10, 3600, 10):
@@ -135,7 +138,7 @@ def test_end_has_numbers_duration_and_reasons() -> None:
     assert notice.ended_because == {"unban": 3, "operator": 1}
     assert notice.text.splitlines()[:2] == [
         "4 mitigations ended: 4 blackhole.",
-        "Ended because: unban 3, operator 1.",
+        "Ended because: 3 unban, 1 operator.",
     ]
     assert f"Cause: {cause}" in notice.text
     times = "From 2026-05-01 12:00:00 UTC to 2026-05-01 12:10:00 UTC: 10 min 0 s."
@@ -170,6 +173,18 @@ def test_continuing_storm_reports_its_changes() -> None:
     )
     assert "LEASE EXPIRED" in notice.text
     assert notice.prefixes == ("198.51.0.3/32", "198.51.0.1/32")
+
+
+def test_renewal_reports_active_mitigations() -> None:
+    storms = StormGrouper(10, 300)
+    for record in (mitigation(1), mitigation(2)):
+        storms.apply(record, 0, inf, Position(0, 0))
+    storms.due(10)
+    storms.apply(ended(1), 20, inf, Position(0, 0))
+    (update,) = storms.renewals(80)
+    notice = notice_of(update, NOW)
+    assert notice.title == "1 mitigation active (hostgroup web)"
+    assert notice.text.startswith("Of 2: 1 mitigation active.")
 
 
 def test_pause_and_resume_report_withdrawn_mitigations() -> None:
@@ -277,7 +292,7 @@ def test_records_read_again_have_the_same_keys() -> None:
         (ended(1), ended(2)),
         (ended(3),),
     )
-    first, second = notices(*steps), notices(*steps)
+    first, second = notices(*steps), notices(*steps, boot=77)
     statuses = [notice.status for notice in first]
     assert statuses == ["started", "continues", "continues", "ended"]
     assert [notice.key for notice in first] == [notice.key for notice in second]

@@ -1,18 +1,16 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from math import inf, isinf
+from math import isinf
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.mitigation.clock import now as boottime
 from consumers.notifier.delivery import DeliveryQueue
+from consumers.notifier.document import Notice
 from consumers.notifier.metrics import NotifierMetrics
-from consumers.notifier.notice import Notice
 from consumers.notifier.notifier import Notifier
-from consumers.notifier.recall import lease_end, members_of
 from consumers.notifier.sink import LogSink, OutgoingNotice
 from consumers.storms.grouper import StormGrouper
 from fnm_bus.avro.codec import Codec
@@ -152,11 +150,11 @@ def test_only_renewing_sinks_get_renewals(
     renewing = KeptQueue(renews=True)
     notifier = notifier_with(queue, renewing, wait=10, interval=300)
     notifier.handle(read(0, mitigation(lease_ms=900_000), datetime.now(UTC)))
-    clock.play(notifier, 400)
-    renewed = datetime.now(UTC) + timedelta(seconds=400)
-    notifier.handle(read(1, mitigation(lease_ms=900_000), renewed))
     clock.play(notifier, 100)
     assert queue.statuses == ["started"]
+    assert renewing.statuses == ["started", "renewed"]
+    renewing.is_retrying = True
+    clock.play(notifier, 100)
     assert renewing.statuses == ["started", "renewed"]
 
 
@@ -242,31 +240,6 @@ def test_notice_has_time_of_broker(
     notifier.handle(read(0, mitigation(), at))
     notifier.turn()
     assert abs(queue.notices[0].at - at) < timedelta(seconds=5)
-
-
-@pytest.mark.parametrize(("age", "rest"), [(-1e6, 900), (0, 900), (600, 300), (1e6, 0)])
-def test_lease_is_never_longer_than_its_record(age: float, rest: float) -> None:
-    lease = mitigation(lease_ms=900_000)
-    end = lease_end(lease, NOW, NOW.timestamp() + age) - boottime()
-    assert end == pytest.approx(rest, abs=1)
-    assert lease_end(mitigation(), NOW, NOW.timestamp()) == inf
-
-
-def test_recalled_records_become_members() -> None:
-    records = [
-        read(0, mitigation(lease_ms=900_000)),
-        read(1, mitigation("ended")),
-        read(2, mitigation(key="pause", kind="pause", prefix=None)),
-        read(3, None),
-    ]
-    members = members_of(records, NOW.timestamp())
-    assert [member.ended_because for member in members] == ["", "unban", ""]
-
-
-@pytest.mark.parametrize(("age", "count"), [(48, 0), (2, 1)])
-def test_lease_expired_long_ago_is_not_recalled(age: int, count: int) -> None:
-    record = read(0, mitigation(lease_ms=900_000), NOW - timedelta(hours=age))
-    assert len(list(members_of([record], NOW.timestamp()))) == count
 
 
 INVALID: list[tuple[str, dict[str, Any]]] = [

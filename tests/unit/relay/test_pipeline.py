@@ -1,4 +1,4 @@
-"""What every entry goes through, and whether the installation is able to do it."""
+"""Records of entries, and the check of the installation."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline
 
 
-def test_a_check_makes_a_record_for_each_topic_of_the_relay() -> None:
+def test_check_returns_a_record_for_each_topic_of_the_relay() -> None:
     topics = Topics()
     records = Pipeline("fra1", topics, Codec()).check()
     assert [record.topic for record in records] == [
@@ -27,8 +27,6 @@ class Misfit(Codec):
         raise InvalidRecord(f"{topic}: no field {type(event).__name__}")
 
 
-def test_schemas_that_refuse_a_valid_document_are_an_error_of_the_installation() -> (
-    None
-):
+def test_schemas_that_refuse_valid_documents_are_a_schema_error() -> None:
     with pytest.raises(SchemaError, match="this installation refuses"):
         Pipeline("fra1", Topics(), Misfit()).check()

@@ -1,4 +1,4 @@
-"""The note of what is being read."""
+"""The note with the names of the entries being read."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "reading"
 
 
-def test_without_a_note_nothing_is_suspected(path: Path) -> None:
+def test_a_missing_note_suspects_no_entry(path: Path) -> None:
     assert ReadingNote(path).read() == frozenset()
 
 
-def test_the_next_process_reads_what_the_last_one_wrote(path: Path) -> None:
+def test_the_next_process_reads_the_note(path: Path) -> None:
     ReadingNote(path).write(NAMES)
     assert ReadingNote(path).read() == set(NAMES)
 
@@ -33,12 +33,12 @@ def test_a_shorter_note_hides_the_rest_of_a_longer_one(path: Path) -> None:
     assert ReadingNote(path).read() == frozenset()
 
 
-def test_rubbish_names_no_entry(path: Path) -> None:
+def test_invalid_names_in_the_note_are_ignored(path: Path) -> None:
     path.write_bytes(b"\xff\0\n../../etc/passwd\n" + NAMES[0].encode() + b"\nhalf-")
     assert ReadingNote(path).read() == {NAMES[0]}
 
 
-def test_a_note_that_cannot_be_written_is_an_error_of_the_disk(path: Path) -> None:
+def test_an_unwritable_note_is_a_spool_error(path: Path) -> None:
     path.mkdir()
     with pytest.raises(SpoolError, match="reading"):
         ReadingNote(path).write(NAMES)

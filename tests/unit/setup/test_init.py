@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from fnm_bus.cli import app
 from fnm_bus.config import load
 from fnm_bus.errors import BrokerUnavailable, ConfigError
-from fnm_bus.kafka.topics import TopicAdmin, TopicSpec
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import TopicSpec
 from fnm_bus.setup import check_all, init
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool.spool import Spool

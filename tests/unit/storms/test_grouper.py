@@ -271,26 +271,37 @@ def test_renewal_after_end_starts_another_storm(timeline: Timeline) -> None:
     assert timeline.last.repetition == first.repetition + 1
 
 
-def test_receivers_get_new_end_at_half_of_lease(timeline: Timeline) -> None:
-    timeline.apply(mitigation(1), mitigation(2), ends=900)
+def test_short_lease_is_renewed_at_its_half(timeline: Timeline) -> None:
+    timeline.apply(mitigation(1), mitigation(2), ends=50)
     timeline.wait(WAIT)
-    assert timeline.last.ends_at == 1900
-    timeline.now = 1400
-    timeline.apply(mitigation(2), ends=900)
-    assert timeline.storms.renewals(1400) == []
-    (update,) = timeline.storms.renewals(1460)
-    assert (update.status, update.ends_at, update.positions) == (RENEWED, 2300, ())
-    assert timeline.storms.renewals(1879) == []
-    assert timeline.storms.renewals(2299) == []
+    assert timeline.last.ends_at == 1050
+    timeline.now = 1015
+    timeline.apply(mitigation(2), ends=50)
+    assert timeline.storms.renewals(1020) == []
+    (update,) = timeline.storms.renewals(1030)
+    assert (update.status, update.ends_at, update.positions) == (RENEWED, 1065, ())
+    assert timeline.storms.renewals(1064) == []
+
+
+def test_active_storm_is_renewed_every_minute(timeline: Timeline) -> None:
+    timeline.apply(mitigation(), ends=900)
+    assert timeline.storms.renewals(timeline.now) == []
+    timeline.wait(WAIT)
+    renewals = [
+        update.ends_at
+        for second in range(300)
+        for update in timeline.storms.renewals(timeline.now + second)
+    ]
+    assert renewals == [1900] * 4
 
 
 def test_open_lease_and_pause_are_renewed(timeline: Timeline) -> None:
     timeline.apply(mitigation(), pause())
     timeline.wait(WAIT)
-    assert timeline.storms.renewals(timeline.now + 400) == []
-    renewals = timeline.storms.renewals(timeline.now + 460)
+    assert timeline.storms.renewals(timeline.now + 40) == []
+    renewals = timeline.storms.renewals(timeline.now + 60)
     assert [update.status for update in renewals] == [PAUSED, RENEWED]
-    assert {update.ends_at for update in renewals} == {timeline.now + 460 + 900}
+    assert {update.ends_at for update in renewals} == {timeline.now + 60 + 900}
     timeline.apply(pause("ended"), ended())
     timeline.wait(WAIT)
     assert timeline.last.ends_at <= timeline.now

@@ -15,7 +15,7 @@ from fnm_bus.event import FlowSpecRule
 NAME = ReasonKey("fnm1", "host", "203.0.113.7", "attack")
 
 
-def test_new_state_knows_nothing() -> None:
+def test_new_state_is_empty() -> None:
     state = State(OWN, dry_run=False)
     assert state.last_event(NAME) == NEVER
     assert not state.paused
@@ -23,7 +23,7 @@ def test_new_state_knows_nothing() -> None:
     assert state.proposals == 0
 
 
-def test_last_event_is_the_reasons_or_the_ignored_one() -> None:
+def test_last_event_is_of_a_reason_or_ignored() -> None:
     harness = MitigatorHarness()
     harness.state.ignore(NAME, LastEvent(5, "a0", closes=True))
     assert harness.state.last_event(NAME).sequence == 5
@@ -35,7 +35,7 @@ def test_last_event_is_the_reasons_or_the_ignored_one() -> None:
     assert harness.state.last_event(NAME) == LastEvent(11, "a1", closes=True)
 
 
-def test_counts_follow_what_is_in_force() -> None:
+def test_counts_follow_mitigations_in_force() -> None:
     harness = MitigatorHarness(policy(max_active=2))
     for number in range(4):
         harness.send("ban", f"203.0.113.{number}")
@@ -121,7 +121,7 @@ def test_undoing_a_start_of_long_ago_changes_nothing() -> None:
     assert counts.at(later).new_last_minute == 1
 
 
-def test_starts_of_a_clock_set_back_do_not_count_for_ever() -> None:
+def test_starts_before_a_clock_was_set_back_expire() -> None:
     counts = Counts()
     counts.start(START + timedelta(hours=1))
     for _ in range(5):
@@ -142,7 +142,7 @@ def test_counts_are_empty_after_every_removal(customer: str | None) -> None:
     assert view.affected.count(4) == 0
 
 
-def test_parts_of_a_target_are_those_that_hold() -> None:
+def test_parts_of_a_target_are_active_reasons() -> None:
 
     udp = FlowSpecRule(uuid="r1", destination_prefix="203.0.113.7/32")
     harness = MitigatorHarness(policy(rule(action="flowspec")))

@@ -1,4 +1,4 @@
-"""What reasons together want of one measure."""
+"""The joint wants of several reasons for one measure."""
 
 import random
 from time import process_time
@@ -62,15 +62,15 @@ def test_latest_is_the_reason_that_expires_last() -> None:
 
 
 def test_latest_follows_random_changes() -> None:
-    wanted, chosen = demand(), random.Random(7)  # noqa: S311 - a test's
+    wanted, numbers = demand(), random.Random(7)  # noqa: S311 - a test's
     active: dict[ReasonKey, float] = {}
     for _ in range(3_000):
-        name = key(chosen.randrange(20))
-        if chosen.random() < 0.3:
+        name = key(numbers.randrange(20))
+        if numbers.random() < 0.3:
             wanted.remove(name)
             active.pop(name, None)
         else:
-            ends = float(chosen.randrange(1000))
+            ends = float(numbers.randrange(1000))
             wanted.put(name, LIVE, WantLease(ends, 1.0))
             active[name] = ends
         if active:

@@ -13,19 +13,19 @@ def leftovers() -> Leftovers:
     return Leftovers(PLACES, due=100.0)
 
 
-def test_a_record_that_is_no_tombstone_brings_none(leftovers: Leftovers) -> None:
+def test_record_with_a_value_adds_no_tombstones(leftovers: Leftovers) -> None:
     records = [Record("t", b"a", b"v")]
     assert list(leftovers.with_tombstones(records)) == records
     assert len(leftovers) == 3
 
 
-def test_a_tombstone_of_another_topic_brings_none(leftovers: Leftovers) -> None:
+def test_tombstone_of_another_topic_adds_no_tombstones(leftovers: Leftovers) -> None:
     assert len(list(leftovers.with_tombstones([Record("u", b"a", None)]))) == 1
 
 
 def test_each_leftover_is_taken_once(leftovers: Leftovers) -> None:
-    assert [it.partition for it in leftovers.take(1)] == [3, 7]
-    assert [it.partition for it in leftovers.take(9)] == [5]
+    assert [record.partition for record in leftovers.take(1)] == [3, 7]
+    assert [record.partition for record in leftovers.take(9)] == [5]
     assert not leftovers
 
 
@@ -36,5 +36,5 @@ def test_live_keys_are_cleaned_when_every_reader_knows(
     assert leftovers.is_due(now) == is_due
 
 
-def test_without_leftovers_nothing_is_due() -> None:
+def test_empty_leftovers_are_not_due() -> None:
     assert not Leftovers().is_due(1e12)

@@ -1,4 +1,4 @@
-"""What a ban wants, and when limits let it start."""
+"""The measures of a ban, and the limits of their start."""
 
 from ipaddress import ip_network
 
@@ -18,14 +18,14 @@ def key(number: int, kind: str = "blackhole") -> str:
     return f"{kind}|203.0.113.{number}/32"
 
 
-def ban(harness: MitigatorHarness, number: int, **about: object) -> None:
-    harness.send("ban", f"203.0.113.{number}", **about)
+def ban(harness: MitigatorHarness, number: int, **fields: object) -> None:
+    harness.send("ban", f"203.0.113.{number}", **fields)
 
 
 # -- the reason ------------------------------------------------------------------------
 
 
-def test_reason_keeps_what_the_ban_wants() -> None:
+def test_reason_keeps_the_bans_measures() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec", lease=60)))
     harness.send("ban", rules=(RULE,), host_group="web", total_incoming_pps=7)
     reason = harness.reason()
@@ -42,15 +42,15 @@ def test_places_are_mitigations_of_their_own() -> None:
 
 
 def test_measures_of_two_places_do_not_strengthen_each_other() -> None:
-    one = rule("one", Match(sensors=frozenset({"fnm1"})), enforcers=("exabgp",))
+    first = rule("one", Match(sensors=frozenset({"fnm1"})), enforcers=("exabgp",))
     other = rule("other", enforcers=("nftables",), dry_run=True)
-    harness = MitigatorHarness(policy(one, other))
+    harness = MitigatorHarness(policy(first, other))
     harness.send("ban", sensor="fnm1")
     harness.send("ban", sensor="fnm2")
     assert harness.wanted() == [f"{KEY}|exabgp"]
 
 
-def test_ban_decided_anew_moves_to_the_new_measure() -> None:
+def test_second_ban_under_another_rule_changes_the_measure() -> None:
     small = rule("small", Match(max_pps=100), action="notify")
     harness = MitigatorHarness(policy(small, rule("large")))
     harness.send("ban", total_incoming_pps=10)
@@ -73,12 +73,12 @@ def test_ban_that_the_policy_ignores_now_ends_the_measure() -> None:
 
 def test_refused_ban_keeps_the_hostgroup_of_its_measures() -> None:
     web = ip_network("203.0.113.64/26")
-    chosen = policy(
+    used_policy = policy(
         rule("group", Match(severities=frozenset({"g"})), action="hostgroup"),
         rule(),
         hostgroups={"web": Action(action="blackhole", prefixes=(web,))},
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     foreign = "198.51.100.1"
     harness.send("ban", foreign, attack_severity="g", host_group="web")
     harness.send("ban", foreign, host_group=None)
@@ -86,13 +86,13 @@ def test_refused_ban_keeps_the_hostgroup_of_its_measures() -> None:
     assert harness.wanted() == [f"blackhole|{web}"]
 
 
-def test_refused_second_ban_keeps_what_the_first_wants() -> None:
+def test_refused_second_ban_keeps_the_first_bans_measures() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     harness.send("ban", rules=(RULE,))
     [before] = harness.wanted()
     harness.send("ban", rules=(RULE,), extra={"/flow_spec_rules/0/dscp": "46"})
     assert harness.wanted() == [before]
-    assert harness.codes("refused") == ["rule_not_understood"]
+    assert harness.audit_codes("refused") == ["rule_not_understood"]
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -113,7 +113,7 @@ def test_hostgroup_without_usable_networks_is_refused() -> None:
     event = harness.event("ban", "web", networks=("203.0.113.0/24",))
     bad = HostgroupNetwork(sent="somewhere", network=None)
     harness.apply(msgspec.structs.replace(event, hostgroup_networks=(bad,)))
-    assert harness.codes("refused") == ["no_network"]
+    assert harness.audit_codes("refused") == ["no_network"]
 
 
 # -- refusals --------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_refusal_is_reported_once_and_not_with_every_status() -> None:
     harness.send("ban")
     for _ in range(10):
         harness.send("attack_status")
-    assert harness.codes("refused") == ["protected_prefixes"]
+    assert harness.audit_codes("refused") == ["protected_prefixes"]
     assert harness.written == 0
 
 
@@ -144,7 +144,7 @@ def test_refused_measures_do_not_keep_the_others_from_starting() -> None:
     harness = MitigatorHarness()
     harness.send("ban", "web", networks=("198.51.100.1/32", f"{HOST}/32"))
     assert harness.wanted() == [KEY]
-    assert harness.codes("refused") == ["own_networks"]
+    assert harness.audit_codes("refused") == ["own_networks"]
 
 
 def test_more_measures_than_a_reason_takes_are_refused() -> None:
@@ -152,7 +152,7 @@ def test_more_measures_than_a_reason_takes_are_refused() -> None:
     harness = MitigatorHarness(policy(rule(enforcers=places)))
     harness.send("ban")
     assert harness.wanted() == []
-    assert harness.codes("refused") == ["too_many_measures"]
+    assert harness.audit_codes("refused") == ["too_many_measures"]
 
 
 def test_attack_is_refused_where_all_reasons_hold(
@@ -162,7 +162,7 @@ def test_attack_is_refused_where_all_reasons_hold(
     harness = MitigatorHarness()
     for number in range(3):
         ban(harness, number)
-    assert harness.codes("refused") == ["too_many_reasons"]
+    assert harness.audit_codes("refused") == ["too_many_reasons"]
     assert len(harness.wanted()) == 2
     harness.send("unban", "203.0.113.0")
     ban(harness, 3)
@@ -183,7 +183,7 @@ def test_limit_of_a_customer_holds_that_customer_only() -> None:
     assert harness.mitigation(key(99)).state == "wanted"
 
 
-def test_share_of_own_addresses_holds_what_exceeds_it() -> None:
+def test_share_of_own_addresses_holds_a_larger_prefix() -> None:
     harness = MitigatorHarness(policy(max_affected_share=0.01))
     for number in range(4):
         ban(harness, number)
@@ -270,15 +270,17 @@ def test_proposals_beyond_their_number_are_refused(
         ban(harness, number)
     assert harness.state.proposals == 2
     assert len(harness.mitigations) == 2
-    assert harness.codes("refused") == ["too_many_proposals"] * 2
+    assert harness.audit_codes("refused") == ["too_many_proposals"] * 2
 
 
 # -- the hostgroup's measure where a limit holds the host's own ------------------------
 
 
-def limited(**about: int) -> MitigatorHarness:
-    chosen = policy(rule(when_limited="hostgroup"), hostgroups={"web": GROUP}, **about)
-    return MitigatorHarness(chosen)
+def limited(**fields: int) -> MitigatorHarness:
+    used_policy = policy(
+        rule(when_limited="hostgroup"), hostgroups={"web": GROUP}, **fields
+    )
+    return MitigatorHarness(used_policy)
 
 
 def test_hostgroup_takes_over_at_a_limit() -> None:
@@ -332,7 +334,7 @@ def test_renewals_do_not_restart_the_hostgroups_measure() -> None:
     ban(harness, 1, host_group="web")
     assert harness.wanted() == [key(0), FALLBACK]
     assert harness.mitigation(FALLBACK).started_at == started
-    assert harness.reported("ended") == []
+    assert harness.audit_texts("ended") == []
 
 
 def test_rejected_host_measure_ends_its_fallback() -> None:
@@ -358,12 +360,12 @@ def test_fallback_is_not_held_by_the_limit_that_it_relieves() -> None:
     assert FALLBACK in harness.wanted()
 
 
-def test_fallback_equal_to_the_own_measure_is_no_way_around_limits() -> None:
+def test_fallback_equal_to_the_own_measure_is_limited_too() -> None:
     same = Action(action="blackhole")
-    chosen = policy(
+    used_policy = policy(
         rule(when_limited="hostgroup"), hostgroups={"web": same}, max_active=1
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     for number in range(3):
         ban(harness, number, host_group="web")
     assert harness.wanted() == [key(0)]

@@ -1,4 +1,4 @@
-"""The journal hides nothing: errors of reading, and partitions that came later."""
+"""The journal raises errors of reading, writing, and new partitions."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +27,7 @@ class Failure:
 
 
 class Consumer:
-    """Stands in for librdkafka's."""
+    """A fake consumer."""
 
     def __init__(self) -> None:
         self.left: list[Any] = []
@@ -42,8 +42,8 @@ class Consumer:
     def list_topics(self, topic: str, timeout: float) -> Any:
         assert timeout > 0
         numbers = dict.fromkeys(range(self.partitions))
-        known = SimpleNamespace(error=None, partitions=numbers)
-        return SimpleNamespace(topics={topic: known})
+        metadata = SimpleNamespace(error=None, partitions=numbers)
+        return SimpleNamespace(topics={topic: metadata})
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def consumer() -> Consumer:
 @pytest.fixture
 def journal(consumer: Consumer) -> TransactionalJournal:
     made = TransactionalJournal({}, "m", ("host",), BrokerClock())
-    made._consumer = consumer  # type: ignore[assignment]  # all of it that is used
+    made.inputs._consumer = consumer  # type: ignore[assignment]  # all of it that is used
     return made
 
 
@@ -66,22 +66,22 @@ def journal(consumer: Consumer) -> TransactionalJournal:
         KafkaError._UNKNOWN_PARTITION,
     ],
 )
-def test_a_topic_that_must_not_be_read_any_more_is_an_error(
+def test_unreadable_topic_is_an_error(
     journal: TransactionalJournal, consumer: Consumer, code: int
 ) -> None:
     consumer.left = [Failure(code)]
     with pytest.raises(TopicRefused, match="host"):
-        journal.read(0.0)
+        journal.inputs.read(0.0)
 
 
-def test_an_error_that_passes_is_none(
+def test_transient_error_is_ignored(
     journal: TransactionalJournal, consumer: Consumer
 ) -> None:
     consumer.left = [Failure(KafkaError._TRANSPORT), Failure(KafkaError._TIMED_OUT)]
-    assert journal.read(0.0) == []
+    assert journal.inputs.read(0.0) == []
 
 
-def test_partitions_that_came_later_are_noticed(
+def test_new_partitions_are_an_error(
     journal: TransactionalJournal, consumer: Consumer
 ) -> None:
     journal.check_partitions()
@@ -90,8 +90,8 @@ def test_partitions_that_came_later_are_noticed(
         journal.check_partitions()
 
 
-class Failing:
-    """Stands in for librdkafka's producer: one record cannot be delivered."""
+class FailingProducer:
+    """A fake producer that cannot deliver one record."""
 
     def begin_transaction(self) -> None:
         pass
@@ -110,8 +110,8 @@ class Failing:
         return 0
 
 
-def test_the_topic_that_takes_no_record_is_named(journal: TransactionalJournal) -> None:
-    journal._producer = Failing()  # type: ignore[assignment]  # all of it that is used
+def test_error_names_the_failing_topic(journal: TransactionalJournal) -> None:
+    journal._producer = FailingProducer()  # type: ignore[assignment]  # all of it that is used
     records = [Record("audit", b"", b"x"), Record("deadletter", b"", b"x")]
     with pytest.raises(Fenced, match="failed: deadletter: "):
         journal.commit(records)

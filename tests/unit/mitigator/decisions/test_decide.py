@@ -1,4 +1,4 @@
-"""Which events count, and what a ban, an unban and a status update change."""
+"""Ignored events, and the changes by a ban, an unban and a status update."""
 
 from datetime import timedelta
 
@@ -77,7 +77,7 @@ def test_unknown_actions_are_reported_and_change_nothing() -> None:
     harness.send("attack_details")
     assert harness.audits == []
     harness.send("somersault")
-    assert harness.codes("ignored") == ["unknown_action"]
+    assert harness.audit_codes("ignored") == ["unknown_action"]
     assert harness.written == 0
 
 
@@ -96,7 +96,7 @@ def test_event_of_a_wrong_age_starts_nothing(action: str, age: int, code: str) -
     harness = MitigatorHarness()
     harness.send(action, age=age)
     assert harness.wanted() == []
-    assert harness.codes("ignored") == [code]
+    assert harness.audit_codes("ignored") == [code]
 
 
 def test_ban_released_a_day_later_starts_nothing() -> None:
@@ -105,7 +105,7 @@ def test_ban_released_a_day_later_starts_nothing() -> None:
     harness.wait(86_400)
     harness.apply(ban)
     assert harness.wanted() == []
-    assert "86400 s old" in harness.reported("ignored")[0]
+    assert "86400 s old" in harness.audit_texts("ignored")[0]
 
 
 def test_event_with_host_bits_or_words_for_numbers_raises() -> None:
@@ -129,7 +129,7 @@ def test_ban_older_than_its_unban_starts_nothing(*, restart: bool) -> None:
         harness.restart()
     harness.apply(ban)
     assert harness.wanted() == []
-    assert harness.codes("ignored") == ["late"]
+    assert harness.audit_codes("ignored") == ["late"]
 
 
 def test_unban_older_than_the_next_ban_ends_nothing() -> None:
@@ -158,7 +158,7 @@ def test_unban_forked_after_the_next_ban_ends_nothing(*, unban_first: bool) -> N
     assert harness.wanted() == []
 
 
-def test_unban_of_another_attack_ends_what_no_ban_renewed() -> None:
+def test_unban_of_another_attack_ends_an_unrenewed_reason() -> None:
     """The later ban is too old to count, so it does not hold the mitigation."""
     harness = MitigatorHarness()
     harness.send("ban", sequence=SECOND)
@@ -219,7 +219,7 @@ def test_sequence_ahead_is_refused_and_blocks_nothing(action: str) -> None:
             harness.event(action).receipt, sequence=sequence, received_at=harness.now
         )
         harness.apply(replace(harness.event(action), receipt=forged))
-    assert harness.codes("ignored") == ["sequence_ahead"] * 2
+    assert harness.audit_codes("ignored") == ["sequence_ahead"] * 2
     assert harness.state.reasons == {}
     harness.send("ban", sequence=sequence_at(harness.now))
     assert harness.wanted() == [KEY]
@@ -255,7 +255,7 @@ def test_status_while_bans_are_unread_opens_nothing() -> None:
     harness = MitigatorHarness()
     harness.apply(harness.event("attack_status"), behind=True)
     assert harness.wanted() == []
-    assert harness.codes("ignored") == ["ban_unread"]
+    assert harness.audit_codes("ignored") == ["ban_unread"]
     harness.send("attack_status")
     assert harness.wanted() == [KEY]
 
@@ -278,7 +278,7 @@ def test_status_after_its_unban_opens_nothing(*, restart: bool) -> None:
         harness.restart()
     harness.send("attack_status")
     assert harness.wanted() == []
-    assert harness.codes("ignored") == ["attack_closed"]
+    assert harness.audit_codes("ignored") == ["attack_closed"]
 
 
 def test_status_of_the_attack_before_opens_nothing() -> None:
@@ -289,7 +289,7 @@ def test_status_of_the_attack_before_opens_nothing() -> None:
     harness.send("unban", attack_uuid="a2")
     harness.send("attack_status")
     assert harness.wanted() == []
-    assert harness.codes("ignored") == ["attack_closed"]
+    assert harness.audit_codes("ignored") == ["attack_closed"]
 
 
 def test_status_of_the_attack_before_an_ignored_ban_opens_nothing() -> None:
@@ -307,7 +307,7 @@ def test_status_of_another_attack_does_not_replace_an_open_one() -> None:
     harness.send("ban")
     harness.send("attack_status", attack_uuid="a2")
     assert harness.reason().attack == "a1"
-    assert harness.codes("ignored") == ["other_attack"]
+    assert harness.audit_codes("ignored") == ["other_attack"]
 
 
 def test_status_of_another_attack_starts_once_the_first_expired() -> None:
@@ -321,7 +321,7 @@ def test_status_of_another_attack_starts_once_the_first_expired() -> None:
 # -- Flow Spec rules of partial blocks -------------------------------------------------
 
 
-def test_rules_of_a_partial_block_end_one_by_one() -> None:
+def test_each_rule_of_a_partial_block_ends_separately() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     harness.send("partial_block", rules=(UDP, TCP))
     assert len(harness.wanted()) == 2
@@ -330,13 +330,13 @@ def test_rules_of_a_partial_block_end_one_by_one() -> None:
     assert "tcp" in left
 
 
-def test_rule_not_wholly_understood_starts_nothing() -> None:
+def test_partly_understood_rule_starts_nothing() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     extra = {"/flow_spec_rules/0/dscp": "46"}
     harness.send("partial_block", rules=(UDP,), extra=extra)
     assert harness.wanted() == []
     assert harness.mitigations == {}
-    assert harness.codes("refused") == ["rule_not_understood"]
+    assert harness.audit_codes("refused") == ["rule_not_understood"]
 
 
 def test_unblock_not_understood_does_not_end_the_ban() -> None:
@@ -377,11 +377,11 @@ def test_document_with_too_many_rules_is_refused_whole() -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     harness.send("partial_block", rules=many)
     assert harness.wanted() == []
-    assert "too_many_measures" in harness.codes("refused")
+    assert "too_many_measures" in harness.audit_codes("refused")
     assert len(harness.audits) == 1
 
 
-def test_unblock_with_too_many_rules_ends_those_that_hold() -> None:
+def test_unblock_with_too_many_rules_ends_the_active_ones() -> None:
     many = tuple(replace(UDP, uuid=f"r{number}") for number in range(7_000))
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     harness.send("partial_block", rules=(many[6_999],))
@@ -424,7 +424,7 @@ def test_unbans_of_unknown_targets_have_a_bound(
     assert len(harness.reasons) == 3
 
 
-def test_unban_finds_no_room_where_all_reasons_hold(
+def test_unban_has_no_room_beside_active_reasons(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("consumers.mitigator.decisions.start.MAX_REASONS", 2)
@@ -444,13 +444,13 @@ def test_ignored_attack_is_remembered_in_memory_only() -> None:
     harness.send("unban")
     harness.apply(ban)
     assert harness.written == 0
-    assert harness.codes("ignored") == ["rule_ignores", "late"]
+    assert harness.audit_codes("ignored") == ["rule_ignores", "late"]
 
 
 def test_attack_that_no_rule_matches_is_reported() -> None:
     harness = MitigatorHarness(policy(rule(match=Match(protocols=frozenset({"tcp"})))))
     harness.send("ban")
-    assert harness.codes("ignored") == ["no_rule"]
+    assert harness.audit_codes("ignored") == ["no_rule"]
 
 
 def test_outgoing_attack_needs_a_rule_that_names_it() -> None:
@@ -462,7 +462,7 @@ def test_outgoing_attack_needs_a_rule_that_names_it() -> None:
 def test_hostgroup_without_an_action_in_the_policy_is_refused() -> None:
     harness = MitigatorHarness(policy(rule(action="hostgroup")))
     harness.send("ban", host_group="web")
-    assert harness.codes("refused") == ["unknown_hostgroup"]
+    assert harness.audit_codes("refused") == ["unknown_hostgroup"]
 
 
 def test_rule_that_leads_to_the_hostgroup_takes_its_action() -> None:

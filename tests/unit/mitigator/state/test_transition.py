@@ -1,4 +1,4 @@
-"""What a transition writes and reports, within which bounds, and how it is undone."""
+"""A transition's records and audit records, their bounds, and undo."""
 
 import random
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ def size(record: Any) -> int:
     return len(msgspec.json.encode(record))
 
 
-# -- what is written -------------------------------------------------------------------
+# -- records ---------------------------------------------------------------------------
 
 
 def test_equal_decision_is_not_written_again() -> None:
@@ -57,7 +57,7 @@ def test_equal_decision_is_not_written_again() -> None:
     assert harness.mitigations[KEY] is record
 
 
-def test_record_says_how_many_reasons_by_magnitude() -> None:
+def test_record_has_counts_by_magnitude() -> None:
     harness = MitigatorHarness(policy(rule(prefixes=(GROUP,))))
     key = f"blackhole|{GROUP}"
     revisions = set()
@@ -75,7 +75,7 @@ def test_record_says_how_many_reasons_by_magnitude() -> None:
     assert len(harness.mitigation(key).reasons) == 5
 
 
-def test_revision_grows_with_what_is_asked_for() -> None:
+def test_revision_grows_with_the_approved_content() -> None:
     harness = MitigatorHarness(policy(rule(approval=True)))
     harness.send("ban")
     assert harness.mitigation().revision == 1
@@ -126,7 +126,7 @@ def test_full_proposals_take_a_live_measure_out_of_force(
     assert record.lease_ms == 0
 
 
-# -- what is reported ------------------------------------------------------------------
+# -- audit records ---------------------------------------------------------------------
 
 
 def test_renewal_of_the_lease_alone_is_not_reported() -> None:
@@ -144,7 +144,7 @@ def test_event_of_a_suppressed_measure_is_reported_once() -> None:
     harness.command("withdraw", KEY)
     for _ in range(5):
         harness.send("ban")
-    assert harness.codes("ignored") == ["suppressed"]
+    assert harness.audit_codes("ignored") == ["suppressed"]
 
 
 def test_end_is_reported_with_its_code() -> None:
@@ -169,7 +169,7 @@ def test_checks_beyond_a_hundred_are_counted() -> None:
 # -- bounds ----------------------------------------------------------------------------
 
 
-def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
+def test_measure_of_65_000_hosts_costs_the_same_per_host() -> None:
     """Bytes, records and, roughly, time per event do not depend on the number."""
     own = ip_network("10.0.0.0/8")
     wide = ip_network("10.0.0.0/15")
@@ -189,7 +189,7 @@ def test_group_measure_of_65_000_hosts_costs_the_same_for_each() -> None:
             assert len(transition.audits) <= 1
             written = [*transition.reasons.values(), *transition.mitigations.values()]
             assert sum(map(size, written)) < 10_000
-            harness.note(transition)
+            harness.commit(transition)
         return (process_time() - began) / (last - first)
 
     early = seconds(0, 1_000, "ban")
@@ -228,7 +228,7 @@ def test_record_with_long_names_has_no_examples() -> None:
     assert size(record) <= MAX_RECORD_BYTES
 
 
-def test_record_of_a_long_match_with_long_texts_has_its_bound() -> None:
+def test_record_with_long_match_and_texts_is_within_its_bound() -> None:
     ports = tuple(range(10_000, 10_096))
     udp = FlowSpecRule(
         destination_prefix=f"{HOST}/32",
@@ -261,7 +261,7 @@ def test_record_of_a_long_match_with_long_texts_has_its_bound() -> None:
     st.sampled_from(["blackhole", "flowspec"]),
     st.booleans(),
 )
-def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what is drawn
+def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - drawn values
     sensor: str,
     name: str,
     target: str,
@@ -282,7 +282,7 @@ def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what i
     )
     customer = Customer(name="c" * 255, networks=OWN, max_active=9_999)
     harness = MitigatorHarness(policy(ask, customers=(customer,)))
-    every = tuple(f"203.0.113.{n % 256}/32" for n in range(networks))
+    prefixes = tuple(f"203.0.113.{n % 256}/32" for n in range(networks))
     rules = tuple(
         FlowSpecRule(
             uuid=f"{name[:200]}{n}",
@@ -294,7 +294,9 @@ def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what i
         for n in range(min(networks, 256))
     )
     events = [
-        harness.event("ban", target, networks=every, sensor=sensor, attack_uuid=attack),
+        harness.event(
+            "ban", target, networks=prefixes, sensor=sensor, attack_uuid=attack
+        ),
         harness.event("ban", sensor=sensor, attack_uuid=attack, host_group=name),
         harness.event("ban", sensor=sensor, rules=rules, host_group=name),
         harness.event("partial_block", sensor=sensor, rules=rules, host_group=name),
@@ -308,7 +310,7 @@ def test_every_record_stays_within_its_bound(  # noqa: PLR0913, PLR0917 - what i
             transition.rollback()
             continue
         check_sizes(transition)
-        harness.note(transition)
+        harness.commit(transition)
         for key in list(transition.mitigations)[:3]:
             for verb in ("approve", "withdraw"):
                 name = WIDE * 1_000
@@ -332,7 +334,7 @@ def check_sizes(transition: Transition) -> None:
 # -- undoing ---------------------------------------------------------------------------
 
 
-def test_event_that_raises_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_event_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     before = picture(harness.state, harness.now)
@@ -359,7 +361,7 @@ def test_text_of_an_undone_report_is_reported_again() -> None:
     assert len(transition.audits) == 1
     transition.rollback()
     harness.apply(event)
-    assert harness.codes("ignored") == ["rule_ignores"]
+    assert harness.audit_codes("ignored") == ["rule_ignores"]
 
 
 def test_ignored_event_at_the_bound_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +453,7 @@ def random_event(harness: MitigatorHarness, chance: random.Random) -> Any:
             "somersault",
         ]
     )
-    about: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "sensor": chance.choice(["fnm1", "ask", "trial"]),
         "age": chance.choice([0, 0, 0, 400]),
         "attack_uuid": chance.choice(["a1", "a2", None]),
@@ -459,12 +461,12 @@ def random_event(harness: MitigatorHarness, chance: random.Random) -> Any:
         "host_group": "web",
     }
     if action.startswith("partial") or chance.random() < 0.2:
-        about["rules"] = chance.choice([(UDP,), (UDP, TCP)])
+        fields["rules"] = chance.choice([(UDP,), (UDP, TCP)])
     if action in {"ban", "unban"} and chance.random() < 0.2:
         networks = ("203.0.113.1/32", "203.0.113.2/32", "198.51.100.1/32")
-        about.pop("rules", None)
-        return harness.event(action, "web", networks=networks, **about)
-    return harness.event(action, f"203.0.113.{chance.randrange(8)}", **about)
+        fields.pop("rules", None)
+        return harness.event(action, "web", networks=networks, **fields)
+    return harness.event(action, f"203.0.113.{chance.randrange(8)}", **fields)
 
 
 def random_change(
@@ -506,7 +508,7 @@ def test_undone_transition_leaves_the_state_as_before(seed: int) -> None:
         transition.rollback()
         check_same(before, picture(harness.state, harness.now))
         chance.setstate(state)
-        harness.note(random_change(harness, chance, event))
+        harness.commit(random_change(harness, chance, event))
         if chance.random() < 0.3:
             seconds = chance.choice([1, 30, 70])
             harness.now += timedelta(seconds=seconds)
@@ -517,7 +519,7 @@ def test_undone_transition_leaves_the_state_as_before(seed: int) -> None:
 
 
 def undo_time(harness: MitigatorHarness) -> None:
-    """Undo what one call of `expire` and of `start_waiting` change."""
+    """Undo the changes of one `expire_leases` and `start_proposals`."""
     before = picture(harness.state, harness.now)
     steps = (expire_leases, start_proposals)
     changes = [c for step in steps for c in step(harness.state, harness.new_transition)]

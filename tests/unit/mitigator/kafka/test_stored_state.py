@@ -1,4 +1,4 @@
-"""Stored records that nobody can work with are left out, and stop no takeover."""
+"""Unusable stored records are left out, and stop no takeover."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -45,15 +45,15 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
         others: dict[str, dict[bytes, tuple[int, ...]]] = {
             topic: {} for topic in latest
         }
-        found = Scan(latest, others, dict.fromkeys(latest, 1))
-        monkeypatch.setattr(stored_state, "scan_topics", lambda *_: found)
+        scan = Scan(latest, others, dict.fromkeys(latest, 1))
+        monkeypatch.setattr(stored_state, "scan_topics", lambda *_: scan)
         return read_state({}, TOPICS)
 
     return read
 
 
 def reason(**fields: Any) -> Values:
-    made = Reason(
+    record = Reason(
         **{
             "sensor": "fnm1",
             "scope": "host",
@@ -64,13 +64,13 @@ def reason(**fields: Any) -> Values:
             **fields,
         }
     )
-    return {key_of_reason(made).encode(): Codec().encode(made, TOPICS.reason)}
+    return {key_of_reason(record).encode(): Codec().encode(record, TOPICS.reason)}
 
 
 def mitigation(**fields: Any) -> Values:
     values = {"key": KEY, "kind": "blackhole", "prefix": PREFIX, "state": WANTED}
-    made = Mitigation(**{**values, "lease_ms": 60_000, **fields})
-    return {made.key.encode(): Codec().encode(made, TOPICS.mitigation)}
+    record = Mitigation(**{**values, "lease_ms": 60_000, **fields})
+    return {record.key.encode(): Codec().encode(record, TOPICS.mitigation)}
 
 
 def test_records_of_our_own_are_read(reading: Reading) -> None:
@@ -82,7 +82,7 @@ def test_records_of_our_own_are_read(reading: Reading) -> None:
 @pytest.mark.parametrize(
     "fields", [{"lease_ms": HUGE}, {"renewals": HUGE}, {"lease_ms": 2**52}]
 )
-def test_a_reason_with_figures_that_cannot_be_counted_on_is_left_out(
+def test_reason_with_too_large_numbers_is_left_out(
     reading: Reading, fields: dict[str, int]
 ) -> None:
     stored = reading(reason(**fields), {})
@@ -91,7 +91,7 @@ def test_a_reason_with_figures_that_cannot_be_counted_on_is_left_out(
 
 
 @pytest.mark.parametrize("fields", [{"lease_ms": HUGE}, {"revision": HUGE}])
-def test_a_mitigation_with_figures_that_cannot_be_counted_on_is_left_out(
+def test_mitigation_with_too_large_numbers_is_left_out(
     reading: Reading, fields: dict[str, int]
 ) -> None:
     stored = reading({}, mitigation(**fields))
@@ -99,7 +99,7 @@ def test_a_mitigation_with_figures_that_cannot_be_counted_on_is_left_out(
     assert len(stored.unreadable) == 1
 
 
-def test_a_pause_with_such_a_revision_pauses_and_can_be_ended(reading: Reading) -> None:
+def test_pause_with_too_large_revision_still_pauses(reading: Reading) -> None:
     pause = Mitigation(key=PAUSE, kind=PAUSE, state=WANTED, revision=HUGE)
     stored = reading({}, {b"pause": Codec().encode(pause, TOPICS.mitigation)})
     (record,) = stored.records()
@@ -130,12 +130,12 @@ def placed(
     """Return the state of one mitigation with records in some of 24 partitions."""
     [(key, value)] = mitigation().items()
     raw = RawRecord(value, datetime.now(UTC), latest)
-    found = Scan(
+    scan = Scan(
         {TOPICS.reason: {}, TOPICS.mitigation: {key: raw}},
         {TOPICS.reason: {}, TOPICS.mitigation: {key: others} if others else {}},
         {TOPICS.reason: 24, TOPICS.mitigation: 24},
     )
-    monkeypatch.setattr(stored_state, "scan_topics", lambda *_: found)
+    monkeypatch.setattr(stored_state, "scan_topics", lambda *_: scan)
     return read_state({}, TOPICS)
 
 

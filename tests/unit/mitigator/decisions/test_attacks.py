@@ -43,7 +43,7 @@ def test_refused_ban_keeps_measures_beside_a_fallback() -> None:
     assert harness.wanted() == before
 
 
-def test_lone_fallback_is_decided_anew_by_another_policy() -> None:
+def test_changed_policy_decides_again_about_a_lone_fallback() -> None:
     falls_back = rule(when_limited="hostgroup")
     protected = (ip_network("203.0.113.7/32"),)
     harness = MitigatorHarness(policy(falls_back, hostgroups=ELSEWHERE))
@@ -192,10 +192,10 @@ def test_suppression_ends_one_lease_after_its_last_reason() -> None:
     assert harness.mitigation().state == "ended"
 
 
-def test_rejected_order_of_a_person_is_gone() -> None:
+def test_rejection_removes_an_operators_reason() -> None:
     harness = MitigatorHarness(policy(max_active=0))
-    about = {"kind": "blackhole", "prefix": f"{HOST}/32", "lease_ms": 86_400_000}
-    harness.command("add", **about)
+    fields = {"kind": "blackhole", "prefix": f"{HOST}/32", "lease_ms": 86_400_000}
+    harness.command("add", **fields)
     assert harness.command("reject", KEY).action == "ended"
 
 
@@ -263,7 +263,7 @@ def test_withdrawal_is_reported_once() -> None:
     harness = MitigatorHarness()
     harness.command("add", kind="blackhole", prefix=f"{HOST}/32")
     harness.command("withdraw", KEY)
-    assert len(harness.reported("ended")) == 1
+    assert len(harness.audit_texts("ended")) == 1
 
 
 # -- forged and many records -----------------------------------------------------------
@@ -291,14 +291,14 @@ def forged(stored: StoredRecord, lease_ms: int) -> StoredRecord:
 def test_rules_of_one_target_have_a_bound() -> None:
     harness = MitigatorHarness(policy(rule(action="notify")))
     for port in range(1, 300):
-        one = FlowSpecRule(
+        flow_rule = FlowSpecRule(
             destination_prefix=f"{HOST}/32",
             destination_ports=(port,),
             protocols=("udp",),
         )
-        harness.send("partial_block", rules=(one,))
+        harness.send("partial_block", rules=(flow_rule,))
     assert len(harness.state.reasons) == 256
-    assert "too_many_measures" in harness.codes("refused")
+    assert "too_many_measures" in harness.audit_codes("refused")
 
 
 def test_refused_proposal_is_relieved_by_its_hostgroup(
@@ -311,11 +311,11 @@ def test_refused_proposal_is_relieved_by_its_hostgroup(
     for target in others:
         harness.send("ban", target)
     harness.send("ban", host_group="web")
-    assert harness.codes("refused") == ["too_many_proposals"]
+    assert harness.audit_codes("refused") == ["too_many_proposals"]
     assert GROUP_KEY in harness.wanted()
     harness.restart()
     assert GROUP_KEY in harness.wanted()
-    assert harness.reported("ended") == []
+    assert harness.audit_texts("ended") == []
     for target in others:
         harness.send("unban", target)
     harness.wait(20)
@@ -326,7 +326,7 @@ def test_refused_proposal_is_relieved_by_its_hostgroup(
 
 
 @pytest.mark.parametrize("limit", ["max_active", "customer"])
-def test_last_fallback_does_not_hold_what_it_stands_in_for(limit: str) -> None:
+def test_last_fallback_does_not_hold_the_relieved_measure(limit: str) -> None:
     falls_back = rule(when_limited="hostgroup")
     small = Customer(name="small", networks=OWN, max_active=1)
     limits: dict[str, Any] = (

@@ -18,7 +18,7 @@ def status(seconds: int, attack: str = "a1") -> LastEvent:
     return LastEvent(seconds * SECOND, attack, is_status=True)
 
 
-def test_unban_of_another_attack_just_after_a_ban_was_called_before() -> None:
+def test_unban_of_another_attack_just_after_a_ban_is_earlier() -> None:
     assert is_swapped(BAN, unban(91))
     assert is_swapped(BAN, unban(90))
 
@@ -55,7 +55,7 @@ def test_status_of_the_same_attack_overtakes_its_unban() -> None:
         (status(90), status(91)),
     ],
 )
-def test_nothing_else_is_overtaken(closing: LastEvent, last: LastEvent) -> None:
+def test_only_a_status_update_is_overtaken(closing: LastEvent, last: LastEvent) -> None:
     assert not is_overtaken(closing, last)
 
 

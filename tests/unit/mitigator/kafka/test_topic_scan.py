@@ -1,4 +1,4 @@
-"""Reading a whole topic ends, whatever its partitions and records are like."""
+"""A topic scan ends with any partitions and records."""
 
 from itertools import count
 from types import SimpleNamespace
@@ -46,10 +46,10 @@ class Message:
 
 
 class Consumer:
-    """Stands in for librdkafka's: a topic of two partitions.
+    """A fake consumer of a topic with two partitions.
 
     Attributes:
-        messages: what it gives, and then nothing any more.
+        messages: that it returns, once.
     """
 
     messages: tuple[Message, ...] = ()
@@ -59,8 +59,8 @@ class Consumer:
 
     def list_topics(self, topic: str, timeout: float) -> Any:
         assert timeout > 0
-        known = SimpleNamespace(error=None, partitions={0: None, 1: None})
-        return SimpleNamespace(topics={topic: known})
+        metadata = SimpleNamespace(error=None, partitions={0: None, 1: None})
+        return SimpleNamespace(topics={topic: metadata})
 
     def assign(self, parts: list[TopicPartition]) -> None:
         assert len(parts) == 2
@@ -83,7 +83,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
     return Consumer
 
 
-def test_a_partition_without_a_leader_is_an_error_and_no_endless_wait(
+def test_partition_without_a_leader_is_an_error(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "messages", (Message(0, b"k"), Message(0)))
@@ -93,18 +93,18 @@ def test_a_partition_without_a_leader_is_an_error_and_no_endless_wait(
         scan_topics({}, ["t"], lambda: next(moments) >= 9_999)
 
 
-def test_traffic_of_one_partition_hides_no_other_one_without_a_leader(
+def test_traffic_of_one_partition_hides_no_stalled_partition(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "consume", lambda *_: [Message(0, b"k")])
     moments = count()
     monkeypatch.setattr(topic_scan, "monotonic", lambda: next(moments) / 100)
-    with pytest.raises(BrokerUnavailable, match=r"of t/1$"):
+    with pytest.raises(BrokerUnavailable, match=r"from t/1$"):
         scan_topics({}, ["t"], lambda: next(moments) >= 9_999)
 
 
 @pytest.mark.parametrize("stamp", [2**62, -(2**62), -1, 0])
-def test_records_of_a_mad_time_are_read(
+def test_records_with_an_impossible_time_are_read(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, stamp: int
 ) -> None:
     messages = (Message(0, b"k", stamp), Message(0), Message(1))
@@ -120,7 +120,7 @@ def test_of_two_partitions_the_later_record_counts(
     assert scan_topics({}, ["t"]).latest["t"][b"k"].value == b"new"
 
 
-def test_within_a_partition_the_order_counts_and_no_clock(
+def test_within_a_partition_only_the_order_counts(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A leader whose clock is behind continues a partition with earlier times."""
@@ -134,9 +134,9 @@ def test_where_older_records_of_a_key_are_is_known(
 ) -> None:
     new, old = Message(0, b"k", 9, b"new"), Message(1, b"k", 5, b"old")
     monkeypatch.setattr(consumer, "messages", (new, Message(0), old, Message(1)))
-    found = scan_topics({}, ["t"])
-    assert found.others == {"t": {b"k": (1,)}}
-    assert found.partitions == {"t": 2}
+    scan = scan_topics({}, ["t"])
+    assert scan.others == {"t": {b"k": (1,)}}
+    assert scan.partitions == {"t": 2}
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -145,12 +145,12 @@ def test_at_one_time_the_higher_revision_counts(
 ) -> None:
     both = [Message(0, b"k", 5, b"1"), Message(1, b"k", 5, b"2")][::order]
     monkeypatch.setattr(consumer, "messages", (*both, Message(0), Message(1)))
-    found = scan_topics({}, ["t"], revision_of=int)
-    assert found.latest["t"][b"k"].value == b"2"
+    scan = scan_topics({}, ["t"], revision_of=int)
+    assert scan.latest["t"][b"k"].value == b"2"
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_tombstone_ends_what_its_own_partition_holds(
+def test_tombstone_ends_only_its_own_partitions_record(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, order: int
 ) -> None:
     """The mitigator writes it to where the key was, after the key has moved."""
@@ -158,6 +158,6 @@ def test_a_tombstone_ends_what_its_own_partition_holds(
     moved = [Message(1, b"k", 7, b"new")]
     messages = [*left, *moved] if order == 1 else [*moved, *left]
     monkeypatch.setattr(consumer, "messages", (*messages, Message(0), Message(1)))
-    found = scan_topics({}, ["t"])
-    assert found.latest["t"][b"k"].value == b"new"
-    assert found.others == {"t": {}}
+    scan = scan_topics({}, ["t"])
+    assert scan.latest["t"][b"k"].value == b"new"
+    assert scan.others == {"t": {}}

@@ -1,4 +1,4 @@
-"""How status updates keep what their ban wanted."""
+"""Status updates renew the measures of their ban."""
 
 from ipaddress import ip_network
 
@@ -23,7 +23,7 @@ def filtering(lease: float = 900) -> MitigatorHarness:
 # -- the ban's wants -------------------------------------------------------------------
 
 
-def test_status_renews_what_the_ban_wanted() -> None:
+def test_status_renews_the_bans_measures() -> None:
     harness = filtering()
     for _ in range(200):
         harness.wait(20)
@@ -59,7 +59,7 @@ def test_status_renews_a_ban_that_was_too_old(*, restart: bool) -> None:
     harness = MitigatorHarness(policy(rule(action="flowspec")))
     harness.send("ban", rules=(UDP,), age=400, attack_protocol="tcp")
     assert harness.wanted() == []
-    assert harness.codes("ignored") == ["event_too_old"]
+    assert harness.audit_codes("ignored") == ["event_too_old"]
     if restart:
         harness.restart()
     harness.send("attack_status", attack_protocol="tcp")
@@ -74,7 +74,7 @@ def test_ban_that_was_too_old_is_forgotten_after_a_day() -> None:
     assert harness.reasons == {}
 
 
-def test_too_old_ban_does_not_replace_what_holds() -> None:
+def test_too_old_ban_does_not_replace_an_active_reason() -> None:
     harness = filtering()
     harness.send("ban", rules=(), age=400)
     assert harness.wanted() == [FILTER]
@@ -153,7 +153,7 @@ def test_sensor_that_stopped_its_updates_gets_the_ban_time() -> None:
     assert harness.mitigation().lease_ms == 1_900_000
 
 
-def test_status_of_any_age_renews_what_holds() -> None:
+def test_status_of_any_age_renews_an_active_reason() -> None:
     harness = MitigatorHarness(policy(rule(lease=900)))
     harness.send("ban")
     harness.wait(800)
@@ -171,7 +171,7 @@ def test_hostgroup_without_status_holds_for_the_ban_time() -> None:
     assert harness.mitigation("blackhole|203.0.113.0/26").lease_ms == 1_900_000
 
 
-def test_renewal_loses_what_a_guardrail_refuses_now() -> None:
+def test_renewal_removes_newly_refused_measures() -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     narrower = policy(protected_prefixes=(ip_network(f"{HOST}/32"),))
@@ -182,7 +182,7 @@ def test_renewal_loses_what_a_guardrail_refuses_now() -> None:
     assert harness.mitigation().ended_because == "guardrail"
 
 
-def test_policy_decides_anew_where_it_left_no_measures() -> None:
+def test_policy_decides_again_about_a_reason_without_measures() -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     harness.restart(policy(rule("other"), digest="p2"))

@@ -1,4 +1,4 @@
-"""The relay's loop: every way out flushes, and no error of the disk is one."""
+"""The relay's loop: every exit flushes, and disk errors cause none."""
 
 import os
 import threading
@@ -34,8 +34,8 @@ from fnm_bus.spool.watch import Watch
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 
 
-class Late(MemoryPublisher):
-    """Reports nothing before it is flushed for longer than a turn."""
+class LatePublisher(MemoryPublisher):
+    """Reports outcomes only during a long flush."""
 
     flushed = 0.0
 
@@ -50,7 +50,7 @@ class Late(MemoryPublisher):
         return 0
 
 
-class House:
+class RelayHarness:
     """A relay in this process."""
 
     def __init__(self, root: Path, publisher: MemoryPublisher | None = None) -> None:
@@ -60,10 +60,10 @@ class House:
         metrics = RelayMetrics()
         quarantine = Quarantine(root, 10, 10**6)
         pipeline = Pipeline("fra1", Topics(), Codec())
-        intake = EntrySource((self.spool,), quarantine, epochs, pipeline, metrics)
-        self.late = Late()
-        self.publisher = publisher or self.late
-        self.drain = Drain(intake, self.publisher, InFlightLimits())
+        source = EntrySource((self.spool,), quarantine, epochs, pipeline, metrics)
+        self.late_publisher = LatePublisher()
+        self.publisher = publisher or self.late_publisher
+        self.drain = Drain(source, self.publisher, InFlightLimits())
         self.relay = Relay(
             self.spool,
             self.drain,
@@ -81,29 +81,29 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "spool")
+def harness(tmp_path: Path) -> RelayHarness:
+    return RelayHarness(tmp_path / "spool")
 
 
-def test_a_fault_of_the_program_flushes_what_was_handed_over(
-    house: House, monkeypatch: pytest.MonkeyPatch
+def test_an_unexpected_exception_flushes_records_in_flight(
+    harness: RelayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.call()
+    harness.call()
 
     def fault() -> None:
-        if house.drain.in_flight:
+        if harness.drain.in_flight:
             raise RuntimeError("nobody thought of this")
 
-    monkeypatch.setattr(house.relay.keeper, "turn", fault)
+    monkeypatch.setattr(harness.relay.housekeeping, "run_if_due", fault)
     with pytest.raises(RuntimeError):
-        house.relay.run()
-    assert house.late.flushed
-    assert house.spool.scan() == []
-    assert not house.relay.draining
+        harness.relay.run()
+    assert harness.late_publisher.flushed
+    assert harness.spool.scan() == []
+    assert not harness.relay.draining
 
 
-class Unanswered(MemoryPublisher):
-    """Waits for answers that never come, by a clock of its own."""
+class SilentPublisher(MemoryPublisher):
+    """Gets no answer; its clock advances during each wait."""
 
     now = 0.0
 
@@ -115,8 +115,8 @@ class Unanswered(MemoryPublisher):
         return 1
 
 
-class Signs(HangGuard):
-    """Notes how long it waited for a sign of life."""
+class RecordingGuard(HangGuard):
+    """Records the longest time between two resets."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -124,24 +124,24 @@ class Signs(HangGuard):
         self._last = clock()
         self.longest = 0.0
 
-    def alive(self) -> None:
+    def reset(self) -> None:
         self.longest = max(self.longest, self._clock() - self._last)
         self._last = self._clock()
 
     def close(self) -> None:
-        self.alive()
+        self.reset()
 
 
-def test_a_long_final_flush_gives_signs_of_life(
-    house: House, monkeypatch: pytest.MonkeyPatch
+def test_a_long_final_flush_resets_the_hang_guard(
+    harness: RelayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publisher = Unanswered()
-    guard = Signs(publisher.monotonic)
+    publisher = SilentPublisher()
+    guard = RecordingGuard(publisher.monotonic)
     monkeypatch.setattr(service, "monotonic", publisher.monotonic)
-    monkeypatch.setattr(house.relay.watch, "has_changed", house.relay.stop)
-    house.relay.publisher, house.relay.guard = publisher, guard
-    house.relay.flush = 120.0
-    house.relay.run()
+    monkeypatch.setattr(harness.relay.watch, "has_changed", harness.relay.stop)
+    harness.relay.publisher, harness.relay.hang_guard = publisher, guard
+    harness.relay.shutdown_timeout = 120.0
+    harness.relay.run()
     assert publisher.now >= 120
     assert guard.longest <= 1
 
@@ -153,81 +153,83 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_spool_that_replaces_another_one_gets_the_note(house: House) -> None:
-    note = house.spool.root / "state/reading"
-    house.call()
-    thread = threading.Thread(target=house.relay.run)
+def test_a_replacement_spool_gets_the_note(harness: RelayHarness) -> None:
+    note = harness.spool.root / "state/reading"
+    harness.call()
+    thread = threading.Thread(target=harness.relay.run)
     thread.start()
     try:
         until(note.exists)
-        house.spool.root.rename(house.spool.root.with_name("away"))
-        until(lambda: bool(house.drain.disk.current))
-        house.spool.make(os.getuid(), os.getgid())
-        house.call("000000002000")
+        harness.spool.root.rename(harness.spool.root.with_name("away"))
+        until(lambda: bool(harness.drain.disk_errors.current))
+        harness.spool.make(os.getuid(), os.getgid())
+        harness.call("000000002000")
         until(note.exists)
     finally:
-        house.relay.stop()
+        harness.relay.stop()
         thread.join()
 
 
-def test_a_spool_that_is_not_set_up_is_refused_at_the_start(house: House) -> None:
-    (house.spool.root / "lock").unlink()
+def test_a_spool_without_setup_is_refused(harness: RelayHarness) -> None:
+    (harness.spool.root / "lock").unlink()
     with pytest.raises(SpoolError, match="set the spool up first"):
-        house.relay.run()
+        harness.relay.run()
 
 
-def test_a_drain_whose_end_cannot_be_noted_is_still_clean(
-    house: House, monkeypatch: pytest.MonkeyPatch
+def test_a_drain_with_an_unwritable_backoff_is_complete(
+    harness: RelayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backoff = Backoff(house.spool.root)
+    backoff = Backoff(harness.spool.root)
 
     def full() -> None:
         raise SpoolError("backoff: No space left on device")
 
     monkeypatch.setattr(backoff, "clear", full)
-    ended = drain_within(5.0, house.spool, backoff, house.drain)
-    assert ended is DrainOutcome.CLEAN
+    ended = drain_within(5.0, harness.spool, backoff, harness.drain)
+    assert ended is DrainOutcome.EMPTY
 
 
 @pytest.mark.parametrize("kind", ["entry", "directory"])
-def test_what_the_disk_refuses_does_not_delay_the_next_drain(
+def test_an_unreadable_entry_does_not_delay_the_next_drain(
     tmp_path: Path, kind: str
 ) -> None:
     publisher = MemoryPublisher()
-    house = House(tmp_path / "spool", publisher)
-    house.call()
+    harness = RelayHarness(tmp_path / "spool", publisher)
+    harness.call()
     if kind == "entry":
-        house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
+        harness.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
     else:
-        (house.spool.root / "incoming/new/0").rmdir()
-    backoff = Backoff(house.spool.root)
-    ended = drain_within(5.0, house.spool, backoff, house.drain)
-    assert ended is DrainOutcome.REFUSED
+        (harness.spool.root / "incoming/new/0").rmdir()
+    backoff = Backoff(harness.spool.root)
+    ended = drain_within(5.0, harness.spool, backoff, harness.drain)
+    assert ended is DrainOutcome.DISK_ERRORS
     assert len(publisher.records) == 1
     assert backoff.seconds_left() == 0
 
 
-def test_an_entry_that_the_disk_refuses_is_shown_by_health(tmp_path: Path) -> None:
-    house = House(tmp_path / "spool", MemoryPublisher())
-    house.drain.look()
-    house.drain.step(0)
-    assert build.relay_health(house.relay)[0]
-    house.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
-    house.drain.look()
-    house.drain.step(0)
-    healthy, facts = build.relay_health(house.relay)
+def test_an_unreadable_entry_makes_the_relay_unhealthy(tmp_path: Path) -> None:
+    harness = RelayHarness(tmp_path / "spool", MemoryPublisher())
+    harness.drain.scan()
+    harness.drain.run_once(0)
+    assert build.relay_health(harness.relay)[0]
+    harness.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
+    harness.drain.scan()
+    harness.drain.run_once(0)
+    healthy, facts = build.relay_health(harness.relay)
     assert (healthy, facts["io_blocked_entries"]) == (False, 1)
 
 
-def test_a_drain_that_cannot_list_the_spool_delays_the_next(house: House) -> None:
-    (house.spool.root / "incoming").rename(house.spool.root / "away")
-    backoff = Backoff(house.spool.root)
-    drain_within(0.2, house.spool, backoff, house.drain)
+def test_a_drain_of_an_unreadable_spool_delays_the_next(harness: RelayHarness) -> None:
+    (harness.spool.root / "incoming").rename(harness.spool.root / "away")
+    backoff = Backoff(harness.spool.root)
+    drain_within(0.2, harness.spool, backoff, harness.drain)
     assert backoff.seconds_left() > 0
 
 
-def test_a_drain_that_cannot_list_the_spool_is_not_clean(house: House) -> None:
-    (house.spool.root / "incoming").rename(house.spool.root / "away")
-    backoff = Backoff(house.spool.root)
-    ended = drain_within(0.2, house.spool, backoff, house.drain)
-    assert ended is DrainOutcome.REFUSED
+def test_a_drain_of_an_unreadable_spool_reports_disk_errors(
+    harness: RelayHarness,
+) -> None:
+    (harness.spool.root / "incoming").rename(harness.spool.root / "away")
+    backoff = Backoff(harness.spool.root)
+    ended = drain_within(0.2, harness.spool, backoff, harness.drain)
+    assert ended is DrainOutcome.DISK_ERRORS

@@ -1,4 +1,4 @@
-"""What the next mitigator makes of the topics, with other clocks and other policies."""
+"""The next mitigator's state, with other clocks and other policies."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -21,14 +21,14 @@ def key(number: int) -> str:
 
 def busy() -> MitigatorHarness:
     """Return a mitigator with one of everything."""
-    chosen = policy(
+    used_policy = policy(
         rule("ask", Match(sensors=frozenset({"ask"})), approval=True),
         rule("trial", Match(sensors=frozenset({"trial"})), dry_run=True),
         rule("any", when_limited="hostgroup"),
         hostgroups={"web": GROUP},
         max_active=2,
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     harness.send("ban", "203.0.113.1", host_group="web")
     harness.wait(40)
     harness.send("attack_status", "203.0.113.1", host_group="web")
@@ -74,7 +74,7 @@ def test_leases_end_on_time_after_a_takeover(clock: float) -> None:
     assert harness.wanted() == []
 
 
-def test_takeover_writes_nothing_that_did_not_change() -> None:
+def test_takeover_writes_changes_only() -> None:
     harness = busy()
     before = harness.written
     reports = len(harness.audits)
@@ -111,7 +111,7 @@ def test_fifty_mitigations_outlive_ten_takeovers() -> None:
             harness.send("attack_status", f"203.0.113.{host}")
         harness.restart(clock=10.0 ** (number % 7))
         assert len(harness.wanted()) == 50
-    assert harness.reported("ended") == []
+    assert harness.audit_texts("ended") == []
 
 
 # -- records that were lost ------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_lost_reason_does_not_end_the_others() -> None:
 # -- a policy that became narrower -----------------------------------------------------
 
 
-def test_rule_that_is_gone_takes_its_measures_along() -> None:
+def test_removed_rule_ends_its_measures() -> None:
     harness = MitigatorHarness(policy(rule("a")))
     harness.send("ban")
     harness.restart(policy(rule("b"), digest="p2"))
@@ -218,8 +218,8 @@ def test_shorter_lease_applies_at_once() -> None:
 def test_shorter_lease_is_the_ban_time_before_a_status() -> None:
     harness = MitigatorHarness(policy(rule(lease=3_600)), fastnetmon_ban_time=1_900)
     harness.send("ban")
-    chosen = policy(rule(lease=60), digest="p2")
-    harness.restart(chosen, fastnetmon_ban_time=1_900)
+    used_policy = policy(rule(lease=60), digest="p2")
+    harness.restart(used_policy, fastnetmon_ban_time=1_900)
     assert harness.lease_left(KEY) == 1_900
 
 
@@ -270,7 +270,7 @@ def test_policy_that_became_wider_starts_nothing() -> None:
 
 
 @pytest.mark.parametrize("narrower", [False, True])
-def test_lower_limit_proposes_what_started_last(*, narrower: bool) -> None:
+def test_lower_limit_holds_the_latest_starts(*, narrower: bool) -> None:
     harness = MitigatorHarness()
     for number in range(5):
         harness.send("ban", f"203.0.113.{number}")
@@ -286,7 +286,7 @@ def test_lower_limit_proposes_what_started_last(*, narrower: bool) -> None:
     assert harness.wanted() == [key(1), key(2)]
 
 
-def test_lower_limit_applies_to_what_a_wider_policy_started() -> None:
+def test_lower_limit_holds_starts_of_a_wider_policy() -> None:
     narrow = policy(max_active=1)
     harness = MitigatorHarness(narrow)
     for number in (1, 2):
@@ -298,7 +298,7 @@ def test_lower_limit_applies_to_what_a_wider_policy_started() -> None:
     assert harness.wanted() == [key(1)]
 
 
-def test_start_of_a_dry_run_uses_up_no_live_start_after_a_takeover() -> None:
+def test_dry_runs_start_counts_as_dry_after_a_takeover() -> None:
     trial = rule("trial", Match(severities=frozenset({"t"})), dry_run=True)
     asks = rule("ask", Match(severities=frozenset({"a"})), approval=True)
     harness = MitigatorHarness(policy(trial, asks, rule(), max_new_per_minute=4))
@@ -312,7 +312,7 @@ def test_start_of_a_dry_run_uses_up_no_live_start_after_a_takeover() -> None:
     assert harness.wanted() == [key(number) for number in range(2, 6)]
 
 
-def test_lower_limit_leaves_what_a_person_approved() -> None:
+def test_lower_limit_keeps_approved_mitigations() -> None:
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
     harness.wait(1)
@@ -320,7 +320,7 @@ def test_lower_limit_leaves_what_a_person_approved() -> None:
     harness.command("approve", key(2))
     harness.restart(policy(max_active=1, digest="p2"))
     assert harness.wanted() == [key(1), key(2)]
-    assert harness.codes("proposed") == ["max_active"]  # of the ban
+    assert harness.audit_codes("proposed") == ["max_active"]  # of the ban
 
 
 def test_lower_limit_of_a_customer_applies() -> None:
@@ -334,11 +334,11 @@ def test_lower_limit_of_a_customer_applies() -> None:
     assert harness.wanted() == [key(1), key(99)]
 
 
-def test_fallback_ends_where_the_rule_does_not_want_it_any_more() -> None:
-    chosen = policy(
+def test_fallback_ends_when_its_rule_drops_it() -> None:
+    used_policy = policy(
         rule(when_limited="hostgroup"), hostgroups={"web": GROUP}, max_active=1
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     for number in range(2):
         harness.send("ban", f"203.0.113.{number}", host_group="web")
     assert "firewall|203.0.113.0/24" in harness.wanted()
@@ -349,7 +349,7 @@ def test_fallback_ends_where_the_rule_does_not_want_it_any_more() -> None:
 
 
 def test_fallback_does_not_flap_over_a_takeover() -> None:
-    def chosen(lease: float, digest: str) -> Policy:
+    def used_policy(lease: float, digest: str) -> Policy:
         return policy(
             rule(when_limited="hostgroup", lease=lease),
             hostgroups={"web": replace(GROUP, lease=lease)},
@@ -357,16 +357,16 @@ def test_fallback_does_not_flap_over_a_takeover() -> None:
             digest=digest,
         )
 
-    harness = MitigatorHarness(chosen(900, "p1"))
+    harness = MitigatorHarness(used_policy(900, "p1"))
     for number in range(2):
         harness.send("ban", f"203.0.113.{number}", host_group="web")
         harness.send("attack_status", f"203.0.113.{number}", host_group="web")
     started = harness.mitigation("firewall|203.0.113.0/24").started_at
     harness.wait(5)
     harness.restart()
-    harness.restart(chosen(60, "p2"))
+    harness.restart(used_policy(60, "p2"))
     assert harness.mitigation("firewall|203.0.113.0/24").started_at == started
-    assert harness.reported("ended") == []
+    assert harness.audit_texts("ended") == []
 
 
 def test_same_policy_narrows_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What time does: leases end, proposals start, and what is over is forgotten."""
+"""With time leases end, proposals start, and ended records are forgotten."""
 
 import logging
 from datetime import timedelta
@@ -17,9 +17,9 @@ def key(number: int) -> str:
     return f"blackhole|203.0.113.{number}/32"
 
 
-def ban(harness: MitigatorHarness, numbers: range, **about: object) -> None:
+def ban(harness: MitigatorHarness, numbers: range, **fields: object) -> None:
     for number in numbers:
-        harness.send("ban", f"203.0.113.{number}", **about)
+        harness.send("ban", f"203.0.113.{number}", **fields)
 
 
 # -- leases ----------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def test_expired_reason_ends_its_mitigation() -> None:
     harness.wait(2)
     assert harness.mitigation().state == "ended"
     assert harness.mitigation().ended_because == "lease"
-    assert harness.codes("ended") == ["lease"]
+    assert harness.audit_codes("ended") == ["lease"]
 
 
 def test_expiry_writes_no_reason_record() -> None:
@@ -58,10 +58,10 @@ def test_two_leases_end_with_the_longer() -> None:
 
 def test_thousands_of_leases_end_at_once() -> None:
     networks = (ip_network("10.0.0.0/16"),)
-    chosen = policy(
+    used_policy = policy(
         own_networks=networks, max_active=10_000, max_new_per_minute=100_000
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     for number in range(1_000):
         harness.send("ban", f"10.0.{number // 250}.{number % 250}")
     assert len(harness.wanted()) == 1_000
@@ -79,10 +79,10 @@ def test_failing_expiry_does_not_stop_the_others(
     ban(harness, range(3))
     original = expire.recompute
 
-    def fail(transition: Transition, name: str, *args: object, **about: object) -> str:
+    def fail(transition: Transition, name: str, *args: object, **fields: object) -> str:
         if name == key(1):
             raise ZeroDivisionError
-        return original(transition, name, *args, **about)  # type: ignore[arg-type]
+        return original(transition, name, *args, **fields)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(expire, "recompute", fail)
@@ -128,8 +128,8 @@ def test_proposals_start_by_themselves_without_status_updates() -> None:
 
 def test_many_proposals_never_start_at_once() -> None:
     networks = (ip_network("10.0.0.0/16"),)
-    chosen = policy(own_networks=networks, max_active=1_000, max_new_per_minute=20)
-    harness = MitigatorHarness(chosen, fastnetmon_ban_time=86_400)
+    used_policy = policy(own_networks=networks, max_active=1_000, max_new_per_minute=20)
+    harness = MitigatorHarness(used_policy, fastnetmon_ban_time=86_400)
     for number in range(400):
         harness.send("ban", f"10.0.{number // 250}.{number % 250}")
     assert len(harness.wanted()) == 20
@@ -162,8 +162,8 @@ def test_takeover_keeps_the_count_of_the_last_minute() -> None:
 
 def test_oldest_proposal_starts_first() -> None:
     networks = (ip_network("10.0.0.0/16"),)
-    chosen = policy(own_networks=networks, max_active=1)
-    harness = MitigatorHarness(chosen, fastnetmon_ban_time=86_400)
+    used_policy = policy(own_networks=networks, max_active=1)
+    harness = MitigatorHarness(used_policy, fastnetmon_ban_time=86_400)
     hosts = [f"10.0.{number // 250}.{number % 250}" for number in range(500)]
     for host in hosts:
         harness.send("ban", host)
@@ -176,13 +176,13 @@ def test_oldest_proposal_starts_first() -> None:
 
 def test_customer_at_its_limit_does_not_hold_others() -> None:
     acme = Customer(name="acme", networks=(ip_network("10.0.0.0/17"),), max_active=1)
-    chosen = policy(
+    used_policy = policy(
         own_networks=(ip_network("10.0.0.0/16"),),
         customers=(acme,),
         max_active=2,
         max_new_per_minute=10_000,
     )
-    harness = MitigatorHarness(chosen, fastnetmon_ban_time=86_400)
+    harness = MitigatorHarness(used_policy, fastnetmon_ban_time=86_400)
     harness.send("ban", "10.0.0.1")
     harness.send("ban", "10.0.200.1")
     for number in range(300):
@@ -218,10 +218,10 @@ def test_failing_proposal_does_not_stop_the_others(
     ban(harness, range(3))
     original = expire.recompute
 
-    def fail(transition: Transition, name: str, *args: object, **about: object) -> str:
+    def fail(transition: Transition, name: str, *args: object, **fields: object) -> str:
         if name == key(1):
             raise ZeroDivisionError
-        return original(transition, name, *args, **about)  # type: ignore[arg-type]
+        return original(transition, name, *args, **fields)  # type: ignore[arg-type]
 
     monkeypatch.setattr(expire, "recompute", fail)
     harness.send("unban", "203.0.113.0")
@@ -229,10 +229,10 @@ def test_failing_proposal_does_not_stop_the_others(
     assert harness.wanted() == [key(2)]
 
 
-# -- what is forgotten -----------------------------------------------------------------
+# -- forgetting ------------------------------------------------------------------------
 
 
-def test_closed_reason_is_forgotten_when_nothing_older_can_arrive() -> None:
+def test_closed_reason_is_forgotten_after_the_oldest_possible_event() -> None:
     harness = MitigatorHarness(policy(max_event_age=300, max_clock_skew=60))
     harness.send("ban")
     harness.send("unban")
@@ -255,7 +255,7 @@ def test_ended_mitigation_is_forgotten_after_a_day() -> None:
 
 
 @pytest.mark.parametrize("seconds", [300, 86_390])
-def test_takeover_does_not_keep_what_is_over_longer(seconds: int) -> None:
+def test_takeover_does_not_extend_retention(seconds: int) -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     harness.send("unban")
@@ -286,7 +286,7 @@ def test_timers_have_a_bound() -> None:
     assert len(harness.state._mitigations_due._heap) < 300
 
 
-def test_what_is_in_memory_only_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_only_entries_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.mitigator.state.memory._MAX_REMEMBERED", 10)
     harness = MitigatorHarness(policy(rule(action="ignore")))
     for number in range(50):
@@ -295,16 +295,16 @@ def test_what_is_in_memory_only_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(harness.state._audit_texts) == 10
 
 
-def test_start_that_makes_a_waiting_fallback_needless() -> None:
-    """Both wait; when the host's own measure starts, the hostgroup's is gone."""
+def test_start_replaces_a_waiting_fallback() -> None:
+    """Both wait; the start of the host's own measure ends the hostgroup's."""
     group = Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),))
-    chosen = policy(
+    used_policy = policy(
         rule(when_limited="hostgroup"),
         hostgroups={"web": group},
         max_active=1,
         max_affected_share=0.02,
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     ban(harness, range(1, 3), host_group="web")
     assert list(harness.state.waiting) == [key(2), "blackhole|203.0.113.0/28"]
     harness.send("unban", "203.0.113.1")

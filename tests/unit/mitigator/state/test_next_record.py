@@ -14,17 +14,17 @@ SLOW = FlowThen(action="rate-limit", rate=1_000)
 FAST = FlowThen(action="rate-limit", rate=9_000)
 
 
-def of(sensor: str, **action: object) -> Rule:
+def rule_for(sensor: str, **action: object) -> Rule:
     """Return a rule for one sensor."""
     return rule(f"rule {sensor}", Match(sensors=frozenset({sensor})), **action)
 
 
-def flow_of(sensor: str, then: FlowThen, **about: object) -> Rule:
-    return of(sensor, action="flowspec", flowspec_action=then, **about)
+def flow_rule_for(sensor: str, then: FlowThen, **fields: object) -> Rule:
+    return rule_for(sensor, action="flowspec", flowspec_action=then, **fields)
 
 
-def mitigator(*rules: Rule, **about: float) -> MitigatorHarness:
-    return MitigatorHarness(policy(*rules), **about)
+def mitigator(*rules: Rule, **fields: float) -> MitigatorHarness:
+    return MitigatorHarness(policy(*rules), **fields)
 
 
 # -- live and dry run ------------------------------------------------------------------
@@ -32,7 +32,7 @@ def mitigator(*rules: Rule, **about: float) -> MitigatorHarness:
 
 @pytest.mark.parametrize("trial_first", [True, False])
 def test_trial_rule_does_not_touch_a_live_measure(*, trial_first: bool) -> None:
-    harness = mitigator(of("trial", dry_run=True), of("live"))
+    harness = mitigator(rule_for("trial", dry_run=True), rule_for("live"))
     sensors = ["trial", "live"] if trial_first else ["live", "trial"]
     for sensor in sensors:
         harness.send("ban", sensor=sensor)
@@ -44,7 +44,7 @@ def test_trial_rule_does_not_touch_a_live_measure(*, trial_first: bool) -> None:
 
 
 def test_dry_run_alone_is_not_in_force() -> None:
-    harness = mitigator(of("trial", dry_run=True), of("live"))
+    harness = mitigator(rule_for("trial", dry_run=True), rule_for("live"))
     harness.send("ban", sensor="trial")
     assert harness.wanted() == []
     assert harness.mitigation().state == "wanted"
@@ -59,7 +59,7 @@ def test_dry_run_alone_is_not_in_force() -> None:
 
 def test_dry_run_that_becomes_live_is_a_start() -> None:
     harness = MitigatorHarness(
-        policy(of("trial", dry_run=True), of("live"), max_active=1)
+        policy(rule_for("trial", dry_run=True), rule_for("live"), max_active=1)
     )
     harness.send("ban", "203.0.113.9", sensor="live")
     harness.send("ban", sensor="trial")
@@ -79,7 +79,9 @@ def test_whole_mitigator_in_dry_run_wants_nothing_in_force() -> None:
 
 
 def test_rate_limit_never_becomes_discard_unasked() -> None:
-    harness = mitigator(flow_of("a", SLOW), flow_of("b", DISCARD, approval=True))
+    harness = mitigator(
+        flow_rule_for("a", SLOW), flow_rule_for("b", DISCARD, approval=True)
+    )
     harness.send("ban", sensor="a")
     harness.send("ban", sensor="b")
     record = harness.mitigation(FLOW)
@@ -94,7 +96,9 @@ def test_rate_limit_never_becomes_discard_unasked() -> None:
 
 
 def test_dry_discard_does_not_strengthen_a_live_rate_limit() -> None:
-    harness = mitigator(flow_of("a", SLOW), flow_of("b", DISCARD, dry_run=True))
+    harness = mitigator(
+        flow_rule_for("a", SLOW), flow_rule_for("b", DISCARD, dry_run=True)
+    )
     harness.send("ban", sensor="a")
     harness.send("ban", sensor="b")
     assert harness.mitigation(FLOW).then == SLOW
@@ -102,7 +106,7 @@ def test_dry_discard_does_not_strengthen_a_live_rate_limit() -> None:
 
 @pytest.mark.parametrize("weak_first", [True, False])
 def test_strongest_live_action_wins_and_the_weaker_shows(*, weak_first: bool) -> None:
-    harness = mitigator(flow_of("a", FAST), flow_of("b", SLOW))
+    harness = mitigator(flow_rule_for("a", FAST), flow_rule_for("b", SLOW))
     for sensor in "ab" if weak_first else "ba":
         harness.send("ban", sensor=sensor)
     record = harness.mitigation(FLOW)
@@ -114,7 +118,9 @@ def test_strongest_live_action_wins_and_the_weaker_shows(*, weak_first: bool) ->
 
 
 def test_communities_are_of_the_active_reasons_alone() -> None:
-    harness = mitigator(of("a", communities=("1:1",)), of("b", communities=("1:2",)))
+    harness = mitigator(
+        rule_for("a", communities=("1:1",)), rule_for("b", communities=("1:2",))
+    )
     harness.send("ban", sensor="a")
     harness.send("ban", sensor="b")
     assert harness.mitigation().communities == ("1:1", "1:2")
@@ -124,7 +130,8 @@ def test_communities_are_of_the_active_reasons_alone() -> None:
 
 def test_approved_communities_end_with_their_reason() -> None:
     harness = mitigator(
-        of("a", communities=("1:1",), approval=True), of("b", communities=("1:2",))
+        rule_for("a", communities=("1:1",), approval=True),
+        rule_for("b", communities=("1:2",)),
     )
     harness.send("ban", sensor="b")
     harness.send("ban", sensor="a")
@@ -136,8 +143,8 @@ def test_approved_communities_end_with_their_reason() -> None:
 
 def test_long_lease_of_a_weak_action_keeps_no_strong_one() -> None:
     harness = mitigator(
-        flow_of("a", FAST, lease=900),
-        flow_of("b", SLOW, lease=60),
+        flow_rule_for("a", FAST, lease=900),
+        flow_rule_for("b", SLOW, lease=60),
         fastnetmon_ban_time=0,
     )
     harness.send("ban", sensor="a")
@@ -153,8 +160,8 @@ def test_long_lease_of_a_weak_action_keeps_no_strong_one() -> None:
 
 def test_weaker_effect_is_written_before_the_stronger_lease_ends() -> None:
     harness = mitigator(
-        flow_of("a", FAST, lease=900),
-        flow_of("b", SLOW, lease=60),
+        flow_rule_for("a", FAST, lease=900),
+        flow_rule_for("b", SLOW, lease=60),
         fastnetmon_ban_time=0,
     )
     harness.send("ban", sensor="a")
@@ -178,7 +185,9 @@ def test_rule_with_approval_proposes_and_approval_starts() -> None:
 
 
 def test_approval_only_reason_beside_a_live_one_changes_nothing() -> None:
-    harness = mitigator(of("a", communities=("1:1",), approval=True), of("b"))
+    harness = mitigator(
+        rule_for("a", communities=("1:1",), approval=True), rule_for("b")
+    )
     harness.send("ban", sensor="b")
     harness.send("ban", sensor="a")
     record = harness.mitigation()
@@ -189,7 +198,7 @@ def test_approval_only_reason_beside_a_live_one_changes_nothing() -> None:
 
 
 def test_approval_reason_alone_takes_it_out_of_force() -> None:
-    harness = mitigator(of("a", approval=True), of("b"))
+    harness = mitigator(rule_for("a", approval=True), rule_for("b"))
     harness.send("ban", sensor="b")
     harness.send("ban", sensor="a")
     harness.send("unban", sensor="b")
@@ -209,7 +218,8 @@ def test_approval_covers_the_next_equal_reason() -> None:
 
 def test_approval_does_not_cover_a_stronger_action() -> None:
     harness = mitigator(
-        flow_of("a", SLOW, approval=True), flow_of("b", DISCARD, approval=True)
+        flow_rule_for("a", SLOW, approval=True),
+        flow_rule_for("b", DISCARD, approval=True),
     )
     harness.send("ban", sensor="a")
     harness.command("approve", FLOW)

@@ -1,4 +1,4 @@
-"""What people ask of the mitigator, and the answers."""
+"""Operator commands and their results."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -31,8 +31,8 @@ def test_approval_of_another_revision_is_refused(revision: int | None) -> None:
     assert harness.wanted() == []
 
 
-def test_approval_of_what_changed_since_is_refused() -> None:
-    def of(name: str, rate: int) -> Rule:
+def test_approval_of_an_old_revision_is_refused() -> None:
+    def rate_limit_rule(name: str, rate: int) -> Rule:
         return rule(
             name,
             Match(sensors=frozenset({name})),
@@ -41,7 +41,9 @@ def test_approval_of_what_changed_since_is_refused() -> None:
             approval=True,
         )
 
-    harness = MitigatorHarness(policy(of("a", 900), of("b", 100)))
+    harness = MitigatorHarness(
+        policy(rate_limit_rule("a", 900), rate_limit_rule("b", 100))
+    )
     harness.send("ban", sensor="a")
     [key] = harness.mitigations
     seen = harness.mitigation(key).revision
@@ -73,13 +75,13 @@ def test_approval_starts_beyond_a_limit() -> None:
     assert len(harness.wanted()) == 2
 
 
-def test_approval_of_what_is_in_force_is_refused() -> None:
+def test_approval_of_a_mitigation_in_force_is_refused() -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     assert harness.command("approve", KEY).code == "state"
 
 
-def test_nobody_approves_what_a_guardrail_refuses() -> None:
+def test_approval_of_a_refused_measure_is_refused() -> None:
     harness = proposing()
     forbidden = policy(protected_prefixes=(ip_network(f"{HOST}/32"),))
     harness.context = replace(harness.context, policy=forbidden)
@@ -89,7 +91,7 @@ def test_nobody_approves_what_a_guardrail_refuses() -> None:
 
 
 @pytest.mark.parametrize("named_first", [True, False])
-def test_approval_knows_prefixes_that_any_reason_names(*, named_first: bool) -> None:
+def test_approval_allows_prefixes_that_any_reason_names(*, named_first: bool) -> None:
     wide = ip_network("203.0.113.0/26")
     named = rule(
         "named",
@@ -98,13 +100,13 @@ def test_approval_knows_prefixes_that_any_reason_names(*, named_first: bool) -> 
         approval=True,
     )
     other = rule("other", action="hostgroup", approval=True)
-    chosen = policy(
+    used_policy = policy(
         named,
         other,
         hostgroups={"web": Action(action="blackhole", approval=True)},
         min_prefix_length_ipv4=26,
     )
-    harness = MitigatorHarness(chosen)
+    harness = MitigatorHarness(used_policy)
     steps = [
         lambda: harness.send("ban", sensor="named"),
         lambda: harness.send("ban", "web", networks=(str(wide),), sensor="plain"),
@@ -113,8 +115,10 @@ def test_approval_knows_prefixes_that_any_reason_names(*, named_first: bool) -> 
         step()
     key = f"blackhole|{wide}"
     assert harness.mitigation(key).pending_reasons == 2
-    narrow = replace(chosen.limits, min_prefix_length_ipv4=32)
-    harness.context = replace(harness.context, policy=replace(chosen, limits=narrow))
+    narrow = replace(used_policy.limits, min_prefix_length_ipv4=32)
+    harness.context = replace(
+        harness.context, policy=replace(used_policy, limits=narrow)
+    )
     assert harness.command("approve", key).action == "approved"
 
 
@@ -128,7 +132,7 @@ def test_rejected_proposal_cannot_start_by_itself() -> None:
     assert harness.wanted() == []
 
 
-def test_reject_of_what_is_in_force_is_refused() -> None:
+def test_reject_of_a_mitigation_in_force_is_refused() -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     assert harness.command("reject", KEY).code == "state"
@@ -151,7 +155,7 @@ def test_withdraw_of_the_mitigation_before_does_not_end_the_next() -> None:
     assert harness.wanted() == []
 
 
-def test_old_withdraw_ends_what_was_in_force_when_sent() -> None:
+def test_old_withdraw_ends_a_mitigation_in_force_when_sent() -> None:
     harness = MitigatorHarness(policy(rule(lease=3_600)))
     harness.send("ban")
     harness.wait(600)
@@ -224,7 +228,7 @@ def test_added_measure_holds_where_limits_hold() -> None:
     assert "max_active" in answer.text
 
 
-def test_refused_add_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_add_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 0)
     harness = MitigatorHarness(policy(max_active=1))
     harness.send("ban", "203.0.113.1")
@@ -238,7 +242,7 @@ def test_refused_add_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("about", "text"),
+    ("fields", "text"),
     [
         ({}, "kind: expected"),
         ({"kind": "blackhole"}, "prefix: expected a network"),
@@ -272,9 +276,9 @@ def test_refused_add_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> N
         ),
     ],
 )
-def test_add_that_is_not_valid_is_refused(about: dict[str, object], text: str) -> None:
+def test_add_that_is_not_valid_is_refused(fields: dict[str, object], text: str) -> None:
     harness = MitigatorHarness()
-    answer = harness.command("add", **about)
+    answer = harness.command("add", **fields)
     assert answer.action == "refused"
     assert text in answer.text
     assert harness.written == 0
@@ -333,7 +337,7 @@ def test_pause_record_carries_the_offset_of_its_command() -> None:
 
 @pytest.mark.parametrize("verb", ["approve", "reject", "withdraw"])
 @pytest.mark.parametrize("key", ["blackhole|203.0.113.9/32", "pause", None])
-def test_command_about_no_mitigation_is_refused(verb: str, key: str | None) -> None:
+def test_command_without_a_mitigation_is_refused(verb: str, key: str | None) -> None:
     harness = MitigatorHarness()
     harness.command("pause")
     answer = harness.command(verb, key, revision=1)
@@ -388,7 +392,7 @@ def test_age_of_a_command_is_the_brokers() -> None:
     assert harness.command("approve", KEY, requested_at=asked).action == "approved"
 
 
-def test_answer_has_who_and_why() -> None:
+def test_audit_record_has_the_person_and_cause() -> None:
     harness = MitigatorHarness()
     harness.send("ban")
     answer = harness.command("withdraw", KEY)
