@@ -4,7 +4,6 @@ from consumers.notifier.apprise_sink import AppriseSink
 from fnm_bus.errors import ConfigError
 
 
-@pytest.mark.process  # the import of apprise opens a socket
 @pytest.mark.parametrize(
     "url", ["slack://s3cr3t", "s3cr3t", "unknown://s3cr3t", "pagerduty://@s3cr3t"]
 )
