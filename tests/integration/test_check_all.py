@@ -8,7 +8,6 @@ import pytest
 from fnm_bus.config.settings import Settings
 from fnm_bus.setup import check_all
 from fnm_bus.setup.check_all import CheckResult
-from fnm_bus.spool.spool import Spool
 
 
 @pytest.fixture
@@ -24,24 +23,19 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-@pytest.fixture
-def spool(settings: Settings) -> Spool:
-    for root in (settings.spool.directory, settings.spool.fallback):
-        Spool(root).make(os.getuid(), os.getgid())
-    return Spool(settings.spool.directory)
-
-
-def test_one_part_that_fails_does_not_hide_the_others(
+def test_a_failed_group_of_checks_does_not_hide_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = list(check_all.examine(settings))  # no spool, no Kafka
-    assert found[-1].what.startswith("FastNetMon: no fcli here")
-    assert any("Kafka" in it.remedy or "[kafka]" in it.remedy for it in found)
-    assert all(it.remedy for it in found if not it.ok)
+    results = list(check_all.examine(settings))  # no spool, no Kafka
+    assert results[-1].text.startswith("FastNetMon: fcli is not installed")
+    assert any(
+        "Kafka" in result.remedy or "[kafka]" in result.remedy for result in results
+    )
+    assert all(result.remedy for result in results if not result.ok)
 
 
-def test_fastnetmons_settings_are_looked_at_where_fcli_is(
+def test_fastnetmon_s_settings_are_read_by_fcli(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fcli = tmp_path / "fcli"
@@ -50,11 +44,11 @@ def test_fastnetmons_settings_are_looked_at_where_fcli_is(
         file.write("echo enable\n")
     fcli.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    wrong = [it for it in check_all._fastnetmon(settings) if not it.ok]
+    wrong = [result for result in check_all._fastnetmon(settings) if not result.ok]
     assert wrong == [
         CheckResult(
             ok=False,
-            what="FastNetMon notify_script_format: text",
+            text="FastNetMon notify_script_format: text",
             remedy="sudo fcli set main notify_script_format json && sudo fcli commit",
         )
     ]

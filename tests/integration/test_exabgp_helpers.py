@@ -20,4 +20,4 @@ def test_api_processes_never_import_from_current_directory(
             [*command, "--help"], capture_output=True, text=True, check=False
         )
         assert helped.returncode == 0, helped.stderr
-        assert "--watchdog" in helped.stdout
+        assert "exabgp [OPTIONS]" in helped.stdout

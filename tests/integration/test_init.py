@@ -66,6 +66,7 @@ def user() -> str:
     return init.accounts.user_name(os.geteuid())
 
 
+@pytest.mark.process
 def test_options_and_yes_set_everything_up(
     run: Init, root: Path, created: list[str]
 ) -> None:

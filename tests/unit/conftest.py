@@ -15,12 +15,21 @@ _FORBIDDEN = {
     "socket.__new__",
     "subprocess.Popen",
 }
+_IMPORT = "<frozen importlib._bootstrap>"
 _EVENTS: list[str] = []
 
 
 def _record(event: str, _arguments: tuple[Any, ...]) -> None:
-    if event in _FORBIDDEN:
+    if event in _FORBIDDEN and not _is_import():
         _EVENTS.append(event)
+
+
+def _is_import() -> bool:
+    """Return whether an import runs: urllib3's opens a socket to look for IPv6."""
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != _IMPORT:
+        frame = frame.f_back
+    return frame is not None
 
 
 sys.addaudithook(_record)
