@@ -169,7 +169,7 @@ def test_parse_of_an_invalid_document_exits_65_with_the_field(
     done = run("parse", "--json", stdin=INVALID)
     assert done.returncode == 65
     error = json.loads(done.stdout)["error"]
-    assert set(error) == {"field", "wanted", "got", "reason"}
+    assert set(error) == {"field", "expected", "actual", "reason"}
     assert error["field"] == "/ip"
     spoken = run("parse", stdin=INVALID)
     assert (spoken.returncode, spoken.stdout) == (65, b"")
@@ -318,7 +318,7 @@ def test_a_pipe_instead_of_a_reason_does_not_block_list(run: Run, spool: Spool) 
     done = run("quarantine", "list", "--json")
     (shown,) = json.loads(done.stdout)
     assert (done.returncode, shown["name"]) == (0, kept["name"])
-    assert "no regular file" in shown["reason"]
+    assert "not a regular file" in shown["reason"]
 
 
 def test_a_pipe_instead_of_a_lock_does_not_block_notify(run: Run, spool: Spool) -> None:
