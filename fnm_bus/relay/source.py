@@ -7,8 +7,8 @@ from typing import Final
 from fnm_bus.kafka.record import Record
 from fnm_bus.ops.log import get_logger
 from fnm_bus.relay.disk_errors import DiskErrors
-from fnm_bus.relay.isolated_preparation import IsolatedPreparation
-from fnm_bus.relay.isolation_protocol import Task
+from fnm_bus.relay.isolation.parent import IsolatedPreparation
+from fnm_bus.relay.isolation.protocol import Task
 from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare

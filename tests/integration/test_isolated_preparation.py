@@ -17,9 +17,9 @@ from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidNotification, PoisonEntry, SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.route import Topics
-from fnm_bus.relay import isolated_preparation
-from fnm_bus.relay.isolated_preparation import IsolatedPreparation
-from fnm_bus.relay.isolation_protocol import Task
+from fnm_bus.relay.isolation import parent
+from fnm_bus.relay.isolation.parent import IsolatedPreparation
+from fnm_bus.relay.isolation.protocol import Task
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import Preparation, prepare
 from fnm_bus.spool.entry import read_entry
@@ -137,7 +137,7 @@ def stopped(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Task:
     entries.isolated.prepare(entries.store(BAN))
     assert entries.isolated._child is not None
     os.kill(entries.isolated._child.pid, signal.SIGSTOP)
-    monkeypatch.setattr(isolated_preparation, "_FIRST_WAIT", 0.1)
+    monkeypatch.setattr(parent, "_FIRST_WAIT", 0.1)
     task = entries.store(BAN)
     with pytest.raises(SpoolError, match="still being read"):
         entries.isolated.prepare(task)
@@ -165,7 +165,7 @@ def test_a_child_that_never_answers_is_replaced(
     entries: SuspectEntries, stopped: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(isolated_preparation, "_MAX_TIME", 0.0)
+        patch.setattr(parent, "_MAX_TIME", 0.0)
         with pytest.raises(SpoolError, match="no answer within"):
             entries.isolated.prepare(stopped)
     assert prepare_when_answered(entries, stopped).record is not None
@@ -180,7 +180,7 @@ def test_a_child_that_cannot_start_blames_no_entry(entries: SuspectEntries) -> N
 @pytest.fixture
 def installation(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package, from which the next children are started."""
-    root = Path(isolated_preparation.__file__).parents[2]
+    root = Path(parent.__file__).parents[3]
     copy = entries.root / "installed"
     for name in ("fnm_bus", "schemas"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -302,7 +302,7 @@ def test_a_child_that_exits_after_the_timeout_blames_no_entry(
             child.send_signal(signal.SIGCONT)
 
     monkeypatch.setattr(pipe, "close", close_and_continue)
-    monkeypatch.setattr(isolated_preparation, "_MAX_TIME", 0.0)
+    monkeypatch.setattr(parent, "_MAX_TIME", 0.0)
     with pytest.raises(SpoolError, match="no answer within"):
         entries.isolated.prepare(stopped)
 
@@ -354,7 +354,7 @@ def slow_start(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Path
     """Let a child start when this file exists."""
     go = entries.root / "go"
     start_by(entries, monkeypatch, f"while [ ! -e {go} ]; do sleep 0.05; done")
-    monkeypatch.setattr(isolated_preparation, "_FIRST_WAIT", 0.1)
+    monkeypatch.setattr(parent, "_FIRST_WAIT", 0.1)
     return go
 
 

@@ -21,7 +21,7 @@ from typing import IO, Final
 import msgspec
 
 from fnm_bus.errors import InvalidNotification, InvalidRecord, PoisonEntry, SpoolError
-from fnm_bus.relay.isolation_protocol import (
+from fnm_bus.relay.isolation.protocol import (
     LENGTH,
     LOW_MEMORY,
     MAX_CPU,
@@ -50,7 +50,7 @@ _EXIT_WAIT: Final = 0.5
 """Seconds between the end of a child's output and its exit."""
 _COMMAND: Final = (
     *("-P", "-c"),
-    "from fnm_bus.relay.isolation_child import serve; serve()",
+    "from fnm_bus.relay.isolation.child import serve; serve()",
 )
 _ENVIRONMENT: Final = ("PYTHONPATH", "LD_LIBRARY_PATH")
 """The only variables that a child inherits; others may contain secrets."""

@@ -12,7 +12,7 @@ from typing import IO
 import msgspec
 
 from fnm_bus.errors import FnmBusError, InvalidNotification, InvalidRecord, SpoolError
-from fnm_bus.relay.isolation_protocol import (
+from fnm_bus.relay.isolation.protocol import (
     LENGTH,
     LOW_MEMORY,
     MAX_CPU,
