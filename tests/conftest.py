@@ -29,7 +29,7 @@ CI = os.environ.get("CI", "").lower() in {"1", "true"}
 SLOWEST_FIRST = (
     "mitigator_outages",
     "mitigator_faults",
-    "deaths",
+    "deaths_in_the_chain",
     "deaths_of_enforcers",
     "commands",
     "looking",

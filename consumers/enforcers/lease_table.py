@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from consumers.enforcers.guard import MAX_LEASE
+from consumers.enforcers.record_guard import MAX_LEASE
 from consumers.enforcers.snapshot import Lease
 from consumers.mitigation import clock
 from consumers.mitigation.clock import BrokerClock

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from consumers.enforcers.guard import MAX_LEASE
+from consumers.enforcers.record_guard import MAX_LEASE
 from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
 from fnm_bus import atomic_file

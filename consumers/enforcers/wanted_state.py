@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from consumers.enforcers import guard
+from consumers.enforcers import record_guard
 from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend
-from consumers.enforcers.guard import Refusal
 from consumers.enforcers.lease_table import MAX_RECORDS, LeaseTable
 from consumers.enforcers.pause import PauseState
+from consumers.enforcers.record_guard import Refusal
 from consumers.enforcers.snapshot import Lease, Snapshot
 from consumers.enforcers.wanted_reader import PartitionsAdded, TopicEnd, TopicItem
 from consumers.metrics import EnforcerMetrics
@@ -97,7 +97,7 @@ class WantedState:
         kept = {}
         for key, lease in saved.leases.items() if leases else ():
             # own_networks may have become narrower since.
-            refusal = guard.check_measure(lease.measure, self._own_networks)
+            refusal = record_guard.check_measure(lease.measure, self._own_networks)
             if refusal is None:
                 kept[key] = lease
             else:
@@ -185,7 +185,7 @@ class WantedState:
         if event is None or not self._leases.is_wanted_here(event):
             return self._leases.apply_end(key)
         now = clock.now()
-        refusal = guard.check_record(key, event, self._own_networks)
+        refusal = record_guard.check_record(key, event, self._own_networks)
         if refusal is None and not self._leases.has_room(key, now):
             refusal = Refusal("too_many", f"{MAX_RECORDS} measures are already wanted")
         if refusal is not None:

@@ -1,4 +1,4 @@
 """Decisions about attacks: rules, guardrails and limits, all of them pure functions.
 
-Start with `rules.decide`; `file.load` reads a policy file.
+Start with `rules.match_rule`; `file.load` reads a policy file.
 """

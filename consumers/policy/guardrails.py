@@ -84,7 +84,7 @@ def check_measure(
     """
     if measure.kind == NOTIFY:
         return ()  # does not affect traffic, and people want to see every attack
-    attacked = protected_network(measure, limits.own)
+    attacked = attacked_network(measure, limits.own)
     if attacked is None:
         text = "the match names no network, so it would match any traffic"
         return (_result(_GUARDRAIL, "own_networks", REFUSE, text, "no_network"),)
@@ -136,7 +136,7 @@ def worst_verdict(checks: Iterable[Check]) -> str:
     return REFUSE if REFUSE in verdicts else HOLD if HOLD in verdicts else PASS
 
 
-def protected_network(
+def attacked_network(
     measure: Measure, own: NetworkSet | Iterable[Network]
 ) -> Network | None:
     """Return the side of a measure's match that is the operator's own network.
@@ -226,7 +226,7 @@ def _check_count(name: str, active: int, most: int, prefix: str = "") -> Check:
 
 def _check_share(measure: Measure, counts: ActiveCounts, limits: Limits) -> Check:
     name = "max_affected_share"
-    network = protected_network(measure, limits.own)
+    network = attacked_network(measure, limits.own)
     if network is None:
         return _result(_LIMIT, name, HOLD, "the match names no network")
     own = limits.own.addresses(network.version)

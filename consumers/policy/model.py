@@ -1,7 +1,7 @@
 """Policy: frozen values that a policy file becomes.
 
-`rules.decide` chooses a rule, and `measures.plan_measures` plans the measures of its
-action; `guardrails` can refuse or hold them.
+`rules.match_rule` chooses a rule, and `measures.plan_measures` plans the measures of
+its action; `guardrails` can refuse or hold them.
 """
 
 from collections.abc import Mapping

@@ -44,7 +44,7 @@ class Mismatch(NamedTuple):
     text: str
 
 
-def decide(facts: AttackFacts, policy: Policy) -> Decision:
+def match_rule(facts: AttackFacts, policy: Policy) -> Decision:
     """Return the first rule that matches, and a check for each rule that was tried."""
     networks = NetworkSet(facts.networks)
     checks = []

@@ -13,6 +13,7 @@ from math import inf
 from typing import Final
 
 from consumers.mitigation.states import PAUSE, PROPOSED, WANTED
+from consumers.storms.group import GroupRef, group_of
 from consumers.storms.storm import OPEN_LEASE, RENEWAL_INTERVAL, Storm, connected
 from consumers.storms.update import (
     ENDED,
@@ -20,12 +21,10 @@ from consumers.storms.update import (
     RESUMED,
     SILENT,
     ChangeId,
-    GroupRef,
     Position,
     StormMember,
     StormUpdate,
     end_code,
-    group_of,
 )
 from fnm_bus.event import Mitigation
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 from math import inf, isinf
 from typing import Final
 
+from consumers.storms.group import GroupRef
 from consumers.storms.update import (
     CONTINUES,
     ENDED,
     RENEWED,
     STARTED,
     ChangeId,
-    GroupRef,
     Position,
     StormMember,
     StormUpdate,

@@ -1,4 +1,4 @@
-"""The values of a storm: its group, its mitigations, and the update about a change."""
+"""The values of a storm: its mitigations, and the update about a change."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,6 +14,7 @@ from consumers.mitigation.states import (
     SUPPRESSED,
     UNBAN,
 )
+from consumers.storms.group import GroupRef
 from fnm_bus.event import EPOCH, Mitigation
 
 STARTED: Final = "started"
@@ -29,21 +30,6 @@ _RECORD_CODES: Final = (UNBAN, LEASE, OPERATOR, POLICY, GUARDRAIL, SUPERSEDED)
 END_CODES: Final = (*_RECORD_CODES, SILENT, OTHER)
 """Reasons of an end: `ended_because` of the record; SILENT when the lease expired and
 the mitigator wrote no record; OTHER for a code of a later version."""
-
-_DEFAULT_HOSTGROUP: Final = "global"
-"""FastNetMon's hostgroup of every host that has no other."""
-
-
-class GroupRef(NamedTuple):
-    """The group of a storm.
-
-    Attributes:
-        kind: hostgroup, customer, or all for mitigations that have neither.
-        name: name of the hostgroup or customer, or "".
-    """
-
-    kind: str = "all"
-    name: str = ""
 
 
 class ChangeId(NamedTuple):
@@ -118,15 +104,6 @@ class StormUpdate(NamedTuple):
     positions: tuple[Position, ...] = ()
     paused: bool = False
     pause: Mitigation | None = None
-
-
-def group_of(mitigation: Mitigation) -> GroupRef:
-    """Return the hostgroup, else the customer, else the group of all others."""
-    if mitigation.hostgroup and mitigation.hostgroup != _DEFAULT_HOSTGROUP:
-        return GroupRef("hostgroup", mitigation.hostgroup)
-    if mitigation.customer:
-        return GroupRef("customer", mitigation.customer)
-    return GroupRef()
 
 
 def end_code(mitigation: Mitigation) -> str:

@@ -1,7 +1,7 @@
 """Deaths of the enforcer, its watchdog, ExaBGP and the neighbor.
 
 Each test is a cell of the table in docs/mitigation.md. The other half is in
-test_deaths.py, the firewall in test_deaths_of_nftables.py.
+test_deaths_in_the_chain.py, the firewall in test_deaths_of_nftables.py.
 """
 
 import os

@@ -23,7 +23,8 @@ from consumers.notifier.sink import (
     OutgoingNotice,
     SinkUnavailable,
 )
-from consumers.storms.update import PAUSED, STARTED, ChangeId, GroupRef, StormUpdate
+from consumers.storms.group import GroupRef
+from consumers.storms.update import PAUSED, STARTED, ChangeId, StormUpdate
 from fnm_bus.errors import ConfigError
 
 

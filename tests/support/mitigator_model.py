@@ -14,7 +14,7 @@ from consumers.policy import guardrails
 from consumers.policy.facts import CLOSES, OPENS, AttackFacts, facts_of
 from consumers.policy.measures import plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action, Policy
-from consumers.policy.rules import decide
+from consumers.policy.rules import match_rule
 from fnm_bus.event import Effect, Event, FlowThen, Mitigation
 
 WITHIN: Final = 5 * 100 << 23
@@ -325,7 +325,7 @@ class Model:
 
     def _wish_of(self, facts: AttackFacts, old: Wish | None) -> Wish | None:
         """Return an attack's wish by the policy; None if the policy ignores it."""
-        rule, _checks = decide(facts, self.policy)
+        rule, _checks = match_rule(facts, self.policy)
         if rule is None or rule.action.action == IGNORE:
             return None
         group = self._group(rule.action, facts.hostgroup)

@@ -8,7 +8,8 @@ from consumers.notifier.notice import notice_of
 from consumers.notifier.sink import (
     OutgoingNotice,
 )
-from consumers.storms.update import STARTED, ChangeId, GroupRef, StormUpdate
+from consumers.storms.group import GroupRef
+from consumers.storms.update import STARTED, ChangeId, StormUpdate
 
 
 def outgoing(key: str = "key-1") -> OutgoingNotice:

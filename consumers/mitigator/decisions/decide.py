@@ -16,7 +16,7 @@ from consumers.mitigator.decisions.renew import may_be_same_attack, renew_reason
 from consumers.mitigator.decisions.start import (
     make_room,
     previous_attack,
-    remember_expired_ban,
+    remember_old_ban,
     start_mitigations,
 )
 from consumers.mitigator.state.call_order import (
@@ -158,7 +158,7 @@ def _apply_ban(
         start_mitigations(transition, facts, checks)
     else:
         transition.audit_ignored(facts, refusal, checks)
-        remember_expired_ban(transition, facts, entry)
+        remember_old_ban(transition, facts, entry)
 
 
 def _apply_status(

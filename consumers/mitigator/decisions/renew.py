@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.reason_key import ATTACK, OPERATOR, ReasonKey
 from consumers.mitigation.states import GUARDRAIL, POLICY
-from consumers.mitigator.decisions.start import cause_of, lease_of, start_mitigations
+from consumers.mitigator.decisions.lease import lease_of
+from consumers.mitigator.decisions.start import cause_of, start_mitigations
 from consumers.mitigator.state.recompute import recompute, set_fallback
 from consumers.mitigator.state.transition import Transition
 from consumers.mitigator.state.wants import (

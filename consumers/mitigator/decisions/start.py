@@ -7,13 +7,13 @@ from msgspec.structs import replace
 from consumers.mitigation.reason_key import ATTACK
 from consumers.mitigation.states import POLICY, SUPERSEDED
 from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.decisions.lease import lease_of
 from consumers.mitigator.decisions.start_request import StartRequest, request_start
 from consumers.mitigator.state.call_order import STATUS, last_event_of
 from consumers.mitigator.state.entries import ReasonEntry
 from consumers.mitigator.state.next_record import ChangeCause
 from consumers.mitigator.state.recompute import recompute, set_fallback
 from consumers.mitigator.state.transition import Transition
-from consumers.mitigator.state.wants import action_of
 from consumers.policy.facts import AttackFacts
 from consumers.policy.guardrails import REFUSE
 from fnm_bus import __version__
@@ -70,7 +70,7 @@ def _report_refusals(
     transition.audit_refused(facts, check, checks, key=key, rule=request.rule.name)
 
 
-def remember_expired_ban(
+def remember_old_ban(
     transition: Transition, facts: AttackFacts, entry: ReasonEntry | None
 ) -> None:
     """Remember the wants of a ban that is too old to start anything.
@@ -89,18 +89,6 @@ def remember_expired_ban(
     # Without a lease: the next mitigator must not take it for an active reason.
     reason = replace(reason, lease_ms=0)
     transition.put_reason(facts.reason_key, reason, active=False)
-
-
-def lease_of(context: DecisionContext, reason: Reason, *, renewed: bool) -> float:
-    """Return the lease that a reason gets now, in seconds.
-
-    It is the rule's lease. Before an attack's first status update it is at least
-    FastNetMon's ban time, and always for Flow Spec rules: FastNetMon is not known to
-    send status updates about these.
-    """
-    action = action_of(context.policy, reason)
-    lease = action.lease if action else reason.lease_ms / 1000
-    return lease if renewed else max(lease, context.fastnetmon_ban_time)
 
 
 def _remove_wants(

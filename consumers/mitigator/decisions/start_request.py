@@ -16,7 +16,7 @@ from consumers.policy.facts import AttackFacts
 from consumers.policy.guardrails import REFUSE
 from consumers.policy.measures import plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action, Rule
-from consumers.policy.rules import decide
+from consumers.policy.rules import match_rule
 from fnm_bus.event import Check, Want
 
 MAX_WANTS: Final = 256
@@ -78,7 +78,7 @@ def request_start(
         quiet: whether an ignored attack is not reported.
     """
     policy = transition.context.policy
-    rule, rule_checks = decide(facts, policy)
+    rule, rule_checks = match_rule(facts, policy)
     checks = (*checks, *rule_checks)
     if rule is None or rule.action.action == IGNORE:
         if not quiet:

@@ -155,9 +155,7 @@ def _limited_mitigations(
         counts = allowed[record.dry_run]
         checks = _exceeded(policy, record, counts.at(transition.moment.now))
         if not checks:
-            network = guardrails.protected_network(
-                measure_of(record), policy.limits.own
-            )
+            network = guardrails.attacked_network(measure_of(record), policy.limits.own)
             counts.add(network, record.customer)
         if checks or record.limits_digest != policy.digest:
             yield record, checks

@@ -134,7 +134,7 @@ def _switch_fallbacks(
 
 
 def _customer_of(measure: Measure, policy: Policy) -> str | None:
-    network = guardrails.protected_network(measure, policy.limits.own)
+    network = guardrails.attacked_network(measure, policy.limits.own)
     customer = customer_of(network, policy.customers) if network else None
     return customer.name if customer else None
 

@@ -18,7 +18,7 @@ from consumers.mitigator.state.due_times import DueTimes
 from consumers.mitigator.state.entries import APPROVAL, MitigationEntry, ReasonEntry
 from consumers.mitigator.state.memory import Undo, remember
 from consumers.mitigator.state.wants import measure_of_want, terms_of_want
-from consumers.policy.guardrails import ActiveCounts, protected_network
+from consumers.policy.guardrails import ActiveCounts, attacked_network
 from fnm_bus.event import Mitigation
 
 _MAX_ID: Final = 1_000
@@ -224,7 +224,7 @@ class State:
         if record.state != WANTED or record.kind in {NOTIFY, PAUSE}:
             return
         counts = self.counts[record.dry_run]
-        network = protected_network(measure_of(record), self._own_networks)
+        network = attacked_network(measure_of(record), self._own_networks)
         count = counts.add if active else counts.remove
         count(network, record.customer)
 

@@ -163,14 +163,14 @@ def test_refused_record_ends_earlier_wanted_record(harness: EnforcerHarness) -> 
 def test_record_with_unexpected_error_stops_no_other(
     harness: EnforcerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = wanted_state.guard.check_record
+    check = wanted_state.record_guard.check_record
 
     def broken(key: str, *rest: Any) -> Any:
         if key == TWO:
             raise RuntimeError("a bug")
         return check(key, *rest)
 
-    monkeypatch.setattr("consumers.enforcers.guard.check_record", broken)
+    monkeypatch.setattr("consumers.enforcers.record_guard.check_record", broken)
     harness.end_topic()
     harness.put(TWO)
     harness.put(ONE)

@@ -16,7 +16,7 @@ from consumers.policy.file.load import build_policy
 from consumers.policy.file.reach import covers
 from consumers.policy.file.tables import PolicyTables
 from consumers.policy.model import Action, Limits, Match, Policy, Rule
-from consumers.policy.rules import decide
+from consumers.policy.rules import match_rule
 
 OWN = 'own_networks = ["203.0.113.0/24", "2001:db8:1::/48"]\n'
 INFORM = '[[rule]]\nname = "x"\nthen.action = "notify"\n'
@@ -349,7 +349,7 @@ RULES = st.builds(
 
 
 def matches(facts: AttackFacts, rule: Rule) -> bool:
-    return decide(facts, Policy(rules=(rule,), limits=Limits())).rule is not None
+    return match_rule(facts, Policy(rules=(rule,), limits=Limits())).rule is not None
 
 
 @given(RULES, RULES, st.sampled_from(example_facts()))

@@ -17,10 +17,10 @@ from consumers.policy.guardrails import (
     PASS,
     REFUSE,
     ActiveCounts,
+    attacked_network,
     check_age,
     check_limits,
     check_measure,
-    protected_network,
     worst_verdict,
 )
 from consumers.policy.model import Customer, Limits
@@ -159,7 +159,7 @@ def test_special_addresses_are_refused_inside_own_networks(prefix: str) -> None:
         ),
     ],
 )
-def test_a_refusal_names_the_relation_to_the_protected_network(
+def test_a_refusal_names_the_relation_to_the_protected_prefix(
     key: str, prefix: str, protected: str, text: str
 ) -> None:
     rails = limits(min_prefix_length_ipv4=24, **{key: (protected,)})
@@ -350,15 +350,15 @@ def test_measures_that_only_inform_pass() -> None:
     assert check_limits(measure, full, limits(), None) == ()
 
 
-def test_the_protected_network_is_the_own_side() -> None:
+def test_the_attacked_network_is_the_own_side() -> None:
     own = networks(*OWN)
     ours = ip_network("203.0.113.7/32")
-    assert protected_network(flow("203.0.113.7/32", "198.51.100.1/32"), own) == ours
-    assert protected_network(flow("198.51.100.1/32", "203.0.113.7/32"), own) == ours
-    assert protected_network(plain("203.0.113.7/32"), own) == ours
+    assert attacked_network(flow("203.0.113.7/32", "198.51.100.1/32"), own) == ours
+    assert attacked_network(flow("198.51.100.1/32", "203.0.113.7/32"), own) == ours
+    assert attacked_network(plain("203.0.113.7/32"), own) == ours
     other = flow("198.51.100.1/32", "198.51.100.2/32")
-    assert protected_network(other, own) == ip_network("198.51.100.1/32")
-    assert protected_network(flow(), own) is None
+    assert attacked_network(other, own) == ip_network("198.51.100.1/32")
+    assert attacked_network(flow(), own) is None
 
 
 # Limits.

@@ -22,7 +22,7 @@ from consumers.policy.model import (
     Rule,
 )
 from consumers.policy.networks import NetworkSet
-from consumers.policy.rules import Decision, customer_of, decide, first_mismatch
+from consumers.policy.rules import Decision, customer_of, first_mismatch, match_rule
 
 BAN = facts("ban")  # 203.0.113.25, 289,104 packets/s, 3,303,012,344 bit/s
 GROUP_BAN = facts("hostgroup-ban")
@@ -33,7 +33,7 @@ def rule(name: str, action: str = NOTIFY, **match: Any) -> Rule:
 
 
 def decided(subject: AttackFacts, *rules: Rule) -> Decision:
-    return decide(subject, Policy(rules=rules, limits=Limits()))
+    return match_rule(subject, Policy(rules=rules, limits=Limits()))
 
 
 def mismatch(subject: AttackFacts, match: Match) -> str:
@@ -192,7 +192,7 @@ def test_the_first_customer_with_a_containing_network_counts() -> None:
 def test_a_decision_changes_neither_facts_nor_policy() -> None:
     policy = Policy(rules=(rule("a"),), limits=Limits())
     before = replace(policy)
-    assert decide(BAN, policy) == decide(BAN, policy)
+    assert match_rule(BAN, policy) == match_rule(BAN, policy)
     assert policy == before
 
 

@@ -14,7 +14,7 @@ from consumers.policy.facts import OPENS, facts_of
 from consumers.policy.file.load import load, loads
 from consumers.policy.measures import plan_measures
 from consumers.policy.model import NOTIFY, Policy
-from consumers.policy.rules import decide
+from consumers.policy.rules import match_rule
 from fnm_bus.event import Event
 from fnm_bus.event.parse import parse
 
@@ -70,7 +70,7 @@ def opening() -> dict[str, Event]:
 @pytest.mark.parametrize("event", opening().values(), ids=opening())
 def test_a_rule_decides_every_sample(policy: Policy, event: Event) -> None:
     for facts in facts_of(event):
-        decision = decide(facts, policy)
+        decision = match_rule(facts, policy)
         assert decision.rule is not None
         plan = plan_measures(facts, decision.rule.action)
         # Something is wanted, or the audit has a reason.
@@ -86,7 +86,7 @@ def test_the_samples_have_every_opening_action() -> None:
 def test_people_are_informed_of_hostgroup_bans(policy: Policy) -> None:
     for name in ("hostgroup-ban", "attack-status-hostgroup"):
         (facts,) = facts_of(example_events()[name])
-        rule = decide(facts, policy).rule
+        rule = match_rule(facts, policy).rule
         assert rule is not None
         assert rule.action.action == NOTIFY
         assert plan_measures(facts, rule.action).measures
@@ -96,7 +96,7 @@ def test_people_are_informed_of_hostgroup_bans(policy: Policy) -> None:
 def test_people_are_informed_of_outgoing_attacks(policy: Policy) -> None:
     (facts,) = facts_of(example_events()["ban"])
     huge: Any = facts._replace(direction="outgoing", pps=2**62, bits=2**62)
-    rule = decide(huge, policy).rule
+    rule = match_rule(huge, policy).rule
     assert rule is not None
     assert rule.action.action == NOTIFY
 
@@ -105,11 +105,11 @@ def test_the_example_blocks_a_large_incoming_attack_only() -> None:
     policy = shipped()["example"]
     (facts,) = facts_of(example_events()["ban"])
     large = facts._replace(networks=(ip_network("203.0.113.7/32"),), bits=10**10)
-    rule = decide(large, policy).rule
+    rule = match_rule(large, policy).rule
     assert rule is not None
     assert rule.name == "large"
     small = facts._replace(bits=40_000_000)
-    assert (decide(small, policy).rule or rule).name == "inform"
+    assert (match_rule(small, policy).rule or rule).name == "inform"
 
 
 def test_a_small_attack_on_a_large_sender_is_not_blocked() -> None:
@@ -128,7 +128,7 @@ def test_a_small_attack_on_a_large_sender_is_not_blocked() -> None:
     }
     event = parse(msgspec.json.encode(document), [], RECEIPT).event
     (facts,) = facts_of(event)
-    rule = decide(facts, shipped()["example"]).rule
+    rule = match_rule(facts, shipped()["example"]).rule
     assert rule is not None
     assert rule.name == "inform"
 
@@ -145,6 +145,6 @@ def test_an_event_with_overflowing_bits_is_decided() -> None:
     }
     event = parse(msgspec.json.encode(document), [], RECEIPT).event
     (facts,) = facts_of(event)
-    rule = decide(facts, shipped()["example"]).rule
+    rule = match_rule(facts, shipped()["example"]).rule
     assert rule is not None
     assert rule.name == "large"

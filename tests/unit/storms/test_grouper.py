@@ -18,6 +18,7 @@ from consumers.mitigation.states import (
     SUPERSEDED,
     UNBAN,
 )
+from consumers.storms.group import group_of
 from consumers.storms.grouper import StormGrouper
 from consumers.storms.update import (
     CONTINUES,
@@ -32,7 +33,6 @@ from consumers.storms.update import (
     StormMember,
     StormUpdate,
     end_code,
-    group_of,
 )
 from fnm_bus.event import Effect, Mitigation
 

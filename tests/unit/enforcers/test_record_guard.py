@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.enforcers.guard import Refusal, check_measure, check_record
+from consumers.enforcers.record_guard import Refusal, check_measure, check_record
 from consumers.mitigation.measure import FLOWSPEC, Measure, measure_of
 from fnm_bus.event import FlowMatch, FlowThen, Mitigation
 

@@ -1,0 +1,17 @@
+"""The lease of a reason: the time that it holds unless it is renewed."""
+
+from consumers.mitigator.context import DecisionContext
+from consumers.mitigator.state.wants import action_of
+from fnm_bus.event import Reason
+
+
+def lease_of(context: DecisionContext, reason: Reason, *, renewed: bool) -> float:
+    """Return the lease that a reason gets now, in seconds.
+
+    It is the rule's lease. Before an attack's first status update it is at least
+    FastNetMon's ban time, and always for Flow Spec rules: FastNetMon is not known to
+    send status updates about these.
+    """
+    action = action_of(context.policy, reason)
+    lease = action.lease if action else reason.lease_ms / 1000
+    return lease if renewed else max(lease, context.fastnetmon_ban_time)
