@@ -102,7 +102,12 @@ def init(  # noqa: PLR0913 - one parameter for each option
         print_note(f"  {step.text}")
     if not (yes or typer.confirm("Continue?", default=True, err=True)):
         end(FAILED)
-    failed = [step for step in steps if not _run(step)]
+    failed = []
+    for step in steps:
+        if not _run(step):
+            failed.append(step)
+            if not path.exists():  # the other steps need the configuration
+                end(FAILED)
     for line in ["", "# Next:", *commands]:
         out(line)
     show(check_all(path))

@@ -96,7 +96,7 @@ def acls(
 ) -> None:
     """Print the kafka-acls commands that grant each program exactly its rights.
 
-    Programs: relay, mitigator, exabgp, nftables, webhook, jsonlines, operator, viewer,
+    Programs: relay, mitigator, exabgp, nftables, notifier, jsonlines, operator, viewer,
     admin. Topics, groups and the transactional id come from the configuration. Run the
     commands, or this command with --apply, as a user with Alter on the cluster.
 

@@ -25,7 +25,11 @@ _OTHER: Final = frozenset(
 _DOTTED: Final = frozenset({("kafka",), ("kafka_files",), ("registry", "client")})
 """Tables whose keys have dots; a variable has underscores instead."""
 _FILES: Final = frozenset(
-    {"consumers.webhook.url_file", "consumers.webhook.secret_file"}
+    {
+        "consumers.notifier.url_file",
+        "consumers.notifier.secret_file",
+        "consumers.notifier.apprise_file",
+    }
 )
 """Settings with names of secret files."""
 _ADDRESSES: Final = frozenset({"consumers.notifier.url"})

@@ -128,6 +128,12 @@ def test_a_step_that_fails_is_reported_and_the_others_continue(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's group is refused to root only")
+def test_no_step_runs_without_a_configuration(run: Init, root: Path) -> None:
+    (root / "etc").write_text("a file, where the directory of the configuration is")
+    assert run("--sensor", "fra1", "--brokers", "127.0.0.1:1", "--yes").exit_code == 1
+    assert not (root / "spool").exists()
+
+
 def test_roots_group_is_never_recommended(run: Init, root: Path) -> None:
     (root / "spool").mkdir()
     done = run("--yes", "--fastnetmon-user", "nobody")

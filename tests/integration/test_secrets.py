@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 from consumers import check_all
 from consumers.__main__ import app as consumers
 from consumers.notifier.service import secret_of
-from consumers.settings import FullSettings
+from consumers.settings import FullSettings, NotifierSettings
 from fnm_bus import build
 from fnm_bus.cli import app
 from fnm_bus.config import load
-from fnm_bus.config.secrets import is_secret, without_secrets
+from fnm_bus.config.load import mask_value
+from fnm_bus.config.secrets import MASK, is_secret, without_secrets
 from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.kafka import connection_check
 from fnm_bus.kafka.client import ConnectionState, build_consumer, build_producer
@@ -152,6 +153,19 @@ def test_a_secret_instead_of_a_file_name_is_not_quoted() -> None:
     with pytest.raises(ConfigError) as raised:
         secret_of(Path(SECRET), "secret_file")
     assert SECRET not in str(raised.value)
+
+
+SECRET_FILES = [
+    f"consumers.notifier.{name}"
+    for name in NotifierSettings.model_fields
+    if name.endswith("_file")
+]
+
+
+@pytest.mark.parametrize("name", SECRET_FILES)
+def test_a_secret_instead_of_a_file_name_is_not_printed(name: str) -> None:
+    assert mask_value(name, f"https://hooks.example/{SECRET}") == MASK
+    assert mask_value(name, "/etc/fnm-bus/secret") == "/etc/fnm-bus/secret"
 
 
 @pytest.mark.parametrize("name", [*KAFKA, *REGISTRY])
