@@ -29,8 +29,8 @@ class AppriseSink:
         setting: name of the setting, for errors.
 
     Raises:
-        ConfigError: the extra `notify` is not installed, or the address is invalid; the
-            text contains only its scheme.
+        ConfigError: the extra `notify` is not installed, or the address is invalid or
+            has several targets; the text contains only its scheme.
     """
 
     renews = False
@@ -47,21 +47,34 @@ class AppriseSink:
         self._url = url
         # Messages about an invalid address contain its keys, debug messages the rest.
         log.setLevel(logging.CRITICAL)
-        is_valid = self._service("0") is not None
+        service = self._service("0")
         log.setLevel(logging.WARNING)
         logging.getLogger("urllib3").setLevel(logging.WARNING)
-        if not is_valid:
+        if service is None:
             raise ConfigError(f"{setting}: invalid address of {self.name!r:.40}")
+        if len(service) > 1:  # a retry would send the notice to all of them again
+            raise ConfigError(
+                f"{setting}: an address of {self.name!r:.40} has several targets; write"
+                " one address for each target"
+            )
 
     def send(self, outgoing: OutgoingNotice) -> None:
         """Send one notice; Apprise logs the reason of a failure."""
         notice = outgoing.notice
         is_end = notice.status in (ENDED, RESUMED)
         kind = apprise.NotifyType.SUCCESS if is_end else apprise.NotifyType.WARNING
-        service = self._service(notice.storm)
-        if service is None or not service.notify(
-            body=notice.text, title=notice.title, notify_type=kind
-        ):
+        try:
+            service = self._service(notice.storm)
+            is_sent = service is not None and service.notify(
+                body=notice.text,
+                title=notice.title,
+                notify_type=kind,
+                body_format=apprise.NotifyFormat.TEXT,
+            )
+        except Exception as exc:  # noqa: BLE001 - a service may raise any
+            # Its text may contain the address.
+            raise SinkUnavailable(f"{self.name}: {type(exc).__name__}") from None
+        if not is_sent:
             raise SinkUnavailable(f"{self.name}: not delivered")
 
     def _service(self, storm: str) -> "apprise.NotifyBase | None":

@@ -95,10 +95,13 @@ class DeliveryQueue:
         """Whether no further notice should be added now."""
         return len(self._waiting) >= _MAX_WAITING or self._bytes >= _MAX_BYTES
 
-    def close(self, timeout: float) -> None:
-        """Wait up to *timeout* seconds for the current attempt; start no other."""
+    def stop(self) -> None:
+        """Start no other attempt."""
         self._stopping.set()
         self._added.release()
+
+    def join(self, timeout: float) -> None:
+        """Wait up to *timeout* seconds for the current attempt."""
         if self._thread is not None:
             self._thread.join(timeout)
 
@@ -118,7 +121,7 @@ class DeliveryQueue:
             self._fault = exc
 
     def _deliver(self, outgoing: OutgoingNotice, deadline: float) -> str:
-        """Try until it is sent or dropped; return the result, "" after `close`."""
+        """Try until it is sent or dropped; return the result, "" after `stop`."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -126,6 +129,8 @@ class DeliveryQueue:
             except NoticeRefused as exc:
                 log.error("refused, dropped: %s: %s", outgoing, exc)  # noqa: TRY400
                 return _DROPPED
+            except MemoryError:
+                raise
             except SinkUnavailable as exc:
                 rest = deadline - time.monotonic()
                 if rest <= 0:
@@ -140,6 +145,10 @@ class DeliveryQueue:
                 if self._stopping.wait(min(wait, rest)):
                     return ""
                 pause = min(pause * 2, _LONGEST_PAUSE)
+            except Exception:
+                # A fault of one sink must not end the program for all of them.
+                log.exception("dropped: %s", outgoing)
+                return _DROPPED
             else:
                 log.info("sent to %s: %s", self.sink.name, outgoing)
                 return _SENT

@@ -55,6 +55,8 @@ class HttpClient:
         self._client = httpx2.Client(
             timeout=timeout,
             headers={
+                # An excerpt of an answer needs no compression.
+                "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "User-Agent": f"fnm-bus/{__version__}",
             },
@@ -73,7 +75,7 @@ class HttpClient:
             ) as response:
                 if not response.is_success:
                     raise self._error(response)
-        except httpx2.TransportError as exc:
+        except httpx2.RequestError as exc:
             fault = f"{type(exc).__name__}{self._excerpt(str(exc))}"
             raise SinkUnavailable(f"{self.host}: {fault}") from None
 

@@ -6,6 +6,7 @@ restart repeats the notices that were not finished, with the same keys.
 
 import logging
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from consumers.notifier.recall import lease_end, members_of
 from consumers.notifier.record_check import LATEST, Problem, problem_of
 from consumers.notifier.sink import OutgoingNotice
 from consumers.storms.grouper import StormGrouper
-from consumers.storms.update import RENEWED, Position, StormUpdate
+from consumers.storms.update import PAUSED, RENEWED, Position, StormUpdate
 from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.kafka.reader import ConsumedRecord
@@ -86,9 +87,10 @@ class Notifier:
         held = self._held.setdefault(record.partition, {})
         if not self._was_applied(record):
             self._check_room(record, held)
-            self._last_read[record.partition] = record
             if self._is_valid(record) and self._apply(record, record.event):
                 held[record.offset] = []
+            # Only now: after an exception the record is applied again.
+            self._last_read[record.partition] = record
         if record.offset not in held:
             return None
         deferred = Deferred()
@@ -98,18 +100,21 @@ class Notifier:
     def turn(self) -> float:
         """Hand over the due notices; return the seconds until the next call."""
         self.settle()
-        if any(queue.is_full for queue in self.queues):
-            return _PROMPT
-        for update in self.storms.due(boottime()):
-            self._send(update, self.queues)
+        has_room = not any(queue.is_full for queue in self.queues)
+        if has_room:
+            for update in self.storms.due(boottime()):
+                self._send(update, self.queues)
+        # Alerts of an attack that continues must not resolve because of another sink.
         renewing = [
             queue
             for queue in self.queues
-            if queue.sink.renews and not queue.is_retrying
+            if queue.sink.renews and not queue.is_retrying and not queue.is_full
         ]
         if renewing:
             for update in self.storms.renewals(boottime()):
                 self._send(update, renewing)
+        if not has_room:
+            return _PROMPT
         is_idle = all(queue.is_idle for queue in self.queues)
         longest = _LONGEST if is_idle else _PROMPT
         return min(max(self.storms.next_due() - boottime(), 0.0), longest)
@@ -126,7 +131,10 @@ class Notifier:
     def close(self, timeout: float) -> None:
         """Let current attempts end within *timeout* seconds; start no other."""
         for queue in self.queues:
-            queue.close(timeout)
+            queue.stop()
+        deadline = monotonic() + timeout
+        for queue in self.queues:
+            queue.join(max(deadline - monotonic(), 0.0))
 
     def _send(self, update: StormUpdate, queues: Sequence[DeliveryQueue]) -> None:
         try:
@@ -140,7 +148,9 @@ class Notifier:
             self._skip("notice", f"notice of {update.group}", repr(exc))
             self._release(update.positions)
             return
-        level = logging.DEBUG if notice.status == RENEWED else logging.INFO
+        is_pause_repeated = notice.status == PAUSED and not update.positions
+        is_repeated = notice.status == RENEWED or is_pause_repeated
+        level = logging.DEBUG if is_repeated else logging.INFO
         log.log(level, "notice %s: %s", notice.key, notice.title)
         unfinished = len(queues)
 

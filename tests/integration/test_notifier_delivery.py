@@ -44,6 +44,10 @@ class Sending:
         wait_until(enough, 30, f"{count} finished notices")
         return self.finished
 
+    def close(self, timeout: float = 10) -> None:
+        self.queue.stop()
+        self.queue.join(timeout)
+
     def count(self, result: str) -> float:
         metric = self.notices.labels("127.0.0.1", result)
         return float(metric.collect()[0].samples[0].value)
@@ -64,7 +68,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def sending(receiver: Receiver) -> Iterator[Sending]:
     sending = Sending(receiver.url)
     yield sending
-    sending.queue.close(10)
+    sending.close()
 
 
 def keys_of(receiver: Receiver) -> list[str]:
@@ -124,7 +128,7 @@ def test_restored_receiver_gets_notices_in_order(
     with Receiver(port) as receiver:
         assert sending.wait(3) == keys
         assert keys_of(receiver) == keys
-    sending.queue.close(10)
+    sending.close()
 
 
 def test_notice_is_dropped_after_retry_timeout(
@@ -133,7 +137,7 @@ def test_notice_is_dropped_after_retry_timeout(
     sending = Sending(f"http://127.0.0.1:{free_port()}/", 0.1)
     sending.put("key-1")
     assert sending.wait() == ["key-1"]
-    sending.queue.close(10)
+    sending.close()
     assert "dropped after 0 s: notice key-1" in caplog.text
     assert sending.count("dropped") == 1
 
@@ -156,23 +160,39 @@ def test_close_starts_no_other_attempt(receiver: Receiver, sending: Sending) -> 
     receiver.held.set()
     sending.put("key-1", "key-2")
     receiver.wait_for(1)
-    sending.queue.close(0.05)
+    sending.close(0.05)
     receiver.held.clear()
     assert sending.wait() == ["key-1"]
-    sending.queue.close(10)
+    sending.close()
     assert len(receiver.got) == 1
     assert not sending.queue.is_idle
+
+
+def test_fault_of_a_sink_drops_one_notice(
+    receiver: Receiver, sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: Any) -> None:
+        raise RuntimeError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WebhookSink, "send", broken)
+        sending.put("key-1")
+        sending.wait()
+    sending.put("key-2")
+    assert sending.wait(2) == ["key-1", "key-2"]
+    assert keys_of(receiver) == ["key-2"]
+    assert sending.count("dropped") == 1
 
 
 def test_fault_in_the_thread_is_raised(
     sending: Sending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_arguments: Any) -> None:
-        raise RuntimeError("injected")
+        raise MemoryError("injected")
 
     monkeypatch.setattr(WebhookSink, "send", broken)
     sending.put("key-1")
-    with pytest.raises(RuntimeError, match="injected"):
+    with pytest.raises(MemoryError, match="injected"):
         sending.wait()
 
 

@@ -114,6 +114,12 @@ def test_long_answer_is_cut(receiver: Receiver) -> None:
     assert "<html> x" in text
 
 
+def test_undecodable_answer_is_retried(receiver: Receiver) -> None:
+    receiver.answers.append(Answer(502, {"Content-Encoding": "gzip"}, b"plain"))
+    with pytest.raises(SinkUnavailable):
+        client(receiver.url).post(b"", {})
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_these_answers_are_retried(receiver: Receiver, status: int) -> None:
     receiver.answers.append(Answer(status))

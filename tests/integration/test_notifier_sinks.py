@@ -186,6 +186,7 @@ def test_mail_has_title_as_subject(notifier: NotifierProcess, tmp_path: Path) ->
         start, end = smtp.messages
     assert start["To"] == "noc@example.net"
     assert start["Subject"] == "1 mitigation started (hostgroup web)"
+    assert start.get_content_type() == "text/plain"
     body = start.get_body(("plain",))
     assert body is not None
     assert "Prefixes: 198.51.0.1/32" in body.get_content()

@@ -411,6 +411,34 @@ def test_full_queue_lets_changes_gather(notifier: Notifier, queue: KeptQueue) ->
     assert queue.statuses == ["started"]
 
 
+def test_full_queue_stops_no_renewals_of_others(
+    queue: KeptQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    renewing = KeptQueue(renews=True)
+    notifier = notifier_with(queue, renewing, wait=10, interval=300)
+    notifier.handle(read(0, mitigation(lease_ms=900_000), datetime.now(UTC)))
+    clock.play(notifier, 20)
+    queue.full = True
+    clock.play(notifier, 100)
+    assert renewing.statuses == ["started", "renewed"]
+
+
+def test_record_is_applied_again_after_an_exception(
+    notifier: Notifier, queue: KeptQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> bool:
+        raise RuntimeError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StormGrouper, "apply", broken)
+        with pytest.raises(RuntimeError):
+            notifier.handle(read(0, mitigation()))
+    assert notifier.handle(read(0, mitigation())) is not None
+    notifier.turn()
+    assert queue.statuses == ["started"]
+
+
 def test_mitigations_above_bound_are_counted(
     notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
