@@ -391,7 +391,7 @@ def test_a_partition_waits_at_a_hundred_unpublished_dead_letters(
     harness.start(seen)
     seen.until("2")
     retried = harness.metrics.retries.labels(harness.topic)
-    wait_until(lambda: value_of(retried) > 2, 20, "tried again")
+    wait_until(lambda: value_of(retried) > 2, 60, "tried again")
     assert "1" not in seen.ids
     harness.letters.refuse = lambda _record: None
     seen.until("1")
