@@ -49,6 +49,8 @@ def entries(
 ) -> Iterator[SuspectEntries]:
     (tmp_path / "planted").mkdir()
     monkeypatch.setenv("PYTHONPATH", Planted(tmp_path / "planted").path)
+    # On a busy machine the start of a child takes longer than the relay waits for it.
+    monkeypatch.setattr(parent, "_FIRST_WAIT", 60.0)
     entries = SuspectEntries(tmp_path)
     yield entries
     entries.isolated.close()
