@@ -37,7 +37,11 @@ _INVALID_REQUEST_CODES: Final = frozenset(
 )
 """Codes of refusals that the same request would meet again."""
 _LOADING_CODES: Final = frozenset(
-    {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
 )
 """Codes of a broker's answers about groups until their topic is loaded."""
 _KINDS: Final = {
