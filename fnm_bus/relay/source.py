@@ -22,6 +22,7 @@ log = get_logger(__name__)
 LISTING: Final = "listing entries"
 """Task of the error about an unreadable spool."""
 LISTING_PART: Final = f"{LISTING} of a directory"
+_SAVING_EPOCHS: Final = "writing state/epochs.json"
 """Task of the error about a few unreadable directories of a spool."""
 
 
@@ -63,6 +64,11 @@ class EntrySource:
                 entries += [(name, spool) for name in spool.scan()]
                 with self.disk_errors.catch(LISTING_PART, spool.root):
                     spool.check_readable()
+        # The entries are in order; the order after the next boot depends on this file.
+        if self.epochs.write_error:
+            self.disk_errors.add(_SAVING_EPOCHS, self.epochs.write_error)
+        else:
+            self.disk_errors.clear(_SAVING_EPOCHS)
         if len({id(spool) for _name, spool in entries}) > 1:
             entries.sort(key=lambda pair: self.epochs.sequence(pair[0]))
         yield from entries

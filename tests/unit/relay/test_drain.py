@@ -588,6 +588,24 @@ def test_an_unwritten_note_is_written_without_a_new_entry(
     assert not drain.disk_errors.current
 
 
+def test_boot_epochs_that_cannot_be_written_are_reported(
+    harness: DrainHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    drain = harness.drain()
+    with monkeypatch.context() as patch:
+        patch.setattr("fnm_bus.spool.sequence.atomic_file.replace", full)
+        harness.call(document("192.0.2.1"))
+        drain_rounds(drain)
+        assert "writing state/epochs.json" in drain.disk_errors.current
+    assert len(harness.events(TOPICS.host)) == 1
+    harness.call(document("192.0.2.2"))
+    drain_rounds(drain)
+    assert not drain.disk_errors.current
+
+
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Plant faults in all processes that are started from now on."""
