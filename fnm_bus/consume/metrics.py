@@ -1,7 +1,6 @@
 """Metrics of a consumer group's member."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge
 
@@ -16,43 +15,27 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
     return gauge(f"consumer_{name}", text, "topic", *labels)
 
 
-@dataclass(frozen=True)
 class ConsumeMetrics(MetricSet):
     """A consumer's metrics; `registry` collects them for an exposition."""
 
-    handled: Counter = field(
-        default_factory=lambda: _counter("handled", "Records handled successfully")
-    )
-    errors: Counter = field(
-        default_factory=lambda: _counter("errors", "Failures of the handler")
-    )
-    retries: Counter = field(
-        default_factory=lambda: _counter(
+    def __init__(self) -> None:
+        self.handled = _counter("handled", "Records handled successfully")
+        self.errors = _counter("errors", "Failures of the handler")
+        self.retries = _counter(
             "retries", "Records postponed after a failure or at the handler's request"
         )
-    )
-    dead_letters: Counter = field(
-        default_factory=lambda: _counter(
-            "dead_letters", "Records that became dead letters"
-        )
-    )
-    lag: Gauge = field(
-        default_factory=lambda: _gauge(
+        self.dead_letters = _counter("dead_letters", "Records that became dead letters")
+        self.lag = _gauge(
             "lag", "Records of an assigned partition not received yet", "partition"
         )
-    )
-    uncommitted: Gauge = field(
-        default_factory=lambda: _gauge(
+        self.uncommitted = _gauge(
             "uncommitted_records",
             "Records received whose offset cannot be committed yet",
             "partition",
         )
-    )
-    age: Gauge = field(
-        default_factory=lambda: _gauge(
+        self.age = _gauge(
             "newest_age_seconds", "Age of the newest record when it was handled"
         )
-    )
 
     def remove_partition(self, topic: str, partition: int) -> None:
         """Remove the gauges of a partition that left this member."""
