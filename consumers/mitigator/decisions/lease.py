@@ -8,9 +8,14 @@ from fnm_bus.event import Reason
 def lease_of(context: DecisionContext, reason: Reason, *, renewed: bool) -> float:
     """Return the lease that a reason gets now, in seconds.
 
-    It is the rule's lease. Before an attack's first status update it is at least
-    FastNetMon's ban time, and always for Flow Spec rules: FastNetMon is not known to
-    send status updates about these.
+    It is the rule's lease, and at least FastNetMon's ban time unless *renewed*.
+
+    Args:
+        context: the policy and FastNetMon's ban time.
+        reason: its rule has the lease.
+        renewed: whether status updates renew the reason. Before an attack's first one
+            they may be disabled, and FastNetMon is not known to send any about Flow
+            Spec rules.
     """
     action = action_of(context.policy, reason)
     lease = action.lease if action else reason.lease_ms / 1000
