@@ -16,7 +16,6 @@ from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.errors import FnmBusError
 from fnm_bus.kafka.access import Resources, rights_of
-from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.setup.check_all import check_access
 from fnm_bus.setup.check_result import CheckResult
 
@@ -64,8 +63,7 @@ def _check_policy(settings: FullSettings) -> Iterator[CheckResult]:
 
 
 def _check_rights(settings: FullSettings, program: str) -> Iterator[CheckResult]:
-    names, table = build.topic_names(settings), settings.topics
-    plan = planned_topics(names, table.partitions, table.replication)
+    plan = build.topic_plan(settings)
     rights = rights_of(program, resources_of(settings))
     yield from check_access(build.kafka_settings(settings), plan, rights)
 

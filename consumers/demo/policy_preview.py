@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from consumers import build, reading
-from consumers.mitigator.explain import replay_events
+from consumers.mitigator.explain import check_line, replay_events
 from consumers.settings import FullSettings
 from fnm_bus.demo import marker
 from fnm_bus.event import Audit, Event
@@ -97,8 +97,7 @@ def _explain_first(decisions: list[Decision], word: str) -> Iterator[str]:
         return
     yield ""
     yield f"The checks behind “{word} {audit.key or audit.target}”:"
-    for check in audit.checks:
-        yield f"  {check.verdict:<9} {check.stage:<9} {check.name:<12} {check.text}"
+    yield from map(check_line, audit.checks)
 
 
 def _sum_up(count: Counter[str]) -> Iterator[str]:

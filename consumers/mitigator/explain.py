@@ -12,7 +12,7 @@ from consumers.mitigator.decisions.expire import expire_leases, start_proposals
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.errors import InvalidRecord
-from fnm_bus.event import Audit, Event, Mitigation
+from fnm_bus.event import Audit, Check, Event, Mitigation
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """Decisions add times to an event's date, and the last possible year is 9999."""
@@ -96,9 +96,7 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
     elif not explanation.audits:
         yield "  nothing: it renews active mitigations, or no rule acts on its action"
     for audit in explanation.audits:
-        for check in audit.checks:
-            name = f"{check.stage} {check.name}"
-            yield f"  {check.verdict:<9} {name:<32} {check.text}"
+        yield from map(check_line, audit.checks)
         if audit.checks_omitted:
             yield f"  … and {audit.checks_omitted} further checks"
         dry = " (dry run)" if audit.dry_run else ""
@@ -109,6 +107,12 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
             until = f"until {record.expires_at:%T} UTC ({lease:.0f} s)"
             informs = ", which blocks nothing" if record.kind == NOTIFY else ""
             yield f"  {record.state}: {record.key} {until}{informs}"
+
+
+def check_line(check: Check) -> str:
+    """Return a check for people, in columns."""
+    name = f"{check.stage} {check.name}"
+    return f"  {check.verdict:<9} {name:<32} {check.text}"
 
 
 def _advance(context: DecisionContext, state: State, moment: Moment) -> None:

@@ -47,6 +47,7 @@ def get_logger(name: str) -> BoundLogger:
     Args:
         name: the module's `__name__`.
     """
+    # Bound once: the proxy of `wrap_logger` would be bound again for every line.
     logger: BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[
@@ -56,8 +57,7 @@ def get_logger(name: str) -> BoundLogger:
             ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=BoundLogger,
-        cache_logger_on_first_use=True,
-    )
+    ).bind()
     return logger
 
 

@@ -4,6 +4,7 @@ An entry is removed from disk after Kafka has acknowledged its record. A process
 dies before the removal publishes the entry again, with the same `event_id`.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -352,7 +353,8 @@ class Drain:
 
     def _on_acknowledged(self, entry: PendingEntry, topic: str) -> None:
         self._metrics.published.labels(topic).inc()
-        log.debug("published", topic=topic, entry=entry.name)
+        if log.isEnabledFor(logging.DEBUG):  # for every record
+            log.debug("published", topic=topic, entry=entry.name)
         if entry.spool is not None:
             self._metrics.delay.observe(max(time() - entry.stored_at, 0.0))
         if entry.spool is not None and entry.without_samples:
