@@ -1,6 +1,7 @@
-"""A notice to send."""
+"""Records of mitigations, and a notice to send."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,25 @@ from consumers.notifier.sink import (
 )
 from consumers.storms.group import GroupRef
 from consumers.storms.update import STARTED, ChangeId, StormUpdate
+from fnm_bus.event import Mitigation
+from fnm_bus.kafka.reader import ConsumedRecord
+
+NOW = datetime.now(UTC)
+
+
+def mitigation(state: str = "wanted", **other: Any) -> Mitigation:
+    fields = {
+        "key": "blackhole|192.0.2.1/32",
+        "kind": "blackhole",
+        "prefix": "192.0.2.1/32",
+        "ended_because": "unban" if state == "ended" else "",
+    }
+    times = {"created_at": NOW, "started_at": NOW, "changed_at": NOW}
+    return Mitigation(**{**fields, **times, "state": state, **other})
+
+
+def read(offset: int, event: Any, at: datetime = NOW) -> ConsumedRecord:
+    return ConsumedRecord("m", 0, offset, at, b"k", (), b"v", event, "")
 
 
 def outgoing(key: str = "key-1") -> OutgoingNotice:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.notices import NOW, mitigation, read
 
 from consumers.notifier.delivery import DeliveryQueue
 from consumers.notifier.document import Notice
@@ -24,27 +25,11 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
-from fnm_bus.kafka.reader import ConsumedRecord, decode_record
+from fnm_bus.kafka.reader import decode_record
 
-NOW = datetime.now(UTC)
 FAR = datetime(9999, 12, 31, tzinfo=UTC)
 SKEWS = [timedelta(0), timedelta(days=3), timedelta(days=-3)]
 OTHER = {"key": "blackhole|192.0.2.2/32", "prefix": "192.0.2.2/32"}
-
-
-def mitigation(state: str = "wanted", **other: Any) -> Mitigation:
-    fields = {
-        "key": "blackhole|192.0.2.1/32",
-        "kind": "blackhole",
-        "prefix": "192.0.2.1/32",
-        "ended_because": "unban" if state == "ended" else "",
-    }
-    times = {"created_at": NOW, "started_at": NOW, "changed_at": NOW}
-    return Mitigation(**{**fields, **times, "state": state, **other})
-
-
-def read(offset: int, event: Any, at: datetime = NOW) -> ConsumedRecord:
-    return ConsumedRecord("m", 0, offset, at, b"k", (), b"v", event, "")
 
 
 class KeptQueue(DeliveryQueue):

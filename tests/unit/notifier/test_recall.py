@@ -1,32 +1,11 @@
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import inf
-from typing import Any
 
 import pytest
+from support.notices import NOW, mitigation, read
 
 from consumers.mitigation.clock import now as boottime
 from consumers.notifier.recall import lease_end, members_of
-from fnm_bus.event import (
-    Mitigation,
-)
-from fnm_bus.kafka.reader import ConsumedRecord
-
-NOW = datetime.now(UTC)
-
-
-def mitigation(state: str = "wanted", **other: Any) -> Mitigation:
-    fields = {
-        "key": "blackhole|192.0.2.1/32",
-        "kind": "blackhole",
-        "prefix": "192.0.2.1/32",
-        "ended_because": "unban" if state == "ended" else "",
-    }
-    times = {"created_at": NOW, "started_at": NOW, "changed_at": NOW}
-    return Mitigation(**{**fields, **times, "state": state, **other})
-
-
-def read(offset: int, event: Any, at: datetime = NOW) -> ConsumedRecord:
-    return ConsumedRecord("m", 0, offset, at, b"k", (), b"v", event, "")
 
 
 @pytest.mark.parametrize(("age", "rest"), [(-1e6, 900), (0, 900), (600, 300), (1e6, 0)])
