@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fnm_bus.errors import SpoolError
 from fnm_bus.ops.log import get_logger
@@ -10,6 +10,9 @@ from fnm_bus.relay.source import EntrySource
 from fnm_bus.relay.topic_queue import PendingEntry
 
 log = get_logger(__name__)
+
+_MAX_REMEMBERED: Final = 1000
+"""Reasons of quarantined documents: a relay runs for months."""
 
 
 class _Refused(NamedTuple):
@@ -29,7 +32,7 @@ class EntryDisposal:
         on_quarantined: called with the name of each entry whose dead letter is due.
 
     Attributes:
-        quarantined: name → reason of each quarantined document, for `notify`.
+        quarantined: name → reason of the latest quarantined documents, for `notify`.
     """
 
     def __init__(
@@ -130,6 +133,8 @@ class EntryDisposal:
         log.warning("quarantined", entry=entry.name, **reason)
         if with_dead_letter:
             self.quarantined[entry.name] = reason
+            if len(self.quarantined) > _MAX_REMEMBERED:
+                del self.quarantined[next(iter(self.quarantined))]
             self._on_quarantined(entry.name)
 
     def log_disk_error(self, task: str, entry: PendingEntry, error: SpoolError) -> None:

@@ -80,7 +80,7 @@ class Drain:
     Attributes:
         disk_errors: errors of the disk that are retried.
         is_coalescing: whether newer status updates replace waiting ones.
-        quarantined: name → reason of each quarantined document, for `notify`.
+        quarantined: name → reason of the latest quarantined documents, for `notify`.
     """
 
     def __init__(

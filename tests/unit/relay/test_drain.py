@@ -26,6 +26,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id
+from fnm_bus.relay import disposal
 from fnm_bus.relay import drain as drain_module
 from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.metrics import RelayMetrics
@@ -586,6 +587,17 @@ def test_an_unwritten_note_is_written_without_a_new_entry(
     note.rmdir()
     drain.retry_blocked()
     assert not drain.disk_errors.current
+
+
+def test_only_the_latest_refusals_are_remembered(
+    harness: DrainHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disposal, "_MAX_REMEMBERED", 2, raising=False)
+    names = [harness.call(b"not JSON") for _ in range(3)]
+    drain = harness.drain()
+    drain_rounds(drain)
+    assert list(harness.quarantine.names()) == names
+    assert list(drain.quarantined) == names[1:]
 
 
 def test_boot_epochs_that_cannot_be_written_are_reported(
