@@ -1,6 +1,5 @@
 """Read topics and the wanted state, for the commands for people; write nothing."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +14,9 @@ from fnm_bus import build
 from fnm_bus.build import REGISTRY_PAUSE
 from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
 from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def read_records(
@@ -51,7 +51,7 @@ def read_events(settings: FullSettings) -> Iterator[Event]:
             position = f"{record.topic}[{record.partition}]@{record.offset}"
             kind = type(record.event).__name__
             fault = record.error or f"expected an event, got a {kind}"
-            log.warning("left out: %s: %s", position, fault)
+            log.warning("record_left_out", record=position, error=fault)
 
 
 def read_wanted_state(settings: FullSettings) -> StoredState:

@@ -4,7 +4,6 @@ Imports neither the mitigator nor an enforcer: a consumer that only reports does
 depend on programs that decide.
 """
 
-import logging
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from consumers.settings import FullSettings
 from fnm_bus.config import load
-from fnm_bus.ops import log as logs
 from fnm_bus.ops.http_server import HttpServer
+from fnm_bus.ops.log import configure, get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 HUNG: Final = 30.0
 """Seconds without an iteration of a consumer's loop until /healthz reports 503."""
@@ -47,7 +46,7 @@ def load_settings(file: Path | None) -> FullSettings:
         ConfigError: the settings are invalid.
     """
     loaded = load.load_as(FullSettings, file).settings
-    logs.configure(loaded.log.level, loaded.log.format)
+    configure(loaded.log.level, loaded.log.format)
     return loaded
 
 
@@ -75,9 +74,9 @@ def serve(
     address = tables.metrics_host, tables.metrics_port
     server = HttpServer(*address, registry, state, "consumers")
     port = server.start()
-    log.info("metrics and health on %s:%d", tables.metrics_host, port)
+    log.info("serving", address=f"{tables.metrics_host}:{port}")
     if settings.dry_run:
-        log.info("dry run: no traffic is affected until dry_run = false")
+        log.info("dry_run", remedy="set dry_run = false to affect traffic")
     try:
         service.run()
     finally:

@@ -109,7 +109,14 @@ class AuditPublisher:
             dry_run: whether the system was left unchanged.
         """
         level = logging.WARNING if result == "failed" else logging.INFO
-        log.log(level, result, enforcer=self._name, mitigation=key, text=text)
+        log.log(
+            level,
+            "audit_record",
+            action=result,
+            enforcer=self._name,
+            mitigation=key,
+            text=text,
+        )
         if self.connection.fatal is not None:
             self._replace_producer()
         if self._producer is None:
@@ -169,7 +176,7 @@ class AuditPublisher:
         if unpublished:
             self.lost += unpublished
             log.error(
-                "%d audit records lost at the stop: Kafka did not answer", unpublished
+                "audit_records_lost", lost=self.lost, error="Kafka did not answer"
             )
 
     def _replace_producer(self) -> None:
@@ -187,11 +194,7 @@ class AuditPublisher:
         logged_at = self._loss_logged_at
         if logged_at is None or now - logged_at >= _LOG_LOSS_EVERY:
             self._loss_logged_at = now
-            log.error(
-                "%d audit records lost since the start; last error: %s",
-                self.lost,
-                reason,
-            )
+            log.error("audit_records_lost", lost=self.lost, error=reason)
 
     def _reason(self, error: KafkaError) -> str:
         denied = access_error(error, self._settings, topic=self._topic, operation=WRITE)

@@ -1,6 +1,5 @@
 """Build an enforcer from the settings."""
 
-import logging
 import os
 from ipaddress import ip_network
 
@@ -18,8 +17,9 @@ from consumers.settings import EnforcerSettings, FullSettings
 from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def build_enforcer(
@@ -70,10 +70,16 @@ def allowed_networks(settings: FullSettings) -> tuple[Network, ...] | None:
     texts = settings.consumers.enforcer.own_networks
     if texts:
         return tuple(map(ip_network, texts))
-    problem = "consumers.enforcer.own_networks is empty"
     if not settings.dry_run:
-        raise ConfigError(f"{problem}; list your own networks, or set dry_run = true")
-    log.warning("%s; list your own networks before you set dry_run = false", problem)
+        raise ConfigError(
+            "consumers.enforcer.own_networks is empty; list your own networks, or set"
+            " dry_run = true"
+        )
+    log.warning(
+        "no_own_networks",
+        setting="consumers.enforcer.own_networks",
+        remedy="list your own networks before you set dry_run = false",
+    )
     return None
 
 

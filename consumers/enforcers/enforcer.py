@@ -175,7 +175,7 @@ class Enforcer:
         except Exception as exc:
             # Leases must end after any failure: the next iteration compares everything.
             self._failed = True
-            log.exception("an iteration of the loop failed")
+            log.exception("iteration_failed")
             self._reconciler.fail(f"unexpected {type(exc).__name__}: {exc!s:.200}")
             self._stopping.wait(_RETRY)
 

@@ -4,7 +4,6 @@ The snapshot is written before the system is changed. Until the topic was read t
 end, only measures that have certainly ended are withdrawn, unless an operator pauses.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import time
@@ -17,8 +16,9 @@ from consumers.enforcers.diff import Diff, compare
 from consumers.enforcers.snapshot import Lease, Snapshot, SnapshotError
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.measure import Measure
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _BATCH: Final = 1000
 """Measures to announce between two checks for a pause command."""
@@ -65,7 +65,7 @@ class Reconciler:
         try:
             saved = snapshot.load(self._path)
         except SnapshotError as exc:
-            log.error("snapshot ignored: %s", exc)  # noqa: TRY400 - the text has the reason
+            log.error("snapshot_ignored", error=exc)  # noqa: TRY400 - it has the reason
             return None
         if saved is not None:
             self.saved = saved

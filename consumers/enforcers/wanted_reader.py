@@ -8,7 +8,6 @@ a key's record to another partition, and two minutes later a tombstone to the ol
 An enforcer that was disconnected meanwhile may read the tombstone first.
 """
 
-import logging
 import queue
 import threading
 from collections.abc import Mapping
@@ -25,8 +24,9 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.kafka.reader import ConsumedRecord
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_QUEUED: Final = 5000
 _RESTART_PAUSE: Final = 1.0
@@ -154,9 +154,9 @@ class TopicFollower:
         self._crashed = True
         if self._died_at is None:
             self._died_at = monotonic()
-            log.error("the thread that reads %s has ended", self._topic)
+            log.error("reader_thread_ended", topic=self._topic)
         elif monotonic() - self._died_at >= _RESTART_PAUSE:
-            log.warning("restarting the thread that reads %s", self._topic)
+            log.warning("reader_thread_restarted", topic=self._topic)
             self.restarts += 1
             self.start()
 
@@ -166,7 +166,7 @@ class TopicFollower:
                 try:
                     self._read()
                 except (BrokerUnavailable, TopicRefused) as exc:
-                    log.warning("cannot read %s: %s", self._topic, exc)
+                    log.warning("topic_unreadable", topic=self._topic, error=exc)
                     is_lasting = isinstance(exc, TopicRefused | ConnectionRejected)
                     self.problem = str(exc) if is_lasting else ""
                     self._stopping.wait(_RESTART_PAUSE)
@@ -174,7 +174,7 @@ class TopicFollower:
             self._put(_Failed(exc))
         except Exception:
             self._crashed = True
-            log.exception("reading %s failed", self._topic)
+            log.exception("reader_thread_failed", topic=self._topic)
 
     def _read(self) -> None:
         with self._open() as reader:
@@ -211,7 +211,7 @@ class TopicFollower:
         """Report added partitions to the enforcer before their records."""
         before, self._partitions = self._partitions, reader.partitions
         if before and reader.partitions > before:
-            log.warning("partitions were added to %s", self._topic)
+            log.warning("partitions_added", topic=self._topic)
             self._put(PartitionsAdded())
             self._end_reported = False
 

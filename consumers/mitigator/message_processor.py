@@ -97,7 +97,7 @@ class MessageProcessor:
             batch.add(transition)
         except RegistryError as exc:
             transition.rollback()
-            log.warning("%s: cannot be decoded now: %s", message.topic(), exc)
+            log.warning("decoding_delayed", topic=message.topic(), error=exc)
             self.unreadable[partition] = str(exc)
             inputs.pause_at(message)
             return
@@ -108,7 +108,9 @@ class MessageProcessor:
             self._add_dead_letter(batch, message, str(exc))
         except Exception as exc:
             transition.rollback()
-            log.exception("%s@%s", message.topic(), message.offset())
+            log.exception(
+                "message_failed", topic=message.topic(), offset=message.offset()
+            )
             self.metrics.unexpected_errors.inc()
             self.breaker.count(partition, boottime())
             reason = f"unexpected {type(exc).__name__}: {exc}"

@@ -134,7 +134,7 @@ class Mitigator:
                 except (*ENVIRONMENT_ERRORS, TopicRefused) as exc:
                     self._fail(exc)
                 except Exception as exc:
-                    log.exception("unexpected error outside of an event")
+                    log.exception("iteration_failed")
                     self._fail(exc)
                 self._set_leading(active=False)
         finally:
@@ -159,7 +159,7 @@ class Mitigator:
     def _fail(self, error: Exception) -> None:
         self.metrics.state_reloads.inc()
         self.problem = f"{type(error).__name__}: {error}"[:500]
-        log.warning("starting over: %s", self.problem)
+        log.warning("state_reloaded", problem=self.problem)
         self._stopping.wait(min(_PAUSE * 2**self._failures, _MAX_PAUSE))
         self._failures = min(self._failures + 1, 8)
 
@@ -205,7 +205,7 @@ class Mitigator:
             self._broker.witness(latest.timestamp())
         for key, error in stored.unreadable:
             self.metrics.unreadable_records.inc()
-            log.error("left out: %s: %s", key, error)
+            log.error("record_left_out", key=key, error=error)
         state = stored.restore(self.context, self._moment())
         self._move(journal, stored)
         batch = self._new_batch()
@@ -231,11 +231,10 @@ class Mitigator:
         self._leftovers = Leftovers(stored.leftovers, monotonic() + _SETTLED)
         if self._leftovers:
             log.warning(
-                "topics have more partitions: records moved=%d; %d leftovers get"
-                " tombstones in %.0f s",
-                len(moved),
-                len(self._leftovers),
-                _SETTLED,
+                "records_moved_to_new_partitions",
+                records=len(moved),
+                leftovers=len(self._leftovers),
+                seconds_until_tombstones=_SETTLED,
             )
 
     def _delete_leftovers(self, journal: TransactionalJournal) -> None:
@@ -322,7 +321,8 @@ class Mitigator:
             self.metrics.decisions.labels(audit.action).inc()
             log.log(
                 level,
-                audit.action,
+                "audit_record",
+                action=audit.action,
                 mitigation=audit.key,
                 target=None if audit.key else audit.target,
                 text=audit.text,
@@ -362,5 +362,5 @@ def _add_safely(batch: Batch, transition: Transition) -> None:
         batch.add(transition)
     except InvalidRecord:
         keys = [*transition.mitigations, *transition.reasons][:1]
-        log.exception("left unchanged: %s", keys)
+        log.exception("takeover_failed", keys=keys)
         transition.rollback()

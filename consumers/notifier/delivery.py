@@ -3,7 +3,6 @@
 A thread sends, so that reading Kafka never waits for a receiver.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -19,8 +18,9 @@ from consumers.notifier.sink import (
     OutgoingNotice,
     SinkUnavailable,
 )
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _SENT: Final = "sent"
 _DROPPED: Final = "dropped"
@@ -122,22 +122,28 @@ class DeliveryQueue:
 
     def _deliver(self, outgoing: OutgoingNotice, deadline: float) -> str:
         """Try until it is sent or dropped; return the result, "" after `stop`."""
+        notice = outgoing.notice
+        fields = {"sink": self.sink.name, "notice": notice.key, "title": notice.title}
         pause = _FIRST_PAUSE
         while True:
             try:
                 self.sink.send(outgoing)
             except NoticeRefused as exc:
-                log.error("refused, dropped: %s: %s", outgoing, exc)  # noqa: TRY400
+                log.error("notice_dropped", **fields, error=exc)  # noqa: TRY400
                 return _DROPPED
             except MemoryError:
                 raise
             except SinkUnavailable as exc:
                 rest = deadline - time.monotonic()
                 if rest <= 0:
-                    text = "dropped after %.0f s: %s: %s"
-                    log.error(text, self._retry_timeout, outgoing, exc)  # noqa: TRY400
+                    log.error(  # noqa: TRY400
+                        "notice_dropped",
+                        **fields,
+                        error=exc,
+                        seconds_tried=self._retry_timeout,
+                    )
                     return _DROPPED
-                log.warning("retrying: %s: %s", outgoing, exc)
+                log.warning("notice_retried", **fields, error=exc)
                 wait = pause * uniform(0.5, 1.0)  # noqa: S311 - no secret
                 if exc.retry_after is not None:
                     wait = min(max(wait, exc.retry_after), _LONGEST_REQUESTED)
@@ -147,8 +153,8 @@ class DeliveryQueue:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except Exception:
                 # A fault of one sink must not end the program for all of them.
-                log.exception("dropped: %s", outgoing)
+                log.exception("notice_dropped", **fields)
                 return _DROPPED
             else:
-                log.info("sent to %s: %s", self.sink.name, outgoing)
+                log.info("notice_sent", **fields)
                 return _SENT

@@ -4,7 +4,6 @@ The compacted topic is the memory: a record below the group's offset was reporte
 program keeps no file.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from math import inf
@@ -22,8 +21,9 @@ from fnm_bus.event import Mitigation
 from fnm_bus.kafka.client import ConnectionState, build_consumer, partitions_of
 from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TIMEOUT: Final = 10.0
 _MAX_EXPIRED: Final = 86_400.0
@@ -162,6 +162,6 @@ def _group_offsets(
             _low, high = consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
             partition.offset = high
         consumer.commit(offsets=committed, asynchronous=False)
-        log.info("%s: new consumer group: starting at the end of the topic", topic)
+        log.info("new_consumer_group", topic=topic, starts_at="end")
     offsets = {partition.partition: max(partition.offset, 0) for partition in committed}
     return GroupOffsets(offsets, is_new)

@@ -31,8 +31,9 @@ from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import Mitigation
 from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TABLE: Final = "[consumers.notifier]"
 _RETRY: Final = 1.0
@@ -46,7 +47,7 @@ def sinks_of(settings: NotifierSettings, *, dry_run: bool) -> list[NoticeSink]:
         ConfigError: no sink is configured, or an address or a file is invalid.
     """
     if dry_run:
-        log.info("dry run: notices are logged and not sent; set dry_run = false")
+        log.info("dry_run", remedy="set dry_run = false to send notices")
         return [LogSink()]
     for name in ("httpx2", "httpcore2"):
         # Their debug lines contain addresses.
@@ -185,7 +186,7 @@ class Service:
             group = group_offsets(kafka, self._settings.consumers.notifier.group, topic)
             records = reported_records(kafka, topic, codec, group.offsets)
         except BrokerUnavailable as exc:
-            log.warning("reported mitigations cannot be read now: %s", exc)
+            log.warning("topic_unreadable", topic=topic, error=exc)
             self._problem = str(exc) if isinstance(exc, ConnectionRejected) else ""
             return False
         self._problem = ""

@@ -54,11 +54,11 @@ def bans(services: ConsumerProcesses, count: int) -> list[str]:
 def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
     path = services.relays.root / "events.jsonl"
     configure(services, f'path = "{path}"')
-    first = services.start("jsonlines", ready="metrics")
+    first = services.start("jsonlines", ready="serving")
     told = bans(services, 20)
     services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
     first.kill()
-    services.start("jsonlines", ready="metrics")
+    services.start("jsonlines", ready="serving")
     told += bans(services, 20)
     services.until(lambda: set(told) <= set(ids(path.read_text())))
 
@@ -68,13 +68,13 @@ def test_after_a_sigterm_each_event_stands_there_once(
 ) -> None:
     path = services.relays.root / "events.jsonl"
     configure(services, f'path = "{path}"')
-    first = services.start("jsonlines", ready="metrics")
+    first = services.start("jsonlines", ready="serving")
     told = bans(services, 20)
     services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
     os.kill(first.pid, signal.SIGTERM)
     services.until(lambda: not first.alive)
     rotated = path.rename(path.with_suffix(".1"))
-    services.start("jsonlines", ready="metrics")
+    services.start("jsonlines", ready="serving")
     more = bans(services, 20)
     services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
     assert sorted(ids(rotated.read_text())) == sorted(told)
@@ -86,7 +86,7 @@ def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
 ) -> None:
     path, filler = small_disk / "events.jsonl", small_disk / "filler"
     configure(services, f'path = "{path}"')
-    server = services.start("jsonlines", ready="metrics")
+    server = services.start("jsonlines", ready="serving")
     told = bans(services, 1)
     services.until(lambda: path.exists() and ids(path.read_text()) == told)
     filler.write_bytes(bytes(60 * 1024))

@@ -140,7 +140,7 @@ def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
     services.tell("ban", *BEFORE)
     wait_until(lambda: sorted(backend.measures) == keys_of(BEFORE), 60, "12 in force")
     raise_to(services, 24)
-    wait_until(lambda: "records moved" in mitigator.output(), 60, "the takeover")
+    wait_until(lambda: "records_moved" in mitigator.output(), 60, "the takeover")
     services.tell("unban", *BEFORE)
     wait_until(lambda: not backend.measures, 60, "none in force")
     assert max(places(services, "mitigation").values()) == 2

@@ -259,7 +259,8 @@ def test_invalid_records_stop_nothing(real_process: NotifierProcess) -> None:
     process.wait_committed()
     assert (started["total"], ended["total"]) == (20, 20)
     log = process.log.read_text()
-    assert all(f"skipped: {code}: " in log for code in ("prefix", "state", "time"))
+    codes = ("prefix", "state", "time")
+    assert all(f"record_skipped code={code} " in log for code in codes)
     assert log.count("dead_letter ") == 2
     assert "Traceback" not in log
 
@@ -286,10 +287,10 @@ def test_dry_run_logs_notices_and_sends_none(process: NotifierProcess) -> None:
     process.configure(dry_run=True, url_file=str(process.root / "url"))
     server = process.start_first()
     process.put([mitigation(1)])
-    server.wait(lambda: "dry run, not sent: notice" in process.log.read_text())
+    server.wait(lambda: "notice_not_sent" in process.log.read_text())
     process.wait_committed()
     text = process.log.read_text()
-    assert text.count("notices are logged and not sent") == 1
+    assert text.count("set dry_run = false to send notices") == 1
     assert "1 mitigation started" in text
     assert process.receiver.got == []
 

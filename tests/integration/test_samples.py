@@ -174,7 +174,7 @@ class Speaker:
     def start(self) -> None:
         self._server.start()
         self.bird.wait_up()
-        self._server.wait(lambda: "metrics and health" in self.said(), 60)
+        self._server.wait(lambda: "serving address" in self.said(), 60)
 
     @property
     def pid(self) -> int:

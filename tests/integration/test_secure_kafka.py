@@ -150,7 +150,7 @@ def started(site: Site) -> Iterator[Callable[..., Server]]:
 
 def health(server: Server) -> tuple[int, dict[str, object]]:
     """Return the status and the facts of a program's /healthz; 0 before it serves."""
-    found = re.findall(r"metrics and health on (\S+:\d+)", server.output())
+    found = re.findall(r"serving address=(\S+:\d+)", server.output())
     if not found:
         return 0, {}
     try:

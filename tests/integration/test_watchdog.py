@@ -104,8 +104,8 @@ def test_expired_routes_are_withdrawn_while_enforcer_is_stopped(
     bird.wait_routes(NETS[OTHER.key], seconds=30)
     assert clock.now() >= ended - 0.1
     output = exabgp.output()
-    assert f"withdrawing {HOST.key}: its lease ended" in output
-    assert f"withdrawing {RULE.key}: its lease ended" in output
+    assert f'mitigation={HOST.key} reason="its lease ended' in output
+    assert f'mitigation="{RULE.key}" reason="its lease ended' in output
     assert OTHER.key not in output
 
 
@@ -115,7 +115,7 @@ def test_route_without_lease_is_withdrawn(
     write_snapshot(exabgp, other=300.0)
     announce(backend, bird, HOST, OTHER)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert f"withdrawing {HOST.key}: no lease" in exabgp.output()
+    assert f'mitigation={HOST.key} reason="no lease' in exabgp.output()
 
 
 def test_last_known_ends_count_without_snapshot(

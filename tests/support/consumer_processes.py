@@ -353,7 +353,7 @@ class ConsumerProcesses:
 
 
 def _address(server: Server) -> str:
-    (port, *_) = re.findall(r"metrics and health on \S+:(\d+)", server.output())
+    (port, *_) = re.findall(r"serving address=\S+:(\d+)", server.output())
     return f"http://127.0.0.1:{port}"
 
 

@@ -5,7 +5,6 @@ announced until it is withdrawn or ExaBGP ends, even if this process dies. The w
 withdraws expired routes that this process does not withdraw.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Final
@@ -22,8 +21,9 @@ from consumers.enforcers.exabgp.neighbor import Neighbor
 from consumers.enforcers.exabgp.session import Session
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from consumers.settings import ExabgpSettings
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_LISTED: Final = 5
 """Maximum number of unsupported measures in an error."""
@@ -142,7 +142,7 @@ class ExabgpBackend:
             try:
                 measure, route = listing.parse_route(line)
             except ValueError as exc:
-                log.warning("ExaBGP lists a foreign route: %s: %.300r", exc, line)
+                log.warning("foreign_route", error=exc, line=line[:300])
                 continue
             routes[measure] = route
         self._forms = {measure.key: route.form for measure, route in routes.items()}

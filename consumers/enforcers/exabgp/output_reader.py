@@ -17,8 +17,9 @@ from typing import Final
 from consumers.enforcers.exabgp import neighbor
 from consumers.enforcers.exabgp.neighbor import Neighbor
 from consumers.mitigation.clock import now
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _F_SETPIPE_SZ: Final = 1031
 _PIPE_SIZE: Final = 1 << 20
@@ -108,5 +109,4 @@ class OutputReader:
         up, reason = event
         self.neighbor = Neighbor(up, now(), reason)
         level = logging.INFO if up else logging.WARNING
-        state = f"{'up' if up else 'down'}{f': {reason}' if reason else ''}"
-        log.log(level, "the session with the neighbor is %s", state)
+        log.log(level, "neighbor_up" if up else "neighbor_down", reason=reason or None)

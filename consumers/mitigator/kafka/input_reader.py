@@ -1,6 +1,5 @@
 """Input reader: events and commands from Kafka, from the committed offsets on."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -26,8 +25,9 @@ from fnm_bus.kafka.client import (
 from fnm_bus.kafka.client_errors import access_error, topic_error
 from fnm_bus.kafka.names import READ
 from fnm_bus.kafka.reader import UNREADABLE_CODES
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_EVENTS: Final = 500
 """Events in one transaction."""
@@ -137,7 +137,7 @@ class InputReader:
                     error, topic, READ, self._settings
                 )
             elif not error.retriable():
-                log.warning("reading: %s", error.str())
+                log.warning("input_error", error=error.str())
         rank = {topic: number for number, topic in enumerate(self._topics)}
         return sorted(messages, key=lambda message: rank[message.topic() or ""])
 

@@ -1,6 +1,5 @@
 """Stored state: decoded, checked records of the reason and mitigation topics."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,8 +22,9 @@ from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id, headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_LEASE_MS: Final = 10 * 366 * 86_400_000
 """Ten years: longer than any lease, and short enough for every date."""
@@ -181,7 +181,7 @@ def _decode_safely(
     except InvalidRecord as exc:
         return None, str(exc)
     except Exception as exc:  # one record must never stop the others
-        log.exception("%.200r", key)
+        log.exception("record_undecodable", key=key[:200])
         return None, f"unexpected {type(exc).__name__}: {exc!s:.200}"
 
 

@@ -32,8 +32,9 @@ from fnm_bus.kafka.client import ConnectionState, build_producer
 from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.record import Record
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _ATTEMPTS: Final = 4
 """Commits that are tried; afterwards Kafka itself has aborted the transaction."""
@@ -118,7 +119,9 @@ class TransactionalJournal:
             ConfigError: librdkafka refuses the settings.
             Fenced: Kafka does not answer, or refuses.
         """
-        self._producer = build_producer(self._settings, self._connection, log)
+        self._producer = build_producer(
+            self._settings, self._connection, logging.getLogger(__name__)
+        )
         try:
             self._producer.init_transactions(30)
         except KafkaException as exc:
@@ -263,7 +266,7 @@ def _commit(producer: Producer) -> None:
             # If the outcome is unknown, librdkafka requires the same call again.
             if not left or not exc.args[0].retriable():
                 raise
-            log.warning("commit: %s; trying again", exc.args[0].str())
+            log.warning("commit_retried", error=exc.args[0].str())
         else:
             return
 

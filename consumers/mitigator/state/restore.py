@@ -4,7 +4,6 @@ Pure. A lease begins at the broker's time of its record. So the result depends n
 on the clocks of the mitigators that wrote the records, nor on the present one's.
 """
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +20,9 @@ from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import key_of_want
 from consumers.policy.model import MAX_LEASE
 from fnm_bus.event import EPOCH, Mitigation, Reason
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_LEASE_MS: Final = round(MAX_LEASE * 1000)
 _MAX_REVISION: Final = 2**53
@@ -72,7 +72,7 @@ def _restore(
         else:
             _restore_reason(context, state, record, moment.clock, age)
     except Exception:
-        log.exception("left out: %.200r", record)
+        log.exception("record_left_out", record=repr(record)[:200])
 
 
 def _restore_reason(

@@ -258,7 +258,7 @@ def test_invalid_record_is_skipped_counted_and_logged(
     assert notifier.handle(read(0, mitigation(**fault))) is None
     notifier.recall([read(1, mitigation(**fault)), read(2, mitigation("ended"))])
     assert skipped(notifier, code) == 2
-    assert f"skipped: {code}: m[0]@0: " in caplog.text
+    assert f"'code': '{code}', 'record': 'm[0]@0'" in caplog.text
     notifier.handle(read(3, mitigation()))
     notifier.turn()
     assert queue.statuses == ["started"]
