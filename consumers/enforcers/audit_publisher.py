@@ -86,9 +86,7 @@ class AuditPublisher:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._producer = build_producer(
-            self._settings, self.connection, logging.getLogger(__name__)
-        )
+        self._producer = build_producer(self._settings, self.connection)
 
     def publish(
         self,

@@ -6,7 +6,6 @@ one call keeps one request in flight instead. A new idempotent producer would wa
 ms for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -24,8 +23,6 @@ from fnm_bus.kafka.client import ConnectionState, build_producer
 from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.record import Record
-
-log = logging.getLogger(__name__)
 
 DeliveryCallback = Callable[[PublishError | None], None]
 
@@ -209,7 +206,7 @@ class KafkaPublisher:
             self._producer = None
 
     def _open(self) -> Producer:
-        self._producer = build_producer(self._settings, self.connection, log)
+        self._producer = build_producer(self._settings, self.connection)
         return self._producer
 
     def _replace_after_fatal_error(self) -> None:

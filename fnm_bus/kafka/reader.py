@@ -1,6 +1,5 @@
 """Read and decode records without a consumer group."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
@@ -23,8 +22,9 @@ from fnm_bus.event import AnyRecord
 from fnm_bus.kafka.client import ConnectionState, build_reader, partitions_of
 from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, topic_error
 from fnm_bus.kafka.names import READ
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _read_headers: Final = methodcaller("headers")
 
@@ -219,7 +219,10 @@ def record_headers(message: Message) -> tuple[tuple[str, bytes], ...]:
         headers: Any = _read_headers(message) or ()
     except Exception as exc:  # noqa: BLE001 - one record must not stop the reader
         log.warning(
-            "%s@%s: headers left out: %s", message.topic(), message.offset(), exc
+            "headers_left_out",
+            topic=message.topic(),
+            offset=message.offset(),
+            error=exc,
         )
         return ()
     return tuple(headers)

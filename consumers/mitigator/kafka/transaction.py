@@ -3,7 +3,6 @@
 Because of its fixed `transactional.id`, only the mitigator that opened last can write.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn
@@ -119,9 +118,7 @@ class TransactionalJournal:
             ConfigError: librdkafka refuses the settings.
             Fenced: Kafka does not answer, or refuses.
         """
-        self._producer = build_producer(
-            self._settings, self._connection, logging.getLogger(__name__)
-        )
+        self._producer = build_producer(self._settings, self._connection)
         try:
             self._producer.init_transactions(30)
         except KafkaException as exc:

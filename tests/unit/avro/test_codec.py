@@ -105,7 +105,7 @@ def test_without_a_fitting_id_there_is_one_warning(
     values = [codec.encode(example(name), topic) for _ in range(3)]
     assert {value[:2] for value in values} == {b"\xc3\x01"}
     (warning,) = caplog.records
-    assert f"records of {topic} are Avro single objects" in warning.getMessage()
+    assert f"'topic': '{topic}'" in warning.getMessage()
     assert "fnm-bus schemas register" in warning.getMessage()
 
 
