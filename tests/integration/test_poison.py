@@ -2,7 +2,9 @@
 
 import os
 import re
+import select
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,26 @@ def test_two_kills_in_a_deployment_set_no_good_ban_aside(
     relays.until(relays.empty)
     assert quarantined(relays) == []
     assert ips(relays, 1) == ["192.0.2.1"]
+
+
+def test_child_of_killed_relay_ends(relays: RelayProcesses, planted: Planted) -> None:
+    planted.stop.touch()
+    name = relays.call(ban("192.0.2.1", attack_uuid="slow"))
+    ReadingNote(relays.spool.root / "state/reading").write([name])
+    relay = relays.start()
+    relays.until(planted.began.exists)
+    threads = Path(f"/proc/{relay.pid}/task").iterdir()
+    children = [
+        pid for path in threads for pid in (path / "children").read_text().split()
+    ]
+    (child,) = (os.pidfd_open(int(pid)) for pid in children)
+    relay.kill()
+    relay.wait()
+    ended, _, _ = select.select([child], [], [], 10)
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(child, signal.SIGKILL)
+    os.close(child)
+    assert ended
 
 
 def test_a_short_drain_waits_for_the_verdict_on_a_suspect(
