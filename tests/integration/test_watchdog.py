@@ -1,5 +1,6 @@
 """The watchdog withdraws expired routes: a real ExaBGP with a real BIRD."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def test_expired_routes_are_withdrawn_while_enforcer_is_stopped(
     assert clock.now() >= ended - 0.1
     output = exabgp.output()
     assert f'mitigation={HOST.key} reason="its lease ended' in output
-    assert f'mitigation="{RULE.key}" reason="its lease ended' in output
+    assert f'mitigation={json.dumps(RULE.key)} reason="its lease ended' in output
     assert OTHER.key not in output
 
 
