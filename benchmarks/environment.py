@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fnm_bus.hook import python_hook
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import TopicSpec, planned_topics
 from fnm_bus.spool.spool import Spool

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 from environment import Environment, peak_memory
 from report import Row
 
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 _FIRST = "10.8.0.1"
 _WITHIN = 180.0

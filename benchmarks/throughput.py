@@ -22,7 +22,7 @@ from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.union_hints import union_hinter
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.spool.entry import Entry
 

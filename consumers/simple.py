@@ -8,9 +8,9 @@ from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
-from fnm_bus.kafka.route import Topics
 
 
 def consume(

@@ -12,13 +12,13 @@ from fnm_bus.avro.schema_lookup import PausingLookup
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import (
     ONE_SHOT_PRODUCER,
     SERVICE_PRODUCER,
     KafkaPublisher,
     Publisher,
 )
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topics import TopicSpec, planned_topics
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.log import get_logger

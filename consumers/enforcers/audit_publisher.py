@@ -19,10 +19,10 @@ from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import FnmBusError
 from fnm_bus.event import Audit
+from fnm_bus.kafka.addressing import headers_for
 from fnm_bus.kafka.client import ConnectionState, build_producer
 from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
-from fnm_bus.kafka.route import headers_for
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)

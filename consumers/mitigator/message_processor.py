@@ -26,10 +26,10 @@ from fnm_bus.errors import (
     SchemaError,
 )
 from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.kafka.addressing import Topics, headers_for
 from fnm_bus.kafka.dead_letter import build_dead_letter
 from fnm_bus.kafka.reader import record_time
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, headers_for
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)

@@ -44,7 +44,7 @@ from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, InvalidRecord, TopicRefused
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)

@@ -28,7 +28,7 @@ from fnm_bus.event import (
     StatusEvent,
     TextMode,
 )
-from fnm_bus.kafka.route import scope_of, subject_of
+from fnm_bus.kafka.addressing import scope_of, subject_of
 
 __all__ = ["ATTACK", "CLOSES", "DEFAULT_HOSTGROUP", "OPENS", "AttackFacts", "facts_of"]
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from consumers.mitigation.reason_key import ATTACK, OPERATOR
 from fnm_bus.event import Check, FlowSpecRule
 from fnm_bus.event.extra import shorten
-from fnm_bus.kafka.route import rule_identity
+from fnm_bus.kafka.addressing import rule_identity
 
 MAX_RULES: Final = 256
 """Flow Spec rules of one document that may start measures."""

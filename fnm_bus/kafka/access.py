@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.names import (
     CREATE,
     DESCRIBE,
@@ -21,7 +22,6 @@ from fnm_bus.kafka.names import (
     TRANSACTIONAL_ID,
     WRITE,
 )
-from fnm_bus.kafka.route import Topics
 
 MITIGATOR_ID: Final = "fnm-bus-mitigator"
 NOTIFIER_GROUP: Final = "fnm-bus-notifier"

@@ -12,10 +12,10 @@ from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import PublishError
 from fnm_bus.event import DeadLetter
+from fnm_bus.kafka.addressing import derived_id, headers_for
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.reader import ConsumedRecord, raw_record
 from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
-from fnm_bus.kafka.route import derived_id, headers_for
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)

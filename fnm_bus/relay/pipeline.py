@@ -1,4 +1,4 @@
-"""Make the record of one spool entry: parse ▶ event ▶ route ▶ codec.
+"""Make the record of one spool entry: parse ▶ event ▶ address ▶ codec.
 
 Pure: the same entry with the same sequence always gives the same record. A consumer can
 therefore distinguish a duplicate from a second notification by its `event_id`.
@@ -16,8 +16,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification, InvalidRecord, SchemaError
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.event.parse import FieldMismatch, parse
-from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
-from fnm_bus.kafka.route import (
+from fnm_bus.kafka.addressing import (
     Topics,
     derived_id,
     event_id,
@@ -26,6 +25,7 @@ from fnm_bus.kafka.route import (
     key_of,
     topic_of,
 )
+from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
 from fnm_bus.spool.entry import DocumentSummary
 from fnm_bus.spool.spool import Entry
 

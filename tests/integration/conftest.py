@@ -13,7 +13,7 @@ from support.fetch import Unavailable
 from support.installed_hook import InstalledHook
 from support.relay_processes import RelayProcesses
 
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
 

@@ -24,9 +24,9 @@ from fnm_bus.errors import (
     RegistryError,
 )
 from fnm_bus.event import AnyRecord, DeadLetter
+from fnm_bus.kafka.addressing import derived_id
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 from fnm_bus.kafka.reader import ConsumedRecord
-from fnm_bus.kafka.route import derived_id
 
 
 @pytest.fixture

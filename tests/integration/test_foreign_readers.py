@@ -25,9 +25,9 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.event import Event
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.relay.pipeline import Pipeline

@@ -19,7 +19,7 @@ from support.odd_documents import Call, Mutator, real
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import DeadLetter, Event
-from fnm_bus.kafka.route import event_id
+from fnm_bus.kafka.addressing import event_id
 from fnm_bus.spool.quarantine import Quarantine
 
 pytestmark = pytest.mark.timeout(7_200)

@@ -16,7 +16,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidNotification, PoisonEntry, SpoolError
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.relay.isolation import parent
 from fnm_bus.relay.isolation.parent import IsolatedPreparation
 from fnm_bus.relay.isolation.protocol import Task

@@ -13,7 +13,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.registry import Registry
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 Names = Callable[[str], str]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from support.process import accepts, free_port, wait_until
 from support.relay_processes import RelayProcesses
 
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 CLIENTS = 100
 """More than a port's connections may be."""

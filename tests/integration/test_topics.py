@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import TopicSpec, planned_topics, topic_differences
 

@@ -32,8 +32,8 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
+from fnm_bus.kafka.addressing import key_of
 from fnm_bus.kafka.reader import TopicReader
-from fnm_bus.kafka.route import key_of
 from support.process import Server, wait_until
 from support.relay_processes import RelayProcesses
 

@@ -13,7 +13,7 @@ from consumers.mitigation.measure import measure_of
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from support.mitigator_harness import OWN, START, MitigatorHarness
 from support.mitigator_model import LIMITS, Claim, Model, includes, rank
 

@@ -18,8 +18,8 @@ from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import MemoryPublisher
-from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.metrics import RelayMetrics
 
 TOPICS = Topics()

@@ -20,8 +20,8 @@ from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
+from fnm_bus.kafka.addressing import Topics, derived_id, headers_for
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, derived_id, headers_for
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)

@@ -18,7 +18,7 @@ from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 TOPIC = "fastnetmon.host.v1"
 WANTED = Topics().of_events()

@@ -9,7 +9,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 TOPIC = "fastnetmon.host.v1"
 SUBJECT = f"{TOPIC}-value"

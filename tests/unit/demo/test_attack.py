@@ -13,7 +13,7 @@ import pytest
 from fnm_bus.demo.attack import GROUP, PARENT, AttackPlan, NotifyCall, attack_calls
 from fnm_bus.event import HostgroupEvent, Receipt
 from fnm_bus.event.parse import Parsed, parse
-from fnm_bus.kafka.route import subject_of
+from fnm_bus.kafka.addressing import subject_of
 
 ROOT = Path(__file__).parents[3]
 POLICIES = sorted(

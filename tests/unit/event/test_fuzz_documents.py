@@ -18,8 +18,8 @@ from support.odd_documents import Call, Mutator, real
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event.identifiers import check_event
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.record import digest
-from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import prepare
 from fnm_bus.spool.entry import Entry, utc_time

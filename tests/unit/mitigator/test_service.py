@@ -22,7 +22,7 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.spool.sequence import sequence_at
 
 TOPICS = Topics()

@@ -23,9 +23,9 @@ from fnm_bus.errors import (
 )
 from fnm_bus.event import DeadLetter, HostEvent
 from fnm_bus.hook import python_hook
+from fnm_bus.kafka.addressing import Topics, derived_id
 from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, derived_id
 from fnm_bus.relay import disposal
 from fnm_bus.relay import drain as drain_module
 from fnm_bus.relay.drain import Drain, InFlightLimits

@@ -12,8 +12,8 @@ from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import MemoryPublisher
-from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay import service
 from fnm_bus.relay.drain import Drain, InFlightLimits

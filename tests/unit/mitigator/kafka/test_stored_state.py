@@ -19,7 +19,7 @@ from consumers.mitigator.kafka.topic_scan import RawRecord, Scan
 from consumers.mitigator.state.restore import StoredRecord
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 PREFIX = "203.0.113.70/32"
 KEY = f"blackhole|{PREFIX}"
