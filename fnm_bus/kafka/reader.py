@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
 from time import monotonic
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import (
@@ -116,12 +115,7 @@ class TopicReader:
         self._consumer = consumer
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
