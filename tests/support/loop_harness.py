@@ -11,8 +11,8 @@ from fnm_bus.consume.handler import Deferred, Handler
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.event import AnyRecord, HostEvent, Receipt
-from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
+from support.memory_publisher import MemoryPublisher
 from support.process import wait_until
 
 CODEC = Codec()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.memory_publisher import MemoryPublisher
 
 from fnm_bus import build
 from fnm_bus.avro import schema
@@ -19,7 +20,6 @@ from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
 from fnm_bus.kafka.addressing import Topics
-from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.relay.metrics import RelayMetrics
 
 TOPICS = Topics()

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.memory_publisher import MemoryPublisher
 from support.planted import Planted, poison
 
 from fnm_bus.avro.codec import Codec
@@ -24,7 +25,6 @@ from fnm_bus.errors import (
 from fnm_bus.event import DeadLetter, HostEvent
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.addressing import Topics, derived_id
-from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.kafka.record import Record
 from fnm_bus.relay import disposal
 from fnm_bus.relay import drain as drain_module

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support.memory_publisher import MemoryPublisher
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.addressing import Topics
-from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.housekeeping import Housekeeping
 from fnm_bus.relay.metrics import RelayMetrics

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.memory_publisher import MemoryPublisher
 
 from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.addressing import Topics
-from fnm_bus.kafka.publisher import MemoryPublisher
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay import service
 from fnm_bus.relay.drain import Drain, InFlightLimits
