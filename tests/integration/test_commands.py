@@ -77,7 +77,6 @@ def test_the_version_is_data(run: Run) -> None:
         ("tail", "--nonsense"),
         ("tail", "--count", "many"),
         ("simulate", "--hosts", "0"),
-        ("parse", "--file", "/nonexistent"),
         ("schemas", "show", "Nonsense"),
         ("quarantine", "release"),
         ("quarantine", "delete"),

@@ -134,7 +134,6 @@ def test_the_log_of_the_relay(evil: RelayProcesses) -> None:
         ("quarantine", "show", EVIL),
         ("quarantine", "release", EVIL),
         ("tail", EVIL, "--until-end"),
-        ("parse", "--file", EVIL),
         ("parse", "--config", EVIL),
         (EVIL,),
         ("tail", f"--{EVIL}"),
