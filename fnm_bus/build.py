@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from time import monotonic
 
@@ -75,16 +76,8 @@ def kafka_settings(settings: Settings) -> dict[str, str]:
 
 def topic_names(settings: Settings) -> Topics:
     """Return the names of the topics."""
-    table = settings.topics
     return Topics(
-        host=table.host,
-        hostgroup=table.hostgroup,
-        status=table.status,
-        reason=table.reason,
-        mitigation=table.mitigation,
-        command=table.command,
-        audit=table.audit,
-        deadletter=table.deadletter,
+        **{field.name: getattr(settings.topics, field.name) for field in fields(Topics)}
     )
 
 
@@ -196,30 +189,21 @@ def build_quarantine(settings: Settings) -> Quarantine:
     return Quarantine(table.directory, table.quarantine_files, table.quarantine_bytes)
 
 
-def build_pipeline(settings: Settings) -> Pipeline:
-    """Return the pipeline, with all schemas read.
+def _build_source(settings: Settings, metrics: RelayMetrics) -> EntrySource:
+    """Return the source that lists entries and makes records of them.
 
     Raises:
         SchemaError: as `build_codec`, or the installation is broken: see
             `Pipeline.check`.
     """
+    epochs = build_boot_epochs(settings)
     pipeline = Pipeline(settings.sensor, topic_names(settings), build_codec(settings))
     pipeline.check()
-    return pipeline
-
-
-def build_entry_source(settings: Settings, metrics: RelayMetrics) -> EntrySource:
-    """Return the source that lists entries and makes records of them.
-
-    Raises:
-        SchemaError: as `build_pipeline`.
-    """
-    epochs = build_boot_epochs(settings)
     return EntrySource(
         build_spools(settings, epochs),
         build_quarantine(settings),
         epochs,
-        build_pipeline(settings),
+        pipeline,
         metrics,
     )
 
@@ -228,11 +212,8 @@ def _build_drain(
     source: EntrySource, publisher: Publisher, settings: Settings
 ) -> Drain:
     table = settings.relay
-    return Drain(
-        source,
-        publisher,
-        InFlightLimits(table.in_flight_records, table.in_flight_bytes),
-    )
+    limits = InFlightLimits(table.in_flight_records, table.in_flight_bytes)
+    return Drain(source, publisher, limits)
 
 
 def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
@@ -240,9 +221,9 @@ def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
 
     Raises:
         ConfigError: a secret cannot be read.
-        SchemaError: as `build_pipeline`.
+        SchemaError: the schema ids are missing, or the installation is broken.
     """
-    source = build_entry_source(settings, metrics)
+    source = _build_source(settings, metrics)
     publisher = KafkaPublisher(kafka_settings(settings), SERVICE_PRODUCER)
     drain = _build_drain(source, publisher, settings)
     table = settings.spool
@@ -302,13 +283,13 @@ def drain_once(
 
     Raises:
         ConfigError: a secret cannot be read, or librdkafka refuses its settings.
-        SchemaError: as `build_pipeline`.
+        SchemaError: the schema ids are missing, or the installation is broken.
         SpoolError: the spool belongs to another user.
     """
     backoff = Backoff(settings.spool.directory)
     if backoff.seconds_left():
         return DrainOutcome.PAUSED, {}
-    source = build_entry_source(settings, RelayMetrics())
+    source = _build_source(settings, RelayMetrics())
     publisher = KafkaPublisher(kafka_settings(settings), ONE_SHOT_PRODUCER)
     drain = _build_drain(source, publisher, settings)
     try:
