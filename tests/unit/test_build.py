@@ -180,6 +180,6 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
         ),
     )
     server = build.build_http_server(settings(tmp_path), relay, RelayMetrics())
-    code, _headers, body = server._pages.get("/healthz", {})
+    code, _headers, body = server._page("/healthz", {})
     assert str(code).startswith(str(status))
     assert refusals in body.decode()
