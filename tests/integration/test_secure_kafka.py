@@ -185,9 +185,9 @@ def test_an_attack_passes_through_every_program(
     site.relays.call(ban("203.0.113.7"))
     lines = site.relays.root / "events.jsonl"
     expected = {
-        "mitigator": "wanted mitigation=firewall|203.0.113.7/32",
-        "nftables": "in-force enforcer=",
-        "notifier": "notice ",
+        "mitigator": "action=wanted mitigation=firewall|203.0.113.7/32",
+        "nftables": "action=in-force enforcer=",
+        "notifier": "notice_sent ",
     }
 
     def done() -> bool:
