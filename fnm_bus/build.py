@@ -304,11 +304,6 @@ def drain_once(
     return outcome, drain.quarantined
 
 
-def drain_pause(settings: Settings) -> float:
-    """Return the seconds until the next short drain may start; 0.0 if it may now."""
-    return Backoff(settings.spool.directory).seconds_left()
-
-
 def may_drain(settings: Settings) -> bool:
     """Return whether this process runs as the spool's owner, or as root."""
     try:

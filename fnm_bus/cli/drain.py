@@ -34,15 +34,15 @@ def drain(
 
         fnm-bus drain --timeout 30
     """
-    from fnm_bus import build
     from fnm_bus.relay.one_shot import DrainOutcome
+    from fnm_bus.spool.drain_backoff import Backoff
 
     configured = settings(file)
     outcome, _refused = drain_as_owner(configured, timeout)
     if outcome in {DrainOutcome.EMPTY, DrainOutcome.LOCKED}:
         print_note(f"fnm-bus: {outcome.value}")
         return
-    pause = build.drain_pause(configured)
+    pause = Backoff(configured.spool.directory).seconds_left()
     retry = f"; next attempt in {math.ceil(pause)} s at the earliest" if pause else ""
     print_error(f"{outcome.value}{retry}")
     end(NOT_DRAINED)

@@ -70,7 +70,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
 
         fnm-bus simulate --hosts 500 --rate 0 --seed 7 --yes-publish
     """
-    from fnm_bus.demo.attack import AttackPlan, attack_calls, count_calls
+    from fnm_bus.demo.attack import AttackPlan, attack_calls
     from fnm_bus.demo.replay import replay
 
     plan = AttackPlan(hosts, updates, seed)
@@ -86,8 +86,9 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
         _require_demo(spools)
     with tempfile.TemporaryDirectory(prefix="fnm-bus-") as directory:
         path = hook or _install_hook(Path(directory), *spools)
+        total = sum(1 for _ in attack_calls(plan))
         statuses = Counter(
-            _with_progress(replay(path, attack_calls(plan), rate), count_calls(plan))
+            _with_progress(replay(path, attack_calls(plan), rate), total)
         )
     print_note(f"fnm-bus: {statuses[0]} notifications are in the spool")
     if failed := statuses.total() - statuses[0]:
