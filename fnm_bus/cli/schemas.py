@@ -35,7 +35,7 @@ def register(*, file: ConfigFile = None) -> None:
 
 
 @app.command()
-def check(*, file: ConfigFile = None) -> None:
+def check(*, file: ConfigFile = None, json: Json = False) -> None:
     """Check whether the registry would accept the schemas; change nothing. For CI.
 
     Example:
@@ -46,8 +46,11 @@ def check(*, file: ConfigFile = None) -> None:
     configured = settings(file)
     subjects = build.topic_names(configured).of_framed()
     problems = build.build_registry(configured).check(subjects)
-    for subject, texts in problems.items():
-        out(f"{subject}: {'; '.join(texts) or 'would be accepted'}")
+    if json:
+        dump(problems)
+    else:
+        for subject, texts in problems.items():
+            out(f"{subject}: {'; '.join(texts) or 'would be accepted'}")
     end(REFUSED if any(problems.values()) else 0)
 
 

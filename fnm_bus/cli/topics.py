@@ -92,6 +92,7 @@ def acls(
         typer.Option("--apply", help="Grant these rights now, as [kafka]'s user."),
     ] = False,
     file: ConfigFile = None,
+    json: Json = False,
 ) -> None:
     """Print the kafka-acls commands that grant each program exactly its rights.
 
@@ -115,12 +116,22 @@ def acls(
         build.topic_names(configured), configured.consumers
     )
     kafka = build.kafka_settings(configured)
+    rights = {program: access.rights_of(program, resources) for program in principals}
     if apply:
         admin = TopicAdmin(kafka)
         for program, name in principals.items():
-            rights = access.rights_of(program, resources)
-            admin.grant(name, rights)
-            print_note(f"{name}: {len(rights)} rights for {program}")
+            admin.grant(name, rights[program])
+    if json:
+        dump(
+            [
+                {"program": program, "principal": name, **right._asdict()}
+                for program, name in principals.items()
+                for right in rights[program]
+            ]
+        )
+    elif apply:
+        for program, name in principals.items():
+            print_note(f"{name}: {len(rights[program])} rights for {program}")
     else:
         servers = kafka.get("bootstrap.servers", "localhost:9092")
         for line in access.acl_commands(principals, resources, servers):
