@@ -7,8 +7,9 @@ and calls it. A measure is in force if the backend lists it.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from consumers.mitigation.measure import Measure
-from fnm_bus.errors import FnmBusError
+from consumers.mitigation.flow_match import invalid
+from consumers.mitigation.measure import Measure, validate_measure
+from fnm_bus.errors import FnmBusError, InvalidRecord
 
 
 class BackendError(FnmBusError):
@@ -90,6 +91,24 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Close the connection to the system; measures stay in force."""
+
+
+def require_supported(measure: Measure, kinds: frozenset[str]) -> None:
+    """Make sure that a measure is valid, and one of *kinds*.
+
+    Raises:
+        UnsupportedMeasure: it is not; the text names the field.
+    """
+    try:
+        validate_measure(measure)
+        if measure.kind not in kinds:
+            raise invalid("kind", f"only {' and '.join(sorted(kinds))} are supported")
+    except InvalidRecord as exc:
+        try:
+            name = measure.key
+        except ValueError:  # a prefix is not a network
+            name = measure.kind
+        raise UnsupportedMeasure(f"{name}: {exc}") from exc
 
 
 class MemoryBackend:

@@ -16,7 +16,7 @@ from support.process import wait_until
 from consumers.enforcers.backend import BackendError, DesiredMeasure
 from consumers.enforcers.exabgp.backend import ExabgpBackend
 from consumers.enforcers.exabgp.session import ExabgpExited
-from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
 from fnm_bus.event import FlowMatch, FlowThen
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
@@ -96,7 +96,7 @@ def hosts6(count: int) -> list[str]:
 def rule(
     then: FlowThen = DISCARD, *communities: str, to: str | None = HOST, **match: Any
 ) -> Measure:
-    flow = FlowMatch(destination_prefix=to, **match)
+    flow = canonical(FlowMatch(destination_prefix=to, **match))
     return Measure(kind=FLOWSPEC, flow=flow, then=then, communities=communities)
 
 
@@ -122,8 +122,8 @@ def test_blackholes_have_next_hop_and_communities(
 RULES = [
     (rule(), f"flow4 {{ dst {HOST}; }}", NOTHING),
     (
-        rule(to=None, source_prefix="203.0.113.0/24", protocols=("udp", "tcp", "253")),
-        "flow4 { src 203.0.113.0/24; proto 253,6,17; }",
+        rule(to=None, source_prefix="203.0.113.0/24", protocols=("udp", "tcp", "gre")),
+        "flow4 { src 203.0.113.0/24; proto 47,6,17; }",
         NOTHING,
     ),
     (

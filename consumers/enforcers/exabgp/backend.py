@@ -20,7 +20,7 @@ from consumers.enforcers.exabgp import commands, listing
 from consumers.enforcers.exabgp.commands import BlackholeAttributes
 from consumers.enforcers.exabgp.neighbor import Neighbor
 from consumers.enforcers.exabgp.session import Session
-from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class ExabgpBackend:
         timeout: float = 10.0,
     ) -> None:
         self.name = "exabgp"
-        self.kinds = frozenset({BLACKHOLE, FLOWSPEC})
+        self.kinds = commands.KINDS
         self._session = Session(reading, writing, timeout)
         self._attributes = BlackholeAttributes(
             settings.ipv4_next_hop, settings.ipv6_next_hop, settings.communities

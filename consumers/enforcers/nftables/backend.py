@@ -26,7 +26,7 @@ from consumers.enforcers.backend import (
     UnsupportedMeasure,
 )
 from consumers.enforcers.nftables import script
-from consumers.mitigation.measure import FIREWALL, Measure, Network
+from consumers.mitigation.measure import Measure, Network
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
 
@@ -54,7 +54,7 @@ class NftablesBackend:
 
     def __init__(self, settings: NftablesSettings) -> None:
         self.name = "nftables"
-        self.kinds = frozenset({FIREWALL})
+        self.kinds = script.KINDS
         self._table = settings.table
         self._priority = settings.priority
         self._command = _command(settings)
@@ -63,7 +63,7 @@ class NftablesBackend:
         """Return "drop".
 
         Raises:
-            UnsupportedMeasure: it is not a firewall measure of one network.
+            UnsupportedMeasure: it is not a valid firewall measure.
         """
         script.network_of(measure)
         return script.FORM

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.enforcers.exabgp import vocabulary as exabgp_words
-from consumers.mitigation import flow_words
 from consumers.mitigation.flow_match import MAX_VALUES
 from consumers.mitigation.measure import (
     MAX_COMMUNITIES,
@@ -331,18 +329,6 @@ def test_a_match_of_any_types_raises_only_invalidrecord(
     except InvalidRecord:
         return
     assert canonical(measure.flow or FlowMatch()) == measure.flow
-
-
-def test_the_words_are_those_of_exabgp() -> None:
-    for flag in flow_words.TCP_FLAGS:
-        assert exabgp_words.tcp_flag_terms([flag])
-    for version in (4, 6):
-        for word in flow_words.PROTOCOLS:
-            if not flow_words.protocol_fault(word, version):
-                assert exabgp_words.protocol_terms([word], version)
-        for flag in flow_words.FRAGMENTS:
-            if not flow_words.fragment_fault(flag, version):
-                assert exabgp_words.fragment_terms([flag], version)
 
 
 def test_a_decoded_measure_equals_the_encoded_one() -> None:
