@@ -13,8 +13,8 @@ from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigation.topic_scan import RawRecord, Scan, scan_topics
 from consumers.mitigator.context import DecisionContext, Moment
-from consumers.mitigator.kafka.topic_scan import RawRecord, Scan, scan_topics
 from consumers.mitigator.state.restore import StoredRecord, restore_state
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import measure_of_want

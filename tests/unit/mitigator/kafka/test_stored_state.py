@@ -9,13 +9,13 @@ import pytest
 from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigation.topic_scan import RawRecord, Scan
 from consumers.mitigator.kafka import stored_state
 from consumers.mitigator.kafka.stored_state import (
     StoredState,
     read_state,
     with_remaining_lease,
 )
-from consumers.mitigator.kafka.topic_scan import RawRecord, Scan
 from consumers.mitigator.state.restore import StoredRecord
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want

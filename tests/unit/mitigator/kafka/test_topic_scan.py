@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from consumers.mitigator.kafka import topic_scan
-from consumers.mitigator.kafka.topic_scan import scan_topics
+from consumers.mitigation import topic_scan
+from consumers.mitigation.topic_scan import scan_topics
 from fnm_bus.errors import BrokerUnavailable
 
 
