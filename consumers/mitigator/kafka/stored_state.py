@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
@@ -13,7 +12,7 @@ from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
-from consumers.mitigation.topic_scan import RawRecord, Scan, scan_topics
+from consumers.mitigation.topic_scan import Scan, scan_topics
 from consumers.mitigator.context import DecisionContext, Moment
 from consumers.mitigator.state.restore import StoredRecord, restore_state
 from consumers.mitigator.state.state import State
@@ -21,6 +20,7 @@ from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
 from fnm_bus.event import Mitigation, Reason
+from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id, headers_for
 
@@ -90,7 +90,7 @@ def read_state(
     """
     codec = Codec()  # the end of a mitigation must not depend on a registry
     names = (topics.reason, topics.mitigation)
-    scan = scan_topics(settings, names, is_stopping, partial(_revision, codec))
+    scan = scan_topics(settings, names, is_stopping)
     state = StoredState(partitions=scan.partitions)
     for key, raw in scan.latest[topics.reason].items():
         reason, error = _decode_safely(_decode_reason, codec, key, raw)
@@ -156,22 +156,11 @@ def _note_partitions(
             state.leftovers.append((topic, key, partition))
 
 
-def _revision(codec: Codec, value: bytes) -> int:
-    """Return the number that grows with each record of a key; 0 if undecodable."""
-    try:
-        record = codec.decode(value)
-    except InvalidRecord:
-        return 0
-    if isinstance(record, Mitigation):
-        return record.revision
-    return record.renewals if isinstance(record, Reason) else 0
-
-
 def _decode_safely(
-    decode: Callable[[Codec, bytes, RawRecord], R],
+    decode: Callable[[Codec, bytes, ConsumedRecord], R],
     codec: Codec,
     key: bytes,
-    raw: RawRecord,
+    raw: ConsumedRecord,
 ) -> tuple[R | None, str]:
     """Return a decoded record and "", or None and the error."""
     try:
@@ -193,7 +182,7 @@ def _check_numbers(**numbers: int) -> None:
             raise InvalidRecord(f"{name}: {number} is more than {limit}")
 
 
-def _decode_reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
+def _decode_reason(codec: Codec, key: bytes, raw: ConsumedRecord) -> Reason:
     record = codec.decode(raw.value)
     if not isinstance(record, Reason):
         raise InvalidRecord(f"a {type(record).__name__} is not a reason")
@@ -205,7 +194,7 @@ def _decode_reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
     return record
 
 
-def _decode_mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
+def _decode_mitigation(codec: Codec, key: bytes, raw: ConsumedRecord) -> Mitigation:
     record = codec.decode(raw.value)
     if not isinstance(record, Mitigation):
         raise InvalidRecord(f"a {type(record).__name__} is not a mitigation")
