@@ -7,10 +7,7 @@ from ipaddress import ip_network
 from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend
 from consumers.enforcers.enforcer import Enforcer
-from consumers.enforcers.wanted_reader import (
-    CommandReader,
-    WantedStateReader,
-)
+from consumers.enforcers.wanted_reader import TopicFollower
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
@@ -18,6 +15,7 @@ from consumers.settings import EnforcerSettings, FullSettings
 from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError
+from fnm_bus.kafka.client import ConnectionState, build_reader
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +44,11 @@ def build_enforcer(
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
-        wanted_reader=WantedStateReader(kafka, names.mitigation, codec),
-        command_reader=CommandReader(kafka, names.command, codec),
+        wanted_reader=TopicFollower(
+            kafka, names.mitigation, codec, from_beginning=True
+        ),
+        # An enforcer stores no offsets, so it obeys only new commands.
+        command_reader=TopicFollower(kafka, names.command, codec, from_beginning=False),
         audit=AuditPublisher(
             kafka, names.audit, audit_codec, backend.name, broker_clock
         ),
@@ -85,9 +86,9 @@ def check_enforcer(settings: FullSettings, own: EnforcerSettings) -> None:
             cannot be written, or `own_networks` is missing.
     """
     allowed_networks(settings)
-    kafka, codec = build.kafka_settings(settings), Codec()
-    AuditPublisher(kafka, settings.topics.audit, codec, "", BrokerClock()).open()
-    WantedStateReader(kafka, settings.topics.mitigation, codec).check_settings()
+    kafka = build.kafka_settings(settings)
+    AuditPublisher(kafka, settings.topics.audit, Codec(), "", BrokerClock()).open()
+    build_reader(kafka, ConnectionState(kafka)).close()
     directory = own.snapshot.absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(

@@ -20,7 +20,7 @@ from consumers.enforcers.backend import Backend
 from consumers.enforcers.broker_time import TimeRequests
 from consumers.enforcers.reconciler import Reconciler
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.wanted_reader import CommandReader, WantedStateReader
+from consumers.enforcers.wanted_reader import TopicFollower
 from consumers.enforcers.wanted_state import WantedState
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
@@ -59,8 +59,8 @@ class Enforcer:
     """
 
     backend: Backend
-    wanted_reader: WantedStateReader
-    command_reader: CommandReader
+    wanted_reader: TopicFollower
+    command_reader: TopicFollower
     audit: AuditPublisher
     broker_clock: BrokerClock
     path: Path
@@ -123,7 +123,7 @@ class Enforcer:
     def healthy(self) -> bool:
         """Return whether the threads read and the last iteration succeeded."""
         readers = self.wanted_reader, self.command_reader
-        readers_healthy = all(reader.healthy for reader in readers)
+        readers_healthy = all(reader.is_healthy for reader in readers)
         return readers_healthy and not (self._failed or self.audit.problem)
 
     def facts(self) -> Mapping[str, object]:
@@ -132,8 +132,8 @@ class Enforcer:
             "synced": self.state.synced,
             "paused": self.state.paused,
             "broker_time_known": self.broker_clock.has_time,
-            "wanted_reader": self.wanted_reader.healthy,
-            "command_reader": self.command_reader.healthy,
+            "wanted_reader": self.wanted_reader.is_healthy,
+            "command_reader": self.command_reader.is_healthy,
             "problem": self.wanted_reader.problem
             or self.command_reader.problem
             or self.audit.problem,

@@ -27,7 +27,7 @@ class FakeReader:
 
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self.healthy = True
+        self.is_healthy = True
         self.problem = ""
         self.restarts = 0
 

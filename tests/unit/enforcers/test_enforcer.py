@@ -114,7 +114,7 @@ def test_unexpected_error_makes_enforcer_unhealthy_until_next_success(
 
 def test_unhealthy_reader_makes_enforcer_unhealthy(harness: EnforcerHarness) -> None:
     assert harness.enforcer.healthy()
-    harness.commands.healthy = False
+    harness.commands.is_healthy = False
     assert not harness.enforcer.healthy()
     assert harness.enforcer.facts()["command_reader"] is False
 
