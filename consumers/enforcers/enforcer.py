@@ -55,7 +55,7 @@ class Enforcer:
         own_networks: where measures are allowed; None: not checked, in a dry run.
         dry_run: whether the system is left unchanged.
         metrics: its metrics.
-        turned_at: when the loop ran last, on the monotonic clock.
+        iterated_at: when the loop ran last, on the monotonic clock.
     """
 
     backend: Backend
@@ -69,7 +69,7 @@ class Enforcer:
     own_networks: Sequence[Network] | None
     dry_run: bool
     metrics: EnforcerMetrics
-    turned_at: float = field(default_factory=monotonic)
+    iterated_at: float = field(default_factory=monotonic)
     state: WantedState = field(init=False)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _reconciler: Reconciler = field(init=False)
@@ -120,28 +120,22 @@ class Enforcer:
         """Make `run` return; safe in a signal handler."""
         self._stopping.set()
 
-    def healthy(self) -> bool:
-        """Return whether the threads read and the last iteration succeeded."""
-        readers = self.wanted_reader, self.command_reader
-        readers_healthy = all(reader.is_healthy for reader in readers)
-        return readers_healthy and not (self._failed or self.audit.problem)
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the fields of /healthz."""
-        return {
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether the last iteration and both readers succeeded; values."""
+        wanted, commands = self.wanted_reader, self.command_reader
+        is_reading = wanted.is_healthy and commands.is_healthy
+        return is_reading and not (self._failed or self.audit.problem), {
             "synced": self.state.synced,
             "paused": self.state.paused,
             "broker_time_known": self.broker_clock.has_time,
-            "wanted_reader": self.wanted_reader.is_healthy,
-            "command_reader": self.command_reader.is_healthy,
-            "problem": self.wanted_reader.problem
-            or self.command_reader.problem
-            or self.audit.problem,
+            "wanted_reader": wanted.is_healthy,
+            "command_reader": commands.is_healthy,
+            "problem": wanted.problem or commands.problem or self.audit.problem,
         }
 
     def run_once(self) -> None:
         """Apply new records; reconcile if that is due or the wanted state changed."""
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         changed = self._apply_commands()
         changed = self.state.apply(self.wanted_reader.take(_POLL)) or changed
         changed = self._apply_commands() or changed

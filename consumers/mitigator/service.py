@@ -79,7 +79,7 @@ class Mitigator:
         once: whether to stop after the last message of every topic.
         leading: whether it is active and has read the whole state.
         problem: why it cannot work now, or "".
-        turned_at: when its loop ran last, on the monotonic clock.
+        iterated_at: when its loop ran last, on the monotonic clock.
     """
 
     settings: Mapping[str, str]
@@ -91,7 +91,7 @@ class Mitigator:
     once: bool = False
     leading: bool = False
     problem: str = ""
-    turned_at: float = field(default_factory=monotonic)
+    iterated_at: float = field(default_factory=monotonic)
     _processor: MessageProcessor = field(init=False)
     _broker: BrokerClock = field(default_factory=BrokerClock)
     _leftovers: Leftovers = field(default_factory=Leftovers)
@@ -120,7 +120,7 @@ class Mitigator:
             log.info("standby")
         try:
             while not self._stopping.is_set():
-                self.turned_at = monotonic()
+                self.iterated_at = monotonic()
                 if not self.once and not election.poll(_POLL):
                     self.problem = ""  # another mitigator is active
                     continue
@@ -144,17 +144,11 @@ class Mitigator:
         """End `run` soon; may be called from a signal handler."""
         self._stopping.set()
 
-    def healthy(self) -> bool:
-        """Return whether it can work now, active or standing by."""
-        return not self._current_problem()
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the fields of /healthz."""
-        return {"active": self.leading, "problem": self._current_problem()}
-
-    def _current_problem(self) -> str:
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether it can work now, active or standing by; values to show."""
         election = self._election
-        return self.problem or (election.problem if election else "")
+        problem = self.problem or (election.problem if election else "")
+        return not problem, {"active": self.leading, "problem": problem}
 
     def _fail(self, error: Exception) -> None:
         self.metrics.state_reloads.inc()
@@ -245,7 +239,7 @@ class Mitigator:
             journal.commit(self._leftovers.take(MAX_EVENTS))
 
     def _is_stopping(self) -> bool:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         return self._stopping.is_set()
 
     def _decide(
@@ -255,7 +249,7 @@ class Mitigator:
         ticked = committed = checked = monotonic()
         is_due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
-            self.turned_at = monotonic()
+            self.iterated_at = monotonic()
             limit = 1 if processor.isolated else MAX_EVENTS
             messages = journal.inputs.read(0 if is_due else _POLL, limit)
             batch = self._process(journal, state, messages)

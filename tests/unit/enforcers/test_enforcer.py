@@ -105,18 +105,18 @@ def test_unexpected_error_makes_enforcer_unhealthy_until_next_success(
     harness.end_topic()
     harness.put(ONE)
     harness.enforcer._run_once_safely()
-    assert not harness.enforcer.healthy()
+    assert not harness.enforcer.health()[0]
     monkeypatch.setattr(harness.backend, "active", good)
     harness.enforcer._run_once_safely()
-    assert harness.enforcer.healthy()
+    assert harness.enforcer.health()[0]
     assert harness.in_force() == [ONE]
 
 
 def test_unhealthy_reader_makes_enforcer_unhealthy(harness: EnforcerHarness) -> None:
-    assert harness.enforcer.healthy()
+    assert harness.enforcer.health()[0]
     harness.commands.is_healthy = False
-    assert not harness.enforcer.healthy()
-    assert harness.enforcer.facts()["command_reader"] is False
+    assert not harness.enforcer.health()[0]
+    assert harness.enforcer.health()[1]["command_reader"] is False
 
 
 def test_lost_audit_records_are_counted(harness: EnforcerHarness) -> None:
