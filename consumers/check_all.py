@@ -30,10 +30,6 @@ def run_checks(
 ) -> Iterator[CheckResult]:
     """Yield the result of each check.
 
-    Args:
-        settings: the settings.
-        program: the program whose rights are checked.
-
     Raises:
         ConfigError: *program* is unknown.
     """

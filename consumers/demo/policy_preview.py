@@ -42,9 +42,6 @@ class Decision(NamedTuple):
 def preview(settings: FullSettings) -> Iterator[str]:
     """Yield the decisions of the demo's policy as lines for a terminal.
 
-    Args:
-        settings: the configuration of a running `fnm-bus demo`.
-
     Raises:
         ConfigError: the configuration is not a demo's.
         BrokerUnavailable, TopicRefused: the topics cannot be read.

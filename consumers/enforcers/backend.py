@@ -26,12 +26,7 @@ class UnsupportedMeasure(BackendError):
 
 
 class DesiredMeasure(NamedTuple):
-    """One wanted measure.
-
-    Attributes:
-        measure: the measure.
-        seconds_left: seconds until its lease ends.
-    """
+    """One wanted measure."""
 
     measure: Measure
     seconds_left: float

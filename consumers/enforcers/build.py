@@ -28,12 +28,6 @@ def build_enforcer(
 ) -> Enforcer:
     """Return an enforcer for *backend*.
 
-    Args:
-        settings: the configuration.
-        own: the table of this enforcer.
-        backend: the system.
-        metrics: its metrics.
-
     Raises:
         ConfigError: a secret cannot be read, or `own_networks` is missing.
     """

@@ -43,18 +43,10 @@ class Enforcer:
     """One enforcer.
 
     Attributes:
-        backend: the system.
-        wanted_reader: reads the mitigation topic.
-        command_reader: reads the command topic.
-        audit: publishes audit records.
-        broker_clock: the broker's time.
-        path: path of the snapshot.
         interval: seconds between two comparisons.
         max_clock_skew: seconds by which the broker's clock and this machine's may
             differ; a larger difference is reported.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        dry_run: whether the system is left unchanged.
-        metrics: its metrics.
         iterated_at: when the loop ran last, on the monotonic clock.
     """
 

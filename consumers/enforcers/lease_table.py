@@ -62,11 +62,6 @@ class WantedRecord(NamedTuple):
 class LeaseTable:
     """The leases of one enforcer.
 
-    Args:
-        name: name of the enforcer.
-        kinds: kinds of measures that the enforcer supports.
-        broker_clock: the broker's time.
-
     Attributes:
         synced: whether every partition was read to its end, including added ones.
     """

@@ -52,9 +52,6 @@ class TopicFollower:
     """Reads one topic continuously.
 
     Args:
-        settings: librdkafka's settings.
-        topic: the topic's name.
-        codec: decodes the values.
         from_beginning: whether to read the records that the topic already has.
 
     Attributes:

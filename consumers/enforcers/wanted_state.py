@@ -40,11 +40,7 @@ class WantedState:
     """The wanted state of one enforcer.
 
     Args:
-        backend: its name and its supported kinds are used.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        broker_clock: the broker's time.
-        audit: publishes refusals.
-        metrics: counts refusals.
     """
 
     def __init__(

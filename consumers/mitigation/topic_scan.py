@@ -181,12 +181,7 @@ def _origin(record: ConsumedRecord) -> Origin:
 
 
 def _check_progress(unread: Mapping[tuple[str, int], float], now: float) -> None:
-    """Raise if a partition has no leader: librdkafka would wait for ever.
-
-    Args:
-        unread: topic and partition → time of its latest record.
-        now: on the same monotonic clock.
-    """
+    """Raise if a partition has no leader: librdkafka would wait for ever."""
     stalled = sorted(key for key, at in unread.items() if now - at >= _STALLED)
     if stalled:
         names = ", ".join(f"{topic}/{number}" for topic, number in stalled[:5])

@@ -22,9 +22,6 @@ class Explanation(NamedTuple):
     """One event, and the decision about it.
 
     Attributes:
-        event: as received.
-        audits: the audit records that would be written, with every check.
-        mitigations: the records that would be written.
         error: why the event would become a dead letter, or "".
     """
 

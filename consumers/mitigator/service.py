@@ -70,12 +70,7 @@ class Mitigator:
     """Decides while it is active; stands by otherwise.
 
     Attributes:
-        settings: librdkafka's settings.
         name: transactional id; of the mitigators with one name, one can write.
-        topics: names of the topics.
-        codec: reads and writes records.
-        context: the policy and settings.
-        metrics: of this mitigator.
         once: whether to stop after the last message of every topic.
         leading: whether it is active and has read the whole state.
         problem: why it cannot work now, or "".

@@ -38,9 +38,7 @@ class DeliveryQueue:
     """The notices for one sink, and the thread that sends them.
 
     Args:
-        sink: sends one notice.
         retry_timeout: seconds after which a notice is dropped with an error in the log.
-        notices: counts the notices by sink and result.
 
     Attributes:
         is_retrying: whether the last attempt failed.

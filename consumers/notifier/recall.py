@@ -105,12 +105,7 @@ def lease_end(mitigation: Mitigation, at: datetime, broker_time: float) -> float
 def members_of(
     records: Iterable[ConsumedRecord], broker_time: float
 ) -> Iterator[StormMember]:
-    """Yield the mitigations in valid records that were reported before a restart.
-
-    Args:
-        records: valid records.
-        broker_time: the broker's time now, seconds since 1970.
-    """
+    """Yield the mitigations in valid records that were reported before a restart."""
     for record in records:
         mitigation = record.event
         if not isinstance(mitigation, Mitigation):

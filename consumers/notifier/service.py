@@ -101,11 +101,7 @@ def _sinks(settings: NotifierSettings) -> Iterator[NoticeSink]:
 
 
 class Service:
-    """The notifier as a program.
-
-    Attributes:
-        iterated_at: time of the last turn, on the monotonic clock.
-    """
+    """The notifier as a program."""
 
     def __init__(self, settings: FullSettings, notifier: Notifier) -> None:
         self.iterated_at = monotonic()

@@ -50,13 +50,7 @@ class ActiveCounts:
 
 
 def check_age(facts: AttackFacts, now: datetime, limits: Limits) -> tuple[Check, ...]:
-    """Return the check whether an event is recent enough to start a measure.
-
-    Args:
-        facts: the event's facts.
-        now: the broker's time.
-        limits: with max_event_age and max_clock_skew.
-    """
+    """Return the check whether an event is recent enough to start a measure."""
     age = (now - facts.received_at).total_seconds()
     if age < -limits.max_clock_skew:
         text = (

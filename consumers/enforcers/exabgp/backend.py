@@ -37,10 +37,6 @@ class ExabgpBackend:
         writing: descriptor for commands only; 1 in an API process.
         settings: the neighbor and the attributes of blackhole routes.
         timeout: seconds without output from ExaBGP until a request fails.
-
-    Attributes:
-        name: "exabgp".
-        kinds: blackhole and flowspec.
     """
 
     def __init__(
@@ -75,9 +71,6 @@ class ExabgpBackend:
 
         The first request starts it too. A dry run makes no request and has to call
         this, and so does a process that has to exit with ExaBGP.
-
-        Args:
-            on_exit: called from a thread when ExaBGP has exited.
         """
         self._session.open(on_exit)
 

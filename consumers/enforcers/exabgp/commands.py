@@ -25,13 +25,7 @@ _V6: Final = 6
 
 
 class BlackholeAttributes(NamedTuple):
-    """The attributes of all blackhole routes.
-
-    Attributes:
-        ipv4_next_hop: next hop of IPv4 prefixes.
-        ipv6_next_hop: next hop of IPv6 prefixes.
-        communities: added to the measure's own communities.
-    """
+    """The attributes of all blackhole routes."""
 
     ipv4_next_hop: str
     ipv6_next_hop: str

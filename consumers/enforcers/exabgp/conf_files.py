@@ -79,12 +79,7 @@ _QUOTABLE: Final = re.compile(r"[^\"\\\n]+")
 
 
 class Commands(NamedTuple):
-    """The commands of the API processes: absolute path and arguments.
-
-    Attributes:
-        enforcer: the process with an `ExabgpBackend`.
-        watchdog: the process that runs `watchdog.run`.
-    """
+    """The commands of the API processes: absolute path and arguments."""
 
     enforcer: Sequence[str]
     watchdog: Sequence[str]

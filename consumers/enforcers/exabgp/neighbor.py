@@ -23,12 +23,7 @@ class Neighbor(NamedTuple):
 
 
 class NeighborStatus(NamedTuple):
-    """An answer to `COMMAND`.
-
-    Attributes:
-        up: whether the session is established.
-        sent: number of UPDATEs sent.
-    """
+    """An answer to `COMMAND`."""
 
     up: bool
     sent: int

@@ -29,9 +29,6 @@ _READ_SIZE: Final = 1 << 16
 class OutputReader:
     """Reads ExaBGP's output.
 
-    Args:
-        descriptor: descriptor of the output.
-
     Attributes:
         lines: the listings and answers; an empty line once ExaBGP has exited.
         exited: set when ExaBGP has exited.

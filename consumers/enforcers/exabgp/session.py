@@ -73,11 +73,7 @@ class Session:
         return self.neighbor is not None and self.neighbor.up
 
     def open(self, on_exit: Callable[[], None] | None = None) -> None:
-        """Start to read, unless the session is open.
-
-        Args:
-            on_exit: called from the reading thread when ExaBGP has exited.
-        """
+        """Start to read, unless the session is open."""
         self._reader.start(on_exit)
 
     def close(self) -> None:

@@ -101,12 +101,7 @@ def expired_routes(
 
 
 class Watchdog:
-    """Withdraws expired routes.
-
-    Args:
-        backend: lists and withdraws the routes.
-        settings: the snapshot and the grace.
-    """
+    """Withdraws expired routes."""
 
     def __init__(self, backend: ExabgpBackend, settings: ExabgpSettings) -> None:
         self._backend = backend

@@ -41,13 +41,6 @@ _NO_TABLE: Final = "Error: No such file or directory"
 class NftablesBackend:
     """Drops packets with nftables, in its own table.
 
-    Args:
-        settings: the table, the chains' priority and the command.
-
-    Attributes:
-        name: "nftables".
-        kinds: firewall.
-
     Raises:
         ConfigError: the table's name is invalid, or the command cannot be split.
     """

@@ -88,16 +88,7 @@ def apply_decision(  # noqa: PLR0913 - the fields of an audit record
     reason: Reason | None = None,
     checks: tuple[Check, ...] = (),
 ) -> None:
-    """Recompute a mitigation after a person's decision, and report the result.
-
-    Args:
-        transition: collects the changes.
-        received: the command.
-        key: of the mitigation.
-        verb: past participle for the audit record.
-        reason: the operator's own reason, if the command added one.
-        checks: of the guardrails.
-    """
+    """Recompute a mitigation after a person's decision, and report the result."""
     command = received.command
     text = f"{verb} by {command.by}: {command.comment}"
     cause = ChangeCause(text=text, ended_because=BY_OPERATOR, by=command.by)

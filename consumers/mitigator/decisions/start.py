@@ -25,13 +25,7 @@ MAX_REASONS: Final = 200_000
 def start_mitigations(
     transition: Transition, facts: AttackFacts, checks: tuple[Check, ...]
 ) -> None:
-    """Let the policy decide about an attack, and open its reason.
-
-    Args:
-        transition: collects the changes.
-        facts: of the event.
-        checks: earlier checks of the event.
-    """
+    """Let the policy decide about an attack, and open its reason."""
     request = request_start(transition, facts, checks)
     reason_key = facts.reason_key
     entry = transition.state.reasons.get(reason_key)

@@ -27,9 +27,6 @@ class StartRequest:
     """The wants of an attack's reason, and the refused measures.
 
     Attributes:
-        rule: the policy's rule that matched.
-        wants: the measures that guardrails allow.
-        checks: every check of the policy, in order.
         guardrail_checks: mitigation's key → the checks of its guardrails.
         refusals: (mitigation's key or None, check) of each refused measure.
     """
@@ -69,14 +66,7 @@ def request_start(
     *,
     quiet: bool = False,
 ) -> StartRequest | None:
-    """Return an attack's request; None if the policy ignores it.
-
-    Args:
-        transition: has the policy, and collects an ignored attack's audit record.
-        facts: of the event.
-        checks: earlier checks of the event.
-        quiet: whether an ignored attack is not reported.
-    """
+    """Return an attack's request; None if the policy ignores it."""
     policy = transition.context.policy
     rule, rule_checks = match_rule(facts, policy)
     checks = (*checks, *rule_checks)

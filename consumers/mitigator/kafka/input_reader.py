@@ -42,7 +42,6 @@ class InputReader:
     """One mitigator's reading of events and commands.
 
     Args:
-        settings: librdkafka's settings.
         group: consumer group that keeps the offsets; the reader does not join it.
         topics: to read, in the order in which simultaneous messages are processed.
     """

@@ -126,14 +126,7 @@ def with_remaining_lease(stored: StoredRecord, now: datetime) -> Reason | Mitiga
 def moved_records(
     stored: StoredState, codec: Codec, source: str, now: datetime
 ) -> list[Record]:
-    """Return each misplaced record again, for its key's own partition.
-
-    Args:
-        stored: the latest records.
-        codec: encodes them.
-        source: name of the program in their headers.
-        now: the broker's time.
-    """
+    """Return each misplaced record again, for its key's own partition."""
     moved = []
     for topic, key, latest in stored.misplaced:
         record = with_remaining_lease(latest, now)

@@ -55,15 +55,10 @@ class TransactionalJournal:
     """One mitigator's transactions.
 
     Args:
-        settings: librdkafka's settings.
         name: transactional id, and the group that keeps the offsets.
-        topics: to read.
         clock: learns the broker's time from the answers to written records.
         compacted: topics with fixed numbers of partitions. Records go to their keys'
             partitions at `open`, until the state is read again.
-
-    Attributes:
-        inputs: reads the topics.
     """
 
     def __init__(
@@ -144,9 +139,6 @@ class TransactionalJournal:
 
     def check_counts(self, counts: Mapping[str, int]) -> None:
         """Check that compacted topics have these numbers of partitions.
-
-        Args:
-            counts: topic → number of its partitions.
 
         Raises:
             BrokerUnavailable: a topic had another number at `open`.

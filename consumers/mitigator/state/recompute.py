@@ -50,13 +50,6 @@ def recompute(
 ) -> str:
     """Compute a mitigation again; write and report the differences.
 
-    Args:
-        transition: collects the changes.
-        key: of the mitigation.
-        cause: why.
-        facts: the event that led to it.
-        checks: earlier checks of the event, for the audit record.
-
     Returns:
         The next state; "" if the mitigation does not exist.
     """
@@ -102,13 +95,7 @@ def put_mitigation(
 def set_fallback(
     transition: Transition, reason_key: ReasonKey, cause: ChangeCause
 ) -> None:
-    """Activate a reason's fallback wants while a limit holds its other wants.
-
-    Args:
-        transition: collects the changes.
-        reason_key: of the reason.
-        cause: why the hostgroup's mitigation is computed again, if it is.
-    """
+    """Activate a reason's fallback wants while a limit holds its other wants."""
     state = transition.state
     entry = state.reasons[reason_key]
     wants = tuple(zip(entry.keys, entry.reason.wants, strict=True))
@@ -158,16 +145,7 @@ def _start_check(
 
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """One mitigation that is computed again.
-
-    Attributes:
-        transition: collects the changes.
-        key: of the mitigation.
-        entry: the mitigation so far.
-        demand: the wants of active reasons; None without any.
-        facts: the event that led to it, or None.
-        checks: earlier checks of the event.
-    """
+    """One mitigation that is computed again."""
 
     transition: Transition
     key: str

@@ -60,12 +60,7 @@ def key_of_want(want: Want) -> str:
 
 
 def terms_of_want(want: Want, *, dry_run: bool) -> Terms:
-    """Return the terms of a want.
-
-    Args:
-        want: of a reason.
-        dry_run: whether the whole mitigator is in dry run.
-    """
+    """Return the terms of a want."""
     effect = want.effect or _NO_EFFECT
     return Terms(
         effect,

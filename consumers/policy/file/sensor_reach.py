@@ -39,13 +39,7 @@ TEXT: Final = SensorFormat(
 
 
 class PolicyWarning(NamedTuple):
-    """A rule that does less than its author may expect.
-
-    Attributes:
-        rule: the rule's name.
-        text: the warning, one sentence.
-        remedy: an instruction for the operator.
-    """
+    """A rule that does less than its author may expect."""
 
     rule: str
     text: str
@@ -55,12 +49,7 @@ class PolicyWarning(NamedTuple):
 def format_warnings(
     policy: Policy, formats: Mapping[str, SensorFormat]
 ) -> tuple[PolicyWarning, ...]:
-    """Return a warning for each blocking rule that events of a format cannot match.
-
-    Args:
-        policy: a valid one.
-        formats: sensor → format of its notifications.
-    """
+    """Return a warning for each blocking rule that events of a format cannot match."""
     return tuple(
         PolicyWarning(
             rule.name,
