@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -19,8 +19,7 @@ from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
-from fnm_bus.event import Mitigation, Reason
-from fnm_bus.kafka.reader import ConsumedRecord
+from fnm_bus.event import AnyRecord, Mitigation, Reason
 from fnm_bus.kafka.record import Record
 from fnm_bus.kafka.route import Topics, derived_id, headers_for
 
@@ -31,7 +30,12 @@ _MAX_LEASE_MS: Final = 10 * 366 * 86_400_000
 _MAX_COUNT: Final = 1 << 62
 """Larger than any revision, with room to grow."""
 
-R = TypeVar("R", Reason, Mitigation)
+_UNREADABLE_PAUSE: Final = Mitigation(
+    key=PAUSE,
+    kind=PAUSE,
+    state=WANTED,
+    cause="The pause record cannot be decoded: everything stays paused.",
+)
 
 
 @dataclass(slots=True)
@@ -66,16 +70,14 @@ class StoredState:
         return max(times, default=None)
 
     def all_reasons(self) -> Iterator[Reason]:
-        """Yield the reasons, closed and expired ones included."""
-        for stored in self.reasons:
-            if isinstance(stored.record, Reason):
-                yield stored.record
+        """Return the reasons, closed and expired ones included."""
+        records = (stored.record for stored in self.reasons)
+        return (record for record in records if isinstance(record, Reason))
 
     def records(self) -> Iterator[Mitigation]:
-        """Yield the mitigations, and the pause record if it exists."""
-        for stored in self.mitigations:
-            if isinstance(stored.record, Mitigation):
-                yield stored.record
+        """Return the mitigations, and the pause record if it exists."""
+        records = (stored.record for stored in self.mitigations)
+        return (record for record in records if isinstance(record, Mitigation))
 
 
 def read_state(
@@ -92,22 +94,26 @@ def read_state(
     names = (topics.reason, topics.mitigation)
     scan = scan_topics(settings, names, is_stopping)
     state = StoredState(partitions=scan.partitions)
-    for key, raw in scan.latest[topics.reason].items():
-        reason, error = _decode_safely(_decode_reason, codec, key, raw)
-        if reason is not None:
-            state.reasons.append(StoredRecord(reason, raw.at))
-            _note_partitions(state, scan, topics.reason, key, state.reasons[-1])
-        else:
-            state.unreadable.append((key.decode(errors="replace")[:200], error))
-    for key, raw in scan.latest[topics.mitigation].items():
-        record, error = _decode_safely(_decode_mitigation, codec, key, raw)
-        if record is not None:
-            state.mitigations.append(StoredRecord(record, raw.at))
-            _note_partitions(state, scan, topics.mitigation, key, state.mitigations[-1])
-            continue
-        state.unreadable.append((key.decode(errors="replace")[:200], error))
-        if key == PAUSE.encode():
-            state.mitigations.append(StoredRecord(_unreadable_pause(), raw.at))
+    for topic, validate, stored in (
+        (topics.reason, _validate_reason, state.reasons),
+        (topics.mitigation, _validate_mitigation, state.mitigations),
+    ):
+        for key, raw in scan.latest[topic].items():
+            try:
+                record = validate(codec.decode(raw.value), key)
+            except MemoryError:
+                raise
+            except Exception as exc:  # one record must never stop the others
+                is_expected = isinstance(exc, InvalidRecord)
+                error = str(exc) if is_expected else f"unexpected {exc!r:.200}"
+                if not is_expected:
+                    log.exception("%.200r", key)
+                state.unreadable.append((key.decode(errors="replace")[:200], error))
+                if topic == topics.mitigation and key == PAUSE.encode():
+                    stored.append(StoredRecord(_UNREADABLE_PAUSE, raw.at))
+                continue
+            stored.append(StoredRecord(record, raw.at))
+            _note_partitions(state, scan, topic, key, stored[-1])
     return state
 
 
@@ -149,24 +155,6 @@ def _note_partitions(
             state.leftovers.append((topic, key, partition))
 
 
-def _decode_safely(
-    decode: Callable[[Codec, bytes, ConsumedRecord], R],
-    codec: Codec,
-    key: bytes,
-    raw: ConsumedRecord,
-) -> tuple[R | None, str]:
-    """Return a decoded record and "", or None and the error."""
-    try:
-        return decode(codec, key, raw), ""
-    except MemoryError:
-        raise
-    except InvalidRecord as exc:
-        return None, str(exc)
-    except Exception as exc:  # one record must never stop the others
-        log.exception("%.200r", key)
-        return None, f"unexpected {type(exc).__name__}: {exc!s:.200}"
-
-
 def _check_numbers(**numbers: int) -> None:
     """Refuse a lease, or a counter, that later calculations could not use."""
     for name, number in numbers.items():
@@ -175,8 +163,7 @@ def _check_numbers(**numbers: int) -> None:
             raise InvalidRecord(f"{name}: {number} is more than {limit}")
 
 
-def _decode_reason(codec: Codec, key: bytes, raw: ConsumedRecord) -> Reason:
-    record = codec.decode(raw.value)
+def _validate_reason(record: AnyRecord, key: bytes) -> Reason:
     if not isinstance(record, Reason):
         raise InvalidRecord(f"a {type(record).__name__} is not a reason")
     if key_of_reason(record).encode() != key:
@@ -187,8 +174,7 @@ def _decode_reason(codec: Codec, key: bytes, raw: ConsumedRecord) -> Reason:
     return record
 
 
-def _decode_mitigation(codec: Codec, key: bytes, raw: ConsumedRecord) -> Mitigation:
-    record = codec.decode(raw.value)
+def _validate_mitigation(record: AnyRecord, key: bytes) -> Mitigation:
     if not isinstance(record, Mitigation):
         raise InvalidRecord(f"a {type(record).__name__} is not a mitigation")
     if record.kind == PAUSE:
@@ -201,13 +187,3 @@ def _decode_mitigation(codec: Codec, key: bytes, raw: ConsumedRecord) -> Mitigat
         raise InvalidRecord(f"its key does not match its content: expected {expected}")
     _check_numbers(lease_ms=record.lease_ms, revision=record.revision)
     return record
-
-
-def _unreadable_pause() -> Mitigation:
-    """Return the pause that an undecodable pause record counts as."""
-    return Mitigation(
-        key=PAUSE,
-        kind=PAUSE,
-        state=WANTED,
-        cause="The pause record cannot be decoded: everything stays paused.",
-    )

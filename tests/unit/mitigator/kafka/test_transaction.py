@@ -54,7 +54,7 @@ def consumer() -> Consumer:
 @pytest.fixture
 def journal(consumer: Consumer) -> TransactionalJournal:
     made = TransactionalJournal({}, "m", ("host",), BrokerClock())
-    made.inputs._consumer = consumer  # type: ignore[assignment]  # all of it that is used
+    made.inputs._opened = consumer  # type: ignore[assignment]  # all of it that is used
     return made
 
 
