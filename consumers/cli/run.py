@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out
+from fnm_bus.cli.options import ConfigFile, Json, out
 
 
 def mitigator(
@@ -188,11 +188,6 @@ def check(
     """
     from consumers import build
     from consumers.check_all import run_checks
-    from fnm_bus.cli.check_results import show
+    from fnm_bus.cli.check_results import end_with
 
-    results = list(run_checks(build.load_settings(file), program))
-    if json:
-        dump([result._asdict() for result in results])
-    else:
-        show(results)
-    end(0 if all(result.ok for result in results) else 1)
+    end_with(list(run_checks(build.load_settings(file), program)), json=json)
