@@ -24,8 +24,6 @@ BLOCKING: Final = frozenset({BLACKHOLE, FLOWSPEC, FIREWALL, HOSTGROUP})
 """Actions that affect traffic, or may."""
 
 APPROVE: Final = "approve"
-WHEN_LIMITED: Final = (APPROVE, HOSTGROUP)
-"""If a limit is reached, a person approves, or the hostgroup's action applies."""
 
 MIN_LEASE: Final = 5.0
 MAX_LEASE: Final = 24 * 3600.0

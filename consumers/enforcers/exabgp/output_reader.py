@@ -16,7 +16,6 @@ from typing import Final
 
 from consumers.enforcers.exabgp import neighbor
 from consumers.enforcers.exabgp.neighbor import Neighbor
-from consumers.mitigation.clock import now
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class OutputReader:
         self._thread: threading.Thread | None = None
         self._wake: tuple[int, int] | None = None
 
-    def start(self, on_exit: Callable[[], None] | None = None) -> None:
+    def open(self, on_exit: Callable[[], None] | None = None) -> None:
         """Start the thread, unless it runs.
 
         Args:
@@ -62,7 +61,7 @@ class OutputReader:
         )
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the thread; the descriptor stays open, since the process owns it."""
         if self._thread is None or self._wake is None:
             return
@@ -96,14 +95,14 @@ class OutputReader:
                 elif is_answered and line:
                     if line.startswith(b"["):
                         with suppress(ValueError):
-                            self._update((neighbor.parse_listing(line).up, ""))
+                            self._update(Neighbor(neighbor.parse_listing(line).up))
                     self.lines.put(line)
 
-    def _update(self, event: tuple[bool, str] | None) -> None:
-        if event is None or (self.neighbor and self.neighbor.up == event[0]):
+    def _update(self, latest: Neighbor | None) -> None:
+        if latest is None or (self.neighbor and self.neighbor.up == latest.up):
             return
-        up, reason = event
-        self.neighbor = Neighbor(up, now(), reason)
-        level = logging.INFO if up else logging.WARNING
-        state = f"{'up' if up else 'down'}{f': {reason}' if reason else ''}"
+        self.neighbor = latest
+        level = logging.INFO if latest.up else logging.WARNING
+        reason = f": {latest.reason}" if latest.reason else ""
+        state = f"{'up' if latest.up else 'down'}{reason}"
         log.log(level, "the session with the neighbor is %s", state)
