@@ -259,7 +259,7 @@ def test_invalid_records_stop_nothing(real_process: NotifierProcess) -> None:
     process.wait_committed()
     assert (started["total"], ended["total"]) == (20, 20)
     log = process.log.read_text()
-    assert all(f"skipped: {code}: " in log for code in ("prefix", "state", "time"))
+    assert all(f"skipped: {code}: " in log for code in ("measure", "state", "time"))
     assert log.count("dead_letter ") == 2
     assert "Traceback" not in log
 
