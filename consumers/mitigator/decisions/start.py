@@ -15,7 +15,7 @@ from consumers.mitigator.state.next_record import ChangeCause
 from consumers.mitigator.state.recompute import recompute, set_fallback
 from consumers.mitigator.state.transition import Transition
 from consumers.policy.facts import AttackFacts
-from consumers.policy.guardrails import REFUSE
+from consumers.policy.flow_rules import refusal
 from fnm_bus import __version__
 from fnm_bus.event import Check, Reason, Want
 
@@ -125,13 +125,8 @@ def _has_room(
     """Return whether an attack's reason can be stored; report it otherwise."""
     if entry is not None or make_room(transition):
         return True
-    check = Check(
-        stage="limit",
-        name="reasons",
-        code="too_many_reasons",
-        verdict=REFUSE,
-        text=f"{MAX_REASONS} reasons are active already",
-    )
+    text = f"{MAX_REASONS} reasons are active already"
+    check = refusal("reasons", "too_many_reasons", text, "limit")
     transition.audit_refused(facts, check, (check,))
     return False
 

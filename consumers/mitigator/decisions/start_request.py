@@ -13,6 +13,7 @@ from consumers.mitigator.state.wants import (
 )
 from consumers.policy import guardrails
 from consumers.policy.facts import AttackFacts
+from consumers.policy.flow_rules import refusal
 from consumers.policy.guardrails import REFUSE
 from consumers.policy.measures import plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action, Rule
@@ -39,7 +40,7 @@ class StartRequest:
 
     def refuse(self, code: str, text: str) -> "StartRequest":
         """Return this request with a refusal of the policy."""
-        check = policy_check(code, text)
+        check = refusal("policy", code, text)
         return self.extend((), (check,), {}, ((None, check),))
 
     def extend(
@@ -74,7 +75,7 @@ def request_start(
         if not quiet:
             text = f"rule {rule.name}: ignore" if rule else "no rule matches"
             code = "rule_ignores" if rule else "no_rule"
-            transition.audit_ignored(facts, policy_check(code, text), checks)
+            transition.audit_ignored(facts, refusal("policy", code, text), checks)
         return None
     request = StartRequest(rule, checks=checks)
     if rule.action.action == HOSTGROUP:
@@ -84,11 +85,6 @@ def request_start(
     if request.wants and has_fallback and facts.hostgroup in policy.hostgroups:
         request = _add_hostgroup(transition, facts, request, fallback=True)
     return request
-
-
-def policy_check(code: str, text: str) -> Check:
-    """Return a check of the policy that refuses."""
-    return Check(stage="policy", name="policy", code=code, verdict=REFUSE, text=text)
 
 
 def _add_hostgroup(

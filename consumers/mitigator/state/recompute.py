@@ -29,6 +29,7 @@ from consumers.mitigator.state.start_limits import StartLimits
 from consumers.mitigator.state.transition import Transition
 from consumers.policy import guardrails
 from consumers.policy.facts import CLOSES, AttackFacts
+from consumers.policy.flow_rules import refusal
 from consumers.policy.model import Policy
 from consumers.policy.rules import customer_of
 from fnm_bus.event import Check, Mitigation
@@ -161,13 +162,8 @@ class _Update:
 
 
 def _refuse_proposal(update: _Update, cause: ChangeCause) -> None:
-    check = Check(
-        stage="limit",
-        name="proposals",
-        code="too_many_proposals",
-        verdict="refuse",
-        text=f"{MAX_PROPOSALS} mitigations are proposed already",
-    )
+    text = f"{MAX_PROPOSALS} mitigations are proposed already"
+    check = refusal("proposals", "too_many_proposals", text, "limit")
     if update.facts is not None:
         update.transition.audit_refused(
             update.facts, check, (*update.checks, check), key=update.key
