@@ -5,32 +5,21 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from support.bird import Bird
+from support.bird import Bird, running_bird
 from support.consumer_processes import ConsumerProcesses, policy
-from support.fetch import Unavailable
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import Mitigation
 
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST, OTHER = "203.0.113.7/32", "203.0.113.8/32"
 
 
 @pytest.fixture
 def bird() -> Iterator[Bird]:
-    with TemporaryDirectory(prefix="fnm-") as root:
-        bird = Bird(Path(root))
-        try:
-            bird.open()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
-            yield bird
-        finally:
-            bird.close()
+    with running_bird() as bird:
+        yield bird
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from support.bird import Bird, Route
+from support.bird import Bird, Route, running_bird
 from support.exabgp import Exabgp
-from support.fetch import Unavailable
 from support.process import wait_until
 
 from consumers.enforcers.backend import BackendError, DesiredMeasure
@@ -19,7 +18,6 @@ from consumers.enforcers.exabgp.session import ExabgpExited
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
 from fnm_bus.event import FlowMatch, FlowThen
 
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST, HOST6 = "198.51.100.1/32", "2001:db8::1/128"
 DEFAULT_COMMUNITIES = ("65535:65281", "65535:666")
 DISCARD = FlowThen(action="discard")
@@ -31,18 +29,8 @@ NOTHING = "(generic, 0x80060000, 0x0)"
 
 @pytest.fixture(scope="module")
 def bird() -> Iterator[Bird]:
-    """A BIRD, started once."""
-    # Not pytest's own directory: a socket's path has to be short.
-    with TemporaryDirectory(prefix="fnm-") as root:
-        bird = Bird(Path(root))
-        try:
-            bird.open()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
-            yield bird
-        finally:
-            bird.close()
+    with running_bird() as bird:
+        yield bird
 
 
 @pytest.fixture(scope="module")

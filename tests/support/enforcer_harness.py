@@ -167,9 +167,11 @@ class EnforcerHarness:
     def add_partitions(self) -> None:
         self.topic.items.append(PartitionsAdded())
 
-    def run(self, times: int = 1) -> None:
+    def run(self, times: int = 1) -> list[str]:
+        """Run iterations of the loop; return the keys that are in force then."""
         for _ in range(times):
             self.enforcer.run_once()
+        return self.in_force()
 
     def replace_backend(self, backend: MemoryBackend) -> None:
         self.enforcer._reconciler._backend = self.backend = backend

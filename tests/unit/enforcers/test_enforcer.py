@@ -19,11 +19,9 @@ def test_wanted_measure_is_announced_once_topic_is_read(
     harness: EnforcerHarness,
 ) -> None:
     harness.put(ONE)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     assert ("in-force", ONE) in harness.audit.published
 
 
@@ -46,8 +44,7 @@ def test_measure_no_longer_wanted_is_withdrawn(
     harness.put(ONE)
     harness.run()
     harness.put(ONE, state)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     assert ("withdrawn", ONE) in harness.audit.published
 
 
@@ -56,8 +53,7 @@ def test_tombstone_withdraws(harness: EnforcerHarness) -> None:
     harness.put(ONE)
     harness.run()
     harness.put_record(ONE, None, None)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_lease_ends_without_records_from_kafka(
@@ -68,8 +64,7 @@ def test_lease_ends_without_records_from_kafka(
     harness.put(TWO, lease=600)
     harness.run()
     advance(61)
-    harness.run()
-    assert harness.in_force() == [TWO]
+    assert harness.run() == [TWO]
 
 
 def test_renewal_extends_lease(
@@ -82,8 +77,7 @@ def test_renewal_extends_lease(
     harness.put(ONE, lease=60)
     harness.run()
     advance(50)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 def test_large_clock_skew_is_reported_once(tmp_path: Path) -> None:

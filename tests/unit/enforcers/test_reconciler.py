@@ -20,11 +20,9 @@ def test_unwanted_measure_is_withdrawn_after_topic_end_only(
     backend = MemoryBackend()
     backend.measures[UNWANTED.key] = UNWANTED
     harness = EnforcerHarness(tmp_path / "snapshot.json", backend)
-    harness.run(3)
-    assert harness.in_force() == [UNWANTED.key]
+    assert harness.run(3) == [UNWANTED.key]
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_measure_missing_in_system_is_announced_again(harness: EnforcerHarness) -> None:
@@ -32,8 +30,7 @@ def test_measure_missing_in_system_is_announced_again(harness: EnforcerHarness) 
     harness.put(ONE)
     harness.run()
     harness.backend.measures.clear()
-    harness.run(2)
-    assert harness.in_force() == [ONE]
+    assert harness.run(2) == [ONE]
 
 
 def test_failing_system_is_reported_once_and_retried(harness: EnforcerHarness) -> None:
@@ -44,8 +41,7 @@ def test_failing_system_is_reported_once_and_retried(harness: EnforcerHarness) -
     assert harness.results() == ["failed"]
     harness.backend.error = None
     harness.enforcer._due = 0.0
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 def test_unwritable_snapshot_prevents_announcements_and_no_withdrawal(
@@ -56,12 +52,10 @@ def test_unwritable_snapshot_prevents_announcements_and_no_withdrawal(
     harness.run()
     harness.enforcer._reconciler._path = Path("/proc/nowhere/snapshot.json")
     harness.put(TWO, lease=600)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     assert ("failed", None) in harness.audit.published
     advance(61)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_dry_run_reports_changes_and_makes_none(tmp_path: Path) -> None:
@@ -92,8 +86,7 @@ def test_unsupported_measure_stops_no_other(
     harness.end_topic()
     harness.put(TWO)
     harness.put(ONE)
-    harness.run(3)
-    assert harness.in_force() == [ONE]
+    assert harness.run(3) == [ONE]
     assert [entry for entry in harness.audit.published if entry[1] == TWO] == [
         ("failed", TWO)
     ]
@@ -115,8 +108,7 @@ def test_refused_measure_prevents_no_report_of_others(
     harness.run(3)
     assert ("in-force", ONE) in harness.audit.published
     harness.put(ONE, "ended")
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     assert ("withdrawn", ONE) in harness.audit.published
     assert harness.audit.published.count(("failed", None)) == 1
 

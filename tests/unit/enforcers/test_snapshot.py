@@ -25,11 +25,9 @@ def test_restart_without_kafka_continues_from_snapshot(
     harness.put(ONE, lease=60)
     harness.run()
     again = EnforcerHarness(harness.path)  # the system has lost everything
-    again.run()
-    assert again.in_force() == [ONE]
+    assert again.run() == [ONE]
     advance(61)
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_topic_created_again_withdraws_nothing(
@@ -40,12 +38,10 @@ def test_topic_created_again_withdraws_nothing(
     harness.run()
     again = harness.restart()
     again.end_topic()  # the topic is empty
-    again.run(3)
-    assert again.in_force() == [ONE]
+    assert again.run(3) == [ONE]
     assert ("held", None) in again.audit.published
     advance(61)
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_record_ends_lease_of_snapshot(harness: EnforcerHarness) -> None:
@@ -56,8 +52,7 @@ def test_record_ends_lease_of_snapshot(harness: EnforcerHarness) -> None:
     again.end_topic()
     again.run()
     again.put(ONE, "ended")
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_lease_ended_and_wanted_again_is_kept(harness: EnforcerHarness) -> None:
@@ -68,8 +63,7 @@ def test_lease_ended_and_wanted_again_is_kept(harness: EnforcerHarness) -> None:
     again.put(ONE, "ended", age=2)
     again.put(ONE, age=1)
     again.end_topic()
-    again.run()
-    assert again.in_force() == [ONE]
+    assert again.run() == [ONE]
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -88,8 +82,7 @@ def test_end_for_all_enforcers_keeps_measure_wanted_here(
     for record in records if own_first else reversed(records):
         again.put(**record)
     again.end_topic()
-    again.run(2)
-    assert again.in_force() == [ONE]
+    assert again.run(2) == [ONE]
 
 
 def test_end_read_late_loses_no_record(
@@ -107,8 +100,7 @@ def test_end_read_late_loses_no_record(
     again.run()
     again.end_topic()
     again.put(TWO)
-    again.run()
-    assert again.in_force() == [TWO]
+    assert again.run() == [TWO]
 
 
 def test_mitigation_ended_during_downtime_is_withdrawn(
@@ -120,8 +112,7 @@ def test_mitigation_ended_during_downtime_is_withdrawn(
     again = harness.restart()
     again.put(ONE, "ended")
     again.end_topic()
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_snapshot_of_another_boot_keeps_pause_without_leases(
@@ -182,8 +173,7 @@ def test_enforcer_starts_with_unreadable_snapshot(
     harness = EnforcerHarness(path)
     harness.end_topic()
     harness.put(ONE)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 def test_snapshot_is_checked_against_current_own_networks(
@@ -198,5 +188,4 @@ def test_snapshot_is_checked_against_current_own_networks(
     backend = MemoryBackend()
     backend.measures = {other.key: other}
     again = EnforcerHarness(harness.path, backend)
-    again.run()
-    assert again.in_force() == [kept.key]
+    assert again.run() == [kept.key]
