@@ -173,6 +173,12 @@ class EnforcerHarness:
             self.enforcer.run_once()
         return self.in_force()
 
+    def start(self, key: str, state: str = "wanted", **fields: Any) -> list[str]:
+        """Run with a topic that was read to its end, and one record after that."""
+        self.end_topic()
+        self.put(key, state, **fields)
+        return self.run()
+
     def replace_backend(self, backend: MemoryBackend) -> None:
         self.enforcer._reconciler._backend = self.backend = backend
 

@@ -40,18 +40,14 @@ def test_record_ended_by_later_record_is_never_announced(
 def test_measure_no_longer_wanted_is_withdrawn(
     harness: EnforcerHarness, state: str
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, state)
     assert harness.run() == []
     assert ("withdrawn", ONE) in harness.audit.published
 
 
 def test_tombstone_withdraws(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put_record(ONE, None, None)
     assert harness.run() == []
 
@@ -70,9 +66,7 @@ def test_lease_ends_without_records_from_kafka(
 def test_renewal_extends_lease(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     advance(50)
     harness.put(ONE, lease=60)
     harness.run()

@@ -30,9 +30,7 @@ def test_old_records_have_no_effect_while_broker_time_is_unknown(
     tmp_path: Path, advance: Callable[[float], None], ahead: float
 ) -> None:
     before = EnforcerHarness(tmp_path / "snapshot.json", clock_ahead=ahead)
-    before.end_topic()
-    before.put(ONE, lease=60)
-    before.run()
+    before.start(ONE, lease=60)
     advance(50)
     harness = EnforcerHarness(
         before.path, before.backend, clock_ahead=ahead, clock_known=False
@@ -67,17 +65,13 @@ def test_old_record_never_gets_whole_lease(
 def test_future_stamp_does_not_extend_lease(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60, age=-3 * DAY)
-    harness.run()
+    harness.start(ONE, lease=60, age=-3 * DAY)
     advance(61)
     assert harness.run() == []
 
 
 def test_corrected_clock_restores_measure(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     now = clock.now()
     wrong = harness.broker_time() + 3 * DAY  # another broker, with a wrong clock
     harness.clock.learn(now, now, wrong)
@@ -89,9 +83,7 @@ def test_corrected_clock_restores_measure(harness: EnforcerHarness) -> None:
 def test_snapshot_is_not_written_for_each_acknowledgement(
     harness: EnforcerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     monkeypatch.setattr(snapshot, "save", lambda *_: pytest.fail("written again"))
     for _ in range(3):
         harness.learn_time()

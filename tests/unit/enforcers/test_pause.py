@@ -16,9 +16,7 @@ from fnm_bus.event import Mitigation
 def test_pause_command_withdraws_everything_without_mitigator(
     harness: EnforcerHarness,
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.backend.measures[UNWANTED.key] = UNWANTED  # the mitigator does not want it
     harness.put_command("pause", 5)
     assert harness.run() == []
@@ -30,9 +28,7 @@ def test_pause_command_withdraws_everything_without_mitigator(
 
 
 def test_pause_command_counts_before_topic_end(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart()
     again.backend.measures[UNWANTED.key] = UNWANTED
     again.put_command("pause", 5)
@@ -104,9 +100,7 @@ def test_restart_does_not_resume(harness: EnforcerHarness) -> None:
 def test_old_pause_record_has_no_effect_before_topic_end(
     harness: EnforcerHarness,
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart()
     again.put_pause(5)
     assert again.run() == [ONE]
@@ -128,9 +122,7 @@ def test_undecodable_command_is_counted_and_ignored(harness: EnforcerHarness) ->
 def test_undecodable_pause_record_pauses(
     harness: EnforcerHarness, event: Mitigation | None
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put_record("pause", b"x", event)
     assert harness.run() == []
     assert harness.count("unreadable_records") == 1

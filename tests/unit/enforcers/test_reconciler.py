@@ -26,9 +26,7 @@ def test_unwanted_measure_is_withdrawn_after_topic_end_only(
 
 
 def test_measure_missing_in_system_is_announced_again(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.backend.measures.clear()
     assert harness.run(2) == [ONE]
 
@@ -47,9 +45,7 @@ def test_failing_system_is_reported_once_and_retried(harness: EnforcerHarness) -
 def test_unwritable_snapshot_prevents_announcements_and_no_withdrawal(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     harness.enforcer._reconciler._path = Path("/proc/nowhere/snapshot.json")
     harness.put(TWO, lease=600)
     assert harness.run() == [ONE]
@@ -60,9 +56,7 @@ def test_unwritable_snapshot_prevents_announcements_and_no_withdrawal(
 
 def test_dry_run_reports_changes_and_makes_none(tmp_path: Path) -> None:
     harness = EnforcerHarness(tmp_path / "snapshot.json", dry_run=True)
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, "ended")
     harness.run()
     assert harness.backend.calls == []
@@ -120,7 +114,5 @@ def test_failed_withdrawal_prevents_no_announcement(harness: EnforcerHarness) ->
 
     harness.replace_backend(Stuck())
     harness.backend.measures[UNWANTED.key] = UNWANTED
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     assert ONE in harness.in_force()

@@ -21,9 +21,7 @@ from consumers.mitigation.measure import Measure
 def test_restart_without_kafka_continues_from_snapshot(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     again = EnforcerHarness(harness.path)  # the system has lost everything
     assert again.run() == [ONE]
     advance(61)
@@ -33,9 +31,7 @@ def test_restart_without_kafka_continues_from_snapshot(
 def test_topic_created_again_withdraws_nothing(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     again = harness.restart()
     again.end_topic()  # the topic is empty
     assert again.run(3) == [ONE]
@@ -45,9 +41,7 @@ def test_topic_created_again_withdraws_nothing(
 
 
 def test_record_ends_lease_of_snapshot(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart()
     again.end_topic()
     again.run()
@@ -56,9 +50,7 @@ def test_record_ends_lease_of_snapshot(harness: EnforcerHarness) -> None:
 
 
 def test_lease_ended_and_wanted_again_is_kept(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart(clock_known=False)
     again.put(ONE, "ended", age=2)
     again.put(ONE, age=1)
@@ -71,9 +63,7 @@ def test_end_for_all_enforcers_keeps_measure_wanted_here(
     harness: EnforcerHarness,
     own_first: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart(clock_known=False)
     records: list[dict[str, Any]] = [
         {"key": f"{ONE}|memory", "place": "memory", "prefix": "203.0.113.1/32"},
@@ -89,26 +79,20 @@ def test_end_read_late_loses_no_record(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
     """A record for all enforcers expired before the end of the topic was read."""
-    harness.end_topic()
-    harness.put(ONE, lease=600)
-    harness.run()
+    harness.start(ONE, lease=600)
     again = harness.restart()
     again.put(ONE, lease=5)
     again.put(f"{ONE}|memory", "ended", prefix="203.0.113.1/32", place="memory")
     again.run()
     advance(10)
     again.run()
-    again.end_topic()
-    again.put(TWO)
-    assert again.run() == [TWO]
+    assert again.start(TWO) == [TWO]
 
 
 def test_mitigation_ended_during_downtime_is_withdrawn(
     harness: EnforcerHarness,
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart()
     again.put(ONE, "ended")
     again.end_topic()
@@ -171,9 +155,7 @@ def test_enforcer_starts_with_unreadable_snapshot(
     path = tmp_path / "file.json"
     path.write_text(json.dumps({"version": 99}))
     harness = EnforcerHarness(path)
-    harness.end_topic()
-    harness.put(ONE)
-    assert harness.run() == [ONE]
+    assert harness.start(ONE) == [ONE]
 
 
 def test_snapshot_is_checked_against_current_own_networks(

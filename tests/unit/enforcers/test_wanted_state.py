@@ -24,9 +24,7 @@ def test_record_for_another_enforcer_is_ignored(
 
 
 def test_undecodable_record_has_no_effect(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put_record(ONE, b"broken", None)
     assert harness.run() == [ONE]
     assert harness.count("unreadable_records") == 1
@@ -141,9 +139,7 @@ def test_refused_record_stops_no_other(
 
 
 def test_refused_record_ends_earlier_wanted_record(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, lease=DAY + 1)
     assert harness.run() == []
 
@@ -167,9 +163,7 @@ def test_record_with_unexpected_error_stops_no_other(
 
 
 def test_end_is_never_refused(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, "ended", lease=-5, prefix="nonsense")
     assert harness.run() == []
 
