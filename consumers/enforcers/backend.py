@@ -5,11 +5,14 @@ and calls it. A measure is in force if the backend lists it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from consumers.mitigation.flow_match import invalid
 from consumers.mitigation.measure import Measure, validate_measure
 from fnm_bus.errors import FnmBusError, InvalidRecord
+
+_MAX_LISTED: Final = 5
+"""Maximum number of measures in an error."""
 
 
 class BackendError(FnmBusError):
@@ -104,6 +107,13 @@ def require_supported(measure: Measure, kinds: frozenset[str]) -> None:
         except ValueError:  # a prefix is not a network
             name = measure.kind
         raise UnsupportedMeasure(f"{name}: {exc}") from exc
+
+
+def summarize(heading: str, reasons: Sequence[str]) -> str:
+    """Return the first reasons of an error as one text."""
+    omitted = len(reasons) - _MAX_LISTED
+    listed = "; ".join(reasons[:_MAX_LISTED])
+    return f"{heading}: {listed}" + (f"; and {omitted} more" if omitted > 0 else "")
 
 
 class MemoryBackend:

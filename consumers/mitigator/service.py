@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -189,8 +190,7 @@ class Mitigator:
         stored = read_state(self.settings, self.topics, is_stopping=self._is_stopping)
         # Otherwise a leftover's tombstone could delete the key's only active record.
         journal.check_counts(stored.partitions)
-        latest = stored.latest()
-        if latest is not None:
+        if latest := stored.latest():
             self._broker.witness(latest.timestamp())
         for key, error in stored.unreadable:
             self.metrics.unreadable_records.inc()
@@ -241,6 +241,7 @@ class Mitigator:
         self, journal: TransactionalJournal, state: State, election: LeaderElection
     ) -> None:
         processor = self._processor
+        new_transition = partial(self._new_transition, state)
         ticked = committed = checked = monotonic()
         is_due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
@@ -250,7 +251,10 @@ class Mitigator:
             batch = self._process(journal, state, messages)
             is_tick = monotonic() - ticked >= _TICK  # even while leases are due
             if is_due or is_tick:
-                is_due = self._expire(state, batch)
+                is_due = False
+                for transition in expire_leases(state, new_transition):
+                    batch.add(transition)
+                    is_due = True  # more may be due already
             if is_tick:
                 self._start_proposals(journal, state, batch)
                 ticked = monotonic()
@@ -282,14 +286,6 @@ class Mitigator:
             self._commit(journal, batch)
             batch = self._new_batch()
         return batch
-
-    def _expire(self, state: State, batch: Batch) -> bool:
-        """Expire leases; return whether more are due already."""
-        count = 0
-        for transition in expire_leases(state, lambda: self._new_transition(state)):
-            batch.add(transition)
-            count += 1
-        return count > 0
 
     def _start_proposals(
         self, journal: TransactionalJournal, state: State, batch: Batch

@@ -8,13 +8,13 @@ withdraws expired routes that this process does not withdraw.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
-from typing import Final
 
 from consumers.enforcers.backend import (
     ActiveMeasure,
     BackendError,
     DesiredMeasure,
     UnsupportedMeasure,
+    summarize,
 )
 from consumers.enforcers.exabgp import commands, listing
 from consumers.enforcers.exabgp.commands import BlackholeAttributes
@@ -24,9 +24,6 @@ from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
 
 log = logging.getLogger(__name__)
-
-_MAX_LISTED: Final = 5
-"""Maximum number of unsupported measures in an error."""
 
 
 class ExabgpBackend:
@@ -75,11 +72,7 @@ class ExabgpBackend:
         self._session.open(on_exit)
 
     def form(self, measure: Measure) -> str:
-        """Return the attributes of the measure's route, as ExaBGP's text.
-
-        Raises:
-            UnsupportedMeasure: no such route exists.
-        """
+        """Return the attributes of the measure's route, as ExaBGP's text."""
         return commands.form_of(measure, self._attributes)
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
@@ -88,11 +81,6 @@ class ExabgpBackend:
         Unsupported measures do not prevent the others. While the session is down,
         nothing is announced: such a route may reach the neighbor after its withdrawal,
         and stay.
-
-        Raises:
-            UnsupportedMeasure: some measures can never be announced; the others are.
-            BackendError: the session is down, or ExaBGP refused commands or did not
-                answer.
         """
         forms: dict[str, str] = {}
         measures, unsupported = [], []
@@ -108,28 +96,16 @@ class ExabgpBackend:
             self._forms |= forms
             self._send(commands.announce_commands(measures, self._attributes))
         if unsupported:
-            omitted = len(unsupported) - _MAX_LISTED
-            more = f" (and {omitted} more)" if omitted > 0 else ""
-            raise UnsupportedMeasure(
-                f"ExaBGP does not support {'; '.join(unsupported[:_MAX_LISTED])}{more}"
-            )
+            raise UnsupportedMeasure(summarize("ExaBGP does not support", unsupported))
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Withdraw routes, even if the session is down.
-
-        Raises:
-            BackendError: ExaBGP refused commands or did not answer.
-        """
+        """Withdraw routes, even if the session is down."""
         texts = commands.withdraw_commands(measures, self._attributes, self._forms)
         if texts:
             self._send(texts)
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return ExaBGP's routes; they are announced once the session is up.
-
-        Raises:
-            BackendError: ExaBGP did not answer.
-        """
+        """Return ExaBGP's routes; they are announced once the session is up."""
         routes: dict[Measure, ActiveMeasure] = {}
         for line in self._session.request([listing.COMMAND]):
             try:

@@ -172,16 +172,7 @@ class InputReader:
                 raise BrokerUnavailable(f"{topic} has other partitions now")
 
     def partitions(self, topic: str, *, is_new: bool = False) -> list[int]:
-        """Return the numbers of a topic's partitions.
-
-        Args:
-            topic: any one.
-            is_new: whether librdkafka has not requested the topic before.
-
-        Raises:
-            BrokerUnavailable: no broker answers.
-            TopicRefused: the topic does not exist.
-        """
+        """Return the numbers of a topic's partitions, as `partitions_of` does."""
         return partitions_of(self._consumer, topic, self._connection, is_new=is_new)
 
     def pause_at(self, message: Message) -> None:

@@ -87,18 +87,7 @@ class TransactionalJournal:
         self._refused: tuple[KafkaError, str] | None = None
 
     def open(self, since: datetime | None) -> None:
-        """Open the inputs; nothing is written.
-
-        Args:
-            since: the oldest messages to read from topics without committed offsets;
-                None: from the beginning.
-
-        Raises:
-            ConfigError: librdkafka refuses the settings, or the transactional id
-                belongs to a mitigator with other topics.
-            BrokerUnavailable: no broker reachable.
-            TopicRefused: a topic does not exist.
-        """
+        """Open the inputs as `InputReader.open` does; nothing is written."""
         # The first commit includes them: they show the owner of the transactional id.
         self._offsets |= self.inputs.open(since)
         self._counts = {
