@@ -11,9 +11,7 @@ from fnm_bus.kafka.route import Topics
 
 
 def consume(
-    group: str,
-    handler: Callable[[AnyRecord], None],
-    topics: Sequence[str] = ("host",),
+    group: str, handler: Callable[[AnyRecord], None], topics: Sequence[str] = ("host",)
 ) -> None:
     """Call *handler* with each event until SIGTERM or Ctrl-C.
 

@@ -77,8 +77,7 @@ def exabgp(
         bool, typer.Option("--api", hidden=True, help="Run the enforcer.")
     ] = False,
     watchdog: Annotated[
-        bool,
-        typer.Option("--watchdog", hidden=True, help="Run the watchdog."),
+        bool, typer.Option("--watchdog", hidden=True, help="Run the watchdog.")
     ] = False,
 ) -> None:
     """Announce blackholes and FlowSpec rules to a BGP neighbor.

@@ -75,11 +75,7 @@ class Enforcer:
     def __post_init__(self) -> None:
         self._time_requests = TimeRequests(self.audit, self.broker_clock)
         self.state = WantedState(
-            self.backend,
-            self.own_networks,
-            self.broker_clock,
-            self.audit,
-            self.metrics,
+            self.backend, self.own_networks, self.broker_clock, self.audit, self.metrics
         )
         self._reconciler = Reconciler(
             self.backend, self.path, self.audit, self.metrics, self._is_paused

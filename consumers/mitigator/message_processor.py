@@ -152,10 +152,7 @@ class MessageProcessor:
     def _add_dead_letter(self, batch: Batch, message: Message, reason: str) -> None:
         self.metrics.dead_letters.inc()
         log.warning(
-            "dead_letter",
-            topic=message.topic(),
-            offset=message.offset(),
-            reason=reason,
+            "dead_letter", topic=message.topic(), offset=message.offset(), reason=reason
         )
         self._refused.discard(_origin(message))
         (topic, number), offset = _origin(message)

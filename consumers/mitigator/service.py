@@ -37,10 +37,7 @@ from consumers.mitigator.kafka.stored_state import (
     read_state,
 )
 from consumers.mitigator.kafka.transaction import TransactionalJournal
-from consumers.mitigator.message_processor import (
-    ENVIRONMENT_ERRORS,
-    MessageProcessor,
-)
+from consumers.mitigator.message_processor import ENVIRONMENT_ERRORS, MessageProcessor
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec

@@ -12,12 +12,7 @@ from consumers.mitigation.flow_match import invalid
 from consumers.mitigation.measure import Network
 from consumers.mitigation.reason_key import ATTACK, MAX_KEY_BYTES, ReasonKey
 from consumers.policy.event_check import validate_event
-from consumers.policy.flow_rules import (
-    ParsedRules,
-    missing_rules,
-    parse_rules,
-    part_of,
-)
+from consumers.policy.flow_rules import ParsedRules, missing_rules, parse_rules, part_of
 from consumers.policy.size import bits_of, direction_of, pps_of
 from fnm_bus.event import (
     AttackDetails,

@@ -93,10 +93,7 @@ def check_measure(
 
 
 def check_limits(
-    measure: Measure,
-    counts: ActiveCounts,
-    limits: Limits,
-    customer: Customer | None,
+    measure: Measure, counts: ActiveCounts, limits: Limits, customer: Customer | None
 ) -> tuple[Check, ...]:
     """Return whether one more measure is within the limits; `hold` if not.
 

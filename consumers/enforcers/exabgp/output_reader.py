@@ -54,10 +54,7 @@ class OutputReader:
             fcntl.fcntl(self._descriptor, _F_SETPIPE_SZ, _PIPE_SIZE)
         self._wake = os.pipe()
         self._thread = threading.Thread(
-            target=self._read,
-            args=(self._wake[0], on_exit),
-            name="exabgp",
-            daemon=True,
+            target=self._read, args=(self._wake[0], on_exit), name="exabgp", daemon=True
         )
         self._thread.start()
 

@@ -72,11 +72,7 @@ def update_leases(
 
 
 def expired_routes(
-    leases: Mapping[str, RouteLease],
-    now: float,
-    grace: float,
-    *,
-    readable: bool,
+    leases: Mapping[str, RouteLease], now: float, grace: float, *, readable: bool
 ) -> dict[str, str]:
     """Return the routes to withdraw: key → reason.
 

@@ -16,11 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.enforcers.backend import (
-    ActiveMeasure,
-    BackendError,
-    require_supported,
-)
+from consumers.enforcers.backend import ActiveMeasure, BackendError, require_supported
 from consumers.mitigation.measure import FIREWALL, Measure, Network
 
 KINDS: Final = frozenset({FIREWALL})
@@ -153,10 +149,7 @@ def _chain(table: str, name: str, network: Network, priority: int) -> Sequence[s
     for field, counter in (("daddr", f"{name}_to"), ("saddr", f"{name}_from")):
         # Named counters keep their values when the rules are recreated.
         match = f"{ip} {field}{masked} @{name} counter name {counter} drop"
-        lines += [
-            f"add counter {table} {counter}",
-            f"add rule {table} {name} {match}",
-        ]
+        lines += [f"add counter {table} {counter}", f"add rule {table} {name} {match}"]
     return lines
 
 

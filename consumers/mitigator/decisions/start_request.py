@@ -88,11 +88,7 @@ def request_start(
 
 
 def _add_hostgroup(
-    transition: Transition,
-    facts: AttackFacts,
-    request: StartRequest,
-    *,
-    fallback: bool,
+    transition: Transition, facts: AttackFacts, request: StartRequest, *, fallback: bool
 ) -> StartRequest:
     """Add the policy's action for the hostgroup."""
     policy = transition.context.policy

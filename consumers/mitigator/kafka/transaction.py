@@ -108,10 +108,7 @@ class TransactionalJournal:
         except KafkaException as exc:
             error = exc.args[0]
             raise access_error(
-                error,
-                self._settings,
-                group=self._name,
-                transactional_id=self._name,
+                error, self._settings, group=self._name, transactional_id=self._name
             ) or Fenced(f"no transactions: {error.str()}") from exc
 
     def check_partitions(self) -> None:

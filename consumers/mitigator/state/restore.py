@@ -95,11 +95,7 @@ def _restore_reason(
 
 
 def _restore_mitigation(
-    context: DecisionContext,
-    state: State,
-    record: Mitigation,
-    clock: float,
-    age: float,
+    context: DecisionContext, state: State, record: Mitigation, clock: float, age: float
 ) -> None:
     record = replace(
         record,

@@ -52,12 +52,7 @@ class Transition:
     # -- reasons ---------------------------------------------------------------
 
     def put_reason(
-        self,
-        reason_key: ReasonKey,
-        reason: Reason,
-        *,
-        active: bool,
-        write: bool = True,
+        self, reason_key: ReasonKey, reason: Reason, *, active: bool, write: bool = True
     ) -> None:
         """Replace a reason; its lease begins now.
 

@@ -33,8 +33,7 @@ def _want(measure: Measure, action: Action, place: str, *, fallback: bool) -> Wa
         prefix=measure.prefix,
         flow=measure.flow,
         effect=Effect(
-            then=measure.then,
-            communities=tuple(sorted(set(measure.communities))),
+            then=measure.then, communities=tuple(sorted(set(measure.communities)))
         ),
         dry_run=action.dry_run,
         approval=action.approval,
