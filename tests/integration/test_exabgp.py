@@ -250,8 +250,7 @@ def test_unsupported_measure_prevents_no_other(
     with pytest.raises(BackendError, match="dont-fragment"):
         backend.announce(
             wanted(
-                rule(to=HOST6, fragmentation_flags=("dont-fragment",)),
-                blackhole(HOST),
+                rule(to=HOST6, fragmentation_flags=("dont-fragment",)), blackhole(HOST)
             )
         )
     bird.wait_routes(HOST)

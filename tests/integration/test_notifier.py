@@ -150,9 +150,7 @@ def test_sigterm_repeats_no_notice(process: NotifierProcess) -> None:
     assert "Traceback" not in process.log.read_text()
 
 
-def test_records_between_two_runs_are_reported(
-    real_process: NotifierProcess,
-) -> None:
+def test_records_between_two_runs_are_reported(real_process: NotifierProcess) -> None:
     process = real_process
     first = process.start_first()
     first.kill()
@@ -264,9 +262,7 @@ def test_invalid_records_stop_nothing(real_process: NotifierProcess) -> None:
     assert "Traceback" not in log
 
 
-def test_unreachable_receiver_does_not_stop_reading(
-    process: NotifierProcess,
-) -> None:
+def test_unreachable_receiver_does_not_stop_reading(process: NotifierProcess) -> None:
     process.receiver.held.set()
     process.start_first()
     process.put([mitigation(1)])

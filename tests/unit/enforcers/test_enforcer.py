@@ -9,9 +9,7 @@ from support.enforcer_harness import ONE, TWO, EnforcerHarness
 
 from consumers.enforcers import enforcer as enforcer_module
 from consumers.enforcers import wanted_state
-from consumers.enforcers.backend import (
-    ActiveMeasure,
-)
+from consumers.enforcers.backend import ActiveMeasure
 from consumers.mitigation.measure import Measure
 
 

@@ -6,10 +6,7 @@ import pytest
 from support.enforcer_harness import ONE, TWO, UNWANTED, EnforcerHarness
 
 from consumers.enforcers import reconciler
-from consumers.enforcers.backend import (
-    DesiredMeasure,
-    MemoryBackend,
-)
+from consumers.enforcers.backend import DesiredMeasure, MemoryBackend
 from fnm_bus.event import Mitigation
 
 

@@ -6,17 +6,11 @@ from pathlib import Path
 import pytest
 from support.enforcer_harness import ONE, TWO, UNWANTED, EnforcerHarness
 
-from consumers.enforcers.backend import (
-    BackendError,
-    DesiredMeasure,
-    MemoryBackend,
-)
+from consumers.enforcers.backend import BackendError, DesiredMeasure, MemoryBackend
 from consumers.mitigation.measure import Measure
 
 
-def test_unwanted_measure_is_withdrawn_after_topic_end_only(
-    tmp_path: Path,
-) -> None:
+def test_unwanted_measure_is_withdrawn_after_topic_end_only(tmp_path: Path) -> None:
     backend = MemoryBackend()
     backend.measures[UNWANTED.key] = UNWANTED
     harness = EnforcerHarness(tmp_path / "snapshot.json", backend)
@@ -86,9 +80,7 @@ def test_unsupported_measure_stops_no_other(
     ]
 
 
-def test_refused_measure_prevents_no_report_of_others(
-    harness: EnforcerHarness,
-) -> None:
+def test_refused_measure_prevents_no_report_of_others(harness: EnforcerHarness) -> None:
     class Refusing(MemoryBackend):
         def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
             super().announce([item for item in wanted if item.measure.key != TWO])

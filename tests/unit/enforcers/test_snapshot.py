@@ -10,9 +10,7 @@ import pytest
 from support.enforcer_harness import DAY, ONE, TWO, EnforcerHarness
 
 from consumers.enforcers import snapshot
-from consumers.enforcers.backend import (
-    MemoryBackend,
-)
+from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.snapshot import Lease, Snapshot
 from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
@@ -149,9 +147,7 @@ def test_lease_of_snapshot_is_limited_to_a_day(tmp_path: Path) -> None:
     assert read.leases[measure.key].ends <= clock.now() + DAY
 
 
-def test_enforcer_starts_with_unreadable_snapshot(
-    tmp_path: Path,
-) -> None:
+def test_enforcer_starts_with_unreadable_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps({"version": 99}))
     harness = EnforcerHarness(path)

@@ -9,11 +9,7 @@ import pytest
 from support.process import wait_until
 
 from consumers.enforcers import wanted_reader
-from consumers.enforcers.wanted_reader import (
-    PartitionsAdded,
-    TopicEnd,
-    TopicFollower,
-)
+from consumers.enforcers.wanted_reader import PartitionsAdded, TopicEnd, TopicFollower
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import (
     BrokerUnavailable,

@@ -83,9 +83,7 @@ def test_tombstone_read_before_moved_record_withdraws_nothing(
     assert ("withdrawn", ONE) not in grown.audit.published
 
 
-def test_end_in_grown_topic_withdraws_after_topic_end(
-    grown: EnforcerHarness,
-) -> None:
+def test_end_in_grown_topic_withdraws_after_topic_end(grown: EnforcerHarness) -> None:
     grown.put(ONE, "ended", age=5)
     grown.put_record(TWO, None, None, age=1)
     assert grown.run() == [ONE, TWO]

@@ -267,10 +267,7 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
                 " redirect_as and redirect_value, without other values"
             ),
         ),
-        (
-            plain(communities=("1:2",) * 33),
-            "communities: expected at most 32",
-        ),
+        (plain(communities=("1:2",) * 33), "communities: expected at most 32"),
         (plain(communities=("x",)), "communities: 'x' is not a community"),
         (plain(communities=("65536:1",)), "communities: '65536:1' is not a community"),
         (

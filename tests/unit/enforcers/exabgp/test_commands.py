@@ -5,13 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.exabgp_measures import (
-    BLACKHOLE_ATTRIBUTES,
-    HOST,
-    HOST6,
-    blackhole,
-    rule,
-)
+from support.exabgp_measures import BLACKHOLE_ATTRIBUTES, HOST, HOST6, blackhole, rule
 
 from consumers.enforcers.backend import UnsupportedMeasure
 from consumers.enforcers.exabgp.commands import (

@@ -4,13 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.exabgp_measures import (
-    BLACKHOLE_ATTRIBUTES,
-    HOST,
-    HOST6,
-    blackhole,
-    rule,
-)
+from support.exabgp_measures import BLACKHOLE_ATTRIBUTES, HOST, HOST6, blackhole, rule
 
 from consumers.enforcers.exabgp.commands import (
     announce_commands,

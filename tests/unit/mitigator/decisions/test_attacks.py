@@ -21,11 +21,9 @@ from tests.support.mitigator_harness import (
     rule,
 )
 
-GROUP = {
-    "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),)),
-}
+GROUP = {"web": Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),))}
 ELSEWHERE = {
-    "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.32/28"),)),
+    "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.32/28"),))
 }
 GROUP_KEY = "blackhole|203.0.113.0/28"
 
@@ -225,11 +223,7 @@ def test_lifted_suppression_does_not_start_its_fallback() -> None:
 
 def test_command_that_arrives_twice_counts_once() -> None:
     harness = MitigatorHarness()
-    order = {
-        "kind": "blackhole",
-        "prefix": f"{HOST}/32",
-        "command_id": "once",
-    }
+    order = {"kind": "blackhole", "prefix": f"{HOST}/32", "command_id": "once"}
     harness.command("add", **order)
     harness.command("withdraw", KEY)
     assert harness.command("add", **order).code == "duplicate"

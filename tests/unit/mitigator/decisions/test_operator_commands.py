@@ -94,10 +94,7 @@ def test_approval_of_a_refused_measure_is_refused() -> None:
 def test_approval_allows_prefixes_that_any_reason_names(*, named_first: bool) -> None:
     wide = ip_network("203.0.113.0/26")
     named = rule(
-        "named",
-        Match(sensors=frozenset({"named"})),
-        prefixes=(wide,),
-        approval=True,
+        "named", Match(sensors=frozenset({"named"})), prefixes=(wide,), approval=True
     )
     other = rule("other", action="hostgroup", approval=True)
     used_policy = policy(

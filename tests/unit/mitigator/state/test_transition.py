@@ -231,9 +231,7 @@ def test_record_with_long_names_has_no_examples() -> None:
 def test_record_with_long_match_and_texts_is_within_its_bound() -> None:
     ports = tuple(range(10_000, 10_096))
     udp = FlowSpecRule(
-        destination_prefix=f"{HOST}/32",
-        destination_ports=ports,
-        protocols=("udp",),
+        destination_prefix=f"{HOST}/32", destination_ports=ports, protocols=("udp",)
     )
     harness = MitigatorHarness(policy(rule(action="flowspec", approval=True)))
     harness.send("ban", rules=(udp,), host_group=WIDE * 255)
