@@ -3,12 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from support.bird import Bird, running_bird
 from support.consumer_processes import ConsumerProcesses, policy
+from support.process import child_ids
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import Mitigation
@@ -61,7 +60,7 @@ def test_pause_reaches_neighbor_and_outlasts_killed_enforcer(
     bird.wait_routes(HOST)
     services.order("pause")
     bird.wait_routes()
-    os.kill(_process_id(server.pid, "--api"), signal.SIGKILL)
+    os.kill(child_ids(server.pid, "--api")[0], signal.SIGKILL)
     want(services, OTHER)
     services.until(
         lambda: len([a for a in services.audits("started") if "live" in a.text]) == 2,
@@ -92,13 +91,3 @@ def test_neighbor_loses_route_at_end_of_lease(
 
 def _refused(services: ConsumerProcesses) -> int:
     return sum(audit.code == "own_networks" for audit in services.audits("failed"))
-
-
-def _process_id(parent: int, word: str) -> int:
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            line = (path / "cmdline").read_bytes().split(b"\0")
-            status = (path / "stat").read_text().rpartition(")")[2].split()
-            if word.encode() in line and int(status[1]) == parent:
-                return int(path.name)
-    raise AssertionError(f"no process with {word}")

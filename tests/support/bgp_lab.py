@@ -16,7 +16,7 @@ from time import monotonic
 from support.bird import Bird
 from support.consumer_processes import ConsumerProcesses
 from support.kafka import Cluster
-from support.process import Server, free_port
+from support.process import Server, child_ids, free_port
 from support.relay_processes import RelayProcesses
 from support.tcp_proxy import TcpProxy
 
@@ -201,13 +201,9 @@ class BgpLab:
 
     def process_id(self, word: str) -> int:
         """Return the id of ExaBGP's process with *word* on its command line."""
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                line = (path / "cmdline").read_bytes().split(b"\0")
-                status = (path / "stat").read_text().rpartition(")")[2].split()
-                if word.encode() in line and int(status[1]) == self.exabgp.pid:
-                    return int(path.name)
-        raise AssertionError(f"no process with {word}: {self.services.said()}")
+        ids = child_ids(self.exabgp.pid, word)
+        assert ids, f"no process with {word}: {self.services.said()}"
+        return ids[0]
 
     def clear(self) -> None:
         """End all mitigations, for the next test."""

@@ -311,3 +311,10 @@ class MitigatorHarness:
     def _record(stored: StoredRecord) -> Mitigation:
         assert isinstance(stored.record, Mitigation)
         return stored.record
+
+
+def banned(new_policy: Policy | None = None, **fields: Any) -> MitigatorHarness:
+    """Return a mitigator after a ban with these fields."""
+    harness = MitigatorHarness(new_policy)
+    harness.send("ban", **fields)
+    return harness

@@ -15,12 +15,12 @@ from consumers.mitigation.states import (
     PROPOSED,
     WANTED,
 )
-from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decisions.expire import (
     EXPIRED,
     TransitionFactory,
     run_isolated,
 )
+from consumers.mitigator.decisions.lease import lease_of
 from consumers.mitigator.decisions.renew import narrow_want
 from consumers.mitigator.decisions.start import cause_of
 from consumers.mitigator.state.counts import Counts
@@ -30,11 +30,11 @@ from consumers.mitigator.state.recompute import put_mitigation, recompute, set_f
 from consumers.mitigator.state.start_limits import check_limits
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
-from consumers.mitigator.state.wants import action_of, without_lone_fallbacks
+from consumers.mitigator.state.wants import without_lone_fallbacks
 from consumers.policy import guardrails
 from consumers.policy.guardrails import HOLD, ActiveCounts
-from consumers.policy.model import Action, Policy
-from fnm_bus.event import Check, Mitigation, Reason, Want
+from consumers.policy.model import Policy
+from fnm_bus.event import Check, Mitigation, Want
 
 _PRECISION: Final = 0.001
 """Seconds; records have leases in milliseconds."""
@@ -109,9 +109,11 @@ def _narrow(transition: Transition, reason_key: ReasonKey, entry: ReasonEntry) -
         if narrowed is None:
             lost[key] = ended_because
             continue
-        action = action_of(context.policy, reason, fallback=want.fallback)
-        if is_changed and action is not None:
-            lease = min(lease, _max_lease(context, reason, action))
+        if is_changed:  # narrow_want made sure that the policy has its action
+            renewed = reason.renewals > 0 and reason.part == ATTACK
+            fallback = want.fallback
+            longest = lease_of(context, reason, renewed=renewed, fallback=fallback)
+            lease = min(lease, longest)
         kept.append(narrowed)
     wants = without_lone_fallbacks(tuple(kept))
     if wants == reason.wants and left - lease < _PRECISION:
@@ -128,13 +130,6 @@ def _narrow(transition: Transition, reason_key: ReasonKey, entry: ReasonEntry) -
     for key in entry.keys:
         recompute(transition, key, _LOST[lost[key]] if key in lost else cause)
     set_fallback(transition, reason_key, cause)
-
-
-def _max_lease(context: DecisionContext, reason: Reason, action: Action) -> float:
-    """Return the longest lease that an action allows a reason, in seconds."""
-    if reason.renewals and reason.part == ATTACK:
-        return action.lease
-    return max(action.lease, context.fastnetmon_ban_time)
 
 
 def _limited_mitigations(
