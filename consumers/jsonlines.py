@@ -31,10 +31,6 @@ class AppendFile:
 
     After a rotation it opens the path again, as `logging.handlers.WatchedFileHandler`.
     A file has one writer.
-
-    Args:
-        path: the file.
-        fsync: whether `settle` waits until lines are on disk.
     """
 
     def __init__(self, path: Path | None, *, fsync: bool) -> None:

@@ -34,9 +34,6 @@ class AuditPublisher:
     """Publishes audit records without waiting for Kafka.
 
     Args:
-        settings: librdkafka's settings.
-        topic: the audit topic.
-        codec: encodes records.
         name: name of the enforcer.
         broker_clock: receives the time of each acknowledgement.
 

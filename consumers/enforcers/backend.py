@@ -117,13 +117,7 @@ def summarize(heading: str, reasons: Sequence[str]) -> str:
 
 
 class MemoryBackend:
-    """Keeps measures in memory, for tests.
-
-    Attributes:
-        measures: key → measure in force.
-        error: raised by each call while it is set.
-        calls: the calls so far: ("announce" or "withdraw", keys).
-    """
+    """Keeps measures in memory, for tests."""
 
     def __init__(
         self,

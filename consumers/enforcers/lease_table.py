@@ -33,7 +33,6 @@ class WantedRecord(NamedTuple):
     """The latest record of a key whose mitigation is wanted here.
 
     Attributes:
-        measure: the wanted measure.
         lease: seconds.
         stamp: the broker's time of the record, seconds since 1970.
         read_at: when the enforcer read the record, on `clock.now`; the broker stamped

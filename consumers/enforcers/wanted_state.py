@@ -83,12 +83,7 @@ class WantedState:
         return {} if self.paused else leases
 
     def restore(self, saved: Snapshot, *, leases: bool) -> None:
-        """Start with a snapshot.
-
-        Args:
-            saved: the snapshot.
-            leases: whether to restore its leases too, or its pause only.
-        """
+        """Start with a snapshot."""
         self._pause.command_offset = saved.pause_command
         kept = {}
         for key, lease in saved.leases.items() if leases else ():

@@ -34,7 +34,6 @@ class HttpClient:
     Args:
         url: http or https, without user and password.
         timeout: seconds to connect, and for each part of the answer.
-        setting: name of the setting, for errors.
 
     Raises:
         ConfigError: the address is invalid; the text does not contain it.

@@ -22,12 +22,7 @@ _MAX_LEASE_MS: Final = 366 * 86_400_000
 
 
 class Problem(NamedTuple):
-    """The reason why a record is skipped.
-
-    Attributes:
-        code: size, state, kind, time or measure.
-        text: field and value, for the log.
-    """
+    """The reason why a record is skipped."""
 
     code: str
     text: str

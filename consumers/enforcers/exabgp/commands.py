@@ -57,13 +57,7 @@ def withdraw_commands(
     blackhole: BlackholeAttributes,
     forms: Mapping[str, str],
 ) -> list[str]:
-    """Return the commands that withdraw *measures*; unsupported ones are ignored.
-
-    Args:
-        measures: if *forms* has a measure's key, its match is enough.
-        blackhole: the attributes of blackhole routes.
-        forms: key → form of the last announcement, as far as known.
-    """
+    """Return the commands that withdraw *measures*; unsupported ones are ignored."""
     routes = []
     for measure in measures:
         try:

@@ -99,12 +99,7 @@ def canonical_communities(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def community_attributes(communities: Sequence[str], end: str = "") -> str:
-    """Return canonical communities as attributes of a route.
-
-    Args:
-        communities: from `canonical_communities`.
-        end: appended to each attribute.
-    """
+    """Return canonical communities as attributes of a route."""
     text = ""
     for name, colons in (("community", 1), ("large-community", 2)):
         values = [value for value in communities if value.count(":") == colons]

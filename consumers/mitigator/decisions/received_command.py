@@ -26,7 +26,6 @@ class ReceivedCommand(NamedTuple):
     """A command with the time and offset of its record.
 
     Attributes:
-        command: as sent.
         at: the broker's time of its record, UTC.
         offset: of its record in the command topic.
     """

@@ -110,10 +110,6 @@ class InputReader:
     def read(self, timeout: float, limit: int = MAX_EVENTS) -> list[Message]:
         """Return new messages, in the order of the topics.
 
-        Args:
-            timeout: seconds to wait for the first one.
-            limit: number of messages.
-
         Raises:
             TopicRefused: a topic was deleted, or must not be read.
         """

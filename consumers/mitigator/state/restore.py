@@ -30,12 +30,7 @@ _MAX_REVISION: Final = 2**53
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """The latest record of a key.
-
-    Attributes:
-        record: decoded.
-        at: the broker's time of the record, UTC.
-    """
+    """The latest record of a key."""
 
     record: Reason | Mitigation
     at: datetime

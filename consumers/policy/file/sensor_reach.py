@@ -14,12 +14,7 @@ _MISSING = "none"
 
 
 def text_mode_warnings(policy: Policy, sensors: Iterable[str]) -> list[CheckResult]:
-    """Return a warning for each blocking rule that these sensors' events never match.
-
-    Args:
-        policy: a valid policy.
-        sensors: names of sensors that send text reports.
-    """
+    """Return a warning for each blocking rule that never matches these sensors."""
     return [
         CheckResult(
             ok=False,
