@@ -96,14 +96,7 @@ def consume(
     handler: Handler,
     **options: Any,
 ) -> None:
-    """Run a consumer loop until a signal arrives; a dry run does not apply to it.
-
-    Args:
-        settings: the configuration.
-        group: name of the consumer group.
-        topics: names of the topics.
-        handler: processes a record, as `ConsumerLoop` describes.
-        options: further options of `ConsumerLoop`.
+    """Run a `ConsumerLoop` until a signal arrives; a dry run does not apply to it.
 
     Raises:
         ConfigError: the port or Kafka's settings are invalid.

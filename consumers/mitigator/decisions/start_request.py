@@ -1,7 +1,6 @@
 """Start request: the measures that the policy and its guardrails allow an attack."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from consumers.mitigator.state.transition import Transition
@@ -41,23 +40,8 @@ class StartRequest:
     def refuse(self, code: str, text: str) -> "StartRequest":
         """Return this request with a refusal of the policy."""
         check = refusal("policy", code, text)
-        return self.extend((), (check,), {}, ((None, check),))
-
-    def extend(
-        self,
-        wants: Iterable[Want],
-        checks: Iterable[Check],
-        guardrail_checks: dict[str, tuple[Check, ...]],
-        refusals: Iterable[tuple[str | None, Check]],
-    ) -> "StartRequest":
-        """Return this request with further wants, checks and refusals."""
-        return StartRequest(
-            self.rule,
-            (*self.wants, *wants),
-            (*self.checks, *checks),
-            {**self.guardrail_checks, **guardrail_checks},
-            (*self.refusals, *refusals),
-        )
+        checks, refusals = (*self.checks, check), (*self.refusals, (None, check))
+        return replace(self, checks=checks, refusals=refusals)
 
 
 def request_start(
@@ -138,4 +122,10 @@ def _add(
             f"{len(all_wants)} measures; at most {MAX_WANTS}, and 128 kB, are allowed"
         )
         return request.refuse("too_many_measures", text)
-    return request.extend(wants, planned.checks, guardrail_checks, refusals)
+    return replace(
+        request,
+        wants=all_wants,
+        checks=(*request.checks, *planned.checks),
+        guardrail_checks={**request.guardrail_checks, **guardrail_checks},
+        refusals=(*request.refusals, *refusals),
+    )

@@ -32,8 +32,7 @@ from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from consumers.mitigator.state.wants import without_lone_fallbacks
 from consumers.policy import guardrails
-from consumers.policy.guardrails import HOLD, ActiveCounts
-from consumers.policy.model import Policy
+from consumers.policy.guardrails import HOLD
 from fnm_bus.event import Check, Mitigation, Want
 
 _PRECISION: Final = 0.001
@@ -148,7 +147,9 @@ def _limited_mitigations(
     allowed = {dry_run: Counts() for dry_run in state.counts}
     for record in sorted(limitable, key=lambda record: record.started_at):
         counts = allowed[record.dry_run]
-        checks = _exceeded(policy, record, counts.at(transition.moment.now))
+        active = counts.at(transition.moment.now)
+        limits = check_limits(policy, measure_of(record), record.customer, active)
+        checks = tuple(check for check in limits if check.verdict == HOLD)
         if not checks:
             network = guardrails.attacked_network(measure_of(record), policy.limits.own)
             counts.add(network, record.customer)
@@ -183,11 +184,3 @@ def _is_limitable(state: State, record: Mitigation) -> bool:
         return False
     demand = state.demands.get(record.key)
     return demand is None or not any(terms.fallback for terms in demand.terms())
-
-
-def _exceeded(
-    policy: Policy, record: Mitigation, counts: ActiveCounts
-) -> tuple[Check, ...]:
-    """Return the limits that hold a mitigation beyond these counts."""
-    checks = check_limits(policy, measure_of(record), record.customer, counts)
-    return tuple(check for check in checks if check.verdict == HOLD)
