@@ -18,7 +18,7 @@ from consumers.enforcers.backend import (
 )
 from consumers.enforcers.exabgp import commands, listing
 from consumers.enforcers.exabgp.commands import BlackholeAttributes
-from consumers.enforcers.exabgp.neighbor import Neighbor
+from consumers.enforcers.exabgp.neighbor import COMMAND, Neighbor
 from consumers.enforcers.exabgp.session import Session
 from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
@@ -91,7 +91,7 @@ class ExabgpBackend:
             except UnsupportedMeasure as exc:
                 unsupported.append(str(exc))
         if measures:
-            self._session.refresh()
+            self._session.request([COMMAND])  # updates `up`
             self._require_session()
             self._forms |= forms
             self._send(commands.announce_commands(measures, self._attributes))

@@ -95,14 +95,6 @@ class Session(OutputReader):
             )
         return listing
 
-    def refresh(self) -> None:
-        """Request the state of the BGP session; updates `neighbor` and `up`.
-
-        Raises:
-            BackendError: as for `request`.
-        """
-        self.request([neighbor.COMMAND])
-
     def wait_sent(self) -> None:
         """Wait until all UPDATEs are sent, or the BGP session is down.
 

@@ -20,24 +20,19 @@ def wants_of(
     measure: Measure, action: Action, *, fallback: bool = False
 ) -> tuple[Want, ...]:
     """Return an action's wants of a measure, one for each place."""
+    communities = tuple(sorted(set(measure.communities)))
     return tuple(
-        _want(measure, action, place, fallback=fallback)
+        Want(
+            place=place,
+            kind=measure.kind,
+            prefix=measure.prefix,
+            flow=measure.flow,
+            effect=Effect(then=measure.then, communities=communities),
+            dry_run=action.dry_run,
+            approval=action.approval,
+            fallback=fallback,
+        )
         for place in sorted(set(action.enforcers)) or ("",)
-    )
-
-
-def _want(measure: Measure, action: Action, place: str, *, fallback: bool) -> Want:
-    return Want(
-        place=place,
-        kind=measure.kind,
-        prefix=measure.prefix,
-        flow=measure.flow,
-        effect=Effect(
-            then=measure.then, communities=tuple(sorted(set(measure.communities)))
-        ),
-        dry_run=action.dry_run,
-        approval=action.approval,
-        fallback=fallback,
     )
 
 
