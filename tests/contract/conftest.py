@@ -45,14 +45,12 @@ class System(NamedTuple):
 
 @pytest.fixture(params=SYSTEMS)
 def system(request: pytest.FixtureRequest) -> System:
-    """One of the systems."""
     system: System = request.getfixturevalue(f"{request.param}_system")
     return system
 
 
 @pytest.fixture
 def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
-    """Create backends, like a program at its start."""
     made: list[Backend] = []
 
     def make() -> Backend:
@@ -72,19 +70,16 @@ def backend(open_backend: Callable[[], Backend]) -> Backend:
 
 @pytest.fixture
 def measures(system: System) -> Sequence[Measure]:
-    """1,000 measures that the system supports."""
     return system.measures
 
 
 @pytest.fixture
 def impossible(system: System) -> Sequence[Measure]:
-    """Measures that the system does not support."""
     return system.impossible
 
 
 @pytest.fixture
 def lives_on(system: System) -> bool:
-    """Whether measures stay active when the backend is closed."""
     return system.lives_on
 
 

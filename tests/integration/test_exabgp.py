@@ -60,7 +60,6 @@ def exabgp(shared_exabgp: Exabgp, bird: Bird) -> Iterator[Exabgp]:
 
 @pytest.fixture
 def backend(exabgp: Exabgp) -> ExabgpBackend:
-    """The enforcer's backend."""
     return exabgp.connect()
 
 

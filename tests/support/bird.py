@@ -99,7 +99,6 @@ class Bird:
             self._server.kill()
 
     def birdc(self, command: str) -> str:
-        """Run a command of birdc; return its output."""
         result = subprocess.run(
             ["birdc", "-s", str(self.control), *command.split()],
             check=False,
@@ -111,15 +110,12 @@ class Bird:
 
     @property
     def up(self) -> bool:
-        """Whether the session is established."""
         return "Established" in self.birdc("show protocols exa")
 
     def wait_up(self, seconds: float = 60) -> None:
-        """Wait until the session is established."""
         wait_until(lambda: self.up, seconds, "the BGP session")
 
     def routes(self) -> dict[str, Route]:
-        """Return the routes of all tables: match → route."""
         routes = [route for table in _TABLES for route in self._table(table)]
         return {route.net: route for route in routes}
 
@@ -141,7 +137,6 @@ class Bird:
         return routes
 
     def count(self) -> int:
-        """Return the number of routes."""
         (total,) = re.findall(r"Total: (\d+) of", self.birdc("show route count"))
         return int(total)
 

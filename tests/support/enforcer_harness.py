@@ -23,8 +23,6 @@ DAY = 86_400.0
 
 
 class FakeReader:
-    """A topic reader that returns the items of the test."""
-
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.is_healthy = True
@@ -111,7 +109,6 @@ class EnforcerHarness:
         self.enforcer._restore()
 
     def restart(self, **settings: Any) -> "EnforcerHarness":
-        """Return another enforcer with the same snapshot and system."""
         return EnforcerHarness(self.path, self.backend, **settings)
 
     def broker_time(self, age: float = 0.0) -> float:
@@ -186,7 +183,6 @@ class EnforcerHarness:
         return sorted(self.backend.measures)
 
     def results(self) -> list[str]:
-        """Return the results of the audit records."""
         return [result for result, _key in self.audit.published]
 
     def count(self, name: str, *labels: str) -> float:

@@ -66,8 +66,6 @@ class Message:
 
 
 class Journal:
-    """A fake `TransactionalJournal`."""
-
     def __init__(self) -> None:
         self.processed: list[Any] = []
         self.inputs = self

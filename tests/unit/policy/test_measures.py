@@ -43,7 +43,6 @@ def planned(
 
 
 def with_rules(*rules: FlowSpecRule, **event: Any) -> AttackFacts:
-    """Return the facts of a ban with these Flow Spec rules."""
     return facts_of(host_event(flow_spec_rules=rules, **event))[0]
 
 

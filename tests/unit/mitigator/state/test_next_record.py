@@ -15,7 +15,6 @@ FAST = FlowThen(action="rate-limit", rate=9_000)
 
 
 def rule_for(sensor: str, **action: object) -> Rule:
-    """Return a rule for one sensor."""
     return rule(f"rule {sensor}", Match(sensors=frozenset({sensor})), **action)
 
 
