@@ -76,6 +76,7 @@ class TopicFollower:
         self._end_reported = False
         self._partitions = 0
         self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
         self._has_failed = False
         self._config_error: ConfigError | None = None
         self._was_open = False
@@ -94,7 +95,8 @@ class TopicFollower:
     def start(self) -> None:
         """Start the thread."""
         name = f"read {self._topic}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
     def take(self, timeout: float) -> list[TopicItem]:
         """Return the items that were read; wait up to *timeout* seconds for the first.
@@ -104,6 +106,10 @@ class TopicFollower:
         """
         if self._config_error is not None:
             raise self._config_error
+        if self._thread is not None and not self._thread.is_alive():
+            self._has_failed = True  # not even its log could be written
+            self.restarts += 1
+            self.start()
         items: list[TopicItem] = []
         with suppress(queue.Empty):
             items.append(self._queue.get(timeout=timeout))

@@ -110,6 +110,24 @@ def test_failed_reading_is_unhealthy_until_it_succeeds_again(
     assert follower.restarts == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_ended_thread_is_started_again(
+    topic_reader: FakeTopicReader,
+    follower: TopicFollower,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert take_items(follower, 1) == [TopicEnd()]
+    thread: Any = follower._thread
+    with monkeypatch.context() as patch:
+        patch.setattr(wanted_reader, "log", None)
+        topic_reader.items.put(RuntimeError("a bug"))
+        wait_until(lambda: not thread.is_alive(), 10, "the end of the thread")
+    topic_reader.items.put(record(7))
+    assert [item.offset for item in take_items(follower, 1)] == [7]
+    wait_until(lambda: follower.is_healthy, 10, "a thread that reads")
+    assert follower.restarts == 1
+
+
 def test_unreachable_kafka_keeps_follower_healthy(
     topic_reader: FakeTopicReader, follower: TopicFollower
 ) -> None:
