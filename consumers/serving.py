@@ -5,15 +5,20 @@ depend on programs that decide.
 """
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from consumers.settings import FullSettings
+from fnm_bus import build as bus
 from fnm_bus.config import load
+from fnm_bus.consume.handler import Handler
+from fnm_bus.consume.loop import ConsumerLoop
+from fnm_bus.consume.metrics import ConsumeMetrics
+from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.log import configure, get_logger
 
@@ -27,16 +32,19 @@ class Service(Protocol):
     """A program that runs until `stop`.
 
     Attributes:
-        turned_at: start of its loop's last iteration, on the monotonic clock.
+        iterated_at: start of its loop's last iteration, on the monotonic clock.
     """
 
-    turned_at: float
+    iterated_at: float
 
     def run(self) -> None:
         """Work until `stop`."""
 
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler."""
+
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether it works without a person's help, and values for /healthz."""
 
 
 def load_settings(file: Path | None) -> FullSettings:
@@ -51,11 +59,7 @@ def load_settings(file: Path | None) -> FullSettings:
 
 
 def serve(
-    settings: FullSettings,
-    service: Service,
-    registry: CollectorRegistry,
-    facts: Callable[[], Mapping[str, object]] = dict,
-    healthy: Callable[[], bool] = lambda: True,
+    settings: FullSettings, service: Service, registry: CollectorRegistry
 ) -> None:
     """Run *service* until a signal arrives, with its metrics and health on a port.
 
@@ -64,9 +68,10 @@ def serve(
     """
 
     def state() -> tuple[bool, Mapping[str, object]]:
-        idle = monotonic() - service.turned_at
-        is_healthy = idle < HUNG and healthy()
-        return is_healthy, {"seconds_since_turn": round(idle, 3), **facts()}
+        idle = monotonic() - service.iterated_at
+        is_healthy, values = service.health()
+        shown = {"seconds_since_iteration": round(idle, 3), **values}
+        return is_healthy and idle < HUNG, shown
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: service.stop())
@@ -81,3 +86,39 @@ def serve(
         service.run()
     finally:
         server.stop()
+
+
+def consume(
+    settings: FullSettings,
+    group: str,
+    topics: Sequence[str],
+    handler: Handler,
+    **options: Any,
+) -> None:
+    """Run a `ConsumerLoop` until a signal arrives; a dry run does not apply to it.
+
+    Raises:
+        ConfigError: the port or Kafka's settings are invalid.
+        TopicRefused: a topic does not exist, or may not be read.
+        AbortConsumer: from the handler or a callback.
+    """
+    kafka = bus.kafka_settings(settings)
+    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
+    metrics = ConsumeMetrics()
+    loop = ConsumerLoop(
+        kafka,
+        group,
+        topics,
+        bus.build_reading_codec(settings),
+        handler,
+        deadletter_topic=bus.topic_names(settings).deadletter,
+        publisher=publisher,
+        metrics=metrics,
+        max_attempts=settings.consumers.max_attempts,
+        **options,
+    )
+    live = settings.model_copy(update={"dry_run": False})
+    try:
+        serve(live, loop, metrics.registry())
+    finally:
+        publisher.close()

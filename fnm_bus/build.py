@@ -257,7 +257,7 @@ def build_http_server(
 
 def relay_health(relay: Relay) -> tuple[bool, Mapping[str, object]]:
     """Return whether a relay is healthy, and its values for /healthz."""
-    silent = monotonic() - relay.turned_at
+    silent = monotonic() - relay.iterated_at
     # A suspect entry is still being read, by a child process.
     io_blocked = 0 if relay.drain.is_reading_suspect else relay.drain.io_blocked
     problem = relay.publisher.problem or relay.drain.topic_refusals
@@ -265,7 +265,7 @@ def relay_health(relay: Relay) -> tuple[bool, Mapping[str, object]]:
         "draining": relay.draining,
         "in_flight": relay.drain.in_flight,
         "problem": problem,
-        "seconds_since_turn": round(silent, 3),
+        "seconds_since_iteration": round(silent, 3),
         "disk_errors": dict(relay.drain.disk_errors.current),
         "io_blocked_entries": io_blocked,
     }

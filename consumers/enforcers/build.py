@@ -6,10 +6,7 @@ from ipaddress import ip_network
 from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend
 from consumers.enforcers.enforcer import Enforcer
-from consumers.enforcers.wanted_reader import (
-    CommandReader,
-    WantedStateReader,
-)
+from consumers.enforcers.wanted_reader import TopicFollower
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
@@ -17,6 +14,7 @@ from consumers.settings import EnforcerSettings, FullSettings
 from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError
+from fnm_bus.kafka.client import ConnectionState, build_reader
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)
@@ -30,12 +28,6 @@ def build_enforcer(
 ) -> Enforcer:
     """Return an enforcer for *backend*.
 
-    Args:
-        settings: the configuration.
-        own: the table of this enforcer.
-        backend: the system.
-        metrics: its metrics.
-
     Raises:
         ConfigError: a secret cannot be read, or `own_networks` is missing.
     """
@@ -46,8 +38,11 @@ def build_enforcer(
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
-        wanted_reader=WantedStateReader(kafka, names.mitigation, codec),
-        command_reader=CommandReader(kafka, names.command, codec),
+        wanted_reader=TopicFollower(
+            kafka, names.mitigation, codec, from_beginning=True
+        ),
+        # An enforcer stores no offsets, so it obeys only new commands.
+        command_reader=TopicFollower(kafka, names.command, codec, from_beginning=False),
         audit=AuditPublisher(
             kafka, names.audit, audit_codec, backend.name, broker_clock
         ),
@@ -91,9 +86,9 @@ def check_enforcer(settings: FullSettings, own: EnforcerSettings) -> None:
             cannot be written, or `own_networks` is missing.
     """
     allowed_networks(settings)
-    kafka, codec = build.kafka_settings(settings), Codec()
-    AuditPublisher(kafka, settings.topics.audit, codec, "", BrokerClock()).open()
-    WantedStateReader(kafka, settings.topics.mitigation, codec).check_settings()
+    kafka = build.kafka_settings(settings)
+    AuditPublisher(kafka, settings.topics.audit, Codec(), "", BrokerClock()).open()
+    build_reader(kafka, ConnectionState(kafka)).close()
     directory = own.snapshot.absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(

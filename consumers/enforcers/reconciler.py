@@ -30,10 +30,6 @@ class Reconciler:
     """Makes one system match the wanted state.
 
     Args:
-        backend: the system.
-        path: path of the snapshot.
-        audit: publishes audit records.
-        metrics: counts changes and failures.
         is_paused: returns whether an operator has paused; called between two batches.
 
     Attributes:
@@ -137,14 +133,7 @@ class Reconciler:
         now: float,
         synced: bool,  # noqa: FBT001 - as in `reconcile`
     ) -> list[str]:
-        """Apply new and ended leases before the system is listed; return the errors.
-
-        Args:
-            announced: leases that may be announced.
-            wanted: all wanted leases.
-            now: the time on `clock.now`.
-            synced: whether to withdraw everything else.
-        """
+        """Apply new and ended leases before the system is listed; return the errors."""
         new = {k: lease for k, lease in announced.items() if k not in self.in_force}
         unwanted = self.in_force.keys() - wanted.keys()
         if not synced:

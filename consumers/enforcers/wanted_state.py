@@ -43,11 +43,7 @@ class WantedState:
     """The wanted state of one enforcer.
 
     Args:
-        backend: its name and its supported kinds are used.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        broker_clock: the broker's time.
-        audit: publishes refusals.
-        metrics: counts refusals.
     """
 
     def __init__(
@@ -90,12 +86,7 @@ class WantedState:
         return {} if self.paused else leases
 
     def restore(self, saved: Snapshot, *, leases: bool) -> None:
-        """Start with a snapshot.
-
-        Args:
-            saved: the snapshot.
-            leases: whether to restore its leases too, or its pause only.
-        """
+        """Start with a snapshot."""
         self._pause.command_offset = saved.pause_command
         kept = {}
         for key, lease in saved.leases.items() if leases else ():

@@ -54,12 +54,6 @@ def send_command(
 ) -> Audit:
     """Send a command and return the mitigator's answer.
 
-    Args:
-        settings: librdkafka's settings.
-        topics: names of the topics.
-        codec: reads audit records.
-        command: the command.
-
     Raises:
         MitigatorTimeout: no answer; the command counts once a mitigator is active.
         PublishError, ConfigError: the command could not be sent.

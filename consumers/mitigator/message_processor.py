@@ -46,12 +46,6 @@ class MessageProcessor:
     """Applies messages to the state.
 
     Attributes:
-        topics: names of the topics.
-        codec: reads and writes records.
-        name: of the mitigator, in dead letters.
-        metrics: of the mitigator.
-        new_transition: returns a new transition of a state.
-        breaker: pauses partitions with too many unexpected errors.
         unreadable: partitions that wait for the registry, with its error.
         current: the last message of the open transaction.
         isolated: number of messages that get a transaction of their own.
@@ -75,14 +69,7 @@ class MessageProcessor:
         batch: Batch,
         message: Message,
     ) -> None:
-        """Apply one message; an unusable one becomes a dead letter.
-
-        Args:
-            journal: pauses the partition of a message that has to wait.
-            state: changed by the message.
-            batch: collects the records.
-            message: an event or a command.
-        """
+        """Apply one message; an unusable one becomes a dead letter."""
         inputs = journal.inputs
         if inputs.is_paused(message):
             return
@@ -167,10 +154,7 @@ class MessageProcessor:
     def _add_dead_letter(self, batch: Batch, message: Message, reason: str) -> None:
         self.metrics.dead_letters.inc()
         log.warning(
-            "dead_letter",
-            topic=message.topic(),
-            offset=message.offset(),
-            reason=reason,
+            "dead_letter", topic=message.topic(), offset=message.offset(), reason=reason
         )
         self._refused.discard(_origin(message))
         (topic, number), offset = _origin(message)

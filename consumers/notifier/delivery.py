@@ -7,8 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from random import uniform
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Counter
 
@@ -34,13 +35,17 @@ _MAX_BYTES: Final = 64 << 20
 """Bounds of the waiting notices; from then on the queue is full."""
 
 
+class _Item(NamedTuple):
+    outgoing: OutgoingNotice
+    done: Callable[[], None]
+    since: float
+
+
 class DeliveryQueue:
     """The notices for one sink, and the thread that sends them.
 
     Args:
-        sink: sends one notice.
         retry_timeout: seconds after which a notice is dropped with an error in the log.
-        notices: counts the notices by sink and result.
 
     Attributes:
         is_retrying: whether the last attempt failed.
@@ -52,10 +57,9 @@ class DeliveryQueue:
         self.sink = sink
         self._retry_timeout = retry_timeout
         self._notices = notices
-        self._waiting: deque[tuple[OutgoingNotice, Callable[[], None], float]] = deque()
-        self._finished: deque[tuple[Callable[[], None], int]] = deque()
-        self._bytes = 0
-        self._added = threading.Semaphore(0)
+        self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
+        self._finished: deque[_Item] = deque()
+        self._count = self._bytes = 0  # changed by the caller's thread only
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._fault: Exception | None = None
@@ -68,9 +72,9 @@ class DeliveryQueue:
                 target=self._run, name="notices", daemon=True
             )
             self._thread.start()
+        self._count += 1
         self._bytes += len(outgoing.body)
-        self._waiting.append((outgoing, done, time.monotonic()))
-        self._added.release()
+        self._waiting.put(_Item(outgoing, done, time.monotonic()))
 
     def settle(self) -> None:
         """Call `done` of each notice that was sent or dropped.
@@ -81,24 +85,25 @@ class DeliveryQueue:
         if self._fault is not None:
             raise self._fault
         for _ in range(len(self._finished)):
-            done, size = self._finished.popleft()
-            self._bytes -= size  # changed by the caller's thread only
-            done()
+            item = self._finished.popleft()
+            self._count -= 1
+            self._bytes -= len(item.outgoing.body)
+            item.done()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent or settled."""
-        return not self._waiting and not self._finished
+        return not self._count
 
     @property
     def is_full(self) -> bool:
         """Whether no further notice should be added now."""
-        return len(self._waiting) >= _MAX_WAITING or self._bytes >= _MAX_BYTES
+        return self._count >= _MAX_WAITING or self._bytes >= _MAX_BYTES
 
     def stop(self) -> None:
         """Start no other attempt."""
         self._stopping.set()
-        self._added.release()
+        self._waiting.put(None)
 
     def join(self, timeout: float) -> None:
         """Wait up to *timeout* seconds for the current attempt."""
@@ -107,16 +112,12 @@ class DeliveryQueue:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
-                self._added.acquire()
-                if self._waiting and not self._stopping.is_set():
-                    outgoing, done, since = self._waiting[0]
-                    result = self._deliver(outgoing, since + self._retry_timeout)
-                    self.is_retrying = False
-                    if result:
-                        self._notices.labels(self.sink.name, result).inc()
-                        self._finished.append((done, len(outgoing.body)))
-                        self._waiting.popleft()
+            while (item := self._waiting.get()) and not self._stopping.is_set():
+                result = self._deliver(item.outgoing, item.since + self._retry_timeout)
+                self.is_retrying = False
+                if result:
+                    self._notices.labels(self.sink.name, result).inc()
+                    self._finished.append(item)
         except Exception as exc:  # noqa: BLE001 - `settle` raises it
             self._fault = exc
 

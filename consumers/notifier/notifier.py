@@ -41,11 +41,6 @@ _RETRY: Final = 1.0
 class Notifier:
     """Turns records of the mitigation topic into notices.
 
-    Args:
-        storms: groups the changes.
-        queues: one for each sink.
-        metrics: the metrics.
-
     Attributes:
         clock: the broker's time, from the records.
     """

@@ -102,14 +102,10 @@ def _sinks(settings: NotifierSettings) -> Iterator[NoticeSink]:
 
 
 class Service:
-    """The notifier as a program.
-
-    Attributes:
-        turned_at: time of the last turn, on the monotonic clock.
-    """
+    """The notifier as a program."""
 
     def __init__(self, settings: FullSettings, notifier: Notifier) -> None:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         self._settings = settings
         self._notifier = notifier
         self._stopping = threading.Event()
@@ -146,7 +142,7 @@ class Service:
         )
         try:
             while not self._stopping.is_set() and not self._recall(kafka, codec):
-                self.turned_at = monotonic()
+                self.iterated_at = monotonic()
                 self._stopping.wait(_RETRY)
             if not self._stopping.is_set():
                 self._loop.run()
@@ -160,19 +156,13 @@ class Service:
         if self._loop is not None:
             self._loop.stop()
 
-    def healthy(self) -> bool:
-        """Return whether it works, or will work without a person's help."""
-        return not self._current_problem()
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the fields of /healthz."""
-        return {"problem": self._current_problem()}
-
-    def _current_problem(self) -> str:
-        return self._problem or (self._loop.problem if self._loop else "")
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether it works, or will work without a person's help; values."""
+        problem = self._problem or (self._loop.problem if self._loop else "")
+        return not problem, {"problem": problem}
 
     def _turn(self) -> float:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         return self._notifier.turn()
 
     def _settle(self) -> None:
@@ -214,4 +204,4 @@ def main(settings: FullSettings) -> None:
     ]
     storms = StormGrouper(table.group_wait, table.group_interval)
     service = Service(settings, Notifier(storms, queues, metrics))
-    serving.serve(settings, service, metrics.registry(), service.facts, service.healthy)
+    serving.serve(settings, service, metrics.registry())

@@ -34,8 +34,6 @@ class OutgoingNotice(NamedTuple):
     """A notice to send.
 
     Attributes:
-        notice: the document.
-        body: the document as JSON.
         ends_at: end of the storm's last lease, in seconds since boot.
     """
 

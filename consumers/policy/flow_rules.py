@@ -64,9 +64,9 @@ class ParsedRules(NamedTuple):
         return tuple(parsed.refusal for parsed in self.rules if parsed.refusal)
 
 
-def refusal(name: str, code: str, text: str) -> Check:
-    """Return the check that refuses a rule of a document."""
-    return Check(stage="policy", name=name, code=code, verdict="refuse", text=text)
+def refusal(name: str, code: str, text: str, stage: str = "policy") -> Check:
+    """Return a check that refuses."""
+    return Check(stage=stage, name=name, code=code, verdict="refuse", text=text)
 
 
 def parse_rules(

@@ -9,8 +9,6 @@ import typer
 from fnm_bus.cli.options import (
     ConfigFile,
     Json,
-    dump,
-    end,
     out_raw,
     print_note,
     settings,
@@ -114,12 +112,7 @@ def check(path: HookPath, *, json: Json = False) -> None:
     Example:
         fnm-bus hook check /usr/local/bin/fnm-bus-hook
     """
-    from fnm_bus.cli.check_results import show
+    from fnm_bus.cli.check_results import end_with
     from fnm_bus.setup import check_hook
 
-    results = check_hook.check(path)
-    if json:
-        dump([result._asdict() for result in results])
-    else:
-        show(results)
-    end(0 if all(result.ok for result in results) else 1)
+    end_with(check_hook.check(path), json=json)

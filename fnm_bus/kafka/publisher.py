@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
 
 from fnm_bus.errors import (
     BrokerUnavailable,
@@ -152,8 +158,16 @@ class KafkaPublisher:
         if self._producer is None:
             self._open()
 
-    def publish(self, record: Record, on_delivery: DeliveryCallback) -> None:
+    def publish(
+        self,
+        record: Record,
+        on_delivery: DeliveryCallback,
+        on_broker_time: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
         """Add *record* to the producer's queue.
+
+        If the broker stamps the topic's records, *on_broker_time* gets the record's
+        time in seconds since 1970.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
@@ -163,9 +177,12 @@ class KafkaPublisher:
         producer = self._producer or self._open()
         topic = record.topic
 
-        def delivered(error: KafkaError | None, _message: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 self.connection.mark_connected()
+                kind, stamp = message.timestamp()
+                if kind == TIMESTAMP_LOG_APPEND_TIME:
+                    on_broker_time(stamp / 1000)
                 on_delivery(None)
             else:
                 on_delivery(classify_error(error, topic, self._settings))

@@ -10,10 +10,7 @@ from support.receiver import Answer, Receiver
 
 from consumers.notifier import delivery
 from consumers.notifier.delivery import DeliveryQueue
-from consumers.notifier.http_sinks import (
-    HttpClient,
-    WebhookSink,
-)
+from consumers.notifier.http_sinks import HttpClient, WebhookSink
 from consumers.notifier.metrics import NotifierMetrics
 
 SECRET = b"shared"

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from support.bird import Bird
+from support.bird import Bird, running_bird
 from support.consumer_processes import ConsumerProcesses, policy
-from support.fetch import Unavailable
 from support.process import Server, free_port, wait_until
 from support.receiver import Answer, Receiver
 from support.relay_processes import RelayProcesses
@@ -21,7 +19,6 @@ from consumers.enforcers.exabgp import conf_files, config
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "consumers" / "samples").glob("[a-z]*.py"))
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST, HOST6 = "203.0.113.7", "2001:db8:1::7"
 OUTSIDE = "198.51.100.7"
 SECONDS = 900.0
@@ -199,17 +196,8 @@ class Speaker:
 
 @pytest.fixture
 def bird() -> Iterator[Bird]:
-    # Not pytest's own directory: a socket's path has to be short.
-    with TemporaryDirectory(prefix="fnm-") as root:
-        started = Bird(Path(root))
-        try:
-            started.open()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
-            yield started
-        finally:
-            started.close()
+    with running_bird() as bird:
+        yield bird
 
 
 @pytest.fixture

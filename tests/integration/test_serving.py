@@ -19,9 +19,10 @@ from consumers.settings import ConsumerSettings, FullSettings
 class _Service:
     """Asks for its own health while it runs."""
 
-    def __init__(self, port: int) -> None:
-        self.turned_at = time.monotonic()
+    def __init__(self, port: int, *, is_healthy: bool) -> None:
+        self.iterated_at = time.monotonic()
         self._port = port
+        self._is_healthy = is_healthy
         self.answers: list[tuple[int, Any]] = []
 
     def run(self) -> None:
@@ -35,6 +36,9 @@ class _Service:
 
     def stop(self) -> None:
         pass
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        return self._is_healthy, {"x": 1}
 
 
 @pytest.fixture
@@ -56,10 +60,8 @@ def test_an_unhealthy_service_says_so_at_healthz(
         dry_run=True,
         kafka={"bootstrap.servers": "127.0.0.1:1"},
     )
-    service = _Service(known.consumers.metrics_port)
-    serving.serve(
-        known, service, CollectorRegistry(), lambda: {"x": 1}, lambda: healthy
-    )
+    service = _Service(known.consumers.metrics_port, is_healthy=healthy)
+    serving.serve(known, service, CollectorRegistry())
     ((found, answer),) = service.answers
     assert found == status
     assert answer["x"] == 1

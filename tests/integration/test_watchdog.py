@@ -8,9 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.bird import Bird
+from support.bird import Bird, running_bird
 from support.exabgp import Exabgp
-from support.fetch import Unavailable
 from support.process import wait_until
 
 from consumers.enforcers import snapshot
@@ -22,7 +21,6 @@ from consumers.mitigation import clock
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 GRACE = 1.0
 HOST = Measure(kind=BLACKHOLE, prefix="198.51.100.1/32", communities=("64500:1",))
 OTHER = Measure(kind=BLACKHOLE, prefix="2001:db8::1/128")
@@ -40,17 +38,8 @@ NETS = {
 
 @pytest.fixture(scope="module")
 def bird() -> Iterator[Bird]:
-    """A BIRD, started once."""
-    with TemporaryDirectory(prefix="fnm-") as root:
-        bird = Bird(Path(root))
-        try:
-            bird.open()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
-            yield bird
-        finally:
-            bird.close()
+    with running_bird() as bird:
+        yield bird
 
 
 @pytest.fixture

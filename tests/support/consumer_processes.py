@@ -117,7 +117,6 @@ class ConsumerProcesses:
         return server
 
     def health(self, server: Server) -> tuple[int, Mapping[str, Any]]:
-        """Return the status and the facts of a consumer's /healthz."""
         try:
             with urlopen(f"{_address(server)}/healthz", timeout=10) as answer:
                 return answer.status, json.load(answer)
@@ -170,7 +169,6 @@ class ConsumerProcesses:
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def said(self) -> str:
-        """Return what all consumers printed."""
         logs = sorted(self.relays.root.glob("*.log"))
         return "\n".join(f"{it.name}\n{it.read_text()[-3000:]}" for it in logs)
 
@@ -231,7 +229,6 @@ class ConsumerProcesses:
         self.flush()
 
     def flush(self) -> None:
-        """Wait until everything that was put is on Kafka."""
         assert self._made().flush(60) == 0
 
     def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
@@ -292,7 +289,6 @@ class ConsumerProcesses:
         return latest
 
     def wanted(self) -> list[str]:
-        """Return the keys of what is wanted, sorted."""
         return sorted(k for k, it in self.state().items() if it.state == "wanted")
 
     def members(self) -> int:
@@ -320,7 +316,6 @@ class ConsumerProcesses:
         self.flush()
 
     def audits(self, what: str) -> list[Audit]:
-        """Return what was told of one kind."""
         found = (event for _key, event, _at in self.records("audit"))
         return [it for it in found if isinstance(it, Audit) and it.action == what]
 
@@ -332,7 +327,6 @@ class ConsumerProcesses:
             raise AssertionError(f"{exc}\n{self.said()}") from exc
 
     def stop(self) -> None:
-        """End all consumers."""
         for server in self._servers:
             if server.alive:
                 with suppress(ProcessLookupError):
@@ -358,5 +352,4 @@ def _address(server: Server) -> str:
 
 
 def policy(action: str = "blackhole", lease: str = "60s") -> str:
-    """Return a policy of one rule."""
     return POLICY.format(action=action, lease=lease)

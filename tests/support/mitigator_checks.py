@@ -31,7 +31,6 @@ _TOPICS: Final = Topics()
 
 
 def mitigations(harness: MitigatorHarness) -> dict[str, Mitigation]:
-    """Return the latest record of each mitigation, without the pause."""
     records = {}
     for key, stored in harness.mitigations.items():
         if key != "pause":
@@ -52,7 +51,6 @@ def in_force(harness: MitigatorHarness) -> dict[str, Mitigation]:
 
 
 def is_counted(record: Mitigation) -> bool:
-    """Return whether limits count a mitigation."""
     return (
         record.state == "wanted"
         and not record.dry_run

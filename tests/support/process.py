@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 # Asks the kernel to end this process when pytest dies, however that comes about, and
@@ -175,3 +176,15 @@ class Server:
     def tail(self) -> str:
         """Return the end of what it printed."""
         return self._log.read_text(errors="replace")[-_TAIL:]
+
+
+def child_ids(parent: int, word: str) -> list[int]:
+    """Return the ids of a process's children with *word* on their command line."""
+    ids = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (path / "cmdline").read_bytes().split(b"\0")
+            status = (path / "stat").read_text().rpartition(")")[2].split()
+            if word.encode() in line and int(status[1]) == parent:
+                ids.append(int(path.name))
+    return ids

@@ -168,7 +168,7 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
     tmp_path: Path, refusals: str, status: int
 ) -> None:
     relay: Any = SimpleNamespace(
-        turned_at=monotonic(),
+        iterated_at=monotonic(),
         draining=True,
         publisher=MemoryPublisher(),
         drain=SimpleNamespace(

@@ -72,11 +72,7 @@ def update_leases(
 
 
 def expired_routes(
-    leases: Mapping[str, RouteLease],
-    now: float,
-    grace: float,
-    *,
-    readable: bool,
+    leases: Mapping[str, RouteLease], now: float, grace: float, *, readable: bool
 ) -> dict[str, str]:
     """Return the routes to withdraw: key → reason.
 
@@ -101,12 +97,7 @@ def expired_routes(
 
 
 class Watchdog:
-    """Withdraws expired routes.
-
-    Args:
-        backend: lists and withdraws the routes.
-        settings: the snapshot and the grace.
-    """
+    """Withdraws expired routes."""
 
     def __init__(self, backend: ExabgpBackend, settings: ExabgpSettings) -> None:
         self._backend = backend

@@ -22,14 +22,7 @@ _NUMBERS: Final = count(1)
 
 @dataclass(slots=True)
 class Batch:
-    """Records of one transaction.
-
-    Attributes:
-        topics: names of the topics.
-        codec: encodes records.
-        source: name of the program in the records' headers.
-        audits: the audit records, for the log.
-    """
+    """Records of one transaction."""
 
     topics: Topics
     codec: Codec

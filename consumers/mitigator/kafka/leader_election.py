@@ -39,12 +39,8 @@ class LeaderElection:
     """One member.
 
     Args:
-        settings: librdkafka's settings.
         group: name of the group; used for nothing else.
         topic: a topic of one partition.
-
-    Attributes:
-        elected: whether this member is elected.
     """
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:

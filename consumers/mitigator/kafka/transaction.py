@@ -55,15 +55,10 @@ class TransactionalJournal:
     """One mitigator's transactions.
 
     Args:
-        settings: librdkafka's settings.
         name: transactional id, and the group that keeps the offsets.
-        topics: to read.
         clock: learns the broker's time from the answers to written records.
         compacted: topics with fixed numbers of partitions. Records go to their keys'
             partitions at `open`, until the state is read again.
-
-    Attributes:
-        inputs: reads the topics.
     """
 
     def __init__(
@@ -92,18 +87,7 @@ class TransactionalJournal:
         self._refused: tuple[KafkaError, str] | None = None
 
     def open(self, since: datetime | None) -> None:
-        """Open the inputs; nothing is written.
-
-        Args:
-            since: the oldest messages to read from topics without committed offsets;
-                None: from the beginning.
-
-        Raises:
-            ConfigError: librdkafka refuses the settings, or the transactional id
-                belongs to a mitigator with other topics.
-            BrokerUnavailable: no broker reachable.
-            TopicRefused: a topic does not exist.
-        """
+        """Open the inputs as `InputReader.open` does; nothing is written."""
         # The first commit includes them: they show the owner of the transactional id.
         self._offsets |= self.inputs.open(since)
         self._counts = {
@@ -124,10 +108,7 @@ class TransactionalJournal:
         except KafkaException as exc:
             error = exc.args[0]
             raise access_error(
-                error,
-                self._settings,
-                group=self._name,
-                transactional_id=self._name,
+                error, self._settings, group=self._name, transactional_id=self._name
             ) or Fenced(f"no transactions: {error.str()}") from exc
 
     def check_partitions(self) -> None:
@@ -144,9 +125,6 @@ class TransactionalJournal:
 
     def check_counts(self, counts: Mapping[str, int]) -> None:
         """Check that compacted topics have these numbers of partitions.
-
-        Args:
-            counts: topic → number of its partitions.
 
         Raises:
             BrokerUnavailable: a topic had another number at `open`.

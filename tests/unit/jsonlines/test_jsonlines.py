@@ -62,14 +62,7 @@ def put(file: AppendFile, *numbers: int) -> None:
 def test_event_is_one_line_of_json(file: AppendFile, path: Path) -> None:
     put(file, 1, 2)
     first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == [
-        "topic",
-        "partition",
-        "offset",
-        "timestamp",
-        "key",
-        "event",
-    ]
+    assert list(first) == ["topic", "partition", "offset", "timestamp", "key", "event"]
     assert first["event"]["action"] == "ban"
     assert first["event"]["receipt"]["event_id"] == "1"
     assert (first["key"], first["timestamp"]) == ("::1", "2026-05-01T00:00:00+00:00")

@@ -17,6 +17,7 @@ from support.mitigator_harness import (
     OWN,
     START,
     MitigatorHarness,
+    banned,
     policy,
     rule,
 )
@@ -49,8 +50,7 @@ def size(record: Any) -> int:
 
 
 def test_equal_decision_is_not_written_again() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sensor="a")
+    harness = banned(sensor="a")
     harness.send("ban", sensor="b")
     record = harness.mitigations[KEY]
     harness.send("ban", sensor="a")
@@ -76,8 +76,7 @@ def test_record_has_counts_by_magnitude() -> None:
 
 
 def test_revision_grows_with_the_approved_content() -> None:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(approval=True)))
     assert harness.mitigation().revision == 1
     harness.command("approve", KEY)
     approved = harness.mitigation().revision
@@ -89,8 +88,7 @@ def test_revision_grows_with_the_approved_content() -> None:
 
 
 def test_record_is_for_people_too() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", total_incoming_pps=7)
+    harness = banned(total_incoming_pps=7)
     record = harness.mitigation()
     assert record.key == KEY
     assert record.cause == "ban by fnm1: rule any"
@@ -115,8 +113,7 @@ def test_full_proposals_take_a_live_measure_out_of_force(
 ) -> None:
     monkeypatch.setattr("consumers.mitigator.state.recompute.MAX_PROPOSALS", 0)
     ask = rule("ask", Match(sensors=frozenset({"ask"})), approval=True)
-    harness = MitigatorHarness(policy(ask, rule("live")))
-    harness.send("ban", sensor="live")
+    harness = banned(policy(ask, rule("live")), sensor="live")
     harness.send("ban", sensor="ask")
     assert harness.wanted() == [KEY]
     harness.send("unban", sensor="live")
@@ -130,8 +127,7 @@ def test_full_proposals_take_a_live_measure_out_of_force(
 
 
 def test_renewal_of_the_lease_alone_is_not_reported() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     for _ in range(100):
         harness.wait(20)
         harness.send("attack_status")
@@ -139,8 +135,7 @@ def test_renewal_of_the_lease_alone_is_not_reported() -> None:
 
 
 def test_event_of_a_suppressed_measure_is_reported_once() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("withdraw", KEY)
     for _ in range(5):
         harness.send("ban")
@@ -148,8 +143,7 @@ def test_event_of_a_suppressed_measure_is_reported_once() -> None:
 
 
 def test_end_is_reported_with_its_code() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban")
     audit = harness.audits[-1]
     assert (audit.action, audit.code, audit.key) == ("ended", "unban", KEY)
@@ -158,8 +152,7 @@ def test_end_is_reported_with_its_code() -> None:
 
 def test_checks_beyond_a_hundred_are_counted() -> None:
     rules = [rule(f"r{n}", Match(protocols=frozenset({"tcp"}))) for n in range(300)]
-    harness = MitigatorHarness(policy(*rules, rule("last")))
-    harness.send("ban")
+    harness = banned(policy(*rules, rule("last")))
     [audit] = harness.audits
     assert len(audit.checks) == 100
     assert audit.checks_omitted > 200
@@ -231,9 +224,7 @@ def test_record_with_long_names_has_no_examples() -> None:
 def test_record_with_long_match_and_texts_is_within_its_bound() -> None:
     ports = tuple(range(10_000, 10_096))
     udp = FlowSpecRule(
-        destination_prefix=f"{HOST}/32",
-        destination_ports=ports,
-        protocols=("udp",),
+        destination_prefix=f"{HOST}/32", destination_ports=ports, protocols=("udp",)
     )
     harness = MitigatorHarness(policy(rule(action="flowspec", approval=True)))
     harness.send("ban", rules=(udp,), host_group=WIDE * 255)
@@ -335,8 +326,7 @@ def check_sizes(transition: Transition) -> None:
 
 
 def test_failed_event_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     before = picture(harness.state, harness.now)
 
     def fail(*_args: Any, **_about: Any) -> None:
