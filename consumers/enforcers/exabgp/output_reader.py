@@ -101,5 +101,5 @@ class OutputReader:
             return
         self.neighbor = latest
         level = logging.INFO if latest.up else logging.WARNING
-        event = "neighbor_up" if latest.up else "neighbor_down"
-        log.log(level, event, reason=latest.reason or None)
+        reason = latest.reason or None
+        log.log(level, "neighbor_up" if latest.up else "neighbor_down", reason=reason)

@@ -107,7 +107,7 @@ def read_state(
                 is_expected = isinstance(exc, InvalidRecord)
                 error = str(exc) if is_expected else f"unexpected {exc!r:.200}"
                 if not is_expected:
-                    log.exception("%.200r", key)
+                    log.exception("record_undecodable", key=key[:200])
                 state.unreadable.append((key.decode(errors="replace")[:200], error))
                 if topic == topics.mitigation and key == PAUSE.encode():
                     stored.append(StoredRecord(_UNREADABLE_PAUSE, raw.at))
