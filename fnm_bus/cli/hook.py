@@ -44,29 +44,12 @@ def install(  # noqa: PLR0913 - one parameter for each option
         ),
     ] = None,
     drain: Annotated[
-        bool | None,
+        bool,
         typer.Option(
             "--drain/--no-drain",
-            help="Let each call drain the spool if no relay runs."
-            " Default, except with --shell.",
+            help="Let each call drain the spool if no relay runs.",
         ),
-    ] = None,
-    shell: Annotated[
-        bool,
-        typer.Option(
-            "--shell",
-            help="Write the hook in POSIX shell, faster for many simultaneous calls. It"
-            " needs coreutils and a relay, and no Python. Implies --no-drain.",
-        ),
-    ] = False,
-    busybox: Annotated[
-        bool,
-        typer.Option(
-            "--busybox",
-            help="Write the hook for busybox's shell, whose commands are built in: the"
-            " fastest hook. Otherwise as --shell.",
-        ),
-    ] = False,
+    ] = True,
 ) -> None:
     """Write the hook, make the spool, and print FastNetMon's settings.
 
@@ -76,8 +59,6 @@ def install(  # noqa: PLR0913 - one parameter for each option
     Example:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
-    if (shell or busybox) and drain:
-        raise typer.BadParameter("--shell: this hook never drains; leave --drain out")
     from fnm_bus.setup import accounts, install_hook
     from fnm_bus.spool.spool import Spool
 
@@ -92,15 +73,11 @@ def install(  # noqa: PLR0913 - one parameter for each option
         Spool(root).make(uid, gid)
         print_note(f"fnm-bus: spool {root}, owner {accounts.user_name(uid)}")
     command = []
-    if not (shell or busybox or drain is False):
+    if drain:
         config = file or os.environ.get(CONFIG)
         timeout = configured.notify.drain_timeout
         command = install_hook.drain_command(timeout, Path(config) if config else None)
-    if busybox:
-        interpreter = install_hook.busybox()
-    else:
-        interpreter = install_hook.SHELL if shell else install_hook.best_python()
-    text = install_hook.install(path, *spools, interpreter, command)
+    text = install_hook.install(path, *spools, install_hook.best_python(), command)
     print_note(f"fnm-bus: hook {path}")
     out_raw(text.encode())
 

@@ -1,7 +1,6 @@
 """Check an installed hook: the file, its interpreter, its spools, and one call."""
 
 import os
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -17,9 +16,6 @@ _PYTHON_TIMEOUT: Final = 30.0
 """Seconds for the start of the interpreter: disks can be slow."""
 _OTHER_FILE_SYSTEMS: Final = ("/run", "/var/lib", "/srv")
 """Candidates for the fallback spool that only root can write to, the best one first."""
-_TOOLS: Final = ("tee", "sync", "link", "rm", "cat", "stat")
-_TOOLS_PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
-"""The shell hook's PATH."""
 
 
 def check(path: Path) -> list[CheckResult]:
@@ -41,10 +37,9 @@ def check(path: Path) -> list[CheckResult]:
         remedy = "name the file that `fnm-bus hook install` wrote"
         return [CheckResult(ok=False, text=f"{path}: {reason}", remedy=remedy)]
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
-    is_shell = install_hook.speaks_shell(Path(interpreter))
     return [
         _check_file(path),
-        _check_shell(interpreter) if is_shell else _check_python(interpreter),
+        _check_python(interpreter),
         _check_version(path, interpreter, values, text),
         _check_spool(spool, "spool"),
         _check_spool(fallback, "fallback spool"),
@@ -105,17 +100,6 @@ def _check_python(python: str) -> CheckResult:
 def _is_executable_by_all(path: Path) -> bool:
     path = path.resolve()
     return all(p.stat().st_mode & stat.S_IXOTH for p in (path, *path.parents))
-
-
-def _check_shell(shell: str) -> CheckResult:
-    if not os.access(shell, os.X_OK):
-        remedy = f"install {Path(shell).name}, or the hook again"
-        return CheckResult(ok=False, text=f"{shell}: is missing", remedy=remedy)
-    missing = [tool for tool in _TOOLS if shutil.which(tool, path=_TOOLS_PATH) is None]
-    if missing:
-        text = f"{shell}: not in {_TOOLS_PATH}: {', '.join(missing)}"
-        return CheckResult(ok=False, text=text, remedy="install coreutils")
-    return CheckResult(ok=True, text=f"{shell}: has {', '.join(_TOOLS)}")
 
 
 def _check_version(

@@ -2,8 +2,6 @@
 
 import ast
 import re
-import shlex
-import shutil
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,11 +16,6 @@ _FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
 _LAST: Final = "# -- end of the settings --\n"
 _SHEBANG: Final = 127
 """Bytes of the first line that every kernel since Linux 2.0 reads (execve(2))."""
-SHELL: Final = Path("/bin/sh")
-"""As the interpreter, this and busybox select `shell_hook.sh`."""
-_SHELL_TEXT: Final = Path(python_hook.__file__).with_name("shell_hook.sh")
-_SHELL_SETTINGS: Final = ("SPOOL", "FALLBACK", "FALLBACK_FILES", "FALLBACK_BYTES")
-_SHELL_NUMBERS: Final = ("FALLBACK_FILES", "FALLBACK_BYTES")
 
 
 def best_python() -> Path:
@@ -33,18 +26,6 @@ def best_python() -> Path:
     """
     system = Path("/usr/bin/python3")
     return system if system.exists() else Path(sys.executable).resolve()
-
-
-def busybox() -> Path:
-    """Return the path of busybox.
-
-    Raises:
-        ConfigError: busybox is not installed.
-    """
-    path = shutil.which("busybox", path="/usr/bin:/bin")
-    if path is None:
-        raise ConfigError("busybox: is neither in /usr/bin nor in /bin; install it")
-    return Path(path)
 
 
 def drain_command(timeout: float, config: Path | None) -> list[str]:
@@ -58,17 +39,6 @@ def drain_command(timeout: float, config: Path | None) -> list[str]:
     command = [sys.executable, "-I", "-m", "fnm_bus", "drain"]
     command += ["--timeout", str(timeout)]
     return [*command, "--config", str(config.resolve())] if config else command
-
-
-def speaks_shell(interpreter: Path) -> bool:
-    """Return whether this interpreter runs the shell hook."""
-    return interpreter == SHELL or interpreter.name == "busybox"
-
-
-def _first_line(interpreter: Path) -> str:
-    if interpreter == SHELL:
-        return f"#!{interpreter}"
-    return f"#!{interpreter} {'sh' if speaks_shell(interpreter) else '-IS'}"
 
 
 def settings(
@@ -96,46 +66,30 @@ def source(interpreter: Path, values: Mapping[str, object]) -> str:
     """Return the hook's whole text.
 
     Args:
-        interpreter: absolute path of a Python, 3.9 or newer, without any package; or
-            `SHELL`; or the path of busybox, whose shell has the commands built in.
+        interpreter: absolute path of a Python, 3.9 or newer, without any package.
         values: see `settings`.
 
     Raises:
-        ConfigError: the path does not fit into a first line, a path is not absolute,
-            or a shell hook would drain.
+        ConfigError: the path does not fit into a first line, or a path is not absolute.
     """
     faults = [
         f"{name.lower()}: {value} is not an absolute path"
         for name, value in {**values, "PYTHON": interpreter}.items()
         if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
     ]
-    first = _first_line(interpreter)
+    first = f"#!{interpreter} -IS"
     if re.search(r"\s", str(interpreter)) or len(first.encode()) > _SHEBANG:
         faults.append(
             f"python: {interpreter}: a script's first line has room for a path without"
             f" blanks, {_SHEBANG} bytes in all; choose one such as /usr/bin/python3"
         )
-    if speaks_shell(interpreter) and values["DRAIN"]:
-        faults.append("drain: the shell hook never drains")
     if faults:
         raise ConfigError("\n".join(faults))
-    if speaks_shell(interpreter):
-        text = _SHELL_TEXT.read_text(encoding="utf-8")
-        text = f"{first}\n{text.partition(chr(10))[2]}"
-        lines = [f"{name}={_quoted(name, values[name])}\n" for name in _SHELL_SETTINGS]
-    else:
-        text = f"{first}\n{Path(python_hook.__file__).read_text(encoding='utf-8')}"
-        lines = [f"{name} = {value!r}\n" for name, value in values.items()]
+    text = f"{first}\n{Path(python_hook.__file__).read_text(encoding='utf-8')}"
+    lines = [f"{name} = {value!r}\n" for name, value in values.items()]
     head, rest = text.split(_FIRST)
     tail = rest.split(_LAST)[1]
     return f"{head}{_FIRST}{''.join(lines)}{_LAST}{tail}"
-
-
-def _quoted(name: str, value: object) -> str:
-    text = str(value)
-    if not text.isprintable():
-        raise ConfigError(f"{name.lower()}: {text!r} has unprintable characters")
-    return shlex.quote(text)
 
 
 def read_settings(text: str) -> tuple[str, dict[str, object]]:
@@ -144,30 +98,18 @@ def read_settings(text: str) -> tuple[str, dict[str, object]]:
     Raises:
         ConfigError: the text is not an unchanged hook.
     """
-    match = re.match(rf"#!(?=({SHELL}\n|\S+/busybox sh\n)|\S+ -IS\n)(\S+)", text)
+    match = re.match(r"#!(\S+) -IS\n", text)
     if match is None or _FIRST not in text or _LAST not in text:
         raise ConfigError("is not an fnm-bus hook")
     lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
-    read = _read_shell if match[1] else _read_python
     try:
-        return match[2], read(lines)
-    except (KeyError, ValueError, SyntaxError) as exc:
+        values = {
+            name: ast.literal_eval(value)
+            for name, value in (line.split(" = ", 1) for line in lines)
+        }
+    except (ValueError, SyntaxError) as exc:
         raise ConfigError(f"the settings of this hook were changed: {exc}") from exc
-
-
-def _read_python(lines: Sequence[str]) -> dict[str, object]:
-    return {
-        name: ast.literal_eval(value)
-        for name, value in (line.split(" = ", 1) for line in lines)
-    }
-
-
-def _read_shell(lines: Sequence[str]) -> dict[str, object]:
-    words = [shlex.split(line) for line in lines]
-    texts = dict(word.split("=", 1) for (word,) in words)
-    numbers = {name: int(texts[name]) for name in _SHELL_NUMBERS}
-    values = settings(Path(texts["SPOOL"]), Path(texts["FALLBACK"]))
-    return {**values, **numbers}
+    return match[1], values
 
 
 def install(
