@@ -59,7 +59,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
     Example:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
-    from fnm_bus.setup import accounts, install_hook
+    from fnm_bus.setup import accounts, hook_settings, install_hook
     from fnm_bus.spool.spool import Spool
 
     configured = settings(file)
@@ -76,7 +76,7 @@ def install(  # noqa: PLR0913 - one parameter for each option
     if drain:
         config = file or os.environ.get(CONFIG)
         timeout = configured.notify.drain_timeout
-        command = install_hook.drain_command(timeout, Path(config) if config else None)
+        command = hook_settings.drain_command(timeout, Path(config) if config else None)
     text = install_hook.install(path, *spools, install_hook.best_python(), command)
     print_note(f"fnm-bus: hook {path}")
     out_raw(text.encode())

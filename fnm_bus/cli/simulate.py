@@ -106,14 +106,14 @@ def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
     if hook is None:
         return configured.spool.directory, configured.spool.fallback
     from fnm_bus.errors import ConfigError
-    from fnm_bus.setup import install_hook
+    from fnm_bus.setup import python_script
 
     try:
         text = hook.read_text(encoding="utf-8", errors="replace")
     except OSError as exc:
         raise ConfigError(f"--hook: {hook}: {exc.strerror}") from exc
     try:
-        _interpreter, values = install_hook.read_settings(text)
+        _interpreter, values = python_script.read_settings(text)
     except ConfigError as exc:
         raise ConfigError(f"--hook: {hook}: {exc}") from exc
     return Path(str(values["SPOOL"])), Path(str(values["FALLBACK"]))

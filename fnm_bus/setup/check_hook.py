@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fnm_bus.errors import ConfigError
-from fnm_bus.setup import hook_call, install_hook
+from fnm_bus.setup import hook_call, python_script
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
@@ -28,7 +28,7 @@ def check(path: Path) -> list[CheckResult]:
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-        interpreter, values = install_hook.read_settings(text)
+        interpreter, values = python_script.read_settings(text)
     except FileNotFoundError:
         remedy = f"run: fnm-bus hook install {path}"
         return [CheckResult(ok=False, text=f"{path}: does not exist", remedy=remedy)]
@@ -106,7 +106,7 @@ def _check_version(
     path: Path, interpreter: str, values: dict[str, object], text: str
 ) -> CheckResult:
     try:
-        is_same = install_hook.source(Path(interpreter), values) == text
+        is_same = python_script.source(Path(interpreter), values) == text
     except ConfigError:
         is_same = False
     if is_same:

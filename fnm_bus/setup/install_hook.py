@@ -1,21 +1,15 @@
 """Write the hook as one file, and return FastNetMon's settings for it."""
 
-import ast
 import re
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import ConfigError, SpoolError
-from fnm_bus.hook import python_hook
-
-_FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
-_LAST: Final = "# -- end of the settings --\n"
-_SHEBANG: Final = 127
-"""Bytes of the first line that every kernel since Linux 2.0 reads (execve(2))."""
+from fnm_bus.setup import python_script
+from fnm_bus.setup.hook_settings import settings
 
 
 def best_python() -> Path:
@@ -26,90 +20,6 @@ def best_python() -> Path:
     """
     system = Path("/usr/bin/python3")
     return system if system.exists() else Path(sys.executable).resolve()
-
-
-def drain_command(timeout: float, config: Path | None) -> list[str]:
-    """Return the command by which a hook drains the spool where no relay runs.
-
-    Args:
-        timeout: seconds that it may take; FastNetMon's call waits for it.
-        config: the configuration file, or None for the default. The command has an
-            empty environment, except for the hook's spools and lock.
-    """
-    command = [sys.executable, "-I", "-m", "fnm_bus", "drain"]
-    command += ["--timeout", str(timeout)]
-    return [*command, "--config", str(config.resolve())] if config else command
-
-
-def settings(
-    spool: Path, fallback: Path, drain: Sequence[str] = ()
-) -> dict[str, object]:
-    """Return the settings of a hook, by name; limits are those of `python_hook`.
-
-    Args:
-        spool: the spool's directory.
-        fallback: the fallback spool's directory, on another file system.
-        drain: command that drains the spool if no relay runs; () for no command.
-    """
-    return {
-        "SPOOL": str(spool),
-        "FALLBACK": str(fallback),
-        "DRAIN": tuple(drain),
-        "RESERVE_BYTES": python_hook.RESERVE_BYTES,
-        "RESERVE_INODES": python_hook.RESERVE_INODES,
-        "FALLBACK_FILES": python_hook.FALLBACK_FILES,
-        "FALLBACK_BYTES": python_hook.FALLBACK_BYTES,
-    }
-
-
-def source(interpreter: Path, values: Mapping[str, object]) -> str:
-    """Return the hook's whole text.
-
-    Args:
-        interpreter: absolute path of a Python, 3.9 or newer, without any package.
-        values: see `settings`.
-
-    Raises:
-        ConfigError: the path does not fit into a first line, or a path is not absolute.
-    """
-    faults = [
-        f"{name.lower()}: {value} is not an absolute path"
-        for name, value in {**values, "PYTHON": interpreter}.items()
-        if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
-    ]
-    first = f"#!{interpreter} -IS"
-    if re.search(r"\s", str(interpreter)) or len(first.encode()) > _SHEBANG:
-        faults.append(
-            f"python: {interpreter}: a script's first line has room for a path without"
-            f" blanks, {_SHEBANG} bytes in all; choose one such as /usr/bin/python3"
-        )
-    if faults:
-        raise ConfigError("\n".join(faults))
-    text = f"{first}\n{Path(python_hook.__file__).read_text(encoding='utf-8')}"
-    lines = [f"{name} = {value!r}\n" for name, value in values.items()]
-    head, rest = text.split(_FIRST)
-    tail = rest.split(_LAST)[1]
-    return f"{head}{_FIRST}{''.join(lines)}{_LAST}{tail}"
-
-
-def read_settings(text: str) -> tuple[str, dict[str, object]]:
-    """Return the path of the interpreter and the settings in a hook's text.
-
-    Raises:
-        ConfigError: the text is not an unchanged hook.
-    """
-    match = re.match(r"#!(\S+) -IS\n", text)
-    if match is None or _FIRST not in text or _LAST not in text:
-        raise ConfigError("is not an fnm-bus hook")
-    lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
-    try:
-        values = {
-            name: ast.literal_eval(value)
-            for name, value in (line.split(" = ", 1) for line in lines)
-        }
-    except (ValueError, SyntaxError) as exc:
-        raise ConfigError(f"the settings of this hook were changed: {exc}") from exc
-    return match[1], values
 
 
 def install(
@@ -125,17 +35,17 @@ def install(
 
     Args:
         path: absolute; FastNetMon needs a path without arguments and blanks.
-        spool: see `settings`.
-        fallback: see `settings`.
-        python: the interpreter; see `source`.
-        drain: see `settings`.
+        spool: see `hook_settings.settings`.
+        fallback: see `hook_settings.settings`.
+        python: the interpreter; see `python_script.source`.
+        drain: see `hook_settings.settings`.
 
     Raises:
         ConfigError: a path cannot be used.
         SpoolError: the file cannot be written.
     """
     check_path(path)
-    text = source(python, settings(spool, fallback, drain))
+    text = python_script.source(python, settings(spool, fallback, drain))
     try:
         atomic_file.replace(path, text.encode(), mode=0o755)
     except OSError as exc:
@@ -157,7 +67,7 @@ def check_path(path: Path) -> None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"path: {path}: exists and is not a regular file")
-        if status.st_size and _FIRST.encode() not in path.read_bytes():
+        if status.st_size and python_script.FIRST.encode() not in path.read_bytes():
             raise ConfigError(
                 f"path: {path}: is another program, which would be lost;"
                 " choose another path, or move it away"
