@@ -43,21 +43,35 @@ def install(  # noqa: PLR0913 - one parameter for each option
             help="Group of the hook's user. Else the spool's group, or the owner's."
         ),
     ] = None,
+    native: Annotated[
+        bool | None,
+        typer.Option(
+            "--native/--python",
+            help="Write the native hook, a compiled program for many simultaneous"
+            " calls; it needs a relay, and no Python. Or write the Python hook."
+            " Default: the kind of the existing file, else Python.",
+        ),
+    ] = None,
     drain: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--drain/--no-drain",
-            help="Let each call drain the spool if no relay runs.",
+            help="Let each call drain the spool if no relay runs."
+            " Default, except with --native.",
         ),
-    ] = True,
+    ] = None,
 ) -> None:
     """Write the hook, make the spool, and print FastNetMon's settings.
+
+    Without a binary for this machine in the package, --native compiles one.
 
     A call that drains uses the hook's own spools and this configuration file, and no
     variable of the environment.
 
-    Example:
+    Examples:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
+
+        fnm-bus hook install --native /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
     from fnm_bus.setup import accounts, hook_settings, install_hook
     from fnm_bus.spool.spool import Spool
@@ -68,16 +82,25 @@ def install(  # noqa: PLR0913 - one parameter for each option
         fallback or configured.spool.fallback,
     )
     install_hook.check_path(path)
+    if native is None:
+        native = install_hook.is_native(path)
+    if native and drain:
+        raise typer.BadParameter("the native hook never drains; leave --drain out")
     for root in spools:
         uid, gid = accounts.spool_ids(root, owner, group)
         Spool(root).make(uid, gid)
         print_note(f"fnm-bus: spool {root}, owner {accounts.user_name(uid)}")
-    command = []
-    if drain:
-        config = file or os.environ.get(CONFIG)
-        timeout = configured.notify.drain_timeout
-        command = hook_settings.drain_command(timeout, Path(config) if config else None)
-    text = install_hook.install(path, *spools, install_hook.best_python(), command)
+    if native:
+        text = install_hook.install_native(path, *spools)
+    else:
+        command = []
+        if drain is not False:
+            config = file or os.environ.get(CONFIG)
+            command = hook_settings.drain_command(
+                configured.notify.drain_timeout, Path(config) if config else None
+            )
+        python = install_hook.best_python()
+        text = install_hook.install(path, *spools, python, command)
     print_note(f"fnm-bus: hook {path}")
     out_raw(text.encode())
 

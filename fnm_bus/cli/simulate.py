@@ -106,14 +106,14 @@ def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
     if hook is None:
         return configured.spool.directory, configured.spool.fallback
     from fnm_bus.errors import ConfigError
-    from fnm_bus.setup import python_script
+    from fnm_bus.setup import install_hook
 
     try:
-        text = hook.read_text(encoding="utf-8", errors="replace")
+        content = hook.read_bytes()
     except OSError as exc:
         raise ConfigError(f"--hook: {hook}: {exc.strerror}") from exc
     try:
-        _interpreter, values = python_script.read_settings(text)
+        values = install_hook.read_settings(content)
     except ConfigError as exc:
         raise ConfigError(f"--hook: {hook}: {exc}") from exc
     return Path(str(values["SPOOL"])), Path(str(values["FALLBACK"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fnm_bus.errors import ConfigError
-from fnm_bus.setup import hook_call, python_script
+from fnm_bus.setup import compile_hook, hook_call, native_binary, python_script
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
@@ -27,8 +27,7 @@ def check(path: Path) -> list[CheckResult]:
     Root starts the hook and then gives up its rights for those of the spool's owner.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        interpreter, values = python_script.read_settings(text)
+        values, results = _examine(path, path.read_bytes())
     except FileNotFoundError:
         remedy = f"run: fnm-bus hook install {path}"
         return [CheckResult(ok=False, text=f"{path}: does not exist", remedy=remedy)]
@@ -39,12 +38,26 @@ def check(path: Path) -> list[CheckResult]:
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
     return [
         _check_file(path),
-        _check_python(interpreter),
-        _check_version(path, interpreter, values, text),
+        *results,
         _check_spool(spool, "spool"),
         _check_spool(fallback, "fallback spool"),
         _check_file_systems(path, spool, fallback),
         *hook_call.check(path, spool, fallback, drains=bool(values["DRAIN"])),
+    ]
+
+
+def _examine(path: Path, content: bytes) -> tuple[dict[str, object], list[CheckResult]]:
+    """Return the settings of a hook, and the results for its kind."""
+    if native_binary.is_native(content):
+        hook = native_binary.read(content)
+        source = compile_hook.SOURCE.read_bytes()
+        is_same = native_binary.is_compiled_from(hook, source)
+        return hook.settings, [_version_result(path, is_same=is_same)]
+    text = content.decode("utf-8", "replace")
+    interpreter, values = python_script.read_settings(text)
+    return values, [
+        _check_python(interpreter),
+        _version_result(path, is_same=_is_current(interpreter, values, text)),
     ]
 
 
@@ -102,13 +115,14 @@ def _is_executable_by_all(path: Path) -> bool:
     return all(p.stat().st_mode & stat.S_IXOTH for p in (path, *path.parents))
 
 
-def _check_version(
-    path: Path, interpreter: str, values: dict[str, object], text: str
-) -> CheckResult:
+def _is_current(interpreter: str, values: dict[str, object], text: str) -> bool:
     try:
-        is_same = python_script.source(Path(interpreter), values) == text
+        return python_script.source(Path(interpreter), values) == text
     except ConfigError:
-        is_same = False
+        return False
+
+
+def _version_result(path: Path, *, is_same: bool) -> CheckResult:
     if is_same:
         return CheckResult(ok=True, text=f"{path}: of this version of fnm-bus")
     return CheckResult(

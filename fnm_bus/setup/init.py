@@ -165,10 +165,13 @@ def _spool_step(root: Path, host: Host) -> Step:
 
 
 def _install_hook(settings: Settings, host: Host) -> None:
+    spools = (settings.spool.directory, settings.spool.fallback)
+    if install_hook.is_native(host.hook):
+        install_hook.install_native(host.hook, *spools)
+        return
     install_hook.install(
         host.hook,
-        settings.spool.directory,
-        settings.spool.fallback,
+        *spools,
         install_hook.best_python(),
         hook_settings.drain_command(settings.notify.drain_timeout, host.config),
     )

@@ -1,4 +1,4 @@
-"""Write the hook as one file, and return FastNetMon's settings for it."""
+"""Write a hook as one file, and return FastNetMon's settings for it."""
 
 import re
 import stat
@@ -8,7 +8,12 @@ from pathlib import Path
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import ConfigError, SpoolError
-from fnm_bus.setup import python_script
+from fnm_bus.setup import (
+    compile_hook,
+    native_binary,
+    native_build,
+    python_script,
+)
 from fnm_bus.setup.hook_settings import settings
 
 
@@ -29,7 +34,7 @@ def install(
     python: Path,
     drain: Sequence[str] = (),
 ) -> str:
-    """Write the hook to *path* atomically; return FastNetMon's settings for it.
+    """Write the Python hook to *path* atomically; return FastNetMon's settings for it.
 
     Running calls continue with the old file.
 
@@ -46,11 +51,50 @@ def install(
     """
     check_path(path)
     text = python_script.source(python, settings(spool, fallback, drain))
+    _write(path, text.encode())
+    return instructions(path)
+
+
+def install_native(path: Path, spool: Path, fallback: Path) -> str:
+    """Write the native hook to *path* atomically; return FastNetMon's settings for it.
+
+    Args:
+        path: see `install`.
+        spool: see `hook_settings.settings`.
+        fallback: see `hook_settings.settings`.
+
+    Raises:
+        ConfigError: a path cannot be used, or no binary works on this machine.
+        SpoolError: the file cannot be written.
+    """
+    check_path(path)
+    source = compile_hook.SOURCE.read_bytes()
+    binary = native_build.working_binary()
+    _write(path, native_binary.fill(binary, settings(spool, fallback), source))
+    return instructions(path)
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
-        atomic_file.replace(path, text.encode(), mode=0o755)
+        atomic_file.replace(path, content, mode=0o755)
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
-    return instructions(path)
+
+
+def is_native(path: Path) -> bool:
+    """Return whether a native hook is installed at *path*."""
+    return path.is_file() and native_binary.is_native(path.read_bytes())
+
+
+def read_settings(content: bytes) -> dict[str, object]:
+    """Return the settings in a hook of either kind.
+
+    Raises:
+        ConfigError: the content is not an unchanged hook.
+    """
+    if native_binary.is_native(content):
+        return native_binary.read(content).settings
+    return python_script.read_settings(content.decode("utf-8", "replace"))[1]
 
 
 def check_path(path: Path) -> None:
@@ -67,7 +111,10 @@ def check_path(path: Path) -> None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"path: {path}: exists and is not a regular file")
-        if status.st_size and python_script.FIRST.encode() not in path.read_bytes():
+        content = path.read_bytes()
+        if content and not (
+            python_script.FIRST.encode() in content or native_binary.is_native(content)
+        ):
             raise ConfigError(
                 f"path: {path}: is another program, which would be lost;"
                 " choose another path, or move it away"
