@@ -57,9 +57,9 @@ def compile_hook(command: Sequence[str]) -> bytes:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
             )
+            if not done.returncode:
+                return binary.read_bytes()
         except (OSError, subprocess.TimeoutExpired) as exc:
-            raise ConfigError(f"{command[0]}: {exc}") from exc
-        if done.returncode:
-            text = done.stderr.decode("utf-8", "replace").strip()[:_MAX_ERROR]
-            raise ConfigError(f"{shlex.join(command)}: {text}")
-        return binary.read_bytes()
+            raise ConfigError(f"{shlex.join(command)}: {exc}") from exc
+    text = done.stderr.decode("utf-8", "replace").strip()[:_MAX_ERROR]
+    raise ConfigError(f"{shlex.join(command)}: {text}")
