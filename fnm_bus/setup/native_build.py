@@ -30,7 +30,8 @@ _REMEDY: Final = (
 def working_binary() -> bytes:
     """Return a binary that stores notifications on this machine.
 
-    The package's binary is the first choice, then those of the machine's compilers.
+    The package's binary is the first choice, then those of the machine's compilers. The
+    variable `CC` of the environment names the only choice, if it is set.
 
     Raises:
         ConfigError: no binary works; the text has the problem of each.
@@ -49,7 +50,7 @@ def working_binary() -> bytes:
 
 
 def _attempts() -> Iterator[Callable[[], bytes]]:
-    if PACKAGED.exists():
+    if PACKAGED.exists() and not os.environ.get("CC"):
         yield PACKAGED.read_bytes
     for command in compile_hook.commands():
         yield partial(compile_hook.compile_hook, command)

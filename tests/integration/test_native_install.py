@@ -257,6 +257,18 @@ def test_the_binary_of_the_package_needs_no_compiler(
 
 
 @needs_compiler
+def test_the_environment_s_compiler_is_used_instead_of_the_package_s_binary(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = machine.native()
+    native_build.PACKAGED.write_bytes(native_build.working_binary() + b"\n")
+    assert machine.native() != compiled
+    [command, *_] = compile_hook.commands()
+    monkeypatch.setenv("CC", command[0])
+    assert machine.native() == compiled
+
+
+@needs_compiler
 @pytest.mark.parametrize("content", [b"", b"\x7fELF of another machine"])
 def test_a_package_s_binary_that_does_not_work_is_compiled_here(
     machine: Machine, content: bytes
