@@ -13,6 +13,8 @@ from pathlib import Path
 from environment import DOCUMENTS, HERE, Environment
 from report import Row
 
+from fnm_bus.hook import python_hook
+
 BARE = "python -I -S -c pass"
 PYTHON = "Python hook, relay running"
 NATIVE = "native hook, relay running"
@@ -57,6 +59,7 @@ def measure(environment: Environment, bootstrap: str, *, quick: bool) -> list[Ro
     with environment.relay():
         commands["fnm-bus notify, relay running"] = notify
         rows = _one_by_one(commands, document, 5 if quick else 40)
+        rows.append(_disk_alone(environment, document, 5 if quick else 40))
         at_once = _at_once(commands, document, 32 if quick else 320)
         cpu = [
             _cpu_of_a_call(name, commands[name], document)
@@ -139,6 +142,19 @@ def _one_by_one(
             )
         )
     return rows
+
+
+def _disk_alone(environment: Environment, document: bytes, rounds: int) -> Row:
+    """Time the hooks' file operations in this process: the floor of a synced call."""
+    root, data = str(environment.spool.root), python_hook.encode_entry((), document)
+    times = []
+    for _ in range(rounds):
+        name = python_hook.new_entry_name()
+        began = time.perf_counter()
+        python_hook.store_entry(root, name, data)
+        times.append(time.perf_counter() - began)
+    figure = f"p50 {statistics.median(times) * 1000:.1f} ms"
+    return Row("one call, 19 KB", "floor: write, fsync, rename, fsync", figure)
 
 
 def _at_once(commands: dict[str, Command], document: bytes, count: int) -> list[Row]:
