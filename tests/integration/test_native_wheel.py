@@ -80,6 +80,17 @@ def test_a_machine_with_the_wheel_needs_no_compiler(
     assert len(Spool(tmp_path / "spool").scan()) == 1
 
 
+def test_a_wheel_for_any_machine_has_the_source_only(
+    tmp_path: Path, build: Build
+) -> None:
+    assert build("").returncode == 0
+    [wheel] = tmp_path.glob("*-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+    assert "fnm_bus/hook/hook.c" in files
+    assert [name for name in files if "/native-" in name] == []
+
+
 IGNORES_STATIC = """#!/bin/sh
 while [ "$1" != -o ]; do shift; done
 cp /bin/sh "$2"
