@@ -23,7 +23,7 @@ _ARGUMENTS: Final = ("ban", "192.0.2.1")
 _DOCUMENT: Final = b'{"fnm-bus": "a trial of the installation"}\n'
 _REMEDY: Final = (
     "install a C compiler (`apt-get install gcc libc6-dev`, `dnf install gcc"
-    " glibc-devel`), or leave --native out: the Python hook needs no compiler"
+    " glibc-devel`), or install the Python hook (`--python`), which needs none"
 )
 
 
