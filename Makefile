@@ -94,8 +94,26 @@ format: $(READY) ## rewrite the code as `lint` wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-wheel: $(READY) ## build the package: dist/fnm_bus-VERSION-py3-none-any.whl
-	$(BIN)/python -m hatchling build -t wheel -d dist
+# A wheel for any machine; one with the compiled hook for this machine if musl-gcc is
+# installed; with ZIG=1 those for x86_64 and aarch64. musl's static binary runs on every
+# Linux. zig stays out of the environment, as mutmut does.
+ZIGLANG := $(shell sed -n 's/^zig = \["\(.*\)"\]/\1/p' pyproject.toml)
+WHEEL := $(BIN)/python -m hatchling build -t wheel -d dist
+wheel: $(READY) ## build the package in dist/, ZIG=1 with compiled hooks for two machines
+	$(WHEEL)
+ifdef ZIG
+ifneq ($(UV),)
+	uv pip install --quiet --python $(BIN)/python --target .zig "$(ZIGLANG)"
+else
+	$(BIN)/python -m pip install --quiet --upgrade --target .zig "$(ZIGLANG)"
+endif
+	for machine in x86_64 aarch64; do \
+	  FNM_BUS_HOOK_CC="env PYTHONPATH=$(CURDIR)/.zig $(abspath $(BIN))/python -m ziglang cc \
+	    -target $$machine-linux-musl" $(WHEEL) || exit; \
+	done
+else ifneq ($(shell command -v musl-gcc),)
+	FNM_BUS_HOOK_CC=musl-gcc $(WHEEL)
+endif
 
 # mutmut stays out of the environment, whose versions are locked.
 MUTMUT := $(shell sed -n 's/^mutation = \["\(.*\)"\]/\1/p' pyproject.toml)
@@ -142,7 +160,7 @@ lock: ## resolve the dependencies again (needs uv)
 
 clean: ## remove what these targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
-	  .mutation mutants .sbom
+	  .mutation mutants .sbom .zig
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.

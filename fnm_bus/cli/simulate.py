@@ -110,11 +110,11 @@ def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
     from fnm_bus.setup import install_hook
 
     try:
-        text = hook.read_text(encoding="utf-8", errors="replace")
+        content = hook.read_bytes()
     except OSError as exc:
         raise ConfigError(f"--hook: {hook}: {exc.strerror}") from exc
     try:
-        _interpreter, values = install_hook.read_settings(text)
+        values = install_hook.read_settings(content)
     except ConfigError as exc:
         raise ConfigError(f"--hook: {hook}: {exc}") from exc
     return Path(str(values["SPOOL"])), Path(str(values["FALLBACK"]))

@@ -67,14 +67,20 @@ def _check_relay(spool: Spool, *, is_locked_here: bool, drains: bool) -> CheckRe
 def _check_call(
     path: Path, spool: Spool, fallback: Spool, *, has_relay: bool
 ) -> CheckResult:
-    with subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon would start it
-        [str(path), python_hook.CHECK_ARGUMENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env={},
-    ) as process:
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon starts it
+            [str(path), python_hook.CHECK_ARGUMENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env={},
+        )
+    except OSError as exc:  # another machine's binary, or a missing interpreter
+        text = f"the hook does not start: {exc.strerror}"
+        remedy = "install the hook again, on this machine"
+        return CheckResult(ok=False, text=text, remedy=remedy)
+    with process:
         try:
             out, err = process.communicate(_DOCUMENT, timeout=_HOOK_TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ import pytest
 from fnm_bus import __version__
 from fnm_bus.config.load import MASK
 from fnm_bus.hook import python_hook
-from fnm_bus.setup import install_hook
+from fnm_bus.setup import python_script
 from fnm_bus.spool.spool import Spool
 
 BAN = b'{"action":"ban","ip":"2001:DB8::0001","alert_scope":"host"}'
@@ -388,7 +388,7 @@ def test_a_call_drains_its_own_hook_s_spool(run: Run, tmp_path: Path) -> None:
     [reason] = (root / "quarantine").glob("*.json")
     assert json.loads(reason.read_text())["field"] == "/ip"
     assert not (tmp_path / "spool").exists()
-    _python, values = install_hook.read_settings(path.read_text())
+    _python, values = python_script.read_settings(path.read_text())
     assert str(tmp_path / "fnm-bus.toml") in values["DRAIN"]
 
 

@@ -20,7 +20,7 @@ HOSTS = 10
 @pytest.fixture
 def hook(kafka_relays: RelayProcesses) -> Path:
     path = kafka_relays.root / "hook"
-    done = kafka_relays.run("hook", "install", str(path), "--shell")
+    done = kafka_relays.run("hook", "install", str(path), "--native")
     assert done.returncode == 0, done.stderr
     return path
 

@@ -21,7 +21,7 @@ HOST = "192.0.2.1"
 @pytest.fixture
 def hook(relays: RelayProcesses) -> Path:
     path = relays.root / "hook"
-    done = relays.run("hook", "install", str(path), "--shell")
+    done = relays.run("hook", "install", str(path), "--native")
     assert done.returncode == 0, done.stderr
     return path
 
