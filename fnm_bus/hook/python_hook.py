@@ -15,9 +15,7 @@ The spool is a directory (`fnm_bus.spool.spool` makes it):
 
 An entry is named `<boot id>-<start of the process in ticks>-<pid>-<random>`, so names
 sort in the order in which FastNetMon started its calls. An entry holds `fnm-bus 1
-<number of arguments>`, a NUL, each argument and a NUL, the unchanged document, and one
-byte 4 (EOT). An entry without the last byte is incomplete: the shell hook was storing
-it during a power loss.
+<number of arguments>`, a NUL, each argument and a NUL, and the unchanged document.
 
 Status 0 means stored and synced. Status 75 means not in the spool; one line on stderr
 and in syslog names the path in the fallback spool, or reports the loss. The hook writes
@@ -49,8 +47,6 @@ CHECK_ARGUMENT = "fnm-bus-hook-check"
 """The only argument of a test call; the relay removes its entry without publishing."""
 LOCK_FD = "FNM_BUS_LOCK_FD"
 """Environment variable: descriptor of the held spool lock, for the drain command."""
-END = b"\4"
-"""The last byte of an entry; no JSON document and no text report ends with it."""
 STORED, TRY_LATER = 0, 75
 """Exit status; 75 is EX_TEMPFAIL of sysexits.h."""
 
@@ -138,7 +134,7 @@ def encode_entry(arguments: "Sequence[str]", document: bytes) -> bytes:
     encoding = sys.getfilesystemencoding()
     head = [b"fnm-bus 1 %d" % len(arguments)]
     head += [argument.encode(encoding, "surrogateescape") for argument in arguments]
-    return b"\0".join([*head, document]) + END
+    return b"\0".join([*head, document])
 
 
 def read_stdin(arguments: "Sequence[str]") -> bytes:
