@@ -502,18 +502,6 @@ def test_the_fallback_spool_is_drained_in_the_same_order(harness: DrainHarness) 
     assert harness.spools[1].scan() == []
 
 
-def test_a_killed_hooks_temporary_files_are_removed_with_the_entry(
-    harness: DrainHarness,
-) -> None:
-    name = harness.call(document("192.0.2.1"))
-    left = [spool.root / "incoming/tmp" / name for spool in harness.spools]
-    for path in left:
-        path.write_bytes(b"the same")
-    drain_rounds(harness.drain())
-    assert harness.events(TOPICS.host)
-    assert not any(path.exists() for path in left)
-
-
 def test_an_entry_removed_by_another_process_is_not_an_error(
     harness: DrainHarness,
 ) -> None:
