@@ -254,7 +254,8 @@ def check_room(root: str, document: bytes) -> None:
     except (FileNotFoundError, PermissionError):  # fstatvfs below reports the second
         full = b""
     if full == b"all" or (full and status):
-        raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")
+        # Not the word in the file: the spool's owner could write any.
+        raise OSError(f"{root}: at its limit: {'all' if full == b'all' else 'status'}")
     try:
         temporary = open_dir_nofollow(root, "incoming", "tmp")
         try:
