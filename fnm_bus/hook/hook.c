@@ -22,7 +22,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,17 +198,16 @@ static long long start_ticks(void)
 static void make_entry_name(void)
 {
     char boot[64];
-    uint32_t random;
-    /* The random part tells two processes of one pid apart, in containers with a shared
-     * spool. O_EXCL keeps them apart in any case. */
-    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != sizeof random) {
-        struct timespec now = {0};
+    unsigned char random[4];
+    struct timespec now = {0};
+    /* Tells two processes of one pid apart, in containers with a shared spool. */
+    if (getrandom(random, sizeof random, GRND_NONBLOCK) != sizeof random) {
         clock_gettime(CLOCK_REALTIME, &now);
-        random = (uint32_t)now.tv_nsec;
+        memcpy(random, &now.tv_nsec, sizeof random);
     }
     read_boot_id(boot, sizeof boot);
-    snprintf(entry_name, sizeof entry_name, "%s-%012lld-%07d-%08lx", boot, start_ticks(),
-             (int)getpid(), (unsigned long)random);
+    snprintf(entry_name, sizeof entry_name, "%s-%012lld-%07d-%02x%02x%02x%02x", boot,
+             start_ticks(), (int)getpid(), random[0], random[1], random[2], random[3]);
 }
 
 /*
