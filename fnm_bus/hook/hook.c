@@ -445,17 +445,30 @@ static void log_error(const char *text)
     send_to_syslog(line);
 }
 
-/* Log the document's fate; return the exit status. */
-static int refuse(const char *root)
+static int report_loss(void)
 {
-    static char text[sizeof problem + SETTINGS_SIZE + 256];
-    if (root)
-        snprintf(text, sizeof text,
-                 "%s; kept in the fallback spool: %s/incoming/new/%c/%s", problem, root,
-                 entry_name[strlen(entry_name) - 1], entry_name);
-    else
-        snprintf(text, sizeof text, "this notification is lost: %s", problem);
+    static char text[sizeof problem + 64];
+    snprintf(text, sizeof text, "this notification is lost: %s", problem);
     log_error(text);
+    return TRY_LATER;
+}
+
+/* Store an entry in the spool, else in the fallback spool; return the exit status. */
+static int store_or_fallback(const char *entry, size_t size, bool is_status)
+{
+    make_entry_name();
+    if (check_room(settings.spool, is_status) == 0 &&
+        store_entry(settings.spool, entry, size) == 0)
+        return STORED;
+    size_t length = strlen(problem);
+    fail("; fallback: ");
+    if (check_fallback_limits(settings.fallback) < 0 ||
+        store_entry(settings.fallback, entry, size) < 0)
+        return report_loss();
+    problem[length] = '\0';
+    fail("; kept in the fallback spool: %s/incoming/new/%c/%s", settings.fallback,
+         entry_name[strlen(entry_name) - 1], entry_name);
+    log_error(problem);
     return TRY_LATER;
 }
 
@@ -520,27 +533,13 @@ int main(int count, char **arguments)
      * unban, which may be a terminal. */
     bool has_document = count != 4 || strcmp(arguments[3], "unban") != 0;
     ssize_t size = has_document ? read_stdin(document, room) : 0;
+    if (size >= 0 && !document)
+        size = fail("no memory");
+    if (size >= 0 && !read_settings())
+        size = fail("the settings of this hook are damaged: install the hook again");
     if (size < 0)
-        return refuse(NULL);
-    if (!document) {
-        fail("no memory");
-        return refuse(NULL);
-    }
-    if (!read_settings()) {
-        fail("the settings of this hook are damaged: install the hook again");
-        return refuse(NULL);
-    }
-    make_entry_name();
-    size_t entry_size = (size_t)(document - entry) + (size_t)size;
+        _exit(report_loss());
     bool is_status = memmem(document, (size_t)size, "attack_status", 13) != NULL;
-    if (check_room(settings.spool, is_status) == 0 &&
-        store_entry(settings.spool, entry, entry_size) == 0)
-        _exit(STORED);
-    size_t length = strlen(problem);
-    fail("; fallback: ");
-    if (check_fallback_limits(settings.fallback) < 0 ||
-        store_entry(settings.fallback, entry, entry_size) < 0)
-        return refuse(NULL);
-    problem[length] = '\0';
-    return refuse(settings.fallback);
+    size_t entry_size = (size_t)(document - entry) + (size_t)size;
+    _exit(store_or_fallback(entry, entry_size, is_status));
 }
