@@ -101,7 +101,8 @@ def boot_id() -> str:
         import time  # noqa: PLC0415 - as above
 
         now = time.time_ns() * TICKS_PER_SECOND // 1_000_000_000
-        return f"{NO_BOOT_ID}{now - uptime_ticks():012d}"
+        # Negative on a machine whose clock begins at 1970.
+        return f"{NO_BOOT_ID}{max(now - uptime_ticks(), 0):012d}"
 
 
 def process_start_ticks(pid: "int | str" = "self") -> int:

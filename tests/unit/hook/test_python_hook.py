@@ -4,6 +4,7 @@ import ast
 import os
 import posix
 import stat
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def test_without_proc_a_name_has_the_time_of_the_call(
     assert entry_name.is_entry_name(name)
     assert name.startswith(python_hook.NO_BOOT_ID)
     assert start <= entry_name.ticks_of(name) <= python_hook.uptime_ticks()
+
+
+def test_without_proc_a_clock_of_1970_makes_a_valid_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without_proc(monkeypatch)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert entry_name.is_entry_name(python_hook.new_entry_name())
 
 
 def test_the_start_of_an_ended_process_is_an_error() -> None:
