@@ -74,6 +74,8 @@ static struct {
 } settings;
 
 static char entry_name[128];
+static char entry_digit[2]; /* the last digit of the name, which selects the bucket */
+static char entry_path[160]; /* below the root of a spool */
 static char problem[4 * SETTINGS_SIZE]; /* the error, or both spools' errors */
 
 /* Append to the error; return -1. A cut text is longer than any line of the log. */
@@ -178,7 +180,7 @@ static void read_boot_id(char *digits, size_t size)
     digits[length] = '\0';
     if (length < 32) {
         long long boot = ticks_of(CLOCK_REALTIME) - ticks_of(CLOCK_BOOTTIME);
-        snprintf(digits, size, NO_BOOT_ID "%012lld", boot);
+        snprintf(digits, size, NO_BOOT_ID "%012lld", boot < 0 ? 0 : boot);
     }
 }
 
@@ -208,6 +210,8 @@ static void make_entry_name(void)
     read_boot_id(boot, sizeof boot);
     snprintf(entry_name, sizeof entry_name, "%s-%012lld-%07d-%02x%02x%02x%02x", boot,
              start_ticks(), (int)getpid(), random[0], random[1], random[2], random[3]);
+    entry_digit[0] = entry_name[strlen(entry_name) - 1];
+    snprintf(entry_path, sizeof entry_path, "incoming/new/%s/%s", entry_digit, entry_name);
 }
 
 /*
@@ -292,13 +296,10 @@ static int write_new_file(int directory, const char *data, size_t size)
  * entry is visible, and may not survive a power loss. */
 static int store_entry(const char *root, const char *data, size_t size)
 {
-    char digit[] = {entry_name[strlen(entry_name) - 1], '\0'};
-    char below[] = {"incoming/new/0/"};
-    below[13] = *digit;
     /* Opened first: without a free descriptor no entry becomes visible. */
-    int bucket = open_incoming(root, "new", digit);
+    int bucket = open_incoming(root, "new", entry_digit);
     if (bucket < 0)
-        return fail_at(root, "incoming/new/", digit);
+        return fail_at(root, "incoming/new/", entry_digit);
     int result = 0;
     int temporary = open_incoming(root, "tmp", NULL);
     if (temporary < 0)
@@ -306,10 +307,10 @@ static int store_entry(const char *root, const char *data, size_t size)
     else if (write_new_file(temporary, data, size) < 0)
         result = fail_at(root, "incoming/tmp/", entry_name);
     else if (renameat(temporary, entry_name, bucket, entry_name) < 0) {
-        result = fail_at(root, below, entry_name);
+        result = fail_at(root, entry_path, "");
         unlinkat(temporary, entry_name, 0);
     } else if (fsync(bucket) < 0)
-        result = fail_at(root, below, entry_name);
+        result = fail_at(root, entry_path, "");
     if (temporary >= 0)
         close(temporary);
     close(bucket);
@@ -466,8 +467,7 @@ static int store_or_fallback(const char *entry, size_t size, bool is_status)
         store_entry(settings.fallback, entry, size) < 0)
         return report_loss();
     problem[length] = '\0';
-    fail("; kept in the fallback spool: %s/incoming/new/%c/%s", settings.fallback,
-         entry_name[strlen(entry_name) - 1], entry_name);
+    fail("; kept in the fallback spool: %s/%s", settings.fallback, entry_path);
     log_error(problem);
     return TRY_LATER;
 }
@@ -516,7 +516,7 @@ static void occupy_standard_descriptors(void)
 
 int main(int count, char **arguments)
 {
-    /* A core dump would store the document where others than the relay read it. */
+    /* A core dump would store the document outside the spool, for other readers. */
     prctl(PR_SET_DUMPABLE, 0);
     /* A write fails with an error instead. */
     signal(SIGPIPE, SIG_IGN);
