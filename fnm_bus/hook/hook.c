@@ -446,9 +446,11 @@ static void log_error(const char *text)
     send_to_syslog(line);
 }
 
-static int report_loss(void)
+/* Log the error with a further reason; return the exit status. */
+static int report_loss(const char *reason)
 {
     static char text[sizeof problem + 64];
+    fail("%s", reason);
     snprintf(text, sizeof text, "this notification is lost: %s", problem);
     log_error(text);
     return TRY_LATER;
@@ -465,7 +467,7 @@ static int store_or_fallback(const char *entry, size_t size, bool is_status)
     fail("; fallback: ");
     if (check_fallback_limits(settings.fallback) < 0 ||
         store_entry(settings.fallback, entry, size) < 0)
-        return report_loss();
+        return report_loss("");
     problem[length] = '\0';
     fail("; kept in the fallback spool: %s/%s", settings.fallback, entry_path);
     log_error(problem);
@@ -533,12 +535,12 @@ int main(int count, char **arguments)
      * unban, which may be a terminal. */
     bool has_document = count != 4 || strcmp(arguments[3], "unban") != 0;
     ssize_t size = has_document ? read_stdin(document, room) : 0;
-    if (size >= 0 && !document)
-        size = fail("no memory");
-    if (size >= 0 && !read_settings())
-        size = fail("the settings of this hook are damaged: install the hook again");
     if (size < 0)
-        _exit(report_loss());
+        _exit(report_loss(""));
+    if (!document)
+        _exit(report_loss("there is memory for no document"));
+    if (!read_settings())
+        _exit(report_loss("the settings of this hook are damaged: install it again"));
     bool is_status = memmem(document, (size_t)size, "attack_status", 13) != NULL;
     size_t entry_size = (size_t)(document - entry) + (size_t)size;
     _exit(store_or_fallback(entry, entry_size, is_status));
