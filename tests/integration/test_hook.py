@@ -24,7 +24,9 @@ from support.installed_hook import (
     STATUS,
     InstalledHook,
     NativeHook,
+    all_builds,
     as_user,
+    needs_root,
 )
 from support.lease import leased
 from support.process import wait_until
@@ -36,33 +38,6 @@ from fnm_bus.spool.sequence import PID_BITS, BootEpochs
 from fnm_bus.spool.spool import Spool
 
 UNBAN = ("192.0.2.1", "incoming", "1000", "unban")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do that")
-all_builds = pytest.mark.parametrize(
-    "hook", ["python", "gcc", "musl", "sanitized"], indirect=True
-)
-Disk = Callable[[str], Path]
-
-
-def raw_entries(spool: Spool) -> list[bytes]:
-    return [spool.path(name).read_bytes() for name in spool.scan()]
-
-
-def documents(hook: InstalledHook, spool: Spool) -> list[bytes]:
-    return [entry.document for entry in hook.entries(spool)]
-
-
-def move_spools(
-    hook: InstalledHook, spool: Path | None = None, fallback: Path | None = None
-) -> None:
-    """Install the hook again, with spools in other directories."""
-    hook.spool = Spool(spool) if spool else hook.spool
-    hook.fallback = Spool(fallback) if fallback else hook.fallback
-    for moved in (hook.spool, hook.fallback):
-        moved.make(os.geteuid(), os.getegid())
-    hook.install()
-    hook.change(RESERVE_BYTES=0, RESERVE_INODES=0)
-
-
 CALLS: list[tuple[list[bytes], bytes]] = [
     ([], b""),
     ([b"ban", b"192.0.2.1"], SAMPLE),
@@ -87,8 +62,8 @@ def test_status_0_means_one_entry_with_every_byte(
     done = hook(document, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     head = b"fnm-bus 1 %d" % len(arguments)
-    assert raw_entries(hook.spool) == [b"\0".join([head, *arguments, document])]
-    assert hook.temporary() == raw_entries(hook.fallback) == []
+    assert hook.raw_entries() == [b"\0".join([head, *arguments, document])]
+    assert hook.temporary() == hook.raw_entries(hook.fallback) == []
 
 
 @given(
@@ -114,7 +89,7 @@ def test_both_hooks_store_the_same_bytes_in_the_same_spool(
             done = hook(document, *arguments)
             line = done.stderr.replace(bytes(hook.directory), b"")
             line = line.rpartition(b"/")[0][:-1]  # without the entry's name
-            stored = [raw_entries(spool) for spool in (hook.spool, hook.fallback)]
+            stored = [hook.raw_entries(spool) for spool in (hook.spool, hook.fallback)]
             results.append((done.returncode, line, stored))
     assert results[0] == results[1]
 
@@ -187,7 +162,7 @@ def test_a_nonblocking_stdin_is_read_to_its_end(hook: InstalledHook) -> None:
             os.close(writing)
             os.close(reading)
         assert call.wait(30) == 0
-    assert documents(hook, hook.spool) == [SAMPLE]
+    assert hook.documents() == [SAMPLE]
 
 
 def test_unban_in_text_mode_does_not_wait_for_a_terminal(hook: InstalledHook) -> None:
@@ -214,17 +189,17 @@ def test_closed_standard_files_do_not_mix_with_an_entry(
 
     done = subprocess.run([hook.path, *UNBAN], check=False, preexec_fn=close)
     assert done.returncode == 0
-    assert raw_entries(hook.spool) == [
+    assert hook.raw_entries() == [
         b"\0".join([b"fnm-bus 1 4", *map(str.encode, UNBAN), b""])
     ]
     # With a document to come: it is read, or its loss is reported.
     done = hook(SAMPLE, preexec_fn=close)
-    stored = documents(hook, hook.spool).count(SAMPLE)
+    stored = hook.documents().count(SAMPLE)
     assert (done.returncode, stored) == ((75, 0) if 0 in closed else (0, 1))
     # With an error to report, also where stderr's number is free.
     hook.spool.refuse(AdmissionLevel.ALL)
     assert hook(SAMPLE, preexec_fn=close).returncode == 75
-    assert documents(hook, hook.fallback) == ([] if 0 in closed else [SAMPLE])
+    assert hook.documents(hook.fallback) == ([] if 0 in closed else [SAMPLE])
 
 
 def break_spool(hook: InstalledHook, how: str) -> None:
@@ -297,7 +272,7 @@ def test_a_healthy_spool_needs_no_fallback(hook: InstalledHook) -> None:
     shutil.rmtree(hook.fallback.root)
     done = hook(SAMPLE)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert documents(hook, hook.spool) == [SAMPLE]
+    assert hook.documents() == [SAMPLE]
 
 
 @all_builds
@@ -311,16 +286,16 @@ def test_a_full_spool_takes_everything_but_status(hook: InstalledHook) -> None:
     assert (done.returncode, b"at its limit: all" in done.stderr) == (75, True)
     hook.spool.refuse(AdmissionLevel.NOTHING)
     assert hook(STATUS).returncode == 0
-    assert documents(hook, hook.spool) == [SAMPLE, STATUS]
+    assert hook.documents() == [SAMPLE, STATUS]
     assert len(hook.entries(hook.fallback)) == 3
 
 
 @all_builds
 @pytest.mark.parametrize("setting", ["RESERVE_BYTES", "RESERVE_INODES"])
 def test_status_needs_twice_the_reserve(
-    hook: InstalledHook, disk: Disk, setting: str
+    hook: InstalledHook, disk: Callable[[str], Path], setting: str
 ) -> None:
-    move_spools(hook, disk("size=100m,nr_inodes=10000") / "spool")
+    hook.move_spools(disk("size=100m,nr_inodes=10000") / "spool")
     hook.change(**{setting: 60 << 20 if setting == "RESERVE_BYTES" else 6_000})
     assert [hook(SAMPLE).returncode, hook(STATUS).returncode] == [0, 75]
     hook.change(**{setting: 1 << 62})
@@ -342,13 +317,13 @@ def test_an_oversized_document_is_read_and_refused(hook: InstalledHook) -> None:
     ids=["bytes", "inodes", "one document is larger"],
 )
 def test_a_full_disk_loses_nothing(
-    hook: InstalledHook, disk: Disk, options: str, size: int
+    hook: InstalledHook, disk: Callable[[str], Path], options: str, size: int
 ) -> None:
-    move_spools(hook, disk(options) / "spool")
+    hook.move_spools(disk(options) / "spool")
     texts = [bytes([65 + number]) * (size + number * 997) for number in range(12)]
     calls = [hook(text) for text in texts]
     statuses = [call.returncode for call in calls]
-    stored, aside = documents(hook, hook.spool), documents(hook, hook.fallback)
+    stored, aside = hook.documents(), hook.documents(hook.fallback)
     assert (len(stored), len(aside)) == (statuses.count(0), statuses.count(75))
     assert aside
     assert sorted([*stored, *aside]) == texts
@@ -357,25 +332,25 @@ def test_a_full_disk_loses_nothing(
 
 
 def test_calls_that_fill_a_disk_together_lose_nothing(
-    hook: InstalledHook, disk: Disk
+    hook: InstalledHook, disk: Callable[[str], Path]
 ) -> None:
-    move_spools(hook, disk("size=600k") / "spool")
+    hook.move_spools(disk("size=600k") / "spool")
     texts = [bytes([65 + number]) * 33_333 for number in range(40)]
     calls = [hook.start() for _ in texts]
     for text, call in zip(texts, calls, strict=True):
         call.communicate(text, timeout=60)
     statuses = [call.returncode for call in calls]
     assert set(statuses) == {0, 75}
-    stored, aside = documents(hook, hook.spool), documents(hook, hook.fallback)
+    stored, aside = hook.documents(), hook.documents(hook.fallback)
     assert len(stored) == statuses.count(0)
     assert sorted([*stored, *aside]) == texts
     assert hook.temporary() == []
 
 
 def test_a_document_larger_than_both_disks_is_lost(
-    hook: InstalledHook, disk: Disk
+    hook: InstalledHook, disk: Callable[[str], Path]
 ) -> None:
-    move_spools(hook, disk("size=200k") / "spool", disk("size=100k") / "fallback")
+    hook.move_spools(disk("size=200k") / "spool", disk("size=100k") / "fallback")
     done = hook(b"x" * 500_000)
     assert (done.returncode, done.stderr.count(b"\n")) == (75, 1)
     assert (b"lost" in done.stderr, done.stderr.count(b"No space left")) == (True, 2)
@@ -383,13 +358,13 @@ def test_a_document_larger_than_both_disks_is_lost(
 
 
 def test_a_readonly_disk_costs_only_the_fallback(
-    hook: InstalledHook, disk: Disk
+    hook: InstalledHook, disk: Callable[[str], Path]
 ) -> None:
-    move_spools(hook, (target := disk("size=400k")) / "spool")
+    hook.move_spools((target := disk("size=400k")) / "spool")
     subprocess.run(["mount", "-o", "remount,ro,noexec", target], check=True)
     done = hook(SAMPLE)
     assert (done.returncode, b"Read-only" in done.stderr) == (75, True)
-    assert documents(hook, hook.fallback) == [SAMPLE]
+    assert hook.documents(hook.fallback) == [SAMPLE]
 
 
 @pytest.mark.parametrize(
@@ -417,7 +392,7 @@ def test_a_link_to_a_directory_is_not_followed(
     done = hook(SAMPLE)
     assert (done.returncode, b"Not a directory" in done.stderr) == (75, True)
     assert sorted(away.rglob("*")) == before
-    assert documents(hook, hook.fallback) == [SAMPLE]
+    assert hook.documents(hook.fallback) == [SAMPLE]
 
 
 def test_the_spools_own_path_may_have_links(hook: InstalledHook, place: Path) -> None:
@@ -425,7 +400,7 @@ def test_the_spools_own_path_may_have_links(hook: InstalledHook, place: Path) ->
     hook.spool.root.symlink_to(place / "moved")
     done = hook(SAMPLE)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert documents(hook, hook.spool) == [SAMPLE]
+    assert hook.documents() == [SAMPLE]
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "pipe", "directory"])
@@ -462,9 +437,9 @@ def test_a_planted_file_is_never_written_to(
     is_replaced = where == "incoming/new/a" and kind != "directory"
     assert call.returncode == (0 if is_replaced else 75), line
     if is_replaced:
-        assert documents(hook, hook.spool) == [SAMPLE]
+        assert hook.documents() == [SAMPLE]
     else:
-        assert documents(hook, hook.fallback) == [SAMPLE]
+        assert hook.documents(hook.fallback) == [SAMPLE]
         planted.rmdir() if kind == "directory" else planted.unlink()
     assert is_replaced or name.encode() in line
     assert hook.temporary() == []
@@ -511,7 +486,7 @@ def test_a_link_instead_of_the_marker_is_not_followed(
     (hook.spool.root / "full").symlink_to(place / "shadow")
     done = hook(SAMPLE)
     assert (done.returncode, b"secret" in done.stderr) == (75, False)
-    assert documents(hook, hook.fallback) == [SAMPLE]
+    assert hook.documents(hook.fallback) == [SAMPLE]
 
 
 def test_calls_sort_by_their_start(hook: InstalledHook) -> None:
@@ -584,8 +559,8 @@ def test_limits_of_the_process_never_lose_a_document_silently(
     hook: InstalledHook, limit: int, value: int
 ) -> None:
     done = hook(SAMPLE, preexec_fn=lambda: resource.setrlimit(limit, (value, value)))
-    stored = documents(hook, hook.spool)
-    aside = documents(hook, hook.fallback)
+    stored = hook.documents()
+    aside = hook.documents(hook.fallback)
     assert (stored, aside) in (([SAMPLE], []), ([], [SAMPLE]), ([], []))
     assert (done.returncode == 0) == bool(stored)
     assert hook.temporary() == []
@@ -685,32 +660,32 @@ def test_a_stderr_without_a_reader_does_not_delay_the_hook(
         if reader == "hangs":
             os.close(reading)
     assert done.returncode == 75
-    assert documents(hook, hook.fallback) == [SAMPLE]
+    assert hook.documents(hook.fallback) == [SAMPLE]
 
 
 @all_builds
 def test_control_characters_do_not_reach_a_terminal(
     hook: InstalledHook, place: Path
 ) -> None:
-    move_spools(hook, place / "a \t\n\x1b[2J spool")
+    hook.move_spools(place / "a \t\n\x1b[2J spool")
     hook.spool.refuse(AdmissionLevel.ALL)
     done = hook(SAMPLE)
     assert done.stderr.startswith(
         b"fnm-bus hook: %s/a \\x1b[2J spool: at" % bytes(place)
     )
     assert done.stderr.count(b"\n") == 1
-    assert documents(hook, hook.fallback) == [SAMPLE]
+    assert hook.documents(hook.fallback) == [SAMPLE]
 
 
 def test_a_line_is_cut_where_a_pipe_takes_it_whole(
     hook: InstalledHook, place: Path
 ) -> None:
-    move_spools(hook, place.joinpath(*["d" * 250] * 14))
+    hook.move_spools(place.joinpath(*["d" * 250] * 14))
     hook.spool.refuse(AdmissionLevel.ALL)
     done = hook(SAMPLE)
     assert (done.returncode, done.stderr[-1:]) == (75, b"\n")
     assert 2_900 < len(done.stderr) <= 3_001
-    assert documents(hook, hook.fallback) == [SAMPLE]
+    assert hook.documents(hook.fallback) == [SAMPLE]
 
 
 def test_calls_beyond_the_fallbacks_limit_are_reported_lost(

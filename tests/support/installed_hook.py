@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import install_hook
 from fnm_bus.spool.spool import Entry, Spool
@@ -25,6 +27,11 @@ CALL: dict[str, object] = {
     "cwd": "/",
 }
 """How a hook is called unless a test wants something else."""
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do that")
+all_builds = pytest.mark.parametrize(
+    "hook", ["python", "gcc", "musl", "sanitized"], indirect=True
+)
+"""Run a test with sanitizers as well."""
 SOURCE: Final = Path(python_hook.__file__).with_name("hook.c")
 MAGIC: Final = b"fnm-bus native hook 1\0"
 """First string of the native hook's settings."""
@@ -107,6 +114,22 @@ class InstalledHook:
     def entries(self, spool: Spool | None = None) -> list[Entry]:
         spool = spool or self.spool
         return [spool.read(name) for name in spool.scan()]
+
+    def documents(self, spool: Spool | None = None) -> list[bytes]:
+        return [entry.document for entry in self.entries(spool)]
+
+    def raw_entries(self, spool: Spool | None = None) -> list[bytes]:
+        spool = spool or self.spool
+        return [spool.path(name).read_bytes() for name in spool.scan()]
+
+    def move_spools(self, spool: Path, fallback: Path | None = None) -> None:
+        """Install the hook again, with spools in other directories."""
+        self.spool = Spool(spool)
+        self.fallback = Spool(fallback) if fallback else self.fallback
+        for moved in (self.spool, self.fallback):
+            moved.make(os.geteuid(), os.getegid())
+        self.install()
+        self.change(RESERVE_BYTES=0, RESERVE_INODES=0)
 
     def temporary(self) -> list[Path]:
         roots = (self.spool.root, self.fallback.root)
