@@ -1,14 +1,14 @@
 """The hook: the program that FastNetMon starts for every notification.
 
 It reads stdin to the end, stores one entry and exits. This file is the only definition
-of the spool's write side. `fnm-bus hook install` writes its source, with the settings
-below filled in, as a program that needs nothing but Python's standard library.
+of the spool's write side; `hook.c` does the same in C, except the drain. `fnm-bus hook
+install` writes this source, with the settings below filled in, as a program that needs
+nothing but Python's standard library.
 
 The spool is a directory (`fnm_bus.spool.spool` makes it):
 
     lock                  held by the process that drains; only the owner may open it
-    full                  exists while the spool refuses entries: `status` or `all`, and
-                          a line break; the shell hook looks at its length only
+    full                  exists while the spool refuses entries: `status` or `all`
     incoming/tmp          notifications while they are written
     incoming/new/0 .. f   entries, by the last digit of their names
     quarantine, state     private to the owner
