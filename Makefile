@@ -76,7 +76,8 @@ fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break 
 
 fuzz-documents: $(READY) ## send damaged documents through parser, hook, relay and broker
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/unit/event/test_fuzz_documents.py tests/integration/test_fuzz_relay.py
+	  tests/unit/event/test_fuzz_documents.py tests/integration/test_fuzz_relay.py \
+	  tests/integration/test_fuzz_native_hook.py
 
 fuzz-mitigator: $(READY) ## send odd records to a running mitigator, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \

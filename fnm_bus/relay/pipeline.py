@@ -29,7 +29,6 @@ from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
 from fnm_bus.spool.entry import DocumentSummary
 from fnm_bus.spool.spool import Entry
 
-_TRUNCATED: Final = "one truncated by a power loss"
 _VALID: Final = (
     b'{"action":"ban","ip":"192.0.2.1","attack_details":{"attack_uuid":"check"}}',
     b'{"action":"ban","alert_scope":"hostgroup","hostgroup_name":"check"}',
@@ -96,8 +95,6 @@ class Pipeline:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
         """
-        if not entry.is_complete:
-            raise InvalidNotification("", "a complete document", _TRUNCATED)
         receipt = Receipt(
             event_id=event_id(self.sensor, entry.name),
             received_at=entry.stored_at,

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 from support.bgp_lab import BgpLab, CutKafka
 from support.fetch import Unavailable
-from support.installed_hook import InstalledHook
+from support.installed_hook import BUILDS, InstalledHook, NativeHook, build_native
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.kafka.addressing import Topics
@@ -68,19 +68,69 @@ def installed(tmp_path: Path) -> InstalledHook:
     return InstalledHook(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def native_program(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Path]:
+    """Compile the native hook, once with each compiler of `BUILDS`."""
+    directory = tmp_path_factory.mktemp("native-hook")
+
+    def build(name: str) -> Path:
+        try:
+            program = directory / name
+            return program if program.exists() else build_native(BUILDS[name], program)
+        except Unavailable as exc:
+            pytest.skip(str(exc))
+
+    return build
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def place() -> Iterator[Path]:
+    """A directory that every user can reach; in memory, where fsync costs nothing."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+    with TemporaryDirectory(dir=memory) as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture(params=("python", "gcc", "musl"))
+def hook(
+    request: pytest.FixtureRequest,
+    place: Path,
+    native_program: Callable[[str], Path],
+) -> InstalledHook:
+    """Each hook as it is installed; indirect parameters name other builds."""
+    if request.param == "python":
+        return InstalledHook(place)
+    return NativeHook(place, native_program(request.param))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount small file systems: `disk("size=400k")`."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
-    target = tmp_path / "disk"
-    target.mkdir()
-    options = "size=400k,nr_inodes=60"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", target]
-    done = subprocess.run(mount, check=False, capture_output=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield target
-    subprocess.run(["umount", "-l", target], check=True)
+    mounted: list[Path] = []
+
+    def mount(options: str) -> Path:
+        target = tmp_path / f"disk{len(mounted)}"
+        target.mkdir()
+        argv = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", target]
+        done = subprocess.run(argv, check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
+        mounted.append(target)
+        return target
+
+    yield mount
+    for target in mounted:
+        subprocess.run(["umount", "-l", target], check=True)
+
+
+@pytest.fixture
+def small_disk(disk: Callable[[str], Path]) -> Path:
+    return disk("size=400k,nr_inodes=60")
 
 
 @pytest.fixture

@@ -260,22 +260,6 @@ def test_a_permanently_refused_record_is_quarantined(harness: DrainHarness) -> N
     assert harness.spools[0].scan() == []
 
 
-@pytest.mark.parametrize("kept", [0, 30, -1])
-def test_an_entry_truncated_by_a_power_loss_is_quarantined(
-    harness: DrainHarness, kept: int
-) -> None:
-    """A text report is a valid document after each of its lines."""
-    name = harness.call(b"IP: 192.0.2.1\nAttack direction: incoming\n", ("ban",))
-    path = harness.spools[0].path(name)
-    path.write_bytes(path.read_bytes()[:kept])
-    drain_rounds(harness.drain())
-    assert harness.events(TOPICS.host) == []
-    (letter,) = harness.events(TOPICS.deadletter)
-    assert letter.entry == name
-    assert list(harness.quarantine.names()) == [name]
-    assert ("power loss" in letter.reason) == (kept != 0)
-
-
 def test_an_invalid_document_is_quarantined_with_a_dead_letter(
     harness: DrainHarness,
 ) -> None:
@@ -516,18 +500,6 @@ def test_the_fallback_spool_is_drained_in_the_same_order(harness: DrainHarness) 
     assert ips == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
     assert harness.metric("fallback_entries_total") == 1
     assert harness.spools[1].scan() == []
-
-
-def test_a_killed_hooks_temporary_files_are_removed_with_the_entry(
-    harness: DrainHarness,
-) -> None:
-    name = harness.call(document("192.0.2.1"))
-    left = [spool.root / "incoming/tmp" / name for spool in harness.spools]
-    for path in left:
-        path.write_bytes(b"the same")
-    drain_rounds(harness.drain())
-    assert harness.events(TOPICS.host)
-    assert not any(path.exists() for path in left)
 
 
 def test_an_entry_removed_by_another_process_is_not_an_error(
