@@ -289,6 +289,12 @@ def test_too_many_values_are_refused_before_decoding() -> None:
     assert peak < 2 * len(document)
 
 
+def test_the_smallest_document_of_too_many_values_is_refused() -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        parse(b"[" * MAX_VALUES, (), RECEIPT)
+    assert caught.value.expected == f"at most {MAX_VALUES} values"
+
+
 def test_too_much_extra_memory_is_refused() -> None:
     # A long name with many small values below it: each path in extra would repeat it.
     inside = b",".join(b'"%d":1' % n for n in range(1000))
