@@ -10,7 +10,9 @@ import resource
 import signal
 
 from fnm_bus.relay import pipeline
+from fnm_bus.relay.isolation import child
 
+child.MAX_CPU = 1  # second, so that a test does not wait for five
 _parse = pipeline.parse
 
 
