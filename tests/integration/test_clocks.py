@@ -10,7 +10,7 @@ import pytest
 from support import wrong_clock
 from support.bgp_lab import ENFORCER, LEASE, LONG, NEW, SHORT, BgpLab
 
-pytestmark = [pytest.mark.kafka, pytest.mark.quiet]
+pytestmark = pytest.mark.kafka
 DAYS = [3, -3]
 
 
