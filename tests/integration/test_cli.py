@@ -74,7 +74,7 @@ def findings(relays: RelayProcesses) -> dict[str, bool]:
 
 
 @pytest.mark.kafka
-def test_topics_are_created_once_and_listed_as_wanted(
+def test_topics_are_created_once_and_listed_as_configured(
     kafka_relays: RelayProcesses,
 ) -> None:
     again = kafka_relays.run("topics", "create")  # the plant has made them
@@ -89,7 +89,7 @@ def test_topics_are_created_once_and_listed_as_wanted(
 
 
 @pytest.mark.kafka
-def test_a_topic_that_is_not_as_wanted_is_told_and_left(
+def test_a_topic_with_another_partition_count_is_reported_and_kept(
     kafka_relays: RelayProcesses,
 ) -> None:
     text = kafka_relays.config.read_text()
@@ -102,7 +102,7 @@ def test_a_topic_that_is_not_as_wanted_is_told_and_left(
 
 
 @pytest.mark.kafka
-def test_check_passes_when_everything_is_there(kafka_relays: RelayProcesses) -> None:
+def test_check_passes_with_all_topics_and_rights(kafka_relays: RelayProcesses) -> None:
     kafka_relays.start()
     found = findings(kafka_relays)
     assert [what for what, ok in found.items() if not ok] == []
@@ -111,7 +111,7 @@ def test_check_passes_when_everything_is_there(kafka_relays: RelayProcesses) -> 
 
 
 @pytest.mark.kafka
-def test_check_names_the_topic_that_is_missing(kafka_relays: RelayProcesses) -> None:
+def test_check_names_a_missing_topic(kafka_relays: RelayProcesses) -> None:
     text = kafka_relays.config.read_text()
     name = kafka_relays.topic("status")
     kafka_relays.config.write_text(text.replace(name, f"{name}.gone"))
@@ -122,14 +122,14 @@ def test_check_names_the_topic_that_is_missing(kafka_relays: RelayProcesses) -> 
     assert "`fnm-bus topics create` creates it" in said
 
 
-def test_tail_of_a_topic_that_is_not_there_ends_with_69(relays: RelayProcesses) -> None:
+def test_tail_of_a_missing_topic_exits_69(relays: RelayProcesses) -> None:
     ended = relays.run("tail", "no topic!", "--until-end")
     assert ended.returncode == 69
     assert ended.stdout == b""
     assert b"fnm-bus: no topic!: " in ended.stderr
 
 
-def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
+def test_an_unreachable_broker_makes_a_command_exit_69(tmp_path: Path) -> None:
     ended = RelayProcesses(tmp_path, "127.0.0.1:1").run("tail")
     assert (ended.returncode, ended.stdout) == (69, b"")
     assert ended.stderr.startswith(b"fnm-bus: no broker reachable: ")
@@ -139,7 +139,7 @@ def test_a_broker_that_is_away_ends_a_command_with_69(tmp_path: Path) -> None:
     "command",
     [("tail",), ("topics", "list"), ("topics", "create"), ("drain",)],
 )
-def test_a_setting_that_librdkafka_refuses_ends_with_78(
+def test_a_setting_that_librdkafka_refuses_exits_78(
     relays: RelayProcesses, command: tuple[str, ...]
 ) -> None:
     relays.configure(colour="blue")
@@ -151,7 +151,7 @@ def test_a_setting_that_librdkafka_refuses_ends_with_78(
     assert b"Traceback" not in ended.stderr
 
 
-def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(
+def test_tail_shows_undecodable_records_between_the_others(
     relays: RelayProcesses,
 ) -> None:
     topic = relays.topic("host")
@@ -169,7 +169,7 @@ def test_what_cannot_be_decoded_is_shown_and_the_rest_as_well(
     assert b"192.0.2.1" in ended.stdout
 
 
-def test_tail_goes_on_until_it_is_interrupted(relays: RelayProcesses) -> None:
+def test_tail_continues_until_an_interrupt(relays: RelayProcesses) -> None:
     relays.messages("host", 0)  # the topic is there
     with subprocess.Popen(
         [
@@ -194,7 +194,7 @@ def test_tail_goes_on_until_it_is_interrupted(relays: RelayProcesses) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.registry
-def test_schemas_are_registered_pinned_and_used_without_the_registry(
+def test_registered_schemas_are_used_without_the_registry(
     kafka_relays: RelayProcesses, registry: str
 ) -> None:
     pins = kafka_relays.root / "pins.json"
@@ -224,7 +224,7 @@ def test_schemas_are_registered_pinned_and_used_without_the_registry(
 
 
 @pytest.mark.kafka
-def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
+def test_check_and_tail_report_missing_rights(tmp_path: Path) -> None:
     (tmp_path / "kafka").mkdir()
     (tmp_path / "plant").mkdir()
     guarded = Guarded(tmp_path / "kafka", nodes=1)
@@ -256,7 +256,7 @@ def test_access_rules_are_seen_by_check_and_by_tail(tmp_path: Path) -> None:
         guarded.close()
 
 
-def test_init_creates_topics_and_every_check_but_the_relay_passes(
+def test_after_init_every_check_passes_except_the_relay(
     tmp_path: Path, kafka: str
 ) -> None:
     tmp_path.chmod(0o755)

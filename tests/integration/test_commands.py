@@ -94,9 +94,7 @@ def test_a_wrong_command_line_exits_2_without_traceback(
     assert b"Traceback" not in done.stderr
 
 
-def test_a_wrong_configuration_exits_78_with_all_problems(
-    run: Run,
-) -> None:
+def test_a_wrong_configuration_exits_78_with_all_problems(run: Run) -> None:
     done = run("config", "show", FNM_BUS_X="1", FNM_BUS_Y="2")
     assert done.returncode == 78
     assert done.stderr.decode().splitlines() == [
@@ -163,9 +161,7 @@ def test_parse_prints_the_record_as_json(run: Run) -> None:
     assert record["value"]["receipt"]["sensor"] == "fra1"
 
 
-def test_parse_of_an_invalid_document_exits_65_with_the_field(
-    run: Run,
-) -> None:
+def test_parse_of_an_invalid_document_exits_65_with_the_field(run: Run) -> None:
     done = run("parse", "--json", stdin=INVALID)
     assert done.returncode == 65
     error = json.loads(done.stdout)["error"]
@@ -185,9 +181,7 @@ def test_parse_takes_fastnetmons_arguments(run: Run) -> None:
     assert record["value"]["text_mode"]["power_pps"] == 98765
 
 
-def test_notify_stores_before_it_reads_the_configuration(
-    run: Run, spool: Spool
-) -> None:
+def test_notify_stores_before_the_configuration_is_read(run: Run, spool: Spool) -> None:
     done = run("notify", "ban", "192.0.2.1", stdin=BAN, FNM_BUS_NONSENSE="1")
     assert done.returncode == 78
     (name,) = spool.scan()
@@ -270,7 +264,7 @@ def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> No
     assert spool.scan() == [kept["name"]]
 
 
-def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
+def test_deleted_documents_are_removed_from_disk(run: Run, spool: Spool) -> None:
     run("notify", "--drain-timeout", "1", stdin=INVALID)
     (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
     done = run("quarantine", "delete", kept["name"])

@@ -123,7 +123,7 @@ def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
 
 
 @BOTH
-def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions(
+def test_the_next_owner_of_a_partition_reads_deferred_records_again(
     bench: LoopHarness, protocol: str
 ) -> None:
     bench.settings["group.protocol"] = protocol
@@ -142,7 +142,7 @@ def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions
     assert sorted(second.ids) == sorted(EACH)
 
 
-def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> None:
+def test_a_member_whose_name_is_taken_reports_and_ends(bench: LoopHarness) -> None:
     bench.settings["group.instance.id"] = "one"
     first, second = RecordingHandler(), RecordingHandler()
     bench.start(first)
@@ -158,7 +158,7 @@ def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> No
     second.until("2")
 
 
-def test_what_one_member_has_done_is_not_done_again_by_another(
+def test_the_next_owner_of_a_partition_repeats_no_handled_record(
     bench: LoopHarness,
 ) -> None:
     first, second = RecordingHandler(), RecordingHandler()
@@ -174,9 +174,7 @@ def test_what_one_member_has_done_is_not_done_again_by_another(
     assert sorted(first.ids + second.ids) == sorted(everything)
 
 
-def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
-    bench: LoopHarness,
-) -> None:
+def test_a_delayed_partition_is_read_after_two_rebalances(bench: LoopHarness) -> None:
     ready = threading.Event()
 
     def later(name: str, _count: int) -> None:
@@ -196,7 +194,7 @@ def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
     assert bench.letters.records == []
 
 
-def test_a_dead_letter_says_where_the_record_stands(
+def test_a_dead_letter_has_the_place_of_its_record(
     bench: LoopHarness, kafka: str
 ) -> None:
     dead = f"{bench.topic}.dead"
@@ -227,9 +225,7 @@ def test_a_dead_letter_says_where_the_record_stands(
 
 
 @BOTH
-def test_a_topic_that_does_not_exist_is_named(
-    bench: LoopHarness, protocol: str
-) -> None:
+def test_a_missing_topic_is_named(bench: LoopHarness, protocol: str) -> None:
     bench.settings["group.protocol"] = protocol
     bench.topic = "no-such-topic"
     bench.start(RecordingHandler())
@@ -241,9 +237,7 @@ def test_a_topic_that_does_not_exist_is_named(
     bench.failed.clear()
 
 
-def test_sigterm_ends_a_consumer_with_status_0_and_what_is_done_is_committed(
-    group: Group,
-) -> None:
+def test_sigterm_commits_handled_records_and_exits_0(group: Group) -> None:
     first = group.start()
     ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
     group.until(ids)
@@ -255,9 +249,7 @@ def test_sigterm_ends_a_consumer_with_status_0_and_what_is_done_is_committed(
     assert sorted(group.seen()) == sorted(ids + more)
 
 
-def test_a_killed_consumer_repeats_what_was_not_done_and_loses_nothing(
-    group: Group,
-) -> None:
+def test_after_a_kill_every_record_is_handled(group: Group) -> None:
     first = group.start(stuck="203.0.113.3")
     ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(6)))
     assert first.stdout is not None
@@ -267,9 +259,7 @@ def test_a_killed_consumer_repeats_what_was_not_done_and_loses_nothing(
     group.until(ids)
 
 
-def test_members_share_the_partitions_and_one_that_leaves_loses_nothing(
-    group: Group,
-) -> None:
+def test_no_record_is_lost_when_a_member_leaves(group: Group) -> None:
     first, _second = group.start(), group.start()
     ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(50)))
     group.until(ids)
@@ -279,7 +269,7 @@ def test_members_share_the_partitions_and_one_that_leaves_loses_nothing(
     assert first.wait(30) == 0
 
 
-def test_a_consumer_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
+def test_a_consumer_continues_after_a_restart_of_the_broker(tmp_path: Path) -> None:
     own = Cluster(tmp_path, nodes=1)
     try:
         own.open()

@@ -40,9 +40,7 @@ def harness(
     assert harness.failed == []
 
 
-def test_a_handler_gets_each_event_once(
-    harness: LoopHarness,
-) -> None:
+def test_a_handler_gets_each_event_once(harness: LoopHarness) -> None:
     first, second = RecordingHandler(), RecordingHandler()
     harness.put(event(1))
     harness.put(event(2))
@@ -95,7 +93,7 @@ def test_a_released_record_is_not_read_again(harness: LoopHarness) -> None:
     assert second.ids == ["2"]
 
 
-def test_retry_later_pauses_one_partition_only(harness: LoopHarness) -> None:
+def test_retry_later_pauses_a_single_partition(harness: LoopHarness) -> None:
     open_ = threading.Event()
 
     def later(name: str, _count: int) -> None:
@@ -209,9 +207,7 @@ def test_a_record_with_an_unpublished_dead_letter_is_not_committed(
     assert len(harness.letters.records) == 1
 
 
-def test_an_unreachable_registry_causes_no_dead_letter(
-    harness: LoopHarness,
-) -> None:
+def test_an_unreachable_registry_causes_no_dead_letter(harness: LoopHarness) -> None:
     down = threading.Event()
     down.set()
 
@@ -260,9 +256,7 @@ def test_no_commit_while_before_commit_raises_retry_later(harness: LoopHarness) 
     second.until("1")
 
 
-def test_records_behind_a_delayed_one_keep_their_order(
-    harness: LoopHarness,
-) -> None:
+def test_records_after_a_delayed_record_keep_their_order(harness: LoopHarness) -> None:
     def later(_name: str, count: int) -> None:
         if count < 3:
             raise RetryLater("not yet", 0.0)
@@ -276,9 +270,7 @@ def test_records_behind_a_delayed_one_keep_their_order(
     assert seen.ids == [str(number) for number in range(8) for _ in range(3)]
 
 
-def test_a_retryable_error_causes_no_dead_letter(
-    harness: LoopHarness,
-) -> None:
+def test_a_retryable_error_causes_no_dead_letter(harness: LoopHarness) -> None:
     def away(_name: str, count: int) -> None:
         if count < 4:
             raise BrokerUnavailable("nobody answers")
@@ -341,7 +333,7 @@ def test_a_handler_can_end_the_loop(harness: LoopHarness) -> None:
     harness.failed.clear()
 
 
-def test_one_deferred_can_cover_several_records(harness: LoopHarness) -> None:
+def test_a_deferred_can_cover_several_records(harness: LoopHarness) -> None:
     deferred = Deferred()
     first, second = RecordingHandler(lambda _name, _count: deferred), RecordingHandler()
     for number in (1, 2, 3):

@@ -25,7 +25,7 @@ def test_the_printed_program_is_the_sample() -> None:
 
 
 @pytest.mark.kafka
-def test_it_prints_each_ban(kafka_relays: RelayProcesses) -> None:
+def test_the_example_prints_each_ban(kafka_relays: RelayProcesses) -> None:
     services = ConsumerProcesses(kafka_relays, policy())
     (kafka_relays.root / "bans.py").write_text(program())
     services.tell("ban", "203.0.113.7", total_incoming_pps=123456)

@@ -23,7 +23,7 @@ def hook(relays: RelayProcesses) -> Path:
     return path
 
 
-def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
+def test_no_process_waits_for_a_stopped_lock_holder(
     relays: RelayProcesses, hook: Path
 ) -> None:
     holder = relays.start()
@@ -74,9 +74,7 @@ def test_fifty_calls_at_once_that_would_drain_leave_nothing(
     assert len(ids(relays, CALLS)) == CALLS
 
 
-def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
-    relays: RelayProcesses, hook: Path
-) -> None:
+def test_no_call_waits_for_a_stopped_drain(relays: RelayProcesses, hook: Path) -> None:
     [first] = started(hook, range(1))
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     relays.until(lambda: bool(children.read_text()))

@@ -104,9 +104,7 @@ def runs(
             yield from done
 
 
-def test_killed_at_any_call_it_publishes_everything_at_least_once(
-    lines: list[Line],
-) -> None:
+def test_after_a_kill_at_any_call_every_entry_is_published(lines: list[Line]) -> None:
     # To die at a call that only looks is to die after the one before it.
     acts = [
         it
@@ -122,7 +120,7 @@ def test_killed_at_any_call_it_publishes_everything_at_least_once(
         line.finish()
 
 
-def test_a_fault_at_any_call_is_told_and_costs_no_event(
+def test_a_fault_at_any_call_costs_no_event(
     lines: list[Line], relays: RelayProcesses
 ) -> None:
     sites = [it for it in lines[0].sites() if it.call not in _LOOKS]

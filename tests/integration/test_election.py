@@ -46,7 +46,7 @@ def hall(kafka: str) -> Iterator[Hall]:
     return Hall(kafka)
 
 
-def test_one_that_is_shut_out_joins_anew(
+def test_a_removed_member_joins_again(
     hall: Hall, caplog: pytest.LogCaptureFixture
 ) -> None:
     member = hall.member()
@@ -64,7 +64,7 @@ def test_one_that_is_shut_out_joins_anew(
     assert "Static consumer fenced by other consumer" in caplog.text
 
 
-def test_one_that_leaves_is_no_member_any_more(hall: Hall) -> None:
+def test_a_member_that_leaves_is_not_listed(hall: Hall) -> None:
     members = [hall.member(), hall.member()]
     for it in members:
         it.open()

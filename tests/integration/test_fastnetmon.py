@@ -36,7 +36,7 @@ def detector(kafka_relays: RelayProcesses, hook: Path) -> Iterator[Detector]:
     it.stop()
 
 
-def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
+def test_calls_of_a_real_fastnetmon_become_events_in_order(
     kafka_relays: RelayProcesses, detector: Detector
 ) -> None:
     kafka_relays.start()

@@ -113,7 +113,7 @@ def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
     made.stop()
 
 
-def test_it_survives_and_decides(services: ConsumerProcesses) -> None:
+def test_a_mitigator_decides_under_random_records(services: ConsumerProcesses) -> None:
     sys.stdout.write(f"FUZZ_SEED={SEED} FUZZ_SECONDS={SECONDS:.0f}\n")
     hosts = [f"203.0.113.{number}" for number in (*range(1, 64), 128, 135)]
     fuzz = Fuzz(SEED, [*hosts, "2001:db8:1::7", "8.8.8.8"], stored=True)

@@ -128,7 +128,7 @@ def commands(shared: InstalledHook, names: list[str]) -> Iterator[list[str]]:
     )
 
 
-def test_root_changes_prints_and_waits_for_nothing_that_the_owner_plants(
+def test_root_follows_no_link_or_pipe_of_the_owner(
     shared: InstalledHook, precious: Path
 ) -> None:
     shared.spool.make(1234, 2345)

@@ -63,7 +63,7 @@ def get(port: int, path: str) -> tuple[int, bytes]:
             return exc.code, exc.read()
 
 
-def test_metrics_has_what_was_counted() -> None:
+def test_metrics_has_the_counted_values() -> None:
     metrics = RelayMetrics()
     metrics.published.labels("fastnetmon.host.v1").inc(7)
     with serving(metrics=metrics) as port:
@@ -72,7 +72,7 @@ def test_metrics_has_what_was_counted() -> None:
     assert b'fnm_bus_published_total{topic="fastnetmon.host.v1"} 7.0' in text
 
 
-def test_metrics_are_compressed_for_a_client_that_accepts_it() -> None:
+def test_metrics_are_compressed_for_a_client_that_accepts_gzip() -> None:
     with serving() as port:
         address = f"http://127.0.0.1:{port}/metrics"
         request = Request(address, headers={"Accept-Encoding": "gzip"})
@@ -129,7 +129,7 @@ def test_a_request_that_is_too_large_is_refused(request_: bytes) -> None:
         assert read_all(client).startswith(b"HTTP/1.1 431 ")
 
 
-def test_an_error_of_the_health_function_is_the_request_s_alone(
+def test_an_error_of_the_health_function_fails_its_request_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answers = iter([(True, {})])
@@ -161,7 +161,7 @@ def test_a_silent_client_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> Non
         assert read_all(silent) == b""
 
 
-def test_a_client_that_sends_a_byte_now_and_then_is_disconnected(
+def test_a_client_that_sends_slowly_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_server, "TIMEOUT", 0.5)
@@ -198,7 +198,7 @@ def test_a_client_that_does_not_read_is_disconnected(
     server.stop()
 
 
-def test_more_silent_clients_than_the_bound_keep_nobody_out() -> None:
+def test_too_many_silent_clients_keep_no_client_out() -> None:
     with serving() as port, ExitStack() as clients:
         silent = [
             clients.enter_context(connect(port)) for _ in range(3 * MAX_CONNECTIONS)
@@ -231,9 +231,7 @@ def test_stop_without_start_does_nothing() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "not.a.host.invalid"])
-def test_an_address_that_cannot_be_listened_on_is_a_configuration_error(
-    host: str,
-) -> None:
+def test_an_unusable_address_is_a_configuration_error(host: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -126,7 +126,7 @@ def test_tail_shows_each_as_json(spoiled: RelayProcesses) -> None:
     assert records[-1]["event"]["ip"] == GOOD
 
 
-def test_tail_goes_on_while_the_registry_is_away(spoiled: RelayProcesses) -> None:
+def test_tail_continues_without_the_registry(spoiled: RelayProcesses) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     configure(
         spoiled,
@@ -140,7 +140,7 @@ def test_tail_goes_on_while_the_registry_is_away(spoiled: RelayProcesses) -> Non
     assert unknown["event"] is None
 
 
-def test_explain_replays_what_is_valid(spoiled: RelayProcesses) -> None:
+def test_explain_replays_the_valid_events(spoiled: RelayProcesses) -> None:
     printed = run(spoiled, "fnm_bus", "explain", "--since", "7d", "--json")
     shown = [json.loads(line) for line in printed.splitlines()]
     refused = [it for it in shown if it["event_id"] == "bad" and it["error"]]
@@ -148,7 +148,7 @@ def test_explain_replays_what_is_valid(spoiled: RelayProcesses) -> None:
 
 
 @pytest.mark.parametrize("name", ["simple", "jsonlines"])
-def test_a_consumer_goes_on_and_publishes_dead_letters(
+def test_a_consumer_continues_and_publishes_dead_letters(
     spoiled: RelayProcesses, name: str
 ) -> None:
     log = spoiled.root / "program.log"

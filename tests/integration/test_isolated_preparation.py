@@ -65,7 +65,7 @@ def test_a_valid_entry_gives_the_same_record_in_a_child(
     assert entries.isolated.prepare(task) == expected
 
 
-def test_one_child_prepares_many_entries(entries: SuspectEntries) -> None:
+def test_a_child_prepares_many_entries(entries: SuspectEntries) -> None:
     entries.isolated.prepare(entries.store(BAN))
     child = entries.isolated._child
     entries.isolated.prepare(entries.store(BAN))
@@ -146,7 +146,7 @@ def stopped(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Task:
     return task
 
 
-def test_a_slow_child_answers_when_it_is_asked_again(
+def test_a_slow_child_answers_a_later_call(
     entries: SuspectEntries, stopped: Task
 ) -> None:
     entries.isolated.close_if_idle()
@@ -155,7 +155,7 @@ def test_a_slow_child_answers_when_it_is_asked_again(
     assert prepare_when_answered(entries, stopped).record is not None
 
 
-def test_another_entry_waits_for_a_slow_one(
+def test_another_entry_waits_for_a_slow_entry(
     entries: SuspectEntries, stopped: Task
 ) -> None:
     del stopped

@@ -63,9 +63,7 @@ def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
     services.until(lambda: set(told) <= set(ids(path.read_text())))
 
 
-def test_after_a_sigterm_each_event_stands_there_once(
-    services: ConsumerProcesses,
-) -> None:
+def test_after_a_sigterm_each_event_is_stored_once(services: ConsumerProcesses) -> None:
     path = services.relays.root / "events.jsonl"
     configure(services, f'path = "{path}"')
     first = services.start("jsonlines", ready="metrics")

@@ -22,9 +22,7 @@ def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
     it.stop()
 
 
-def test_a_ban_becomes_wanted_and_its_unban_ends_it(
-    services: ConsumerProcesses,
-) -> None:
+def test_a_ban_becomes_wanted_until_its_unban(services: ConsumerProcesses) -> None:
     services.start("mitigator")
     [event] = services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
@@ -37,7 +35,7 @@ def test_a_ban_becomes_wanted_and_its_unban_ends_it(
     assert services.state()[KEY].ended_because == "unban"
 
 
-def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
+def test_a_restarted_mitigator_continues_after_a_kill(
     services: ConsumerProcesses,
 ) -> None:
     first = services.start("mitigator")
@@ -56,7 +54,7 @@ def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
     assert len(services.audits("wanted")) == 3
 
 
-def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
+def test_a_stopped_and_overtaken_mitigator_writes_nothing(
     services: ConsumerProcesses,
 ) -> None:
     first = services.start("mitigator")
@@ -74,7 +72,9 @@ def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
     assert len(services.audits("wanted")) == 3, "an event was decided twice"
 
 
-def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
+def test_a_standby_takes_over_from_a_terminated_leader(
+    services: ConsumerProcesses,
+) -> None:
     first = services.start("mitigator")
     second = services.start("mitigator", ready="standby")
     services.tell("ban", "203.0.113.7")
@@ -88,9 +88,7 @@ def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
     services.until(lambda: services.members() == 0, 4, "no member")
 
 
-def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
-    services: ConsumerProcesses,
-) -> None:
+def test_an_undecodable_record_is_a_dead_letter(services: ConsumerProcesses) -> None:
     services.start("mitigator")
     services.put("host", b"203.0.113.7", b"not avro")
     services.tell("ban", "203.0.113.7")
@@ -102,7 +100,7 @@ def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
     assert letter.origin_offset is not None
 
 
-def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
+def test_a_broken_stored_record_changes_no_active_mitigation(
     services: ConsumerProcesses,
 ) -> None:
     first = services.start("mitigator")
@@ -144,15 +142,13 @@ def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) 
     services.until(lambda: services.wanted() == ["blackhole|203.0.113.9/32"])
 
 
-def test_a_command_without_a_mitigator_says_that_it_waits(
-    services: ConsumerProcesses,
-) -> None:
+def test_a_command_without_a_mitigator_exits_75(services: ConsumerProcesses) -> None:
     status, _out, said = services.run("mitigations", "pause", "--comment", "red")
     assert status == 75
     assert "no mitigator answered" in said
 
 
-def test_explain_shows_every_question_and_publishes_nothing(
+def test_explain_shows_every_check_and_publishes_nothing(
     services: ConsumerProcesses,
 ) -> None:
     document = (
@@ -167,7 +163,7 @@ def test_explain_shows_every_question_and_publishes_nothing(
     assert services.records("audit") == []
 
 
-def test_explain_replays_what_is_on_the_topics(services: ConsumerProcesses) -> None:
+def test_explain_replays_the_topics(services: ConsumerProcesses) -> None:
     [event] = services.tell("ban", "203.0.113.7")
     services.tell("unban", "203.0.113.7")
     status, out, said = services.run("explain", "--since", "1h")

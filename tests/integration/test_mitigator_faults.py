@@ -210,9 +210,7 @@ def poison(services: ConsumerProcesses) -> int:
     return len(unusable)
 
 
-def test_stored_records_that_nobody_can_use_are_left_out(
-    services: ConsumerProcesses,
-) -> None:
+def test_unusable_stored_records_are_left_out(services: ConsumerProcesses) -> None:
     unusable = poison(services)
     mitigator = services.start("mitigator")
     follows(services, mitigator)
@@ -253,7 +251,7 @@ def limit(services: ConsumerProcesses, kind: str, size: int) -> None:
     done.result(30)
 
 
-def test_a_record_that_kafka_refuses_costs_one_event(
+def test_a_record_that_kafka_refuses_costs_a_single_event(
     services: ConsumerProcesses,
 ) -> None:
     services.policy.write_text(policy("flowspec"))
@@ -295,7 +293,9 @@ message_processor.apply_event = faulty
 """
 
 
-def test_an_unexpected_exception_costs_one_event(services: ConsumerProcesses) -> None:
+def test_an_unexpected_exception_costs_a_single_event(
+    services: ConsumerProcesses,
+) -> None:
     mitigator = services.start("mitigator", fault=FAULT)
     services.tell("ban", "203.0.113.66")
     follows(services, mitigator)
@@ -332,7 +332,7 @@ def test_too_many_unexpected_exceptions_hold_their_partition(
     follows(services, mitigator, "203.0.113.67")
 
 
-def test_an_id_of_another_mitigator_is_refused_before_it_is_fenced(
+def test_another_mitigator_s_id_is_refused_before_fencing(
     services: ConsumerProcesses,
     make_relays: Any,
     tmp_path_factory: pytest.TempPathFactory,
@@ -394,7 +394,9 @@ def test_an_open_transaction_on_the_command_topic_hides_no_command(
     foreign.abort_transaction(30)
 
 
-def test_once_processes_what_is_there_and_ends(services: ConsumerProcesses) -> None:
+def test_once_processes_the_waiting_events_and_ends(
+    services: ConsumerProcesses,
+) -> None:
     status, _out, said = services.run("consumer", "mitigator", "--once")
     assert status == 0, said
     assert services.state() == {}

@@ -62,7 +62,7 @@ def problem(services: ConsumerProcesses, mitigator: Server) -> str:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "cut off"])
-def test_kafka_is_away(
+def test_the_mitigator_continues_after_an_outage_of_kafka(
     services: ConsumerProcesses, cut_kafka: CutKafka, how: str
 ) -> None:
     mitigator = start(services, cut_kafka)
@@ -89,7 +89,7 @@ def test_kafka_is_away(
         ("mitigation", AclOperation.WRITE),
     ],
 )
-def test_a_right_is_missing(
+def test_a_missing_right_makes_the_mitigator_unhealthy(
     services: ConsumerProcesses, cut_kafka: CutKafka, kind: str, operation: AclOperation
 ) -> None:
     mitigator = start(services, cut_kafka)
@@ -125,7 +125,7 @@ def denied(
 
 
 @pytest.mark.parametrize("how", ["refuses connections", "never answers"])
-def test_the_registry_is_away(
+def test_the_mitigator_waits_for_an_unreachable_registry(
     services: ConsumerProcesses, cut_kafka: CutKafka, how: str
 ) -> None:
     port = free_port()

@@ -43,7 +43,7 @@ def letters(services: ConsumerProcesses) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
-def test_a_header_name_that_is_no_text_costs_one_record(
+def test_an_invalid_header_name_costs_a_single_record(
     services: ConsumerProcesses,
 ) -> None:
     mitigator = services.start("mitigator")
@@ -74,7 +74,7 @@ def test_a_command_on_an_event_topic_is_a_dead_letter(
     assert services.metric(mitigator, "fnm_bus_mitigator_paused") == 0
 
 
-def test_partitions_that_come_later_are_read(services: ConsumerProcesses) -> None:
+def test_added_partitions_are_read(services: ConsumerProcesses) -> None:
     mitigator = services.start("mitigator", fault=LOOK_OFTEN)
     follows(services, mitigator)
     topic = services.relays.topic("host")
@@ -100,7 +100,9 @@ def test_partitions_that_come_later_are_read(services: ConsumerProcesses) -> Non
     services.until(lambda: services.health(mitigator)[0] == 200, 30, "health")
 
 
-def test_a_topic_that_is_gone_is_no_health(services: ConsumerProcesses) -> None:
+def test_a_deleted_topic_makes_the_mitigator_unhealthy(
+    services: ConsumerProcesses,
+) -> None:
     mitigator = services.start("mitigator", fault=LOOK_OFTEN)
     follows(services, mitigator)
     topic = services.relays.topic("hostgroup")

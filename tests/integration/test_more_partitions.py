@@ -132,7 +132,7 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
     wait_until(lambda: sorted(new.measures) == keys_of(AFTER), 30, "24 in force")
 
 
-def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
+def test_no_ended_mitigation_returns_from_leftovers(
     services: ConsumerProcesses, enforcers: Enforcers
 ) -> None:
     mitigator = services.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))

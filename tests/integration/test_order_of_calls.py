@@ -54,7 +54,7 @@ def numbers(relays: RelayProcesses, count: int) -> list[int]:
     return [it.attack_details.total_incoming_pps for it in events]
 
 
-def test_five_hundred_calls_in_flight_are_told_in_their_order(
+def test_events_of_five_hundred_concurrent_calls_keep_their_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
     calls = list(enumerate(started_without_pid_wrap(hook)))
@@ -66,7 +66,7 @@ def test_five_hundred_calls_in_flight_are_told_in_their_order(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
-def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
+def test_calls_of_containers_with_a_shared_spool_keep_their_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
     """There each is process 1, so pids tell nothing; the kernel's ticks do."""
@@ -82,7 +82,7 @@ def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
-def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
+def test_a_call_after_a_restore_with_another_uptime_is_published(
     relays: RelayProcesses, hook: Path
 ) -> None:
     ahead = ["unshare", "--time", "--boottime", "200000", "--fork", hook]
@@ -95,7 +95,7 @@ def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
     assert relays.spool.foreign_files() == []
 
 
-def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
+def test_a_clock_that_jumps_back_changes_no_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
     for number in range(10):
@@ -108,9 +108,7 @@ def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
     assert numbers(relays, 10) == list(range(10))
 
 
-def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
-    relays: RelayProcesses, hook: Path
-) -> None:
+def test_a_late_call_has_the_lower_sequence(relays: RelayProcesses, hook: Path) -> None:
     relays.start()
     late = started(hook)
     early = started(hook)

@@ -6,7 +6,7 @@ from consumers.mitigation.latest_record import partition_of
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
 
-def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
+def test_a_key_has_the_partition_of_librdkafka() -> None:
     keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
     found: dict[bytes, int] = {}
     with EmbeddedBroker() as broker:

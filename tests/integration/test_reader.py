@@ -76,7 +76,7 @@ def test_all_partitions_are_read_from_the_beginning_to_the_end(
     assert first.at.isoformat() == "2023-11-14T22:13:20.123000+00:00"
 
 
-def test_without_the_beginning_only_what_is_new_is_read(
+def test_without_from_beginning_only_new_records_are_read(
     embedded_broker: str, topic: str
 ) -> None:
     with TopicReader(settings(embedded_broker), [topic], CODEC) as reader:
@@ -86,9 +86,7 @@ def test_without_the_beginning_only_what_is_new_is_read(
     assert (found.partition, found.offset) == (1, 1)
 
 
-def test_headers_are_read_for_who_asks_for_them_only(
-    embedded_broker: str, topic: str
-) -> None:
+def test_headers_are_read_on_request_only(embedded_broker: str, topic: str) -> None:
     with TopicReader(
         settings(embedded_broker), [topic], CODEC, from_beginning=True
     ) as reader:
@@ -96,7 +94,7 @@ def test_headers_are_read_for_who_asks_for_them_only(
 
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
-def test_a_header_name_that_is_not_utf_8_costs_its_record_the_headers(
+def test_a_record_with_an_invalid_header_name_has_no_headers(
     embedded_broker: str, topic: str
 ) -> None:
     """Behind so many records that Python has specialized the call by then."""
@@ -121,7 +119,7 @@ def test_reading_commits_nothing(embedded_broker: str, topic: str) -> None:
             assert len(read_to_the_end(reader)) == 2
 
 
-def test_a_broker_that_went_away_is_told_and_found_out(
+def test_an_unreachable_broker_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client, "_REQUEST_TIMEOUT", 1.0)

@@ -43,7 +43,7 @@ def put(url: str, subject: str, avro: object) -> int:
     return int(ask(url, path, "POST", {"schema": json.dumps(avro)})["id"])
 
 
-def test_every_subject_is_registered_and_pinned(
+def test_every_subject_is_registered_with_its_schema_id(
     registry: str, topic_names: Names, tmp_path: Path
 ) -> None:
     wanted = events(topic_names)
@@ -87,7 +87,7 @@ def test_ids_of_older_versions_are_pinned_and_read(
     assert codec.decode(bytes([0]) + number.to_bytes(4) + value[5:-1]) == BAN
 
 
-def test_an_incompatible_subject_is_refused_and_checking_says_so_before(
+def test_an_incompatible_subject_is_refused_by_check_and_register(
     registry: str, topic_names: Names
 ) -> None:
     topic = topic_names("host")
@@ -99,7 +99,7 @@ def test_an_incompatible_subject_is_refused_and_checking_says_so_before(
         Registry(registry).register(wanted)
 
 
-def test_checking_accepts_what_is_new_and_what_is_registered(
+def test_checking_accepts_new_and_registered_schemas(
     registry: str, topic_names: Names
 ) -> None:
     wanted = events(topic_names)
@@ -123,7 +123,7 @@ def test_an_id_that_the_registry_does_not_know_is_final(registry: str) -> None:
         Registry(registry).schema_of(2_000_000_000)
 
 
-def test_with_pins_a_registry_that_is_gone_changes_nothing(
+def test_with_schema_ids_a_registry_is_not_needed(
     registry: str, topic_names: Names, tmp_path: Path
 ) -> None:
     topic = topic_names("host")

@@ -306,9 +306,7 @@ def test_wrong_settings_are_a_configuration_error(
         Registry(url, settings=settings).subjects()
 
 
-def test_an_invalid_certificate_is_a_configuration_error(
-    tmp_path: Path,
-) -> None:
+def test_an_invalid_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"\[registry\]"):

@@ -33,7 +33,7 @@ def use(relays: RelayProcesses, url: str) -> None:
     relays.configure("[registry]", f'url = "{url}"', f'schema_ids_file = "{path}"')
 
 
-def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
+def test_a_cold_start_without_the_registry_publishes_and_reads(
     relays: RelayProcesses,
 ) -> None:
     pinned = pins(relays)
@@ -51,7 +51,7 @@ def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
     assert b'"192.0.2.1"' in read.stdout, read.stderr.decode()
 
 
-def test_a_registry_that_never_answers_holds_up_nobody(relays: RelayProcesses) -> None:
+def test_a_silent_registry_delays_no_event(relays: RelayProcesses) -> None:
     pinned = pins(relays)
     pinned.write(relays.root / "schema-ids.json")
     relays.codec = Codec(pinned)
@@ -73,7 +73,7 @@ def test_without_a_pinned_id_dead_letters_are_single_objects(
     assert message.value()[:2] == b"\xc3\x01"
 
 
-def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(
+def test_ids_of_other_schemas_stop_the_relay_with_a_remedy(
     relays: RelayProcesses,
 ) -> None:
     pins(relays, swapped=True).write(relays.root / "schema-ids.json")

@@ -305,7 +305,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_check_tells_why_it_cannot_connect(
+def test_check_reports_the_reason_of_a_failed_connection(
     secure_kafka: SecureKafka, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_check, "_WITHIN", 1.5)
@@ -385,7 +385,7 @@ def test_acls_are_printed_as_commands(site: Site) -> None:
     ]
 
 
-def test_a_user_who_may_not_give_rights_is_told_so(site: Site) -> None:
+def test_a_user_without_the_right_to_give_rights_is_refused(site: Site) -> None:
     refused = site.run(
         "fnm_bus",
         "relay",

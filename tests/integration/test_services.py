@@ -31,7 +31,7 @@ def produce(bootstrap: str, topic: str) -> list[KafkaError | None]:
     return said
 
 
-def test_kafka_takes_a_record_of_a_topic_that_was_made(
+def test_kafka_accepts_a_record_for_an_existing_topic(
     kafka: str, topic_names: Name
 ) -> None:
     topic = topic_names("t")
@@ -39,13 +39,13 @@ def test_kafka_takes_a_record_of_a_topic_that_was_made(
     assert produce(kafka, topic) == [None]
 
 
-def test_kafka_has_no_topic_that_nobody_made(kafka: str, topic_names: Name) -> None:
+def test_kafka_creates_no_topic_by_itself(kafka: str, topic_names: Name) -> None:
     topic = topic_names("t")
     found = AdminClient({"bootstrap.servers": kafka}).list_topics(topic, timeout=30)
     assert found.topics[topic].error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
-def test_a_killed_leader_is_replaced_and_catches_up_when_it_is_back(
+def test_a_killed_leader_is_replaced_and_catches_up(
     kafka3: Cluster, topic_names: Name
 ) -> None:
     topic = topic_names("t")
@@ -80,7 +80,7 @@ def test_the_registry_gives_back_a_schema_by_its_id(
         assert json.loads(json.load(answer)["schema"]) == json.loads(schema)
 
 
-def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+def test_a_server_dies_with_its_parent_process(tmp_path: Path) -> None:
     starter = """
 import sys
 from pathlib import Path
@@ -107,7 +107,7 @@ sys.stdin.read()
             os.close(handle)
 
 
-def test_a_server_that_ends_says_what_it_printed(tmp_path: Path) -> None:
+def test_the_error_of_an_ended_server_has_its_output(tmp_path: Path) -> None:
     server = Server(["/bin/sh", "-c", "echo wrong settings"], tmp_path / "log")
     server.start()
     with pytest.raises(RuntimeError, match="wrong settings"):

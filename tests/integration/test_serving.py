@@ -47,7 +47,7 @@ def signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
-def test_an_unhealthy_service_says_so_at_healthz(
+def test_an_unhealthy_service_has_status_503_at_healthz(
     healthy: bool,  # noqa: FBT001 - a parameter of the test
     status: int,
 ) -> None:

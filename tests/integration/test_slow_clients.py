@@ -119,7 +119,7 @@ def slow_clients(port: int) -> Iterator[None]:
             thread.join()
 
 
-def test_its_port_answers_and_it_ends_when_told(
+def test_slow_clients_delay_neither_answers_nor_the_end(
     relays: RelayProcesses, command: list[str]
 ) -> None:
     with running(relays, command) as (process, port), slow_clients(port):

@@ -12,7 +12,7 @@ def told(relays: RelayProcesses, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_what_notify_took_is_what_tail_shows(relays: RelayProcesses) -> None:
+def test_tail_shows_the_event_of_notify(relays: RelayProcesses) -> None:
     sent = [ban(f"192.0.2.{number}") for number in range(1, 4)]
     for document in sent:
         ended = relays.run("notify", "ban", stdin=document)
@@ -28,7 +28,7 @@ def test_what_notify_took_is_what_tail_shows(relays: RelayProcesses) -> None:
         assert it["error"] is None
 
 
-def test_tail_ends_after_as_many_as_it_was_asked_for(relays: RelayProcesses) -> None:
+def test_tail_ends_after_the_requested_count(relays: RelayProcesses) -> None:
     for number in range(5):
         relays.call(ban(f"192.0.2.{number}"))
     assert relays.run("drain").returncode == 0
@@ -48,7 +48,7 @@ def test_a_line_is_data_and_the_heading_is_talk(relays: RelayProcesses) -> None:
     assert b"TARGET" in ended.stderr
 
 
-def test_what_cannot_be_understood_is_told_by_a_dead_letter_and_65(
+def test_an_invalid_document_is_a_dead_letter_and_status_65(
     relays: RelayProcesses,
 ) -> None:
     ended = relays.run("notify", stdin=b'{"action":"ban","ip":7}')

@@ -115,7 +115,7 @@ def test_quarantine(evil: RelayProcesses, command: str, options: Sequence[str]) 
     check(on_terminal(evil, *arguments), shown="ip" if command == "list" else "forged")
 
 
-def test_a_document_goes_raw_into_a_pipe(evil: RelayProcesses) -> None:
+def test_a_document_is_raw_in_a_pipe(evil: RelayProcesses) -> None:
     name = evil.call(INVALID)
     assert evil.run("drain").returncode == 0
     assert evil.run("quarantine", "show", name).stdout == INVALID

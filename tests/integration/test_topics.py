@@ -70,7 +70,7 @@ def test_renewed_mitigations_are_compacted_within_hours(
     assert int(found["delete.retention.ms"]) >= 86_400_000
 
 
-def test_more_replicas_than_brokers_are_refused_and_the_rest_is_made(
+def test_too_many_replicas_refuse_their_topic_only(
     kafka: str, topic_names: Names
 ) -> None:
     admin, (first, second, *_) = (
@@ -92,7 +92,7 @@ def test_more_replicas_than_brokers_are_refused_and_the_rest_is_made(
     ],
     ids=str,
 )
-def test_what_kafka_cannot_make_is_refused_with_its_name(
+def test_a_topic_that_kafka_refuses_is_named(
     kafka: str, topic_names: Names, change: dict[str, Any]
 ) -> None:
     topic = replace(plan(topic_names)[0], **change)
@@ -118,7 +118,7 @@ def test_a_missing_topic_is_a_difference() -> None:
     ]
 
 
-def test_a_broker_that_is_not_there_is_said_in_time(topic_names: Names) -> None:
+def test_an_unreachable_broker_is_reported_in_time(topic_names: Names) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         admin = TopicAdmin({"bootstrap.servers": f"127.0.0.1:{port}"}, timeout=1)

@@ -61,7 +61,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(("status", "answer"), [(0, 200), (65, 200), (75, 503)])
-def test_the_answer_tells_whether_the_document_is_kept(
+def test_the_status_tells_whether_the_document_is_stored(
     server: Server, status: int, answer: int
 ) -> None:
     assert server.post(BAN, status) == answer
@@ -71,14 +71,14 @@ def test_the_answer_tells_whether_the_document_is_kept(
 @pytest.mark.parametrize(
     ("length", "answer"), [("0", 413), (str(1 << 40), 413), ("-1", 411), ("x", 411)]
 )
-def test_what_cannot_be_a_document_is_not_stored(
+def test_an_invalid_length_stores_nothing(
     server: Server, length: str, answer: int
 ) -> None:
     assert server.post(b"", length=length) == answer
     assert not server.stored.exists()
 
 
-def test_half_a_document_is_not_stored(server: Server) -> None:
+def test_an_incomplete_document_is_not_stored(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server._port)) as half:
         half.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n" + BAN)
         half.shutdown(socket.SHUT_WR)

@@ -107,7 +107,7 @@ def test_prometheus_takes_the_rules_and_its_own_settings() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
+def test_each_alert_fires_only_in_its_cases() -> None:
     done = promtool("test", "rules", *TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -136,9 +136,7 @@ def test_every_alert_is_shown_to_fire(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_alert_is_shown_not_to_fire_on_the_figures_that_it_reads(
-    name: str,
-) -> None:
+def test_a_case_without_alerts_has_every_metric_of_the_rules(name: str) -> None:
     [quiet] = [it for it in CASES if it["name"] == "where all is well nothing fires"]
     for expected in quiet["promql_expr_test"]:
         assert expected["expr"] == 'ALERTS{alertstate="firing"}'
@@ -153,7 +151,7 @@ def test_every_metric_of_a_rule_is_exposed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_label_of_a_rule_is_there(name: str) -> None:
+def test_every_label_of_a_rule_exists(name: str) -> None:
     expression = RULES[name]["expr"]
     for metric, label, _value in matchers(expression):
         assert label in SCRAPED | SERIES.get(metric, set())
@@ -167,7 +165,7 @@ def test_every_label_of_a_rule_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_value_that_a_rule_looks_for_is_one_that_the_code_sets(name: str) -> None:
+def test_the_code_sets_every_label_value_of_the_rules(name: str) -> None:
     for _metric, label, value in matchers(RULES[name]["expr"]):
         if label == "job":
             assert set(value.split("|")) <= JOBS
@@ -175,7 +173,7 @@ def test_every_value_that_a_rule_looks_for_is_one_that_the_code_sets(name: str) 
             assert f'"{value}"' in SOURCES
 
 
-def test_every_job_is_scraped_and_its_end_is_told() -> None:
+def test_every_job_is_scraped_and_has_an_alert() -> None:
     jobs = {it["job_name"] for it in read("prometheus.yml")["scrape_configs"]}
     assert jobs >= JOBS
     told: set[str] = set()
@@ -186,14 +184,14 @@ def test_every_job_is_scraped_and_its_end_is_told() -> None:
     assert told == JOBS
 
 
-def test_every_metric_has_an_alert_or_a_reason_to_have_none() -> None:
+def test_every_metric_has_an_alert_or_a_reason() -> None:
     alerted = set().union(*(used(it["expr"]) for it in RULES.values()))
     assert alerted.isdisjoint(NO_HARM)
     assert alerted | set(NO_HARM) == set(SERIES)
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+def test_every_alert_has_a_severity_and_a_remedy(name: str) -> None:
     rule = RULES[name]
     assert re.fullmatch(r"FnmBus([A-Z][a-z]+)+", name)
     assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -202,7 +200,7 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_command_that_is_named_is_there(name: str) -> None:
+def test_every_named_command_exists(name: str) -> None:
     words = " ".join(RULES[name]["annotations"].values())
     lines = re.findall(r"`((?:fnm-bus|fnm-bus-consumer) [^`]+)`", words)
     assert [it for it in lines if fault_of(it)] == []
@@ -211,7 +209,7 @@ def test_every_command_that_is_named_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_page_that_is_named_is_there_with_its_section(name: str) -> None:
+def test_every_named_page_and_section_exists(name: str) -> None:
     words = " ".join(RULES[name]["annotations"].values())
     pages = r"\b((?:docs|benchmarks)/[\w/.-]+\.md)(?:, \"([^\"]+)\")?"
     for page, section in re.findall(pages, words):

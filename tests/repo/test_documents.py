@@ -88,7 +88,7 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 @each_page
-def test_pip_is_that_of_a_virtual_environment_and_needs_no_index(page: Path) -> None:
+def test_pip_runs_in_a_virtual_environment_without_an_index(page: Path) -> None:
     """fnm-bus is on no index, and Debian refuses to change its own Python."""
     text = page.read_text("utf-8")
     assert re.findall(r"(?<!/bin/)\bpip install", text) == []

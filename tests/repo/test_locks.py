@@ -37,7 +37,7 @@ def project() -> dict:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_requirement_has_one_version_and_hashes(lock: str) -> None:
+def test_every_requirement_has_a_version_and_hashes(lock: str) -> None:
     for (requirement, _), hashes in pinned(lock).items():
         assert re.fullmatch(r"[a-z0-9-]+==[0-9a-zA-Z.!+-]+", requirement), requirement
         assert hashes, requirement
@@ -54,7 +54,7 @@ def test_a_lock_names_no_address_and_no_place(lock: str, foreign: str) -> None:
 
 
 @pytest.mark.parametrize("lock", ["runtime", "image", "build"])
-def test_what_is_developed_with_is_what_is_run_and_shipped(lock: str) -> None:
+def test_the_locks_have_the_same_versions(lock: str) -> None:
     developed = pinned("dev")
     names = {plain(requirement) for requirement, _ in developed}
     for (requirement, condition), hashes in pinned(lock).items():
@@ -82,9 +82,7 @@ def test_every_declared_dependency_is_pinned(lock: str, declared: list[str]) -> 
 
 
 @pytest.mark.parametrize("name", ["exabgp", "fastavro", "jiter"])
-def test_what_is_read_by_its_text_is_bounded_by_the_version_that_was_tested(
-    name: str,
-) -> None:
+def test_packages_with_parsed_texts_have_an_upper_bound(name: str) -> None:
     declared = [
         *project()["project"]["dependencies"],
         *project()["project"]["optional-dependencies"]["exabgp"],

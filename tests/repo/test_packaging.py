@@ -159,20 +159,20 @@ def test_services_are_locked_in_alike_but_for_a_reason(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
-def test_who_drains_sees_the_processes_of_other_users(name: str) -> None:
+def test_a_drain_can_list_the_processes_of_other_users(name: str) -> None:
     """Else every hook looks dead, and what a slow one writes is swept away."""
     found = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
     assert not {"ProtectProc", "ProcSubset"} & found.keys()
 
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
-def test_who_drains_lets_the_detector_go_first(name: str) -> None:
+def test_a_drain_has_a_lower_priority_than_the_detector(name: str) -> None:
     [nice] = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")["Nice"]
     assert int(nice) == Settings().relay.cpu_nice
 
 
 @as_service
-def test_a_service_starts_a_command_that_there_is(path: Path) -> None:
+def test_a_service_starts_an_existing_command(path: Path) -> None:
     program, *arguments = command(path)
     assert Path(program).parent == Path(BIN)
     (script,) = entry_points(group="console_scripts", name=Path(program).name)
@@ -212,7 +212,7 @@ def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None
     assert known.kafka_files == {"sasl.password": Path("%d/kafka-password")}
 
 
-def test_a_drain_ends_before_the_next_one() -> None:
+def test_a_drain_ends_before_the_next_drain() -> None:
     arguments = command(PACKAGING / "systemd/fnm-bus-drain.service")
     assert float(arguments[arguments.index("--timeout") + 1]) < 60
     (timer,) = TIMERS
@@ -245,7 +245,7 @@ def test_enforcers_write_snapshots_of_their_own_where_they_may(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
-def test_who_drains_may_write_to_both_spools_and_nowhere_else(name: str) -> None:
+def test_a_drain_may_write_only_to_both_spools(name: str) -> None:
     found = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
     spool = Settings().spool
     (paths,) = found["ReadWritePaths"]
@@ -358,7 +358,7 @@ def call(path: Path, user: int, group: int) -> "subprocess.CompletedProcess[byte
 
 
 @needs_root
-def test_the_user_has_a_group_of_its_own_and_cannot_log_in(machine: Machine) -> None:
+def test_the_user_has_its_own_group_and_no_login(machine: Machine) -> None:
     users = (machine.root / "etc/passwd").read_text().splitlines()
     groups = (machine.root / "etc/group").read_text().splitlines()
     assert all(user.endswith(":/usr/sbin/nologin") for user in users)
@@ -395,7 +395,7 @@ def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -
 
 
 @needs_root
-def test_what_hook_install_does_afterwards_changes_nothing(machine: Machine) -> None:
+def test_hook_install_after_tmpfiles_changes_nothing(machine: Machine) -> None:
     for root in (Settings().spool.directory, Settings().spool.fallback):
         before = contents(machine.at(root))
         Spool(machine.at(root)).make(machine.uid, machine.gid)
@@ -425,9 +425,7 @@ def test_a_boot_changes_nothing_in_a_spool_with_documents(machine: Machine) -> N
 
 
 @needs_root
-def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
-    machine: Machine,
-) -> None:
+def test_wrong_modes_of_directories_are_repaired_at_boot(machine: Machine) -> None:
     spool = machine.at(Settings().spool.directory)
     spool.joinpath("incoming/tmp").chmod(0o777)
     spool.joinpath("incoming/new/7").rmdir()
@@ -436,9 +434,7 @@ def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
 
 
 @needs_root
-def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
-    machine: Machine,
-) -> None:
+def test_hook_and_relay_can_use_the_directories_of_tmpfiles(machine: Machine) -> None:
     path = hook(machine)
     for user in (0, FASTNETMON):
         done = call(path, user, machine.gid)
@@ -474,9 +470,7 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
 
 
 @needs_root
-def test_where_the_spool_cannot_be_written_the_fallback_spool_takes_it(
-    machine: Machine,
-) -> None:
+def test_the_fallback_spool_replaces_an_unwritable_spool(machine: Machine) -> None:
     path = hook(machine)
     known = Settings().spool
     spool = Spool(machine.at(known.directory))

@@ -46,7 +46,7 @@ def sbom() -> Any:
 
 
 @pytest.mark.timeout(600)
-def test_it_lists_the_versions_of_the_lock_and_fnm_bus(sbom: Any) -> None:
+def test_the_sbom_lists_the_locked_versions_and_fnm_bus(sbom: Any) -> None:
     assert sbom["bomFormat"] == "CycloneDX"
     listed = {
         (re.sub(r"[-_.]+", "-", it["name"]).lower(), it["version"])
@@ -55,7 +55,7 @@ def test_it_lists_the_versions_of_the_lock_and_fnm_bus(sbom: Any) -> None:
     assert listed == {*pinned(), ("fnm-bus", __version__)}
 
 
-def test_it_names_licences_and_dependencies(sbom: Any) -> None:
+def test_the_sbom_names_licences_and_dependencies(sbom: Any) -> None:
     with_license = [it for it in sbom["components"] if it.get("licenses")]
     assert len(with_license) > len(sbom["components"]) / 2
     [own] = [it for it in sbom["dependencies"] if it["ref"].startswith("fnm-bus==")]

@@ -100,7 +100,7 @@ def test_a_file_name_is_the_full_name() -> None:
         assert file.stem == f"{declared['namespace']}.{declared['name']}"
 
 
-def test_the_reference_tells_of_every_field() -> None:
+def test_the_reference_has_every_field() -> None:
     text = (ROOT / "docs" / "reference" / "events.md").read_text()
     for file in AVRO.glob("*.avsc"):
         declared = json.loads(file.read_text())
@@ -109,7 +109,7 @@ def test_the_reference_tells_of_every_field() -> None:
         assert re.findall(r"^\| `(\w+)` \|", chapter, re.MULTILINE) == fields
 
 
-def test_every_counter_says_its_unit() -> None:
+def test_every_counter_names_its_unit() -> None:
     details = json.loads((AVRO / "fastnetmon.AttackDetails.avsc").read_text())
     units = {
         "_traffic": "bytes/s",
@@ -125,9 +125,7 @@ def test_every_counter_says_its_unit() -> None:
 
 
 @pytest.mark.parametrize(("name", "what"), EXAMPLES)
-def test_an_example_is_what_was_encoded_when_it_is_decoded(
-    name: str, what: str
-) -> None:
+def test_a_decoded_example_equals_its_source(name: str, what: str) -> None:
     event = example_records(name)[what]
     avro = schema.load()[name]
 
@@ -230,7 +228,7 @@ def test_every_notification_is_played_once() -> None:
     )
 
 
-def test_every_example_is_played_unless_no_notification_makes_it() -> None:
+def test_every_example_that_a_notification_can_make_is_played() -> None:
     played = {(call.full_name, call.name) for call in example_calls()}
 
     kinds = ("Mitigation", "Reason", "Command", "Audit")
@@ -243,7 +241,7 @@ def test_every_example_is_played_unless_no_notification_makes_it() -> None:
 
 
 @pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
-def test_a_receipt_tells_of_its_notification(call: ExampleCall) -> None:
+def test_a_receipt_describes_its_notification(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
 
     digest = hashlib.sha256(call.document).hexdigest()
@@ -313,7 +311,7 @@ def test_the_schemas_are_compatible_with_every_release() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_version_has_one_set_of_schemas(compatibility: ModuleType) -> None:
+def test_a_version_has_a_single_set_of_schemas(compatibility: ModuleType) -> None:
     kept = compatibility.read(ROOT / "schemas" / "released" / __version__)
 
     assert kept == {name: json.loads(schema.text(name)) for name in schema.RECORDS}
@@ -472,7 +470,7 @@ def test_a_change_that_every_reader_bears_is_allowed(
         (with_field(name="new", type="string"), "backwards"),
     ],
 )
-def test_reading_for_real_finds_what_the_rules_would_miss(
+def test_decoding_detects_a_difference_that_the_rules_miss(
     new: Schema, way: str, compatibility: ModuleType
 ) -> None:
     found = list(compatibility.unreadable(BASE, new))

@@ -60,7 +60,7 @@ def as_texts(environment: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in pairs if name.startswith("FNM_BUS_")}
 
 
-def test_the_file_is_as_the_compose_specification_says() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema"]
     command += ["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
     done = subprocess.run(
@@ -75,7 +75,7 @@ def test_every_knob_is_in_the_example_with_its_default() -> None:
     assert named == knobs()
 
 
-def test_a_knob_has_one_default() -> None:
+def test_a_variable_has_a_single_default() -> None:
     found = KNOB.findall(TEXT)
     assert len(set(found)) == len(knobs())
 
@@ -90,14 +90,14 @@ def test_every_variable_of_a_service_is_a_setting(service: str) -> None:
     settings_of(service)
 
 
-def test_it_is_a_dry_run_unless_somebody_says_otherwise() -> None:
+def test_a_dry_run_is_the_default() -> None:
     for service in OURS:
         if service != "notices":
             assert settings_of(service).dry_run, service
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_every_command_is_there(service: str) -> None:
+def test_every_command_exists(service: str) -> None:
     words = " ".join(OURS[service]["command"])
     lines = re.findall(r"\b(?:fnm-bus|fnm-bus-consumer) [a-z][a-z -]*", words)
     assert [it for it in lines if fault_of(it.strip())] == []
@@ -131,12 +131,12 @@ def test_every_service_is_bounded_and_has_no_rights(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_what_is_ours_cannot_write_but_to_volumes(service: str) -> None:
+def test_our_services_can_write_only_to_volumes(service: str) -> None:
     assert OURS[service]["read_only"] is True
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_that_goes_on_has_a_health_check(service: str) -> None:
+def test_every_lasting_service_has_a_health_check(service: str) -> None:
     check = SERVICES[service].get("healthcheck", {})
     if service in ONCE | {"simulate"}:
         assert check == {"disable": True}
@@ -148,7 +148,7 @@ def test_every_service_that_goes_on_has_a_health_check(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", sorted(set(OURS) - {"init"}))
-def test_everything_of_ours_waits_for_what_init_makes(service: str) -> None:
+def test_our_services_wait_for_init(service: str) -> None:
     seen, todo = set(), {service}
     while todo:
         name = todo.pop()
@@ -157,7 +157,7 @@ def test_everything_of_ours_waits_for_what_init_makes(service: str) -> None:
     assert {"init", "kafka", "registry"} <= seen
 
 
-def test_prometheus_asks_every_consumer_and_the_relay_where_they_serve() -> None:
+def test_prometheus_scrapes_the_port_of_every_service() -> None:
     jobs = {}
     for it in read("docker/prometheus/prometheus.yml")["scrape_configs"]:
         for found in it.get("dns_sd_configs", ()):
@@ -178,7 +178,7 @@ def test_prometheus_asks_every_consumer_and_the_relay_where_they_serve() -> None
     assert expected == {k: v for k, v in jobs.items() if k != "fastnetmon"}
 
 
-def test_the_health_check_asks_where_the_programs_serve() -> None:
+def test_the_health_check_uses_the_port_of_the_programs() -> None:
     text = (ROOT / "docker/healthy.py").read_text()
     port = re.search(r'"HEALTH_PORT", "(\d+)"', text)
     assert port
@@ -186,7 +186,7 @@ def test_the_health_check_asks_where_the_programs_serve() -> None:
     assert int(port[1]) == settings_of("mitigator").consumers.metrics_port
 
 
-def test_the_policy_is_one() -> None:
+def test_the_stack_has_a_single_policy() -> None:
     path = SERVICES["mitigator"]["volumes"][0].split(":")[0]
     assert policy_file.load(ROOT / path).rules
 
@@ -237,7 +237,7 @@ def test_fastnetmon_calls_the_hook_of_the_image() -> None:
     assert path[1] in " ".join(SERVICES["simulate"]["command"])
 
 
-def test_files_that_are_mounted_are_there() -> None:
+def test_mounted_files_exist() -> None:
     for name, it in SERVICES.items():
         for volume in it.get("volumes", ()):
             source = volume.split(":")[0]
@@ -247,7 +247,7 @@ def test_files_that_are_mounted_are_there() -> None:
                 assert source in FILE["volumes"], f"{name}: {source}"
 
 
-def test_the_engine_gets_what_the_dockerfile_copies() -> None:
+def test_the_build_context_has_the_files_of_the_dockerfile() -> None:
     copied = re.findall(
         r"^COPY (?!--from)(.+) \S+$",
         (ROOT / "docker/Dockerfile").read_text(),

@@ -29,7 +29,7 @@ def test_a_clean_run_leaves_no_warning_in_the_logs(stack: Stack) -> None:
     assert any("Largest attacks" in it for it in stack.logs("notices", since=began))
 
 
-def test_everything_is_scraped_and_nothing_but_a_refusal_is_told(stack: Stack) -> None:
+def test_every_service_is_scraped_and_only_refusals_are_logged(stack: Stack) -> None:
     def jobs() -> dict[str, str]:
         with urlopen(f"{stack.prometheus}/api/v1/targets") as answer:
             found = json.load(answer)["data"]["activeTargets"]
@@ -73,9 +73,7 @@ def test_the_image_is_small(stack: Stack, note: Callable[..., None]) -> None:
     assert sizes[0] - sizes[1] < BUDGET
 
 
-def test_a_stop_takes_no_longer_than_it_must(
-    stack: Stack, note: Callable[..., None]
-) -> None:
+def test_a_stop_is_quick(stack: Stack, note: Callable[..., None]) -> None:
     began = datetime.now(UTC)
     stack.compose("stop", *OURS)
     took = (datetime.now(UTC) - began).total_seconds()
@@ -87,9 +85,7 @@ def test_a_stop_takes_no_longer_than_it_must(
     assert took < 10
 
 
-def test_what_was_is_there_after_down_and_up(
-    stack: Stack, note: Callable[..., None]
-) -> None:
+def test_state_survives_down_and_up(stack: Stack, note: Callable[..., None]) -> None:
     add = (
         "mitigations",
         "add",
@@ -113,7 +109,7 @@ def test_what_was_is_there_after_down_and_up(
     note("down and up", f"{took:.0f} s, {len(before)} events and a route as before")
 
 
-def test_a_firewall_drops_with_one_capability(stack: Stack) -> None:
+def test_a_firewall_drops_with_a_single_capability(stack: Stack) -> None:
     stack.up("--profile", "nftables")
     add = "mitigations add 203.0.113.8/32 --kind firewall --lease 60 --comment proof"
     stack.inside("mitigator", "fnm-bus", *add.split())

@@ -55,7 +55,7 @@ def test_with_schema_ids_an_event_has_confluents_framing() -> None:
     assert codec.decode(value) == BAN
 
 
-def test_one_codec_decodes_both_framings() -> None:
+def test_a_codec_decodes_both_framings() -> None:
     codec = Codec(pinned())
     assert codec.decode(Codec().encode(BAN, TOPIC)) == BAN
     assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
@@ -98,7 +98,7 @@ def with_an_id_of_another_version() -> SchemaIds:
 
 @pytest.mark.parametrize("pins", [without_an_id(), with_an_id_of_another_version()])
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
-def test_without_a_fitting_id_there_is_one_warning(
+def test_without_a_fitting_id_a_warning_is_logged_once(
     name: str, topic: str, pins: SchemaIds, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = Codec(pins)
@@ -109,7 +109,7 @@ def test_without_a_fitting_id_there_is_one_warning(
     assert "fnm-bus schemas register" in warning.getMessage()
 
 
-def test_without_a_registry_there_is_no_warning(
+def test_without_a_registry_no_warning_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, topic in OPTIONAL:

@@ -138,7 +138,9 @@ def test_all_addresses_are_from_documentation_ranges(hosts: int) -> None:
     }
     attacked |= {call.arguments[1] for call in calls if call.arguments}
     assert len(attacked) >= hosts
-    attacked.add(_host_address(9_999, is_ipv6=True))  # the last host of the largest attack
+    attacked.add(
+        _host_address(9_999, is_ipv6=True)
+    )  # the last host of the largest attack
     for address in attacked:
         network = ip_network(address)
         assert any(

@@ -148,9 +148,7 @@ def test_an_entry_stays_on_disk_until_it_is_acknowledged(harness: DrainHarness) 
     assert harness.spools[0].scan() == [name]
 
 
-def test_a_drain_after_a_kill_uses_the_same_event_id(
-    harness: DrainHarness,
-) -> None:
+def test_a_drain_after_a_kill_uses_the_same_event_id(harness: DrainHarness) -> None:
     harness.call(document("192.0.2.1"))
     killed = harness.publisher
     killed.poll = lambda _timeout: None  # type: ignore[method-assign]
@@ -333,9 +331,7 @@ def test_the_next_drain_publishes_an_unpublished_dead_letter(
     assert len(harness.events(TOPICS.deadletter)) == 1
 
 
-def test_an_entry_for_a_full_quarantine_stays_in_the_spool(
-    tmp_path: Path,
-) -> None:
+def test_an_entry_for_a_full_quarantine_stays_in_the_spool(tmp_path: Path) -> None:
     harness = DrainHarness(tmp_path, quarantine_files=1)
     harness.call(b"not JSON")
     name = harness.call(b"not JSON either")
