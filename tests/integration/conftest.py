@@ -21,19 +21,19 @@ from fnm_bus.kafka.topics import planned_topics
 @pytest.fixture
 def relays(tmp_path: Path, embedded_broker: str) -> Iterator[RelayProcesses]:
     """Relays and a spool on the embedded broker."""
-    it = RelayProcesses(tmp_path, embedded_broker)
-    yield it
-    it.stop()
+    relays = RelayProcesses(tmp_path, embedded_broker)
+    yield relays
+    relays.stop()
 
 
 @pytest.fixture
 def kafka_relays(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
     """Relays and a spool on a real Apache Kafka, with its topics."""
-    it = RelayProcesses(tmp_path, kafka)
-    made = it.run("topics", "create")
+    relays = RelayProcesses(tmp_path, kafka)
+    made = relays.run("topics", "create")
     assert made.returncode == 0, made.stderr.decode()
-    yield it
-    it.stop()
+    yield relays
+    relays.stop()
 
 
 @pytest.fixture
@@ -44,23 +44,23 @@ def make_relays() -> Iterator[Callable[..., RelayProcesses]]:
     def make(
         root: Path, bootstrap: str, replication: int = 1, missing: tuple[str, ...] = ()
     ) -> RelayProcesses:
-        it = RelayProcesses(root, bootstrap)
-        made.append(it)
+        relays = RelayProcesses(root, bootstrap)
+        made.append(relays)
         kinds = [f.name for f in fields(Topics)]
-        names = Topics(**{kind: it.topic(kind) for kind in kinds})
-        gone = {it.topic(kind) for kind in missing}
+        names = Topics(**{kind: relays.topic(kind) for kind in kinds})
+        missing_topics = {relays.topic(kind) for kind in missing}
         TopicAdmin({"bootstrap.servers": bootstrap}).create(
             [
-                one
-                for one in planned_topics(names, 4, replication)
-                if one.name not in gone
+                spec
+                for spec in planned_topics(names, 4, replication)
+                if spec.name not in missing_topics
             ]
         )
-        return it
+        return relays
 
     yield make
-    for it in made:
-        it.stop()
+    for relays in made:
+        relays.stop()
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Guarded(Cluster):
 
 def deny(bootstrap: str, topic: str, operation: AclOperation) -> None:
     """Deny something to everybody."""
-    for permission, what in (
+    for permission, allowed in (
         (AclPermissionType.ALLOW, AclOperation.ALL),
         (AclPermissionType.DENY, operation),
     ):
@@ -52,7 +52,7 @@ def deny(bootstrap: str, topic: str, operation: AclOperation) -> None:
             ResourcePatternType.LITERAL,
             "User:*",
             "*",
-            what,
+            allowed,
             permission,
         )
         admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -70,7 +70,7 @@ def put(bootstrap: str, topic: str, *values: bytes) -> None:
 def findings(relays: RelayProcesses) -> dict[str, bool]:
     ended = relays.run("check", "--json")
     assert b"Traceback" not in ended.stderr
-    return {it["text"]: it["ok"] for it in json.loads(ended.stdout)}
+    return {result["text"]: result["ok"] for result in json.loads(ended.stdout)}
 
 
 @pytest.mark.kafka
@@ -81,8 +81,8 @@ def test_topics_are_created_once_and_listed_as_configured(
     assert (again.returncode, again.stdout) == (0, b"")
     assert again.stderr.count(b"as configured") == 8
     rows = json.loads(kafka_relays.run("topics", "list", "--json").stdout)
-    assert [it["differences"] for it in rows] == [[]] * 8
-    cleanup = {it["topic"]: it["cleanup"] for it in rows}
+    assert [row["differences"] for row in rows] == [[]] * 8
+    cleanup = {row["topic"]: row["cleanup"] for row in rows}
     for kind in ("reason", "mitigation"):
         assert cleanup[kafka_relays.topic(kind)] == "compact"
     assert cleanup[kafka_relays.topic("host")] == "delete"
@@ -104,10 +104,10 @@ def test_a_topic_with_another_partition_count_is_reported_and_kept(
 @pytest.mark.kafka
 def test_check_passes_with_all_topics_and_rights(kafka_relays: RelayProcesses) -> None:
     kafka_relays.start()
-    found = findings(kafka_relays)
-    assert [what for what, ok in found.items() if not ok] == []
+    results = findings(kafka_relays)
+    assert [text for text, ok in results.items() if not ok] == []
     topic = kafka_relays.topic("host")
-    assert f"right: this client's user has Write on Topic {topic}" in found
+    assert f"right: this client's user has Write on Topic {topic}" in results
 
 
 @pytest.mark.kafka
@@ -161,8 +161,8 @@ def test_tail_shows_undecodable_records_between_the_others(
     relays.messages("host", 4)
     options = (topic, "--from-beginning", "--until-end")
     rows = relays.run("tail", *options, "--json").stdout.splitlines()
-    found: list[dict[str, Any]] = [json.loads(it) for it in rows]
-    assert sorted(it["error"] is None for it in found) == [False] * 3 + [True]
+    records: list[dict[str, Any]] = [json.loads(row) for row in rows]
+    assert sorted(record["error"] is None for record in records) == [False] * 3 + [True]
     ended = relays.run("tail", *options)
     assert ended.returncode == 0
     assert ended.stdout.count(b": cannot be decoded: ") == 3
@@ -207,7 +207,7 @@ def test_registered_schemas_are_used_without_the_registry(
     ended = kafka_relays.run("schemas", "register")
     assert ended.returncode == 0, ended.stderr.decode()
     rows = json.loads(kafka_relays.run("schemas", "list", "--json").stdout)
-    ids = {it["subject"]: it["id"] for it in rows}
+    ids = {row["subject"]: row["id"] for row in rows}
     number = ids[f"{kafka_relays.topic('host')}-value"]
     assert isinstance(number, int)
 
@@ -240,13 +240,14 @@ def test_check_and_tail_report_missing_rights(tmp_path: Path) -> None:
         def writable() -> list[bool]:
             topics = admin.describe(names).values()
             return [
-                isinstance(it, TopicSpec) and "Write" in it.operations for it in topics
+                isinstance(spec, TopicSpec) and "Write" in spec.operations
+                for spec in topics
             ]
 
         relays.until(lambda: writable() == [False, True])
-        found = findings(relays)
-        assert not found[f"right: this client's user lacks Write on Topic {names[0]}"]
-        assert found[f"right: this client's user has Write on Topic {names[1]}"]
+        results = findings(relays)
+        assert not results[f"right: this client's user lacks Write on Topic {names[0]}"]
+        assert results[f"right: this client's user has Write on Topic {names[1]}"]
         ended = relays.run("tail", names[1], "--from-beginning", "--until-end")
         assert ended.returncode == TopicRefused.exit_code == 69
         assert names[1].encode() in ended.stderr

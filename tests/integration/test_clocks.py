@@ -25,7 +25,9 @@ def wrong(offset: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("offset", DAYS)
 def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
-    before = {key: it.lease_ms for key, it in lab.services.state().items()}
+    before = {
+        key: mitigation.lease_ms for key, mitigation in lab.services.state().items()
+    }
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator(**wrong(offset))
     lab.wait_short_end(ENFORCER)
@@ -49,7 +51,8 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) ->
     lab.assert_announced(NEW)
     state = lab.services.state()
     assert all(
-        90_000 < state[f"blackhole|{it}"].lease_ms <= 120_000 for it in (LONG, NEW)
+        90_000 < state[f"blackhole|{prefix}"].lease_ms <= 120_000
+        for prefix in (LONG, NEW)
     )
     lab.renew(LONG)
     lab.assert_announced(NEW)
@@ -67,7 +70,9 @@ def test_an_enforcer_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
     lab.wait_short_end(ENFORCER)
     assert lab.duration >= LEASE - 0.5
     lab.assert_announced()
-    faults = [it for it in lab.services.audits("failed") if it.code == "clock_skew"]
+    faults = [
+        audit for audit in lab.services.audits("failed") if audit.code == "clock_skew"
+    ]
     assert faults, "nobody is told that the clock is wrong"
     lab.exabgp.kill()
     lab.exabgp = lab.start_exabgp()

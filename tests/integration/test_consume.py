@@ -61,15 +61,15 @@ class Group:
     def start(self, stuck: str = "none") -> subprocess.Popen[bytes]:
         log = self.services.relays.root / f"own{len(self._started)}.log"
         with log.open("wb") as said:
-            it = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, str(self.program), str(self.out), stuck],
                 env={**os.environ, "FNM_BUS_CONFIG": str(self.services.relays.config)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
             )
-        self._started.append(it)
-        return it
+        self._started.append(process)
+        return process
 
     def seen(self) -> list[str]:
         return self.out.read_text().split()
@@ -80,32 +80,32 @@ class Group:
         )
 
     def stop(self) -> None:
-        for it in self._started:
-            it.kill()
-            it.communicate()
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
 def group(kafka_relays: RelayProcesses) -> Iterator[Group]:
-    it = Group(ConsumerProcesses(kafka_relays, policy()))
-    yield it
-    it.stop()
-    it.services.stop()
+    processes = Group(ConsumerProcesses(kafka_relays, policy()))
+    yield processes
+    processes.stop()
+    processes.services.stop()
 
 
 @pytest.fixture
 def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[LoopHarness]:
-    it = LoopHarness(kafka, topic_names("events"))
-    it.settings["group.protocol"] = "classic"
+    harness = LoopHarness(kafka, topic_names("events"))
+    harness.settings["group.protocol"] = "classic"
     TopicAdmin({"bootstrap.servers": kafka}).create(
         [
-            TopicSpec(it.topic, PARTITIONS, 1, {}),
-            TopicSpec(f"{it.topic}.dead", 1, 1, {}),
+            TopicSpec(harness.topic, PARTITIONS, 1, {}),
+            TopicSpec(f"{harness.topic}.dead", 1, 1, {}),
         ]
     )
-    yield it
-    it.stop()
-    assert it.failed == []
+    yield harness
+    harness.stop()
+    assert harness.failed == []
 
 
 def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
@@ -150,9 +150,9 @@ def test_a_member_whose_name_is_taken_reports_and_ends(bench: LoopHarness) -> No
     first.until("1")
     bench.start(second)
     wait_until(lambda: bench.failed != [], 30, "the first one ends")
-    [why] = bench.failed
-    assert isinstance(why, BrokerUnavailable)
-    assert "fenced" in str(why)
+    [error] = bench.failed
+    assert isinstance(error, BrokerUnavailable)
+    assert "fenced" in str(error)
     bench.failed.clear()
     bench.put(event(2))
     second.until("2")
@@ -208,10 +208,10 @@ def test_a_dead_letter_has_the_place_of_its_record(
     with TopicReader(
         {"bootstrap.servers": kafka}, [dead], CODEC, from_beginning=True
     ) as reader:
-        [found] = next(filter(None, (list(reader.read(1)) for _ in range(30))))
+        [record] = next(filter(None, (list(reader.read(1)) for _ in range(30))))
     bench.stop()
     publisher.close()
-    letter = found.event
+    letter = record.event
     assert isinstance(letter, DeadLetter)
     assert letter.head == b"neither Avro nor JSON"
     assert letter.origin_topic == bench.topic
@@ -239,7 +239,7 @@ def test_a_missing_topic_is_named(bench: LoopHarness, protocol: str) -> None:
 
 def test_sigterm_commits_handled_records_and_exits_0(group: Group) -> None:
     first = group.start()
-    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
+    ids = group.services.tell("ban", *(f"203.0.113.{number}" for number in range(20)))
     group.until(ids)
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
@@ -251,7 +251,7 @@ def test_sigterm_commits_handled_records_and_exits_0(group: Group) -> None:
 
 def test_after_a_kill_every_record_is_handled(group: Group) -> None:
     first = group.start(stuck="203.0.113.3")
-    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(6)))
+    ids = group.services.tell("ban", *(f"203.0.113.{number}" for number in range(6)))
     assert first.stdout is not None
     assert first.stdout.readline() == b"stuck\n"
     first.kill()
@@ -261,10 +261,10 @@ def test_after_a_kill_every_record_is_handled(group: Group) -> None:
 
 def test_no_record_is_lost_when_a_member_leaves(group: Group) -> None:
     first, _second = group.start(), group.start()
-    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(50)))
+    ids = group.services.tell("ban", *(f"203.0.113.{number}" for number in range(50)))
     group.until(ids)
     first.send_signal(signal.SIGTERM)
-    more = group.services.tell("ban", *(f"198.51.100.{it}" for it in range(50)))
+    more = group.services.tell("ban", *(f"198.51.100.{number}" for number in range(50)))
     group.until(more)
     assert first.wait(30) == 0
 

@@ -16,8 +16,8 @@ README = CONSUMERS / "README.md"
 
 
 def program() -> str:
-    [found] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    return str(found)
+    [blocks] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    return str(blocks)
 
 
 def test_the_printed_program_is_the_sample() -> None:
@@ -37,10 +37,10 @@ def test_the_example_prints_each_ban(kafka_relays: RelayProcesses) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as it:
-        assert it.stdout is not None
-        lines = [it.stdout.readline() for _ in range(2)]
-        it.send_signal(signal.SIGTERM)
-        assert it.wait(30) == 0
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     assert lines[0].startswith("203.0.113.7 123,456 packets/s event-")
     assert lines[1] == f"203.0.113.7 5 packets/s {last}\n"

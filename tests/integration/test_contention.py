@@ -46,7 +46,7 @@ def test_no_process_waits_for_a_stopped_lock_holder(
     holder.wait()
     assert call(CALLS) == 0
     relays.until(relays.empty)
-    ids = {it.receipt.event_id for it in relays.events("host", CALLS + 1)}
+    ids = {event.receipt.event_id for event in relays.events("host", CALLS + 1)}
     assert len(ids) == CALLS + 1
 
 
@@ -61,7 +61,7 @@ def started(hook: Path, numbers: range) -> "list[subprocess.Popen[bytes]]":
 
 
 def ids(relays: RelayProcesses, least: int) -> set[object]:
-    return {it.receipt.event_id for it in relays.events("host", least)}
+    return {event.receipt.event_id for event in relays.events("host", least)}
 
 
 def test_fifty_calls_at_once_that_would_drain_leave_nothing(
@@ -69,7 +69,7 @@ def test_fifty_calls_at_once_that_would_drain_leave_nothing(
 ) -> None:
     """No relay runs: one of them drains at a time, for all."""
     calls = started(hook, range(CALLS))
-    assert {it.wait(timeout=120) for it in calls} == {0}
+    assert {call.wait(timeout=120) for call in calls} == {0}
     assert relays.empty()
     assert len(ids(relays, CALLS)) == CALLS
 
@@ -82,7 +82,7 @@ def test_no_call_waits_for_a_stopped_drain(relays: RelayProcesses, hook: Path) -
     os.kill(drain, signal.SIGSTOP)
     try:
         calls = started(hook, range(1, CALLS))
-        assert {it.wait(timeout=60) for it in calls} == {0}
+        assert {call.wait(timeout=60) for call in calls} == {0}
         assert first.poll() is None
         assert relays.spool.is_locked()
     finally:

@@ -138,9 +138,9 @@ def test_an_interrupted_demo_leaves_no_process_and_no_file(
 
 def processes(word: str) -> set[int]:
     """Return the processes whose command line has *word* in it."""
-    found = set()
+    numbers = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if word.encode() in path.read_bytes():
-                found.add(int(path.parent.name))
-    return found
+                numbers.add(int(path.parent.name))
+    return numbers

@@ -56,10 +56,14 @@ class Line:
         spools = (self.relays.spool, self.relays.fallback)
         self.relays.run("drain")  # what it compiles changes the numbers
         try:
-            found = [it for each in spools for it in injection.sites(self, each.root)]
+            sites = [
+                site for spool in spools for site in injection.sites(self, spool.root)
+            ]
         except Unavailable as exc:
             pytest.skip(str(exc))  # which fails a run with CI=true
-        return [*{(it.call, _SAME.sub("_", it.text)): it for it in found}.values()]
+        return [
+            *{(site.call, _SAME.sub("_", site.text)): site for site in sites}.values()
+        ]
 
     def finish(self) -> None:
         """Drain without a fault, and say that all has arrived, and nothing is left."""
@@ -75,12 +79,14 @@ class Line:
                 os.utime(path, (0, 0))
             spool.remove_orphans()
             assert list(temporary.iterdir()) == []
-        ids = Counter(it.receipt.event_id for it in relays.events("host", self.bans))
+        ids = Counter(
+            event.receipt.event_id for event in relays.events("host", self.bans)
+        )
         assert len(ids) == self.bans
         kept = Quarantine(relays.spool.root, 1_000, 10**9).names()
         assert len(kept) == self.invalid
         letters = relays.events("deadletter", self.invalid)
-        assert {it.entry for it in letters} == set(kept)
+        assert {letter.entry for letter in letters} == set(kept)
 
 
 @pytest.fixture
@@ -107,9 +113,9 @@ def runs(
 def test_after_a_kill_at_any_call_every_entry_is_published(lines: list[Line]) -> None:
     # To die at a call that only looks is to die after the one before it.
     acts = [
-        it
-        for it in lines[0].sites()
-        if it.call not in _LOOKS | _READS and "O_RDONLY" not in it.text
+        site
+        for site in lines[0].sites()
+        if site.call not in _LOOKS | _READS and "O_RDONLY" not in site.text
     ]
     killed = 0
     for site, run in runs(lines, acts, "signal=KILL"):
@@ -123,14 +129,14 @@ def test_after_a_kill_at_any_call_every_entry_is_published(lines: list[Line]) ->
 def test_a_fault_at_any_call_costs_no_event(
     lines: list[Line], relays: RelayProcesses
 ) -> None:
-    sites = [it for it in lines[0].sites() if it.call not in _LOOKS]
+    sites = [site for site in lines[0].sites() if site.call not in _LOOKS]
     met = 0
     for site, run in runs(lines, sites, "error=EIO"):
         # 78: numbers of calls vary a little; then it may be a schema or a setting.
         assert run.status in {0, 75, 78}, (site, run)
         met += run.status != 0
         # The same call of the same number may be made by another thread.
-        if all(str(relays.root) in it for it in run.faults):
+        if all(str(relays.root) in fault for fault in run.faults):
             assert b"Traceback" not in run.stderr, (site, run)
     assert met > 10
     for line in lines:

@@ -30,15 +30,15 @@ class Hall:
 
     def names(self) -> set[str]:
         """Return the members that Kafka knows of, by `group.instance.id`."""
-        return {it.group_instance_id or "" for it in self._known().members}
+        return {member.group_instance_id or "" for member in self._known().members}
 
     def stable(self) -> bool:
         """Return whether all members have been told what is theirs."""
         return bool(self._known().state == ConsumerGroupState.STABLE)
 
     def _known(self) -> ConsumerGroupDescription:
-        [known] = self.admin.describe_consumer_groups([self.group]).values()
-        return known.result(timeout=30)
+        [answer] = self.admin.describe_consumer_groups([self.group]).values()
+        return answer.result(timeout=30)
 
 
 @pytest.fixture
@@ -66,18 +66,18 @@ def test_a_removed_member_joins_again(
 
 def test_a_member_that_leaves_is_not_listed(hall: Hall) -> None:
     members = [hall.member(), hall.member()]
-    for it in members:
-        it.open()
+    for member in members:
+        member.open()
 
     def settled() -> bool:
-        elected = [it.poll(0.1) for it in members]
+        elected = [member.poll(0.1) for member in members]
         met = sum(elected) == 1 and len(hall.names()) == len(members)
         return met and hall.stable()
 
     wait_until(settled, 30, "one of two is elected")
     # Who leaves before it has heard the result has no place to give back.
-    [first] = [it for it in members if it.poll(0.1)]
-    [second] = [it for it in members if it is not first]
+    [first] = [member for member in members if member.poll(0.1)]
+    [second] = [member for member in members if member is not first]
     second.poll(0.1)
     # Kafka answers a moment later; without a word it would wait for a session, 6 s.
     second.close()

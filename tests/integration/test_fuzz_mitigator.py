@@ -93,16 +93,22 @@ class Look:
         flow = record.flow
         sides = [record.prefix]
         if flow is not None:
-            sides = [it for it in (flow.destination_prefix, flow.source_prefix) if it]
-        networks = [ip_network(it or "") for it in sides]
-        own = [ip_network(it) for it in OWN]
+            sides = [
+                prefix
+                for prefix in (flow.destination_prefix, flow.source_prefix)
+                if prefix
+            ]
+        networks = [ip_network(prefix or "") for prefix in sides]
+        own = [ip_network(prefix) for prefix in OWN]
         assert any(
-            it.version == network.version and it.subnet_of(network)  # type: ignore[arg-type]
-            for it in networks
+            side.version == network.version and side.subnet_of(network)  # type: ignore[arg-type]
+            for side in networks
             for network in own
         ), f"{key!r} is outside of the own networks"
         protected = ip_network(PROTECTED)
-        assert not any(it.version == 4 and it.overlaps(protected) for it in networks)
+        assert not any(
+            side.version == 4 and side.overlaps(protected) for side in networks
+        )
         assert 0 < record.lease_ms <= 86_400_000
 
 
@@ -160,10 +166,10 @@ def test_a_mitigator_decides_under_random_records(services: ConsumerProcesses) -
 def rss(pid: int) -> int:
     """Return the memory of a process in kB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(it.split()[1]) for it in lines if it.startswith("VmRSS"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def traceback_of(output: str) -> str:
     """Return the first unexpected error of a log."""
-    lines = [it for it in output.splitlines() if "Traceback" in it]
-    return "\n".join(it[-3000:].replace("\\n", "\n") for it in lines[:2])
+    lines = [line for line in output.splitlines() if "Traceback" in line]
+    return "\n".join(line[-3000:].replace("\\n", "\n") for line in lines[:2])

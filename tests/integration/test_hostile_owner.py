@@ -97,8 +97,15 @@ def state(root: Path) -> dict[str, tuple[int, ...]]:
     paths = (root, *root.rglob("*"))
     facts = {str(path): path.lstat() for path in paths}
     return {
-        path: (it.st_ino, it.st_mode, it.st_uid, it.st_gid, it.st_nlink, it.st_size)
-        for path, it in facts.items()
+        path: (
+            status.st_ino,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_nlink,
+            status.st_size,
+        )
+        for path, status in facts.items()
     }
 
 
@@ -109,8 +116,8 @@ def quarantined(shared: InstalledHook) -> list[str]:
         path = shared.spool.root / "quarantine" / name
         path.write_bytes(python_hook.encode_entry(("ban",), SAMPLE))
         path.with_name(f"{name}.json").write_text('{"reason": "tried"}')
-        for it in (path, path.with_name(f"{name}.json")):
-            os.chown(it, 1234, 2345)
+        for file in (path, path.with_name(f"{name}.json")):
+            os.chown(file, 1234, 2345)
     return names
 
 

@@ -136,14 +136,14 @@ def test_tail_continues_without_the_registry(spoiled: RelayProcesses) -> None:
     )
     records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
     assert records[-1]["event"]["ip"] == GOOD
-    [unknown] = [it for it in records if url in (it["error"] or "")]
+    [unknown] = [record for record in records if url in (record["error"] or "")]
     assert unknown["event"] is None
 
 
 def test_explain_replays_the_valid_events(spoiled: RelayProcesses) -> None:
     printed = run(spoiled, "fnm_bus", "explain", "--since", "7d", "--json")
     shown = [json.loads(line) for line in printed.splitlines()]
-    refused = [it for it in shown if it["event_id"] == "bad" and it["error"]]
+    refused = [row for row in shown if row["event_id"] == "bad" and row["error"]]
     assert len(refused) == len(INVALID)
 
 
@@ -163,10 +163,12 @@ def test_a_consumer_continues_and_publishes_dead_letters(
         letters = spoiled.messages("deadletter", len(INVALID) + 3)
     finally:
         server.kill()
-    decoded = [spoiled.codec.decode(it.value()) for it in letters if it.value()]
-    reasons = [it.reason for it in decoded if isinstance(it, DeadLetter)]
+    decoded = [
+        spoiled.codec.decode(letter.value()) for letter in letters if letter.value()
+    ]
+    reasons = [event.reason for event in decoded if isinstance(event, DeadLetter)]
     assert any("/ip: wanted" in reason for reason in reasons)
-    assert any("/hostgroup_networks/0/network: wanted" in it for it in reasons)
+    assert any("/hostgroup_networks/0/network: wanted" in reason for reason in reasons)
 
 
 def last_line(path: Path) -> str:

@@ -198,7 +198,7 @@ def test_every_command_either_looks_or_acts() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [*LOOKING.items(), *FURTHER.items()],
-    ids=lambda it: "" if isinstance(it, list) else it,
+    ids=lambda value: "" if isinstance(value, list) else value,
 )
 def test_a_looking_command_changes_nothing(
     looked_at: tuple[RelayProcesses, str], name: str, arguments: list[str]

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    it = ConsumerProcesses(kafka_relays, policy())
-    yield it
-    it.stop()
+    services = ConsumerProcesses(kafka_relays, policy())
+    yield services
+    services.stop()
 
 
 def test_a_ban_becomes_wanted_until_its_unban(services: ConsumerProcesses) -> None:

@@ -65,7 +65,9 @@ def hostgroup(*networks: str | None) -> HostgroupEvent:
         receipt=receipt(),
         action="ban",
         hostgroup_name="customers",
-        hostgroup_networks=tuple(HostgroupNetwork(network=it) for it in networks),
+        hostgroup_networks=tuple(
+            HostgroupNetwork(network=network) for network in networks
+        ),
     )
 
 
@@ -94,19 +96,19 @@ def follows(
 
 def letters(services: ConsumerProcesses, count: int) -> list[DeadLetter]:
     """Return the dead letters once they are *count*."""
-    found: list[DeadLetter] = []
+    dead_letters: list[DeadLetter] = []
 
     def there() -> bool:
-        found[:] = [
-            it
-            for _key, it, _at in services.records("deadletter")
-            if isinstance(it, DeadLetter)
+        dead_letters[:] = [
+            record
+            for _key, record, _at in services.records("deadletter")
+            if isinstance(record, DeadLetter)
         ]
-        return len(found) >= count
+        return len(dead_letters) >= count
 
     services.until(there, 30, f"{count} dead letters")
-    assert len(found) == count
-    return found
+    assert len(dead_letters) == count
+    return dead_letters
 
 
 def test_events_that_no_parser_makes_are_dead_letters(
@@ -118,9 +120,9 @@ def test_events_that_no_parser_makes_are_dead_letters(
         services.put(kind, b"203.0.113.9", event)
     services.flush()
     follows(services, mitigator)
-    found = letters(services, len(EVENTS))
-    assert all(letter.reason for letter in found)
-    reasons = " ".join(letter.reason for letter in found)
+    dead_letters = letters(services, len(EVENTS))
+    assert all(letter.reason for letter in dead_letters)
+    reasons = " ".join(letter.reason for letter in dead_letters)
     assert "unexpected" not in reasons
     for field in ("ip", "hostgroup_networks", "receipt.sequence", "receipt.sensor"):
         assert field in reasons
@@ -187,7 +189,7 @@ def poison(services: ConsumerProcesses) -> int:
         reason(target="c", wants=(Want(kind="odd", prefix="203.0.113.7/32"),)),
         reason(target="d", wants=(Want(kind="flowspec"),)),
     ]
-    unusable += [("reason", key_of_reason(it).encode(), it) for it in bad]
+    unusable += [("reason", key_of_reason(record).encode(), record) for record in bad]
     unusable += [
         ("reason", b"[]", reason(target="e")),
         ("reason", b'["fnm1","host","f","attack"]', b"\xc3\x01" + bytes(20)),
@@ -199,12 +201,12 @@ def poison(services: ConsumerProcesses) -> int:
     ]
     for kind, key, record in unusable:
         services.put(kind, key, record)
-    for it in usable:
-        prefix = f"{it.target}/32"
+    for stored_reason in usable:
+        prefix = f"{stored_reason.target}/32"
         wants = (Want(kind="blackhole", prefix=prefix),)
-        stored = msgspec.structs.replace(it, wants=wants)
+        stored = msgspec.structs.replace(stored_reason, wants=wants)
         services.put("reason", key_of_reason(stored).encode(), stored)
-        record = wanted(prefix, lease_ms=it.lease_ms, revision=HUGE)
+        record = wanted(prefix, lease_ms=stored_reason.lease_ms, revision=HUGE)
         services.put("mitigation", record.key.encode(), record)
     services.flush()
     return len(unusable)
@@ -269,7 +271,7 @@ def test_a_record_that_kafka_refuses_costs_a_single_event(
     [letter] = letters(services, 1)
     assert "Kafka refuses" in letter.reason
     [offset] = [
-        at for at, it in services.values("host") if it.receipt.event_id == large
+        at for at, event in services.values("host") if event.receipt.event_id == large
     ]
     assert (letter.origin_partition, letter.origin_offset) == offset
     services.until(lambda: len(services.wanted()) == len(before) + len(after))
@@ -321,8 +323,8 @@ def test_too_many_unexpected_exceptions_hold_their_partition(
     assert status == 0, said
     hosts = [f"203.0.113.{number}" for number in range(1, 17)]
     # librdkafka's partitioner.
-    held, *free = (crc32(it.encode()) % 4 for it in ("203.0.113.66", *hosts))
-    other = next(it for it, part in zip(hosts, free, strict=True) if part != held)
+    held, *free = (crc32(ip.encode()) % 4 for ip in ("203.0.113.66", *hosts))
+    other = next(ip for ip, part in zip(hosts, free, strict=True) if part != held)
     follows(services, mitigator, other)
     assert len(letters(services, 20)) == 20, "the partition was not held"
     services.until(
@@ -361,20 +363,20 @@ def test_statuses_before_their_bans_after_a_backlog(
     hosts = [f"203.0.113.{number}" for number in range(1, 101)]
     services.tell("attack_status", *hosts, attack_protocol="tcp")
     rules = {
-        it: FlowSpecRule(destination_prefix=f"{it}/32", source_ports=(123,))
-        for it in [*hosts, "203.0.113.200"]
+        ip: FlowSpecRule(destination_prefix=f"{ip}/32", source_ports=(123,))
+        for ip in [*hosts, "203.0.113.200"]
     }
-    for it in hosts:
-        services.tell("ban", it, rules=[rules[it]])
+    for ip in hosts:
+        services.tell("ban", ip, rules=[rules[ip]])
     services.tell("attack_status", *hosts, attack_protocol="tcp")
     services.start("mitigator")
     services.until(lambda: len(services.wanted()) >= len(hosts))
     services.tell("attack_status", *hosts, attack_protocol="tcp")
     [event] = services.tell("ban", "203.0.113.200", rules=[rules["203.0.113.200"]])
     services.decided_after(event, 30)
-    flows = {key: it.flow for key, it in services.state().items()}
+    flows = {key: mitigation.flow for key, mitigation in services.state().items()}
     assert len(flows) == len(hosts) + 1
-    assert all(it and it.source_ports == (123,) for it in flows.values())
+    assert all(flow and flow.source_ports == (123,) for flow in flows.values())
 
 
 def test_an_open_transaction_on_the_command_topic_hides_no_command(
@@ -406,7 +408,11 @@ def test_once_processes_the_waiting_events_and_ends(
     status, _out, said = services.run("consumer", "mitigator", "--once")
     assert status == 0, said
     assert services.wanted() == ["blackhole|203.0.113.7/32", "pause"]
-    revisions = {key: it.revision for key, it in services.state().items()}
+    revisions = {
+        key: mitigation.revision for key, mitigation in services.state().items()
+    }
     status, _out, said = services.run("consumer", "mitigator", "--once")
     assert status == 0, said
-    assert {key: it.revision for key, it in services.state().items()} == revisions
+    assert {
+        key: mitigation.revision for key, mitigation in services.state().items()
+    } == revisions

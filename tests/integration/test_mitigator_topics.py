@@ -81,7 +81,9 @@ def test_added_partitions_are_read(services: ConsumerProcesses) -> None:
     admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
     [time] = [
-        at for _key, it, at in services.records("host") if isinstance(it, HostEvent)
+        at
+        for _key, record, at in services.records("host")
+        if isinstance(record, HostEvent)
     ]
     ban = HostEvent(
         receipt=Receipt(

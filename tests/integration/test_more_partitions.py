@@ -91,8 +91,8 @@ def raise_to(services: ConsumerProcesses, count: int) -> None:
         answer.result(30)
 
     def known() -> bool:
-        found = admin.list_topics(timeout=10).topics
-        return all(len(found[topic].partitions) == count for topic in topics)
+        topics_now = admin.list_topics(timeout=10).topics
+        return all(len(topics_now[topic].partitions) == count for topic in topics)
 
     wait_until(known, 30, f"{count} partitions")
     services._producer = None  # one that knows the new partitions takes its place
@@ -105,8 +105,8 @@ def places(services: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
     topics = [services.relays.topic(kind)]
     with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
         while not reader.at_end:
-            for it in reader.read(1.0):
-                latest[it.key, it.partition] = bool(it.value)
+            for record in reader.read(1.0):
+                latest[record.key, record.partition] = bool(record.value)
     return Counter(key for (key, _partition), is_live in latest.items() if is_live)
 
 

@@ -50,8 +50,8 @@ def numbers(relays: RelayProcesses, count: int) -> list[int]:
     """Return the numbers on the topic, in the order of their sequence."""
     events = relays.events("host", count)
     assert len(events) == count
-    events.sort(key=lambda it: it.receipt.sequence)
-    return [it.attack_details.total_incoming_pps for it in events]
+    events.sort(key=lambda event: event.receipt.sequence)
+    return [event.attack_details.total_incoming_pps for event in events]
 
 
 def test_events_of_five_hundred_concurrent_calls_keep_their_order(
@@ -116,5 +116,5 @@ def test_a_late_call_has_the_lower_sequence(relays: RelayProcesses, hook: Path) 
     relays.events("host", 1)
     ended(late, 1)
     arrived = relays.events("host", 2)
-    assert [it.attack_details.total_incoming_pps for it in arrived] == [2, 1]
+    assert [event.attack_details.total_incoming_pps for event in arrived] == [2, 1]
     assert arrived[1].receipt.sequence < arrived[0].receipt.sequence

@@ -34,8 +34,10 @@ def ask(url: str, path: str, method: str = "GET", body: object = None) -> Any:
     """Speak to the registry without our code."""
     data = None if body is None else json.dumps(body).encode()
     header = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
-    with urlopen(Request(url + path, data, header, method=method), timeout=10) as it:
-        return json.loads(it.read())
+    with urlopen(
+        Request(url + path, data, header, method=method), timeout=10
+    ) as answer:
+        return json.loads(answer.read())
 
 
 def put(url: str, subject: str, avro: object) -> int:
@@ -69,8 +71,8 @@ def test_subjects_are_set_to_full_transitive(registry: str, topic_names: Names) 
 def test_registering_again_gives_the_same_ids(
     registry: str, topic_names: Names
 ) -> None:
-    one = Registry(registry).register(events(topic_names))
-    assert Registry(registry).register(events(topic_names)) == one
+    registered = Registry(registry).register(events(topic_names))
+    assert Registry(registry).register(events(topic_names)) == registered
 
 
 def test_ids_of_older_versions_are_pinned_and_read(
@@ -129,6 +131,6 @@ def test_with_schema_ids_a_registry_is_not_needed(
     topic = topic_names("host")
     path = tmp_path / "ids.json"
     Registry(registry).register({topic: "fastnetmon.HostEvent"}).write(path)
-    gone = Registry("http://127.0.0.1:1")
-    codec = Codec(schema_ids.read(path), gone.schema_of)
+    unreachable = Registry("http://127.0.0.1:1")
+    codec = Codec(schema_ids.read(path), unreachable.schema_of)
     assert codec.decode(codec.encode(BAN, topic)) == BAN

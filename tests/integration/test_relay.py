@@ -70,10 +70,10 @@ def test_every_thread_of_the_relay_has_low_priority(relays: RelayProcesses) -> N
     relay = relays.start()
     relays.call(ban("192.0.2.1"))
     relays.events("host", 1)
-    threads = [int(it.name) for it in Path(f"/proc/{relay.pid}/task").iterdir()]
+    threads = [int(path.name) for path in Path(f"/proc/{relay.pid}/task").iterdir()]
     assert len(threads) > 1
     wanted = max(Settings().relay.cpu_nice, os.getpriority(os.PRIO_PROCESS, 0))
-    assert {os.getpriority(os.PRIO_PROCESS, it) for it in threads} == {wanted}
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {wanted}
 
 
 def test_a_second_relay_takes_over_from_a_killed_relay(relays: RelayProcesses) -> None:

@@ -121,15 +121,15 @@ def test_a_refused_message_is_a_dead_letter_without_the_address(
 ) -> None:
     receiver.answers += [Answer(403)] * 5
     poster.tell("ban", HOST)
-    found: list[object] = []
+    letters: list[object] = []
 
     def buried() -> bool:
-        found[:] = poster.records("deadletter")
-        return bool(found)
+        letters[:] = poster.records("deadletter")
+        return bool(letters)
 
     poster.until(buried, 60, "a dead letter")
-    assert "chat: status 403" in repr(found)
-    assert "s3cr3t-path" not in repr(found) + poster.said()
+    assert "chat: status 403" in repr(letters)
+    assert "s3cr3t-path" not in repr(letters) + poster.said()
 
 
 class Speaker:

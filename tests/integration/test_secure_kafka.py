@@ -150,11 +150,11 @@ def started(site: Site) -> Iterator[Callable[..., Server]]:
 
 def health(server: Server) -> tuple[int, dict[str, object]]:
     """Return the status and the facts of a program's /healthz; 0 before it serves."""
-    found = re.findall(r"metrics and health on (\S+:\d+)", server.output())
-    if not found:
+    addresses = re.findall(r"metrics and health on (\S+:\d+)", server.output())
+    if not addresses:
         return 0, {}
     try:
-        with urlopen(f"http://{found[0]}/healthz", timeout=10) as answer:
+        with urlopen(f"http://{addresses[0]}/healthz", timeout=10) as answer:
             return answer.status, json.load(answer)
     except HTTPError as exc:
         with exc:
@@ -244,7 +244,7 @@ def checked(site: Site, program: str) -> list[CheckResult]:
 def test_check_passes_with_exactly_the_documented_rights(
     site: Site, program: str
 ) -> None:
-    assert [it.text for it in checked(site, program) if not it.ok] == []
+    assert [result.text for result in checked(site, program) if not result.ok] == []
 
 
 @pytest.mark.parametrize("program", ["relay", "mitigator", "notifier", "jsonlines"])
@@ -256,7 +256,7 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
         before = site.kafka.acls()
         site.kafka.forbid(program, right)
         try:
-            failed = [it.text for it in checked(site, program) if not it.ok]
+            failed = [result.text for result in checked(site, program) if not result.ok]
         finally:
             admin.grant(f"User:{program}", [right])
             site.kafka.wait_for_acls(before)
@@ -275,8 +275,8 @@ def test_check_names_a_topic_that_is_missing(site: Site) -> None:
         lambda: (
             "topic " + missing.name + ": missing"
             in [
-                it.text
-                for it in check_all.check_access(
+                result.text
+                for result in check_all.check_access(
                     build.kafka_settings(settings), plan, [missing]
                 )
             ]
@@ -356,7 +356,9 @@ def test_wrong_credentials_are_reported_at_once_and_unhealthy(
 def test_a_mitigator_without_its_transactional_id_names_the_right(
     site: Site, started: Callable[..., Server]
 ) -> None:
-    [right] = [it for it in site.rights("mitigator") if it.kind == "TransactionalId"]
+    [right] = [
+        right for right in site.rights("mitigator") if right.kind == "TransactionalId"
+    ]
     site.kafka.forbid("mitigator", right)
     try:
         # With --once it is not elected: another mitigator is active.

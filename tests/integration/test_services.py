@@ -41,8 +41,8 @@ def test_kafka_accepts_a_record_for_an_existing_topic(
 
 def test_kafka_creates_no_topic_by_itself(kafka: str, topic_names: Name) -> None:
     topic = topic_names("t")
-    found = AdminClient({"bootstrap.servers": kafka}).list_topics(topic, timeout=30)
-    assert found.topics[topic].error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    metadata = AdminClient({"bootstrap.servers": kafka}).list_topics(topic, timeout=30)
+    assert metadata.topics[topic].error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 def test_a_killed_leader_is_replaced_and_catches_up(

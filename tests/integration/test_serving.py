@@ -39,7 +39,9 @@ class _Service:
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    before = {it: signal.getsignal(it) for it in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -51,15 +53,15 @@ def test_an_unhealthy_service_has_status_503_at_healthz(
     healthy: bool,  # noqa: FBT001 - a parameter of the test
     status: int,
 ) -> None:
-    known = FullSettings(
+    settings = FullSettings(
         consumers=ConsumerSettings(metrics_port=free_port()),
         dry_run=True,
         kafka={"bootstrap.servers": "127.0.0.1:1"},
     )
-    service = _Service(known.consumers.metrics_port)
+    service = _Service(settings.consumers.metrics_port)
     serving.serve(
-        known, service, CollectorRegistry(), lambda: {"x": 1}, lambda: healthy
+        settings, service, CollectorRegistry(), lambda: {"x": 1}, lambda: healthy
     )
-    ((found, answer),) = service.answers
-    assert found == status
+    ((answers, answer),) = service.answers
+    assert answers == status
     assert answer["x"] == 1

@@ -19,13 +19,13 @@ def test_tail_shows_the_event_of_notify(relays: RelayProcesses) -> None:
         assert ended.returncode == 0, ended.stderr.decode()
     assert relays.empty()
     relays.messages("host", 3)  # the topic is there
-    found = told(relays, relays.topic("host"), "--from-beginning", "--until-end")
-    assert {it["key"] for it in found} == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
-    for it in found:
-        assert it["event"]["ip"] == it["key"]
-        assert it["event"]["receipt"]["arguments"] == ["ban"]
-        assert it["headers"]["ce_id"] == it["event"]["receipt"]["event_id"]
-        assert it["error"] is None
+    rows = told(relays, relays.topic("host"), "--from-beginning", "--until-end")
+    assert {row["key"] for row in rows} == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
+    for row in rows:
+        assert row["event"]["ip"] == row["key"]
+        assert row["event"]["receipt"]["arguments"] == ["ban"]
+        assert row["headers"]["ce_id"] == row["event"]["receipt"]["event_id"]
+        assert row["error"] is None
 
 
 def test_tail_ends_after_the_requested_count(relays: RelayProcesses) -> None:
@@ -33,8 +33,8 @@ def test_tail_ends_after_the_requested_count(relays: RelayProcesses) -> None:
         relays.call(ban(f"192.0.2.{number}"))
     assert relays.run("drain").returncode == 0
     relays.messages("host", 5)
-    found = told(relays, relays.topic("host"), "--from-beginning", "--count", "2")
-    assert len(found) == 2
+    rows = told(relays, relays.topic("host"), "--from-beginning", "--count", "2")
+    assert len(rows) == 2
 
 
 def test_a_line_is_data_and_the_heading_is_talk(relays: RelayProcesses) -> None:
@@ -68,6 +68,6 @@ def test_a_simulated_attack_arrives_whole(relays: RelayProcesses) -> None:
     topics = [relays.topic(kind) for kind in ("host", "hostgroup", "status")]
     for kind in ("host", "hostgroup", "status"):
         relays.messages(kind, 1)
-    found = told(relays, *topics, "--from-beginning", "--until-end")
-    assert len(found) == len(printed)
-    assert len({it["event"]["receipt"]["event_id"] for it in found}) == len(printed)
+    rows = told(relays, *topics, "--from-beginning", "--until-end")
+    assert len(rows) == len(printed)
+    assert len({row["event"]["receipt"]["event_id"] for row in rows}) == len(printed)

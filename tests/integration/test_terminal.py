@@ -139,7 +139,7 @@ def test_the_log_of_the_relay(evil: RelayProcesses) -> None:
         (EVIL,),
         ("tail", f"--{EVIL}"),
     ],
-    ids=lambda it: it[0][:5] + str(len(it)),
+    ids=lambda words: words[0][:5] + str(len(words)),
 )
 def test_errors(evil: RelayProcesses, arguments: Sequence[str]) -> None:
     printed = on_terminal(evil, *arguments)

@@ -26,18 +26,21 @@ def plan(names: Names, replication: int = 1) -> tuple[TopicSpec, ...]:
 def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) -> None:
     admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
     assert admin.find(topics) == {}
-    assert sorted(admin.create(topics)) == sorted(it.name for it in topics)
-    found = admin.find(topics)
-    assert [list(topic_differences(it, found.get(it.name))) for it in topics] == [
-        []
-    ] * 8
+    assert sorted(admin.create(topics)) == sorted(topic.name for topic in topics)
+    stored = admin.find(topics)
+    assert [
+        list(topic_differences(topic, stored.get(topic.name))) for topic in topics
+    ] == [[]] * 8
 
 
 def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> None:
     admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
     assert len(admin.create(topics)) == 8
     before = admin.find(topics)
-    assert admin.create([replace(it, partitions=9, settings={}) for it in topics]) == []
+    assert (
+        admin.create([replace(topic, partitions=9, settings={}) for topic in topics])
+        == []
+    )
     assert admin.find(topics) == before
 
 
@@ -63,11 +66,11 @@ def test_renewed_mitigations_are_compacted_within_hours(
     client = AdminClient({"bootstrap.servers": kafka})
     resource = ConfigResource(ResourceType.TOPIC, name)
     (answer,) = client.describe_configs([resource]).values()
-    found = {key: it.value for key, it in answer.result(10).items()}
-    assert found["cleanup.policy"] == "compact"
-    assert int(found["segment.ms"]) <= 3_600_000
-    assert int(found["max.compaction.lag.ms"]) <= 6 * 3_600_000
-    assert int(found["delete.retention.ms"]) >= 86_400_000
+    configured = {key: entry.value for key, entry in answer.result(10).items()}
+    assert configured["cleanup.policy"] == "compact"
+    assert int(configured["segment.ms"]) <= 3_600_000
+    assert int(configured["max.compaction.lag.ms"]) <= 6 * 3_600_000
+    assert int(configured["delete.retention.ms"]) >= 86_400_000
 
 
 def test_too_many_replicas_refuse_their_topic_only(
@@ -108,7 +111,9 @@ def test_three_replicas_ask_for_two_that_have_a_record() -> None:
 
 
 def test_host_and_status_have_equal_partitions() -> None:
-    partitions = {it.name: it.partitions for it in planned_topics(Topics(), 12, 1)}
+    partitions = {
+        spec.name: spec.partitions for spec in planned_topics(Topics(), 12, 1)
+    }
     assert partitions[Topics().host] == partitions[Topics().status] == 12
 
 

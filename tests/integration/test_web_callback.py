@@ -38,8 +38,8 @@ class Server:
         wait_until(self._listens, 20, "the server listens")
 
     def _listens(self) -> bool:
-        with socket.socket() as it:
-            return it.connect_ex(("127.0.0.1", self._port)) == 0
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self._port)) == 0
 
     def post(self, body: bytes, status: int = 0, length: str | None = None) -> int:
         self._status.write_text(str(status))
@@ -54,10 +54,10 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    it = Server(tmp_path)
-    yield it
-    it.process.kill()
-    it.process.wait(20)
+    server = Server(tmp_path)
+    yield server
+    server.process.kill()
+    server.process.wait(20)
 
 
 @pytest.mark.parametrize(("status", "answer"), [(0, 200), (65, 200), (75, 503)])

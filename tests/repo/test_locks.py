@@ -23,13 +23,13 @@ def plain(requirement: str) -> str:
 
 def pinned(lock: str) -> dict[tuple[str, str], frozenset[str]]:
     """Return the hashes of each version and its condition."""
-    found = {}
+    requirements = {}
     for block in re.split(r"\n(?=\S)", text(lock).strip()):
         head, *rest = block.split("\n")
         requirement, _, condition = head.rstrip(" \\").partition(" ; ")
         lines = [line.strip(" \\") for line in rest if "--hash=" in line]
-        found[requirement, condition] = frozenset(lines)
-    return found
+        requirements[requirement, condition] = frozenset(lines)
+    return requirements
 
 
 def project() -> dict:
@@ -64,14 +64,16 @@ def test_the_locks_have_the_same_versions(lock: str) -> None:
 
 def declared_by() -> dict[str, list[str]]:
     """Return what each lock has to hold."""
-    of, groups = project()["project"], project()["dependency-groups"]
-    named = [it for it in groups["dev"] if isinstance(it, str)]
+    metadata, groups = project()["project"], project()["dependency-groups"]
+    named = [
+        requirement for requirement in groups["dev"] if isinstance(requirement, str)
+    ]
     assert {"include-group": "build"} in groups["dev"]
     return {
-        "runtime": of["dependencies"],
-        "image": of["dependencies"] + of["optional-dependencies"]["exabgp"],
+        "runtime": metadata["dependencies"],
+        "image": metadata["dependencies"] + metadata["optional-dependencies"]["exabgp"],
         "build": groups["build"],
-        "dev": of["dependencies"] + named + groups["build"],
+        "dev": metadata["dependencies"] + named + groups["build"],
     }
 
 
@@ -88,7 +90,11 @@ def test_packages_with_parsed_texts_have_an_upper_bound(name: str) -> None:
         *project()["project"]["optional-dependencies"]["exabgp"],
         *project()["dependency-groups"]["dev"],
     ]
-    texts = [it for it in declared if isinstance(it, str) and plain(it) == name]
+    texts = [
+        requirement
+        for requirement in declared
+        if isinstance(requirement, str) and plain(requirement) == name
+    ]
     [version] = [
         text.partition("==")[2] for text, _ in pinned("dev") if plain(text) == name
     ]

@@ -49,14 +49,20 @@ def sbom() -> Any:
 def test_the_sbom_lists_the_locked_versions_and_fnm_bus(sbom: Any) -> None:
     assert sbom["bomFormat"] == "CycloneDX"
     listed = {
-        (re.sub(r"[-_.]+", "-", it["name"]).lower(), it["version"])
-        for it in sbom["components"]
+        (re.sub(r"[-_.]+", "-", component["name"]).lower(), component["version"])
+        for component in sbom["components"]
     }
     assert listed == {*pinned(), ("fnm-bus", __version__)}
 
 
 def test_the_sbom_names_licences_and_dependencies(sbom: Any) -> None:
-    with_license = [it for it in sbom["components"] if it.get("licenses")]
+    with_license = [
+        component for component in sbom["components"] if component.get("licenses")
+    ]
     assert len(with_license) > len(sbom["components"]) / 2
-    [own] = [it for it in sbom["dependencies"] if it["ref"].startswith("fnm-bus==")]
+    [own] = [
+        dependency
+        for dependency in sbom["dependencies"]
+        if dependency["ref"].startswith("fnm-bus==")
+    ]
     assert any(ref.startswith("fastavro==") for ref in own["dependsOn"])

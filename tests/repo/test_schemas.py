@@ -28,7 +28,7 @@ from fnm_bus.event.parse import parse
 
 ROOT = Path(__file__).parents[2]
 AVRO = ROOT / "schemas" / "avro"
-EXAMPLES = [(name, what) for name in schema.RECORDS for what in example_records(name)]
+EXAMPLES = [(name, title) for name in schema.RECORDS for title in example_records(name)]
 DOCUMENTATION = [
     ipaddress.ip_network(text)
     for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -180,8 +180,8 @@ def test_every_field_has_a_value_in_some_example() -> None:
         elif isinstance(value, dict):
             walk(tuple(value.values()))
 
-    for name, what in EXAMPLES:
-        walk(example_records(name)[what])
+    for name, example in EXAMPLES:
+        walk(example_records(name)[example])
     fields = {
         (kind.__name__, field)
         for kind in schema.STRUCTS.values()
@@ -233,7 +233,7 @@ def test_every_example_that_a_notification_can_make_is_played() -> None:
 
     kinds = ("Mitigation", "Reason", "Command", "Audit")
     ours = {f"fastnetmon.{name}" for name in kinds}
-    assert {it for it in EXAMPLES if it[0] not in ours} - played == {
+    assert {example for example in EXAMPLES if example[0] not in ours} - played == {
         ("fastnetmon.HostEvent", "ban-truncated"),  # the document would be 1 MB
         ("fastnetmon.DeadLetter", "notification"),
         ("fastnetmon.DeadLetter", "record"),
@@ -284,9 +284,9 @@ def test_examples_name_no_address_of_anybody() -> None:
     seen = 0
     for file in (AVRO / "examples").rglob("*.[jt]*"):
         text = file.read_text().replace("\\/", "/")
-        found = re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)
-        found += re.findall(r"\b(?:[0-9a-fA-F]{1,4}:+){2,}[0-9a-fA-F]{0,4}", text)
-        for address in found:
+        addresses = re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)
+        addresses += re.findall(r"\b(?:[0-9a-fA-F]{1,4}:+){2,}[0-9a-fA-F]{0,4}", text)
+        for address in addresses:
             if re.fullmatch(r"\d\d(:\d\d){2}", address):  # a time of day
                 continue
             value = ipaddress.ip_address(address)
@@ -411,26 +411,26 @@ TIME = {"type": "long", "logicalType": "timestamp-micros"}
 def test_a_change_that_readers_would_feel_is_refused(
     new: Schema, problem: str, compatibility: ModuleType
 ) -> None:
-    found = list(
+    problems = list(
         compatibility.broken({"fastnetmon.Base": BASE}, {"fastnetmon.Base": new})
     )
 
-    assert any(problem in line for line in found), found
+    assert any(problem in line for line in problems), problems
 
 
 def test_a_renamed_type_is_refused(compatibility: ModuleType) -> None:
     new = copy.deepcopy(BASE)
     new["fields"][3]["type"]["items"]["name"] = "Piece"
 
-    found = list(compatibility.differences(BASE, new))
+    problems = list(compatibility.differences(BASE, new))
 
-    assert "fastnetmon.Part: removed or renamed" in found
+    assert "fastnetmon.Part: removed or renamed" in problems
 
 
 def test_a_removed_record_is_refused(compatibility: ModuleType) -> None:
-    found = list(compatibility.broken({"fastnetmon.Base": BASE}, {}))
+    problems = list(compatibility.broken({"fastnetmon.Base": BASE}, {}))
 
-    assert found == ["fastnetmon.Base: removed; its readers would wait for ever"]
+    assert problems == ["fastnetmon.Base: removed; its readers would wait for ever"]
 
 
 def test_a_changed_default_is_refused_though_the_fingerprint_stays(
@@ -473,9 +473,9 @@ def test_a_change_that_every_reader_bears_is_allowed(
 def test_decoding_detects_a_difference_that_the_rules_miss(
     new: Schema, way: str, compatibility: ModuleType
 ) -> None:
-    found = list(compatibility.unreadable(BASE, new))
+    problems = list(compatibility.unreadable(BASE, new))
 
-    assert any(f"Base: {way}: " in line for line in found), found
+    assert any(f"Base: {way}: " in line for line in problems), problems
 
 
 @pytest.mark.parametrize(
@@ -543,8 +543,8 @@ def test_a_records_default_names_all_of_its_fields(
     """Avro's C++ library, so ClickHouse, reads no schema with another default."""
     field = {"name": "new", "type": avro, "default": default, "doc": "x"}
     whole = {**BASE, "fields": [WHOLE_PART, field]}
-    found = [line for line in compatibility.flaws(whole) if "lacks" in line]
-    assert found == (
+    problems = [line for line in compatibility.flaws(whole) if "lacks" in line]
+    assert problems == (
         [f"fastnetmon.Base.new: its default lacks {', '.join(lacking)}"]
         if lacking
         else []

@@ -35,17 +35,21 @@ def knobs() -> dict[str, str]:
 def filled(value: Any) -> Any:
     """Return a value as compose would see it without an .env file."""
     if isinstance(value, Mapping):
-        return {key: filled(it) for key, it in value.items()}
+        return {key: filled(child) for key, child in value.items()}
     if isinstance(value, list):
-        return [filled(it) for it in value]
+        return [filled(child) for child in value]
     if isinstance(value, str):
-        return KNOB.sub(lambda it: it[2], value).replace("$$", "$")
+        return KNOB.sub(lambda match: match[2], value).replace("$$", "$")
     return value
 
 
 FILE = filled(read("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
-OURS = {name: it for name, it in SERVICES.items() if it["image"].startswith("fnm-bus:")}
+OURS = {
+    name: service
+    for name, service in SERVICES.items()
+    if service["image"].startswith("fnm-bus:")
+}
 
 
 def settings_of(service: str) -> FullSettings:
@@ -71,13 +75,15 @@ def test_the_file_follows_the_compose_specification() -> None:
 
 def test_every_knob_is_in_the_example_with_its_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    named = dict(it.split("=", 1) for it in lines if it and not it.startswith("#"))
+    named = dict(
+        line.split("=", 1) for line in lines if line and not line.startswith("#")
+    )
     assert named == knobs()
 
 
 def test_a_variable_has_a_single_default() -> None:
-    found = KNOB.findall(TEXT)
-    assert len(set(found)) == len(knobs())
+    defaults = KNOB.findall(TEXT)
+    assert len(set(defaults)) == len(knobs())
 
 
 def test_every_variable_has_a_default_or_is_the_shells() -> None:
@@ -100,7 +106,7 @@ def test_a_dry_run_is_the_default() -> None:
 def test_every_command_exists(service: str) -> None:
     words = " ".join(OURS[service]["command"])
     lines = re.findall(r"\b(?:fnm-bus|fnm-bus-consumer) [a-z][a-z -]*", words)
-    assert [it for it in lines if fault_of(it.strip())] == []
+    assert [line for line in lines if fault_of(line.strip())] == []
     assert lines or service == "notices"
 
 
@@ -121,13 +127,15 @@ def test_the_host_reaches_kafka_at_the_port_that_is_published() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_is_bounded_and_has_no_rights(service: str) -> None:
-    it = SERVICES[service]
-    assert it["mem_limit"]
-    assert it["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
-    assert it["cap_drop"] == ["ALL"]
-    assert it["security_opt"] == ["no-new-privileges:true"]
-    assert it.get("cap_add", []) == (["NET_ADMIN"] if service == "nftables" else [])
-    assert it["restart"] == ("no" if service in ONCE else "unless-stopped")
+    definition = SERVICES[service]
+    assert definition["mem_limit"]
+    assert definition["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert definition["cap_drop"] == ["ALL"]
+    assert definition["security_opt"] == ["no-new-privileges:true"]
+    assert definition.get("cap_add", []) == (
+        ["NET_ADMIN"] if service == "nftables" else []
+    )
+    assert definition["restart"] == ("no" if service in ONCE else "unless-stopped")
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -159,22 +167,22 @@ def test_our_services_wait_for_init(service: str) -> None:
 
 def test_prometheus_scrapes_the_port_of_every_service() -> None:
     jobs = {}
-    for it in read("docker/prometheus/prometheus.yml")["scrape_configs"]:
-        for found in it.get("dns_sd_configs", ()):
-            jobs[it["job_name"]] = f"{found['names'][0]}:{found['port']}"
-        for found in it.get("static_configs", ()):
-            jobs[it["job_name"]] = found["targets"][0]
+    for job in read("docker/prometheus/prometheus.yml")["scrape_configs"]:
+        for target_group in job.get("dns_sd_configs", ()):
+            jobs[job["job_name"]] = f"{target_group['names'][0]}:{target_group['port']}"
+        for target_group in job.get("static_configs", ()):
+            jobs[job["job_name"]] = target_group["targets"][0]
     expected = {}
-    for name, it in OURS.items():
-        command = list(it["command"])
+    for name, job in OURS.items():
+        command = list(job["command"])
         if command == ["fnm-bus", "relay"]:
             relay = settings_of(name).relay
             assert relay.metrics_host == EVERYWHERE
             expected[name] = f"{name}:{relay.metrics_port}"
         elif command[0] == "fnm-bus-consumer":
-            of = settings_of(name).consumers
-            assert of.metrics_host == EVERYWHERE
-            expected[name] = f"{name}:{of.metrics_port}"
+            consumers = settings_of(name).consumers
+            assert consumers.metrics_host == EVERYWHERE
+            expected[name] = f"{name}:{consumers.metrics_port}"
     assert expected == {k: v for k, v in jobs.items() if k != "fastnetmon"}
 
 
@@ -238,8 +246,8 @@ def test_fastnetmon_calls_the_hook_of_the_image() -> None:
 
 
 def test_mounted_files_exist() -> None:
-    for name, it in SERVICES.items():
-        for volume in it.get("volumes", ()):
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (ROOT / source).is_file(), f"{name}: {source}"

@@ -14,19 +14,19 @@ def stack() -> Iterator[Stack]:
     """The stack, healthy; gone afterwards."""
     if shutil.which("docker") is None:
         pytest.exit("docker is missing, and these tests are of nothing else", 1)
-    it = Stack()
-    it.down()
-    unused = it.unused()
+    stack = Stack()
+    stack.down()
+    unused = stack.unused()
     try:
-        first = it.up()
-        it.down()
-        assert it.left() == []
-        assert it.unused() <= unused
-        second = it.up()
+        first = stack.up()
+        stack.down()
+        assert stack.left() == []
+        assert stack.unused() <= unused
+        second = stack.up()
         ROWS.append(("from nothing to healthy", f"{first:.0f} s, again {second:.0f} s"))
-        yield it
+        yield stack
     finally:
-        it.down()
+        stack.down()
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("what was seen")
     widths = [max(map(len, column)) for column in zip(*_square(ROWS), strict=True)]
     for row in _square(ROWS):
-        line = "  ".join(it.ljust(width) for it, width in zip(row, widths, strict=True))
+        line = "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        )
         terminalreporter.line(line.rstrip())
 
 

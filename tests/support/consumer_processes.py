@@ -129,33 +129,33 @@ class ConsumerProcesses:
         """Return the sum of a metric's samples at a consumer's /metrics."""
         with urlopen(f"{_address(server)}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
-        return sum(map(float, found))
+        samples = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, samples))
 
     def decided_after(self, event_id: str, seconds: float = 5.0) -> float:
         """Wait until an event was decided; return the seconds that it took.
 
         They are counted by the broker, from the event's record to the audit record.
         """
-        found: list[float] = []
+        times: list[float] = []
 
         def decided() -> bool:
-            found.extend(
+            times.extend(
                 at.timestamp()
-                for _key, it, at in self.records("audit")
-                if isinstance(it, Audit) and it.event_id == event_id
+                for _key, record, at in self.records("audit")
+                if isinstance(record, Audit) and record.event_id == event_id
             )
-            return bool(found)
+            return bool(times)
 
         self.until(decided, seconds, f"a decision about {event_id}")
         sent = [
             at.timestamp()
             for kind in ("host", "status")
-            for _key, it, at in self.records(kind)
-            if isinstance(it, HostEvent | StatusEvent)
-            and it.receipt.event_id == event_id
+            for _key, record, at in self.records(kind)
+            if isinstance(record, HostEvent | StatusEvent)
+            and record.receipt.event_id == event_id
         ]
-        return min(found) - sent[0]
+        return min(times) - sent[0]
 
     def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run a command; return its status, its output, and what it complained of."""
@@ -172,7 +172,7 @@ class ConsumerProcesses:
     def said(self) -> str:
         """Return what all consumers printed."""
         logs = sorted(self.relays.root.glob("*.log"))
-        return "\n".join(f"{it.name}\n{it.read_text()[-3000:]}" for it in logs)
+        return "\n".join(f"{log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
     def tell(
         self,
@@ -193,8 +193,8 @@ class ConsumerProcesses:
                 sequence=number,
                 sensor=sensor,
             )
-            of = {"attack_uuid": f"attack-{target}", **details}
-            facts = AttackDetails(**of)
+            values = {"attack_uuid": f"attack-{target}", **details}
+            facts = AttackDetails(**values)
             kind = StatusEvent if action == "attack_status" else HostEvent
             more: dict[str, Any] = {"flow_spec_rules": tuple(rules)} if rules else {}
             events.append(
@@ -206,11 +206,11 @@ class ConsumerProcesses:
                     **more,
                 )
             )
-        for it in events:
-            topic = "status" if isinstance(it, StatusEvent) else "host"
-            self.put(topic, key_of(it), it)
+        for event in events:
+            topic = "status" if isinstance(event, StatusEvent) else "host"
+            self.put(topic, key_of(event), event)
         self.flush()
-        return [it.receipt.event_id for it in events]
+        return [event.receipt.event_id for event in events]
 
     def put(
         self, kind: str, key: bytes | None, record: AnyRecord | bytes | None
@@ -236,29 +236,31 @@ class ConsumerProcesses:
 
     def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
         """Return key, record and time of all committed records of a topic."""
-        found = []
+        records = []
         settings = {"bootstrap.servers": self.relays.bootstrap}
         topics = [self.relays.topic(kind)]
         with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
-                found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
-        return found
+                records += [
+                    (record.key, record.event, record.at) for record in reader.read(1.0)
+                ]
+        return records
 
     def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
         """Return key and value of all records that a program of ours wrote."""
-        found = []
+        records = []
         settings = {"bootstrap.servers": self.relays.bootstrap}
         topics = [self.relays.topic(kind)]
         with TopicReader(
             settings, topics, self._codec, from_beginning=True, headers=True
         ) as reader:
             while not reader.at_end:
-                found += [
-                    (it.key or b"", it.value)
-                    for it in reader.read(1.0)
-                    if it.headers or not it.value  # tests write without headers
+                records += [
+                    (record.key or b"", record.value)
+                    for record in reader.read(1.0)
+                    if record.headers or not record.value  # tests write without headers
                 ]
-        return found
+        return records
 
     def decode(self, value: bytes) -> AnyRecord | None:
         """Return what a value holds; None where it cannot be decoded."""
@@ -269,17 +271,17 @@ class ConsumerProcesses:
 
     def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
         """Return ((partition, offset), record) of a topic, as far as it is readable."""
-        found = []
+        records = []
         settings = {"bootstrap.servers": self.relays.bootstrap}
         topics = [self.relays.topic(kind)]
         with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
             while not reader.at_end:
-                found += [
-                    ((it.partition, it.offset), it.event)
-                    for it in reader.read(1.0)
-                    if it.event is not None
+                records += [
+                    ((record.partition, record.offset), record.event)
+                    for record in reader.read(1.0)
+                    if record.event is not None
                 ]
-        return found
+        return records
 
     def state(self) -> Mapping[str, Mitigation]:
         """Return the latest mitigation of each key."""
@@ -293,17 +295,22 @@ class ConsumerProcesses:
 
     def wanted(self) -> list[str]:
         """Return the keys of what is wanted, sorted."""
-        return sorted(k for k, it in self.state().items() if it.state == "wanted")
+        return sorted(
+            k for k, mitigation in self.state().items() if mitigation.state == "wanted"
+        )
 
     def members(self) -> int:
         """Return how many mitigators Kafka knows of; -1 while it asks them."""
         group = f"{self.relays.prefix}mitigator-election"
         admin = AdminClient({"bootstrap.servers": self.relays.bootstrap})
-        [known] = admin.describe_consumer_groups([group]).values()
-        found = known.result(timeout=30)
-        if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
+        [answer] = admin.describe_consumer_groups([group]).values()
+        group_state = answer.result(timeout=30)
+        if group_state.state not in (
+            ConsumerGroupState.STABLE,
+            ConsumerGroupState.EMPTY,
+        ):
             return -1
-        return len(found.members)
+        return len(group_state.members)
 
     def order(self, verb: str, **about: Any) -> None:
         """Publish a command, as `mitigations` would."""
@@ -321,8 +328,12 @@ class ConsumerProcesses:
 
     def audits(self, what: str) -> list[Audit]:
         """Return what was told of one kind."""
-        found = (event for _key, event, _at in self.records("audit"))
-        return [it for it in found if isinstance(it, Audit) and it.action == what]
+        events = (event for _key, event, _at in self.records("audit"))
+        return [
+            event
+            for event in events
+            if isinstance(event, Audit) and event.action == what
+        ]
 
     def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
         """Wait until something is true that no event tells of."""

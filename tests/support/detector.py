@@ -53,7 +53,7 @@ class Detector:
             "prometheus": "off",
         }
         text = (_STACK / "fastnetmon.conf").read_text()
-        kept = [it for it in text.splitlines() if it.split(" = ")[0] not in said]
+        kept = [line for line in text.splitlines() if line.split(" = ")[0] not in said]
         lines = [*kept, *(f"{name} = {value}" for name, value in said.items())]
         self._conf.write_text("\n".join([*lines, ""]))
         self._root = root
@@ -93,5 +93,5 @@ class Detector:
         """Report an attack on hosts, from each of the addresses *first* on."""
         command = [sys.executable, str(_STACK / "flood.py")]
         command += [f"--to=127.0.0.1:{self._port}", f"--seconds={seconds}"]
-        command += [f"--hosts={hosts}", *(f"--first={it}" for it in first)]
+        command += [f"--hosts={hosts}", *(f"--first={packet}" for packet in first)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -123,8 +123,8 @@ class Cluster:
         """
 
         def all_in_sync() -> bool:
-            found = self._partition(topic, partition)
-            return set(found.isrs) == set(found.replicas)
+            state = self._partition(topic, partition)
+            return set(state.isrs) == set(state.replicas)
 
         wait_until(all_in_sync, _SECONDS, f"all replicas of {topic} {partition}")
 
@@ -200,7 +200,7 @@ class Cluster:
             "advertised.listeners": ",".join(
                 (
                     f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
-                    *(f"{_name(it)}://127.0.0.1:{it}" for it in self._behind),
+                    *(f"{_name(front)}://127.0.0.1:{front}" for front in self._behind),
                 )
             ),
             "inter.broker.listener.name": "PLAINTEXT",

@@ -55,8 +55,8 @@ class Planted:
         self.stop, self.began = root / "stop", root / "began"
         places = {"stop": str(self.stop), "began": str(self.began)}
         (root / "sitecustomize.py").write_text(_CODE % places)
-        known = os.environ.get("PYTHONPATH", "")
-        self.path = os.pathsep.join(filter(None, (str(root), known)))
+        inherited = os.environ.get("PYTHONPATH", "")
+        self.path = os.pathsep.join(filter(None, (str(root), inherited)))
 
 
 def poison(kind: str) -> bytes:

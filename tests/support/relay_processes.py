@@ -183,14 +183,14 @@ class RelayProcesses:
                 "allow.auto.create.topics": True,
             }
         )
-        found: list[Message] = []
+        messages: list[Message] = []
         end = time.monotonic() + within
         try:
             topic = self.topic(kind)
             partitions: Any = {}
             while not partitions and time.monotonic() < end:
-                known = consumer.list_topics(topic, timeout=10).topics[topic]
-                partitions = known.partitions
+                metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+                partitions = metadata.partitions
             consumer.assign(
                 [
                     TopicPartition(topic, number, OFFSET_BEGINNING)
@@ -204,15 +204,15 @@ class RelayProcesses:
                     continue
                 error = message.error()
                 if error is None:
-                    found.append(message)
+                    messages.append(message)
                     ended.discard(message.partition())
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended.add(message.partition())
-                if len(found) >= least and len(ended) == len(partitions):
+                if len(messages) >= least and len(ended) == len(partitions):
                     break
         finally:
             consumer.close()
-        return found
+        return messages
 
     def events(self, kind: str, least: int, within: float = 60) -> list[Any]:
         messages = self.messages(kind, least, within)

@@ -113,7 +113,7 @@ class SecureKafka(Cluster):
         """Remove one right of *user*."""
         kind = _KINDS[right.kind]
         operation = AclOperation[right.operation.upper()]
-        found = AclBindingFilter(
+        binding = AclBindingFilter(
             kind,
             right.name,
             ResourcePatternType.LITERAL,
@@ -123,7 +123,7 @@ class SecureKafka(Cluster):
             AclPermissionType.ALLOW,
         )
         before, admin = self.acls(), self.admin()
-        for answer in admin.delete_acls([found]).values():
+        for answer in admin.delete_acls([binding]).values():
             assert len(answer.result(timeout=30)) == 1
         self.wait_for_acls(before - 1)
 

@@ -157,7 +157,7 @@ class Stack:
 
     def published(self) -> set[str]:
         """Return the event ids on the event topics."""
-        return {it.receipt.event_id for it in self.events()}
+        return {event.receipt.event_id for event in self.events()}
 
     def wanted(self) -> set[str]:
         """Return the prefixes whose blackhole is wanted."""
@@ -183,12 +183,12 @@ class Stack:
 
     def changes(self, prefix: str) -> list[tuple[datetime, str]]:
         """Return when the neighbor's route came and went, as its log says."""
-        found = []
+        events = []
         for line in self.logs("bird"):
             if f" {prefix} " in line and "<TRACE>" in line:
                 at = datetime.fromisoformat(line[:23]).replace(tzinfo=UTC)
-                found.append((at, "added" if " > added " in line else "removed"))
-        return found
+                events.append((at, "added" if " > added " in line else "removed"))
+        return events
 
     # -- attacks
 

@@ -113,9 +113,9 @@ def test_some_hosts_get_flow_spec_and_a_hostgroup_a_ban() -> None:
 def texts(value: Any) -> list[str]:
     """Return every text in a JSON value."""
     if isinstance(value, dict):
-        return [text for each in value.values() for text in texts(each)]
+        return [text for child in value.values() for text in texts(child)]
     if isinstance(value, list):
-        return [text for each in value for text in texts(each)]
+        return [text for child in value for text in texts(child)]
     return [value] if isinstance(value, str) else []
 
 

@@ -93,9 +93,9 @@ def test_audit_record_has_code_and_checks() -> None:
 
 def test_event_with_line_breaks_is_one_line() -> None:
     event = HostEvent(receipt=Receipt(), action="a\nb\u2028\x00", ip="::1")
-    found = line_of(ConsumedRecord("host", 0, 1, AT, b"\xff\n", (), b"x", event, ""))
-    assert found.count(b"\n") == 1
-    assert json.loads(found)["event"]["action"] == "a\nb\u2028\x00"
+    line = line_of(ConsumedRecord("host", 0, 1, AT, b"\xff\n", (), b"x", event, ""))
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["event"]["action"] == "a\nb\u2028\x00"
 
 
 def test_lines_wait_until_settle(file: AppendFile, path: Path) -> None:
