@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 from support.bgp_lab import BgpLab, CutKafka
+from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
 from support.installed_hook import InstalledHook
 from support.relay_processes import RelayProcesses
@@ -34,6 +35,16 @@ def kafka_relays(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
     assert made.returncode == 0, made.stderr.decode()
     yield relays
     relays.stop()
+
+
+@pytest.fixture
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    """Consumers on a real Apache Kafka, with a policy that blackholes all hosts."""
+    services = ConsumerProcesses(
+        kafka_relays, policy(), "[consumers]", "metrics_port = 0"
+    )
+    yield services
+    services.stop()
 
 
 @pytest.fixture

@@ -2,24 +2,22 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
-from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
-
-from fnm_bus.event import DeadLetter
+from support.consumer_processes import ConsumerProcesses
+from support.process import Server
 
 KEY = "blackhole|203.0.113.7/32"
 
 pytestmark = pytest.mark.kafka
 
 
-@pytest.fixture
-def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    services = ConsumerProcesses(kafka_relays, policy())
-    yield services
-    services.stop()
+def start_with_ban(services: ConsumerProcesses) -> Server:
+    """Start a mitigator; ban a host, and wait until its mitigation is wanted."""
+    mitigator = services.start("mitigator")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
+    return mitigator
 
 
 def test_a_ban_becomes_wanted_until_its_unban(services: ConsumerProcesses) -> None:
@@ -57,9 +55,7 @@ def test_a_restarted_mitigator_continues_after_a_kill(
 def test_a_stopped_and_overtaken_mitigator_writes_nothing(
     services: ConsumerProcesses,
 ) -> None:
-    first = services.start("mitigator")
-    services.tell("ban", "203.0.113.7")
-    services.until(lambda: services.wanted() == [KEY])
+    first = start_with_ban(services)
     os.kill(first.pid, signal.SIGSTOP)
     services.start("mitigator")  # is elected once the first one's session is over
     services.tell("ban", "203.0.113.8")
@@ -93,8 +89,7 @@ def test_an_undecodable_record_is_a_dead_letter(services: ConsumerProcesses) -> 
     services.put("host", b"203.0.113.7", b"not avro")
     services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
-    [(_key, letter, _at)] = services.records("deadletter")
-    assert isinstance(letter, DeadLetter)
+    [letter] = services.dead_letters(1)
     assert letter.head == b"not avro"
     assert letter.origin_topic == services.relays.topic("host")
     assert letter.origin_offset is not None
@@ -103,9 +98,7 @@ def test_an_undecodable_record_is_a_dead_letter(services: ConsumerProcesses) -> 
 def test_a_broken_stored_record_changes_no_active_mitigation(
     services: ConsumerProcesses,
 ) -> None:
-    first = services.start("mitigator")
-    services.tell("ban", "203.0.113.7")
-    services.until(lambda: services.wanted() == [KEY])
+    first = start_with_ban(services)
     first.kill()
     services.put("mitigation", b"blackhole|203.0.113.8/32", b"broken")
     services.start("mitigator")
@@ -115,30 +108,22 @@ def test_a_broken_stored_record_changes_no_active_mitigation(
 
 
 def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) -> None:
-    services.start("mitigator")
-    services.tell("ban", "203.0.113.7")
-    services.until(lambda: services.wanted() == [KEY])
-    status, _out, said = services.run(
+    start_with_ban(services)
+    answer = services.succeed(
         "mitigations", "withdraw", KEY, "--comment", "ticket 4711"
     )
-    assert status == 0, said
-    assert "withdrawn by" in said
-    assert "ticket 4711" in said
-    status, out, _said = services.run("mitigations", "list")
-    assert status == 0
-    assert "suppressed" in out
-    status, _out, said = services.run(
+    assert "withdrawn by" in answer
+    assert "ticket 4711" in answer
+    assert "suppressed" in services.succeed("mitigations", "list")
+    status, _out, refusal = services.run(
         "mitigations", "add", "8.8.8.8/32", "--comment", "no"
     )
     assert status == 1
-    assert "own_networks" in said
-    status, _out, said = services.run("mitigations", "pause", "--comment", "red")
-    assert status == 0
-    status, out, said = services.run("mitigations", "list")
-    assert "PAUSED" in said
+    assert "own_networks" in refusal
+    services.succeed("mitigations", "pause", "--comment", "red")
+    assert "PAUSED" in services.succeed("mitigations", "list")
     services.tell("ban", "203.0.113.9")
-    status, _out, said = services.run("mitigations", "resume", "--comment", "green")
-    assert status == 0, said
+    services.succeed("mitigations", "resume", "--comment", "green")
     services.until(lambda: services.wanted() == ["blackhole|203.0.113.9/32"])
 
 
@@ -155,10 +140,9 @@ def test_explain_shows_every_check_and_publishes_nothing(
         b'{"ip": "203.0.113.7", "action": "ban", "alert_scope": "host",'
         b' "attack_details": {"attack_uuid": "a"}}'
     )
-    status, out, said = services.run("explain", stdin=document)
-    assert status == 0, said
+    explanation = services.succeed("explain", stdin=document)
     for word in ("match", "all", "own_networks", "max_active", "⇒ wanted"):
-        assert word in out
+        assert word in explanation
     assert services.state() == {}
     assert services.records("audit") == []
 
@@ -166,13 +150,11 @@ def test_explain_shows_every_check_and_publishes_nothing(
 def test_explain_replays_the_topics(services: ConsumerProcesses) -> None:
     [event] = services.tell("ban", "203.0.113.7")
     services.tell("unban", "203.0.113.7")
-    status, out, said = services.run("explain", "--since", "1h")
-    assert status == 0, said
-    assert "⇒ wanted" in out
-    assert "⇒ ended" in out
-    status, out, said = services.run("explain", "--event-id", event, "--offline")
-    assert status == 0, said
-    assert "⇒ wanted: blackhole|203.0.113.7/32" in out
+    replay = services.succeed("explain", "--since", "1h")
+    assert "⇒ wanted" in replay
+    assert "⇒ ended" in replay
+    explanation = services.succeed("explain", "--event-id", event, "--offline")
+    assert "⇒ wanted: blackhole|203.0.113.7/32" in explanation
 
 
 def test_a_mistake_in_the_policy_stops_the_start(services: ConsumerProcesses) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 from zlib import crc32
 
@@ -18,13 +17,11 @@ from confluent_kafka.admin import (
 )
 from support.consumer_processes import ConsumerProcesses, policy
 from support.installed_hook import InstalledHook
-from support.process import Server
-from support.relay_processes import RelayProcesses, ban
+from support.relay_processes import ban
 
 from consumers.mitigation.reason_key import key_of_reason
 from fnm_bus.event import (
     Command,
-    DeadLetter,
     FlowSpecRule,
     HostEvent,
     HostgroupEvent,
@@ -37,18 +34,10 @@ from fnm_bus.event import (
 
 pytestmark = pytest.mark.kafka
 
-PROMPT = 1.0
-"""Seconds within which an event behind a bad one is decided."""
-LOADED = 4.0
-"""More of them on a machine that is busy with other tests."""
+PROMPT = 5.0
+"""Seconds within which an event behind a bad event is decided: one second, and four on
+a machine that is busy with other tests."""
 HUGE = 2**63 - 1
-
-
-@pytest.fixture
-def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(kafka_relays, policy(), "[consumers]", "metrics_port = 0")
-    yield made
-    made.stop()
 
 
 def receipt(**fields: Any) -> Receipt:
@@ -85,32 +74,6 @@ EVENTS = {
 }
 
 
-def follows(
-    services: ConsumerProcesses, server: Server, host: str = "203.0.113.9"
-) -> None:
-    """Make sure that it runs, and decides promptly about the ban of a host."""
-    [event] = services.tell("ban", host)
-    assert services.decided_after(event, 30) < PROMPT + LOADED
-    assert server.alive
-
-
-def letters(services: ConsumerProcesses, count: int) -> list[DeadLetter]:
-    """Return the dead letters once they are *count*."""
-    dead_letters: list[DeadLetter] = []
-
-    def there() -> bool:
-        dead_letters[:] = [
-            record
-            for _key, record, _at in services.records("deadletter")
-            if isinstance(record, DeadLetter)
-        ]
-        return len(dead_letters) >= count
-
-    services.until(there, 30, f"{count} dead letters")
-    assert len(dead_letters) == count
-    return dead_letters
-
-
 def test_events_that_no_parser_makes_are_dead_letters(
     services: ConsumerProcesses,
 ) -> None:
@@ -119,8 +82,8 @@ def test_events_that_no_parser_makes_are_dead_letters(
         kind = "host" if isinstance(event, HostEvent) else "hostgroup"
         services.put(kind, b"203.0.113.9", event)
     services.flush()
-    follows(services, mitigator)
-    dead_letters = letters(services, len(EVENTS))
+    services.assert_decides(mitigator, seconds=PROMPT)
+    dead_letters = services.dead_letters(len(EVENTS))
     assert all(letter.reason for letter in dead_letters)
     reasons = " ".join(letter.reason for letter in dead_letters)
     assert "unexpected" not in reasons
@@ -141,7 +104,7 @@ def test_extreme_figures_through_hook_and_relay(
     called = hook(ban("203.0.113.66", **details))
     assert called.returncode == 0, called.stderr
     services.relays.messages("host", 1)
-    follows(services, mitigator, "203.0.113.66")
+    services.assert_decides(mitigator, "203.0.113.66", seconds=PROMPT)
     assert services.wanted() == ["blackhole|203.0.113.66/32"]
     assert services.records("deadletter") == []
 
@@ -215,14 +178,14 @@ def poison(services: ConsumerProcesses) -> int:
 def test_unusable_stored_records_are_left_out(services: ConsumerProcesses) -> None:
     unusable = poison(services)
     mitigator = services.start("mitigator")
-    follows(services, mitigator)
+    services.assert_decides(mitigator, seconds=PROMPT)
     name = "fnm_bus_mitigator_unreadable_records_total"
     assert services.metric(mitigator, name) >= unusable
     assert services.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
     # A restart meets what this one wrote.
     os.kill(mitigator.pid, signal.SIGTERM)
     again = services.start("mitigator")
-    follows(services, again, "203.0.113.10")
+    services.assert_decides(again, "203.0.113.10", seconds=PROMPT)
 
 
 @pytest.mark.parametrize("value", [b"broken", wanted("203.0.113.1/32", kind="odd")])
@@ -232,11 +195,10 @@ def test_a_pause_that_cannot_be_decoded_counts_as_paused(
     services.put("mitigation", b"pause", value)
     services.flush()
     mitigator = services.start("mitigator")
-    follows(services, mitigator)
+    services.assert_decides(mitigator, seconds=PROMPT)
     assert services.health(mitigator)[0] == 200
     services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
-    status, _out, said = services.run("mitigations", "resume", "--comment", "repaired")
-    assert status == 0, said
+    services.succeed("mitigations", "resume", "--comment", "repaired")
     services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 0)
 
 
@@ -268,7 +230,7 @@ def test_a_record_that_kafka_refuses_costs_a_single_event(
     services.tell("ban", *before, attack_protocol="udp")
     [large] = services.tell("ban", "203.0.113.66", rules=rules)
     services.tell("ban", *after, attack_protocol="udp")
-    [letter] = letters(services, 1)
+    [letter] = services.dead_letters(1)
     assert "Kafka refuses" in letter.reason
     [offset] = [
         at for at, event in services.values("host") if event.receipt.event_id == large
@@ -300,8 +262,8 @@ def test_an_unexpected_exception_costs_a_single_event(
 ) -> None:
     mitigator = services.start("mitigator", fault=FAULT)
     services.tell("ban", "203.0.113.66")
-    follows(services, mitigator)
-    [letter] = letters(services, 1)
+    services.assert_decides(mitigator, seconds=PROMPT)
+    [letter] = services.dead_letters(1)
     assert "unexpected KeyError" in letter.reason
     assert "Traceback" in mitigator.output()
     assert "a planted fault" in mitigator.output()
@@ -315,23 +277,22 @@ def test_too_many_unexpected_exceptions_hold_their_partition(
 ) -> None:
     mitigator = services.start("mitigator", fault=FAULT)
     services.tell("ban", *(["203.0.113.66"] * 25))  # one key, so one partition
-    letters(services, 20)
+    services.dead_letters(20)
     services.until(lambda: services.health(mitigator)[0] == 503)
     assert "too many unexpected errors" in str(services.health(mitigator)[1]["problem"])
     assert services.metric(mitigator, "fnm_bus_mitigator_suspended_partitions") == 1
-    status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
-    assert status == 0, said
+    services.succeed("mitigations", "pause", "--comment", "a test")
     hosts = [f"203.0.113.{number}" for number in range(1, 17)]
     # librdkafka's partitioner.
     held, *free = (crc32(ip.encode()) % 4 for ip in ("203.0.113.66", *hosts))
     other = next(ip for ip, part in zip(hosts, free, strict=True) if part != held)
-    follows(services, mitigator, other)
-    assert len(letters(services, 20)) == 20, "the partition was not held"
+    services.assert_decides(mitigator, other, seconds=PROMPT)
+    services.dead_letters(20)  # the partition is paused
     services.until(
         lambda: services.health(mitigator)[0] == 200, 40, "the end of the minute"
     )
-    assert len(letters(services, 25)) == 25
-    follows(services, mitigator, "203.0.113.67")
+    services.dead_letters(25)
+    services.assert_decides(mitigator, "203.0.113.67", seconds=PROMPT)
 
 
 def test_another_mitigator_s_id_is_refused_before_fencing(
@@ -352,7 +313,7 @@ def test_another_mitigator_s_id_is_refused_before_fencing(
         assert status == 78, said
         assert "transactional_id" in said
         assert services.relays.topic("host") in said
-    follows(services, first)
+    services.assert_decides(first, seconds=PROMPT)
     assert services.metric(first, "fnm_bus_mitigator_state_reloads_total") == 0
 
 
@@ -390,8 +351,7 @@ def test_an_open_transaction_on_the_command_topic_hides_no_command(
     foreign.begin_transaction()
     foreign.produce(services.relays.topic("command"), b"never committed")
     assert foreign.flush(30) == 0
-    status, _out, said = services.run("mitigations", "pause", "--comment", "a test")
-    assert status == 0, said
+    services.succeed("mitigations", "pause", "--comment", "a test")
     services.until(lambda: services.metric(mitigator, "fnm_bus_mitigator_paused") == 1)
     foreign.abort_transaction(30)
 
@@ -399,20 +359,17 @@ def test_an_open_transaction_on_the_command_topic_hides_no_command(
 def test_once_processes_the_waiting_events_and_ends(
     services: ConsumerProcesses,
 ) -> None:
-    status, _out, said = services.run("consumer", "mitigator", "--once")
-    assert status == 0, said
+    services.succeed("consumer", "mitigator", "--once")
     assert services.state() == {}
     services.tell("ban", "203.0.113.7", "203.0.113.8")
     services.tell("unban", "203.0.113.8")
     services.order("pause")
-    status, _out, said = services.run("consumer", "mitigator", "--once")
-    assert status == 0, said
+    services.succeed("consumer", "mitigator", "--once")
     assert services.wanted() == ["blackhole|203.0.113.7/32", "pause"]
     revisions = {
         key: mitigation.revision for key, mitigation in services.state().items()
     }
-    status, _out, said = services.run("consumer", "mitigator", "--once")
-    assert status == 0, said
+    services.succeed("consumer", "mitigator", "--once")
     assert {
         key: mitigation.revision for key, mitigation in services.state().items()
     } == revisions

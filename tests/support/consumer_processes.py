@@ -26,6 +26,7 @@ from fnm_bus.event import (
     AttackDetails,
     Audit,
     Command,
+    DeadLetter,
     FlowSpecRule,
     HostEvent,
     Mitigation,
@@ -168,6 +169,12 @@ class ConsumerProcesses:
             check=False,
         )
         return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def succeed(self, *arguments: str, stdin: bytes = b"") -> str:
+        """Run a command that exits with 0; return its output and its messages."""
+        status, output, messages = self.run(*arguments, stdin=stdin)
+        assert status == 0, messages
+        return output + messages
 
     def said(self) -> str:
         """Return what all consumers printed."""
@@ -334,6 +341,27 @@ class ConsumerProcesses:
             for event in events
             if isinstance(event, Audit) and event.action == what
         ]
+
+    def dead_letters(self, count: int = 0) -> list[DeadLetter]:
+        """Return the dead letters, which are exactly *count*, once that many exist."""
+        letters: list[DeadLetter] = []
+
+        def has_arrived() -> bool:
+            records = (record for _key, record, _at in self.records("deadletter"))
+            letters[:] = [each for each in records if isinstance(each, DeadLetter)]
+            return len(letters) >= count
+
+        self.until(has_arrived, 30, f"{count} dead letters")
+        assert len(letters) == count
+        return letters
+
+    def assert_decides(
+        self, mitigator: Server, host: str = "203.0.113.9", seconds: float = 30
+    ) -> None:
+        """Assert that a mitigator runs, and decides about a ban within *seconds*."""
+        [event] = self.tell("ban", host)
+        assert self.decided_after(event, 30) < seconds
+        assert mitigator.alive
 
     def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
         """Wait until something is true that no event tells of."""
