@@ -7,11 +7,10 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from support.bgp_lab import CutKafka
 from support.consumer_processes import ConsumerProcesses, policy
-from support.kafka import Cluster
 from support.loop_harness import CODEC, LoopHarness, RecordingHandler, event
 from support.process import wait_until
 from support.relay_processes import RelayProcesses
@@ -31,7 +30,6 @@ EACH = tuple(str(number) for number in range(8))
 
 CONSUMER = """
 import sys
-from pathlib import Path
 from consumers.simple import consume
 
 out = Path(sys.argv[1])
@@ -108,6 +106,12 @@ def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[LoopHarness
     assert harness.failed == []
 
 
+def put_everywhere(bench: LoopHarness) -> None:
+    """Put the events EACH into all partitions in turn."""
+    for number in range(8):
+        bench.put(event(number), partition=number % PARTITIONS)
+
+
 def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
     """Put records into all partitions until *seen* gets some; return their ids."""
     put: list[int] = []
@@ -115,7 +119,7 @@ def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
     def found() -> bool:
         for partition in range(PARTITIONS):
             put.append(100 + len(put))
-            bench.put(event(put[-1]), partition)
+            bench.put(event(put[-1]), partition=partition)
         return bool(seen.ids)
 
     wait_until(found, 30, "the other one has partitions")
@@ -127,12 +131,9 @@ def test_the_next_owner_of_a_partition_reads_deferred_records_again(
     bench: LoopHarness, protocol: str
 ) -> None:
     bench.settings["group.protocol"] = protocol
-    first, second = (
-        RecordingHandler(lambda _name, _count: Deferred()),
-        RecordingHandler(),
-    )
-    for number in range(8):
-        bench.put(event(number), number % PARTITIONS)
+    first = RecordingHandler(lambda _name, _count: Deferred())
+    second = RecordingHandler()
+    put_everywhere(bench)
     loop = bench.start(first)
     first.until(*EACH)
     bench.start(second)
@@ -162,8 +163,7 @@ def test_the_next_owner_of_a_partition_repeats_no_handled_record(
     bench: LoopHarness,
 ) -> None:
     first, second = RecordingHandler(), RecordingHandler()
-    for number in range(8):
-        bench.put(event(number), number % PARTITIONS)
+    put_everywhere(bench)
     loop = bench.start(first)
     first.until(*EACH)
     bench.start(second)
@@ -182,8 +182,7 @@ def test_a_delayed_partition_is_read_after_two_rebalances(bench: LoopHarness) ->
             raise RetryLater("not yet", 0.1)
 
     first, second = RecordingHandler(later), RecordingHandler(later)
-    for number in range(8):
-        bench.put(event(number), number % PARTITIONS)
+    put_everywhere(bench)
     bench.start(first)
     first.until("0", "1", "2", "3", "5", "6", "7")
     loop = bench.start(second)
@@ -200,9 +199,7 @@ def test_a_dead_letter_has_the_place_of_its_record(
     dead = f"{bench.topic}.dead"
     publisher = KafkaPublisher({"bootstrap.servers": kafka}, SERVICE_PRODUCER)
     seen, again = RecordingHandler(), RecordingHandler()
-    bench.put(event(1), 2)
-    bench.put(b"neither Avro nor JSON", 2)
-    bench.put(event(2), 2)
+    bench.put(event(1), b"neither Avro nor JSON", event(2), partition=2)
     bench.start(seen, publisher=publisher, deadletter_topic=dead)
     seen.until("1", "2")
     with TopicReader(
@@ -218,7 +215,7 @@ def test_a_dead_letter_has_the_place_of_its_record(
     assert (letter.origin_partition, letter.origin_offset) == (2, 1)
     assert (letter.attempts, letter.producer_name) == (1, bench.topic)
     assert "c3 01" in letter.reason
-    bench.put(event(3), 2)
+    bench.put(event(3), partition=2)
     bench.start(again)
     again.until("3")
     assert again.ids == ["3"]
@@ -269,21 +266,16 @@ def test_no_record_is_lost_when_a_member_leaves(group: Group) -> None:
     assert first.wait(30) == 0
 
 
-def test_a_consumer_continues_after_a_restart_of_the_broker(tmp_path: Path) -> None:
-    own = Cluster(tmp_path, nodes=1)
+def test_a_consumer_continues_after_a_restart_of_the_broker(
+    relays_behind_proxies: RelayProcesses, cut_kafka: CutKafka
+) -> None:
+    services = ConsumerProcesses(relays_behind_proxies, policy())
+    processes = Group(services)
     try:
-        own.open()
-        relays = RelayProcesses(tmp_path, own.bootstrap)
-        assert relays.run("topics", "create").returncode == 0
-        group = Group(ConsumerProcesses(relays, policy()))
-        try:
-            group.start()
-            group.until(group.services.tell("ban", "203.0.113.1"))
-            own.kill(1)
-            own.start(1)
-            group.until(group.services.tell("ban", "203.0.113.2"))
-        finally:
-            group.stop()
-            group.services.stop()
+        processes.start()
+        processes.until(services.tell("ban", "203.0.113.1"))
+        cut_kafka.fail("killed")()
+        processes.until(services.tell("ban", "203.0.113.2"))
     finally:
-        own.close()
+        processes.stop()
+        services.stop()

@@ -11,17 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation
 from support.bgp_lab import CutKafka
 from support.consumer_processes import ConsumerProcesses, policy
+from support.kafka import denied
 from support.process import Server, free_port
 from support.relay_processes import RelayProcesses, silent
 
@@ -95,7 +88,8 @@ def test_a_missing_right_makes_the_mitigator_unhealthy(
     mitigator = start(services, cut_kafka)
     services.tell("ban", "203.0.113.7")
     services.until(lambda: len(services.wanted()) == 1)
-    with denied(services.relays, kind, operation):
+    relays = services.relays
+    with denied(relays.bootstrap, relays.topic(kind), operation):
         if operation == AclOperation.WRITE:
             services.tell("ban", "203.0.113.8")
         services.until(lambda: problem(services, mitigator) != "", NOTICED, "unhealthy")
@@ -105,23 +99,6 @@ def test_a_missing_right_makes_the_mitigator_unhealthy(
     services.until(lambda: len(services.wanted()) == 3, NOTICED)
     services.until(lambda: problem(services, mitigator) == "", NOTICED, "healthy")
     assert services.records("deadletter") == []
-
-
-@contextmanager
-def denied(
-    relays: RelayProcesses, kind: str, operation: AclOperation
-) -> Iterator[None]:
-    """Forbid everybody an operation on a topic."""
-    admin = AdminClient({"bootstrap.servers": relays.bootstrap})
-    place = (ResourceType.TOPIC, relays.topic(kind), ResourcePatternType.LITERAL)
-    rest = ("User:*", "*", operation, AclPermissionType.DENY)
-    [done] = admin.create_acls([AclBinding(*place, *rest)]).values()
-    done.result(30)
-    try:
-        yield
-    finally:
-        [done] = admin.delete_acls([AclBindingFilter(*place, *rest)]).values()
-        done.result(30)
 
 
 @pytest.mark.parametrize("how", ["refuses connections", "never answers"])

@@ -175,17 +175,6 @@ def test_notify_quarantines_an_invalid_document_and_exits_65(
     assert letter.head == b'{"action": "ban", "ip": 7}'
 
 
-def test_notify_stores_under_a_wrong_configuration_and_exits_78(
-    relays: RelayProcesses,
-) -> None:
-    with relays.config.open("a") as config:
-        config.write("\nsurprise = 1\n")
-    ended = relays.run("notify", stdin=ban("192.0.2.1"))
-    assert ended.returncode == 78
-    assert b"surprise" in ended.stderr
-    assert len(relays.spool.scan()) == 1
-
-
 def test_after_a_failed_drain_the_next_call_does_not_try(
     relays: RelayProcesses,
 ) -> None:

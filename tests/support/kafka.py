@@ -2,12 +2,23 @@
 
 import base64
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ClusterMetadata, PartitionMetadata
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ClusterMetadata,
+    PartitionMetadata,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from support import fetch
 from support.java import Java
@@ -222,6 +233,25 @@ class Cluster:
             "min.insync.replicas": enough,
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+@contextmanager
+def denied(bootstrap: str, topic: str, operation: AclOperation) -> Iterator[None]:
+    """Deny everybody one operation on a topic, and allow all others."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    place = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:*", "*")
+    rules = [
+        AclBinding(*place, AclOperation.ALL, AclPermissionType.ALLOW),
+        AclBinding(*place, operation, AclPermissionType.DENY),
+    ]
+    for answer in admin.create_acls(rules).values():
+        answer.result(30)
+    try:
+        yield
+    finally:
+        everything = (AclOperation.ANY, AclPermissionType.ANY)
+        [removed] = admin.delete_acls([AclBindingFilter(*place, *everything)]).values()
+        removed.result(30)
 
 
 def _name(front: int) -> str:
