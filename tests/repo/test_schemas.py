@@ -59,7 +59,6 @@ def encode(event: AnyRecord, avro: Schema) -> bytes:
 
 def test_the_generated_files_are_fresh() -> None:
     done = run("schemas/generate.py", "--check")
-
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -73,16 +72,13 @@ def test_a_stale_file_is_named(name: str, tmp_path: Path) -> None:
     assert run(str(tmp_path / "schemas" / "generate.py")).returncode == 0
     with (tmp_path / name).open("a") as file:
         file.write("by hand\n")
-
     done = run(str(tmp_path / "schemas" / "generate.py"), "--check")
-
     assert done.returncode == 1
     assert done.stderr.startswith(f"{name} is stale")
 
 
 def test_the_program_and_the_generator_name_the_same_records() -> None:
     names = {f"{schema.NAMESPACE}.{kind.__name__}" for kind in get_args(AnyRecord)}
-
     assert names == set(schema.RECORDS)
 
 
@@ -90,7 +86,6 @@ def test_every_schema_is_used_by_a_record_of_a_topic(compatibility: ModuleType) 
     used = set[str]()
     for name in schema.RECORDS:
         used |= compatibility.records(json.loads(schema.text(name))).keys()
-
     assert {file.stem for file in AVRO.glob("*.avsc")} == used
 
 
@@ -128,18 +123,14 @@ def test_every_counter_names_its_unit() -> None:
 def test_a_decoded_example_equals_its_source(name: str, what: str) -> None:
     event = example_records(name)[what]
     avro = schema.load()[name]
-
     got = schemaless_reader(io.BytesIO(encode(event, avro)), avro, None)
-
     assert msgspec.convert(got, type=schema.STRUCTS[name]) == event
 
 
 @pytest.mark.parametrize(("name", "what"), EXAMPLES)
 def test_an_example_holds_its_event_and_nothing_else(name: str, what: str) -> None:
     written = json.loads((AVRO / "examples" / name / f"{what}.json").read_text())
-
     whole = msgspec.to_builtins(example_records(name)[what])
-
     assert not list(unknown(written, whole))
 
 
@@ -222,7 +213,6 @@ def test_every_notification_is_played_once() -> None:
     directory = AVRO / "examples" / "notifications"
     index = json.loads((directory / "index.json").read_text())
     played = [call["document"] for call in index if call["document"]]
-
     assert sorted(played) == sorted(
         file.name for file in directory.iterdir() if file.name != "index.json"
     )
@@ -230,7 +220,6 @@ def test_every_notification_is_played_once() -> None:
 
 def test_every_example_that_a_notification_can_make_is_played() -> None:
     played = {(call.full_name, call.name) for call in example_calls()}
-
     kinds = ("Mitigation", "Reason", "Command", "Audit")
     ours = {f"fastnetmon.{name}" for name in kinds}
     assert {example for example in EXAMPLES if example[0] not in ours} - played == {
@@ -243,7 +232,6 @@ def test_every_example_that_a_notification_can_make_is_played() -> None:
 @pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
 def test_a_receipt_describes_its_notification(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
-
     digest = hashlib.sha256(call.document).hexdigest()
     assert receipt.raw_digest == f"sha256:{digest}"
     assert receipt.raw_size == len(call.document)
@@ -253,7 +241,6 @@ def test_a_receipt_describes_its_notification(call: ExampleCall) -> None:
 @pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
 def test_a_notification_becomes_its_event(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
-
     assert parse(call.document, call.arguments, receipt).event == call.event
 
 
@@ -261,10 +248,8 @@ def test_a_dead_letter_gives_the_parsers_reason() -> None:
     letter = cast(
         "DeadLetter", example_records("fastnetmon.DeadLetter")["notification"]
     )
-
     with pytest.raises(InvalidNotification) as caught:
         parse(letter.head, letter.arguments, Receipt())
-
     assert caught.value.as_dict() == {
         "field": letter.field,
         "expected": letter.expected,
@@ -275,7 +260,6 @@ def test_a_dead_letter_gives_the_parsers_reason() -> None:
 
 def test_the_notifications_are_in_the_order_of_their_sequence() -> None:
     events = [cast("Any", call.event).receipt for call in example_calls()]
-
     assert [e.sequence for e in events] == sorted({e.sequence for e in events})
     assert len({e.event_id for e in events}) == len(events)
 
@@ -307,13 +291,11 @@ def compatibility(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_schemas_are_compatible_with_every_release() -> None:
     done = run("schemas/compatibility.py")
-
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_version_has_a_single_set_of_schemas(compatibility: ModuleType) -> None:
     kept = compatibility.read(ROOT / "schemas" / "released" / __version__)
-
     assert kept == {name: json.loads(schema.text(name)) for name in schema.RECORDS}
 
 
@@ -414,22 +396,18 @@ def test_a_change_that_readers_would_feel_is_refused(
     problems = list(
         compatibility.broken({"fastnetmon.Base": BASE}, {"fastnetmon.Base": new})
     )
-
     assert any(problem in line for line in problems), problems
 
 
 def test_a_renamed_type_is_refused(compatibility: ModuleType) -> None:
     new = copy.deepcopy(BASE)
     new["fields"][3]["type"]["items"]["name"] = "Piece"
-
     problems = list(compatibility.differences(BASE, new))
-
     assert "fastnetmon.Part: removed or renamed" in problems
 
 
 def test_a_removed_record_is_refused(compatibility: ModuleType) -> None:
     problems = list(compatibility.broken({"fastnetmon.Base": BASE}, {}))
-
     assert problems == ["fastnetmon.Base: removed; its readers would wait for ever"]
 
 
@@ -437,7 +415,6 @@ def test_a_changed_default_is_refused_though_the_fingerprint_stays(
     compatibility: ModuleType,
 ) -> None:
     new = changed("word", default="x")
-
     assert schema.fingerprint_of(new) == schema.fingerprint_of(BASE)
     assert list(compatibility.differences(BASE, new))
 
@@ -474,7 +451,6 @@ def test_decoding_detects_a_difference_that_the_rules_miss(
     new: Schema, way: str, compatibility: ModuleType
 ) -> None:
     problems = list(compatibility.unreadable(BASE, new))
-
     assert any(f"Base: {way}: " in line for line in problems), problems
 
 
@@ -573,6 +549,5 @@ def test_the_check_ends_with_1_and_names_the_release(
     old = {**BASE, "name": "HostEvent"}
     compatibility.keep(tmp_path / "0.0.1", {"fastnetmon.HostEvent": old})
     monkeypatch.setattr(compatibility, "RELEASED", tmp_path)
-
     assert compatibility.main([]) == 1
     assert "0.0.1: fastnetmon.HostEvent.word: removed" in capsys.readouterr().err
