@@ -30,6 +30,7 @@ EACH = tuple(str(number) for number in range(8))
 
 CONSUMER = """
 import sys
+from pathlib import Path
 from consumers.simple import consume
 
 out = Path(sys.argv[1])

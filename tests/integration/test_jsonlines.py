@@ -5,35 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
+from support.consumer_processes import ConsumerProcesses
+from support.process import Server
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    services = ConsumerProcesses(kafka_relays, policy())
-    yield services
-    services.stop()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    target = tmp_path / "disk"
-    target.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", target]
-    done = subprocess.run(mount, check=False, capture_output=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield target
-    subprocess.run(["umount", "-l", target], check=True)
 
 
 def configure(services: ConsumerProcesses, *lines: str) -> None:
@@ -51,12 +29,18 @@ def bans(services: ConsumerProcesses, count: int) -> list[str]:
     return services.tell("ban", *(f"203.0.113.{number}" for number in range(count)))
 
 
-def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
+def start_with_lines(services: ConsumerProcesses) -> tuple[Server, Path, list[str]]:
+    """Start jsonlines; wait for 20 lines, and return its file and the events' ids."""
     path = services.relays.root / "events.jsonl"
     configure(services, f'path = "{path}"')
-    first = services.start("jsonlines", ready="metrics")
+    server = services.start("jsonlines", ready="metrics")
     sent = bans(services, 20)
     services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    return server, path, sent
+
+
+def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
+    first, path, sent = start_with_lines(services)
     first.kill()
     services.start("jsonlines", ready="metrics")
     sent += bans(services, 20)
@@ -64,11 +48,7 @@ def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
 
 
 def test_after_a_sigterm_each_event_is_stored_once(services: ConsumerProcesses) -> None:
-    path = services.relays.root / "events.jsonl"
-    configure(services, f'path = "{path}"')
-    first = services.start("jsonlines", ready="metrics")
-    sent = bans(services, 20)
-    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    first, path, sent = start_with_lines(services)
     os.kill(first.pid, signal.SIGTERM)
     services.until(lambda: not first.alive)
     rotated = path.rename(path.with_suffix(".1"))
@@ -87,7 +67,7 @@ def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
     server = services.start("jsonlines", ready="metrics")
     sent = bans(services, 1)
     services.until(lambda: path.exists() and ids(path.read_text()) == sent)
-    filler.write_bytes(bytes(60 * 1024))
+    filler.write_bytes(bytes(396 * 1024))
     sent += bans(services, 5)
     services.until(lambda: "No space left on device" in server.tail())
     complete, _, _partial = path.read_text().rpartition("\n")

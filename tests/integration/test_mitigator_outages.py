@@ -4,7 +4,6 @@ It stays alive, reports that it is unhealthy, commits nothing, and goes on by it
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +14,7 @@ from confluent_kafka.admin import AclOperation
 from support.bgp_lab import CutKafka
 from support.consumer_processes import ConsumerProcesses, policy
 from support.kafka import denied
-from support.process import Server, free_port
+from support.process import Server, free_port, serving
 from support.relay_processes import RelayProcesses, silent
 
 from fnm_bus.avro import schema
@@ -161,11 +160,5 @@ def registry(port: int) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", port), Answer)):
+        yield

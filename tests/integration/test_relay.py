@@ -173,6 +173,7 @@ def test_notify_quarantines_an_invalid_document_and_exits_65(
     assert b"/ip" in kept.stdout
     (letter,) = relays.events("deadletter", 1)
     assert letter.head == b'{"action": "ban", "ip": 7}'
+    assert letter.field == "/ip"
 
 
 def test_after_a_failed_drain_the_next_call_does_not_try(

@@ -48,17 +48,6 @@ def test_a_line_is_data_and_the_heading_is_talk(relays: RelayProcesses) -> None:
     assert b"TARGET" in ended.stderr
 
 
-def test_an_invalid_document_is_a_dead_letter_and_status_65(
-    relays: RelayProcesses,
-) -> None:
-    ended = relays.run("notify", stdin=b'{"action":"ban","ip":7}')
-    assert ended.returncode == 65, ended.stderr.decode()
-    relays.messages("deadletter", 1)
-    topic = relays.topic("deadletter")
-    (letter,) = told(relays, topic, "--from-beginning", "--until-end")
-    assert letter["event"]["field"] == "/ip"
-
-
 def test_a_simulated_attack_arrives_whole(relays: RelayProcesses) -> None:
     options = ("--hosts", "6", "--updates", "1")
     ended = relays.run("simulate", *options, "--rate", "0", "--yes-publish")

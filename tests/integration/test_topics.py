@@ -14,17 +14,27 @@ from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import TopicSpec, planned_topics, topic_differences
 
 Names = Callable[[str], str]
+Specs = tuple[TopicSpec, ...]
 
 
-def plan(names: Names, replication: int = 1) -> tuple[TopicSpec, ...]:
+def plan(names: Names, replication: int = 1) -> Specs:
     kinds = Topics.__dataclass_fields__
     return planned_topics(
         Topics(**{kind: names(kind) for kind in kinds}), 3, replication
     )
 
 
-def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) -> None:
-    admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+@pytest.fixture
+def admin(kafka: str) -> TopicAdmin:
+    return TopicAdmin({"bootstrap.servers": kafka})
+
+
+@pytest.fixture
+def topics(topic_names: Names) -> Specs:
+    return plan(topic_names)
+
+
+def test_all_topics_are_created_as_planned(admin: TopicAdmin, topics: Specs) -> None:
     assert admin.find(topics) == {}
     assert sorted(admin.create(topics)) == sorted(topic.name for topic in topics)
     stored = admin.find(topics)
@@ -33,21 +43,20 @@ def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) 
     ] == [[]] * 8
 
 
-def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> None:
-    admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+def test_creating_existing_topics_changes_nothing(
+    admin: TopicAdmin, topics: Specs
+) -> None:
     assert len(admin.create(topics)) == 8
     before = admin.find(topics)
-    assert (
-        admin.create([replace(topic, partitions=9, settings={}) for topic in topics])
-        == []
-    )
+    others = [replace(topic, partitions=9, settings={}) for topic in topics]
+    assert admin.create(others) == []
     assert admin.find(topics) == before
 
 
-def test_a_topic_that_was_made_otherwise_is_left_and_described(
-    kafka: str, topic_names: Names
+def test_a_different_topic_is_kept_and_described(
+    admin: TopicAdmin, topics: Specs
 ) -> None:
-    admin, (host, *_) = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+    host = topics[0]
     admin.create([TopicSpec(host.name, 5, 1, {"retention.ms": "1000"})])
     assert admin.create([host]) == []
     assert list(topic_differences(host, admin.find([host])[host.name])) == [
@@ -57,10 +66,8 @@ def test_a_topic_that_was_made_otherwise_is_left_and_described(
 
 
 def test_renewed_mitigations_are_compacted_within_hours(
-    kafka: str, topic_names: Names
+    kafka: str, admin: TopicAdmin, topics: Specs, topic_names: Names
 ) -> None:
-    admin = TopicAdmin({"bootstrap.servers": kafka})
-    topics = plan(topic_names)
     admin.create(topics)
     name = topic_names("mitigation")
     client = AdminClient({"bootstrap.servers": kafka})
@@ -74,12 +81,9 @@ def test_renewed_mitigations_are_compacted_within_hours(
 
 
 def test_too_many_replicas_refuse_their_topic_only(
-    kafka: str, topic_names: Names
+    admin: TopicAdmin, topics: Specs
 ) -> None:
-    admin, (first, second, *_) = (
-        TopicAdmin({"bootstrap.servers": kafka}),
-        plan(topic_names),
-    )
+    first, second, *_ = topics
     with pytest.raises(TopicRefused, match=r"INVALID_REPLICATION_FACTOR"):
         admin.create([replace(first, replication=30), second])
     assert set(admin.find([first, second])) == {second.name}
@@ -96,11 +100,11 @@ def test_too_many_replicas_refuse_their_topic_only(
     ids=str,
 )
 def test_a_topic_that_kafka_refuses_is_named(
-    kafka: str, topic_names: Names, change: dict[str, Any]
+    admin: TopicAdmin, topics: Specs, change: dict[str, Any]
 ) -> None:
-    topic = replace(plan(topic_names)[0], **change)
+    topic = replace(topics[0], **change)
     with pytest.raises(TopicRefused, match=topic.name):
-        TopicAdmin({"bootstrap.servers": kafka}).create([topic])
+        admin.create([topic])
 
 
 def test_three_replicas_ask_for_two_that_have_a_record() -> None:
@@ -123,16 +127,16 @@ def test_a_missing_topic_is_a_difference() -> None:
     ]
 
 
-def test_an_unreachable_broker_is_reported_in_time(topic_names: Names) -> None:
+def test_an_unreachable_broker_is_reported_in_time(topics: Specs) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         admin = TopicAdmin({"bootstrap.servers": f"127.0.0.1:{port}"}, timeout=1)
         with pytest.raises(BrokerUnavailable):
-            admin.create(plan(topic_names))
+            admin.create(topics)
         with pytest.raises(BrokerUnavailable):
-            admin.find(plan(topic_names))
+            admin.find(topics)
 
 
-def test_a_wrong_setting_is_a_matter_of_the_configuration(topic_names: Names) -> None:
+def test_a_wrong_setting_is_a_configuration_error(topics: Specs) -> None:
     with pytest.raises(ConfigError, match="colour"):
-        TopicAdmin({"colour": "blue"}).find(plan(topic_names))
+        TopicAdmin({"colour": "blue"}).find(topics)
