@@ -25,6 +25,8 @@ from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 settings.register_profile("no deadline", parent=settings(), deadline=None)
 settings.load_profile("no deadline")
 
+pytest_plugins = ["support.fixtures"]
+
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 SLOWEST_FIRST = (
     "mitigator_outages",
@@ -57,7 +59,7 @@ SLOWEST_FIRST = (
     "invalid_events",
     "order_of_calls",
 )
-"""The longest files of tests/integration. The others fill the gaps between the workers;
+"""The longest files of all. The others fill the gaps between the workers;
 the order changes no result."""
 SKIPPED: set[str] = set()
 

@@ -1,7 +1,7 @@
 """Records that no relay would publish, in front of a good one: each consumer goes on.
 
 The mitigator and the enforcers have theirs in `test_mitigator_faults`,
-`test_fuzz_mitigator` and `test_enforcer`, on a real Kafka.
+`test_fuzz_mitigator` and `tests/integration/test_enforcer`, on a real Kafka.
 """
 
 import json

@@ -115,3 +115,17 @@ def test_files_in_examples_of_the_readme_exist() -> None:
     assert [
         file for file in files if file != built and not (ROOT / file).exists()
     ] == []
+
+
+def test_every_named_test_exists() -> None:
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    names = {path.name for path in files}
+    for path in files:
+        names |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"\btest_\w+(?:\.py)?", page.read_text("utf-8"))
+    }
+    assert len(named) > 40
+    assert named <= names, named - names

@@ -1,4 +1,4 @@
-"""Plants: spools with relays, on the embedded broker and on a real Kafka."""
+"""Fixtures of tests/integration and tests/faults: relays, consumers, the BGP lab."""
 
 import os
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
+
+from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.topic_admin import TopicAdmin
+from fnm_bus.kafka.topics import planned_topics
 from support.bgp_lab import BgpLab, CutKafka
 from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
 from support.installed_hook import InstalledHook
 from support.relay_processes import RelayProcesses
-
-from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topic_admin import TopicAdmin
-from fnm_bus.kafka.topics import planned_topics
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
 
 @pytest.fixture
 def make_relays() -> Iterator[Callable[..., RelayProcesses]]:
-    """Make plants on a real Kafka with topics that are not as usual."""
+    """Create relays on a real Kafka with other topics than planned."""
     made: list[RelayProcesses] = []
 
     def make(
@@ -125,7 +125,7 @@ def cut_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CutKafka]:
 
 @pytest.fixture(scope="session")
 def labs() -> Iterator[list[BgpLab]]:
-    """The laboratory, built when first needed, and again after a test ruined it."""
+    """The lab, built when first needed, and again after a failed test."""
     built: list[BgpLab] = []
     yield built
     for lab in built:
@@ -134,7 +134,7 @@ def labs() -> Iterator[list[BgpLab]]:
 
 @pytest.fixture
 def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
-    """The laboratory with a long and a short mitigation in force."""
+    """The lab with a long and a short mitigation in force."""
     if not labs:
         # Not pytest's own directory: a socket's path has to be short.
         labs.append(BgpLab(Path(mkdtemp(prefix="fnm-")), cut_kafka))
