@@ -120,7 +120,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
-    """Three namespaces in a row; the firewall stands in the middle one."""
+    """Three namespaces in a row; the firewall is in the middle namespace."""
     made = Network()
     with _served(made):
         yield made
@@ -198,7 +198,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say why a run without failures failed."""
+    """Report the skipped tests that fail a run without failures."""
     if CI and SKIPPED:
         terminalreporter.section("skipped, which CI=true does not allow", red=True)
         for name in sorted(SKIPPED):

@@ -288,7 +288,7 @@ class LongRun:
         say(f"killed {name}")
 
     def _revive(self) -> None:
-        """Start again what ended although nobody killed it."""
+        """Restart the programs that ended without a kill."""
         lab = self.lab
         servers = (
             ("mitigator", lab.mitigator),

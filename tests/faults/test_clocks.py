@@ -1,6 +1,6 @@
-"""Wall clocks that are days wrong, on the mitigator's machine and on the enforcer's.
+"""Wall clocks of the mitigator's and the enforcer's machines that are days wrong.
 
-Leases are counted from the broker's time on a clock that nobody can set.
+Leases are counted from the broker's time, on a clock that cannot be set.
 """
 
 import os
@@ -38,14 +38,14 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) ->
     assert 90_000 < after.lease_ms <= before[long]
     short = f"blackhole|{SHORT}"
     lab.services.until(lambda: lab.services.state()[short].ended_because == "lease")
-    # What it starts itself gets the lease of the rule, and expires by it.
+    # A new mitigation gets the lease of its rule, and expires with it.
     lab.ban(NEW)
     lab.wait_routes(LONG, NEW)
     new = lab.services.state()[f"blackhole|{NEW}"]
     assert new.lease_ms == 120_000
     lab.announce_short()
     lab.wait_short_end(ENFORCER)
-    # Its successor has the right clock again.
+    # The next mitigator has the right clock.
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator()
     lab.assert_announced(NEW)

@@ -40,7 +40,7 @@ def test_no_process_waits_for_a_stopped_lock_holder(
     holder.send_signal(signal.SIGCONT)
     relays.until(relays.empty)
     events = relays.events("host", CALLS)
-    assert len(events) == CALLS  # once each: nobody else has drained
+    assert len(events) == CALLS  # once each: no other process has drained
     assert waiting.poll() is None
     holder.kill()
     holder.wait()

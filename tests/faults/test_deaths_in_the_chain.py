@@ -124,5 +124,5 @@ def test_m2_m3_a_mitigator_that_was_overtaken_stands_by(lab: BgpLab, how: str) -
     ]
     assert len(decided) == len({audit.event_id for audit in decided})
     assert first.alive
-    # The next test needs the mitigator that is behind the cable.
+    # The next test needs the mitigator that is behind the proxy.
     second.kill()

@@ -26,7 +26,7 @@ _SAME = re.compile(
 
 
 class Line:
-    """A drain as strace sees it, and what waits for it: something of each kind."""
+    """A drain under strace, and waiting entries of each kind."""
 
     def __init__(self, relays: RelayProcesses) -> None:
         self.relays = relays
@@ -54,7 +54,7 @@ class Line:
     def sites(self) -> list[Site]:
         """Return the calls of a drain; of those that are alike, the last one."""
         spools = (self.relays.spool, self.relays.fallback)
-        self.relays.run("drain")  # what it compiles changes the numbers
+        self.relays.run("drain")  # compiled files change the numbers of the calls
         try:
             sites = [
                 site for spool in spools for site in injection.sites(self, spool.root)
@@ -66,7 +66,7 @@ class Line:
         ]
 
     def finish(self) -> None:
-        """Drain without a fault, and say that all has arrived, and nothing is left."""
+        """Drain without a fault; assert that every entry is published or kept."""
         relays = self.relays
         (relays.spool.root / "state/backoff").unlink(missing_ok=True)
         done = relays.run("drain")
@@ -111,7 +111,7 @@ def runs(
 
 
 def test_after_a_kill_at_any_call_every_entry_is_published(lines: list[Line]) -> None:
-    # To die at a call that only looks is to die after the one before it.
+    # A death at a call that only reads equals a death after the call before it.
     acts = [
         site
         for site in lines[0].sites()

@@ -1,4 +1,4 @@
-"""A running mitigator and records that decode and that nobody expects.
+"""A running mitigator and decodable records with unexpected values.
 
 FUZZ_SECONDS (10 unless set) is how long; `make fuzz-mitigator` takes ten minutes.
 FUZZ_SEED draws the same records again.
@@ -57,7 +57,7 @@ action = "blackhole"
 lease = "10s"
 """.replace("'", '"')
 ROUND = min(10.0, SECONDS / 2)
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 DECIDED = 5.0
 """Seconds in which a ban behind is decided: one, and more on a machine under load."""
 LARGEST = {"mitigation": 8_000, "reason": 128_000, "audit": 128_000}
@@ -74,7 +74,7 @@ class Look:
     decided: set[str] = field(default_factory=set)
 
     def check(self) -> None:
-        """Check what the mitigator wrote since the last time."""
+        """Check the records that the mitigator wrote since the last check."""
         for kind, most in LARGEST.items():
             records = self.services.raw(kind)[self.seen.get(kind, 0) :]
             self.seen[kind] = self.seen.get(kind, 0) + len(records)

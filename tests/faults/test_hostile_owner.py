@@ -93,7 +93,7 @@ def precious(shared: InstalledHook) -> Path:
 
 
 def state(root: Path) -> dict[str, tuple[int, ...]]:
-    """Return all that may not change; what a hook reads changes a time of access."""
+    """Return all facts that may not change; a hook changes the time of access."""
     paths = (root, *root.rglob("*"))
     facts = {str(path): path.lstat() for path in paths}
     return {

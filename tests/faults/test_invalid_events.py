@@ -1,4 +1,4 @@
-"""Records that no relay would publish, in front of a good one: each consumer goes on.
+"""Records that no relay publishes, before a valid record: each consumer continues.
 
 The mitigator and the enforcers have theirs in `test_mitigator_faults`,
 `test_fuzz_mitigator` and `tests/integration/test_enforcer`, on a real Kafka.
@@ -72,7 +72,7 @@ def configure(relays: RelayProcesses, *lines: str) -> None:
 
 @pytest.fixture
 def spoiled(relays: RelayProcesses) -> RelayProcesses:
-    """Relays whose host topic has a good event behind all kinds of bad ones."""
+    """Relays whose host topic has a valid event after all kinds of invalid records."""
     (relays.root / "policy.toml").write_text(POLICY)
     configure(relays)
     producer = Producer({"bootstrap.servers": relays.bootstrap})

@@ -1,4 +1,4 @@
-"""The mitigator and bad input: it never exits, and what comes behind is decided."""
+"""The mitigator and invalid input: it never exits, and decides about later events."""
 
 import os
 import signal
@@ -182,7 +182,7 @@ def test_unusable_stored_records_are_left_out(services: ConsumerProcesses) -> No
     name = "fnm_bus_mitigator_unreadable_records_total"
     assert services.metric(mitigator, name) >= unusable
     assert services.metric(mitigator, "fnm_bus_mitigator_state_reloads_total") == 0
-    # A restart meets what this one wrote.
+    # The next mitigator reads the records of this one.
     os.kill(mitigator.pid, signal.SIGTERM)
     again = services.start("mitigator")
     services.assert_decides(again, "203.0.113.10", seconds=PROMPT)
@@ -203,7 +203,7 @@ def test_a_pause_that_cannot_be_decoded_counts_as_paused(
 
 
 def limit(services: ConsumerProcesses, kind: str, size: int) -> None:
-    """Let Kafka refuse what is larger on a topic."""
+    """Let Kafka refuse larger records on a topic."""
     entry = ConfigEntry(
         "max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET
     )

@@ -1,6 +1,6 @@
 """The mitigator without Kafka, without the right to a topic, without a registry.
 
-It stays alive, reports that it is unhealthy, commits nothing, and goes on by itself.
+It stays alive, reports that it is unhealthy, commits nothing, and then continues.
 """
 
 import json
@@ -47,7 +47,7 @@ def start(services: ConsumerProcesses, kafka: CutKafka) -> Server:
 
 
 def problem(services: ConsumerProcesses, mitigator: Server) -> str:
-    """Return what is wrong; "" if it is healthy."""
+    """Return the mitigator's problem; "" if it is healthy."""
     status, facts = services.health(mitigator)
     assert (status == 200) == (facts["problem"] == "")
     return str(facts["problem"])
@@ -145,7 +145,7 @@ def test_the_mitigator_waits_for_an_unreachable_registry(
 
 @contextmanager
 def registry(port: int) -> Iterator[None]:
-    """Answer every request for a schema with the one of host events."""
+    """Answer every request for a schema with the schema of host events."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -36,7 +36,7 @@ def findings(relays: RelayProcesses) -> dict[str, bool]:
 def test_topics_are_created_once_and_listed_as_configured(
     kafka_relays: RelayProcesses,
 ) -> None:
-    again = kafka_relays.run("topics", "create")  # the plant has made them
+    again = kafka_relays.run("topics", "create")  # the fixture has created them
     assert (again.returncode, again.stdout) == (0, b"")
     assert again.stderr.count(b"as configured") == 8
     rows = json.loads(kafka_relays.run("topics", "list", "--json").stdout)
@@ -132,7 +132,7 @@ def test_tail_continues_until_an_interrupt(relays: RelayProcesses) -> None:
     relays.messages("host", 0)  # the topic is there
     with subprocess.Popen(
         [
-            # Who is started in the background of a script has it ignored.
+            # A process in the background of a script ignores SIGINT.
             *("env", "--default-signal=INT"),
             *(sys.executable, "-m", "fnm_bus", "tail", relays.topic("host")),
             *("--from-beginning", "--json"),

@@ -47,7 +47,7 @@ consume("group", handle)
 
 
 class Group:
-    """Processes of one consumer group that note what they were given."""
+    """Processes of a consumer group that note the ids of their events."""
 
     def __init__(self, services: ConsumerProcesses) -> None:
         self.services = services

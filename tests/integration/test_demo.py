@@ -1,4 +1,4 @@
-"""Demos use their own broker and spool, whatever their caller has configured."""
+"""Demos use their own broker and spool, not those of the configuration."""
 
 import contextlib
 import os

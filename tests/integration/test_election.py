@@ -1,4 +1,4 @@
-"""The election: of several mitigators one tries, and Kafka's absence ends nothing."""
+"""The election: a single mitigator is elected, and an outage of Kafka ends nothing."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,11 +29,11 @@ class Hall:
         return LeaderElection(self.settings, self.group, self.group)
 
     def names(self) -> set[str]:
-        """Return the members that Kafka knows of, by `group.instance.id`."""
+        """Return the members that Kafka lists, by `group.instance.id`."""
         return {member.group_instance_id or "" for member in self._known().members}
 
     def stable(self) -> bool:
-        """Return whether all members have been told what is theirs."""
+        """Return whether all members have their assignments."""
         return bool(self._known().state == ConsumerGroupState.STABLE)
 
     def _known(self) -> ConsumerGroupDescription:
@@ -75,11 +75,11 @@ def test_a_member_that_leaves_is_not_listed(hall: Hall) -> None:
         return met and hall.stable()
 
     wait_until(settled, 30, "one of two is elected")
-    # Who leaves before it has heard the result has no place to give back.
+    # A member that leaves before it has the result has no place to give back.
     [first] = [member for member in members if member.poll(0.1)]
     [second] = [member for member in members if member is not first]
     second.poll(0.1)
-    # Kafka answers a moment later; without a word it would wait for a session, 6 s.
+    # Kafka answers at once; without a notice it would wait for a session, 6 s.
     second.close()
     wait_until(lambda: len(hall.names()) == 1, 3, "one is left")
     first.close()

@@ -1,4 +1,4 @@
-"""What a real FastNetMon says it called is what is on the topics, call by call."""
+"""The topics have the calls of a real FastNetMon's log, call by call."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Readers that are not ours read our topics: kcat, fastavro, Confluent's own.
+"""Other readers of the topics: kcat, fastavro, Confluent's deserializer.
 
 Debian's kcat is built without Avro, so it shows that key, headers and bytes are what
 any client gets, and fastavro decodes those bytes by nothing but the schema files.
@@ -81,7 +81,7 @@ def consume(kafka: str, topics: list[str], count: int) -> list[Message]:
 
 
 def plain(value: Any) -> Any:
-    """Return a datum of fastavro without what differs in form only."""
+    """Return a datum of fastavro as plain JSON values."""
     return json.loads(json.dumps(value, default=str))
 
 

@@ -1,4 +1,4 @@
-"""Commands that look change nothing: no topic, no offset, no file, no producer."""
+"""Commands that only read change no topic, no offset, no file and no producer."""
 
 import os
 import signal
@@ -118,7 +118,7 @@ class Creating(Cluster):
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Kafka of our own, so that nobody else changes something."""
+    """A Kafka of its own, so that no other test changes its state."""
     cluster = Creating(tmp_path_factory.mktemp("untouched"), nodes=1)
     try:
         cluster.open()
@@ -247,7 +247,7 @@ def test_the_demo_does_not_replace_the_active_mitigator(
         assert b"not made by a demo" in done.stderr
         [mitigation] = services.state().values()
         assert mitigation.state == "wanted"
-        services.tell("ban", "203.0.113.8")  # still the one that decides
+        services.tell("ban", "203.0.113.8")  # the mitigator still decides
         relays.until(lambda: "blackhole|203.0.113.8/32" in services.state())
         leave(mitigator)
     finally:

@@ -78,7 +78,7 @@ def test_a_standby_takes_over_from_a_terminated_leader(
     os.kill(first.pid, signal.SIGTERM)
     services.tell("unban", "203.0.113.7")
     services.until(lambda: services.wanted() == [])
-    # Nobody has to wait until Kafka misses the one that is gone.
+    # The standby need not wait until Kafka removes the first one.
     assert services.members() == 1
     os.kill(second.pid, signal.SIGTERM)
     services.until(lambda: services.members() == 0, 4, "no member")

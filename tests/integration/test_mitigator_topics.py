@@ -1,4 +1,4 @@
-"""The mitigator and topics that are not as it left them, or hold what they must not."""
+"""The mitigator and changed topics, or topics with records of another kind."""
 
 import os
 import shutil

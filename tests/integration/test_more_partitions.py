@@ -95,7 +95,7 @@ def raise_to(services: ConsumerProcesses, count: int) -> None:
         return all(len(topics_now[topic].partitions) == count for topic in topics)
 
     wait_until(known, 30, f"{count} partitions")
-    services._producer = None  # one that knows the new partitions takes its place
+    services._producer = None  # the next producer has the new partitions
 
 
 def places(services: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
@@ -123,7 +123,7 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
     wait_until(lambda: sorted(backend.measures) == everything, 60, "36 in force")
     services.tell("unban", *BEFORE)
     wait_until(lambda: sorted(backend.measures) == keys_of(AFTER), 60, "24 in force")
-    # Whoever reads the topics from the beginning comes to the same.
+    # A reader from the beginning has the same result.
     wait_until(
         lambda: max(places(services, "mitigation").values()) == 1, 60, "one record each"
     )

@@ -69,7 +69,7 @@ def test_events_of_five_hundred_concurrent_calls_keep_their_order(
 def test_calls_of_containers_with_a_shared_spool_keep_their_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
-    """There each is process 1, so pids tell nothing; the kernel's ticks do."""
+    """Each call is process 1 of its container, so the kernel's ticks give the order."""
     contained = ["unshare", "--pid", "--fork", "--mount-proc", hook]
     for number in range(10):
         document = ban(HOST, total_incoming_pps=number)

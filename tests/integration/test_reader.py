@@ -1,4 +1,4 @@
-"""A reader, its partitions, and a broker that goes away."""
+"""A reader, its partitions, and a broker that becomes unreachable."""
 
 import logging
 import os
@@ -100,7 +100,7 @@ def test_headers_are_read_on_request_only(embedded_broker: str, topic: str) -> N
 def test_a_record_with_an_invalid_header_name_has_no_headers(
     embedded_broker: str, topic: str
 ) -> None:
-    """Behind so many records that Python has specialized the call by then."""
+    """After N records, Python has specialized the call."""
     kcat = ["kcat", "-b", embedded_broker, "-P", "-t", topic, "-p", "0"]
     for name, count in ((b"a=1", 100), (b"\xff=1", 1), (b"b=2", 1)):
         values = b"garbage\n" * count

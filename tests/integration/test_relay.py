@@ -1,4 +1,4 @@
-"""The relay as a process, on a real Kafka; and what happens when things break."""
+"""The relay as a process, on a real Kafka, with faults of both."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_a_killed_relay_loses_nothing_and_repeats_only_equal_ids(
 ) -> None:
     names = [kafka_relays.call(ban(f"192.0.2.{n % 250}")) for n in range(3_000)]
     relay = kafka_relays.start()
-    # Somewhere in the middle: the first documents are gone from the disk.
+    # In the middle of the drain: the first documents were removed.
     kafka_relays.until(lambda: len(kafka_relays.spool.scan()) < len(names) - 200)
     relay.send_signal(signal.SIGKILL)
     relay.wait()

@@ -1,4 +1,4 @@
-"""The relay with a registry: only its pinned ids are needed, whatever else it does."""
+"""The relay with a registry: it needs only the stored schema ids."""
 
 import pytest
 from support.relay_processes import RelayProcesses, ban, silent
@@ -104,7 +104,7 @@ def test_registered_published_and_read_by_id(
     done = kafka_relays.run("schemas", "register")
     assert done.returncode == 0, done.stderr.decode()
     assert kafka_relays.run("schemas", "check").returncode == 0
-    # A reader without pins, who asks the registry.
+    # A reader without schema ids, which requests the schema.
     kafka_relays.codec = Codec(lookup=Registry(registry).schema_of)
     kafka_relays.start()
     kafka_relays.call(ban("2001:db8::1", "attack_status"))

@@ -63,7 +63,7 @@ def receiver() -> Iterator[Receiver]:
 def poster(
     kafka_relays: RelayProcesses, receiver: Receiver
 ) -> Iterator[ConsumerProcesses]:
-    """A crew beside a running copy of post_bans."""
+    """Consumers beside a running copy of post_bans."""
     services = ConsumerProcesses(kafka_relays, policy())
     server = start(kafka_relays, "post_bans", CHAT_WEBHOOK_URL=receiver.url)
     yield services

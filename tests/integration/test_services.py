@@ -1,4 +1,4 @@
-"""The servers that the other tests stand on do what those tests take for granted."""
+"""The servers of the other tests work as these tests assume."""
 
 import json
 import os

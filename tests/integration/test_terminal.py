@@ -1,4 +1,4 @@
-"""What reaches a terminal of each command, when all words are hostile."""
+"""The output of each command on a terminal, with hostile text in every value."""
 
 import json
 import os
@@ -41,7 +41,7 @@ INVALID = b'{"action": "ban", "ip": "' + EVIL.encode() + b'"}\n{"two": "\x9b"}\n
 
 
 def on_terminal(relays: RelayProcesses, *arguments: str, stdin: bytes = b"") -> str:
-    """Return what a command prints on a terminal, its line ends as line feeds."""
+    """Return the output of a command on a terminal, with line feeds as line ends."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "fnm_bus", *arguments],

@@ -1,4 +1,4 @@
-"""The server for web callbacks in docs/fastnetmon.md: 200 only for what is kept."""
+"""The server for web callbacks in docs/fastnetmon.md: 200 only for stored documents."""
 
 import os
 import re
@@ -17,7 +17,7 @@ BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 
 
 class Server:
-    """The server, with a program of the name `fnm-bus` that ends as a file says."""
+    """The server, with a program named `fnm-bus` whose status is in a file."""
 
     def __init__(self, root: Path) -> None:
         (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

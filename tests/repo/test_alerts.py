@@ -1,4 +1,4 @@
-"""The alert rules speak of metrics that exist, and of every one that tells of harm."""
+"""The alert rules use existing metrics, and all metrics of faults."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What documents name exists: commands, files, links, targets of make."""
+"""Commands, files, links, targets of make and tests that documents name exist."""
 
 import re
 from collections.abc import Iterator

@@ -63,7 +63,7 @@ def test_the_locks_have_the_same_versions(lock: str) -> None:
 
 
 def declared_by() -> dict[str, list[str]]:
-    """Return what each lock has to hold."""
+    """Return the requirements of each lock."""
     metadata, groups = project()["project"], project()["dependency-groups"]
     named = [
         requirement for requirement in groups["dev"] if isinstance(requirement, str)

@@ -58,7 +58,7 @@ LOCK_FAMILIES = ("Protect", "Private", "Restrict", "SystemCall")
 
 
 def directives(path: Path, section: str = "Service") -> dict[str, list[str]]:
-    """Return a section of a unit: name → values, as often as it stands there."""
+    """Return a section of a unit: name → values."""
     values: dict[str, list[str]] = {}
     within = ""
     for line in path.read_text().splitlines():
@@ -165,7 +165,7 @@ def test_services_are_locked_in_alike_but_for_a_reason(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
 def test_a_drain_can_list_the_processes_of_other_users(name: str) -> None:
-    """Else every hook looks dead, and what a slow one writes is swept away."""
+    """Otherwise every hook seems dead, and the file of a slow hook is removed."""
     unit = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
     assert not {"ProtectProc", "ProcSubset"} & unit.keys()
 
@@ -256,7 +256,7 @@ def test_a_drain_may_write_only_to_both_spools(name: str) -> None:
     unit = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
     spool = Settings().spool
     (paths,) = unit["ReadWritePaths"]
-    # The dash: what is missing is told by the relay, in words.
+    # The dash: the relay reports a missing directory.
     assert paths.split() == [f"-{spool.directory}", f"-{spool.fallback}"]
     assert not [directive for directive in unit if directive.endswith("Directory")]
 
@@ -327,7 +327,7 @@ def facts(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def contents(root: Path) -> dict[str, tuple[object, ...]]:
-    """Return all that must not change of what is in *root*, by name."""
+    """Return the facts of all files in *root* that must not change, by name."""
     states: dict[str, tuple[object, ...]] = {}
     for path in (root, *root.rglob("*")):
         status = path.lstat()

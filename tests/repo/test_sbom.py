@@ -1,4 +1,4 @@
-"""`make sbom` lists what the image installs: the lock, and fnm-bus itself."""
+"""`make sbom` lists the packages of the image: the lock, and fnm-bus."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def pinned() -> set[tuple[str, str]]:
-    """Return name and version of what the image's lock installs on this machine."""
+    """Return name and version of each package that the image's lock installs here."""
     lock = (ROOT / "requirements/image.txt").read_text()
     lines = re.findall(r"^(\S+)==(\S+?)(?: ; (.+?))? \\$", lock, re.MULTILINE)
     return {

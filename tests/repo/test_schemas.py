@@ -135,7 +135,7 @@ def test_an_example_holds_its_event_and_nothing_else(name: str, what: str) -> No
 
 
 def unknown(written: Any, whole: Any, path: str = "") -> Iterator[str]:
-    """Yield where an example says what its event does not."""
+    """Yield the paths of an example that its event does not have."""
     match written, whole:
         case dict(), dict():
             for key in written:
@@ -179,7 +179,7 @@ def test_every_field_has_a_value_in_some_example() -> None:
         for field in kind.__struct_fields__
     }
 
-    # FastNetMon is not known to send any of these.
+    # No FastNetMon is known that sends any of these.
     unsent = {
         (event, field)
         for event in ("HostgroupEvent", "StatusEvent")
@@ -346,7 +346,7 @@ BASE: Schema = {
 
 
 def changed(path: str, **values: Any) -> Schema:
-    """Return BASE with a field changed; a value of None takes the key away."""
+    """Return BASE with a field changed; a value of None removes the key."""
     result = copy.deepcopy(BASE)
     fields = result["fields"]
     if path == "id":

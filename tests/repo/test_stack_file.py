@@ -1,4 +1,4 @@
-"""docker-compose.yml says what the code says."""
+"""docker-compose.yml agrees with the code."""
 
 import re
 import subprocess
@@ -53,7 +53,7 @@ OURS = {
 
 
 def settings_of(service: str) -> FullSettings:
-    """Return what the programs of a service would be configured by."""
+    """Return the settings of a service's programs."""
     environ = as_texts(SERVICES[service].get("environment", {}))
     return load.load_as(FullSettings, None, environ).settings
 

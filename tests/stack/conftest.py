@@ -1,4 +1,4 @@
-"""One stack for all tests of it, and a table of what was seen."""
+"""One stack for all its tests, and a table of the measured times."""
 
 import shutil
 from collections.abc import Callable, Generator, Iterator
@@ -11,7 +11,7 @@ ROWS: list[tuple[str, ...]] = []
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The stack, healthy; gone afterwards."""
+    """The healthy stack; removed afterwards."""
     if shutil.which("docker") is None:
         pytest.exit("docker is missing, and these tests are of nothing else", 1)
     stack = Stack()
@@ -39,7 +39,7 @@ def note() -> Callable[..., None]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the services said last, below what a test complains of."""
+    """Show the last log lines of the services below a test's failure."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
     if report.failed and isinstance(stack, Stack):

@@ -1,4 +1,4 @@
-"""The stack runs as its file says, and keeps what it is to keep."""
+"""The stack runs as its file describes, and keeps its state."""
 
 import json
 from collections.abc import Callable

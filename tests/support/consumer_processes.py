@@ -96,7 +96,7 @@ class ConsumerProcesses:
         fault: str = "",
         **environment: str,
     ) -> Server:
-        """Start a consumer and wait until it has said *ready*.
+        """Start a consumer and wait until it has logged *ready*.
 
         Args:
             name: of the command.
@@ -159,7 +159,7 @@ class ConsumerProcesses:
         return min(times) - sent[0]
 
     def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        """Run a command; return its status, its output, and what it complained of."""
+        """Run a command; return its status, its output, and its messages."""
         done = subprocess.run(
             [sys.executable, "-m", "fnm_bus", *arguments],
             input=stdin,
@@ -177,7 +177,7 @@ class ConsumerProcesses:
         return output + messages
 
     def said(self) -> str:
-        """Return what all consumers printed."""
+        """Return the logs of all consumers."""
         logs = sorted(self.relays.root.glob("*.log"))
         return "\n".join(f"{log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
@@ -270,7 +270,7 @@ class ConsumerProcesses:
         return records
 
     def decode(self, value: bytes) -> AnyRecord | None:
-        """Return what a value holds; None where it cannot be decoded."""
+        """Return a decoded value, or None if it cannot be decoded."""
         try:
             return self._codec.decode(value)
         except InvalidRecord:
@@ -301,13 +301,13 @@ class ConsumerProcesses:
         return latest
 
     def wanted(self) -> list[str]:
-        """Return the keys of what is wanted, sorted."""
+        """Return the keys of the wanted mitigations, sorted."""
         return sorted(
             k for k, mitigation in self.state().items() if mitigation.state == "wanted"
         )
 
     def members(self) -> int:
-        """Return how many mitigators Kafka knows of; -1 while it asks them."""
+        """Return the number of mitigators in the group; -1 during a rebalance."""
         group = f"{self.relays.prefix}mitigator-election"
         admin = AdminClient({"bootstrap.servers": self.relays.bootstrap})
         [answer] = admin.describe_consumer_groups([group]).values()
@@ -334,7 +334,7 @@ class ConsumerProcesses:
         self.flush()
 
     def audits(self, what: str) -> list[Audit]:
-        """Return what was told of one kind."""
+        """Return the audit records with an action."""
         events = (event for _key, event, _at in self.records("audit"))
         return [
             event
@@ -364,7 +364,7 @@ class ConsumerProcesses:
         assert mitigator.alive
 
     def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
-        """Wait until something is true that no event tells of."""
+        """Wait until a condition is true that no event announces."""
         try:
             wait_until(true, seconds, what)
         except TimeoutError as exc:

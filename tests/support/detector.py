@@ -1,4 +1,4 @@
-"""A real FastNetMon, told of attacks by IPFIX on loopback."""
+"""A real FastNetMon, which gets attacks by IPFIX on loopback."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ _WORDS: Final = {"notify about attack details": "attack_details"}
 
 
 class Called(NamedTuple):
-    """A call as FastNetMon's log tells of it."""
+    """A call in FastNetMon's log."""
 
     action: str
     address: str
@@ -79,11 +79,11 @@ class Detector:
         self._server.kill()
 
     def log(self) -> str:
-        """Return what it wrote down."""
+        """Return its log."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def calls(self) -> list[Called]:
-        """Return the calls that it says to have made."""
+        """Return the calls in its log."""
         return [
             Called(_WORDS.get(action, action), address)
             for action, address in _CALL.findall(self.log())

@@ -1,4 +1,4 @@
-"""Records that decode and that nobody expects: valid ones with fields replaced.
+"""Decodable records with unexpected values: valid records with replaced fields.
 
 What is drawn depends on the seed alone, but for the times, which have to be recent.
 """

@@ -59,7 +59,7 @@ class Cluster:
         self.bootstrap = ",".join(f"127.0.0.1:{p}" for p in self._ports.values())
 
     def open(self) -> None:
-        """Format the directories, start all nodes, wait until they know each other.
+        """Format the directories, start all nodes, wait until they list each other.
 
         Raises:
             Unavailable: Kafka cannot be fetched.
@@ -90,7 +90,7 @@ class Cluster:
         return self._ports[number]
 
     def behind(self, front: int) -> int:
-        """Return where the only node listens for what comes through *front*."""
+        """Return the port of the only node for connections through *front*."""
         return self._behind[front]
 
     def pid(self, number: int) -> int:
@@ -102,7 +102,7 @@ class Cluster:
         self._servers[number].kill()
 
     def start(self, number: int) -> None:
-        """Start a node that was killed, and wait until the others know it.
+        """Start a node that was killed, and wait until the others list it.
 
         Raises:
             RuntimeError: it runs, or did not come up.
@@ -150,7 +150,7 @@ class Cluster:
         port = self._ports[number]
 
         def known() -> bool:
-            # What this very node says about itself and the others that run.
+            # The answer of this node about itself and the other running nodes.
             if not accepts(port):
                 return False
             try:

@@ -1,4 +1,4 @@
-"""Faults planted in the parser of a process: what nobody has thought of yet."""
+"""Faults planted in the parser of a process, for unexpected errors."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A spool with relays as processes of their own, and a reader that is not ours."""
+"""A spool with relays as processes, and a reader without fnm-bus."""
 
 import json
 import os
@@ -137,7 +137,7 @@ class RelayProcesses:
     def start(
         self, *, ready: str = "STATUS=draining", config: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a relay; return it when it has told systemd what *ready* says."""
+        """Start a relay; return it when it has sent *ready* to systemd."""
         address = str(self.root / f"notify{len(self._relays)}")
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
@@ -219,7 +219,7 @@ class RelayProcesses:
         return [self.codec.decode(message.value()) for message in messages]
 
     def until(self, true: Callable[[], bool], within: float = 30) -> None:
-        """Wait until something is true that no event tells of."""
+        """Wait until a condition is true that no event announces."""
         end = time.monotonic() + within
         while not true():
             if time.monotonic() > end:

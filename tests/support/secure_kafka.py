@@ -142,7 +142,7 @@ class SecureKafka(Cluster):
         return len(admin.describe_acls(everything).result(timeout=30))
 
     def wait_for_acls(self, number: int) -> None:
-        """Wait until the broker knows *number* rights.
+        """Wait until the broker lists *number* rights.
 
         Raises:
             TimeoutError: it did not within 30 s.

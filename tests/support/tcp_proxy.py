@@ -1,4 +1,4 @@
-"""A cable between a client and a server on loopback, which can be cut and mended."""
+"""A TCP proxy on loopback that can be cut and repaired."""
 
 import selectors
 import socket

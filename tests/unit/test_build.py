@@ -26,7 +26,7 @@ TOPICS = Topics()
 
 
 def settings(tmp_path: Path) -> Settings:
-    """Settings with a registry at a port on which nobody listens."""
+    """Settings with a registry at a port without a server."""
     return Settings.model_validate(
         {
             "registry": {

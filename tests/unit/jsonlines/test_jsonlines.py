@@ -32,7 +32,7 @@ def offsets(path: Path) -> list[int]:
 
 @contextmanager
 def no_file_longer_than(size: int) -> Iterator[None]:
-    """Let the kernel refuse what a full disk would; it takes what fits."""
+    """Let the kernel refuse data as on a full disk; it accepts the part that fits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
