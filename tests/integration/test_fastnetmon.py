@@ -20,8 +20,7 @@ HOSTS = 10
 @pytest.fixture
 def hook(kafka_relays: RelayProcesses) -> Path:
     path = kafka_relays.root / "hook"
-    done = kafka_relays.run("hook", "install", str(path), "--shell")
-    assert done.returncode == 0, done.stderr
+    kafka_relays.succeed("hook", "install", str(path), "--shell")
     return path
 
 

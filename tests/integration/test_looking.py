@@ -136,13 +136,13 @@ def looked_at(
     """Relays with events, a mitigation and a quarantined document; its name."""
     relays = RelayProcesses(tmp_path_factory.mktemp("looked-at"), untouched)
     services = ConsumerProcesses(relays, policy())
-    assert relays.run("topics", "create").returncode == 0
+    relays.succeed("topics", "create")
     mitigator = services.start("mitigator")
     services.tell("ban", HOST)
     relays.until(lambda: KEY in services.state())
     leave(mitigator)
     name = relays.call(INVALID)
-    assert relays.run("drain").returncode == 0
+    relays.succeed("drain")
     relays.call(BAN)
     table = f'[consumers.mitigator]\npolicy = "{services.policy}"'
     relays.configure(table, **HOSTILE)
@@ -237,7 +237,7 @@ def test_the_demo_does_not_replace_the_active_mitigator(
 ) -> None:
     relays = RelayProcesses(tmp_path, untouched)
     services = ConsumerProcesses(relays, policy())
-    assert relays.run("topics", "create").returncode == 0
+    relays.succeed("topics", "create")
     try:
         mitigator = services.start("mitigator")
         services.tell("ban", HOST)
@@ -262,7 +262,7 @@ def test_looking_at_a_registry_changes_nothing(tmp_path: Path, registry: str) ->
     ours = Registry(registry, 10, {})
     for registered in (False, True):
         if registered:
-            assert relays.run("schemas", "register").returncode == 0
+            relays.succeed("schemas", "register")
         subjects, files = ours.subjects(), file_state(tmp_path)
         for words in (["schemas", "check"], ["schemas", "list"], ["check"]):
             done = run(relays, "fnm-bus", *words)

@@ -21,8 +21,7 @@ HOST = "192.0.2.1"
 @pytest.fixture
 def hook(relays: RelayProcesses) -> Path:
     path = relays.root / "hook"
-    done = relays.run("hook", "install", str(path), "--shell")
-    assert done.returncode == 0, done.stderr
+    relays.succeed("hook", "install", str(path), "--shell")
     return path
 
 

@@ -183,7 +183,7 @@ def test_explain(relays: RelayProcesses) -> None:
 
 def test_colors_are_for_terminals(relays: RelayProcesses) -> None:
     relays.call(DOCUMENT.replace("ban\u202e".encode(), b"ban"))
-    assert relays.run("drain").returncode == 0
+    relays.succeed("drain")
     arguments = ("tail", relays.topic("host"), "--from-beginning", "--until-end")
     assert "\x1b[31mban\x1b[0m" in on_terminal(relays, *arguments)
     assert b"\x1b" not in relays.run(*arguments).stdout

@@ -31,8 +31,7 @@ def relays(tmp_path: Path, embedded_broker: str) -> Iterator[RelayProcesses]:
 def kafka_relays(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
     """Relays and a spool on a real Apache Kafka, with its topics."""
     relays = RelayProcesses(tmp_path, kafka)
-    made = relays.run("topics", "create")
-    assert made.returncode == 0, made.stderr.decode()
+    relays.succeed("topics", "create")
     yield relays
     relays.stop()
 
@@ -155,7 +154,6 @@ def relays_behind_proxies(
 ) -> Iterator[RelayProcesses]:
     """Relays and a spool on the broker that can be cut off, with its topics."""
     made = RelayProcesses(tmp_path, cut_kafka.bootstrap)
-    created = made.run("topics", "create")
-    assert created.returncode == 0, created.stderr.decode()
+    made.succeed("topics", "create")
     yield made
     made.stop()

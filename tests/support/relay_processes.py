@@ -134,6 +134,14 @@ class RelayProcesses:
             check=False,
         )
 
+    def succeed(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 60
+    ) -> bytes:
+        """Run a command of fnm-bus that exits with 0; return its output."""
+        done = self.run(*arguments, stdin=stdin, timeout=timeout)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
     def start(
         self, *, ready: str = "STATUS=draining", config: Path | None = None
     ) -> subprocess.Popen[bytes]:
