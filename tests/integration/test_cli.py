@@ -163,6 +163,7 @@ def test_registered_schemas_are_used_without_the_registry(
     assert b"schemas register" in unpinned.stderr
     kafka_relays.succeed("schemas", "check")
     kafka_relays.succeed("schemas", "register")
+    kafka_relays.succeed("schemas", "check")
     rows = json.loads(kafka_relays.run("schemas", "list", "--json").stdout)
     ids = {row["subject"]: row["id"] for row in rows}
     number = ids[f"{kafka_relays.topic('host')}-value"]

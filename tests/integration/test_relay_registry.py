@@ -1,11 +1,9 @@
 """The relay with a registry: it needs only the stored schema ids."""
 
-import pytest
 from support.relay_processes import RelayProcesses, ban, silent
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.registry import Registry
 from fnm_bus.avro.schema_ids import SchemaIds
 
 NAMES = {
@@ -93,20 +91,3 @@ def test_without_pins_the_notification_is_stored_all_the_same(
     assert ended.returncode == 78
     assert b"schemas register" in ended.stderr
     assert len(relays.spool.scan()) == 1
-
-
-@pytest.mark.kafka
-@pytest.mark.registry
-def test_registered_published_and_read_by_id(
-    kafka_relays: RelayProcesses, registry: str
-) -> None:
-    use(kafka_relays, registry)
-    kafka_relays.succeed("schemas", "register")
-    kafka_relays.succeed("schemas", "check")
-    # A reader without schema ids, which requests the schema.
-    kafka_relays.codec = Codec(lookup=Registry(registry).schema_of)
-    kafka_relays.start()
-    kafka_relays.call(ban("2001:db8::1", "attack_status"))
-    (message,) = kafka_relays.messages("status", 1)
-    assert message.value()[0] == 0
-    assert kafka_relays.codec.decode(message.value()).ip == "2001:db8::1"

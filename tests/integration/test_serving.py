@@ -62,6 +62,6 @@ def test_an_unhealthy_service_has_status_503_at_healthz(
     serving.serve(
         settings, service, CollectorRegistry(), lambda: {"x": 1}, lambda: healthy
     )
-    ((answers, answer),) = service.answers
-    assert answers == status
+    ((code, answer),) = service.answers
+    assert code == status
     assert answer["x"] == 1

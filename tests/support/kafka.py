@@ -15,17 +15,15 @@ from confluent_kafka.admin import (
     AclPermissionType,
     AdminClient,
     ClusterMetadata,
-    PartitionMetadata,
     ResourcePatternType,
     ResourceType,
 )
 
 from support import fetch
 from support.java import Java
-from support.process import Server, accepts, free_port, wait_until
+from support.process import Server, accepts, free_port
 
 _CLUSTER = base64.urlsafe_b64encode(b"fnm-bus's testing").decode()[:22]
-_SECONDS = 60.0
 _RULES = {
     # Without rules everything is allowed; a test may forbid something. Several nodes
     # would have to be allowed to talk to each other first.
@@ -118,33 +116,9 @@ class Cluster:
             if not server.alive:
                 self.start(number)
 
-    def leader_of(self, topic: str, partition: int = 0) -> int:
-        """Return the id of the node that leads a partition; -1 when none does."""
-        return int(self._partition(topic, partition).leader)
-
-    def in_sync(self, topic: str, partition: int = 0) -> set[int]:
-        """Return the ids of the nodes that have all of a partition."""
-        return set(self._partition(topic, partition).isrs)
-
-    def wait_in_sync(self, topic: str, partition: int = 0) -> None:
-        """Wait until every replica of a partition has all of it.
-
-        Raises:
-            TimeoutError: they did not within a minute.
-        """
-
-        def all_in_sync() -> bool:
-            state = self._partition(topic, partition)
-            return set(state.isrs) == set(state.replicas)
-
-        wait_until(all_in_sync, _SECONDS, f"all replicas of {topic} {partition}")
-
-    def _partition(self, topic: str, partition: int) -> PartitionMetadata:
-        return self._metadata(self.bootstrap, topic).topics[topic].partitions[partition]
-
-    def _metadata(self, bootstrap: str, topic: str | None = None) -> ClusterMetadata:
+    def _metadata(self, bootstrap: str) -> ClusterMetadata:
         admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-        return admin.list_topics(topic, timeout=10)
+        return admin.list_topics(timeout=10)
 
     def _await(self, number: int) -> None:
         port = self._ports[number]
