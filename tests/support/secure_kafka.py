@@ -93,22 +93,6 @@ class SecureKafka(Cluster):
         """Return a client that may do everything."""
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
-    def forbid_everything(self) -> None:
-        """Remove every right of every user."""
-        everything = AclBindingFilter(
-            ResourceType.ANY,
-            None,
-            ResourcePatternType.ANY,
-            None,
-            None,
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        admin = self.admin()
-        for answer in admin.delete_acls([everything]).values():
-            answer.result(timeout=30)
-        self.wait_for_acls(0)
-
     def forbid(self, user: str, right: Right) -> None:
         """Remove one right of *user*."""
         kind = _KINDS[right.kind]
