@@ -16,7 +16,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from confluent_kafka import ConsumerGroupState, Producer
+from confluent_kafka import ConsumerGroupState, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from fnm_bus.avro.codec import Codec
@@ -86,6 +86,7 @@ class ConsumerProcesses:
         self._codec = Codec()
         self._servers: list[Server] = []
         self._producer: Producer | None = None
+        self._failed: list[str] = []
 
     def start(
         self,
@@ -229,7 +230,7 @@ class ConsumerProcesses:
             if record is None or isinstance(record, bytes)
             else self._codec.encode(record, topic)
         )
-        self._made().produce(topic, value=value, key=key)
+        self._made().produce(topic, value=value, key=key, on_delivery=self._check)
 
     def put_framed(self, kind: str, key: bytes, record: AnyRecord, number: int) -> None:
         """Publish a record with Confluent's framing, under a schema id."""
@@ -240,6 +241,11 @@ class ConsumerProcesses:
     def flush(self) -> None:
         """Wait until everything that was put is on Kafka."""
         assert self._made().flush(60) == 0
+        assert self._failed == []
+
+    def _check(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failed.append(str(error))
 
     def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
         """Return key, record and time of all committed records of a topic."""
