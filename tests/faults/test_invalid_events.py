@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from support.consumer_processes import policy
 from support.fuzz_records import Fuzz
 from support.process import Server, free_port
 from support.relay_processes import RelayProcesses
@@ -50,12 +51,6 @@ def handle(event):
     print("handled", getattr(event, "ip", ""), flush=True)
 consume({group!r}, handle, ("host",))
 """
-POLICY = """
-own_networks = ["203.0.113.0/24"]
-[[rule]]
-name = "all"
-then = { action = "blackhole", lease = "60s" }
-"""
 
 
 def configure(relays: RelayProcesses, *lines: str) -> None:
@@ -73,7 +68,7 @@ def configure(relays: RelayProcesses, *lines: str) -> None:
 @pytest.fixture
 def spoiled(relays: RelayProcesses) -> RelayProcesses:
     """Relays whose host topic has a valid event after all kinds of invalid records."""
-    (relays.root / "policy.toml").write_text(POLICY)
+    (relays.root / "policy.toml").write_text(policy())
     configure(relays)
     producer = Producer({"bootstrap.servers": relays.bootstrap})
     for kind in ("hostgroup", "status", "deadletter", "reason", "mitigation"):

@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from support.consumer_processes import policy
 from support.process import Server, wait_until
 from support.relay_processes import RelayProcesses, ban
 from support.secure_kafka import PASSWORD, SecureKafka
@@ -37,14 +38,6 @@ PROGRAMS = (
     *("relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"),
     *("operator", "admin"),
 )
-POLICY = """
-own_networks = ["203.0.113.0/24"]
-[guardrails]
-max_affected_share = 1.0
-[[rule]]
-name = "all"
-then = { action = "firewall", lease = "60s" }
-"""
 
 
 @dataclass
@@ -113,7 +106,7 @@ def site(
 ) -> Iterator[Site]:
     """Every user has the rights of its program, given by the command itself."""
     relays = RelayProcesses(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
-    (relays.root / "policy.toml").write_text(POLICY)
+    (relays.root / "policy.toml").write_text(policy("firewall"))
     relays.configure(
         "[consumers.mitigator]",
         f'policy = "{relays.root}/policy.toml"',
