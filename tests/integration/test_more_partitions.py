@@ -16,9 +16,7 @@ from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer
 from consumers.metrics import EnforcerMetrics
 from consumers.settings import FullSettings
-from fnm_bus.avro.codec import Codec
 from fnm_bus.config import load
-from fnm_bus.kafka.reader import TopicReader
 
 pytestmark = pytest.mark.kafka
 
@@ -100,13 +98,10 @@ def raise_to(services: ConsumerProcesses, count: int) -> None:
 
 def places(services: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
     """Return in how many partitions each key has a latest record that is none's end."""
-    latest: dict[tuple[bytes | None, int], bool] = {}
-    settings = {"bootstrap.servers": services.relays.bootstrap}
-    topics = [services.relays.topic(kind)]
-    with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
-        while not reader.at_end:
-            for record in reader.read(1.0):
-                latest[record.key, record.partition] = bool(record.value)
+    latest = {
+        (record.key, record.partition): bool(record.value)
+        for record in services.read(kind)
+    }
     return Counter(key for (key, _partition), is_live in latest.items() if is_live)
 
 

@@ -33,7 +33,7 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.kafka.reader import TopicReader
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 from fnm_bus.kafka.route import key_of
 from support.process import Server, wait_until
 from support.relay_processes import RelayProcesses
@@ -247,33 +247,29 @@ class ConsumerProcesses:
         if error is not None:
             self._failed.append(str(error))
 
-    def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
-        """Return key, record and time of all committed records of a topic."""
-        records = []
-        settings = {"bootstrap.servers": self.relays.bootstrap}
-        topics = [self.relays.topic(kind)]
-        with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
-            while not reader.at_end:
-                records += [
-                    (record.key, record.event, record.at) for record in reader.read(1.0)
-                ]
-        return records
-
-    def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
-        """Return key and value of all records that a program of ours wrote."""
-        records = []
+    def read(self, kind: str, *, headers: bool = False) -> list[ConsumedRecord]:
+        """Return all committed records of a topic."""
+        records: list[ConsumedRecord] = []
         settings = {"bootstrap.servers": self.relays.bootstrap}
         topics = [self.relays.topic(kind)]
         with TopicReader(
-            settings, topics, self._codec, from_beginning=True, headers=True
+            settings, topics, self._codec, from_beginning=True, headers=headers
         ) as reader:
             while not reader.at_end:
-                records += [
-                    (record.key or b"", record.value)
-                    for record in reader.read(1.0)
-                    if record.headers or not record.value  # tests write without headers
-                ]
+                records += reader.read(1.0)
         return records
+
+    def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
+        """Return key, record and time of all committed records of a topic."""
+        return [(record.key, record.event, record.at) for record in self.read(kind)]
+
+    def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
+        """Return key and value of the records of fnm-bus; tests write no headers."""
+        return [
+            (record.key or b"", record.value)
+            for record in self.read(kind, headers=True)
+            if record.headers or not record.value
+        ]
 
     def decode(self, value: bytes) -> AnyRecord | None:
         """Return a decoded value, or None if it cannot be decoded."""
@@ -283,18 +279,12 @@ class ConsumerProcesses:
             return None
 
     def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
-        """Return ((partition, offset), record) of a topic, as far as it is readable."""
-        records = []
-        settings = {"bootstrap.servers": self.relays.bootstrap}
-        topics = [self.relays.topic(kind)]
-        with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
-            while not reader.at_end:
-                records += [
-                    ((record.partition, record.offset), record.event)
-                    for record in reader.read(1.0)
-                    if record.event is not None
-                ]
-        return records
+        """Return ((partition, offset), record) of the decodable records of a topic."""
+        return [
+            ((record.partition, record.offset), record.event)
+            for record in self.read(kind)
+            if record.event is not None
+        ]
 
     def state(self) -> Mapping[str, Mitigation]:
         """Return the latest mitigation of each key."""
