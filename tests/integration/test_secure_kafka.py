@@ -3,19 +3,17 @@
 Every user has exactly the rights that `fnm-bus topics acls` gives its program.
 """
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
+from typing import Any
 
 import pytest
-from support.consumer_processes import policy
+from support.consumer_processes import health_at, policy
 from support.process import Server, wait_until
 from support.relay_processes import RelayProcesses, ban
 from support.secure_kafka import PASSWORD, SecureKafka
@@ -140,17 +138,10 @@ def started(site: Site) -> Iterator[Callable[..., Server]]:
         server.kill()
 
 
-def health(server: Server) -> tuple[int, dict[str, object]]:
+def health(server: Server) -> tuple[int, Mapping[str, Any]]:
     """Return the status and the facts of a program's /healthz; 0 before it serves."""
     addresses = re.findall(r"metrics and health on (\S+:\d+)", server.output())
-    if not addresses:
-        return 0, {}
-    try:
-        with urlopen(f"http://{addresses[0]}/healthz", timeout=10) as answer:
-            return answer.status, json.load(answer)
-    except HTTPError as exc:
-        with exc:
-            return exc.code, json.load(exc)
+    return health_at(f"http://{addresses[0]}") if addresses else (0, {})
 
 
 # -- each program does its work with exactly its rights ---------------------------

@@ -1,15 +1,13 @@
 """The health that a service serves."""
 
-import json
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.consumer_processes import health_at
 from support.process import free_port
 
 from consumers import serving
@@ -25,13 +23,7 @@ class _Service:
         self.answers: list[tuple[int, Any]] = []
 
     def run(self) -> None:
-        try:
-            with urlopen(
-                f"http://127.0.0.1:{self._port}/healthz", timeout=10
-            ) as answer:
-                self.answers.append((answer.status, json.load(answer)))
-        except HTTPError as exc:
-            self.answers.append((exc.code, json.load(exc)))
+        self.answers.append(health_at(f"http://127.0.0.1:{self._port}"))
 
     def stop(self) -> None:
         pass

@@ -120,12 +120,7 @@ class ConsumerProcesses:
 
     def health(self, server: Server) -> tuple[int, Mapping[str, Any]]:
         """Return the status and the facts of a consumer's /healthz."""
-        try:
-            with urlopen(f"{_address(server)}/healthz", timeout=10) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as exc:
-            with exc:
-                return exc.code, json.load(exc)
+        return health_at(_address(server))
 
     def metric(self, server: Server, name: str) -> float:
         """Return the sum of a metric's samples at a consumer's /metrics."""
@@ -385,6 +380,16 @@ class ConsumerProcesses:
             "FNM_BUS_DRY_RUN": "false",
             **more,
         }
+
+
+def health_at(address: str) -> tuple[int, Mapping[str, Any]]:
+    """Return the status and the facts of /healthz."""
+    try:
+        with urlopen(f"{address}/healthz", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as exc:
+        with exc:
+            return exc.code, json.load(exc)
 
 
 def _address(server: Server) -> str:
