@@ -42,8 +42,9 @@ test-stack: $(READY) ## prove the containers: start, upgrade, and each part's de
 	$(BIN)/pytest tests/stack --timeout 900
 
 # Most tests wait for other processes, so more of them run than there are cores. The
-# files marked `quiet` measure times, or count system calls, and run one at a time.
-WORKERS ?= 4
+# files marked `quiet` use all cores, or count system calls, and run one at a time.
+WORKERS ?= 6
+SERVICES := tests/contract tests/integration tests/faults
 PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
 test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
@@ -64,11 +65,11 @@ ring-integration: $(READY)
 	  echo "Maven (mvn) is not installed: tests that need a real Kafka or a real" \
 	       "registry are left out, and listed at the end."
 	@echo "== integration: real services, $(WORKERS) at a time"
-	@$(PYTEST) -n $(WORKERS) -m "not quiet" tests/contract tests/integration
+	@$(PYTEST) -n $(WORKERS) -m "not quiet" $(SERVICES)
 
 ring-quiet: $(READY)
 	@echo "== quiet: real services, one at a time"
-	@$(PYTEST) -m quiet tests/contract tests/integration
+	@$(PYTEST) -m quiet $(SERVICES)
 
 fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
@@ -76,12 +77,12 @@ fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break 
 
 fuzz-documents: $(READY) ## send damaged documents through parser, hook, relay and broker
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/unit/event/test_fuzz_documents.py tests/integration/test_fuzz_relay.py \
-	  tests/integration/test_fuzz_native_hook.py
+	  tests/unit/event/test_fuzz_documents.py tests/faults/test_fuzz_relay.py \
+	  tests/faults/test_fuzz_native_hook.py
 
 fuzz-mitigator: $(READY) ## send odd records to a running mitigator, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/integration/test_fuzz_mitigator.py
+	  tests/faults/test_fuzz_mitigator.py
 
 lint: $(READY) ## check style, types, imports and generated files
 	$(BIN)/ruff check

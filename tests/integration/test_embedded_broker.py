@@ -33,10 +33,10 @@ def test_a_record_is_read_as_published() -> None:
 
 def test_every_broker_is_named_and_listens_on_loopback() -> None:
     with EmbeddedBroker(brokers=3) as broker:
-        found = addresses(broker.bootstrap)
-        assert len(set(found)) == 3
-        assert {host for host, _ in found} == {"127.0.0.1"}
-        for address in found:
+        listening = addresses(broker.bootstrap)
+        assert len(set(listening)) == 3
+        assert {host for host, _ in listening} == {"127.0.0.1"}
+        for address in listening:
             socket.create_connection(address, timeout=5).close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.process import serving
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.registry import Registry
@@ -60,14 +61,9 @@ def serve(fake: Fake) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture
@@ -306,9 +302,7 @@ def test_wrong_settings_are_a_configuration_error(
         Registry(url, settings=settings).schema_of(1)
 
 
-def test_an_invalid_certificate_is_a_configuration_error(
-    tmp_path: Path,
-) -> None:
+def test_an_invalid_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"\[registry\]"):

@@ -119,8 +119,7 @@ class BgpLab:
         self.root = root
         self.kafka = kafka
         self.relays = RelayProcesses(root, kafka.bootstrap)
-        created = self.relays.run("topics", "create")
-        assert created.returncode == 0, created.stderr
+        self.relays.succeed("topics", "create")
         self.bird = Bird(root)
         self.bird.open()
         self.bgp = TcpProxy((self.bird.address, self.bird.port), self.bird.address)

@@ -29,7 +29,7 @@ class Registry:
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
     def open(self) -> None:
-        """Start it and wait until it says that it is ready.
+        """Start it and wait until it is ready.
 
         Raises:
             Unavailable: it cannot be fetched.

@@ -26,7 +26,7 @@ TOPICS = Topics()
 
 
 def settings(tmp_path: Path) -> Settings:
-    """Settings with a registry at a port on which nobody listens."""
+    """Settings with a registry at a port without a server."""
     return Settings.model_validate(
         {
             "registry": {
@@ -153,9 +153,7 @@ def broken_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 
 @pytest.mark.usefixtures("broken_schema")
-def test_a_broken_schema_prevents_the_relay_from_starting(
-    tmp_path: Path,
-) -> None:
+def test_a_broken_schema_prevents_the_relay_from_starting(tmp_path: Path) -> None:
     made = Settings.model_validate({"spool": {"directory": tmp_path / "spool"}})
     with pytest.raises(SchemaError, match="StatusEvent"):
         build.build_relay(made, RelayMetrics())

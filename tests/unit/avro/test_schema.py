@@ -74,7 +74,7 @@ def test_an_unknown_schema_is_a_schema_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["{", '{"type": "record"}', '"nonsense"', '{"a": 1}'])
-def test_what_is_not_a_schema_is_a_schema_error(bad: str) -> None:
+def test_an_invalid_schema_is_a_schema_error(bad: str) -> None:
     with pytest.raises(SchemaError, match="not an Avro schema"):
         schema.parse(bad)
 

@@ -1,6 +1,6 @@
 """Damaged documents become an event or an error, quickly and with little memory.
 
-FUZZ_SECONDS (default 5) is the duration; `make fuzz` uses ten minutes. FUZZ_SEED
+FUZZ_SECONDS (default 2) is the duration; `make fuzz` uses ten minutes. FUZZ_SEED
 repeats the documents of an earlier run. Failed documents are stored in `corpus/fuzz`,
 and each run begins with these.
 """
@@ -26,7 +26,7 @@ from fnm_bus.spool.entry import Entry, utc_time
 
 pytestmark = pytest.mark.timeout(7_200)
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "2"))
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(
     1, 2**32
 )

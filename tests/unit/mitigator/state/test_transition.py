@@ -162,16 +162,16 @@ def test_checks_beyond_a_hundred_are_counted() -> None:
 # -- bounds ----------------------------------------------------------------------------
 
 
-def test_measure_of_65_000_hosts_costs_the_same_per_host() -> None:
+def test_measure_of_16_000_hosts_costs_the_same_per_host() -> None:
     """Bytes, records and, roughly, time per event do not depend on the number."""
     own = ip_network("10.0.0.0/8")
-    wide = ip_network("10.0.0.0/15")
+    wide = ip_network("10.0.0.0/18")
     chosen = policy(rule(prefixes=(wide,)), own_networks=(own,))
     harness = MitigatorHarness(chosen, fastnetmon_ban_time=86_000)
     key = f"blackhole|{wide}"
 
     def host_of(number: int) -> str:
-        return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        return f"10.0.{number >> 8}.{number & 255}"
 
     def seconds(first: int, last: int, action: str) -> float:
         began = process_time()
@@ -187,13 +187,13 @@ def test_measure_of_65_000_hosts_costs_the_same_per_host() -> None:
 
     early = seconds(0, 1_000, "ban")
     transition, like = harness.new_transition(), harness.reason("10.0.0.0")
-    for number in range(1_000, 64_000):
+    for number in range(1_000, 15_000):
         more = replace(like, target=host_of(number))
         transition.put_reason(key_of_reason(more), more, active=True)
-    late = seconds(64_000, 65_000, "ban")
+    late = seconds(15_000, 16_000, "ban")
     assert late < 10 * early
     assert harness.wanted() == [key]
-    assert len(harness.state.demands[key]) == 65_000
+    assert len(harness.state.demands[key]) == 16_000
     assert size(harness.mitigation(key)) < MAX_RECORD_BYTES
     assert seconds(0, 1_000, "unban") < 10 * early
     assert harness.wanted() == [key]

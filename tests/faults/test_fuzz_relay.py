@@ -1,4 +1,4 @@
-"""Documents that nobody wrote, through the hook, a relay that is killed, and a broker.
+"""Random documents through the hook, a relay that is killed, and a broker.
 
 FUZZ_SECONDS (5 unless set) is how long; `make fuzz` takes ten minutes. FUZZ_SEED draws
 the same documents again. What is lost stays in the corpus of the unit tests.
@@ -90,7 +90,7 @@ class Fuzz:
         assert relay.wait(30) == 0
 
     def read(self) -> None:
-        """Read what is on the topics."""
+        """Read the topics."""
         for kind in KINDS:
             for event in self.relays.events(kind, 0):
                 assert isinstance(event, Event)

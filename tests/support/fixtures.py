@@ -1,4 +1,4 @@
-"""Plants: spools with relays, on the embedded broker and on a real Kafka."""
+"""Fixtures of tests/integration and tests/faults: relays, consumers, the BGP lab."""
 
 import os
 import subprocess
@@ -8,59 +8,69 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
-from support.bgp_lab import BgpLab, CutKafka
-from support.fetch import Unavailable
-from support.installed_hook import BUILDS, InstalledHook, NativeHook, build_native
-from support.relay_processes import RelayProcesses
 
 from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
+from support.bgp_lab import BgpLab, CutKafka
+from support.consumer_processes import ConsumerProcesses, policy
+from support.fetch import Unavailable
+from support.installed_hook import BUILDS, InstalledHook, NativeHook, build_native
+from support.relay_processes import RelayProcesses
 
 
 @pytest.fixture
 def relays(tmp_path: Path, embedded_broker: str) -> Iterator[RelayProcesses]:
     """Relays and a spool on the embedded broker."""
-    it = RelayProcesses(tmp_path, embedded_broker)
-    yield it
-    it.stop()
+    relays = RelayProcesses(tmp_path, embedded_broker)
+    yield relays
+    relays.stop()
 
 
 @pytest.fixture
 def kafka_relays(tmp_path: Path, kafka: str) -> Iterator[RelayProcesses]:
     """Relays and a spool on a real Apache Kafka, with its topics."""
-    it = RelayProcesses(tmp_path, kafka)
-    made = it.run("topics", "create")
-    assert made.returncode == 0, made.stderr.decode()
-    yield it
-    it.stop()
+    relays = RelayProcesses(tmp_path, kafka)
+    relays.succeed("topics", "create")
+    yield relays
+    relays.stop()
+
+
+@pytest.fixture
+def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
+    """Consumers on a real Apache Kafka, with a policy that blackholes all hosts."""
+    services = ConsumerProcesses(
+        kafka_relays, policy(), "[consumers]", "metrics_port = 0"
+    )
+    yield services
+    services.stop()
 
 
 @pytest.fixture
 def make_relays() -> Iterator[Callable[..., RelayProcesses]]:
-    """Make plants on a real Kafka with topics that are not as usual."""
+    """Create relays on a real Kafka with other topics than planned."""
     made: list[RelayProcesses] = []
 
     def make(
         root: Path, bootstrap: str, replication: int = 1, missing: tuple[str, ...] = ()
     ) -> RelayProcesses:
-        it = RelayProcesses(root, bootstrap)
-        made.append(it)
+        relays = RelayProcesses(root, bootstrap)
+        made.append(relays)
         kinds = [f.name for f in fields(Topics)]
-        names = Topics(**{kind: it.topic(kind) for kind in kinds})
-        gone = {it.topic(kind) for kind in missing}
+        names = Topics(**{kind: relays.topic(kind) for kind in kinds})
+        missing_topics = {relays.topic(kind) for kind in missing}
         TopicAdmin({"bootstrap.servers": bootstrap}).create(
             [
-                one
-                for one in planned_topics(names, 4, replication)
-                if one.name not in gone
+                spec
+                for spec in planned_topics(names, 4, replication)
+                if spec.name not in missing_topics
             ]
         )
-        return it
+        return relays
 
     yield make
-    for it in made:
-        it.stop()
+    for relays in made:
+        relays.stop()
 
 
 @pytest.fixture
@@ -164,7 +174,7 @@ def cut_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CutKafka]:
 
 @pytest.fixture(scope="session")
 def labs() -> Iterator[list[BgpLab]]:
-    """The laboratory, built when first needed, and again after a test ruined it."""
+    """The lab, built when first needed, and again after a failed test."""
     built: list[BgpLab] = []
     yield built
     for lab in built:
@@ -173,7 +183,7 @@ def labs() -> Iterator[list[BgpLab]]:
 
 @pytest.fixture
 def lab(labs: list[BgpLab], cut_kafka: CutKafka) -> Iterator[BgpLab]:
-    """The laboratory with a long and a short mitigation in force."""
+    """The lab with a long and a short mitigation in force."""
     if not labs:
         # Not pytest's own directory: a socket's path has to be short.
         labs.append(BgpLab(Path(mkdtemp(prefix="fnm-")), cut_kafka))
@@ -194,7 +204,6 @@ def relays_behind_proxies(
 ) -> Iterator[RelayProcesses]:
     """Relays and a spool on the broker that can be cut off, with its topics."""
     made = RelayProcesses(tmp_path, cut_kafka.bootstrap)
-    created = made.run("topics", "create")
-    assert created.returncode == 0, created.stderr.decode()
+    made.succeed("topics", "create")
     yield made
     made.stop()
