@@ -103,10 +103,10 @@ def _wait_for_relay(spool: Spool, pid: int, *, has_relay: bool) -> CheckResult:
     end = time.monotonic() + _RELAY_TIMEOUT
     while name := _entry(spool, pid):
         if not has_relay:
-            _remove(spool, name)
+            spool.remove(name)
             return CheckResult(ok=True, text="a notification was stored, and removed")
         if time.monotonic() > end:
-            _remove(spool, name)
+            spool.remove(name)
             text = f"the relay did not take a notification within {_RELAY_TIMEOUT:.0f}"
             remedy = "check that the relay runs, and its log"
             return CheckResult(ok=False, text=f"{text} s", remedy=remedy)
@@ -126,12 +126,7 @@ def _remove_entries(spools: Iterable[Spool], pid: int) -> None:
     for spool in spools:
         with suppress(FnmBusError, OSError):
             if name := _entry(spool, pid):
-                _remove(spool, name)
-
-
-def _remove(spool: Spool, name: str) -> None:
-    spool.remove_temporary(name)
-    spool.remove(name)
+                spool.remove(name)
 
 
 def _entry(spool: Spool, pid: int) -> str | None:
