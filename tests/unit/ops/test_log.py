@@ -7,7 +7,6 @@ import pytest
 
 from fnm_bus.ops import log
 
-
 pytestmark = pytest.mark.usefixtures("restored_log")
 
 
