@@ -51,7 +51,9 @@ def demo(
     from fnm_bus.config import load
     from fnm_bus.demo import environment
     from fnm_bus.demo.attack import AttackPlan, NotifyCall, attack_calls
+    from fnm_bus.ops import log
 
+    log.configure("warning", "console")
     examples = [NotifyCall(n.arguments, n.document) for n in example_calls()]
     simulated = list(attack_calls(AttackPlan(hosts)))
     invalid = NotifyCall(("ban", "0.0.0.7"), _INVALID)

@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 EVENT = re.compile(r"[a-z]+(_[a-z]+)*")
 LOGGER = re.compile(r"^log = (?!get_logger\(__name__\)$)", re.MULTILINE)
+RESERVED = {"timestamp", "level", "logger", "exception", "traceback", "suppressed"}
+"""Fields that `fnm_bus.ops.log` sets; it would replace the value of a call."""
 OWN_LOGGERS = {
     "consumers/notifier/apprise_sink.py",  # the level of a library's logger
 }
@@ -36,7 +38,7 @@ def is_event(node: ast.expr) -> bool:
 
 
 def wrong_calls(source: str) -> list[int]:
-    """Return the lines of the log calls whose event is no name."""
+    """Return the lines of the log calls whose event is no name, or a field reserved."""
     lines = []
     for node in ast.walk(ast.parse(source)):
         if (
@@ -47,7 +49,8 @@ def wrong_calls(source: str) -> list[int]:
             and node.func.value.id in {"log", "logger"}
         ):
             events = node.args[1:] if node.func.attr == "log" else node.args
-            if len(events) != 1 or not is_event(events[0]):
+            fields = {keyword.arg for keyword in node.keywords}
+            if len(events) != 1 or not is_event(events[0]) or fields & RESERVED:
                 lines.append(node.lineno)
     return lines
 
@@ -82,6 +85,7 @@ def test_each_module_logs_by_get_logger() -> None:
         "log.log(level, name, text=text)",
         'log.info("stopped", error)',
         'log.info("stopped" if done else name)',
+        'log.info("stopped", level=level)',
     ],
 )
 def test_a_text_with_values_is_no_event(call: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from consumers.enforcers.exabgp import watchdog
 from consumers.settings import ExabgpSettings
+from fnm_bus.ops.log import configure
 
 
 class Bridge:
@@ -58,6 +59,7 @@ def main() -> None:
     temporary.write_text(str(os.getpid()))
     temporary.rename(path.with_suffix(".pid"))
     if sys.argv[1] == "--watchdog":
+        configure("info", "console")
         watchdog.run(ExabgpSettings.model_validate_json(path.read_bytes()))
     else:
         Bridge(path).run()

@@ -1,5 +1,6 @@
-"""Fixtures of tests/integration and tests/faults: relays, consumers, the BGP lab."""
+"""Fixtures of several folders: relays, consumers, the BGP lab, the log."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +18,16 @@ from support.consumer_processes import ConsumerProcesses, policy
 from support.fetch import Unavailable
 from support.installed_hook import BUILDS, InstalledHook, NativeHook, build_native
 from support.relay_processes import RelayProcesses
+
+
+@pytest.fixture
+def restored_log() -> Iterator[None]:
+    """Restore the level and the handlers of all loggers after the test."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture

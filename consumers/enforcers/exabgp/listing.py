@@ -48,6 +48,8 @@ def parse_route(line: str | bytes) -> tuple[Measure, ActiveMeasure]:
     else:
         (action,) = attributes.extended
         measure = Measure(kind=FLOWSPEC, flow=_flow(nlri.rules))
+        if len({network.version for network in measure.networks}) != 1:
+            raise ValueError("a FlowSpec route without prefixes of one IP version")
         form = f"{_action(action)};{text}"
     return measure, ActiveMeasure(form, None)
 

@@ -18,7 +18,7 @@ from consumers.enforcers.snapshot import SnapshotError
 from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
-from fnm_bus.ops.log import configure, get_logger
+from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)
 
@@ -123,9 +123,9 @@ class Watchdog:
             return
         self._list_routes()  # the enforcer may have withdrawn them meanwhile
         reasons = self._expired_routes()
+        self._backend.withdraw([self._routes[key] for key in reasons])
         for key, reason in reasons.items():
             log.warning("expired_route_withdrawn", mitigation=key, reason=reason)
-        self._backend.withdraw([self._routes[key] for key in reasons])
 
     def _list_routes(self) -> None:
         self._routes = {measure.key: measure for measure in self._backend.active()}
@@ -169,8 +169,7 @@ class Watchdog:
 
 
 def run(settings: ExabgpSettings) -> None:
-    """Run the watchdog until ExaBGP exits; log withdrawals to stderr."""
-    configure("info", "console")
+    """Run the watchdog until ExaBGP exits; log withdrawals."""
     reading, writing = session.pipes()
     backend = ExabgpBackend(reading, writing, settings)
     watchdog = Watchdog(backend, settings)

@@ -187,6 +187,12 @@ def test_listed_route_is_withdrawn_with_its_attributes(
         flow({"destination-ipv4": [HOST], "fragment": ["=x"]}, "rate-limit:0"),
         flow({"destination-ipv4": [HOST], "packet-length": [">4"]}, "rate-limit:0"),
         route_line({"rules": {"destination-ipv4": [HOST]}}),
+        flow({"protocol": ["=tcp"]}, "rate-limit:0"),
+        flow({"destination-ipv4": ["0.0.0.0/0"]}, "rate-limit:0"),
+        flow(
+            {"destination-ipv4": [HOST], "source-ipv6": ["2001:db8::/32/0"]},
+            "rate-limit:0",
+        ),
     ],
 )
 def test_line_of_foreign_route_is_refused(bad: str) -> None:

@@ -1,13 +1,27 @@
-"""The watchdog: which routes are expired."""
+"""The watchdog: which routes are expired, and its log."""
 
+import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from consumers.enforcers import snapshot
+from consumers.enforcers.backend import BackendError
+from consumers.enforcers.exabgp import watchdog as watchdog_program
 from consumers.enforcers.exabgp.watchdog import (
     RouteLease,
+    Watchdog,
     expired_routes,
     update_leases,
 )
+from consumers.enforcers.snapshot import Lease, Snapshot
+from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
+from consumers.settings import ExabgpSettings
+from fnm_bus.ops.log import configure
 
 GRACE = 5.0
 A = Measure(kind="blackhole", prefix="192.0.2.1/32")
@@ -97,3 +111,44 @@ def test_withdrawal_has_a_reason() -> None:
 
 def test_lease_of_withdrawn_route_is_deleted() -> None:
     assert update_leases({}, {A.key: 1.0}, leases_after({A.key: 1.0}, 0.0), 9.0) == {}
+
+
+class RefusingBackend:
+    """A fake of ExaBGP that lists one route, and refuses its withdrawal."""
+
+    def active(self) -> Mapping[Measure, None]:
+        return {A: None}
+
+    def withdraw(self, _measures: object) -> None:
+        raise BackendError("ExaBGP refused a command")
+
+
+def test_refused_withdrawal_is_not_logged_as_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "exabgp.json"
+    snapshot.save(path, Snapshot({A.key: Lease(A, clock.now() - 60.0)}))
+    backend: Any = RefusingBackend()
+    watchdog = Watchdog(backend, ExabgpSettings(snapshot=path))
+    with pytest.raises(BackendError):
+        watchdog.run_once()
+    assert "expired_route_withdrawn" not in caplog.text
+
+
+@pytest.mark.usefixtures("restored_log")
+def test_watchdog_keeps_the_configured_form_of_the_log(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reading, exabgp_writes = os.pipe()
+    exabgp_reads, writing = os.pipe()
+    monkeypatch.setattr(watchdog_program.session, "pipes", lambda: (reading, writing))
+    for descriptor in (exabgp_writes, exabgp_reads):
+        os.close(descriptor)  # ExaBGP has exited
+    configure("info", "json")
+    watchdog_program.run(ExabgpSettings(snapshot=tmp_path))
+    watchdog_program.log.info("after_the_run")
+    assert json.loads(capsys.readouterr().err)["event"] == "after_the_run"
+    for descriptor in (reading, writing):
+        os.close(descriptor)
