@@ -475,10 +475,9 @@ static void log_error(const char *text)
     line[length] = '\n';
     struct pollfd standard_error = {.fd = 2, .events = POLLOUT};
     const char *trouble = NULL;
-    int ready = poll(&standard_error, 1, 1000 * LOG_TIMEOUT);
-    if (ready == 0)
+    if (poll(&standard_error, 1, 1000 * LOG_TIMEOUT) == 0)
         trouble = "its reader hangs";
-    else if (ready < 0 || write(2, line, length + 1) < 0)
+    else if (write(2, line, length + 1) < 0)
         trouble = strerror(errno);
     line[length] = '\0';
     if (trouble)

@@ -154,3 +154,14 @@ def test_a_waiting_call_has_little_memory(native_program: Program, place: Path) 
         os.close(writing)
         assert call.wait(30) == 0
     assert pages * resource.getpagesize() < 1_000_000
+
+
+def test_a_process_without_descriptors_reports_the_loss(
+    native_program: Program, place: Path
+) -> None:
+    """poll(2) fails for a limit of 0; the standard files are open nevertheless."""
+    hook = NativeHook(place, native_program("musl"))
+    limit = resource.RLIMIT_NOFILE
+    done = hook(SAMPLE, preexec_fn=lambda: resource.setrlimit(limit, (0, 0)))
+    assert (done.returncode, done.stderr.count(b"\n")) == (75, 1)
+    assert b"this notification is lost: " in done.stderr
