@@ -51,7 +51,7 @@ def make(root: Path, owner: int, group: int) -> None:
             link.
     """
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(root)
         # The lock first, before the owner of its directory changes.
         with _open_directory(root, ".") as fd:
             _make_lock(root, fd, owner, group)
@@ -129,6 +129,15 @@ def _may_read(status: os.stat_result, user: int, groups: Collection[int]) -> boo
     if status.st_gid in groups:
         return bool(status.st_mode & stat.S_IRGRP)
     return bool(status.st_mode & stat.S_IROTH)
+
+
+def _make_parents(root: Path) -> None:
+    """Create the missing directories above a spool, which every user may pass."""
+    before = os.umask(0o022)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
 
 
 @contextmanager
