@@ -213,6 +213,17 @@ def test_a_directory_for_temporary_files_without_programs_is_named(
     assert "set TMPDIR" in str(result.exception)
 
 
+@needs_compiler
+def test_a_missing_directory_for_temporary_files_is_reported(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(machine.directory / "missing"))
+    result = machine.install("--native")
+    assert isinstance(result.exception, ConfigError)
+    assert str(machine.directory / "missing") in str(result.exception)
+    assert not machine.hook.exists()
+
+
 NOTHING_STORED = f"""
 static const char block[{native_binary.BLOCK}] __attribute__((used)) =
     "fnm-bus native hook 1";
