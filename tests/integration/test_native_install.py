@@ -19,6 +19,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.setup import (
     check_hook,
     compile_hook,
+    hook_call,
     init,
     install_hook,
     native_binary,
@@ -345,6 +346,26 @@ def test_a_check_finds_the_binary_of_another_machine(machine: Machine) -> None:
     assert failed["the hook does not start: Exec format error"] == (
         "install the hook again, on this machine"
     )
+
+
+@needs_compiler
+def test_a_check_finds_a_binary_that_crashes(machine: Machine) -> None:
+    content = bytearray(machine.native())
+    code = slice(4_096, content.index(native_binary.MAGIC))  # behind the ELF headers
+    content[code] = bytes(code.stop - code.start)
+    machine.hook.write_bytes(content)
+    failed = machine.failed()
+    [text] = [text for text in failed if "the hook ended with -" in text]
+    assert failed[text] == "install the hook again, on this machine"
+
+
+def test_a_check_shows_a_message_of_any_bytes(machine: Machine) -> None:
+    damaged = program(machine.directory / "bin" / "hook", "printf '\\377' >&2; exit 3")
+    for spool in (machine.spool, machine.fallback):
+        spool.make(os.geteuid(), os.getegid())
+    results = hook_call.check(damaged, machine.spool, machine.fallback, drains=False)
+    assert results[-1].text == r"the hook ended with 3: '\\xff'"
+    assert results[-1].remedy == "this line has the reason"
 
 
 @needs_compiler
