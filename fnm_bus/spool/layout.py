@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
 
 DIGITS: Final = "0123456789abcdef"
@@ -51,7 +52,7 @@ def make(root: Path, owner: int, group: int) -> None:
             link.
     """
     try:
-        _make_parents(root)
+        atomic_file.make_parents(root)
         # The lock first, before the owner of its directory changes.
         with _open_directory(root, ".") as fd:
             _make_lock(root, fd, owner, group)
@@ -129,15 +130,6 @@ def _may_read(status: os.stat_result, user: int, groups: Collection[int]) -> boo
     if status.st_gid in groups:
         return bool(status.st_mode & stat.S_IRGRP)
     return bool(status.st_mode & stat.S_IROTH)
-
-
-def _make_parents(root: Path) -> None:
-    """Create the missing directories above a spool, which every user may pass."""
-    before = os.umask(0o022)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-    finally:
-        os.umask(before)
 
 
 @contextmanager
