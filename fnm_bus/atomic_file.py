@@ -25,6 +25,19 @@ def replace(path: Path, data: bytes, mode: int = 0o640) -> None:
     sync(path.parent)
 
 
+def make_parents(path: Path) -> None:
+    """Create the missing directories above *path*, which every user may pass.
+
+    Raises:
+        OSError: a directory cannot be created.
+    """
+    before = os.umask(0o022)  # root's may be 077 on a hardened machine
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
+
+
 def sync(directory: Path) -> None:
     """Make names that were added to *directory* survive a power loss."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -91,7 +91,7 @@ class SchemaIds:
             },
         }
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_file.make_parents(path)
             atomic_file.replace(
                 path, json.dumps(content, indent=1).encode(), mode=0o644
             )

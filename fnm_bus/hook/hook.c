@@ -38,6 +38,9 @@
 #include <unistd.h>
 
 #define MAX_STDIN ((size_t)64 << 20) /* bytes; longer documents are read and refused */
+/* The memory for a document grows from here: where the kernel grants only memory that
+ * exists (vm.overcommit_memory=2), a storm's calls must leave some to FastNetMon. */
+#define FIRST_ROOM ((size_t)64 << 10)
 #define STORED 0
 #define TRY_LATER 75         /* EX_TEMPFAIL of sysexits.h */
 #define TICKS_PER_SECOND 100 /* USER_HZ, the unit of times in /proc */
@@ -73,6 +76,8 @@ static struct {
     unsigned long long fallback_files, fallback_bytes;
 } settings;
 
+static char *entry; /* the bytes to store: arguments, then the document */
+static size_t head_size, room; /* bytes before the document; bytes that it may have */
 static char entry_name[128];
 static char entry_digit[2]; /* the last digit of the name, which selects the bucket */
 static char entry_path[160]; /* below the root of a spool */
@@ -214,17 +219,52 @@ static void make_entry_name(void)
     snprintf(entry_path, sizeof entry_path, "incoming/new/%s/%s", entry_digit, entry_name);
 }
 
+/* Write the bytes before the document; return whether there is memory for a document. */
+static bool begin_entry(int count, char **arguments)
+{
+    char begin[32];
+    size_t size = (size_t)snprintf(begin, sizeof begin, "fnm-bus 1 %d", count) + 1;
+    head_size = size;
+    for (int i = 0; i < count; i++)
+        head_size += strlen(arguments[i]) + 1;
+    for (room = FIRST_ROOM; room >= 4096; room /= 2) {
+        entry = mmap(NULL, head_size + room, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (entry == MAP_FAILED)
+            continue;
+        char *next = (char *)memcpy(entry, begin, size) + size;
+        for (int i = 0; i < count; i++)
+            next = stpcpy(next, arguments[i]) + 1;
+        return true;
+    }
+    room = 0;
+    return false;
+}
+
+/* Double the room for the document. Where the process may not have so much memory, the
+ * room stays as it is. */
+static void grow_entry(void)
+{
+    char *next = mremap(entry, head_size + room, head_size + 2 * room, MREMAP_MAYMOVE);
+    if (next == MAP_FAILED)
+        return;
+    entry = next;
+    room *= 2;
+}
+
 /*
- * Read stdin to its end into `document`, which has room for `room` bytes; return the
- * size. The rest of a longer document is read as well: FastNetMon would get SIGPIPE.
+ * Read stdin to its end, behind the arguments; return the document's size. The rest of a
+ * longer document is read as well: FastNetMon would get SIGPIPE.
  */
-static ssize_t read_stdin(char *document, size_t room)
+static ssize_t read_stdin(void)
 {
     static char rest[65536];
     size_t size = 0;
     for (;;) {
+        if (room && size == room && room < MAX_STDIN)
+            grow_entry();
         bool fits = size < room;
-        ssize_t count = read(0, fits ? document + size : rest,
+        ssize_t count = read(0, fits ? entry + head_size + size : rest,
                              fits ? room - size : sizeof rest);
         if (count == 0)
             break;
@@ -369,13 +409,13 @@ static int check_fallback_limits(const char *root)
                 close(fd);
             return result;
         }
-        const struct dirent *entry;
+        const struct dirent *file;
         int result = 0;
-        while (result == 0 && (errno = 0, entry = readdir(bucket))) {
+        while (result == 0 && (errno = 0, file = readdir(bucket))) {
             struct stat status;
-            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            if (!strcmp(file->d_name, ".") || !strcmp(file->d_name, ".."))
                 continue;
-            if (fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+            if (fstatat(fd, file->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
                 bytes += (unsigned long long)status.st_size;
                 files++;
                 if (files >= settings.fallback_files || bytes >= settings.fallback_bytes)
@@ -435,10 +475,9 @@ static void log_error(const char *text)
     line[length] = '\n';
     struct pollfd standard_error = {.fd = 2, .events = POLLOUT};
     const char *trouble = NULL;
-    int ready = poll(&standard_error, 1, 1000 * LOG_TIMEOUT);
-    if (ready == 0)
+    if (poll(&standard_error, 1, 1000 * LOG_TIMEOUT) == 0)
         trouble = "its reader hangs";
-    else if (ready < 0 || write(2, line, length + 1) < 0)
+    else if (write(2, line, length + 1) < 0)
         trouble = strerror(errno);
     line[length] = '\0';
     if (trouble)
@@ -457,7 +496,7 @@ static int report_loss(const char *reason)
 }
 
 /* Store an entry in the spool, else in the fallback spool; return the exit status. */
-static int store_or_fallback(const char *entry, size_t size, bool is_status)
+static int store_or_fallback(size_t size, bool is_status)
 {
     make_entry_name();
     if (check_room(settings.spool, is_status) == 0 &&
@@ -472,36 +511,6 @@ static int store_or_fallback(const char *entry, size_t size, bool is_status)
     fail("; kept in the fallback spool: %s/%s", settings.fallback, entry_path);
     log_error(problem);
     return TRY_LATER;
-}
-
-/*
- * Map memory for an entry of any size, with the bytes before the document; return the
- * document's place, and set `room`. Pages that are not used cost nothing. Where the
- * process may not have so much memory, the room is smaller.
- */
-static char *map_entry(int count, char **arguments, size_t *room, char **entry)
-{
-    char begin[32];
-    size_t head = (size_t)snprintf(begin, sizeof begin, "fnm-bus 1 %d", count) + 1;
-    size_t size = head;
-    for (int i = 0; i < count; i++)
-        size += strlen(arguments[i]) + 1;
-    for (*room = MAX_STDIN; *room >= 4096; *room /= 2) {
-        char *next = mmap(NULL, size + *room, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (next == MAP_FAILED)
-            continue;
-        /* The kernel would clear a whole huge page for a small document. */
-        madvise(next, size + *room, MADV_NOHUGEPAGE);
-        *entry = next;
-        memcpy(next, begin, head);
-        next += head;
-        for (int i = 0; i < count; i++)
-            next = stpcpy(next, arguments[i]) + 1;
-        return next;
-    }
-    *room = 0;
-    return NULL;
 }
 
 /* Occupy closed standard descriptors, so that no entry is opened as one of them. Reading
@@ -529,19 +538,18 @@ int main(int count, char **arguments)
         count--;
         arguments++;
     }
-    size_t room;
-    char *entry = NULL, *document = map_entry(count, arguments, &room, &entry);
+    bool has_memory = begin_entry(count, arguments);
     /* In its text mode FastNetMon Community leaves its own stdin connected for an
      * unban, which may be a terminal. */
     bool has_document = count != 4 || strcmp(arguments[3], "unban") != 0;
-    ssize_t size = has_document ? read_stdin(document, room) : 0;
+    ssize_t size = has_document ? read_stdin() : 0;
     if (size < 0)
         _exit(report_loss(""));
-    if (!document)
+    if (!has_memory)
         _exit(report_loss("there is memory for no document"));
     if (!read_settings())
         _exit(report_loss("the settings of this hook are damaged: install it again"));
+    const char *document = entry + head_size;
     bool is_status = memmem(document, (size_t)size, "attack_status", 13) != NULL;
-    size_t entry_size = (size_t)(document - entry) + (size_t)size;
-    _exit(store_or_fallback(entry, entry_size, is_status));
+    _exit(store_or_fallback(head_size + (size_t)size, is_status));
 }

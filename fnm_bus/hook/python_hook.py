@@ -70,12 +70,14 @@ _OUTPUT = 1_000
 
 
 def read_small_file(path: str) -> bytes:
-    """Return the first bytes of a small file; raise OSError as `open` does."""
+    """Return the first bytes of a small file; raise OSError with its path."""
     # O_NONBLOCK: opening a planted pipe, or a leased file (fcntl(2)), would block.
     flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
     fd = posix.open(path, flags)
     try:
         return posix.read(fd, 4096)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         posix.close(fd)
 
@@ -149,16 +151,19 @@ def read_stdin(arguments: "Sequence[str]") -> bytes:
     """
     if len(arguments) == 4 and arguments[3] == "unban":  # noqa: PLR2004 - IP direction pps action
         return b""
-    # A parent with an event loop may have set O_NONBLOCK.
-    posix.set_blocking(0, True)
     chunks: list[bytes] = []
     size = 0
-    while chunk := posix.read(0, _CHUNK):
-        size += len(chunk)
-        if size > MAX_STDIN:
-            chunks.clear()
-        else:
-            chunks.append(chunk)
+    try:
+        # A parent with an event loop may have set O_NONBLOCK.
+        posix.set_blocking(0, True)
+        while chunk := posix.read(0, _CHUNK):
+            size += len(chunk)
+            if size > MAX_STDIN:
+                chunks.clear()
+            else:
+                chunks.append(chunk)
+    except OSError as error:
+        raise OSError(f"stdin: {error}") from error
     if size > MAX_STDIN:
         raise OSError(f"stdin holds {size} bytes; the limit is {MAX_STDIN}")
     return b"".join(chunks)
@@ -170,7 +175,8 @@ def open_dir_nofollow(root: str, *names: str) -> int:
     Root may run the hook, and the spool's owner could plant a link to any directory.
 
     Raises:
-        OSError: one of the directories is missing, or is not a directory.
+        OSError: one of the directories is missing, or is not a directory; the error
+            has the whole path.
     """
     flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
     fd = posix.open(root, flags)
@@ -178,6 +184,9 @@ def open_dir_nofollow(root: str, *names: str) -> int:
         parent = fd
         try:
             fd = posix.open(name, flags | posix.O_NOFOLLOW, dir_fd=parent)
+        except OSError as error:
+            path = "/".join((root, *names))
+            raise OSError(error.errno, error.strerror, path) from error
         finally:
             posix.close(parent)
     return fd

@@ -28,8 +28,15 @@ def commands() -> list[list[str]]:
     The variable `CC` of the environment names the only compiler, if it is set. musl's
     binary is the smallest and starts fastest. A static binary needs no library at the
     moment of a call, so each compiler is first asked for one.
+
+    Raises:
+        ConfigError: `CC` is not a command.
     """
-    chosen = shlex.split(os.environ.get("CC", ""))
+    variable = os.environ.get("CC", "")
+    try:
+        chosen = shlex.split(variable)
+    except ValueError as exc:
+        raise ConfigError(f"CC: {variable}: {exc}") from exc
     installed = [[name] for name in _COMPILERS if shutil.which(name)]
     return [
         [*compiler, *link]

@@ -20,6 +20,7 @@ _HOOK_TIMEOUT: Final = 30.0
 """Seconds for the hook: disks can be slow."""
 _RELAY_TIMEOUT: Final = 10.0
 """Seconds for the relay to remove the entry."""
+_INSTALL_AGAIN: Final = "install the hook again, on this machine"
 _PAUSE: Final = 0.02
 
 
@@ -78,8 +79,7 @@ def _check_call(
         )
     except OSError as exc:  # another machine's binary, or a missing interpreter
         text = f"the hook does not start: {exc.strerror}"
-        remedy = "install the hook again, on this machine"
-        return CheckResult(ok=False, text=text, remedy=remedy)
+        return CheckResult(ok=False, text=text, remedy=_INSTALL_AGAIN)
     with process:
         try:
             out, err = process.communicate(_DOCUMENT, timeout=_HOOK_TIMEOUT)
@@ -94,8 +94,11 @@ def _check_call(
     spool.become_owner()
     if process.returncode or out:
         _remove_entries((spool, fallback), process.pid)
-        text = f"the hook ended with {process.returncode}: {err.decode()!r:.500}"
-        return CheckResult(ok=False, text=text, remedy="this line has the reason")
+        message = err.decode("utf-8", "backslashreplace")
+        text = f"the hook ended with {process.returncode}: {message!r:.500}"
+        # A program that crashes has no message.
+        remedy = "this line has the reason" if err else _INSTALL_AGAIN
+        return CheckResult(ok=False, text=text, remedy=remedy)
     return _wait_for_relay(spool, process.pid, has_relay=has_relay)
 
 

@@ -77,7 +77,7 @@ def write_config(file: Path, answers: Answers) -> None:
         tables["registry"] = {"url": answers.registry}
     text = toml_text({"sensor": answers.sensor}, tables)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_file.make_parents(file)
         atomic_file.replace(file, text.encode(), mode=0o644)
     except OSError as exc:
         raise ConfigError(f"{file}: cannot be written: {exc.strerror}") from exc

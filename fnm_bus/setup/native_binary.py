@@ -76,8 +76,9 @@ def fill(binary: bytes, settings: Mapping[str, object], source: bytes) -> bytes:
     values[_CODE] = _digest(head, tail)
     lines = [os.fsencode(f"{name}={value}") + b"\0" for name, value in values.items()]
     block = MAGIC + b"".join(lines)
-    if len(block) >= BLOCK:
-        faults.append(f"spool, fallback: the paths have more than {BLOCK} bytes")
+    excess = len(block) + 1 - BLOCK  # the block ends with a NUL of its own
+    if excess > 0:
+        faults.append(f"spool, fallback: the paths are {excess} bytes too long")
     if faults:
         raise ConfigError("\n".join(faults))
     return head + block.ljust(BLOCK, b"\0") + tail

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from fnm_bus.errors import ConfigError
+from fnm_bus.errors import ConfigError, FnmBusError
 from fnm_bus.hook import python_hook
 from fnm_bus.setup import compile_hook, native_binary
 from fnm_bus.setup.hook_settings import settings
@@ -41,7 +41,7 @@ def working_binary() -> bytes:
         try:
             binary = attempt()
             _try_out(binary)
-        except ConfigError as exc:
+        except (FnmBusError, OSError) as exc:
             problems.append(str(exc))
         else:
             return binary

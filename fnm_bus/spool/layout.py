@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from fnm_bus import atomic_file
 from fnm_bus.errors import SpoolError
 
 DIGITS: Final = "0123456789abcdef"
@@ -51,7 +52,7 @@ def make(root: Path, owner: int, group: int) -> None:
             link.
     """
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
+        atomic_file.make_parents(root)
         # The lock first, before the owner of its directory changes.
         with _open_directory(root, ".") as fd:
             _make_lock(root, fd, owner, group)

@@ -1,6 +1,7 @@
 """What the spool refuses is in the fallback spool, or its loss is reported."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -232,3 +233,30 @@ def test_calls_beyond_the_fallbacks_limit_are_reported_lost(
     stored = len(hook.entries(hook.fallback))
     # Simultaneous calls count the same files.
     assert (lost + stored, 5 <= stored < 5 + 8) == (40, True)
+
+
+@pytest.mark.parametrize("path", ["incoming/tmp", "incoming/new"])
+def test_an_error_names_the_directory_of_each_spool(
+    hook: InstalledHook, path: str
+) -> None:
+    roots = [hook.spool.root, hook.fallback.root]
+    for root in roots:
+        (root / path).rename(root / "moved")
+    text = hook(SAMPLE).stderr.decode()
+    for root in roots:
+        assert re.search(rf"\[Errno 2\] [\w ]+: '{root}/{path}(/[0-9a-f])?'", text)
+
+
+def test_an_error_names_the_file_with_the_limit(hook: InstalledHook) -> None:
+    (hook.spool.root / "full").mkdir()
+    text = hook(SAMPLE).stderr.decode()
+    assert f"[Errno 21] Is a directory: '{hook.spool.root}/full'; kept in" in text
+
+
+def test_an_error_of_stdin_names_stdin(hook: InstalledHook) -> None:
+    with (hook.directory / "closed for reading").open("wb") as file:
+        argv = [hook.path]
+        done = subprocess.run(argv, stdin=file, capture_output=True, check=False)
+    assert done.stderr.startswith(
+        b"fnm-bus hook: this notification is lost: stdin: [Errno 9] "
+    )

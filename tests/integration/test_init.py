@@ -154,3 +154,19 @@ def test_an_unknown_user_is_refused_before_the_first_step(
     done = run("--yes", "--fastnetmon-user", "no-such-user")
     assert isinstance(done.exception, ConfigError)
     assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_every_user_can_read_the_configuration_and_only_root_can_write_it(
+    root: Path, umask: int
+) -> None:
+    """The services read it, and the umask of a hardened machine's root is 077."""
+    file = root / "etc" / "fnm-bus.toml"
+    answers = init.Answers("sensor", "127.0.0.1:9092", "", 1)
+    before = os.umask(umask)
+    try:
+        init.write_config(file, answers)
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o7777 for path in (file.parent, file)]
+    assert modes == [0o755, 0o644]

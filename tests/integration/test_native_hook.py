@@ -141,3 +141,27 @@ def test_no_file_takes_the_number_of_a_closed_standard_file(
     numbers = [int(call.rpartition(" = ")[2].split()[0]) for call in calls[:-1]]
     assert len(numbers) > 8
     assert [number for number in numbers if 0 <= number <= 2] == []
+
+
+def test_a_waiting_call_has_little_memory(native_program: Program, place: Path) -> None:
+    """With vm.overcommit_memory=2, a storm's calls would take it from FastNetMon."""
+    hook = NativeHook(place, native_program("musl"))
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    with subprocess.Popen([hook.path], stdin=reading) as call:
+        wait_until(lambda: os.get_blocking(reading), 30, "the hook reads")
+        pages = int(Path(f"/proc/{call.pid}/statm").read_text().split()[0])
+        os.close(reading)
+        os.close(writing)
+        assert call.wait(30) == 0
+    assert pages * resource.getpagesize() < 1_000_000
+
+
+def test_a_process_without_descriptors_reports_the_loss(
+    native_program: Program, place: Path
+) -> None:
+    """poll(2) fails for a limit of 0; the standard files are open nevertheless."""
+    hook = NativeHook(place, native_program("musl"))
+    limit = resource.RLIMIT_NOFILE
+    done = hook(SAMPLE, preexec_fn=lambda: resource.setrlimit(limit, (0, 0)))
+    assert (done.returncode, done.stderr.count(b"\n")) == (75, 1)
+    assert b"this notification is lost: " in done.stderr

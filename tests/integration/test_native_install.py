@@ -19,6 +19,7 @@ from fnm_bus.hook import python_hook
 from fnm_bus.setup import (
     check_hook,
     compile_hook,
+    hook_call,
     init,
     install_hook,
     native_binary,
@@ -213,6 +214,17 @@ def test_a_directory_for_temporary_files_without_programs_is_named(
     assert "set TMPDIR" in str(result.exception)
 
 
+@needs_compiler
+def test_a_missing_directory_for_temporary_files_is_reported(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(machine.directory / "missing"))
+    result = machine.install("--native")
+    assert isinstance(result.exception, ConfigError)
+    assert str(machine.directory / "missing") in str(result.exception)
+    assert not machine.hook.exists()
+
+
 NOTHING_STORED = f"""
 static const char block[{native_binary.BLOCK}] __attribute__((used)) =
     "fnm-bus native hook 1";
@@ -334,6 +346,26 @@ def test_a_check_finds_the_binary_of_another_machine(machine: Machine) -> None:
     assert failed["the hook does not start: Exec format error"] == (
         "install the hook again, on this machine"
     )
+
+
+@needs_compiler
+def test_a_check_finds_a_binary_that_crashes(machine: Machine) -> None:
+    content = bytearray(machine.native())
+    code = slice(4_096, content.index(native_binary.MAGIC))  # behind the ELF headers
+    content[code] = bytes(code.stop - code.start)
+    machine.hook.write_bytes(content)
+    failed = machine.failed()
+    [text] = [text for text in failed if "the hook ended with -" in text]
+    assert failed[text] == "install the hook again, on this machine"
+
+
+def test_a_check_shows_a_message_of_any_bytes(machine: Machine) -> None:
+    damaged = program(machine.directory / "bin" / "hook", "printf '\\377' >&2; exit 3")
+    for spool in (machine.spool, machine.fallback):
+        spool.make(os.geteuid(), os.getegid())
+    results = hook_call.check(damaged, machine.spool, machine.fallback, drains=False)
+    assert results[-1].text == r"the hook ended with 3: '\\xff'"
+    assert results[-1].remedy == "this line has the reason"
 
 
 @needs_compiler

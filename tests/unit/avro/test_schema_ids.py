@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_the_file_is_readable_for_all_and_alone(tmp_path: Path) -> None:
     pinned().write(path)
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_user_can_pass_the_new_directory_of_the_file(tmp_path: Path) -> None:
+    """The umask of a hardened machine's root is 077."""
+    before = os.umask(0o077)
+    try:
+        pinned().write(tmp_path / "new" / "schema-ids.json")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o7777 == 0o755
 
 
 def test_an_unwritable_path_is_in_the_error(tmp_path: Path) -> None:

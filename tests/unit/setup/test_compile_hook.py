@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from fnm_bus.errors import ConfigError
 from fnm_bus.setup import compile_hook
 
 
@@ -38,3 +39,11 @@ def test_the_environment_names_the_only_compiler(
     monkeypatch.setenv("CC", "ccache 'my cc'")
     static = ["ccache", "my cc", "-static"]
     assert compile_hook.commands() == [static, static[:-1]]
+
+
+def test_a_compiler_with_an_open_quote_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CC", "gcc -DNAME='x")
+    with pytest.raises(ConfigError, match=r"CC: gcc -DNAME='x: No closing quotation"):
+        compile_hook.commands()

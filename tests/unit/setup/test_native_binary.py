@@ -1,5 +1,6 @@
 """The settings of a native hook are written to its binary, and read from there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_another_binary_may_be_filled_again() -> None:
         ({"SPOOL": "spool"}, "spool: spool is not an absolute path"),
         ({"FALLBACK": ""}, "fallback:  is not an absolute path"),
         ({"DRAIN": ("fnm-bus", "drain")}, "never drains"),
-        ({"SPOOL": "/" + "a" * 4000}, "more than 4096 bytes"),
+        ({"SPOOL": "/" + "a" * 4000}, r"the paths are \d+ bytes too long"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
@@ -69,6 +70,17 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         native_binary.fill(BINARY, {**VALUES, **changes}, SOURCE)
+
+
+def test_the_longest_path_is_named_to_the_byte() -> None:
+    with pytest.raises(ConfigError) as refused:
+        native_binary.fill(BINARY, {**VALUES, "SPOOL": "/" + "a" * 4000}, SOURCE)
+    excess = int(re.findall(r"\d+", str(refused.value))[0])
+    longest = {**VALUES, "SPOOL": "/" + "a" * (4000 - excess)}
+    filled = native_binary.fill(BINARY, longest, SOURCE)
+    assert native_binary.read(filled).settings == longest
+    with pytest.raises(ConfigError, match="are 1 bytes too long"):
+        native_binary.fill(BINARY, {**longest, "SPOOL": f"{longest['SPOOL']}a"}, SOURCE)
 
 
 @pytest.mark.parametrize("binary", [b"", b"\x7fELF", BINARY[:-100], BINARY + BINARY])

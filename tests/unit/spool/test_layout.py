@@ -77,6 +77,25 @@ def test_set_up_does_not_follow_a_link_planted_meanwhile(
     assert {path: path.stat().st_mode for path in elsewhere.rglob("*")} == before
 
 
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_every_user_can_pass_new_parents_and_only_root_can_write_there(
+    tmp_path: Path, umask: int
+) -> None:
+    """A hardened machine's root has umask 077: the relay could not reach the spool."""
+    root = tmp_path / "fnm-bus" / "host" / "spool"
+    before = os.umask(umask)
+    try:
+        layout.make(root, os.geteuid(), os.getegid())
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    modes = [
+        stat.S_IMODE(path.stat().st_mode) for path in (root.parent.parent, root.parent)
+    ]
+    assert modes == [0o755, 0o755]
+    assert layout.find_faults(root, os.geteuid(), os.getegid()) == []
+
+
 def test_set_up_refuses_a_lock_with_two_links(box: Box, tmp_path: Path) -> None:
     """The spool's owner would become the owner of the other file."""
     precious = tmp_path / "precious"
