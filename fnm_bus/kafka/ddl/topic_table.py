@@ -6,7 +6,6 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Final
 
-from fnm_bus.avro import schema
 from fnm_bus.kafka.ddl.columns import Column, columns_of
 from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topics import planned_topics
@@ -17,20 +16,19 @@ Path = tuple[str, ...]
 _EVENT_TIME: Final[Path] = ("receipt", "received_at")
 _EVENT_IDENTITY: Final[tuple[Path, ...]] = (("receipt", "event_id"),)
 
-_SHAPES: Final[Mapping[str, tuple[str, Path, tuple[Path, ...]]]] = MappingProxyType(
+_KEYS: Final[Mapping[str, tuple[Path, tuple[Path, ...]]]] = MappingProxyType(
     {
-        "host": ("HostEvent", _EVENT_TIME, _EVENT_IDENTITY),
-        "hostgroup": ("HostgroupEvent", _EVENT_TIME, _EVENT_IDENTITY),
-        "status": ("StatusEvent", _EVENT_TIME, _EVENT_IDENTITY),
+        "host": (_EVENT_TIME, _EVENT_IDENTITY),
+        "hostgroup": (_EVENT_TIME, _EVENT_IDENTITY),
+        "status": (_EVENT_TIME, _EVENT_IDENTITY),
         "reason": (
-            "Reason",
             ("received_at",),
             (("sensor",), ("scope",), ("target",), ("part",)),
         ),
-        "mitigation": ("Mitigation", ("changed_at",), (("key",),)),
-        "command": ("Command", ("requested_at",), (("command_id",),)),
-        "audit": ("Audit", ("at",), ()),
-        "deadletter": ("DeadLetter", ("failed_at",), ()),
+        "mitigation": (("changed_at",), (("key",),)),
+        "command": (("requested_at",), (("command_id",),)),
+        "audit": (("at",), ()),
+        "deadletter": (("failed_at",), ()),
     }
 )
 
@@ -69,6 +67,7 @@ def topic_tables(topics: Topics, *, registry: bool) -> tuple[TopicTable, ...]:
         topics: the names of the topics.
         registry: whether the relay writes with the ids of a schema registry.
     """
+    records = topics.of_all()
     framed = topics.of_framed() if registry else {}
     compacted = {
         spec.name
@@ -79,14 +78,14 @@ def topic_tables(topics: Topics, *, registry: bool) -> tuple[TopicTable, ...]:
         TopicTable(
             name,
             topic,
-            f"{schema.NAMESPACE}.{record}",
-            columns_of(f"{schema.NAMESPACE}.{record}"),
+            records[topic],
+            columns_of(records[topic]),
             time,
             identity,
             topic in compacted,
             topic in framed,
         )
-        for name, (record, time, identity) in _SHAPES.items()
+        for name, (time, identity) in _KEYS.items()
         for topic in [getattr(topics, name)]
     )
 
