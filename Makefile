@@ -14,7 +14,7 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 # One ring of tests after another, with `make -j` too.
 .NOTPARALLEL:
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
+.PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit test-readers ring-unit \
 	ring-repo ring-integration ring-quiet fuzz fuzz-mitigator \
 	fuzz-documents long-run lint format wheel mutation sbom \
 	picture bench lock clean
@@ -49,6 +49,16 @@ PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
 
 test-unit: ring-unit ## run the tests that need no process and no socket
+
+# The engines are large, and stay out of the environment. CI=true: nothing is skipped.
+SQL_ENGINES := $(shell sed -n 's/^sql-engines = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+test-readers: $(READY) ## read the topics with Flink, ClickHouse and DuckDB (downloads 700 MB)
+ifneq ($(UV),)
+	uv pip install --quiet --python $(BIN)/python --target .readers $(SQL_ENGINES)
+else
+	$(BIN)/python -m pip install --quiet --upgrade --target .readers $(SQL_ENGINES)
+endif
+	CI=true $(PYTEST) tests/readers
 
 ring-unit: $(READY)
 	@echo "== unit: no process, no socket"
@@ -142,7 +152,7 @@ lock: ## resolve the dependencies again (needs uv)
 
 clean: ## remove what these targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
-	  .mutation mutants .sbom
+	  .mutation mutants .sbom .readers
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.
