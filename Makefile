@@ -52,7 +52,7 @@ test-unit: ring-unit ## run the tests that need no process and no socket
 
 # The engines are large, and stay out of the environment. CI=true: nothing is skipped.
 SQL_ENGINES := $(shell sed -n 's/^sql-engines = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
-test-readers: $(READY) ## read the topics with Flink, ClickHouse and DuckDB (downloads 700 MB)
+test-readers: $(READY) ## read the topics with Flink, Spark, ClickHouse and DuckDB (downloads 1.1 GB)
 ifneq ($(UV),)
 	uv pip install --quiet --python $(BIN)/python --target .readers $(SQL_ENGINES)
 else

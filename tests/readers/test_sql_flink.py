@@ -2,42 +2,28 @@
 
 import re
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
-from support import flink
+from support import java_sql
 from support.noc_scenario import ANSWERS, records
 from support.older_schema import older_value
 from support.sql_questions import EXAMPLES, comparable, questions
+from support.sql_topics import (
+    Records,
+    example_contents,
+    new_topics,
+    publish,
+    publish_values,
+    register,
+)
 
 from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.examples import example_records
-from fnm_bus.avro.registry import Registry
-from fnm_bus.event import AnyRecord, HostEvent
+from fnm_bus.event import HostEvent
 from fnm_bus.kafka.ddl.source import Source
 from fnm_bus.kafka.ddl.statements import statements as ddl
 from fnm_bus.kafka.ddl.topic_table import topic_tables
 from fnm_bus.kafka.route import Topics
-from fnm_bus.kafka.topic_admin import TopicAdmin
-from fnm_bus.kafka.topics import planned_topics
-
-Records = list[tuple[str, bytes, AnyRecord]]
-
-
-def new_topics() -> Topics:
-    unique = uuid4().hex[:8]
-    names = Topics.__dataclass_fields__
-    return Topics(**{name: f"{unique}.{name}" for name in names})
-
-
-def publish(kafka: str, topics: Topics, codec: Codec, contents: Records) -> None:
-    settings = {"bootstrap.servers": kafka}
-    TopicAdmin(settings).create(planned_topics(topics, 2, 1))
-    producer = Producer(settings)
-    for topic, key, event in contents:
-        producer.produce(topic, codec.encode(event, topic), key)
-    assert producer.flush(30) == 0
 
 
 def tables(topics: Topics, kafka: str, registry: str | None) -> str:
@@ -50,36 +36,24 @@ def tables(topics: Topics, kafka: str, registry: str | None) -> str:
     return ddl("flink", made, Source(kafka, registry)) + "\n" + "".join(bounds)
 
 
-def examples(topics: Topics) -> Records:
-    return [
-        (topic, str(getattr(event, "key", name)).encode(), event)
-        for topic, full_name in topics.of_all().items()
-        for name, event in example_records(full_name).items()
-    ]
-
-
-def with_registry(topics: Topics, registry: str) -> Codec:
-    return Codec(Registry(registry).register(topics.of_framed()))
-
-
 @pytest.mark.parametrize("framing", ["registry", "single objects"])
 def test_every_table_has_every_record(
     tmp_path: Path, kafka: str, registry: str, framing: str
 ) -> None:
     topics = new_topics()
-    contents = examples(topics)
+    contents = example_contents(topics)
     if framing == "registry":
-        publish(kafka, topics, with_registry(topics, registry), contents)
+        publish(kafka, topics, Codec(register(topics, registry)), contents)
         text = tables(topics, kafka, registry)
     else:
         publish(kafka, topics, Codec(), contents)
         text = tables(topics, kafka, None)
     names = list(Topics.__dataclass_fields__)
     # All columns: a fault in one of them stops the query.
-    queries = "".join(f"SELECT * FROM `{name}`;\n" for name in names)  # noqa: S608 - names of ours
+    queries = "".join(f"SELECT * FROM `{name}`;\n" for name in names)
     times = "SELECT receipt.event_id, receipt.received_at, event_time, ip FROM host;\n"
 
-    *rows, shown = flink.answers(tmp_path, text + queries + times)
+    *rows, shown = java_sql.flink(tmp_path, text + queries + times)
 
     assert {name: len(row) for name, row in zip(names, rows, strict=True)} == {
         name: rows_of(getattr(topics, name), name, contents) for name in names
@@ -110,16 +84,14 @@ def test_a_record_of_an_older_version_has_null_for_its_missing_fields(
     assert isinstance(event, HostEvent)
     older = older_value(registry, topics.host, event)
     contents: Records = [(topics.host, b"new", event)]
-    publish(kafka, topics, with_registry(topics, registry), contents)
-    producer = Producer({"bootstrap.servers": kafka})
-    producer.produce(topics.host, older, b"old")
-    assert producer.flush(30) == 0
+    publish(kafka, topics, Codec(register(topics, registry)), contents)
+    publish_values(kafka, [(topics.host, b"old", older)])
     query = (
         "SELECT ip, attack_details.attack_uuid,"
         " attack_details.outgoing_dropped_pps IS NULL, extra IS NULL FROM host;\n"
     )
 
-    (rows,) = flink.answers(tmp_path, tables(topics, kafka, registry) + query)
+    (rows,) = java_sql.flink(tmp_path, tables(topics, kafka, registry) + query)
 
     uuid = event.attack_details.attack_uuid if event.attack_details else None
     assert rows == [
@@ -133,9 +105,9 @@ def answers(
     tmp_path_factory: pytest.TempPathFactory, kafka: str, registry: str
 ) -> dict[str, list[tuple[str, ...]]]:
     topics = new_topics()
-    publish(kafka, topics, with_registry(topics, registry), list(records(topics)))
+    publish(kafka, topics, Codec(register(topics, registry)), list(records(topics)))
     text = tables(topics, kafka, registry) + (EXAMPLES / "flink.sql").read_text()
-    rows = flink.answers(tmp_path_factory.mktemp("flink"), text)
+    rows = java_sql.flink(tmp_path_factory.mktemp("flink"), text)
     asked = [
         question for question in questions("flink") if is_query(question.statement)
     ]

@@ -32,6 +32,11 @@ _FLINK_JARS = (
     "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
     "org.apache.flink:flink-sql-avro-confluent-registry:2.0.0",
 )
+SPARK = "4.2.0"
+_SPARK_JARS = tuple(
+    f"org.apache.spark:{name}_2.13:{SPARK}"
+    for name in ("spark-avro", "spark-sql", "spark-sql-kafka-0-10")
+)
 
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -78,6 +83,15 @@ def flink() -> Path:
     return _cached(f"flink-{FLINK}", _fetch_flink)
 
 
+def spark() -> Path:
+    """Return the directory of Spark's jars, fetched when absent.
+
+    Raises:
+        Unavailable: Maven is missing or failed.
+    """
+    return _cached(f"spark-{SPARK}", _fetch_spark)
+
+
 def _cached(name: str, fetch: Callable[[Path], None]) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = Path(base) / "fnm-bus" / name
@@ -103,6 +117,10 @@ def _fetch_kafka(place: Path) -> None:
 
 def _fetch_flink(place: Path) -> None:
     _fetch_jars(place, *_FLINK_JARS)
+
+
+def _fetch_spark(place: Path) -> None:
+    _fetch_jars(place, *_SPARK_JARS)
 
 
 def _fetch_jars(place: Path, *artifacts: str) -> None:

@@ -14,7 +14,6 @@ _UNUSED: Final = frozenset({"doc", "maximum"})
 """Attributes that do not change how bytes are read."""
 
 _NOTES: Final = (
-    "Not executed by the tests of fnm-bus.",
     "Each part reads the records of one writer's schema. A fixed schema returns null",
     "for each record of another version, without an error. Records without a part:",
 )
