@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fnm_bus.avro.archive import Archive
+    from fnm_bus.kafka.addressing import Topics
     from fnm_bus.kafka.reader import ConsumedRecord
-    from fnm_bus.kafka.route import Topics
 
 
 def tail(  # noqa: PLR0913 - one parameter for each option
@@ -92,11 +92,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
 
 
 def _show_json(record: "ConsumedRecord") -> None:
-    from fnm_bus.event.json_value import (
-        bytes_as_text,
-        event_as_json,
-        headers_as_text,
-    )
+    from fnm_bus.event import json_value
 
     event = record.event
     dump(
@@ -105,9 +101,9 @@ def _show_json(record: "ConsumedRecord") -> None:
             "partition": record.partition,
             "offset": record.offset,
             "timestamp": record.at.isoformat(),
-            "key": bytes_as_text(record.key),
-            "headers": headers_as_text(record.headers),
-            "event": None if event is None else event_as_json(event),
+            "key": json_value.bytes_as_text(record.key),
+            "headers": json_value.headers_as_text(record.headers),
+            "event": None if event is None else json_value.event_as_json(event),
             "error": record.error or None,
         }
     )

@@ -1,4 +1,4 @@
-"""Readers that are not ours read our topics: kcat, fastavro, Confluent's own.
+"""Other readers of the topics: kcat, fastavro, Confluent's deserializer.
 
 Debian's kcat is built without Avro, so it shows that key, headers and bytes are what
 any client gets, and fastavro decodes those bytes by nothing but the schema files.
@@ -25,9 +25,9 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.event import Event
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
 from fnm_bus.relay.pipeline import Pipeline
@@ -70,18 +70,18 @@ def consume(kafka: str, topics: list[str], count: int) -> list[Message]:
     )
     consumer.subscribe(topics)
     try:
-        found: list[Message] = []
-        while len(found) < count:
-            messages = consumer.consume(count - len(found), timeout=20)
-            assert messages, f"{len(found)} of {count} arrived"
-            found += messages
+        messages: list[Message] = []
+        while len(messages) < count:
+            more = consumer.consume(count - len(messages), timeout=20)
+            assert more, f"{len(messages)} of {count} arrived"
+            messages += more
     finally:
         consumer.close()
-    return found
+    return messages
 
 
 def plain(value: Any) -> Any:
-    """Return a datum of fastavro without what differs in form only."""
+    """Return a datum of fastavro as plain JSON values."""
     return json.loads(json.dumps(value, default=str))
 
 
@@ -101,16 +101,16 @@ def test_fastavro_reads_single_objects_with_nothing_but_the_schema_files(
         for topic, full_name in topics.of_events().items()
     }
     messages = consume(kafka, list(by_topic), len(published))
-    found = {}
+    events = {}
     for message in messages:
         value = message.value()
         assert value[:2] == b"\xc3\x01"
         body = BytesIO(value[10:])
         datum: Any = schemaless_reader(body, by_topic[message.topic()], None)
         assert not body.read()
-        found[datum["receipt"]["event_id"], datum["action"]] = plain(datum)
-    assert len(found) == len(EVENTS)
-    assert found == {
+        events[datum["receipt"]["event_id"], datum["action"]] = plain(datum)
+    assert len(events) == len(EVENTS)
+    assert events == {
         (event.receipt.event_id, event.action): expected(event)
         for event, _ in published
     }
@@ -124,15 +124,15 @@ def test_confluents_deserializer_reads_with_nothing_but_the_registry(
 
     published, topics = publish(kafka, topic_names, pinned)
     messages = consume(kafka, list(topics.of_events()), len(published))
-    found = {}
+    events = {}
     with SchemaRegistryClient({"url": registry, "timeout": 5}) as client:
         deserialize = AvroDeserializer(client)
         for message in messages:
             context = SerializationContext(message.topic(), MessageField.VALUE)
             datum: Any = deserialize(message.value(), context)
-            found[datum["receipt"]["event_id"], datum["action"]] = plain(datum)
-    assert len(found) == len(EVENTS)
-    assert found == {
+            events[datum["receipt"]["event_id"], datum["action"]] = plain(datum)
+    assert len(events) == len(EVENTS)
+    assert events == {
         (event.receipt.event_id, event.action): expected(event)
         for event, _ in published
     }
@@ -166,13 +166,13 @@ def test_kcat_shows_key_headers_and_value_as_they_were_sent(
 
 
 def records(shown: bytes) -> list[tuple[bytes, tuple[tuple[str, bytes], ...], bytes]]:
-    found = []
+    events = []
     while shown:
         head, _, rest = shown.partition(b"\n")
         key_size, size, headers = head.split(b" ", 2)
         end = int(key_size) + int(size)
-        pairs = (it.split("=", 1) for it in headers.decode().split(","))
-        found.append(
+        pairs = (header.split("=", 1) for header in headers.decode().split(","))
+        events.append(
             (
                 rest[: int(key_size)],
                 tuple((name, value.encode()) for name, value in pairs),
@@ -180,4 +180,4 @@ def records(shown: bytes) -> list[tuple[bytes, tuple[tuple[str, bytes], ...], by
             )
         )
         shown = rest[end:]
-    return found
+    return events

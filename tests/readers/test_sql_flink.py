@@ -20,10 +20,10 @@ from support.sql_topics import (
 from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.examples import example_records
 from fnm_bus.event import HostEvent
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.ddl.source import Source
 from fnm_bus.kafka.ddl.statements import statements as ddl
 from fnm_bus.kafka.ddl.topic_table import topic_tables
-from fnm_bus.kafka.route import Topics
 
 
 def tables(topics: Topics, kafka: str, registry: str | None) -> str:

@@ -3,10 +3,10 @@
 import re
 
 from fnm_bus.avro import schema
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.ddl.columns import Column
 from fnm_bus.kafka.ddl.source import Source
 from fnm_bus.kafka.ddl.topic_table import topic_tables
-from fnm_bus.kafka.route import Topics
 
 TOPICS = Topics()
 FRAMED = {table.name: table for table in topic_tables(TOPICS, registry=True)}

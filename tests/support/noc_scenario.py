@@ -14,7 +14,7 @@ from fnm_bus.event import (
     PacketSample,
     Receipt,
 )
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 CARPET = "customers"

@@ -9,7 +9,7 @@ from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
 

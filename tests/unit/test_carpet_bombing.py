@@ -15,7 +15,7 @@ from support.noc_scenario import ANSWERS, records
 from fnm_bus.consume.handler import RetryLater
 from fnm_bus.event import AttackDetails, HostEvent, HostgroupEvent, Receipt
 from fnm_bus.event.parse import parse
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 NAME = "carpet_bombing"
 FILE = Path(__file__).parents[2] / "examples" / f"{NAME}.py"

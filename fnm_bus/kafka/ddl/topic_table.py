@@ -6,8 +6,8 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Final
 
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.ddl.columns import Column, columns_of
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topics import planned_topics
 
 Path = tuple[str, ...]

@@ -3,8 +3,8 @@ from dataclasses import fields
 import pytest
 
 from fnm_bus.avro import schema
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.ddl.topic_table import TopicTable, column_at, topic_tables
-from fnm_bus.kafka.route import Topics
 
 TABLES = topic_tables(Topics(host="acme.host"), registry=True)
 
