@@ -14,8 +14,8 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 # One ring of tests after another, with `make -j` too.
 .NOTPARALLEL:
 
-.PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit test-readers ring-unit \
-	ring-repo ring-integration ring-quiet fuzz fuzz-mitigator \
+.PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
+	ring-repo ring-integration ring-quiet test-readers fuzz fuzz-mitigator \
 	fuzz-documents long-run lint format wheel mutation sbom \
 	picture bench lock clean
 
@@ -51,16 +51,6 @@ test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against 
 
 test-unit: ring-unit ## run the tests that need no process and no socket
 
-# The engines are large, and stay out of the environment. CI=true: nothing is skipped.
-SQL_ENGINES := $(shell sed -n 's/^sql-engines = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
-test-readers: $(READY) ## read the topics with Flink, Spark, ClickHouse and DuckDB (downloads 1.1 GB)
-ifneq ($(UV),)
-	uv pip install --quiet --python $(BIN)/python --target .readers $(SQL_ENGINES)
-else
-	$(BIN)/python -m pip install --quiet --upgrade --target .readers $(SQL_ENGINES)
-endif
-	CI=true $(PYTEST) tests/readers
-
 ring-unit: $(READY)
 	@echo "== unit: no process, no socket"
 	@$(PYTEST) -n auto tests/unit
@@ -76,6 +66,9 @@ ring-integration: $(READY)
 	       "registry are left out, and listed at the end."
 	@echo "== integration: real services, $(WORKERS) at a time"
 	@$(PYTEST) -n $(WORKERS) -m "not quiet" $(SERVICES)
+
+test-readers: $(READY) ## read the topics with Flink, Spark, ClickHouse and DuckDB (downloads 1.1 GB)
+	CI=true $(BIN)/pytest tests/readers
 
 ring-quiet: $(READY)
 	@echo "== quiet: real services, one at a time"
@@ -172,7 +165,7 @@ lock: ## resolve the dependencies again (needs uv)
 
 clean: ## remove what these targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
-	  .mutation mutants .sbom .readers .zig
+	  .mutation mutants .sbom .zig
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.

@@ -7,6 +7,7 @@ stopped, or two runs at once, never leave half of one there.
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -33,6 +34,9 @@ _FLINK_JARS = (
     "org.apache.flink:flink-sql-avro-confluent-registry:2.0.0",
 )
 SPARK = "4.2.0"
+CHDB = "4.4.0"
+DUCKDB = "1.5.5"
+"""DuckDB, and its extension: DuckDB loads one of its own version only."""
 _SPARK_JARS = tuple(
     f"org.apache.spark:{name}_2.13:{SPARK}"
     for name in ("spark-avro", "spark-sql", "spark-sql-kafka-0-10")
@@ -92,6 +96,15 @@ def spark() -> Path:
     return _cached(f"spark-{SPARK}", _fetch_spark)
 
 
+def sql_engines() -> Path:
+    """Return a directory with DuckDB and ClickHouse for Python, fetched when absent.
+
+    Raises:
+        Unavailable: they cannot be installed.
+    """
+    return _cached(f"sql-engines-{CHDB}-{DUCKDB}", _fetch_sql_engines)
+
+
 def _cached(name: str, fetch: Callable[[Path], None]) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = Path(base) / "fnm-bus" / name
@@ -135,6 +148,28 @@ def _fetch_jars(place: Path, *artifacts: str) -> None:
         "-DincludeScope=runtime",
         f"-DoutputDirectory={place}",
     )
+
+
+def _fetch_sql_engines(place: Path) -> None:
+    packages = (
+        f"chdb=={CHDB}",
+        f"duckdb=={DUCKDB}",
+        f"duckdb-extension-avro=={DUCKDB}",
+    )
+    uv = shutil.which("uv")
+    pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+    interpreter = ["--python", sys.executable] if uv else []
+    try:
+        subprocess.run(
+            [*pip, "install", "--quiet", *interpreter, "--target", place, *packages],
+            check=True,
+            text=True,
+            timeout=_TIMEOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except subprocess.CalledProcessError as exc:
+        raise Unavailable(f"pip failed:\n{exc.output[-2000:]}") from exc
 
 
 def _fetch_registry(place: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from support.fetch import Unavailable
+from support import fetch
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "sql"
@@ -46,16 +46,13 @@ def execute(engine: str, texts: list[str], directory: Path) -> list[list[list[st
     """Return the rows of each statement, executed in a directory.
 
     Raises:
-        Unavailable: the engines are not installed.
+        Unavailable: the engines cannot be installed.
     """
-    packages = Path(os.environ.get("FNM_BUS_SQL_ENGINES", ROOT / ".readers"))
-    if not packages.is_dir():
-        raise Unavailable(f"{packages} is missing: `make test-readers` installs it")
     done = subprocess.run(
         [sys.executable, str(ENGINE), engine],
         input=json.dumps([without_comments(text) for text in texts]),
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(packages), "TZ": "UTC"},
+        env={**os.environ, "PYTHONPATH": str(fetch.sql_engines()), "TZ": "UTC"},
         text=True,
         capture_output=True,
         timeout=_SECONDS,
