@@ -120,7 +120,7 @@ def _decisions(
                     kind="blackhole",
                     state=state,
                     hostgroup=CARPET,
-                    customer="acme",
+                    customer="acme" if state == "wanted" else None,
                     changed_at=_at(wanted),
                 ),
             )
