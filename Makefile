@@ -15,7 +15,7 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 .NOTPARALLEL:
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
-	ring-repo ring-integration ring-quiet fuzz fuzz-mitigator \
+	ring-repo ring-integration ring-quiet test-readers fuzz fuzz-mitigator \
 	fuzz-documents long-run lint format wheel mutation sbom \
 	picture bench lock clean
 
@@ -66,6 +66,9 @@ ring-integration: $(READY)
 	       "registry are left out, and listed at the end."
 	@echo "== integration: real services, $(WORKERS) at a time"
 	@$(PYTEST) -n $(WORKERS) -m "not quiet" $(SERVICES)
+
+test-readers: $(READY) ## read the topics with Flink, Spark, ClickHouse and DuckDB (downloads 1.1 GB)
+	CI=true $(BIN)/pytest tests/readers
 
 ring-quiet: $(READY)
 	@echo "== quiet: real services, one at a time"

@@ -14,6 +14,7 @@ from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
 from fnm_bus.kafka.addressing import Topics
+from fnm_bus.kafka.ddl.source import Source
 from fnm_bus.kafka.publisher import (
     ONE_SHOT_PRODUCER,
     SERVICE_PRODUCER,
@@ -97,6 +98,27 @@ def build_registry(settings: Settings) -> Registry:
     if table.url is None:
         raise ConfigError("[registry] url: wanted an address, got nothing")
     return Registry(table.url, table.timeout, table.client)
+
+
+def table_source(settings: Settings) -> Source:
+    """Return the addresses and the pinned schemas for SQL, without credentials.
+
+    Raises:
+        SchemaError: the file of schema ids exists and is unusable.
+    """
+    servers = settings.kafka.get("bootstrap.servers", "")
+    if settings.registry.url is None:
+        return Source(servers)
+    pinned = _pinned_ids(settings)
+    writers = (
+        {
+            topic: pinned.writers(schema_ids.registry_subject(topic))
+            for topic in topic_names(settings).of_framed()
+        }
+        if pinned is not None
+        else {}
+    )
+    return Source(servers, build_registry(settings).display_url, writers)
 
 
 def build_codec(settings: Settings) -> Codec:

@@ -6,6 +6,7 @@
     ├── InvalidRecord              65  a record's bytes can never become an event
     ├── ConfigError                78  the configuration; all problems at once
     ├── CommandNotLoaded           70  a package's command cannot be imported
+    ├── ArchiveError               73  an archive file cannot be written
     ├── SpoolError                 75  the spool cannot do the operation now
     │   └── SpoolFull              75  ... because a limit is reached
     ├── SchemaError                78  a schema or a schema id that must not be used
@@ -85,6 +86,12 @@ class ConfigError(FnmBusError):
 
 class CommandNotLoaded(FnmBusError):
     """The command of an installed package cannot be imported."""
+
+
+class ArchiveError(FnmBusError):
+    """An archive file that exists or cannot be written."""
+
+    exit_code = 73
 
 
 class SpoolError(FnmBusError):

@@ -85,15 +85,24 @@ def released() -> Mapping[bytes, dict[str, Any]]:
     Raises:
         SchemaError: the installation has no such schemas.
     """
-    try:
-        texts = [
-            file.read_text("utf-8")
-            for version in data_directory("released").iterdir()
-            for file in version.iterdir()
-        ]
-    except OSError as exc:
-        raise SchemaError(f"no schemas of the releases: {exc}") from exc
-    return MappingProxyType({fingerprint_of(json.loads(t)): parse(t) for t in texts})
+    return MappingProxyType(
+        {fingerprint_of(json.loads(t)): parse(t) for t in _released_texts()}
+    )
+
+
+def writers_of(full_name: str) -> Mapping[bytes, str]:
+    """Return fingerprint → schema as JSON text, of this version and of all releases.
+
+    Raises:
+        SchemaError: the schema does not exist, or the installation has no releases.
+    """
+    texts = {
+        fingerprint_of(avro): release
+        for release in _released_texts()
+        for avro in [json.loads(release)]
+        if f"{avro['namespace']}.{avro['name']}" == full_name
+    }
+    return MappingProxyType({**texts, fingerprint(full_name): text(full_name)})
 
 
 def parse(schema: str) -> dict[str, Any]:
@@ -151,6 +160,17 @@ def data_directory(name: str) -> Traversable:
     if packaged.is_dir():
         return packaged
     return Path(__file__).parents[2] / "schemas" / name
+
+
+def _released_texts() -> tuple[str, ...]:
+    try:
+        return tuple(
+            file.read_text("utf-8")
+            for version in data_directory("released").iterdir()
+            for file in version.iterdir()
+        )
+    except OSError as exc:
+        raise SchemaError(f"no schemas of the releases: {exc}") from exc
 
 
 @cache

@@ -53,6 +53,14 @@ class SchemaIds:
     older: Mapping[str, tuple[int, ...]]
     schemas: Mapping[int, str]
 
+    def writers(self, subject: str) -> Mapping[int, str]:
+        """Return id → schema, for every id that records of a subject may have."""
+        newest = (self.ids[subject],) if subject in self.ids else ()
+        return {
+            number: self.schemas[number]
+            for number in (*newest, *self.older.get(subject, ()))
+        }
+
     def check(self, records: Mapping[str, str]) -> None:
         """Refuse ids that do not fit this version's schemas.
 

@@ -1,11 +1,20 @@
 """`fnm-bus schemas`: the registry, and the file with the schema ids."""
 
 import json as jsonlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out, print_note, settings
+from fnm_bus.cli.options import (
+    ConfigFile,
+    Json,
+    dump,
+    end,
+    out,
+    out_raw,
+    print_note,
+    settings,
+)
 
 app = typer.Typer(help="Register schemas, and list their ids.")
 
@@ -89,6 +98,41 @@ def list_(*, file: ConfigFile = None, json: Json = False) -> None:
             f"{row['schema']:28}  {row['fingerprint']}  {row['id'] or '-':>8}  "
             f"{row['subject'] or 'always a single object'}"
         )
+
+
+@app.command()
+def ddl(
+    engine: Annotated[
+        Literal["flink", "clickhouse", "duckdb", "spark"],
+        typer.Argument(help="The engine that executes the statements."),
+    ],
+    topic: Annotated[
+        str | None, typer.Argument(help="Name of a topic. Else all topics.")
+    ] = None,
+    *,
+    file: ConfigFile = None,
+) -> None:
+    """Print SQL that reads the topics.
+
+    Examples:
+        fnm-bus schemas ddl flink > tables.sql
+
+        fnm-bus schemas ddl clickhouse fastnetmon.host.v1
+    """
+    from fnm_bus import build
+    from fnm_bus.kafka.ddl.statements import statements
+    from fnm_bus.kafka.ddl.topic_table import topic_tables
+
+    configured = settings(file)
+    source = build.table_source(configured)
+    tables = topic_tables(
+        build.topic_names(configured), registry=source.registry_url is not None
+    )
+    chosen = [table for table in tables if topic in (None, table.topic)]
+    if not chosen:
+        names = ", ".join(table.topic for table in tables)
+        raise typer.BadParameter(f"{topic}: wanted one of {names}")
+    out_raw(statements(engine, chosen, source).encode())
 
 
 @app.command()

@@ -73,6 +73,15 @@ class Topics:
             self.deadletter: "fastnetmon.DeadLetter",
         }
 
+    def of_all(self) -> Mapping[str, str]:
+        """Return topic → full name of its records, for all topics."""
+        return {
+            **self.of_framed(),
+            self.reason: "fastnetmon.Reason",
+            self.mitigation: "fastnetmon.Mitigation",
+            self.command: "fastnetmon.Command",
+        }
+
 
 def event_id(sensor: str, entry: str) -> str:
     """Return the UUIDv5 of a notification, from its sensor and its spool entry.

@@ -1,8 +1,11 @@
 """From notify to tail, through a broker."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Producer
+from fastavro import reader
 from support.relay_processes import RelayProcesses, ban
 
 
@@ -57,3 +60,51 @@ def test_a_simulated_attack_arrives_whole(relays: RelayProcesses) -> None:
     rows = tail_rows(relays, *topics, "--from-beginning", "--until-end")
     assert len(rows) == len(printed)
     assert len({row["event"]["receipt"]["event_id"] for row in rows}) == len(printed)
+
+
+def test_an_archive_has_the_events_of_one_topic(
+    relays: RelayProcesses, tmp_path: Path
+) -> None:
+    for number in range(3):
+        relays.call(ban(f"192.0.2.{number}"))
+    assert relays.run("drain").returncode == 0
+    relays.messages("host", 3)
+    archive = tmp_path / "host.avro"
+    options = ("--from-beginning", "--until-end", "--avro", str(archive))
+    ended = relays.run("tail", relays.topic("host"), *options)
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert ended.stdout == b""
+    with archive.open("rb") as file:
+        found = {datum["ip"] for datum in reader(file)}
+    assert found == {"192.0.2.0", "192.0.2.1", "192.0.2.2"}
+    again = relays.run("tail", relays.topic("host"), *options)
+    assert again.returncode == 73
+    assert b"exists" in again.stderr
+
+
+def test_an_archive_of_several_topics_is_refused(
+    relays: RelayProcesses, tmp_path: Path
+) -> None:
+    ended = relays.run("tail", "--until-end", "--avro", str(tmp_path / "all.avro"))
+    assert ended.returncode == 2
+    assert list(tmp_path.glob("all*")) == []
+
+
+def test_an_archive_omits_records_of_another_type_with_a_note(
+    relays: RelayProcesses, tmp_path: Path
+) -> None:
+    ended = relays.run("notify", stdin=b'{"action":"ban","ip":7}')
+    assert ended.returncode == 65
+    (letter,) = relays.messages("deadletter", 1)
+    producer = Producer({"bootstrap.servers": relays.bootstrap})
+    producer.produce(relays.topic("host"), letter.value())
+    producer.produce(relays.topic("host"), b"text")
+    producer.flush()
+    archive = tmp_path / "host.avro"
+    options = ("--from-beginning", "--until-end", "--avro", str(archive))
+    ended = relays.run("tail", relays.topic("host"), *options)
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert ended.stderr.count(b"not archived") == 2
+    assert b"not a fastnetmon.HostEvent" in ended.stderr
+    with archive.open("rb") as file:
+        assert list(reader(file)) == []

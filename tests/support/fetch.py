@@ -7,6 +7,7 @@ stopped, or two runs at once, never leave half of one there.
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -17,17 +18,42 @@ REGISTRY = "3.3.3"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 _TIMEOUT = 900
 
-_POM = f"""\
+FLINK = "2.2.1"
+_FLINK_JARS = (
+    *(
+        f"org.apache.flink:{name}:{FLINK}"
+        for name in (
+            "flink-clients",
+            "flink-connector-files",
+            "flink-table-api-java-bridge",
+            "flink-table-planner-loader",
+            "flink-table-runtime",
+        )
+    ),
+    "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
+    "org.apache.flink:flink-sql-avro-confluent-registry:2.0.0",
+)
+SPARK = "4.2.0"
+CHDB = "4.4.0"
+DUCKDB = "1.5.5"
+"""DuckDB, and its extension: DuckDB loads one of its own version only."""
+_SPARK_JARS = tuple(
+    f"org.apache.spark:{name}_2.13:{SPARK}"
+    for name in ("spark-avro", "spark-sql", "spark-sql-kafka-0-10")
+)
+
+_POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>fnm-bus</groupId><artifactId>kafka</artifactId><version>1</version>
+  <groupId>fnm-bus</groupId><artifactId>servers</artifactId><version>1</version>
   <packaging>pom</packaging>
-  <dependencies><dependency>
-    <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-    <version>{KAFKA}</version>
-  </dependency></dependencies>
+  <dependencies>{dependencies}</dependencies>
 </project>
 """
+_DEPENDENCY = """
+    <dependency>
+      <groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>
+    </dependency>"""
 
 
 class Unavailable(Exception):
@@ -52,6 +78,33 @@ def registry() -> Path:
     return _cached(f"apicurio-registry-{REGISTRY}", _fetch_registry)
 
 
+def flink() -> Path:
+    """Return the directory of Flink's jars, fetched when absent.
+
+    Raises:
+        Unavailable: Maven is missing or failed.
+    """
+    return _cached(f"flink-{FLINK}", _fetch_flink)
+
+
+def spark() -> Path:
+    """Return the directory of Spark's jars, fetched when absent.
+
+    Raises:
+        Unavailable: Maven is missing or failed.
+    """
+    return _cached(f"spark-{SPARK}", _fetch_spark)
+
+
+def sql_engines() -> Path:
+    """Return a directory with DuckDB and ClickHouse for Python, fetched when absent.
+
+    Raises:
+        Unavailable: they cannot be installed.
+    """
+    return _cached(f"sql-engines-{CHDB}-{DUCKDB}", _fetch_sql_engines)
+
+
 def _cached(name: str, fetch: Callable[[Path], None]) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = Path(base) / "fnm-bus" / name
@@ -72,8 +125,22 @@ def _cached(name: str, fetch: Callable[[Path], None]) -> Path:
 
 
 def _fetch_kafka(place: Path) -> None:
+    _fetch_jars(place, f"org.apache.kafka:kafka_2.13:{KAFKA}")
+
+
+def _fetch_flink(place: Path) -> None:
+    _fetch_jars(place, *_FLINK_JARS)
+
+
+def _fetch_spark(place: Path) -> None:
+    _fetch_jars(place, *_SPARK_JARS)
+
+
+def _fetch_jars(place: Path, *artifacts: str) -> None:
+    """Fetch artifacts, as `group:name:version`, with all that they depend on."""
     pom = place.with_name("pom.xml")
-    pom.write_text(_POM)
+    listed = (_DEPENDENCY.format(*artifact.split(":")) for artifact in artifacts)
+    pom.write_text(_POM.format(dependencies="".join(listed)))
     _maven(
         place.parent,
         f"--file={pom}",
@@ -81,6 +148,28 @@ def _fetch_kafka(place: Path) -> None:
         "-DincludeScope=runtime",
         f"-DoutputDirectory={place}",
     )
+
+
+def _fetch_sql_engines(place: Path) -> None:
+    packages = (
+        f"chdb=={CHDB}",
+        f"duckdb=={DUCKDB}",
+        f"duckdb-extension-avro=={DUCKDB}",
+    )
+    uv = shutil.which("uv")
+    pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+    interpreter = ["--python", sys.executable] if uv else []
+    try:
+        subprocess.run(
+            [*pip, "install", "--quiet", *interpreter, "--target", place, *packages],
+            check=True,
+            text=True,
+            timeout=_TIMEOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except subprocess.CalledProcessError as exc:
+        raise Unavailable(f"pip failed:\n{exc.output[-2000:]}") from exc
 
 
 def _fetch_registry(place: Path) -> None:

@@ -110,6 +110,17 @@ def test_missing_released_schemas_are_an_error(
         schema.released()
 
 
+@pytest.mark.parametrize("full_name", schema.RECORDS)
+def test_writers_of_a_record_have_its_own_and_released_schemas(full_name: str) -> None:
+    writers = schema.writers_of(full_name)
+
+    assert writers[schema.fingerprint(full_name)] == schema.text(full_name)
+    assert writers.keys() <= {*schema.released(), schema.fingerprint(full_name)}
+    for fingerprint, text in writers.items():
+        assert schema.fingerprint_of(json.loads(text)) == fingerprint
+        assert full_name.endswith(f".{json.loads(text)['name']}")
+
+
 def test_every_schema_file_has_a_type() -> None:
     files = Path(__file__).parents[3].glob("schemas/avro/*.avsc")
 

@@ -148,3 +148,10 @@ def test_an_id_of_another_schema_is_refused_by_check(avro: dict[str, object]) ->
 def test_a_subject_without_an_id_is_refused_by_check() -> None:
     with pytest.raises(SchemaError, match="no schema id is pinned"):
         SchemaIds("", {}, {}, {}).check(WANTED)
+
+
+def test_writers_are_the_schemas_of_new_and_old_ids() -> None:
+    ids = pinned()
+
+    assert ids.writers(SUBJECT) == {100: ids.schemas[100], 7: ids.schemas[7]}
+    assert ids.writers("acme.orders-value") == {}

@@ -1,0 +1,4 @@
+"""SQL that reads the topics, derived from the schemas; pure.
+
+`statements.py` is the entry point. Each engine has a file.
+"""
