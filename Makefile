@@ -15,7 +15,7 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 .NOTPARALLEL:
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
-	ring-repo ring-integration ring-quiet fuzz fuzz-mitigator \
+	ring-repo ring-integration ring-readers ring-quiet test-readers fuzz fuzz-mitigator \
 	fuzz-documents long-run lint format wheel mutation sbom \
 	picture bench lock clean
 
@@ -46,7 +46,7 @@ test-stack: $(READY) ## prove the containers: start, upgrade, and each part's de
 WORKERS ?= 4
 PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
-test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
+test: ring-unit ring-repo ring-integration ring-readers ring-quiet ## run all tests, against a real Kafka and a real registry
 
 test-unit: ring-unit ## run the tests that need no process and no socket
 
@@ -65,6 +65,13 @@ ring-integration: $(READY)
 	       "registry are left out, and listed at the end."
 	@echo "== integration: real services, $(WORKERS) at a time"
 	@$(PYTEST) -n $(WORKERS) -m "not quiet" tests/contract tests/integration
+
+ring-readers: $(READY)
+	@echo "== readers: programs of other projects, those that this machine has"
+	@$(BIN)/pytest tests/readers --readers=cached
+
+test-readers: $(READY) ## run all readers of docs/recipes.md, and install what they need
+	CI=true $(BIN)/pytest tests/readers
 
 ring-quiet: $(READY)
 	@echo "== quiet: real services, one at a time"
