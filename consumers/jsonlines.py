@@ -124,7 +124,7 @@ def line_of(record: ConsumedRecord) -> bytes:
     return json_line(fields).encode() + b"\n"
 
 
-_LINES: Final[Mapping[str, Callable[[ConsumedRecord], bytes]]] = {
+LINES: Final[Mapping[str, Callable[[ConsumedRecord], bytes]]] = {
     "json": line_of,
     "ecs": ecs_line,
     "cef": cef_line,
@@ -152,7 +152,7 @@ def main(settings: FullSettings, line_format: str | None = None) -> None:
         AbortConsumer: standard output has no reader.
     """
     table = settings.consumers.jsonlines
-    line = _LINES[line_format or table.format]
+    line = LINES[line_format or table.format]
     file = AppendFile(table.path, fsync=table.fsync)
     try:
         file.open()
