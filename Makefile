@@ -42,8 +42,9 @@ test-stack: $(READY) ## prove the containers: start, upgrade, and each part's de
 	$(BIN)/pytest tests/stack --timeout 900
 
 # Most tests wait for other processes, so more of them run than there are cores. The
-# files marked `quiet` measure times, or count system calls, and run one at a time.
-WORKERS ?= 4
+# files marked `quiet` use all cores, or count system calls, and run one at a time.
+WORKERS ?= 6
+SERVICES := tests/contract tests/integration tests/faults
 PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
 test: ring-unit ring-repo ring-integration ring-readers ring-quiet ## run all tests, against a real Kafka and a real registry
@@ -64,7 +65,7 @@ ring-integration: $(READY)
 	  echo "Maven (mvn) is not installed: tests that need a real Kafka or a real" \
 	       "registry are left out, and listed at the end."
 	@echo "== integration: real services, $(WORKERS) at a time"
-	@$(PYTEST) -n $(WORKERS) -m "not quiet" tests/contract tests/integration
+	@$(PYTEST) -n $(WORKERS) -m "not quiet" $(SERVICES)
 
 ring-readers: $(READY)
 	@echo "== readers: programs of other projects, those that this machine has"
@@ -75,7 +76,7 @@ test-readers: $(READY) ## run all readers of docs/recipes.md, and install what t
 
 ring-quiet: $(READY)
 	@echo "== quiet: real services, one at a time"
-	@$(PYTEST) -m quiet tests/contract tests/integration
+	@$(PYTEST) -m quiet $(SERVICES)
 
 fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
@@ -83,11 +84,12 @@ fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break 
 
 fuzz-documents: $(READY) ## send damaged documents through parser, hook, relay and broker
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/unit/event/test_fuzz_documents.py tests/integration/test_fuzz_relay.py
+	  tests/unit/event/test_fuzz_documents.py tests/faults/test_fuzz_relay.py \
+	  tests/faults/test_fuzz_native_hook.py
 
 fuzz-mitigator: $(READY) ## send odd records to a running mitigator, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/integration/test_fuzz_mitigator.py
+	  tests/faults/test_fuzz_mitigator.py
 
 lint: $(READY) ## check style, types, imports and generated files
 	$(BIN)/ruff check
@@ -101,8 +103,26 @@ format: $(READY) ## rewrite the code as `lint` wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-wheel: $(READY) ## build the package: dist/fnm_bus-VERSION-py3-none-any.whl
-	$(BIN)/python -m hatchling build -t wheel -d dist
+# A wheel for any machine; one with the compiled hook for this machine if musl-gcc is
+# installed; with ZIG=1 those for x86_64 and aarch64. musl's static binary runs on every
+# Linux. zig stays out of the environment, as mutmut does.
+ZIGLANG := $(shell sed -n 's/^zig = \["\(.*\)"\]/\1/p' pyproject.toml)
+WHEEL := $(BIN)/python -m hatchling build -t wheel -d dist
+wheel: $(READY) ## build the package in dist/, ZIG=1 with compiled hooks for two machines
+	$(WHEEL)
+ifdef ZIG
+ifneq ($(UV),)
+	uv pip install --quiet --python $(BIN)/python --target .zig "$(ZIGLANG)"
+else
+	$(BIN)/python -m pip install --quiet --upgrade --target .zig "$(ZIGLANG)"
+endif
+	for machine in x86_64 aarch64; do \
+	  FNM_BUS_HOOK_CC="env PYTHONPATH=$(CURDIR)/.zig $(abspath $(BIN))/python -m ziglang cc \
+	    -target $$machine-linux-musl" $(WHEEL) || exit; \
+	done
+else ifneq ($(shell command -v musl-gcc),)
+	FNM_BUS_HOOK_CC=musl-gcc $(WHEEL)
+endif
 
 # mutmut stays out of the environment, whose versions are locked.
 MUTMUT := $(shell sed -n 's/^mutation = \["\(.*\)"\]/\1/p' pyproject.toml)
@@ -149,7 +169,7 @@ lock: ## resolve the dependencies again (needs uv)
 
 clean: ## remove what these targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist \
-	  .mutation mutants .sbom
+	  .mutation mutants .sbom .zig
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: as the lock says, to the hash. Made anew when the lock changes.

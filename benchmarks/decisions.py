@@ -23,8 +23,8 @@ from consumers.mitigator.state.transition import Transition
 from consumers.policy.model import HOSTGROUP, Action, Limits, Match, Policy, Rule
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AttackDetails, HostEvent, Receipt
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fnm_bus.hook import python_hook
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import TopicSpec, planned_topics
 from fnm_bus.spool.spool import Spool
@@ -58,14 +58,13 @@ def broker(root: Path) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Environment:
-    """A spool, its configuration, and a hook."""
+    """A spool, its configuration, and both hooks."""
 
     root: Path
     config: Path
     spool: Spool
     hook: Path
-    shell: Path
-    busybox: Path
+    native: Path
 
     def script(self, name: str) -> Path:
         """Return a copy of a rival in shell, with directories of its own beside it."""
@@ -129,7 +128,7 @@ def start_environment(bootstrap: str) -> Iterator[Environment]:
     with tempfile.TemporaryDirectory(prefix="fnm-bus-bench-", dir="/var/tmp") as name:
         root = Path(name)
         config = root / "fnm-bus.toml"
-        kinds = {"hook": (), "hook-sh": ("--shell",), "hook-bb": ("--busybox",)}
+        kinds = {"hook": "--python", "hook-native": "--native"}
         config.write_text(
             f'sensor = "bench"\n[kafka]\n"bootstrap.servers" = "{bootstrap}"\n'
             f'[spool]\ndirectory = "{root}/spool"\nfallback = "{root}/fallback"\n'
@@ -138,7 +137,7 @@ def start_environment(bootstrap: str) -> Iterator[Environment]:
         for file, kind in kinds.items():
             install = [sys.executable, "-m", "fnm_bus", "hook", "install", root / file]
             subprocess.run(
-                [*install, "--config", config, *kind], check=True, capture_output=True
+                [*install, "--config", config, kind], check=True, capture_output=True
             )
         yield Environment(
             root, config, Spool(root / "spool"), *map(root.joinpath, kinds)

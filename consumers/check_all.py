@@ -11,7 +11,7 @@ from consumers import reading
 from consumers.mitigation.states import PAUSE, WANTED
 from consumers.mitigator.kafka.stored_state import StoredState
 from consumers.policy.file import load as policy_file
-from consumers.policy.file.sensor_reach import TEXT, format_warnings
+from consumers.policy.file.sensor_reach import text_mode_warnings
 from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.errors import FnmBusError
@@ -29,10 +29,6 @@ def run_checks(
     settings: FullSettings, program: str = "mitigator"
 ) -> Iterator[CheckResult]:
     """Yield the result of each check.
-
-    Args:
-        settings: the settings.
-        program: the program whose rights are checked.
 
     Raises:
         ConfigError: *program* is unknown.
@@ -114,8 +110,7 @@ def _check_sensors(
                 ok=True, text=f"sensor {sensor}: text mode, no status updates"
             )
             policy = policy_file.load(settings.consumers.mitigator.policy)
-            for warning in format_warnings(policy, {sensor: TEXT}):
-                yield CheckResult(ok=False, text=warning.text, remedy=warning.remedy)
+            yield from text_mode_warnings(policy, [sensor])
             continue
         renews = any(reason.renewals for reason in reported)
         text = "sends status updates" if renews else "no attack_status was received"

@@ -18,11 +18,8 @@ from consumers.siem.ecs import ecs_line
 from fnm_bus import atomic_file
 from fnm_bus import build as bus
 from fnm_bus.consume.handler import AbortConsumer, RetryLater
-from fnm_bus.consume.loop import ConsumerLoop
-from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event.json_value import bytes_as_text, event_as_json
-from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import ConsumedRecord
 from fnm_bus.ops.terminal import json_line
 
@@ -36,10 +33,6 @@ class AppendFile:
 
     After a rotation it opens the path again, as `logging.handlers.WatchedFileHandler`.
     A file has one writer.
-
-    Args:
-        path: the file.
-        fsync: whether `settle` waits until lines are on disk.
     """
 
     def __init__(self, path: Path | None, *, fsync: bool) -> None:
@@ -159,26 +152,14 @@ def main(settings: FullSettings, line_format: str | None = None) -> None:
     except OSError as exc:
         fault = f"[consumers.jsonlines] path: {table.path}: {exc.strerror}"
         raise ConfigError(fault) from exc
-    kafka = bus.kafka_settings(settings)
-    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
-    metrics = ConsumeMetrics()
-    loop = ConsumerLoop(
-        kafka,
-        table.group,
-        topics(settings),
-        bus.build_reading_codec(settings),
-        lambda record: file.add(line(record)),
-        deadletter_topic=bus.topic_names(settings).deadletter,
-        publisher=publisher,
-        metrics=metrics,
-        max_attempts=settings.consumers.max_attempts,
-        before_commit=file.settle,
-        tombstones=True,
-    )
-    # A dry run withholds actions; writing lines is none.
-    live = settings.model_copy(update={"dry_run": False})
     try:
-        serving.serve(live, loop, metrics.registry(), loop.facts, loop.healthy)
+        serving.consume(
+            settings,
+            table.group,
+            topics(settings),
+            lambda record: file.add(line(record)),
+            before_commit=file.settle,
+            tombstones=True,
+        )
     finally:
         file.close()
-        publisher.close()

@@ -1,7 +1,6 @@
 """Read topics and the wanted state, for the commands for people; write nothing."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,25 +13,10 @@ from consumers.settings import FullSettings
 from fnm_bus import build
 from fnm_bus.build import REGISTRY_PAUSE
 from fnm_bus.event import AnyRecord, Event, HostEvent, HostgroupEvent, StatusEvent
-from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
+from fnm_bus.kafka.reader import TopicReader
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
-
-
-def read_records(
-    settings: FullSettings, topics: Sequence[str]
-) -> Iterator[ConsumedRecord]:
-    """Yield all records of *topics*.
-
-    Raises:
-        BrokerUnavailable, TopicRefused, ConfigError: the topics cannot be read.
-    """
-    codec = build.build_reading_codec(settings, REGISTRY_PAUSE)
-    kafka = build.kafka_settings(settings)
-    with TopicReader(kafka, topics, codec, from_beginning=True) as reader:
-        while not reader.at_end:
-            yield from reader.read(1.0)
-            reader.check()
+log = get_logger(__name__)
 
 
 def read_events(settings: FullSettings) -> Iterator[Event]:
@@ -44,14 +28,20 @@ def read_events(settings: FullSettings) -> Iterator[Event]:
         BrokerUnavailable, TopicRefused, ConfigError: the topics cannot be read.
     """
     names = build.topic_names(settings)
-    for record in read_records(settings, [names.host, names.hostgroup, names.status]):
-        if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):
-            yield record.event
-        elif record.value:
-            position = f"{record.topic}[{record.partition}]@{record.offset}"
-            kind = type(record.event).__name__
-            fault = record.error or f"expected an event, got a {kind}"
-            log.warning("left out: %s: %s", position, fault)
+    topics = (names.host, names.hostgroup, names.status)
+    codec = build.build_reading_codec(settings, REGISTRY_PAUSE)
+    kafka = build.kafka_settings(settings)
+    with TopicReader(kafka, topics, codec, from_beginning=True) as reader:
+        while not reader.at_end:
+            for record in reader.read(1.0):
+                if isinstance(record.event, HostEvent | HostgroupEvent | StatusEvent):
+                    yield record.event
+                elif record.value:
+                    position = f"{record.topic}[{record.partition}]@{record.offset}"
+                    kind = type(record.event).__name__
+                    fault = record.error or f"expected an event, got a {kind}"
+                    log.warning("record_left_out", record=position, error=fault)
+            reader.check()
 
 
 def read_wanted_state(settings: FullSettings) -> StoredState:

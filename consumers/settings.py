@@ -56,10 +56,7 @@ class MitigatorSettings(Table):
 class EnforcerSettings(Table):
     """Settings of every enforcer."""
 
-    snapshot: Path = Field(
-        _STATE / "enforcer.json",
-        description=_SNAPSHOT,
-    )
+    snapshot: Path = Field(_STATE / "enforcer.json", description=_SNAPSHOT)
     reconcile_interval: Seconds = Field(
         3.0, description="Seconds between two comparisons of wanted and in force."
     )
@@ -84,10 +81,7 @@ class GuardSettings(Table):
 class ExabgpSettings(EnforcerSettings):
     """BGP blackholes and FlowSpec by ExaBGP."""
 
-    snapshot: Path = Field(
-        _STATE / "exabgp.json",
-        description=_SNAPSHOT,
-    )
+    snapshot: Path = Field(_STATE / "exabgp.json", description=_SNAPSHOT)
     neighbor: Text = Field("127.0.0.2", description="Address of the neighbor.")
     port: Port = Field(179, description="The neighbor's port.")
     local_address: Text = Field("127.0.0.1", description="Our address.")
@@ -123,10 +117,7 @@ class ExabgpSettings(EnforcerSettings):
 class NftablesSettings(EnforcerSettings):
     """A firewall that drops, by nftables."""
 
-    snapshot: Path = Field(
-        _STATE / "nftables.json",
-        description=_SNAPSHOT,
-    )
+    snapshot: Path = Field(_STATE / "nftables.json", description=_SNAPSHOT)
     table: Text = Field(
         "fnm_bus",
         description="Name of the table of family inet. No other program may use it.",

@@ -2,21 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-from consumers import build
+from consumers import serving
 from fnm_bus import build as bus
-from fnm_bus.consume.loop import ConsumerLoop
-from fnm_bus.consume.metrics import ConsumeMetrics
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.reader import ConsumedRecord
-from fnm_bus.kafka.route import Topics
 
 
 def consume(
-    group: str,
-    handler: Callable[[AnyRecord], None],
-    topics: Sequence[str] = ("host",),
+    group: str, handler: Callable[[AnyRecord], None], topics: Sequence[str] = ("host",)
 ) -> None:
     """Call *handler* with each event until SIGTERM or Ctrl-C.
 
@@ -34,32 +29,16 @@ def consume(
             name in *topics* is unknown.
         TopicRefused: a topic does not exist, or this user may not read it.
     """
-    settings = build.load_settings(None)
-    names, kafka = bus.topic_names(settings), bus.kafka_settings(settings)
-    publisher = KafkaPublisher(kafka, SERVICE_PRODUCER)
-    metrics = ConsumeMetrics()
+    settings = serving.load_settings(None)
+    names = bus.topic_names(settings)
 
     def handle(record: ConsumedRecord) -> None:
         if record.event is not None:
             handler(record.event)
 
-    loop = ConsumerLoop(
-        kafka,
-        group,
-        [_topic_name(names, kind) for kind in topics],
-        bus.build_reading_codec(settings),
-        handle,
-        deadletter_topic=names.deadletter,
-        publisher=publisher,
-        metrics=metrics,
-        max_attempts=settings.consumers.max_attempts,
+    serving.consume(
+        settings, group, [_topic_name(names, kind) for kind in topics], handle
     )
-    # A dry run does not apply to the handler, so do not log one.
-    live = settings.model_copy(update={"dry_run": False})
-    try:
-        build.serve(live, loop, metrics.registry(), loop.facts, loop.healthy)
-    finally:
-        publisher.close()
 
 
 def _topic_name(names: Topics, kind: str) -> str:

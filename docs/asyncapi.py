@@ -11,7 +11,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from fnm_bus import __version__
 from fnm_bus.avro import schema
 from fnm_bus.config.settings import TopicSettings
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.topics import planned_topics
 
 _HEAD: Final = """\

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from time import monotonic
 
@@ -12,13 +13,13 @@ from fnm_bus.avro.schema_lookup import PausingLookup
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import ConfigError, SchemaError, SpoolError
 from fnm_bus.hook import python_hook
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.publisher import (
     ONE_SHOT_PRODUCER,
     SERVICE_PRODUCER,
     KafkaPublisher,
     Publisher,
 )
-from fnm_bus.kafka.route import Topics
 from fnm_bus.kafka.topics import TopicSpec, planned_topics
 from fnm_bus.ops.http_server import HttpServer
 from fnm_bus.ops.log import get_logger
@@ -75,16 +76,8 @@ def kafka_settings(settings: Settings) -> dict[str, str]:
 
 def topic_names(settings: Settings) -> Topics:
     """Return the names of the topics."""
-    table = settings.topics
     return Topics(
-        host=table.host,
-        hostgroup=table.hostgroup,
-        status=table.status,
-        reason=table.reason,
-        mitigation=table.mitigation,
-        command=table.command,
-        audit=table.audit,
-        deadletter=table.deadletter,
+        **{field.name: getattr(settings.topics, field.name) for field in fields(Topics)}
     )
 
 
@@ -196,30 +189,21 @@ def build_quarantine(settings: Settings) -> Quarantine:
     return Quarantine(table.directory, table.quarantine_files, table.quarantine_bytes)
 
 
-def build_pipeline(settings: Settings) -> Pipeline:
-    """Return the pipeline, with all schemas read.
+def _build_source(settings: Settings, metrics: RelayMetrics) -> EntrySource:
+    """Return the source that lists entries and makes records of them.
 
     Raises:
         SchemaError: as `build_codec`, or the installation is broken: see
             `Pipeline.check`.
     """
+    epochs = build_boot_epochs(settings)
     pipeline = Pipeline(settings.sensor, topic_names(settings), build_codec(settings))
     pipeline.check()
-    return pipeline
-
-
-def build_entry_source(settings: Settings, metrics: RelayMetrics) -> EntrySource:
-    """Return the source that lists entries and makes records of them.
-
-    Raises:
-        SchemaError: as `build_pipeline`.
-    """
-    epochs = build_boot_epochs(settings)
     return EntrySource(
         build_spools(settings, epochs),
         build_quarantine(settings),
         epochs,
-        build_pipeline(settings),
+        pipeline,
         metrics,
     )
 
@@ -228,11 +212,8 @@ def _build_drain(
     source: EntrySource, publisher: Publisher, settings: Settings
 ) -> Drain:
     table = settings.relay
-    return Drain(
-        source,
-        publisher,
-        InFlightLimits(table.in_flight_records, table.in_flight_bytes),
-    )
+    limits = InFlightLimits(table.in_flight_records, table.in_flight_bytes)
+    return Drain(source, publisher, limits)
 
 
 def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
@@ -240,9 +221,9 @@ def build_relay(settings: Settings, metrics: RelayMetrics) -> Relay:
 
     Raises:
         ConfigError: a secret cannot be read.
-        SchemaError: as `build_pipeline`.
+        SchemaError: the schema ids are missing, or the installation is broken.
     """
-    source = build_entry_source(settings, metrics)
+    source = _build_source(settings, metrics)
     publisher = KafkaPublisher(kafka_settings(settings), SERVICE_PRODUCER)
     drain = _build_drain(source, publisher, settings)
     table = settings.spool
@@ -276,7 +257,7 @@ def build_http_server(
 
 def relay_health(relay: Relay) -> tuple[bool, Mapping[str, object]]:
     """Return whether a relay is healthy, and its values for /healthz."""
-    silent = monotonic() - relay.turned_at
+    silent = monotonic() - relay.iterated_at
     # A suspect entry is still being read, by a child process.
     io_blocked = 0 if relay.drain.is_reading_suspect else relay.drain.io_blocked
     problem = relay.publisher.problem or relay.drain.topic_refusals
@@ -284,7 +265,7 @@ def relay_health(relay: Relay) -> tuple[bool, Mapping[str, object]]:
         "draining": relay.draining,
         "in_flight": relay.drain.in_flight,
         "problem": problem,
-        "seconds_since_turn": round(silent, 3),
+        "seconds_since_iteration": round(silent, 3),
         "disk_errors": dict(relay.drain.disk_errors.current),
         "io_blocked_entries": io_blocked,
     }
@@ -302,13 +283,13 @@ def drain_once(
 
     Raises:
         ConfigError: a secret cannot be read, or librdkafka refuses its settings.
-        SchemaError: as `build_pipeline`.
+        SchemaError: the schema ids are missing, or the installation is broken.
         SpoolError: the spool belongs to another user.
     """
     backoff = Backoff(settings.spool.directory)
     if backoff.seconds_left():
         return DrainOutcome.PAUSED, {}
-    source = build_entry_source(settings, RelayMetrics())
+    source = _build_source(settings, RelayMetrics())
     publisher = KafkaPublisher(kafka_settings(settings), ONE_SHOT_PRODUCER)
     drain = _build_drain(source, publisher, settings)
     try:
@@ -321,11 +302,6 @@ def drain_once(
         publisher.close()
         drain.close()
     return outcome, drain.quarantined
-
-
-def drain_pause(settings: Settings) -> float:
-    """Return the seconds until the next short drain may start; 0.0 if it may now."""
-    return Backoff(settings.spool.directory).seconds_left()
 
 
 def may_drain(settings: Settings) -> bool:

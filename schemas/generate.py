@@ -113,12 +113,8 @@ def package(types: str) -> str:
     names = sorted(
         re.findall(r"^(?:class )?([A-Z]\w+)(?:\(|: TypeAlias| = )", types, re.MULTILINE)
     )
-    lines = "".join(f"    {name},\n" for name in names)
-    quoted = "".join(f'    "{name}",\n' for name in names)
-    return (
-        f"{PACKAGE}\nfrom fnm_bus.event.types import (\n{lines})\n\n"
-        f"__all__ = [\n{quoted}]\n"
-    )
+    lines = "".join(f"    {name} as {name},\n" for name in names)
+    return f"{PACKAGE}\nfrom fnm_bus.event.types import (\n{lines})\n"
 
 
 def used(name: str, schemas: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -25,33 +25,42 @@ from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 settings.register_profile("no deadline", parent=settings(), deadline=None)
 settings.load_profile("no deadline")
 
+pytest_plugins = ["support.fixtures"]
+
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 SLOWEST_FIRST = (
     "mitigator_outages",
     "mitigator_faults",
     "deaths_in_the_chain",
-    "deaths_of_enforcers",
-    "commands",
-    "looking",
     "mitigator",
+    "deaths_of_enforcers",
+    "notifier",
     "relay",
     "consume",
-    "notifier",
-    "cli",
+    "commands",
+    "looking",
+    "clocks",
     "secure_kafka",
-    "more_partitions",
-    "services",
+    "cli",
     "samples",
+    "notifier_sinks",
     "demo",
-    "order_of_calls",
-    "deaths_of_nftables",
-    "watchdog",
-    "invalid_events",
-    "tail",
     "mitigator_topics",
+    "terminal",
+    "more_partitions",
+    "deaths_of_nftables",
+    "decision_promises",
+    "watchdog",
+    "exabgp_start",
+    "consumer_loop",
+    "hook_deaths_at_every_call",
+    "secrets",
+    "jsonlines",
+    "invalid_events",
+    "order_of_calls",
 )
-"""Files of tests/integration that take more than a minute. The others fill the gaps
-between the workers; the order changes no result."""
+"""The longest files of all. The others fill the gaps between the workers;
+the order changes no result."""
 SKIPPED: set[str] = set()
 
 
@@ -111,7 +120,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
-    """Three namespaces in a row; the firewall stands in the middle one."""
+    """Three namespaces in a row; the firewall is in the middle namespace."""
     made = Network()
     with _served(made):
         yield made
@@ -189,7 +198,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say why a run without failures failed."""
+    """Report the skipped tests that fail a run without failures."""
     if CI and SKIPPED:
         terminalreporter.section("skipped, which CI=true does not allow", red=True)
         for name in sorted(SKIPPED):

@@ -108,8 +108,11 @@ class Topics:
         )
         parts = []
         for name in self.names.values():
-            known = consumer.list_topics(name, timeout=30).topics[name].partitions
-            parts += [TopicPartition(name, it, OFFSET_BEGINNING) for it in known]
+            partitions = consumer.list_topics(name, timeout=30).topics[name].partitions
+            parts += [
+                TopicPartition(name, partition, OFFSET_BEGINNING)
+                for partition in partitions
+            ]
         consumer.assign(parts)
         kinds = {name: kind for kind, name in self.names.items()}
         codec = Codec()
@@ -285,7 +288,7 @@ class LongRun:
         say(f"killed {name}")
 
     def _revive(self) -> None:
-        """Start again what ended although nobody killed it."""
+        """Restart the programs that ended without a kill."""
         lab = self.lab
         servers = (
             ("mitigator", lab.mitigator),
@@ -401,7 +404,7 @@ def rss(pid: int) -> int:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(it.split()[1]) for it in lines if it.startswith("VmRSS")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
 
 
 def main() -> int:
@@ -409,7 +412,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    known = parser.parse_args()
+    options = parser.parse_args()
     root = Path(mkdtemp(prefix="fnm-"))
     (root / "kafka").mkdir()
     kafka = CutKafka(root / "kafka")
@@ -417,9 +420,9 @@ def main() -> int:
     try:
         kafka.cluster.open()
         (root / "lab").mkdir()
-        run = LongRun(root / "lab", kafka, known.seed)
+        run = LongRun(root / "lab", kafka, options.seed)
         say(f"running in {root}")
-        run.run(known.minutes)
+        run.run(options.minutes)
     finally:
         if run is not None:
             run.lab.stop()

@@ -24,12 +24,7 @@ def table(records: Iterable[Mitigation]) -> Iterator[str]:
 
 
 def details(record: Mitigation, values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each field that is set, and one for each reason.
-
-    Args:
-        record: the mitigation.
-        values: its fields as JSON values.
-    """
+    """Yield a line for each field that is set, and one for each reason."""
     for name, value in values.items():
         text = _value_text(value)
         if name != "reasons" and text:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out_raw
+from fnm_bus.cli.options import ConfigFile, Json, out_raw
 
 app = typer.Typer(
     help="Print an example of a policy, and check policy files.",
@@ -56,8 +56,8 @@ def check(
     """
     from consumers import serving
     from consumers.policy.file import load as policy_file
-    from consumers.policy.file.sensor_reach import TEXT, format_warnings
-    from fnm_bus.cli.check_results import show
+    from consumers.policy.file.sensor_reach import text_mode_warnings
+    from fnm_bus.cli.check_results import end_with
     from fnm_bus.setup.check_result import CheckResult
 
     if path is None:
@@ -65,13 +65,5 @@ def check(
     loaded = policy_file.load(path)
     networks = len(loaded.limits.own_networks)
     text = f"policy {path}: {len(loaded.rules)} rules, {networks} own networks"
-    sensors = dict.fromkeys(text_mode or (), TEXT)
-    results = [CheckResult(ok=True, text=text)] + [
-        CheckResult(ok=False, text=warning.text, remedy=warning.remedy)
-        for warning in format_warnings(loaded, sensors)
-    ]
-    if json:
-        dump([result._asdict() for result in results])
-    else:
-        show(results)
-    end(0 if all(result.ok for result in results) else 1)
+    warnings = text_mode_warnings(loaded, set(text_mode or ()))
+    end_with([CheckResult(ok=True, text=text), *warnings], json=json)

@@ -1,16 +1,11 @@
 """The commands for services: mitigator, enforcers and reporting consumers."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, out
-
-if TYPE_CHECKING:
-    from consumers.enforcers.enforcer import Enforcer
-    from consumers.metrics import EnforcerMetrics
-    from consumers.settings import FullSettings
+from fnm_bus.cli.options import ConfigFile, Json, out
 
 
 def mitigator(
@@ -35,8 +30,7 @@ def mitigator(
     metrics = MitigatorMetrics()
     service = build.build_mitigator(settings, metrics)
     service.once = once
-    registry = metrics.registry()
-    build.serve(settings, service, registry, service.facts, service.healthy)
+    build.serve(settings, service, metrics.registry())
 
 
 def demo(*, file: ConfigFile = None) -> None:
@@ -83,8 +77,7 @@ def exabgp(
         bool, typer.Option("--api", hidden=True, help="Run the enforcer.")
     ] = False,
     watchdog: Annotated[
-        bool,
-        typer.Option("--watchdog", hidden=True, help="Run the watchdog."),
+        bool, typer.Option("--watchdog", hidden=True, help="Run the watchdog.")
     ] = False,
 ) -> None:
     """Announce blackholes and FlowSpec rules to a BGP neighbor.
@@ -121,16 +114,7 @@ def exabgp(
     # ExaBGP blocks while an API process does not read.
     backend.open(on_exit=enforcer.stop)
     with config.recorded_failure():
-        _serve_enforcer(settings, enforcer, metrics)
-
-
-def _serve_enforcer(
-    settings: "FullSettings", enforcer: "Enforcer", metrics: "EnforcerMetrics"
-) -> None:
-    from consumers import serving
-
-    registry = metrics.registry()
-    serving.serve(settings, enforcer, registry, enforcer.facts, enforcer.healthy)
+        serving.serve(settings, enforcer, metrics.registry())
 
 
 def nftables(*, file: ConfigFile = None) -> None:
@@ -151,7 +135,7 @@ def nftables(*, file: ConfigFile = None) -> None:
     metrics = EnforcerMetrics()
     backend = NftablesBackend(table)
     enforcer = build.build_enforcer(settings, table, backend, metrics)
-    _serve_enforcer(settings, enforcer, metrics)
+    serving.serve(settings, enforcer, metrics.registry())
 
 
 def notifier(*, file: ConfigFile = None) -> None:
@@ -215,11 +199,6 @@ def check(
     """
     from consumers import build
     from consumers.check_all import run_checks
-    from fnm_bus.cli.check_results import show
+    from fnm_bus.cli.check_results import end_with
 
-    results = list(run_checks(build.load_settings(file), program))
-    if json:
-        dump([result._asdict() for result in results])
-    else:
-        show(results)
-    end(0 if all(result.ok for result in results) else 1)
+    end_with(list(run_checks(build.load_settings(file), program)), json=json)

@@ -62,7 +62,7 @@ def show() -> Iterator[str]:
         stack.enter_context(_run_process(bird, root / "bird.log", variables))
         for name, ready in (
             ("mitigator", "active mitigations="),
-            ("exabgp", "session"),
+            ("exabgp", "neighbor_up"),
         ):
             command = [sys.executable, "-m", "consumers", name]
             log = root / f"{name}.log"

@@ -7,7 +7,7 @@ same pure functions.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from consumers import build, reading
 from consumers.mitigator.explain import check_line, replay_events
@@ -27,23 +27,12 @@ _WORDS: Final = {
 }
 
 
-class Decision(NamedTuple):
-    """One decision that the policy would take.
-
-    Attributes:
-        word: start, propose, inform, refuse or end.
-        audit: the audit record that would be published.
-    """
-
-    word: str
-    audit: Audit
+Decision = tuple[str, Audit]
+"""Start, propose, inform, refuse or end; the audit record that would be published."""
 
 
 def preview(settings: FullSettings) -> Iterator[str]:
     """Yield the decisions of the demo's policy as lines for a terminal.
-
-    Args:
-        settings: the configuration of a running `fnm-bus demo`.
 
     Raises:
         ConfigError: the configuration is not a demo's.
@@ -58,7 +47,7 @@ def preview(settings: FullSettings) -> Iterator[str]:
     yield from _explain_first(decisions, "start")
     yield from _explain_first(decisions, "refuse")
     yield ""
-    yield from _sum_up(Counter(decision.word for decision in decisions))
+    yield from _sum_up(Counter(word for word, _audit in decisions))
 
 
 def _decide_all(events: Iterable[Event], settings: FullSettings) -> Iterator[Decision]:
@@ -78,7 +67,7 @@ def _decide_all(events: Iterable[Event], settings: FullSettings) -> Iterator[Dec
             if kinds.get(audit.key or "") == _INFORMING:
                 word = "inform" if audit.action == "wanted" else None
             if word is not None:
-                yield Decision(word, audit)
+                yield word, audit
 
 
 def _list_decisions(decisions: list[Decision]) -> Iterator[str]:
@@ -91,8 +80,7 @@ def _list_decisions(decisions: list[Decision]) -> Iterator[str]:
 
 def _explain_first(decisions: list[Decision], word: str) -> Iterator[str]:
     """Yield every check of the first decision of one kind."""
-    audits = (decision.audit for decision in decisions if decision.word == word)
-    audit = next(audits, None)
+    audit = next((audit for kind, audit in decisions if kind == word), None)
     if audit is None:
         return
     yield ""

@@ -5,10 +5,14 @@ and calls it. A measure is in force if the backend lists it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from consumers.mitigation.measure import Measure
-from fnm_bus.errors import FnmBusError
+from consumers.mitigation.flow_match import invalid
+from consumers.mitigation.measure import Measure, validate_measure
+from fnm_bus.errors import FnmBusError, InvalidRecord
+
+_MAX_LISTED: Final = 5
+"""Maximum number of measures in an error."""
 
 
 class BackendError(FnmBusError):
@@ -25,12 +29,7 @@ class UnsupportedMeasure(BackendError):
 
 
 class DesiredMeasure(NamedTuple):
-    """One wanted measure.
-
-    Attributes:
-        measure: the measure.
-        seconds_left: seconds until its lease ends.
-    """
+    """One wanted measure."""
 
     measure: Measure
     seconds_left: float
@@ -92,14 +91,33 @@ class Backend(Protocol):
         """Close the connection to the system; measures stay in force."""
 
 
-class MemoryBackend:
-    """Keeps measures in memory, for tests.
+def require_supported(measure: Measure, kinds: frozenset[str]) -> None:
+    """Make sure that a measure is valid, and one of *kinds*.
 
-    Attributes:
-        measures: key → measure in force.
-        error: raised by each call while it is set.
-        calls: the calls so far: ("announce" or "withdraw", keys).
+    Raises:
+        UnsupportedMeasure: it is not; the text names the field.
     """
+    try:
+        validate_measure(measure)
+        if measure.kind not in kinds:
+            raise invalid("kind", f"only {' and '.join(sorted(kinds))} are supported")
+    except InvalidRecord as exc:
+        try:
+            name = measure.key
+        except ValueError:  # a prefix is not a network
+            name = measure.kind
+        raise UnsupportedMeasure(f"{name}: {exc}") from exc
+
+
+def summarize(heading: str, reasons: Sequence[str]) -> str:
+    """Return the first reasons of an error as one text."""
+    omitted = len(reasons) - _MAX_LISTED
+    listed = "; ".join(reasons[:_MAX_LISTED])
+    return f"{heading}: {listed}" + (f"; and {omitted} more" if omitted > 0 else "")
+
+
+class MemoryBackend:
+    """Keeps measures in memory, for tests."""
 
     def __init__(
         self,

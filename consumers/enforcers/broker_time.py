@@ -15,12 +15,7 @@ _REPORT_AFTER: Final = 30.0
 
 
 class TimeRequests:
-    """Requests the broker's time, with growing pauses.
-
-    Args:
-        audit: publishes the records.
-        broker_clock: receives the time of each acknowledgement.
-    """
+    """Requests the broker's time, with growing pauses."""
 
     def __init__(self, audit: AuditPublisher, broker_clock: BrokerClock) -> None:
         self._audit = audit

@@ -1,16 +1,12 @@
 """Build an enforcer from the settings."""
 
-import logging
 import os
 from ipaddress import ip_network
 
 from consumers.enforcers.audit_publisher import AuditPublisher
 from consumers.enforcers.backend import Backend
 from consumers.enforcers.enforcer import Enforcer
-from consumers.enforcers.wanted_reader import (
-    CommandReader,
-    WantedStateReader,
-)
+from consumers.enforcers.wanted_reader import TopicFollower
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.clock import BrokerClock
 from consumers.mitigation.measure import Network
@@ -18,8 +14,10 @@ from consumers.settings import EnforcerSettings, FullSettings
 from fnm_bus import build
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError
+from fnm_bus.kafka.client import ConnectionState, build_reader
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def build_enforcer(
@@ -29,12 +27,6 @@ def build_enforcer(
     metrics: EnforcerMetrics,
 ) -> Enforcer:
     """Return an enforcer for *backend*.
-
-    Args:
-        settings: the configuration.
-        own: the table of this enforcer.
-        backend: the system.
-        metrics: its metrics.
 
     Raises:
         ConfigError: a secret cannot be read, or `own_networks` is missing.
@@ -46,8 +38,11 @@ def build_enforcer(
     broker_clock = BrokerClock()
     return Enforcer(
         backend=backend,
-        wanted_reader=WantedStateReader(kafka, names.mitigation, codec),
-        command_reader=CommandReader(kafka, names.command, codec),
+        wanted_reader=TopicFollower(
+            kafka, names.mitigation, codec, from_beginning=True
+        ),
+        # An enforcer stores no offsets, so it obeys only new commands.
+        command_reader=TopicFollower(kafka, names.command, codec, from_beginning=False),
         audit=AuditPublisher(
             kafka, names.audit, audit_codec, backend.name, broker_clock
         ),
@@ -70,10 +65,16 @@ def allowed_networks(settings: FullSettings) -> tuple[Network, ...] | None:
     texts = settings.consumers.enforcer.own_networks
     if texts:
         return tuple(map(ip_network, texts))
-    problem = "consumers.enforcer.own_networks is empty"
     if not settings.dry_run:
-        raise ConfigError(f"{problem}; list your own networks, or set dry_run = true")
-    log.warning("%s; list your own networks before you set dry_run = false", problem)
+        raise ConfigError(
+            "consumers.enforcer.own_networks is empty; list your own networks, or set"
+            " dry_run = true"
+        )
+    log.warning(
+        "no_own_networks",
+        setting="consumers.enforcer.own_networks",
+        remedy="list your own networks before you set dry_run = false",
+    )
     return None
 
 
@@ -85,9 +86,9 @@ def check_enforcer(settings: FullSettings, own: EnforcerSettings) -> None:
             cannot be written, or `own_networks` is missing.
     """
     allowed_networks(settings)
-    kafka, codec = build.kafka_settings(settings), Codec()
-    AuditPublisher(kafka, settings.topics.audit, codec, "", BrokerClock()).open()
-    WantedStateReader(kafka, settings.topics.mitigation, codec).check_settings()
+    kafka = build.kafka_settings(settings)
+    AuditPublisher(kafka, settings.topics.audit, Codec(), "", BrokerClock()).open()
+    build_reader(kafka, ConnectionState(kafka)).close()
     directory = own.snapshot.absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(

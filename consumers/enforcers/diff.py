@@ -1,14 +1,14 @@
 """The difference between the wanted measures and the measures in force."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from consumers.enforcers.backend import ActiveMeasure, BackendError, DesiredMeasure
 from consumers.enforcers.snapshot import Lease
 from consumers.mitigation.measure import Measure
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _END_TOLERANCE: Final = 2.0
 """Seconds by which a system's own end may differ: some systems list whole seconds."""
@@ -57,7 +57,7 @@ def compare(
             unsupported[key] = str(exc)
             continue
         except Exception as exc:  # one measure must never stop the others
-            log.exception("%.200s: the backend failed", key)
+            log.exception("backend_failed", mitigation=key[:200])
             unsupported[key] = f"the backend failed: {type(exc).__name__}: {exc!s:.200}"
             continue
         listed = active_by_key.get(key)

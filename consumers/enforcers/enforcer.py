@@ -20,7 +20,7 @@ from consumers.enforcers.backend import Backend
 from consumers.enforcers.broker_time import TimeRequests
 from consumers.enforcers.reconciler import Reconciler
 from consumers.enforcers.snapshot import Lease, Snapshot
-from consumers.enforcers.wanted_reader import CommandReader, WantedStateReader
+from consumers.enforcers.wanted_reader import TopicFollower
 from consumers.enforcers.wanted_state import WantedState
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation import clock
@@ -43,24 +43,16 @@ class Enforcer:
     """One enforcer.
 
     Attributes:
-        backend: the system.
-        wanted_reader: reads the mitigation topic.
-        command_reader: reads the command topic.
-        audit: publishes audit records.
-        broker_clock: the broker's time.
-        path: path of the snapshot.
         interval: seconds between two comparisons.
         max_clock_skew: seconds by which the broker's clock and this machine's may
             differ; a larger difference is reported.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        dry_run: whether the system is left unchanged.
-        metrics: its metrics.
-        turned_at: when the loop ran last, on the monotonic clock.
+        iterated_at: when the loop ran last, on the monotonic clock.
     """
 
     backend: Backend
-    wanted_reader: WantedStateReader
-    command_reader: CommandReader
+    wanted_reader: TopicFollower
+    command_reader: TopicFollower
     audit: AuditPublisher
     broker_clock: BrokerClock
     path: Path
@@ -69,7 +61,7 @@ class Enforcer:
     own_networks: Sequence[Network] | None
     dry_run: bool
     metrics: EnforcerMetrics
-    turned_at: float = field(default_factory=monotonic)
+    iterated_at: float = field(default_factory=monotonic)
     state: WantedState = field(init=False)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _reconciler: Reconciler = field(init=False)
@@ -83,11 +75,7 @@ class Enforcer:
     def __post_init__(self) -> None:
         self._time_requests = TimeRequests(self.audit, self.broker_clock)
         self.state = WantedState(
-            self.backend,
-            self.own_networks,
-            self.broker_clock,
-            self.audit,
-            self.metrics,
+            self.backend, self.own_networks, self.broker_clock, self.audit, self.metrics
         )
         self._reconciler = Reconciler(
             self.backend, self.path, self.audit, self.metrics, self._is_paused
@@ -120,28 +108,22 @@ class Enforcer:
         """Make `run` return; safe in a signal handler."""
         self._stopping.set()
 
-    def healthy(self) -> bool:
-        """Return whether the threads read and the last iteration succeeded."""
-        readers = self.wanted_reader, self.command_reader
-        readers_healthy = all(reader.healthy for reader in readers)
-        return readers_healthy and not (self._failed or self.audit.problem)
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the fields of /healthz."""
-        return {
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether the last iteration and both readers succeeded; values."""
+        wanted, commands = self.wanted_reader, self.command_reader
+        is_reading = wanted.is_healthy and commands.is_healthy
+        return is_reading and not (self._failed or self.audit.problem), {
             "synced": self.state.synced,
             "paused": self.state.paused,
             "broker_time_known": self.broker_clock.has_time,
-            "wanted_reader": self.wanted_reader.healthy,
-            "command_reader": self.command_reader.healthy,
-            "problem": self.wanted_reader.problem
-            or self.command_reader.problem
-            or self.audit.problem,
+            "wanted_reader": wanted.is_healthy,
+            "command_reader": commands.is_healthy,
+            "problem": wanted.problem or commands.problem or self.audit.problem,
         }
 
     def run_once(self) -> None:
         """Apply new records; reconcile if that is due or the wanted state changed."""
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         changed = self._apply_commands()
         changed = self.state.apply(self.wanted_reader.take(_POLL)) or changed
         changed = self._apply_commands() or changed
@@ -175,7 +157,7 @@ class Enforcer:
         except Exception as exc:
             # Leases must end after any failure: the next iteration compares everything.
             self._failed = True
-            log.exception("an iteration of the loop failed")
+            log.exception("iteration_failed")
             self._reconciler.fail(f"unexpected {type(exc).__name__}: {exc!s:.200}")
             self._stopping.wait(_RETRY)
 

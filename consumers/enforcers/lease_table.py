@@ -33,7 +33,6 @@ class WantedRecord(NamedTuple):
     """The latest record of a key whose mitigation is wanted here.
 
     Attributes:
-        measure: the wanted measure.
         lease: seconds.
         stamp: the broker's time of the record, seconds since 1970.
         read_at: when the enforcer read the record, on `clock.now`; the broker stamped
@@ -61,11 +60,6 @@ class WantedRecord(NamedTuple):
 
 class LeaseTable:
     """The leases of one enforcer.
-
-    Args:
-        name: name of the enforcer.
-        kinds: kinds of measures that the enforcer supports.
-        broker_clock: the broker's time.
 
     Attributes:
         synced: whether every partition was read to its end, including added ones.

@@ -51,10 +51,6 @@ class PauseState:
 
         Then the pause command's offset is one of the deleted topic, and no answer could
         have a higher one. From now on an answer to this command ends the pause.
-
-        Args:
-            offset: the command's offset.
-            stamp: the broker's time of the command, seconds since 1970.
         """
         current = self.command_offset
         if current is None or offset > current or stamp <= self._command_at:

@@ -4,7 +4,6 @@ The snapshot is written before the system is changed. Until the topic was read t
 end, only measures that have certainly ended are withdrawn, unless an operator pauses.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import time
@@ -17,8 +16,9 @@ from consumers.enforcers.diff import Diff, compare
 from consumers.enforcers.snapshot import Lease, Snapshot, SnapshotError
 from consumers.metrics import EnforcerMetrics
 from consumers.mitigation.measure import Measure
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _BATCH: Final = 1000
 """Measures to announce between two checks for a pause command."""
@@ -30,10 +30,6 @@ class Reconciler:
     """Makes one system match the wanted state.
 
     Args:
-        backend: the system.
-        path: path of the snapshot.
-        audit: publishes audit records.
-        metrics: counts changes and failures.
         is_paused: returns whether an operator has paused; called between two batches.
 
     Attributes:
@@ -65,7 +61,7 @@ class Reconciler:
         try:
             saved = snapshot.load(self._path)
         except SnapshotError as exc:
-            log.error("snapshot ignored: %s", exc)  # noqa: TRY400 - the text has the reason
+            log.error("snapshot_ignored", error=exc)  # noqa: TRY400 - it has the reason
             return None
         if saved is not None:
             self.saved = saved
@@ -137,14 +133,7 @@ class Reconciler:
         now: float,
         synced: bool,  # noqa: FBT001 - as in `reconcile`
     ) -> list[str]:
-        """Apply new and ended leases before the system is listed; return the errors.
-
-        Args:
-            announced: leases that may be announced.
-            wanted: all wanted leases.
-            now: the time on `clock.now`.
-            synced: whether to withdraw everything else.
-        """
+        """Apply new and ended leases before the system is listed; return the errors."""
         new = {k: lease for k, lease in announced.items() if k not in self.in_force}
         unwanted = self.in_force.keys() - wanted.keys()
         if not synced:

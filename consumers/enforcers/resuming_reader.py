@@ -25,14 +25,6 @@ class ResumingReader(TopicReader):
     from_beginning: bool
     partitions: int = 0
 
-    def check_settings(self) -> None:
-        """Make sure that librdkafka accepts the settings.
-
-        Raises:
-            ConfigError: librdkafka refuses a setting; the text names it.
-        """
-        self._open().close()
-
     def _partitions(self, consumer: Any, topic: str) -> list[Any]:
         assigned = super()._partitions(consumer, topic)
         for partition in assigned:

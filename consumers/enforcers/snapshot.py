@@ -45,7 +45,6 @@ class Lease(msgspec.Struct, frozen=True):
     """One measure that may be in force.
 
     Attributes:
-        measure: the measure.
         ends: the lease's end, in seconds of `clock.now`.
     """
 

@@ -1,18 +1,17 @@
 """Read the mitigation topic and the command topic, each in its own thread.
 
-An enforcer ends leases in any state of Kafka, so its loop never waits for Kafka. A
-thread that ends is restarted after a pause, and resumes at its last offset.
+An enforcer ends leases in any state of Kafka, so its loop never waits for Kafka. After
+any failure a thread starts again after a pause, and resumes at its last offset.
 
 If partitions are added to a topic, the topic is opened again. The mitigator then writes
 a key's record to another partition, and two minutes later a tombstone to the old one.
 An enforcer that was disconnected meanwhile may read the tombstone first.
 """
 
-import logging
 import queue
 import threading
 from collections.abc import Mapping
-from time import monotonic
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from consumers.enforcers.resuming_reader import ResumingReader
@@ -25,12 +24,13 @@ from fnm_bus.errors import (
     TopicRefused,
 )
 from fnm_bus.kafka.reader import ConsumedRecord
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_QUEUED: Final = 5000
 _RESTART_PAUSE: Final = 1.0
-"""Seconds between the end of a thread, or of a connection, and the next one."""
+"""Seconds between the end of a connection and the next one."""
 _PARTITION_CHECK_INTERVAL: Final = 30.0
 """Seconds between two checks of a topic's number of partitions. A tombstone that comes
 later requires another check: a moved key gets its tombstone after 120 s."""
@@ -44,12 +44,6 @@ class PartitionsAdded(NamedTuple):
     """Partitions were added; `TopicEnd` follows when all were read to their ends."""
 
 
-class _Failed(NamedTuple):
-    """The configuration prevents reading."""
-
-    error: ConfigError
-
-
 TopicItem = ConsumedRecord | TopicEnd | PartitionsAdded
 """An item that a follower returns."""
 
@@ -58,13 +52,10 @@ class TopicFollower:
     """Reads one topic continuously.
 
     Args:
-        settings: librdkafka's settings.
-        topic: the topic's name.
-        codec: decodes the values.
         from_beginning: whether to read the records that the topic already has.
 
     Attributes:
-        restarts: number of restarts of a thread that had ended by itself.
+        restarts: number of unexpected failures after which reading was started again.
         problem: the reason that reading needs an operator's action, or "".
     """
 
@@ -80,44 +71,31 @@ class TopicFollower:
         self._topic = topic
         self._codec = codec
         self._from_beginning = from_beginning
-        self._queue: queue.Queue[TopicItem | _Failed] = queue.Queue(_MAX_QUEUED)
+        self._queue: queue.Queue[TopicItem] = queue.Queue(_MAX_QUEUED)
         self._positions: dict[tuple[str, int], int] = {}
         self._end_reported = False
         self._partitions = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._died_at: float | None = None
-        self._crashed = False
-        self.problem = ""
+        self._has_failed = False
+        self._config_error: ConfigError | None = None
         self._was_open = False
+        self.problem = ""
         self.restarts = 0
 
     @property
-    def healthy(self) -> bool:
-        """Whether the thread runs and has read since its last failure.
+    def is_healthy(self) -> bool:
+        """Whether the thread has read since its last failure.
 
         An unreachable Kafka is not a failure. A topic that this client may not read is
         a failure, and so are rejected credentials. Before the start it is True.
         """
-        thread = self._thread
-        if thread is None:
-            return True
-        return thread.is_alive() and not (self._crashed or self.problem)
-
-    def check_settings(self) -> None:
-        """Make sure that librdkafka accepts the settings.
-
-        Raises:
-            ConfigError: librdkafka refuses a setting; the text names it.
-        """
-        self._open().check_settings()
+        return not (self._has_failed or self.problem)
 
     def start(self) -> None:
         """Start the thread."""
-        self._died_at = None
-        self._thread = threading.Thread(
-            target=self._run, name=f"read {self._topic}", daemon=True
-        )
+        name = f"read {self._topic}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def take(self, timeout: float) -> list[TopicItem]:
@@ -126,55 +104,42 @@ class TopicFollower:
         Raises:
             ConfigError: librdkafka refuses the settings.
         """
-        self._restart_thread()
+        if self._config_error is not None:
+            raise self._config_error
+        if self._thread is not None and not self._thread.is_alive():
+            self._has_failed = True  # not even its log could be written
+            self.restarts += 1
+            self.start()
         items: list[TopicItem] = []
-        try:
-            item = self._queue.get(timeout=timeout) if timeout else self._get_now()
-            while True:
-                if isinstance(item, _Failed):
-                    raise item.error
-                items.append(item)
-                if len(items) >= _MAX_QUEUED:
-                    break
-                item = self._get_now()
-        except queue.Empty:
-            pass
+        with suppress(queue.Empty):
+            items.append(self._queue.get(timeout=timeout))
+            while len(items) < _MAX_QUEUED:
+                items.append(self._queue.get_nowait())
         return items
 
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
 
-    def _get_now(self) -> TopicItem | _Failed:
-        return self._queue.get_nowait()
-
-    def _restart_thread(self) -> None:
-        if self._thread is None or self._thread.is_alive() or self._stopping.is_set():
-            return
-        self._crashed = True
-        if self._died_at is None:
-            self._died_at = monotonic()
-            log.error("the thread that reads %s has ended", self._topic)
-        elif monotonic() - self._died_at >= _RESTART_PAUSE:
-            log.warning("restarting the thread that reads %s", self._topic)
-            self.restarts += 1
-            self.start()
-
     def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                try:
-                    self._read()
-                except (BrokerUnavailable, TopicRefused) as exc:
-                    log.warning("cannot read %s: %s", self._topic, exc)
-                    is_lasting = isinstance(exc, TopicRefused | ConnectionRejected)
-                    self.problem = str(exc) if is_lasting else ""
-                    self._stopping.wait(_RESTART_PAUSE)
-        except ConfigError as exc:
-            self._put(_Failed(exc))
-        except Exception:
-            self._crashed = True
-            log.exception("reading %s failed", self._topic)
+        while not self._stopping.is_set():
+            try:
+                self._read()
+            except (BrokerUnavailable, TopicRefused) as exc:
+                log.warning("topic_unreadable", topic=self._topic, error=exc)
+                is_lasting = isinstance(exc, TopicRefused | ConnectionRejected)
+                self.problem = str(exc) if is_lasting else ""
+            except ConfigError as exc:
+                self._config_error = exc
+                return
+            except BaseException:
+                # Any kind: without this thread the enforcer would miss every change.
+                log.exception("reader_thread_failed", topic=self._topic)
+                self._has_failed = True
+                self.restarts += 1
+            else:
+                continue  # partitions were added
+            self._stopping.wait(_RESTART_PAUSE)
 
     def _read(self) -> None:
         with self._open() as reader:
@@ -193,7 +158,7 @@ class TopicFollower:
                     self._put(record)
                     place = record.topic, record.partition
                     self._positions[place] = record.offset + 1
-                self._crashed = False
+                self._has_failed = False
                 self.problem = reader.connection.rejection
                 if reader.at_end and not self._end_reported:
                     self._put(TopicEnd())
@@ -211,7 +176,7 @@ class TopicFollower:
         """Report added partitions to the enforcer before their records."""
         before, self._partitions = self._partitions, reader.partitions
         if before and reader.partitions > before:
-            log.warning("partitions were added to %s", self._topic)
+            log.warning("partitions_added", topic=self._topic)
             self._put(PartitionsAdded())
             self._end_reported = False
 
@@ -229,27 +194,10 @@ class TopicFollower:
         reader.from_beginning = not self._from_beginning and self._was_open
         return reader
 
-    def _put(self, item: TopicItem | _Failed) -> None:
+    def _put(self, item: TopicItem) -> None:
         while not self._stopping.is_set():
             try:
                 self._queue.put(item, timeout=0.5)
             except queue.Full:
                 continue  # the enforcer is busy; Kafka stores the rest
             return
-
-
-class WantedStateReader(TopicFollower):
-    """Reads the whole mitigation topic, and then each new record."""
-
-    def __init__(self, settings: Mapping[str, str], topic: str, codec: Codec) -> None:
-        super().__init__(settings, topic, codec, from_beginning=True)
-
-
-class CommandReader(TopicFollower):
-    """Reads the commands that are published after its start.
-
-    Old commands are skipped, since an enforcer stores no offsets.
-    """
-
-    def __init__(self, settings: Mapping[str, str], topic: str, codec: Codec) -> None:
-        super().__init__(settings, topic, codec, from_beginning=False)

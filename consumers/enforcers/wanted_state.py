@@ -4,7 +4,6 @@ One record never stops the others: a record that cannot be decoded has no effect
 record that the guard refuses is ignored. Both are counted.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -25,8 +24,12 @@ from consumers.mitigation.measure import Network
 from consumers.mitigation.states import PAUSE
 from fnm_bus.event import Command, Mitigation
 from fnm_bus.kafka.reader import ConsumedRecord
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+
+_LOGGED: Final = 300
+"""Characters of a reason in the log."""
 
 _MAX_REFUSED: Final = 10_000
 """Maximum number of keys whose refusal is stored, so that it is logged once."""
@@ -40,11 +43,7 @@ class WantedState:
     """The wanted state of one enforcer.
 
     Args:
-        backend: its name and its supported kinds are used.
         own_networks: where measures are allowed; None: not checked, in a dry run.
-        broker_clock: the broker's time.
-        audit: publishes refusals.
-        metrics: counts refusals.
     """
 
     def __init__(
@@ -87,12 +86,7 @@ class WantedState:
         return {} if self.paused else leases
 
     def restore(self, saved: Snapshot, *, leases: bool) -> None:
-        """Start with a snapshot.
-
-        Args:
-            saved: the snapshot.
-            leases: whether to restore its leases too, or its pause only.
-        """
+        """Start with a snapshot."""
         self._pause.command_offset = saved.pause_command
         kept = {}
         for key, lease in saved.leases.items() if leases else ():
@@ -116,10 +110,10 @@ class WantedState:
                 self._metrics.unreadable_commands.labels(self._name).inc()
                 reason = record.error or "the record is not a command"
                 log.error(
-                    "%s@%d: command ignored: %.300s",
-                    record.topic,
-                    record.offset,
-                    reason,
+                    "command_ignored",
+                    topic=record.topic,
+                    offset=record.offset,
+                    reason=reason[:_LOGGED],
                 )
             elif command.verb != PAUSE:
                 self._pause.see_command(record.offset, stamp)
@@ -145,7 +139,7 @@ class WantedState:
             try:
                 changed = self._apply(item) or changed
             except Exception as exc:  # one record must never stop the others
-                log.exception("%s@%d: record ignored", item.topic, item.offset)
+                log.exception("record_ignored", topic=item.topic, offset=item.offset)
                 text = f"{type(exc).__name__}: {exc!s:.200}"
                 self._refuse(_key_of(item), Refusal("unexpected", text))
         return changed
@@ -174,7 +168,10 @@ class WantedState:
             self._metrics.unreadable_records.labels(self._name).inc()
             reason = record.error or f"not a mitigation with the key {key:.200}"
             log.error(
-                "%s@%d: record ignored: %.300s", record.topic, record.offset, reason
+                "record_ignored",
+                topic=record.topic,
+                offset=record.offset,
+                reason=reason[:_LOGGED],
             )
             if key == PAUSE:  # a pause record that cannot be decoded also pauses
                 self._pause.recorded = True

@@ -12,10 +12,10 @@ from consumers.errors import MitigatorTimeout
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, PublishError
 from fnm_bus.event import Audit, Command
+from fnm_bus.kafka.addressing import Topics, headers_for
 from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.reader import TopicReader
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, headers_for
 
 _TIMEOUT: Final = 10.0
 """Seconds until a command without an answer fails."""
@@ -53,12 +53,6 @@ def send_command(
     settings: Mapping[str, str], topics: Topics, codec: Codec, command: Command
 ) -> Audit:
     """Send a command and return the mitigator's answer.
-
-    Args:
-        settings: librdkafka's settings.
-        topics: names of the topics.
-        codec: reads audit records.
-        command: the command.
 
     Raises:
         MitigatorTimeout: no answer; the command counts once a mitigator is active.

@@ -89,10 +89,6 @@ def match_size_fault(flow: FlowMatch) -> str:
 def word_fault(flow: FlowMatch, version: int) -> tuple[str, str]:
     """Return the fault of the first word that FlowSpec does not support.
 
-    Args:
-        flow: a canonical match.
-        version: 4 or 6, of the match's prefixes.
-
     Returns:
         The field's name and a phrase for people; two empty texts without a fault.
     """

@@ -12,8 +12,6 @@ class DecisionContext:
     """The policy and settings behind every decision.
 
     Attributes:
-        policy: rules and limits.
-        dry_run: whether the whole mitigator is in dry run.
         fastnetmon_ban_time: seconds; a ban's lease until its first status update.
         ended_retention: seconds for which ended mitigations and expired reasons are
             remembered.

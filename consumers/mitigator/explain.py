@@ -22,9 +22,6 @@ class Explanation(NamedTuple):
     """One event, and the decision about it.
 
     Attributes:
-        event: as received.
-        audits: the audit records that would be written, with every check.
-        mitigations: the records that would be written.
         error: why the event would become a dead letter, or "".
     """
 
@@ -75,7 +72,7 @@ def replay_events(
     The replay begins without any mitigation.
     """
     state = State(context.policy.limits.own_networks, dry_run=context.dry_run)
-    for event in sorted(events, key=_received):
+    for event in sorted(events, key=lambda event: event.receipt.received_at):
         at = min(event.receipt.received_at, _LATEST)
         moment = Moment(clock=at.timestamp(), now=at)
         _advance(context, state, moment)
@@ -126,7 +123,3 @@ def _advance(context: DecisionContext, state: State, moment: Moment) -> None:
         pass
     for _transition in start_proposals(state, new_transition):
         pass
-
-
-def _received(event: Event) -> datetime:
-    return event.receipt.received_at

@@ -26,10 +26,10 @@ from fnm_bus.errors import (
     SchemaError,
 )
 from fnm_bus.event import Command, Event, HostEvent, HostgroupEvent, StatusEvent
+from fnm_bus.kafka.addressing import Topics, headers_for
 from fnm_bus.kafka.dead_letter import build_dead_letter
 from fnm_bus.kafka.reader import record_time
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, headers_for
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)
@@ -46,12 +46,6 @@ class MessageProcessor:
     """Applies messages to the state.
 
     Attributes:
-        topics: names of the topics.
-        codec: reads and writes records.
-        name: of the mitigator, in dead letters.
-        metrics: of the mitigator.
-        new_transition: returns a new transition of a state.
-        breaker: pauses partitions with too many unexpected errors.
         unreadable: partitions that wait for the registry, with its error.
         current: the last message of the open transaction.
         isolated: number of messages that get a transaction of their own.
@@ -75,14 +69,7 @@ class MessageProcessor:
         batch: Batch,
         message: Message,
     ) -> None:
-        """Apply one message; an unusable one becomes a dead letter.
-
-        Args:
-            journal: pauses the partition of a message that has to wait.
-            state: changed by the message.
-            batch: collects the records.
-            message: an event or a command.
-        """
+        """Apply one message; an unusable one becomes a dead letter."""
         inputs = journal.inputs
         if inputs.is_paused(message):
             return
@@ -97,7 +84,7 @@ class MessageProcessor:
             batch.add(transition)
         except RegistryError as exc:
             transition.rollback()
-            log.warning("%s: cannot be decoded now: %s", message.topic(), exc)
+            log.warning("decoding_delayed", topic=message.topic(), error=exc)
             self.unreadable[partition] = str(exc)
             inputs.pause_at(message)
             return
@@ -108,7 +95,9 @@ class MessageProcessor:
             self._add_dead_letter(batch, message, str(exc))
         except Exception as exc:
             transition.rollback()
-            log.exception("%s@%s", message.topic(), message.offset())
+            log.exception(
+                "message_failed", topic=message.topic(), offset=message.offset()
+            )
             self.metrics.unexpected_errors.inc()
             self.breaker.count(partition, boottime())
             reason = f"unexpected {type(exc).__name__}: {exc}"
@@ -165,10 +154,7 @@ class MessageProcessor:
     def _add_dead_letter(self, batch: Batch, message: Message, reason: str) -> None:
         self.metrics.dead_letters.inc()
         log.warning(
-            "dead_letter",
-            topic=message.topic(),
-            offset=message.offset(),
-            reason=reason,
+            "dead_letter", topic=message.topic(), offset=message.offset(), reason=reason
         )
         self._refused.discard(_origin(message))
         (topic, number), offset = _origin(message)

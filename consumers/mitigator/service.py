@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -36,15 +37,12 @@ from consumers.mitigator.kafka.stored_state import (
     read_state,
 )
 from consumers.mitigator.kafka.transaction import TransactionalJournal
-from consumers.mitigator.message_processor import (
-    ENVIRONMENT_ERRORS,
-    MessageProcessor,
-)
+from consumers.mitigator.message_processor import ENVIRONMENT_ERRORS, MessageProcessor
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import ConfigError, InvalidRecord, TopicRefused
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.ops.log import get_logger
 
 log = get_logger(__name__)
@@ -70,16 +68,11 @@ class Mitigator:
     """Decides while it is active; stands by otherwise.
 
     Attributes:
-        settings: librdkafka's settings.
         name: transactional id; of the mitigators with one name, one can write.
-        topics: names of the topics.
-        codec: reads and writes records.
-        context: the policy and settings.
-        metrics: of this mitigator.
         once: whether to stop after the last message of every topic.
         leading: whether it is active and has read the whole state.
         problem: why it cannot work now, or "".
-        turned_at: when its loop ran last, on the monotonic clock.
+        iterated_at: when its loop ran last, on the monotonic clock.
     """
 
     settings: Mapping[str, str]
@@ -91,7 +84,7 @@ class Mitigator:
     once: bool = False
     leading: bool = False
     problem: str = ""
-    turned_at: float = field(default_factory=monotonic)
+    iterated_at: float = field(default_factory=monotonic)
     _processor: MessageProcessor = field(init=False)
     _broker: BrokerClock = field(default_factory=BrokerClock)
     _leftovers: Leftovers = field(default_factory=Leftovers)
@@ -120,7 +113,7 @@ class Mitigator:
             log.info("standby")
         try:
             while not self._stopping.is_set():
-                self.turned_at = monotonic()
+                self.iterated_at = monotonic()
                 if not self.once and not election.poll(_POLL):
                     self.problem = ""  # another mitigator is active
                     continue
@@ -134,7 +127,7 @@ class Mitigator:
                 except (*ENVIRONMENT_ERRORS, TopicRefused) as exc:
                     self._fail(exc)
                 except Exception as exc:
-                    log.exception("unexpected error outside of an event")
+                    log.exception("iteration_failed")
                     self._fail(exc)
                 self._set_leading(active=False)
         finally:
@@ -144,22 +137,16 @@ class Mitigator:
         """End `run` soon; may be called from a signal handler."""
         self._stopping.set()
 
-    def healthy(self) -> bool:
-        """Return whether it can work now, active or standing by."""
-        return not self._current_problem()
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the fields of /healthz."""
-        return {"active": self.leading, "problem": self._current_problem()}
-
-    def _current_problem(self) -> str:
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether it can work now, active or standing by; values to show."""
         election = self._election
-        return self.problem or (election.problem if election else "")
+        problem = self.problem or (election.problem if election else "")
+        return not problem, {"active": self.leading, "problem": problem}
 
     def _fail(self, error: Exception) -> None:
         self.metrics.state_reloads.inc()
         self.problem = f"{type(error).__name__}: {error}"[:500]
-        log.warning("starting over: %s", self.problem)
+        log.warning("state_reloaded", problem=self.problem)
         self._stopping.wait(min(_PAUSE * 2**self._failures, _MAX_PAUSE))
         self._failures = min(self._failures + 1, 8)
 
@@ -200,12 +187,11 @@ class Mitigator:
         stored = read_state(self.settings, self.topics, is_stopping=self._is_stopping)
         # Otherwise a leftover's tombstone could delete the key's only active record.
         journal.check_counts(stored.partitions)
-        latest = stored.latest()
-        if latest is not None:
+        if latest := stored.latest():
             self._broker.witness(latest.timestamp())
         for key, error in stored.unreadable:
             self.metrics.unreadable_records.inc()
-            log.error("left out: %s: %s", key, error)
+            log.error("record_left_out", key=key, error=error)
         state = stored.restore(self.context, self._moment())
         self._move(journal, stored)
         batch = self._new_batch()
@@ -231,11 +217,10 @@ class Mitigator:
         self._leftovers = Leftovers(stored.leftovers, monotonic() + _SETTLED)
         if self._leftovers:
             log.warning(
-                "topics have more partitions: records moved=%d; %d leftovers get"
-                " tombstones in %.0f s",
-                len(moved),
-                len(self._leftovers),
-                _SETTLED,
+                "records_moved_to_new_partitions",
+                records=len(moved),
+                leftovers=len(self._leftovers),
+                seconds_until_tombstones=_SETTLED,
             )
 
     def _delete_leftovers(self, journal: TransactionalJournal) -> None:
@@ -245,23 +230,27 @@ class Mitigator:
             journal.commit(self._leftovers.take(MAX_EVENTS))
 
     def _is_stopping(self) -> bool:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         return self._stopping.is_set()
 
     def _decide(
         self, journal: TransactionalJournal, state: State, election: LeaderElection
     ) -> None:
         processor = self._processor
+        new_transition = partial(self._new_transition, state)
         ticked = committed = checked = monotonic()
         is_due = False
         while not self._stopping.is_set() and (self.once or election.poll(0)):
-            self.turned_at = monotonic()
+            self.iterated_at = monotonic()
             limit = 1 if processor.isolated else MAX_EVENTS
             messages = journal.inputs.read(0 if is_due else _POLL, limit)
             batch = self._process(journal, state, messages)
             is_tick = monotonic() - ticked >= _TICK  # even while leases are due
             if is_due or is_tick:
-                is_due = self._expire(state, batch)
+                is_due = False
+                for transition in expire_leases(state, new_transition):
+                    batch.add(transition)
+                    is_due = True  # more may be due already
             if is_tick:
                 self._start_proposals(journal, state, batch)
                 ticked = monotonic()
@@ -294,14 +283,6 @@ class Mitigator:
             batch = self._new_batch()
         return batch
 
-    def _expire(self, state: State, batch: Batch) -> bool:
-        """Expire leases; return whether more are due already."""
-        count = 0
-        for transition in expire_leases(state, lambda: self._new_transition(state)):
-            batch.add(transition)
-            count += 1
-        return count > 0
-
     def _start_proposals(
         self, journal: TransactionalJournal, state: State, batch: Batch
     ) -> None:
@@ -322,7 +303,8 @@ class Mitigator:
             self.metrics.decisions.labels(audit.action).inc()
             log.log(
                 level,
-                audit.action,
+                "audit_record",
+                action=audit.action,
                 mitigation=audit.key,
                 target=None if audit.key else audit.target,
                 text=audit.text,
@@ -362,5 +344,5 @@ def _add_safely(batch: Batch, transition: Transition) -> None:
         batch.add(transition)
     except InvalidRecord:
         keys = [*transition.mitigations, *transition.reasons][:1]
-        log.exception("left unchanged: %s", keys)
+        log.exception("takeover_failed", keys=keys)
         transition.rollback()

@@ -26,7 +26,6 @@ class AppriseSink:
     Args:
         url: the address; `{storm}` in it is replaced by the key of the storm.
         timeout: seconds to connect, and for the answer.
-        setting: name of the setting, for errors.
 
     Raises:
         ConfigError: the extra `notify` is not installed, or the address is invalid or

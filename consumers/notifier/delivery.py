@@ -3,13 +3,13 @@
 A thread sends, so that reading Kafka never waits for a receiver.
 """
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from random import uniform
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Counter
 
@@ -19,8 +19,9 @@ from consumers.notifier.sink import (
     OutgoingNotice,
     SinkUnavailable,
 )
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _SENT: Final = "sent"
 _DROPPED: Final = "dropped"
@@ -34,13 +35,17 @@ _MAX_BYTES: Final = 64 << 20
 """Bounds of the waiting notices; from then on the queue is full."""
 
 
+class _Item(NamedTuple):
+    outgoing: OutgoingNotice
+    done: Callable[[], None]
+    since: float
+
+
 class DeliveryQueue:
     """The notices for one sink, and the thread that sends them.
 
     Args:
-        sink: sends one notice.
         retry_timeout: seconds after which a notice is dropped with an error in the log.
-        notices: counts the notices by sink and result.
 
     Attributes:
         is_retrying: whether the last attempt failed.
@@ -52,10 +57,9 @@ class DeliveryQueue:
         self.sink = sink
         self._retry_timeout = retry_timeout
         self._notices = notices
-        self._waiting: deque[tuple[OutgoingNotice, Callable[[], None], float]] = deque()
-        self._finished: deque[tuple[Callable[[], None], int]] = deque()
-        self._bytes = 0
-        self._added = threading.Semaphore(0)
+        self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
+        self._finished: deque[_Item] = deque()
+        self._count = self._bytes = 0  # changed by the caller's thread only
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._fault: Exception | None = None
@@ -68,9 +72,9 @@ class DeliveryQueue:
                 target=self._run, name="notices", daemon=True
             )
             self._thread.start()
+        self._count += 1
         self._bytes += len(outgoing.body)
-        self._waiting.append((outgoing, done, time.monotonic()))
-        self._added.release()
+        self._waiting.put(_Item(outgoing, done, time.monotonic()))
 
     def settle(self) -> None:
         """Call `done` of each notice that was sent or dropped.
@@ -81,24 +85,25 @@ class DeliveryQueue:
         if self._fault is not None:
             raise self._fault
         for _ in range(len(self._finished)):
-            done, size = self._finished.popleft()
-            self._bytes -= size  # changed by the caller's thread only
-            done()
+            item = self._finished.popleft()
+            self._count -= 1
+            self._bytes -= len(item.outgoing.body)
+            item.done()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent or settled."""
-        return not self._waiting and not self._finished
+        return not self._count
 
     @property
     def is_full(self) -> bool:
         """Whether no further notice should be added now."""
-        return len(self._waiting) >= _MAX_WAITING or self._bytes >= _MAX_BYTES
+        return self._count >= _MAX_WAITING or self._bytes >= _MAX_BYTES
 
     def stop(self) -> None:
         """Start no other attempt."""
         self._stopping.set()
-        self._added.release()
+        self._waiting.put(None)
 
     def join(self, timeout: float) -> None:
         """Wait up to *timeout* seconds for the current attempt."""
@@ -107,37 +112,39 @@ class DeliveryQueue:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
-                self._added.acquire()
-                if self._waiting and not self._stopping.is_set():
-                    outgoing, done, since = self._waiting[0]
-                    result = self._deliver(outgoing, since + self._retry_timeout)
-                    self.is_retrying = False
-                    if result:
-                        self._notices.labels(self.sink.name, result).inc()
-                        self._finished.append((done, len(outgoing.body)))
-                        self._waiting.popleft()
+            while (item := self._waiting.get()) and not self._stopping.is_set():
+                result = self._deliver(item.outgoing, item.since + self._retry_timeout)
+                self.is_retrying = False
+                if result:
+                    self._notices.labels(self.sink.name, result).inc()
+                    self._finished.append(item)
         except Exception as exc:  # noqa: BLE001 - `settle` raises it
             self._fault = exc
 
     def _deliver(self, outgoing: OutgoingNotice, deadline: float) -> str:
         """Try until it is sent or dropped; return the result, "" after `stop`."""
+        notice = outgoing.notice
+        fields = {"sink": self.sink.name, "notice": notice.key, "title": notice.title}
         pause = _FIRST_PAUSE
         while True:
             try:
                 self.sink.send(outgoing)
             except NoticeRefused as exc:
-                log.error("refused, dropped: %s: %s", outgoing, exc)  # noqa: TRY400
+                log.error("notice_dropped", **fields, error=exc)  # noqa: TRY400
                 return _DROPPED
             except MemoryError:
                 raise
             except SinkUnavailable as exc:
                 rest = deadline - time.monotonic()
                 if rest <= 0:
-                    text = "dropped after %.0f s: %s: %s"
-                    log.error(text, self._retry_timeout, outgoing, exc)  # noqa: TRY400
+                    log.error(  # noqa: TRY400
+                        "notice_dropped",
+                        **fields,
+                        error=exc,
+                        seconds_tried=self._retry_timeout,
+                    )
                     return _DROPPED
-                log.warning("retrying: %s: %s", outgoing, exc)
+                log.warning("notice_retried", **fields, error=exc)
                 wait = pause * uniform(0.5, 1.0)  # noqa: S311 - no secret
                 if exc.retry_after is not None:
                     wait = min(max(wait, exc.retry_after), _LONGEST_REQUESTED)
@@ -147,8 +154,8 @@ class DeliveryQueue:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except Exception:
                 # A fault of one sink must not end the program for all of them.
-                log.exception("dropped: %s", outgoing)
+                log.exception("notice_dropped", **fields)
                 return _DROPPED
             else:
-                log.info("sent to %s: %s", self.sink.name, outgoing)
+                log.info("notice_sent", **fields)
                 return _SENT

@@ -34,7 +34,6 @@ class HttpClient:
     Args:
         url: http or https, without user and password.
         timeout: seconds to connect, and for each part of the answer.
-        setting: name of the setting, for errors.
 
     Raises:
         ConfigError: the address is invalid; the text does not contain it.
@@ -114,7 +113,8 @@ class WebhookSink:
         """Send one notice."""
         headers = {KEY: outgoing.notice.key}
         if self._secret is not None:
-            headers[SIGNATURE] = signature(outgoing.body, self._secret)
+            digest = hmac.new(self._secret, outgoing.body, hashlib.sha256).hexdigest()
+            headers[SIGNATURE] = f"sha256={digest}"
         self._client.post(outgoing.body, headers)
 
 
@@ -165,11 +165,6 @@ def _is_valid(url: str) -> bool:
     is_web = parts.scheme in {"http", "https"} and parts.host != ""
     is_plain = url.isascii() and url.isprintable() and " " not in url
     return is_web and is_plain and not parts.userinfo
-
-
-def signature(body: bytes, secret: bytes) -> str:
-    """Return the value of the signature's header."""
-    return f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

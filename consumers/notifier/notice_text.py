@@ -7,14 +7,7 @@ from typing import Final
 from consumers.mitigation.measure import NOTIFY
 from consumers.mitigation.states import LEASE
 from consumers.notifier.document import Notice
-from consumers.storms.update import (
-    CONTINUES,
-    ENDED,
-    PAUSED,
-    RESUMED,
-    SILENT,
-    STARTED,
-)
+from consumers.storms.update import CONTINUES, ENDED, PAUSED, RESUMED, SILENT, STARTED
 from fnm_bus.event import ReasonSummary
 
 _CAUSE: Final = 200

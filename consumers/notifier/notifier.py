@@ -24,8 +24,9 @@ from consumers.storms.update import PAUSED, RENEWED, Position, StormUpdate
 from fnm_bus.consume.handler import Deferred, RetryLater
 from fnm_bus.event import EPOCH, Mitigation
 from fnm_bus.kafka.reader import ConsumedRecord
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _LONGEST: Final = 1.0
 _PROMPT: Final = 0.1
@@ -39,11 +40,6 @@ _RETRY: Final = 1.0
 
 class Notifier:
     """Turns records of the mitigation topic into notices.
-
-    Args:
-        storms: groups the changes.
-        queues: one for each sink.
-        metrics: the metrics.
 
     Attributes:
         clock: the broker's time, from the records.
@@ -144,14 +140,14 @@ class Notifier:
             raise
         except Exception as exc:
             # A fault in one notice must not silence other storms.
-            log.exception("no notice of %s", update.group)
+            log.exception("notice_failed", group=update.group)
             self._skip("notice", f"notice of {update.group}", repr(exc))
             self._release(update.positions)
             return
         is_pause_repeated = notice.status == PAUSED and not update.positions
         is_repeated = notice.status == RENEWED or is_pause_repeated
         level = logging.DEBUG if is_repeated else logging.INFO
-        log.log(level, "notice %s: %s", notice.key, notice.title)
+        log.log(level, "notice_written", notice=notice.key, title=notice.title)
         unfinished = len(queues)
 
         def finished() -> None:
@@ -190,7 +186,7 @@ class Notifier:
 
     def _skip(self, reason: str, name: str, text: str) -> None:
         self.metrics.skipped.labels(reason).inc()
-        log.warning("skipped: %s: %s: %s", reason, name, text)
+        log.warning("record_skipped", code=reason, record=name, reason=text)
 
     def _check_room(self, record: ConsumedRecord, held: dict[int, Any]) -> None:
         count = sum(map(len, self._held.values()))

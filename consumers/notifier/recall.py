@@ -4,7 +4,6 @@ The compacted topic is the memory: a record below the group's offset was reporte
 program keeps no file.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from math import inf
@@ -13,17 +12,18 @@ from typing import Final, NamedTuple
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
 from consumers.mitigation.clock import now as boottime
-from consumers.mitigation.latest_record import Origin, supersedes
 from consumers.mitigation.states import PROPOSED, WANTED
+from consumers.mitigation.topic_scan import scan_topics
 from consumers.storms.update import StormMember, end_code
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
 from fnm_bus.event import Mitigation
 from fnm_bus.kafka.client import ConnectionState, build_consumer, partitions_of
 from fnm_bus.kafka.client_errors import access_error
-from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
+from fnm_bus.kafka.reader import ConsumedRecord, decode_record
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TIMEOUT: Final = 10.0
 _MAX_EXPIRED: Final = 86_400.0
@@ -73,35 +73,14 @@ def reported_records(
 ) -> list[ConsumedRecord]:
     """Return the latest record of each key below the offsets; no tombstones.
 
-    Records are in the order of their partition. Between two partitions, the later
-    record counts (`latest_record`).
-
     Raises:
         BrokerUnavailable, ConfigError, TopicRefused: as `group_offsets`.
     """
-    latest: dict[bytes | None, tuple[ConsumedRecord, Origin]] = {}
     if not any(below.values()):
         return []
-    with TopicReader(settings, [topic], codec, from_beginning=True) as reader:
-        while not reader.at_end:
-            for record in reader.read(1.0):
-                if record.offset >= below.get(record.partition, 0):
-                    continue
-                event = record.event
-                revision = event.revision if isinstance(event, Mitigation) else 0
-                origin = Origin(record.partition, record.at.timestamp(), revision)
-                before = latest.get(record.key)
-                if not supersedes(
-                    origin, before and before[1], is_tombstone=not record.value
-                ):
-                    continue
-                latest.pop(record.key, None)
-                if record.value:
-                    latest[record.key] = record, origin
-                if len(latest) > _MAX_RECORDS:
-                    del latest[next(iter(latest))]
-            reader.check()
-    return [record for record, _origin in latest.values()]
+    latest = scan_topics(settings, [topic], below=below).latest[topic].values()
+    newest = sorted(latest, key=lambda record: record.at)[-_MAX_RECORDS:]
+    return [decode_record(record, codec) for record in newest]
 
 
 def lease_end(mitigation: Mitigation, at: datetime, broker_time: float) -> float:
@@ -126,12 +105,7 @@ def lease_end(mitigation: Mitigation, at: datetime, broker_time: float) -> float
 def members_of(
     records: Iterable[ConsumedRecord], broker_time: float
 ) -> Iterator[StormMember]:
-    """Yield the mitigations in valid records that were reported before a restart.
-
-    Args:
-        records: valid records.
-        broker_time: the broker's time now, seconds since 1970.
-    """
+    """Yield the mitigations in valid records that were reported before a restart."""
     for record in records:
         mitigation = record.event
         if not isinstance(mitigation, Mitigation):
@@ -162,6 +136,6 @@ def _group_offsets(
             _low, high = consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
             partition.offset = high
         consumer.commit(offsets=committed, asynchronous=False)
-        log.info("%s: new consumer group: starting at the end of the topic", topic)
+        log.info("new_consumer_group", topic=topic, starts_at="end")
     offsets = {partition.partition: max(partition.offset, 0) for partition in committed}
     return GroupOffsets(offsets, is_new)

@@ -31,8 +31,9 @@ from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.event import Mitigation
 from fnm_bus.kafka.publisher import SERVICE_PRODUCER, KafkaPublisher
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TABLE: Final = "[consumers.notifier]"
 _RETRY: Final = 1.0
@@ -46,7 +47,7 @@ def sinks_of(settings: NotifierSettings, *, dry_run: bool) -> list[NoticeSink]:
         ConfigError: no sink is configured, or an address or a file is invalid.
     """
     if dry_run:
-        log.info("dry run: notices are logged and not sent; set dry_run = false")
+        log.info("dry_run", remedy="set dry_run = false to send notices")
         return [LogSink()]
     for name in ("httpx2", "httpcore2"):
         # Their debug lines contain addresses.
@@ -101,14 +102,10 @@ def _sinks(settings: NotifierSettings) -> Iterator[NoticeSink]:
 
 
 class Service:
-    """The notifier as a program.
-
-    Attributes:
-        turned_at: time of the last turn, on the monotonic clock.
-    """
+    """The notifier as a program."""
 
     def __init__(self, settings: FullSettings, notifier: Notifier) -> None:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         self._settings = settings
         self._notifier = notifier
         self._stopping = threading.Event()
@@ -145,7 +142,7 @@ class Service:
         )
         try:
             while not self._stopping.is_set() and not self._recall(kafka, codec):
-                self.turned_at = monotonic()
+                self.iterated_at = monotonic()
                 self._stopping.wait(_RETRY)
             if not self._stopping.is_set():
                 self._loop.run()
@@ -159,19 +156,13 @@ class Service:
         if self._loop is not None:
             self._loop.stop()
 
-    def healthy(self) -> bool:
-        """Return whether it works, or will work without a person's help."""
-        return not self._current_problem()
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the fields of /healthz."""
-        return {"problem": self._current_problem()}
-
-    def _current_problem(self) -> str:
-        return self._problem or (self._loop.problem if self._loop else "")
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether it works, or will work without a person's help; values."""
+        problem = self._problem or (self._loop.problem if self._loop else "")
+        return not problem, {"problem": problem}
 
     def _turn(self) -> float:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         return self._notifier.turn()
 
     def _settle(self) -> None:
@@ -185,7 +176,7 @@ class Service:
             group = group_offsets(kafka, self._settings.consumers.notifier.group, topic)
             records = reported_records(kafka, topic, codec, group.offsets)
         except BrokerUnavailable as exc:
-            log.warning("reported mitigations cannot be read now: %s", exc)
+            log.warning("topic_unreadable", topic=topic, error=exc)
             self._problem = str(exc) if isinstance(exc, ConnectionRejected) else ""
             return False
         self._problem = ""
@@ -213,4 +204,4 @@ def main(settings: FullSettings) -> None:
     ]
     storms = StormGrouper(table.group_wait, table.group_interval)
     service = Service(settings, Notifier(storms, queues, metrics))
-    serving.serve(settings, service, metrics.registry(), service.facts, service.healthy)
+    serving.serve(settings, service, metrics.registry())

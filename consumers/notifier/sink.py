@@ -1,12 +1,12 @@
 """Sinks: where notices go. A sink sends one notice once, or raises."""
 
-import logging
 from typing import NamedTuple, Protocol
 
 from consumers.notifier.document import Notice
 from fnm_bus.errors import FnmBusError
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class NoticeRefused(FnmBusError):
@@ -34,17 +34,12 @@ class OutgoingNotice(NamedTuple):
     """A notice to send.
 
     Attributes:
-        notice: the document.
-        body: the document as JSON.
         ends_at: end of the storm's last lease, in seconds since boot.
     """
 
     notice: Notice
     body: bytes
     ends_at: float
-
-    def __str__(self) -> str:
-        return f"notice {self.notice.key} ({self.notice.title})"
 
 
 class NoticeSink(Protocol):
@@ -75,4 +70,4 @@ class LogSink:
 
     def send(self, outgoing: OutgoingNotice) -> None:
         """Log one notice."""
-        log.info("dry run, not sent: %s: %s", outgoing, outgoing.body.decode())
+        log.info("notice_not_sent", reason="dry run", body=outgoing.body.decode())

@@ -46,11 +46,7 @@ class AffectedAddresses:
 
 
 class _Family:
-    """Networks of one version.
-
-    Attributes:
-        covered: addresses in the union.
-    """
+    """Networks of one version."""
 
     def __init__(self, bits: int) -> None:
         self.count = 0

@@ -26,11 +26,7 @@ _BLOCKING: Final = frozenset({"discard", "rate-limit", "redirect"})
 
 
 class RuleRefused(ValueError):
-    """A rule that becomes no measure.
-
-    Attributes:
-        code: the cause, as a stable word.
-    """
+    """A rule that becomes no measure."""
 
     def __init__(self, code: str, text: str) -> None:
         self.code = code

@@ -13,12 +13,7 @@ from consumers.mitigation.flow_match import invalid
 from consumers.mitigation.measure import Network
 from consumers.mitigation.reason_key import ATTACK, MAX_KEY_BYTES, ReasonKey
 from consumers.policy.event_check import validate_event
-from consumers.policy.flow_rules import (
-    ParsedRules,
-    missing_rules,
-    parse_rules,
-    part_of,
-)
+from consumers.policy.flow_rules import ParsedRules, missing_rules, parse_rules, part_of
 from fnm_bus.event import (
     AttackDetails,
     Check,
@@ -28,7 +23,7 @@ from fnm_bus.event import (
     StatusEvent,
     TextMode,
 )
-from fnm_bus.kafka.route import scope_of, subject_of
+from fnm_bus.kafka.addressing import scope_of, subject_of
 
 __all__ = ["ATTACK", "CLOSES", "DEFAULT_HOSTGROUP", "OPENS", "AttackFacts", "facts_of"]
 
@@ -48,7 +43,6 @@ class AttackFacts(NamedTuple):
 
     Attributes:
         scope: host or hostgroup.
-        action: FastNetMon's word.
         target: address or hostgroup's name.
         part: ATTACK, or the name of a Flow Spec rule.
         networks: the host as a network of one, or the hostgroup's networks.
@@ -57,15 +51,10 @@ class AttackFacts(NamedTuple):
         direction: FastNetMon's word, lower case, or "".
         protocol: FastNetMon's word, lower case, or "".
         threshold: the threshold that was exceeded, FastNetMon's words, or "".
-        severity: FastNetMon's word, lower case, or "".
         pps: packets/s in the direction of the attack; None when not in the event. If
             the direction is neither incoming nor outgoing, the larger of the two.
         bits: bit/s in the direction of the attack; the same rules.
-        sensor: the sensor that reported the event.
         sequence: position among the calls about this target on this sensor.
-        received_at: when the sensor's spool received the event.
-        event_id: identifier of the event.
-        attack_uuid: identifier of the attack, or None.
         attack: the identifier that an unban repeats from its ban: the UUID, or
             direction and power of the text mode; "" without either.
         rules: the event's Flow Spec rules that were parsed completely.

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from consumers.mitigation.reason_key import ATTACK, OPERATOR
 from fnm_bus.event import Check, FlowSpecRule
 from fnm_bus.event.extra import shorten
-from fnm_bus.kafka.route import rule_identity
+from fnm_bus.kafka.addressing import rule_identity
 
 MAX_RULES: Final = 256
 """Flow Spec rules of one document that may start measures."""
@@ -64,9 +64,9 @@ class ParsedRules(NamedTuple):
         return tuple(parsed.refusal for parsed in self.rules if parsed.refusal)
 
 
-def refusal(name: str, code: str, text: str) -> Check:
-    """Return the check that refuses a rule of a document."""
-    return Check(stage="policy", name=name, code=code, verdict="refuse", text=text)
+def refusal(name: str, code: str, text: str, stage: str = "policy") -> Check:
+    """Return a check that refuses."""
+    return Check(stage=stage, name=name, code=code, verdict="refuse", text=text)
 
 
 def parse_rules(

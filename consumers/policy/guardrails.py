@@ -50,13 +50,7 @@ class ActiveCounts:
 
 
 def check_age(facts: AttackFacts, now: datetime, limits: Limits) -> tuple[Check, ...]:
-    """Return the check whether an event is recent enough to start a measure.
-
-    Args:
-        facts: the event's facts.
-        now: the broker's time.
-        limits: with max_event_age and max_clock_skew.
-    """
+    """Return the check whether an event is recent enough to start a measure."""
     age = (now - facts.received_at).total_seconds()
     if age < -limits.max_clock_skew:
         text = (
@@ -99,10 +93,7 @@ def check_measure(
 
 
 def check_limits(
-    measure: Measure,
-    counts: ActiveCounts,
-    limits: Limits,
-    customer: Customer | None,
+    measure: Measure, counts: ActiveCounts, limits: Limits, customer: Customer | None
 ) -> tuple[Check, ...]:
     """Return whether one more measure is within the limits; `hold` if not.
 

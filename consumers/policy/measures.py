@@ -31,12 +31,7 @@ _NO_PROTOCOL: Final = "hopopt"
 
 
 class PlannedMeasures(NamedTuple):
-    """The measures of an action for an event.
-
-    Attributes:
-        measures: at most MAX_MEASURES, no two with one key.
-        checks: one for each refusal.
-    """
+    """The measures of an action for an event."""
 
     measures: tuple[Measure, ...] = ()
     checks: tuple[Check, ...] = ()

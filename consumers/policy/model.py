@@ -1,5 +1,7 @@
 """Policy: frozen values that a policy file becomes.
 
+`file.tables` describes each key; a list of words becomes a plural name.
+
 `rules.match_rule` chooses a rule, and `measures.plan_measures` plans the measures of
 its action; `guardrails` can refuse or hold them.
 """
@@ -22,8 +24,6 @@ BLOCKING: Final = frozenset({BLACKHOLE, FLOWSPEC, FIREWALL, HOSTGROUP})
 """Actions that affect traffic, or may."""
 
 APPROVE: Final = "approve"
-WHEN_LIMITED: Final = (APPROVE, HOSTGROUP)
-"""If a limit is reached, a person approves, or the hostgroup's action applies."""
 
 MIN_LEASE: Final = 5.0
 MAX_LEASE: Final = 24 * 3600.0
@@ -32,25 +32,7 @@ MAX_LEASE: Final = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """Conditions of a rule; an empty condition or None matches any event.
-
-    Attributes:
-        scopes: host, hostgroup.
-        actions: ban, partial_block; attack_status, which counts like its ban.
-        hostgroups: names of hostgroups.
-        prefixes: own prefixes; each network of the event is within one of them.
-        directions: incoming, outgoing, internal, other, unknown, none. A rule that
-            blocks matches an outgoing attack only if it names `outgoing`.
-        protocols: tcp, udp, icmp, …
-        thresholds: FastNetMon's words for the threshold that was exceeded.
-        severities: FastNetMon's words.
-        sensors: names of sensors.
-        flow_spec: whether the document has Flow Spec rules, valid or not.
-        min_pps: packets/s at least; an event without a size does not match.
-        max_pps: packets/s below.
-        min_bits: bit/s at least.
-        max_bits: bit/s below.
-    """
+    """Conditions of a rule; an empty condition or None matches any event."""
 
     scopes: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
@@ -74,26 +56,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Action of a rule or of a hostgroup.
-
-    Attributes:
-        action: one of ACTIONS.
-        flowspec_action: for FlowSpec; None takes the action of the document's rule, and
-            discards when the document has no rules.
-        lease: seconds that a mitigation lasts unless it is renewed.
-        enforcers: the enforcers that act; empty for all that support the measure.
-        communities: BGP communities besides the enforcer's own.
-        prefixes: replace the event's own networks. They may be wider than the policy's
-            `min_prefix_length_*`.
-        dry_run: whether enforcers only report their actions.
-        approval: whether a person has to approve first.
-        when_limited: one of WHEN_LIMITED.
-        document_targets: whether a document's Flow Spec rule may be about another host
-            than the event's.
-        document_redirect: whether a document's Flow Spec rule may redirect.
-        any_protocol: whether a FlowSpec measure may match all protocols when the
-            attack's protocol is not in the event or not supported.
-    """
+    """Action of a rule or of a hostgroup."""
 
     action: str
     flowspec_action: FlowThen | None = None
@@ -129,25 +92,7 @@ class Customer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Guardrails and limits, with the names of the policy file.
-
-    Attributes:
-        own_networks: the operator's own; no measure affects other networks.
-        protected_prefixes: no measure may overlap them.
-        infrastructure: addresses of routers, neighbors and of this system itself.
-        min_prefix_length_ipv4: shortest prefix length of an IPv4 measure.
-        min_prefix_length_ipv6: shortest prefix length of an IPv6 measure.
-        max_active: most mitigations at once.
-        max_per_customer: most mitigations at once of a customer without a maximum of
-            its own.
-        max_new_per_minute: most mitigations that may start in 60 s.
-        max_affected_share: largest share of the own addresses of a family, 0 to 1.
-        max_event_age: seconds; an older event starts no measure.
-        max_clock_skew: seconds that a sensor's clock may be ahead of ours.
-        own: the own networks, for look-ups.
-        infrastructure_set: the infrastructure, for look-ups.
-        protected_set: the protected prefixes, for look-ups.
-    """
+    """Guardrails and limits, with the names of the policy file."""
 
     own_networks: tuple[Network, ...] = ()
     protected_prefixes: tuple[Network, ...] = ()
@@ -178,10 +123,7 @@ class Policy:
     """A policy file's content.
 
     Attributes:
-        rules: in the order in which they are tried.
-        limits: guardrails and limits.
         hostgroups: hostgroup's name → its action.
-        customers: in the order in which they are tried.
         digest: 16 hex digits of the content's SHA-256; comments and spelling do not
             count; "" for a policy without a file.
     """

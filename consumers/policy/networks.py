@@ -29,11 +29,7 @@ def prefix_at(network: Network, length: int) -> int:
 
 
 class NetworkSet:
-    """Networks that are looked up often; immutable.
-
-    Attributes:
-        networks: all of them, in the order in which they were given.
-    """
+    """Networks that are looked up often; immutable."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self.networks = tuple(networks)

@@ -20,12 +20,7 @@ _MAX_TEXT: Final = 1000
 
 
 class Decision(NamedTuple):
-    """The answer of a policy to an event.
-
-    Attributes:
-        rule: the rule that decided, or None when none matches.
-        checks: one for each rule that was tried.
-    """
+    """The answer of a policy to an event."""
 
     rule: Rule | None
     checks: tuple[Check, ...]

@@ -17,8 +17,8 @@ from fnm_bus.event import (
     Reason,
     StatusEvent,
 )
+from fnm_bus.kafka.addressing import scope_of, subject_of, traceparent
 from fnm_bus.kafka.reader import ConsumedRecord
-from fnm_bus.kafka.route import scope_of, subject_of, traceparent
 
 _PROTOCOLS = frozenset({"tcp", "udp", "icmp"})
 

@@ -27,10 +27,6 @@ RENEWAL_INTERVAL: Final = 60.0
 class Storm:
     """One group's storm.
 
-    Args:
-        group: the storm's group.
-        now: time of the first change.
-
     Attributes:
         members: key → mitigation.
         first: the first mitigation; fixed by the first update.

@@ -75,7 +75,6 @@ class StormUpdate(NamedTuple):
 
     Attributes:
         status: STARTED, CONTINUES, RENEWED, ENDED, PAUSED or RESUMED.
-        group: the storm's group.
         first: the storm's first mitigation.
         repetition: number of earlier storms with the same first mitigation.
         first_change: the earliest reported change.
@@ -85,9 +84,7 @@ class StormUpdate(NamedTuple):
         changed: keys of mitigations that changed since the last update.
         dropped: (kind, end code) → number of ended mitigations that are not in
             *members*, because only their number is kept.
-        positions: positions of the reported records.
         ends_at: end of the last lease in seconds of the caller's clock.
-        paused: whether all mitigations are paused.
         pause: the record that paused or resumed; None for a storm.
     """
 

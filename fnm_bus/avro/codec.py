@@ -9,7 +9,6 @@ object begins with C3 01 and eight bytes of fingerprint (Avro specification, "Si
 object encoding"). Readers accept both.
 """
 
-import logging
 import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -25,8 +24,9 @@ from fnm_bus.avro.schema_ids import SchemaIds, registry_subject
 from fnm_bus.avro.union_hints import union_hinter
 from fnm_bus.errors import InvalidRecord, SchemaError
 from fnm_bus.event import AnyRecord, Audit, DeadLetter, Event
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Lookup = Callable[[int], str]
 
@@ -128,7 +128,7 @@ class Codec:
                 schema_ids.check({topic: full_name})
                 self._optional_ids[topic] = schema_ids.ids[registry_subject(topic)]
             except SchemaError as exc:
-                log.warning("records of %s are Avro single objects: %s", topic, exc)
+                log.warning("schema_ids_unusable", topic=topic, error=exc)
                 self._optional_ids[topic] = None
         return self._optional_ids[topic]
 

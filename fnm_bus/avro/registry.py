@@ -113,16 +113,6 @@ class Registry:
                 for topic, full_name in records.items()
             }
 
-    def subjects(self) -> list[str]:
-        """Return the names of all subjects.
-
-        Raises:
-            ConfigError: the settings are wrong.
-            RegistryError: the registry does not answer.
-        """
-        with self._client() as client:
-            return sorted(self._request("subjects", client.get_subjects))
-
     def schema_of(self, number: int) -> str:
         """Return the schema of an id as JSON text.
 

@@ -6,6 +6,7 @@ its first use and then cached.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -105,7 +106,7 @@ def parse(schema: str) -> dict[str, Any]:
     from fastavro.schema import SchemaParseException, parse_schema  # noqa: PLC0415 - ^
 
     try:
-        return cast("dict[str, Any]", parse_schema(json.loads(schema)))
+        return cast("dict[str, Any]", _interned(parse_schema(json.loads(schema))))
     except (
         AttributeError,
         KeyError,
@@ -116,6 +117,22 @@ def parse(schema: str) -> dict[str, Any]:
     ) as exc:
         # fastavro reports many faults by internal errors.
         raise SchemaError(f"not an Avro schema: {exc!r}") from exc
+
+
+def _interned(schema: Any) -> Any:
+    """Return a copy of a schema in which equal texts are one object.
+
+    fastavro compares them with its own texts and with a datum's keys, which are
+    interned, too. The comparison of an object with itself reads no characters.
+    """
+    match schema:
+        case str():
+            return sys.intern(schema)
+        case list():
+            return [_interned(member) for member in schema]
+        case dict():
+            return {sys.intern(key): _interned(value) for key, value in schema.items()}
+    return schema
 
 
 def fingerprint_of(schema: dict[str, Any] | str) -> bytes:

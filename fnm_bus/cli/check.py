@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fnm_bus.cli.options import ConfigFile, Json, dump, end, settings
+from fnm_bus.cli.options import ConfigFile, Json, settings
 from fnm_bus.config.load import LoadedSettings, load, setting_rows
 from fnm_bus.config.secrets import MASK
 from fnm_bus.setup.check_result import CheckResult
@@ -22,14 +22,9 @@ def check(*, file: ConfigFile = None, json: Json = False) -> None:
 
         fnm-bus check --json
     """
-    from fnm_bus.cli.check_results import show
+    from fnm_bus.cli.check_results import end_with
 
-    results = list(check_all(file))
-    if json:
-        dump([result._asdict() for result in results])
-    else:
-        show(results)
-    end(0 if all(result.ok for result in results) else 1)
+    end_with(list(check_all(file)), json=json)
 
 
 def check_all(file: Path | None) -> Iterator[CheckResult]:

@@ -61,18 +61,16 @@ def demo(
         started_at = time.monotonic()
         with environment.start(Path(directory)) as running:
             seconds = time.monotonic() - started_at
-            print_note(
-                f"broker  {running.bootstrap}, in this process (librdkafka's mock)"
-            )
-            print_note(f"hook    {running.hook}")
-            print_note(f"relay   ready after {seconds:.1f} s")
-            print_note("")
-            print_note(
+            _print_lines(
+                f"broker  {running.bootstrap}, in this process (librdkafka's mock)",
+                f"hook    {running.hook}",
+                f"relay   ready after {seconds:.1f} s",
+                "",
                 f"Calls of the hook: {len(examples)} example documents,"
                 f" {len(simulated)} of a simulated attack on {hosts} hosts, and 1"
-                " invalid document."
+                " invalid document.",
+                "",
             )
-            print_note("")
             settings = load.load(running.config, {}).settings
             ok = _replay(running, settings, [*examples, *simulated, invalid])
             ok = _preview_policy(running) and ok
@@ -123,19 +121,16 @@ def _replay(
     seconds = time.monotonic() - started_at
     failed = statuses.total() - statuses[0]
     ok = not (check.missing or check.unexpected or failed)
-    print_note("")
-    for topic in topics:
-        print_note(f"{by_topic[topic]:5}  {topic}")
-    print_note("")
-    print_note(
+    _print_lines(
+        "",
+        *(f"{by_topic[topic]:5}  {topic}" for topic in topics),
+        "",
         f"{len(calls)} calls of the hook, {failed} failed; {check.events} events:"
         f" {check.missing} missing, {check.unexpected} unexpected,"
-        f" {check.duplicates} duplicates; {seconds:.1f} s"
-    )
-    print_note(
+        f" {check.duplicates} duplicates; {seconds:.1f} s",
         "Every call of the hook arrived on Kafka."
         if ok
-        else "FAILED: the events on Kafka differ from the calls of the hook."
+        else "FAILED: the events on Kafka differ from the calls of the hook.",
     )
     return ok
 
@@ -145,41 +140,45 @@ def _preview_policy(running: "DemoEnvironment") -> bool:
     from fnm_bus.demo.environment import child_environment
 
     print_note("")
-    command = [sys.executable, "-m", "consumers", "demo"]
-    return (
-        subprocess.run(  # noqa: S603 - this very program
-            [*command, "--config", str(running.config)],
-            env=child_environment({}),
-            cwd=running.directory,
-            check=False,
-        ).returncode
-        == 0
+    done = subprocess.run(  # noqa: S603 - this very program
+        [sys.executable, "-m", "consumers", "demo", "--config", str(running.config)],
+        env=child_environment({}),
+        cwd=running.directory,
+        check=False,
     )
+    return done.returncode == 0
 
 
 def _print_next_steps(running: "DemoEnvironment", *, keep: bool) -> None:
     from fnm_bus.config.spool_paths import CONFIG, PREFIX
 
-    print_note("")
     if not keep:
-        print_note("Next: `fnm-bus demo --keep` keeps everything running.")
-        print_note("README.md explains how to connect a FastNetMon.")
+        _print_lines(
+            "",
+            "Next: `fnm-bus demo --keep` keeps everything running.",
+            "README.md explains how to connect a FastNetMon.",
+        )
         return
-    print_note("Everything runs until Ctrl-C. In another terminal:")
-    print_note("")
-    if overriding := sorted(
-        name for name in os.environ if name.startswith(PREFIX) and name != CONFIG
-    ):
-        print_note(f"  unset {' '.join(overriding)}")
-    print_note(f"  export {CONFIG}={running.config}")
-    for command in (
-        "fnm-bus tail",
-        "fnm-bus simulate --hosts 20",
-        "fnm-bus spool status",
-        "fnm-bus quarantine list",
-        f"fnm-bus hook check {running.hook}",
-        f"fnm-bus simulate --hosts 1 --print | head -1 | {running.hook} ban 192.0.2.1",
-    ):
-        print_note(f"  {command}")
-    print_note("")
-    print_note(f"The topics are at {running.bootstrap} for every other Kafka client.")
+    names = (name for name in os.environ if name.startswith(PREFIX) and name != CONFIG)
+    overriding = " ".join(sorted(names))
+    _print_lines(
+        "",
+        "Everything runs until Ctrl-C. In another terminal:",
+        "",
+        *([f"  unset {overriding}"] if overriding else []),
+        f"  export {CONFIG}={running.config}",
+        "  fnm-bus tail",
+        "  fnm-bus simulate --hosts 20",
+        "  fnm-bus spool status",
+        "  fnm-bus quarantine list",
+        f"  fnm-bus hook check {running.hook}",
+        "  fnm-bus simulate --hosts 1 --print | head -1"
+        f" | {running.hook} ban 192.0.2.1",
+        "",
+        f"The topics are at {running.bootstrap} for every other Kafka client.",
+    )
+
+
+def _print_lines(*lines: str) -> None:
+    for line in lines:
+        print_note(line)

@@ -34,15 +34,15 @@ def drain(
 
         fnm-bus drain --timeout 30
     """
-    from fnm_bus import build
     from fnm_bus.relay.one_shot import DrainOutcome
+    from fnm_bus.spool.drain_backoff import Backoff
 
     configured = settings(file)
     outcome, _refused = drain_as_owner(configured, timeout)
     if outcome in {DrainOutcome.EMPTY, DrainOutcome.LOCKED}:
         print_note(f"fnm-bus: {outcome.value}")
         return
-    pause = build.drain_pause(configured)
+    pause = Backoff(configured.spool.directory).seconds_left()
     retry = f"; next attempt in {math.ceil(pause)} s at the earliest" if pause else ""
     print_error(f"{outcome.value}{retry}")
     end(NOT_DRAINED)
@@ -51,16 +51,7 @@ def drain(
 def drain_as_owner(
     configured: "Settings", timeout: float
 ) -> "tuple[DrainOutcome, Mapping[str, Mapping[str, str]]]":
-    """Become the spool's owner, lower the CPU priority, and drain the spool.
-
-    Returns:
-        The outcome, and each refused document's name with the reason.
-
-    Raises:
-        ConfigError: a secret cannot be read, or librdkafka refuses its settings.
-        SchemaError: the schema ids are missing or do not match this version.
-        SpoolError: the spool is not set up, or belongs to another user.
-    """
+    """Drain as the spool's owner, with a low CPU priority: see `build.drain_once`."""
     from fnm_bus import build
     from fnm_bus.ops import cpu_priority
     from fnm_bus.spool.spool import Spool

@@ -9,8 +9,6 @@ import typer
 from fnm_bus.cli.options import (
     ConfigFile,
     Json,
-    dump,
-    end,
     out_raw,
     print_note,
     settings,
@@ -43,42 +41,37 @@ def install(  # noqa: PLR0913 - one parameter for each option
             help="Group of the hook's user. Else the spool's group, or the owner's."
         ),
     ] = None,
+    native: Annotated[
+        bool | None,
+        typer.Option(
+            "--native/--python",
+            help="Write the native hook, a compiled program for many simultaneous"
+            " calls; it needs a relay, and no Python. Or write the Python hook."
+            " Default: the kind of the existing file, else Python.",
+        ),
+    ] = None,
     drain: Annotated[
         bool | None,
         typer.Option(
             "--drain/--no-drain",
             help="Let each call drain the spool if no relay runs."
-            " Default, except with --shell.",
+            " Default, except with --native.",
         ),
     ] = None,
-    shell: Annotated[
-        bool,
-        typer.Option(
-            "--shell",
-            help="Write the hook in POSIX shell, faster for many simultaneous calls. It"
-            " needs coreutils and a relay, and no Python. Implies --no-drain.",
-        ),
-    ] = False,
-    busybox: Annotated[
-        bool,
-        typer.Option(
-            "--busybox",
-            help="Write the hook for busybox's shell, whose commands are built in: the"
-            " fastest hook. Otherwise as --shell.",
-        ),
-    ] = False,
 ) -> None:
     """Write the hook, make the spool, and print FastNetMon's settings.
+
+    Without a binary for this machine in the package, --native compiles one.
 
     A call that drains uses the hook's own spools and this configuration file, and no
     variable of the environment.
 
-    Example:
+    Examples:
         fnm-bus hook install /usr/local/bin/fnm-bus-hook --owner fnm-bus
+
+        fnm-bus hook install --native /usr/local/bin/fnm-bus-hook --owner fnm-bus
     """
-    if (shell or busybox) and drain:
-        raise typer.BadParameter("--shell: this hook never drains; leave --drain out")
-    from fnm_bus.setup import accounts, install_hook
+    from fnm_bus.setup import accounts, hook_settings, install_hook
     from fnm_bus.spool.spool import Spool
 
     configured = settings(file)
@@ -87,20 +80,25 @@ def install(  # noqa: PLR0913 - one parameter for each option
         fallback or configured.spool.fallback,
     )
     install_hook.check_path(path)
+    if native is None:
+        native = install_hook.is_native(path)
+    if native and drain:
+        raise typer.BadParameter("the native hook never drains; leave --drain out")
     for root in spools:
         uid, gid = accounts.spool_ids(root, owner, group)
         Spool(root).make(uid, gid)
         print_note(f"fnm-bus: spool {root}, owner {accounts.user_name(uid)}")
-    command = []
-    if not (shell or busybox or drain is False):
-        config = file or os.environ.get(CONFIG)
-        timeout = configured.notify.drain_timeout
-        command = install_hook.drain_command(timeout, Path(config) if config else None)
-    if busybox:
-        interpreter = install_hook.busybox()
+    if native:
+        text = install_hook.install_native(path, *spools)
     else:
-        interpreter = install_hook.SHELL if shell else install_hook.best_python()
-    text = install_hook.install(path, *spools, interpreter, command)
+        command = []
+        if drain is not False:
+            config = file or os.environ.get(CONFIG)
+            command = hook_settings.drain_command(
+                configured.notify.drain_timeout, Path(config) if config else None
+            )
+        python = install_hook.best_python()
+        text = install_hook.install(path, *spools, python, command)
     print_note(f"fnm-bus: hook {path}")
     out_raw(text.encode())
 
@@ -114,12 +112,7 @@ def check(path: HookPath, *, json: Json = False) -> None:
     Example:
         fnm-bus hook check /usr/local/bin/fnm-bus-hook
     """
-    from fnm_bus.cli.check_results import show
+    from fnm_bus.cli.check_results import end_with
     from fnm_bus.setup import check_hook
 
-    results = check_hook.check(path)
-    if json:
-        dump([result._asdict() for result in results])
-    else:
-        show(results)
-    end(0 if all(result.ok for result in results) else 1)
+    end_with(check_hook.check(path), json=json)

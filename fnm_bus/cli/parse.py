@@ -1,8 +1,6 @@
 """`fnm-bus parse`: the record of a notification."""
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -22,10 +20,6 @@ from fnm_bus.hook import python_hook
 def parse(
     context: typer.Context,
     *,
-    source: Annotated[
-        Path | None,
-        typer.Option("--file", metavar="FILE", help="The document. Else stdin."),
-    ] = None,
     file: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -44,23 +38,12 @@ def parse(
     configured = settings(file)
     from fnm_bus import build
     from fnm_bus.avro.codec import Codec
-    from fnm_bus.event.json_value import (
-        bytes_as_text,
-        event_as_json,
-        headers_as_text,
-    )
+    from fnm_bus.event import json_value
     from fnm_bus.relay.pipeline import Pipeline
     from fnm_bus.spool.entry import Entry
 
-    document = _document(source, context.args)
-    entry = Entry(
-        "parsed",
-        tuple(context.args),
-        document,
-        datetime.now(UTC),
-        len(document),
-        "",
-    )
+    document, arguments = python_hook.read_stdin(context.args), tuple(context.args)
+    entry = Entry("", arguments, document, datetime.now(UTC), len(document), "")
     # Single-object encoding: this command works without schema ids.
     pipeline = Pipeline(configured.sensor, build.topic_names(configured), Codec())
     try:
@@ -73,8 +56,11 @@ def parse(
         end(exc.exit_code)
     for mismatch in mismatches:
         print_error(str(mismatch))
-    key, headers = bytes_as_text(record.key), headers_as_text(record.headers)
-    value = event_as_json(event)
+    key, headers = (
+        json_value.bytes_as_text(record.key),
+        json_value.headers_as_text(record.headers),
+    )
+    value = json_value.event_as_json(event)
     if json:
         dump({"topic": record.topic, "key": key, "headers": headers, "value": value})
         return
@@ -84,17 +70,6 @@ def parse(
         out(f"header   {name}: {text}")
     out(f"value    {len(record.value or b'')} bytes of Avro from {len(document)}")
     _print_fields(value, "")
-
-
-def _document(source: Path | None, arguments: list[str]) -> bytes:
-    if source is None:
-        return python_hook.read_stdin(arguments)
-    try:
-        return source.read_bytes()
-    except OSError as exc:
-        raise typer.BadParameter(
-            f"{source}: {exc.strerror}", param_hint="--file"
-        ) from exc
 
 
 def _print_fields(fields: dict[str, object], prefix: str) -> None:

@@ -25,6 +25,7 @@ app = typer.Typer(help="Documents that cannot become events, with the reason.")
 Names = Annotated[
     list[str] | None, typer.Argument(help="The name from `quarantine list`.")
 ]
+Everything = Annotated[bool, typer.Option("--all", help="Take every document.")]
 
 
 @app.command("list")
@@ -69,12 +70,7 @@ def show(
 
 @app.command()
 def release(
-    name: Names = None,
-    *,
-    file: ConfigFile = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Release everything.")
-    ] = False,
+    name: Names = None, *, file: ConfigFile = None, everything: Everything = False
 ) -> None:
     """Move documents back into the spool; they keep their event_id.
 
@@ -84,18 +80,13 @@ def release(
         fnm-bus quarantine release --all
     """
     _settings, spool, quarantine = open_spool(file)
-    names = _selected(quarantine, name, everything=everything)
+    names = quarantine.names() if everything else name
     _each(names, lambda name: quarantine.release(name, spool), "released")
 
 
 @app.command()
 def delete(
-    name: Names = None,
-    *,
-    file: ConfigFile = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Delete everything.")
-    ] = False,
+    name: Names = None, *, file: ConfigFile = None, everything: Everything = False
 ) -> None:
     """Delete documents, and their unpublished dead letters, for good.
 
@@ -105,8 +96,7 @@ def delete(
         fnm-bus quarantine delete --all
     """
     _settings, _spool, quarantine = open_spool(file)
-    names = _selected(quarantine, name, everything=everything)
-    _each(names, quarantine.delete, "deleted")
+    _each(quarantine.names() if everything else name, quarantine.delete, "deleted")
 
 
 def _facts(quarantine: "Quarantine", name: str) -> dict[str, object]:
@@ -119,27 +109,17 @@ def _facts(quarantine: "Quarantine", name: str) -> dict[str, object]:
         return {"reason": str(exc)}
 
 
-def _selected(
-    quarantine: "Quarantine", names: Sequence[str] | None, *, everything: bool
-) -> Sequence[str]:
-    if everything:
-        return quarantine.names()
-    if not names:
-        raise typer.BadParameter("give the name of an entry, or use --all")
-    return names
-
-
-def _each(names: Sequence[str], act: Callable[[str], None], done: str) -> None:
+def _each(names: Sequence[str] | None, act: Callable[[str], None], done: str) -> None:
     """Apply *act* to each entry; report failures and continue."""
+    if names is None:
+        raise typer.BadParameter("give the name of an entry, or use --all")
     failed = 0
     for name in names:
         try:
             act(name)
-        except FileNotFoundError:
-            print_error(f"{name}: is not in the quarantine")
-            failed += 1
-        except FnmBusError as exc:
-            print_error(f"{name}: {exc}")
+        except (FileNotFoundError, FnmBusError) as exc:
+            is_missing = isinstance(exc, FileNotFoundError)
+            print_error(f"{name}: {'is not in the quarantine' if is_missing else exc}")
             failed += 1
     print_note(f"fnm-bus: {len(names) - failed} {done}")
     end(MISSING if failed else 0)

@@ -2,7 +2,7 @@
 
 import signal
 
-from fnm_bus.cli.options import ConfigFile, print_note, settings
+from fnm_bus.cli.options import ConfigFile, settings
 from fnm_bus.errors import ConfigError
 
 
@@ -18,6 +18,7 @@ def relay(*, file: ConfigFile = None) -> None:
     """
     from fnm_bus import build
     from fnm_bus.ops import cpu_priority
+    from fnm_bus.ops.log import get_logger
     from fnm_bus.relay.metrics import RelayMetrics
     from fnm_bus.spool.spool import Spool
 
@@ -36,7 +37,8 @@ def relay(*, file: ConfigFile = None) -> None:
             f"{exc}; a second relay on this machine needs a port of its own: set"
             " [relay] metrics_port or FNM_BUS_RELAY__METRICS_PORT; 0 takes a free one"
         ) from exc
-    print_note(f"fnm-bus: metrics and health on {configured.relay.metrics_host}:{port}")
+    address = f"{configured.relay.metrics_host}:{port}"
+    get_logger(__name__).info("serving", address=address)
     try:
         service.run()
     finally:

@@ -12,7 +12,7 @@ from fnm_bus.event import (
     Mitigation,
     Reason,
 )
-from fnm_bus.kafka.route import subject_of
+from fnm_bus.kafka.addressing import subject_of
 from fnm_bus.ops.terminal import visible
 
 _COLORS = {

@@ -70,7 +70,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
 
         fnm-bus simulate --hosts 500 --rate 0 --seed 7 --yes-publish
     """
-    from fnm_bus.demo.attack import AttackPlan, attack_calls, count_calls
+    from fnm_bus.demo.attack import AttackPlan, attack_calls
     from fnm_bus.demo.replay import replay
 
     plan = AttackPlan(hosts, updates, seed)
@@ -86,8 +86,9 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
         _require_demo(spools)
     with tempfile.TemporaryDirectory(prefix="fnm-bus-") as directory:
         path = hook or _install_hook(Path(directory), *spools)
+        total = sum(1 for _ in attack_calls(plan))
         statuses = Counter(
-            _with_progress(replay(path, attack_calls(plan), rate), count_calls(plan))
+            _with_progress(replay(path, attack_calls(plan), rate), total)
         )
     print_note(f"fnm-bus: {statuses[0]} notifications are in the spool")
     if failed := statuses.total() - statuses[0]:
@@ -109,11 +110,11 @@ def _spools(configured: "Settings", hook: Path | None) -> tuple[Path, Path]:
     from fnm_bus.setup import install_hook
 
     try:
-        text = hook.read_text(encoding="utf-8", errors="replace")
+        content = hook.read_bytes()
     except OSError as exc:
         raise ConfigError(f"--hook: {hook}: {exc.strerror}") from exc
     try:
-        _interpreter, values = install_hook.read_settings(text)
+        values = install_hook.read_settings(content)
     except ConfigError as exc:
         raise ConfigError(f"--hook: {hook}: {exc}") from exc
     return Path(str(values["SPOOL"])), Path(str(values["FALLBACK"]))

@@ -36,11 +36,7 @@ def tail(  # noqa: PLR0913 - one parameter for each option
     """
     from fnm_bus import build
     from fnm_bus.cli import render
-    from fnm_bus.event.json_value import (
-        bytes_as_text,
-        event_as_json,
-        headers_as_text,
-    )
+    from fnm_bus.event import json_value
     from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 
     configured = settings(file)
@@ -56,9 +52,9 @@ def tail(  # noqa: PLR0913 - one parameter for each option
                     "partition": record.partition,
                     "offset": record.offset,
                     "timestamp": record.at.isoformat(),
-                    "key": bytes_as_text(record.key),
-                    "headers": headers_as_text(record.headers),
-                    "event": None if event is None else event_as_json(event),
+                    "key": json_value.bytes_as_text(record.key),
+                    "headers": json_value.headers_as_text(record.headers),
+                    "event": None if event is None else json_value.event_as_json(event),
                     "error": record.error or None,
                 }
             )

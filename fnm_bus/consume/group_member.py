@@ -1,6 +1,5 @@
 """A member of a Kafka consumer group that commits its offsets itself."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
@@ -21,8 +20,9 @@ from fnm_bus.kafka.client import ConnectionState, build_consumer
 from fnm_bus.kafka.client_errors import access_error, is_fatal, topic_error
 from fnm_bus.kafka.names import READ
 from fnm_bus.kafka.reader import UNREADABLE_CODES, ConsumedRecord, raw_record
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _POLL: Final = 0.05
 """Seconds of one poll while waiting for the answer to a commit."""
@@ -134,7 +134,7 @@ class GroupMember:
             closing.start()
             closing.join(seconds)
             if closing.is_alive():
-                log.warning("no broker reachable; leaving the group without notice")
+                log.warning("left_without_notice", group=self._group)
         finally:
             self._partitions.clear()
             self._consumer = None
@@ -259,7 +259,9 @@ class GroupMember:
         elif code in UNREADABLE_CODES and topic not in self._assigned_topics:
             raise topic_error(error, topic, READ, self._settings)
         else:  # the topic was readable; a starting Kafka serves topics one by one
-            log.warning("%s: %s", topic or f"group {self._group}", error.str())
+            log.warning(
+                "read_failed", group=self._group, topic=topic or None, error=error.str()
+            )
             if code in UNREADABLE_CODES:
                 refusal = topic_error(error, topic, READ, self._settings)
                 self.refusals[topic] = str(refusal)
@@ -279,14 +281,14 @@ class GroupMember:
                     TopicPartition(topic, number, partition.next_offset)
                 )
             except KafkaException as exc:  # the next check tries again
-                log.debug("%s[%d]: %s", topic, number, exc)
+                log.debug("seek_failed", topic=topic, partition=number, error=exc)
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
         for entry in assigned:
             state = PartitionState(entry.topic, entry.partition)
             self._partitions[entry.topic, entry.partition] = state
             self._assigned_topics.add(entry.topic)
-        log.info("reading %d partitions", len(self._partitions))
+        log.info("assigned", group=self._group, partitions=len(self._partitions))
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         if not self._is_leaving:

@@ -59,7 +59,7 @@ class ConsumerLoop:
         tombstones: whether the handler receives records without a value.
 
     Attributes:
-        turned_at: time of the loop's last iteration, on the monotonic clock.
+        iterated_at: time of the loop's last iteration, on the monotonic clock.
 
     A handler that needs longer than librdkafka's `max.poll.interval.ms` (5 minutes)
     loses its partitions to another member, which handles the same record again.
@@ -106,7 +106,7 @@ class ConsumerLoop:
             on_removed=self._metrics.remove_partition,
         )
         self._stopping = threading.Event()
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
 
     def run(self) -> None:
         """Read until `stop`; then commit finished records and leave the group.
@@ -123,7 +123,7 @@ class ConsumerLoop:
         try:
             last_commit, last_update = monotonic(), 0.0
             while not self._stopping.is_set():
-                now = self.turned_at = monotonic()
+                now = self.iterated_at = monotonic()
                 if now - last_commit >= _COMMIT_INTERVAL:
                     last_commit = now
                     self._commit(now=False)
@@ -149,13 +149,9 @@ class ConsumerLoop:
             or self._publisher.problem
         )
 
-    def healthy(self) -> bool:
-        """Return whether the consumer works without an operator's help."""
-        return not self.problem
-
-    def facts(self) -> Mapping[str, object]:
-        """Return the values for /healthz."""
-        return {"problem": self.problem}
+    def health(self) -> tuple[bool, Mapping[str, object]]:
+        """Return whether it works without an operator's help, and values to show."""
+        return not self.problem, {"problem": self.problem}
 
     def _run_once(self) -> None:
         wait = max(min(self._between_records(), _POLL, self._next_retry()), 0.0)

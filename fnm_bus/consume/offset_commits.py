@@ -1,13 +1,13 @@
 """Commit offsets to Kafka, one asynchronous commit at a time."""
 
-import logging
 from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fnm_bus.consume.partition import PartitionState
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class OffsetCommitter:
@@ -73,4 +73,4 @@ class OffsetCommitter:
 
 def _log_failure(error: KafkaError) -> None:
     # The next commit contains these offsets, too; without one, records are read again.
-    log.warning("offsets not committed, retrying: %s", error.str())
+    log.warning("commit_failed", error=error.str(), retried=True)

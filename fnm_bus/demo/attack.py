@@ -89,11 +89,6 @@ def attack_calls(plan: AttackPlan) -> Iterator[NotifyCall]:
     yield _make_call("unban", group)
 
 
-def count_calls(plan: AttackPlan) -> int:
-    """Return the number of calls of `attack_calls`."""
-    return sum(1 for _ in attack_calls(plan))
-
-
 def _make_call(action: str, document: dict[str, Any], ip: str = "") -> NotifyCall:
     # FastNetMon's form since 2024: compact, sorted keys, a line feed at the end.
     text = json.dumps(

@@ -17,6 +17,7 @@ class DeliveryCheck:
     Attributes:
         events: events that arrived, each counted once by its `event_id`.
         duplicates: records that repeated one of them.
+        unexpected: events without a call.
     """
 
     def __init__(self, calls: Iterable[NotifyCall]) -> None:
@@ -24,7 +25,7 @@ class DeliveryCheck:
             (digest(call.document), call.arguments) for call in calls
         )
         self._names: set[str] = set()
-        self._unexpected = 0
+        self.unexpected = 0
         self.events = 0
         self.duplicates = 0
 
@@ -43,14 +44,9 @@ class DeliveryCheck:
         if self._missing[call] > 0:
             self._missing[call] -= 1
         else:
-            self._unexpected += 1
+            self.unexpected += 1
 
     @property
     def missing(self) -> int:
         """Calls without an event so far."""
         return sum(self._missing.values())
-
-    @property
-    def unexpected(self) -> int:
-        """Events without a call."""
-        return self._unexpected

@@ -21,8 +21,8 @@ from fnm_bus.config.spool_paths import PREFIX
 from fnm_bus.config.toml_text import Value, toml_text
 from fnm_bus.demo import marker
 from fnm_bus.errors import FnmBusError
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
-from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.systemd import READY
 
 SENSOR: Final = "demo"

@@ -11,7 +11,7 @@ path in `extra` has the index in the document.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -166,36 +166,30 @@ def _nullable(inner: Reader, *, empty_text: bool) -> Reader:
 
 
 def _list_of(inner: Reader) -> Reader:
-    def read(value: Any, path: str, extra: ExtraFields) -> Any:
-        if value is None:
-            return UNSET
-        if type(value) is not list:
-            extra.add_misfit(path, "a list", value)
-            return UNSET
+    def convert(value: list[Any], path: str, extra: ExtraFields) -> Any:
         members = (inner(v, f"{path}/{i}", extra) for i, v in enumerate(value))
         return tuple(v for v in members if v is not UNSET)
 
-    return read
+    return _nullable(_container(list, "a list", convert), empty_text=False)
 
 
 def _map_of(inner: Reader) -> Reader:
-    def read(value: Any, path: str, extra: ExtraFields) -> Any:
-        if value is None:
-            return UNSET
-        if type(value) is not dict:
-            extra.add_misfit(path, "an object", value)
-            return UNSET
+    def convert(value: dict[str, Any], path: str, extra: ExtraFields) -> Any:
         members = {k: inner(v, child_pointer(path, k), extra) for k, v in value.items()}
         return {k: v for k, v in members.items() if v is not UNSET}
 
-    return read
+    return _nullable(_container(dict, "an object", convert), empty_text=False)
 
 
 def _record_of(kind: type[Struct]) -> Reader:
+    return _container(dict, "an object", partial(read_record, kind))
+
+
+def _container(kind: type, expected: str, convert: Reader) -> Reader:
     def read(value: Any, path: str, extra: ExtraFields) -> Any:
-        if type(value) is dict:
-            return read_record(kind, value, path, extra)
-        extra.add_misfit(path, "an object", value)
+        if type(value) is kind:
+            return convert(value, path, extra)
+        extra.add_misfit(path, expected, value)
         return UNSET
 
     return read

@@ -1,23 +1,21 @@
 """The hook: the program that FastNetMon starts for every notification.
 
 It reads stdin to the end, stores one entry and exits. This file is the only definition
-of the spool's write side. `fnm-bus hook install` writes its source, with the settings
-below filled in, as a program that needs nothing but Python's standard library.
+of the spool's write side; `hook.c` does the same in C, except the drain. `fnm-bus hook
+install` writes this source, with the settings below filled in, as a program that needs
+nothing but Python's standard library.
 
 The spool is a directory (`fnm_bus.spool.spool` makes it):
 
     lock                  held by the process that drains; only the owner may open it
-    full                  exists while the spool refuses entries: `status` or `all`, and
-                          a line break; the shell hook looks at its length only
+    full                  exists while the spool refuses entries: `status` or `all`
     incoming/tmp          notifications while they are written
     incoming/new/0 .. f   entries, by the last digit of their names
     quarantine, state     private to the owner
 
 An entry is named `<boot id>-<start of the process in ticks>-<pid>-<random>`, so names
 sort in the order in which FastNetMon started its calls. An entry holds `fnm-bus 1
-<number of arguments>`, a NUL, each argument and a NUL, the unchanged document, and one
-byte 4 (EOT). An entry without the last byte is incomplete: the shell hook was storing
-it during a power loss.
+<number of arguments>`, a NUL, each argument and a NUL, and the unchanged document.
 
 Status 0 means stored and synced. Status 75 means not in the spool; one line on stderr
 and in syslog names the path in the fallback spool, or reports the loss. The hook writes
@@ -49,8 +47,6 @@ CHECK_ARGUMENT = "fnm-bus-hook-check"
 """The only argument of a test call; the relay removes its entry without publishing."""
 LOCK_FD = "FNM_BUS_LOCK_FD"
 """Environment variable: descriptor of the held spool lock, for the drain command."""
-END = b"\4"
-"""The last byte of an entry; no JSON document and no text report ends with it."""
 STORED, TRY_LATER = 0, 75
 """Exit status; 75 is EX_TEMPFAIL of sysexits.h."""
 
@@ -105,7 +101,8 @@ def boot_id() -> str:
         import time  # noqa: PLC0415 - as above
 
         now = time.time_ns() * TICKS_PER_SECOND // 1_000_000_000
-        return f"{NO_BOOT_ID}{now - uptime_ticks():012d}"
+        # Negative on a machine whose clock begins at 1970.
+        return f"{NO_BOOT_ID}{max(now - uptime_ticks(), 0):012d}"
 
 
 def process_start_ticks(pid: "int | str" = "self") -> int:
@@ -138,7 +135,7 @@ def encode_entry(arguments: "Sequence[str]", document: bytes) -> bytes:
     encoding = sys.getfilesystemencoding()
     head = [b"fnm-bus 1 %d" % len(arguments)]
     head += [argument.encode(encoding, "surrogateescape") for argument in arguments]
-    return b"\0".join([*head, document]) + END
+    return b"\0".join([*head, document])
 
 
 def read_stdin(arguments: "Sequence[str]") -> bytes:
@@ -258,7 +255,8 @@ def check_room(root: str, document: bytes) -> None:
     except (FileNotFoundError, PermissionError):  # fstatvfs below reports the second
         full = b""
     if full == b"all" or (full and status):
-        raise OSError(f"{root}: at its limit: {full.decode('utf-8', 'replace')}")
+        # Not the word in the file: the spool's owner could write any.
+        raise OSError(f"{root}: at its limit: {'all' if full == b'all' else 'status'}")
     try:
         temporary = open_dir_nofollow(root, "incoming", "tmp")
         try:

@@ -5,11 +5,12 @@ authorizer and docs/security.md are generated from it.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any, Final, NamedTuple
 
 from fnm_bus.errors import ConfigError
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.names import (
     CREATE,
     DESCRIBE,
@@ -21,8 +22,13 @@ from fnm_bus.kafka.names import (
     TRANSACTIONAL_ID,
     WRITE,
 )
-from fnm_bus.kafka.route import Topics
 
+PROGRAMS: Final = (
+    *("relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"),
+    *("operator", "viewer", "admin"),
+)
+"""The programs, and the people that run commands: docs/security.md has the commands."""
+_UNKNOWN: Final = f"unknown program; known programs are {', '.join(PROGRAMS)}"
 MITIGATOR_ID: Final = "fnm-bus-mitigator"
 NOTIFIER_GROUP: Final = "fnm-bus-notifier"
 JSONLINES_GROUP: Final = "fnm-bus-jsonlines"
@@ -84,32 +90,75 @@ def rights_of(program: str, resources: Resources) -> tuple[Right, ...]:
         ConfigError: the program is unknown.
     """
     if program not in PROGRAMS:
-        raise ConfigError(f"{program}: {_unknown_program()}")
-    return tuple(dict.fromkeys(_RIGHTS[program](resources)))
+        raise ConfigError(f"{program}: {_UNKNOWN}")
+    topics = resources.topics
+    every_topic = astuple(topics)
+    events = (topics.host, topics.hostgroup, topics.status)
+    state = (topics.reason, topics.mitigation)
+    reader = Right(DESCRIBE, GROUP, READER_GROUP)
+    viewer = (*_on_topics(READ, every_topic), reader)
+    enforcer = (
+        *_on_topics(READ, (topics.mitigation, topics.command)),
+        *_on_topics(WRITE, (topics.audit,)),
+        reader,
+    )
+    rights = {
+        "relay": _on_topics(WRITE, (*events, topics.deadletter)),
+        "mitigator": (
+            *_on_topics(READ, (topics.command, *events, *state)),
+            *_on_topics(WRITE, (*state, topics.audit, topics.deadletter)),
+            Right(READ, GROUP, resources.mitigator),
+            Right(READ, GROUP, f"{resources.mitigator}{_ELECTION}"),
+            reader,
+            Right(WRITE, TRANSACTIONAL_ID, resources.mitigator),
+        ),
+        "exabgp": enforcer,
+        "nftables": enforcer,
+        "notifier": (
+            *_on_topics(READ, (topics.mitigation,)),
+            *_on_topics(WRITE, (topics.deadletter,)),
+            Right(READ, GROUP, resources.notifier),
+            reader,
+        ),
+        "jsonlines": (
+            *_on_topics(READ, resources.jsonlines_topics or (*events, topics.audit)),
+            *_on_topics(WRITE, (topics.deadletter,)),
+            Right(READ, GROUP, resources.jsonlines),
+        ),
+        "operator": (*viewer, *_on_topics(WRITE, (topics.command,))),
+        "viewer": viewer,
+        "admin": tuple(
+            right
+            for operation in (CREATE, DESCRIBE, DESCRIBE_CONFIGS)
+            for right in _on_topics(operation, every_topic)
+        ),
+    }
+    return tuple(dict.fromkeys(rights[program]))
 
 
-def resource_names(
-    topics: Topics, consumers: Mapping[str, object] | object
-) -> Resources:
+def _on_topics(operation: str, names: Iterable[str]) -> tuple[Right, ...]:
+    return tuple(Right(operation, TOPIC, name) for name in names)
+
+
+def resource_names(topics: Topics, consumers: object) -> Resources:
     """Return the names from the topics and the raw tables below [consumers]."""
-    defaults = Resources()
 
-    def value(table: str, key: str, default: str) -> str:
+    def value(table: str, key: str) -> Any:
         section = consumers.get(table) if isinstance(consumers, Mapping) else None
-        text = section.get(key) if isinstance(section, Mapping) else None
-        return text if isinstance(text, str) and text else default
+        return section.get(key) if isinstance(section, Mapping) else None
 
-    listed: object = None
-    if isinstance(consumers, Mapping):
-        table = consumers.get("jsonlines")
-        listed = table.get("topics") if isinstance(table, Mapping) else None
+    def text(table: str, key: str, default: str) -> str:
+        given = value(table, key)
+        return given if isinstance(given, str) and given else default
+
+    listed = value("jsonlines", "topics")
     if isinstance(listed, str):
         listed = [name.strip() for name in listed.split(",") if name.strip()]
     return Resources(
         topics,
-        value("mitigator", "transactional_id", defaults.mitigator),
-        value("notifier", "group", defaults.notifier),
-        value("jsonlines", "group", defaults.jsonlines),
+        text("mitigator", "transactional_id", MITIGATOR_ID),
+        text("notifier", "group", NOTIFIER_GROUP),
+        text("jsonlines", "group", JSONLINES_GROUP),
         tuple(map(str, listed)) if isinstance(listed, list | tuple) else (),
     )
 
@@ -129,7 +178,7 @@ def principal_names(texts: list[str]) -> dict[str, str]:
                 " relay=User:fnm-bus-relay"
             )
         if program not in PROGRAMS:
-            raise ConfigError(f"--principal {text}: {_unknown_program()}")
+            raise ConfigError(f"--principal {text}: {_UNKNOWN}")
         principals[program] = principal
     return principals
 
@@ -156,109 +205,3 @@ def acl_commands(
                 *(word for name in names for word in (_OPTIONS[kind], name)),
             ]
             yield shlex.join(words)
-
-
-def _unknown_program() -> str:
-    return f"unknown program; known programs are {', '.join(PROGRAMS)}"
-
-
-PROGRAMS: Final[Mapping[str, str]] = {
-    "relay": "the relay, `notify` and the drain",
-    "mitigator": "`fnm-bus-consumer mitigator`",
-    "exabgp": "`fnm-bus-consumer exabgp`",
-    "nftables": "`fnm-bus-consumer nftables`",
-    "notifier": "`fnm-bus-consumer notifier`",
-    "jsonlines": "`fnm-bus-consumer jsonlines`",
-    "operator": "`fnm-bus mitigations` and `explain`, and all of viewer",
-    "viewer": "`fnm-bus tail`",
-    "admin": "`fnm-bus topics create` and `topics list`",
-}
-"""Program → the commands that run with its rights."""
-
-
-def _all_topics(resources: Resources) -> tuple[str, ...]:
-    topics = resources.topics
-    return (
-        *(topics.host, topics.hostgroup, topics.status),
-        *(topics.reason, topics.mitigation),
-        *(topics.command, topics.audit, topics.deadletter),
-    )
-
-
-def _on_topics(operation: str, *names: str) -> Iterator[Right]:
-    for name in names:
-        yield Right(operation, TOPIC, name)
-
-
-def _relay(resources: Resources) -> Iterator[Right]:
-    topics = resources.topics
-    yield from _on_topics(
-        WRITE, topics.host, topics.hostgroup, topics.status, topics.deadletter
-    )
-
-
-def _mitigator(resources: Resources) -> Iterator[Right]:
-    topics = resources.topics
-    yield from _on_topics(
-        READ, topics.command, topics.host, topics.hostgroup, topics.status
-    )
-    yield from _on_topics(READ, topics.reason, topics.mitigation)
-    yield from _on_topics(
-        WRITE, topics.reason, topics.mitigation, topics.audit, topics.deadletter
-    )
-    yield Right(READ, GROUP, resources.mitigator)
-    yield Right(READ, GROUP, f"{resources.mitigator}{_ELECTION}")
-    yield Right(DESCRIBE, GROUP, READER_GROUP)
-    yield Right(WRITE, TRANSACTIONAL_ID, resources.mitigator)
-
-
-def _enforcer(resources: Resources) -> Iterator[Right]:
-    topics = resources.topics
-    yield from _on_topics(READ, topics.mitigation, topics.command)
-    yield from _on_topics(WRITE, topics.audit)
-    yield Right(DESCRIBE, GROUP, READER_GROUP)
-
-
-def _notifier(resources: Resources) -> Iterator[Right]:
-    yield from _on_topics(READ, resources.topics.mitigation)
-    yield from _on_topics(WRITE, resources.topics.deadletter)
-    yield Right(READ, GROUP, resources.notifier)
-    yield Right(DESCRIBE, GROUP, READER_GROUP)
-
-
-def _jsonlines(resources: Resources) -> Iterator[Right]:
-    topics = resources.topics
-    read = resources.jsonlines_topics or (
-        *(topics.host, topics.hostgroup, topics.status, topics.audit),
-    )
-    yield from _on_topics(READ, *read)
-    yield from _on_topics(WRITE, topics.deadletter)
-    yield Right(READ, GROUP, resources.jsonlines)
-
-
-def _operator(resources: Resources) -> Iterator[Right]:
-    yield from _viewer(resources)
-    yield from _on_topics(WRITE, resources.topics.command)
-
-
-def _viewer(resources: Resources) -> Iterator[Right]:
-    yield from _on_topics(READ, *_all_topics(resources))
-    yield Right(DESCRIBE, GROUP, READER_GROUP)
-
-
-def _admin(resources: Resources) -> Iterator[Right]:
-    for operation in (CREATE, DESCRIBE, DESCRIBE_CONFIGS):
-        yield from _on_topics(operation, *_all_topics(resources))
-
-
-_RIGHTS: Final = {
-    "relay": _relay,
-    "mitigator": _mitigator,
-    "exabgp": _enforcer,
-    "nftables": _enforcer,
-    "notifier": _notifier,
-    "jsonlines": _jsonlines,
-    "operator": _operator,
-    "viewer": _viewer,
-    "admin": _admin,
-}

@@ -18,8 +18,9 @@ from fnm_bus.config.secrets import without_secrets
 from fnm_bus.errors import BrokerUnavailable, ConfigError, ConnectionRejected
 from fnm_bus.kafka.client_errors import explain_error, is_fatal, topic_error
 from fnm_bus.kafka.names import DESCRIBE, READER_GROUP
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _QUIET: Final = {"log_level": "2"}
 """Without librdkafka's own log lines: failures are raised, or reported to the
@@ -114,29 +115,25 @@ class ConnectionState:
         if self.error is not None:
             self.error = None
             if self._logged:
-                log.info("a broker is reachable again")
+                log.info("broker_reachable")
             self._logged = ""
 
     def _log(self) -> None:
         text = str(self.error)
         if text != self._logged and not self.is_awaited:
             self._logged = text
-            log.warning("%s; trying again", text)
+            log.warning("broker_unavailable", error=text, retried=True)
 
 
-def build_producer(
-    settings: Mapping[str, Any],
-    state: ConnectionState,
-    logger: logging.Logger | None = None,
-) -> Producer:
-    """Return a producer; librdkafka logs to *logger* as its `log_level` allows.
+def build_producer(settings: Mapping[str, Any], state: ConnectionState) -> Producer:
+    """Return a producer; librdkafka logs as its `log_level` allows.
 
     Raises:
         ConfigError: librdkafka refuses the settings.
     """
     complete = {**_QUIET, **settings, **_callbacks(state)}
     with _config_errors(settings):
-        return Producer(complete, logger=logger or log)
+        return Producer(complete, logger=logging.getLogger("librdkafka"))
 
 
 def build_consumer(

@@ -1,6 +1,5 @@
 """Dead letters: records about records that a consumer cannot process."""
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,12 +12,13 @@ from fnm_bus import __version__
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import PublishError
 from fnm_bus.event import DeadLetter
+from fnm_bus.kafka.addressing import derived_id, headers_for
 from fnm_bus.kafka.publisher import Publisher
 from fnm_bus.kafka.reader import ConsumedRecord, raw_record
 from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
-from fnm_bus.kafka.route import derived_id, headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_REASON: Final = 1000
 """Characters of the reason; a handler's error may have any length."""
@@ -124,5 +124,5 @@ class DeadLetterPublisher:
     def _retry_later(
         self, error: PublishError, record: Record, on_published: Callable[[], None]
     ) -> None:
-        log.warning("dead letter not published, retrying: %s", error)
+        log.warning("publish_failed", topic=record.topic, error=error, retried=True)
         self._retries.append(_Retry(monotonic() + _PAUSE, record, on_published))

@@ -6,12 +6,17 @@ one call keeps one request in flight instead. A new idempotent producer would wa
 ms for its producer id (a timer in librdkafka's rdkafka_idempotence.c).
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
 
 from fnm_bus.errors import (
     BrokerUnavailable,
@@ -24,8 +29,6 @@ from fnm_bus.kafka.client import ConnectionState, build_producer
 from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.record import Record
-
-log = logging.getLogger(__name__)
 
 DeliveryCallback = Callable[[PublishError | None], None]
 
@@ -155,8 +158,16 @@ class KafkaPublisher:
         if self._producer is None:
             self._open()
 
-    def publish(self, record: Record, on_delivery: DeliveryCallback) -> None:
+    def publish(
+        self,
+        record: Record,
+        on_delivery: DeliveryCallback,
+        on_broker_time: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
         """Add *record* to the producer's queue.
+
+        If the broker stamps the topic's records, *on_broker_time* gets the record's
+        time in seconds since 1970.
 
         Raises:
             ConfigError: librdkafka refuses the settings.
@@ -166,9 +177,12 @@ class KafkaPublisher:
         producer = self._producer or self._open()
         topic = record.topic
 
-        def delivered(error: KafkaError | None, _message: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 self.connection.mark_connected()
+                kind, stamp = message.timestamp()
+                if kind == TIMESTAMP_LOG_APPEND_TIME:
+                    on_broker_time(stamp / 1000)
                 on_delivery(None)
             else:
                 on_delivery(classify_error(error, topic, self._settings))
@@ -209,7 +223,7 @@ class KafkaPublisher:
             self._producer = None
 
     def _open(self) -> Producer:
-        self._producer = build_producer(self._settings, self.connection, log)
+        self._producer = build_producer(self._settings, self.connection)
         return self._producer
 
     def _replace_after_fatal_error(self) -> None:
@@ -224,48 +238,3 @@ class KafkaPublisher:
     def _purge(producer: Producer) -> None:
         producer.purge(in_queue=True, in_flight=True, blocking=True)
         producer.flush(1)
-
-
-class MemoryPublisher:
-    """Keeps records in a list, for tests.
-
-    Attributes:
-        problem: always "".
-        records: the accepted records, in order.
-        refuse: returns the error if a record is to be refused, or None.
-    """
-
-    problem = ""
-
-    def __init__(
-        self, refuse: Callable[[Record], PublishError | None] = lambda _: None
-    ) -> None:
-        self.records: list[Record] = []
-        self.refuse = refuse
-        self._outcomes: list[tuple[DeliveryCallback, PublishError | None]] = []
-
-    def open(self) -> None:
-        """Do nothing."""
-
-    def publish(self, record: Record, on_delivery: DeliveryCallback) -> None:
-        """Accept *record*; the next `poll` reports the outcome."""
-        error = self.refuse(record)
-        if error is None:
-            self.records.append(record)
-        self._outcomes.append((on_delivery, error))
-
-    def poll(self, timeout: float) -> None:
-        """Report all outcomes; *timeout* has no effect."""
-        del timeout
-        outcomes, self._outcomes = self._outcomes, []
-        for on_delivery, error in outcomes:
-            on_delivery(error)
-
-    def flush(self, timeout: float) -> int:
-        """Report all outcomes and return 0."""
-        self.poll(timeout)
-        return 0
-
-    def close(self) -> None:
-        """Drop the pending outcomes."""
-        self._outcomes.clear()

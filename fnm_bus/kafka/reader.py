@@ -1,11 +1,9 @@
 """Read and decode records without a consumer group."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
 from time import monotonic
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import (
@@ -23,8 +21,9 @@ from fnm_bus.event import AnyRecord
 from fnm_bus.kafka.client import ConnectionState, build_reader, partitions_of
 from fnm_bus.kafka.client_errors import MISSING_TOPIC_CODES, topic_error
 from fnm_bus.kafka.names import READ
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _read_headers: Final = methodcaller("headers")
 
@@ -116,12 +115,7 @@ class TopicReader:
         self._consumer = consumer
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
@@ -219,7 +213,10 @@ def record_headers(message: Message) -> tuple[tuple[str, bytes], ...]:
         headers: Any = _read_headers(message) or ()
     except Exception as exc:  # noqa: BLE001 - one record must not stop the reader
         log.warning(
-            "%s@%s: headers left out: %s", message.topic(), message.offset(), exc
+            "headers_left_out",
+            topic=message.topic(),
+            offset=message.offset(),
+            error=exc,
         )
         return ()
     return tuple(headers)

@@ -74,9 +74,7 @@ class TopicAdmin:
         """
         new = [
             NewTopic(
-                topic.name,
-                topic.partitions,
-                topic.replication,
+                *(topic.name, topic.partitions, topic.replication),
                 config=dict(topic.settings or {}),
             )
             for topic in topics
@@ -133,20 +131,18 @@ class TopicAdmin:
             include_authorized_operations=True,
             request_timeout=self._timeout,
         )
-        topics: dict[str, TopicSpec | TopicRefused] = {}
+        visible: dict[str, TopicSpec] = {}
+        refused: dict[str, TopicRefused] = {}
         for name, answer in answers.items():
             try:
-                topics[name] = _topic_spec(name, answer.result())
+                visible[name] = _topic_spec(name, answer.result())
             except KafkaException as exc:
-                topics[name] = self._refusal(exc, name, state)
-        visible = [
-            name for name, topic in topics.items() if isinstance(topic, TopicSpec)
-        ]
-        for name, settings in self._configs(client, visible).items():
-            topic = topics[name]
-            if isinstance(topic, TopicSpec):
-                topics[name] = replace(topic, settings=settings)
-        return topics
+                refused[name] = self._refusal(exc, name, state)
+        configs = self._configs(client, list(visible))
+        return refused | {
+            name: replace(topic, settings=configs[name])
+            for name, topic in visible.items()
+        }
 
     def group_rights(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
         """Return group → operations that this user may do.
@@ -205,18 +201,14 @@ class TopicAdmin:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
         answers = client.describe_configs(resources, request_timeout=self._timeout)
-        configs: dict[str, Mapping[str, str] | None] = {}
+        configs: dict[str, Mapping[str, str] | None] = dict.fromkeys(names)
         for resource, answer in answers.items():
             try:
-                settings = answer.result()
+                entries = answer.result()
+                configs[resource.name] = {k: v.value for k, v in entries.items()}
             except KafkaException as exc:
                 if exc.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     raise _error(exc, resource.name) from exc
-                configs[resource.name] = None
-            else:
-                configs[resource.name] = {
-                    key: entry.value for key, entry in settings.items()
-                }
         return configs
 
     def _refusal(
@@ -266,9 +258,8 @@ def _operations(operations: Iterable[AclOperation] | None) -> frozenset[str]:
 
 def _binding(principal: str, right: Right) -> AclBinding:
     operation = re.sub(r"(?<!^)(?=[A-Z])", "_", right.operation).upper()
-    kind = _KINDS[right.kind]
     return AclBinding(
-        kind,
+        _KINDS[right.kind],
         right.name,
         ResourcePatternType.LITERAL,
         principal,

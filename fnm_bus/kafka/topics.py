@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 _DAY: Final = 86_400_000
 _DELETE: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY)}

@@ -59,7 +59,8 @@ class HttpServer:
     ) -> None:
         self._table = table
         self._address = (host, port)
-        self._pages = _Pages(registry, health)
+        self._metrics = make_wsgi_app(registry)
+        self._health = health
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -178,25 +179,13 @@ class HttpServer:
             return response("405 Method Not Allowed", [("Allow", "GET, HEAD")])
         target = rest.partition(" ")[0]
         try:
-            status, headers, body = self._pages.get(target, header_fields(lines[1:]))
+            status, headers, body = self._page(target, header_fields(lines[1:]))
         except Exception:
             log.exception("http_request_failed", target=target[:_SHOWN_TARGET])
             return response("500 Internal Server Error")
         return response(status, headers, body, with_body=method == "GET")
 
-
-class _Pages:
-    """The pages, independent of how requests arrive."""
-
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        health: Callable[[], tuple[bool, Mapping[str, object]]],
-    ) -> None:
-        self._metrics = make_wsgi_app(registry)
-        self._health = health
-
-    def get(
+    def _page(
         self, target: str, fields: Mapping[str, str]
     ) -> tuple[str, Sequence[tuple[str, str]], bytes]:
         """Return status, headers and body for a request's target."""

@@ -113,7 +113,7 @@ class Housekeeping:
             with self.drain.disk_errors.catch("cleaning up", spool.root):
                 for orphan in spool.remove_orphans():
                     if any(other.path(orphan.name).exists() for other in self.spools):
-                        continue  # a second link or a copy of a stored entry
+                        continue  # a copy of a stored entry
                     self.metrics.orphaned_entries.inc()
                     log.warning("hook_died", entry=orphan.name, size=orphan.size)
         self._move_foreign_files()

@@ -1,4 +1,4 @@
-"""Make the record of one spool entry: parse ▶ event ▶ route ▶ codec.
+"""Make the record of one spool entry: parse ▶ event ▶ address ▶ codec.
 
 Pure: the same entry with the same sequence always gives the same record. A consumer can
 therefore distinguish a duplicate from a second notification by its `event_id`.
@@ -16,8 +16,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification, InvalidRecord, SchemaError
 from fnm_bus.event import DeadLetter, Event, Receipt, StatusEvent
 from fnm_bus.event.parse import FieldMismatch, parse
-from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
-from fnm_bus.kafka.route import (
+from fnm_bus.kafka.addressing import (
     Topics,
     derived_id,
     event_id,
@@ -26,10 +25,10 @@ from fnm_bus.kafka.route import (
     key_of,
     topic_of,
 )
+from fnm_bus.kafka.record import DEAD_LETTER_HEAD, Record, digest
 from fnm_bus.spool.entry import DocumentSummary
 from fnm_bus.spool.spool import Entry
 
-_TRUNCATED: Final = "one truncated by a power loss"
 _VALID: Final = (
     b'{"action":"ban","ip":"192.0.2.1","attack_details":{"attack_uuid":"check"}}',
     b'{"action":"ban","alert_scope":"hostgroup","hostgroup_name":"check"}',
@@ -96,8 +95,6 @@ class Pipeline:
             InvalidNotification: the document can never become an event.
             InvalidRecord: the event does not fit its schema.
         """
-        if not entry.is_complete:
-            raise InvalidNotification("", "a complete document", _TRUNCATED)
         receipt = Receipt(
             event_id=event_id(self.sensor, entry.name),
             received_at=entry.stored_at,

@@ -38,7 +38,7 @@ def prepare(
     """Return the record of *entry*.
 
     Args:
-        pipeline: parses, routes and encodes.
+        pipeline: parses, addresses and encodes.
         entry: as read from the spool.
         sequence: position among the calls of its target.
         without_samples: whether the record omits its packet samples.

@@ -47,7 +47,7 @@ class Relay:
         watch: reports new entries in the spool.
         systemd: receives the relay's state.
         shutdown_timeout: seconds for records in flight at the end.
-        turned_at: time of the loop's last iteration (monotonic); it is old in a hang.
+        iterated_at: time of the loop's last iteration (monotonic); it is old in a hang.
         draining: whether this relay has the lock.
         hang_guard: ends the process if the loop hangs.
     """
@@ -59,7 +59,7 @@ class Relay:
     watch: Watch
     systemd: Systemd
     shutdown_timeout: float = 5.0
-    turned_at: float = field(default_factory=monotonic)
+    iterated_at: float = field(default_factory=monotonic)
     draining: bool = False
     _stopping: threading.Event = field(default_factory=threading.Event)
     hang_guard: HangGuard = field(default_factory=HangGuard)
@@ -175,7 +175,7 @@ class Relay:
         self._latest_scan = monotonic() + interval
 
     def _report_alive(self) -> None:
-        self.turned_at = monotonic()
+        self.iterated_at = monotonic()
         self.hang_guard.reset()
         self.systemd.alive()
 

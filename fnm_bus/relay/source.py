@@ -138,18 +138,12 @@ class EntrySource:
     def remove(self, entry: PendingEntry) -> None:
         """Remove an entry; of a dead letter, remove the marker that it is unpublished.
 
-        The hook's other files of the entry are removed first: a second link, which the
-        shell hook never removes, or a copy in the other spool if the hook was killed. A
-        later cleanup would count such a file as an orphaned entry.
-
         Raises:
             SpoolError: the removal failed.
         """
         if entry.spool is None:
             self.quarantine.mark_published(entry.name)
             return
-        for spool in self.spools:
-            spool.remove_temporary(entry.name)
         entry.spool.remove(entry.name)
 
 

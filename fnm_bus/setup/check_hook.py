@@ -1,14 +1,13 @@
 """Check an installed hook: the file, its interpreter, its spools, and one call."""
 
 import os
-import shutil
 import stat
 import subprocess
 from pathlib import Path
 from typing import Final
 
 from fnm_bus.errors import ConfigError
-from fnm_bus.setup import hook_call, install_hook
+from fnm_bus.setup import compile_hook, hook_call, native_binary, python_script
 from fnm_bus.setup.check_result import CheckResult
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool
@@ -17,9 +16,6 @@ _PYTHON_TIMEOUT: Final = 30.0
 """Seconds for the start of the interpreter: disks can be slow."""
 _OTHER_FILE_SYSTEMS: Final = ("/run", "/var/lib", "/srv")
 """Candidates for the fallback spool that only root can write to, the best one first."""
-_TOOLS: Final = ("tee", "sync", "link", "rm", "cat", "stat")
-_TOOLS_PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
-"""The shell hook's PATH."""
 
 
 def check(path: Path) -> list[CheckResult]:
@@ -31,8 +27,7 @@ def check(path: Path) -> list[CheckResult]:
     Root starts the hook and then gives up its rights for those of the spool's owner.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        interpreter, values = install_hook.read_settings(text)
+        values, results = _examine(path, path.read_bytes())
     except FileNotFoundError:
         remedy = f"run: fnm-bus hook install {path}"
         return [CheckResult(ok=False, text=f"{path}: does not exist", remedy=remedy)]
@@ -41,15 +36,28 @@ def check(path: Path) -> list[CheckResult]:
         remedy = "name the file that `fnm-bus hook install` wrote"
         return [CheckResult(ok=False, text=f"{path}: {reason}", remedy=remedy)]
     spool, fallback = Spool(str(values["SPOOL"])), Spool(str(values["FALLBACK"]))
-    is_shell = install_hook.speaks_shell(Path(interpreter))
     return [
         _check_file(path),
-        _check_shell(interpreter) if is_shell else _check_python(interpreter),
-        _check_version(path, interpreter, values, text),
+        *results,
         _check_spool(spool, "spool"),
         _check_spool(fallback, "fallback spool"),
         _check_file_systems(path, spool, fallback),
         *hook_call.check(path, spool, fallback, drains=bool(values["DRAIN"])),
+    ]
+
+
+def _examine(path: Path, content: bytes) -> tuple[dict[str, object], list[CheckResult]]:
+    """Return the settings of a hook, and the results for its kind."""
+    if native_binary.is_native(content):
+        hook = native_binary.read(content)
+        source = compile_hook.SOURCE.read_bytes()
+        is_same = native_binary.is_compiled_from(hook, source)
+        return hook.settings, [_version_result(path, is_same=is_same)]
+    text = content.decode("utf-8", "replace")
+    interpreter, values = python_script.read_settings(text)
+    return values, [
+        _check_python(interpreter),
+        _version_result(path, is_same=_is_current(interpreter, values, text)),
     ]
 
 
@@ -107,24 +115,14 @@ def _is_executable_by_all(path: Path) -> bool:
     return all(p.stat().st_mode & stat.S_IXOTH for p in (path, *path.parents))
 
 
-def _check_shell(shell: str) -> CheckResult:
-    if not os.access(shell, os.X_OK):
-        remedy = f"install {Path(shell).name}, or the hook again"
-        return CheckResult(ok=False, text=f"{shell}: is missing", remedy=remedy)
-    missing = [tool for tool in _TOOLS if shutil.which(tool, path=_TOOLS_PATH) is None]
-    if missing:
-        text = f"{shell}: not in {_TOOLS_PATH}: {', '.join(missing)}"
-        return CheckResult(ok=False, text=text, remedy="install coreutils")
-    return CheckResult(ok=True, text=f"{shell}: has {', '.join(_TOOLS)}")
-
-
-def _check_version(
-    path: Path, interpreter: str, values: dict[str, object], text: str
-) -> CheckResult:
+def _is_current(interpreter: str, values: dict[str, object], text: str) -> bool:
     try:
-        is_same = install_hook.source(Path(interpreter), values) == text
+        return python_script.source(Path(interpreter), values) == text
     except ConfigError:
-        is_same = False
+        return False
+
+
+def _version_result(path: Path, *, is_same: bool) -> CheckResult:
     if is_same:
         return CheckResult(ok=True, text=f"{path}: of this version of fnm-bus")
     return CheckResult(

@@ -67,14 +67,20 @@ def _check_relay(spool: Spool, *, is_locked_here: bool, drains: bool) -> CheckRe
 def _check_call(
     path: Path, spool: Spool, fallback: Spool, *, has_relay: bool
 ) -> CheckResult:
-    with subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon would start it
-        [str(path), python_hook.CHECK_ARGUMENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env={},
-    ) as process:
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the hook, as FastNetMon starts it
+            [str(path), python_hook.CHECK_ARGUMENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env={},
+        )
+    except OSError as exc:  # another machine's binary, or a missing interpreter
+        text = f"the hook does not start: {exc.strerror}"
+        remedy = "install the hook again, on this machine"
+        return CheckResult(ok=False, text=text, remedy=remedy)
+    with process:
         try:
             out, err = process.communicate(_DOCUMENT, timeout=_HOOK_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -97,10 +103,10 @@ def _wait_for_relay(spool: Spool, pid: int, *, has_relay: bool) -> CheckResult:
     end = time.monotonic() + _RELAY_TIMEOUT
     while name := _entry(spool, pid):
         if not has_relay:
-            _remove(spool, name)
+            spool.remove(name)
             return CheckResult(ok=True, text="a notification was stored, and removed")
         if time.monotonic() > end:
-            _remove(spool, name)
+            spool.remove(name)
             text = f"the relay did not take a notification within {_RELAY_TIMEOUT:.0f}"
             remedy = "check that the relay runs, and its log"
             return CheckResult(ok=False, text=f"{text} s", remedy=remedy)
@@ -120,12 +126,7 @@ def _remove_entries(spools: Iterable[Spool], pid: int) -> None:
     for spool in spools:
         with suppress(FnmBusError, OSError):
             if name := _entry(spool, pid):
-                _remove(spool, name)
-
-
-def _remove(spool: Spool, name: str) -> None:
-    spool.remove_temporary(name)
-    spool.remove(name)
+                spool.remove(name)
 
 
 def _entry(spool: Spool, pid: int) -> str | None:

@@ -12,7 +12,7 @@ from fnm_bus.config.settings import Settings
 from fnm_bus.config.toml_text import toml_text
 from fnm_bus.errors import ConfigError
 from fnm_bus.kafka.topic_admin import TopicAdmin
-from fnm_bus.setup import accounts, install_hook
+from fnm_bus.setup import accounts, hook_settings, install_hook
 from fnm_bus.spool.spool import Spool
 
 RELAY_USER: Final = "fnm-bus"
@@ -165,12 +165,15 @@ def _spool_step(root: Path, host: Host) -> Step:
 
 
 def _install_hook(settings: Settings, host: Host) -> None:
+    spools = (settings.spool.directory, settings.spool.fallback)
+    if install_hook.is_native(host.hook):
+        install_hook.install_native(host.hook, *spools)
+        return
     install_hook.install(
         host.hook,
-        settings.spool.directory,
-        settings.spool.fallback,
+        *spools,
         install_hook.best_python(),
-        install_hook.drain_command(settings.notify.drain_timeout, host.config),
+        hook_settings.drain_command(settings.notify.drain_timeout, host.config),
     )
 
 

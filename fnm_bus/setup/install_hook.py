@@ -1,28 +1,20 @@
-"""Write the hook as one file, and return FastNetMon's settings for it."""
+"""Write a hook as one file, and return FastNetMon's settings for it."""
 
-import ast
 import re
-import shlex
-import shutil
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from fnm_bus import atomic_file
 from fnm_bus.errors import ConfigError, SpoolError
-from fnm_bus.hook import python_hook
-
-_FIRST: Final = "# -- settings, filled in by `fnm-bus hook install` --\n"
-_LAST: Final = "# -- end of the settings --\n"
-_SHEBANG: Final = 127
-"""Bytes of the first line that every kernel since Linux 2.0 reads (execve(2))."""
-SHELL: Final = Path("/bin/sh")
-"""As the interpreter, this and busybox select `shell_hook.sh`."""
-_SHELL_TEXT: Final = Path(python_hook.__file__).with_name("shell_hook.sh")
-_SHELL_SETTINGS: Final = ("SPOOL", "FALLBACK", "FALLBACK_FILES", "FALLBACK_BYTES")
-_SHELL_NUMBERS: Final = ("FALLBACK_FILES", "FALLBACK_BYTES")
+from fnm_bus.setup import (
+    compile_hook,
+    native_binary,
+    native_build,
+    python_script,
+)
+from fnm_bus.setup.hook_settings import settings
 
 
 def best_python() -> Path:
@@ -35,141 +27,6 @@ def best_python() -> Path:
     return system if system.exists() else Path(sys.executable).resolve()
 
 
-def busybox() -> Path:
-    """Return the path of busybox.
-
-    Raises:
-        ConfigError: busybox is not installed.
-    """
-    path = shutil.which("busybox", path="/usr/bin:/bin")
-    if path is None:
-        raise ConfigError("busybox: is neither in /usr/bin nor in /bin; install it")
-    return Path(path)
-
-
-def drain_command(timeout: float, config: Path | None) -> list[str]:
-    """Return the command by which a hook drains the spool where no relay runs.
-
-    Args:
-        timeout: seconds that it may take; FastNetMon's call waits for it.
-        config: the configuration file, or None for the default. The command has an
-            empty environment, except for the hook's spools and lock.
-    """
-    command = [sys.executable, "-I", "-m", "fnm_bus", "drain"]
-    command += ["--timeout", str(timeout)]
-    return [*command, "--config", str(config.resolve())] if config else command
-
-
-def speaks_shell(interpreter: Path) -> bool:
-    """Return whether this interpreter runs the shell hook."""
-    return interpreter == SHELL or interpreter.name == "busybox"
-
-
-def _first_line(interpreter: Path) -> str:
-    if interpreter == SHELL:
-        return f"#!{interpreter}"
-    return f"#!{interpreter} {'sh' if speaks_shell(interpreter) else '-IS'}"
-
-
-def settings(
-    spool: Path, fallback: Path, drain: Sequence[str] = ()
-) -> dict[str, object]:
-    """Return the settings of a hook, by name; limits are those of `python_hook`.
-
-    Args:
-        spool: the spool's directory.
-        fallback: the fallback spool's directory, on another file system.
-        drain: command that drains the spool if no relay runs; () for no command.
-    """
-    return {
-        "SPOOL": str(spool),
-        "FALLBACK": str(fallback),
-        "DRAIN": tuple(drain),
-        "RESERVE_BYTES": python_hook.RESERVE_BYTES,
-        "RESERVE_INODES": python_hook.RESERVE_INODES,
-        "FALLBACK_FILES": python_hook.FALLBACK_FILES,
-        "FALLBACK_BYTES": python_hook.FALLBACK_BYTES,
-    }
-
-
-def source(interpreter: Path, values: Mapping[str, object]) -> str:
-    """Return the hook's whole text.
-
-    Args:
-        interpreter: absolute path of a Python, 3.9 or newer, without any package; or
-            `SHELL`; or the path of busybox, whose shell has the commands built in.
-        values: see `settings`.
-
-    Raises:
-        ConfigError: the path does not fit into a first line, a path is not absolute,
-            or a shell hook would drain.
-    """
-    faults = [
-        f"{name.lower()}: {value} is not an absolute path"
-        for name, value in {**values, "PYTHON": interpreter}.items()
-        if name in {"SPOOL", "FALLBACK", "PYTHON"} and not str(value).startswith("/")
-    ]
-    first = _first_line(interpreter)
-    if re.search(r"\s", str(interpreter)) or len(first.encode()) > _SHEBANG:
-        faults.append(
-            f"python: {interpreter}: a script's first line has room for a path without"
-            f" blanks, {_SHEBANG} bytes in all; choose one such as /usr/bin/python3"
-        )
-    if speaks_shell(interpreter) and values["DRAIN"]:
-        faults.append("drain: the shell hook never drains")
-    if faults:
-        raise ConfigError("\n".join(faults))
-    if speaks_shell(interpreter):
-        text = _SHELL_TEXT.read_text(encoding="utf-8")
-        text = f"{first}\n{text.partition(chr(10))[2]}"
-        lines = [f"{name}={_quoted(name, values[name])}\n" for name in _SHELL_SETTINGS]
-    else:
-        text = f"{first}\n{Path(python_hook.__file__).read_text(encoding='utf-8')}"
-        lines = [f"{name} = {value!r}\n" for name, value in values.items()]
-    head, rest = text.split(_FIRST)
-    tail = rest.split(_LAST)[1]
-    return f"{head}{_FIRST}{''.join(lines)}{_LAST}{tail}"
-
-
-def _quoted(name: str, value: object) -> str:
-    text = str(value)
-    if not text.isprintable():
-        raise ConfigError(f"{name.lower()}: {text!r} has unprintable characters")
-    return shlex.quote(text)
-
-
-def read_settings(text: str) -> tuple[str, dict[str, object]]:
-    """Return the path of the interpreter and the settings in a hook's text.
-
-    Raises:
-        ConfigError: the text is not an unchanged hook.
-    """
-    match = re.match(rf"#!(?=({SHELL}\n|\S+/busybox sh\n)|\S+ -IS\n)(\S+)", text)
-    if match is None or _FIRST not in text or _LAST not in text:
-        raise ConfigError("is not an fnm-bus hook")
-    lines = text[text.index(_FIRST) + len(_FIRST) : text.index(_LAST)].splitlines()
-    read = _read_shell if match[1] else _read_python
-    try:
-        return match[2], read(lines)
-    except (KeyError, ValueError, SyntaxError) as exc:
-        raise ConfigError(f"the settings of this hook were changed: {exc}") from exc
-
-
-def _read_python(lines: Sequence[str]) -> dict[str, object]:
-    return {
-        name: ast.literal_eval(value)
-        for name, value in (line.split(" = ", 1) for line in lines)
-    }
-
-
-def _read_shell(lines: Sequence[str]) -> dict[str, object]:
-    words = [shlex.split(line) for line in lines]
-    texts = dict(word.split("=", 1) for (word,) in words)
-    numbers = {name: int(texts[name]) for name in _SHELL_NUMBERS}
-    values = settings(Path(texts["SPOOL"]), Path(texts["FALLBACK"]))
-    return {**values, **numbers}
-
-
 def install(
     path: Path,
     spool: Path,
@@ -177,28 +34,67 @@ def install(
     python: Path,
     drain: Sequence[str] = (),
 ) -> str:
-    """Write the hook to *path* atomically; return FastNetMon's settings for it.
+    """Write the Python hook to *path* atomically; return FastNetMon's settings for it.
 
     Running calls continue with the old file.
 
     Args:
         path: absolute; FastNetMon needs a path without arguments and blanks.
-        spool: see `settings`.
-        fallback: see `settings`.
-        python: the interpreter; see `source`.
-        drain: see `settings`.
+        spool: see `hook_settings.settings`.
+        fallback: see `hook_settings.settings`.
+        python: the interpreter; see `python_script.source`.
+        drain: see `hook_settings.settings`.
 
     Raises:
         ConfigError: a path cannot be used.
         SpoolError: the file cannot be written.
     """
     check_path(path)
-    text = source(python, settings(spool, fallback, drain))
+    text = python_script.source(python, settings(spool, fallback, drain))
+    _write(path, text.encode())
+    return instructions(path)
+
+
+def install_native(path: Path, spool: Path, fallback: Path) -> str:
+    """Write the native hook to *path* atomically; return FastNetMon's settings for it.
+
+    Args:
+        path: see `install`.
+        spool: see `hook_settings.settings`.
+        fallback: see `hook_settings.settings`.
+
+    Raises:
+        ConfigError: a path cannot be used, or no binary works on this machine.
+        SpoolError: the file cannot be written.
+    """
+    check_path(path)
+    source = compile_hook.SOURCE.read_bytes()
+    binary = native_build.working_binary()
+    _write(path, native_binary.fill(binary, settings(spool, fallback), source))
+    return instructions(path)
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
-        atomic_file.replace(path, text.encode(), mode=0o755)
+        atomic_file.replace(path, content, mode=0o755)
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
-    return instructions(path)
+
+
+def is_native(path: Path) -> bool:
+    """Return whether a native hook is installed at *path*."""
+    return path.is_file() and native_binary.is_native(path.read_bytes())
+
+
+def read_settings(content: bytes) -> dict[str, object]:
+    """Return the settings in a hook of either kind.
+
+    Raises:
+        ConfigError: the content is not an unchanged hook.
+    """
+    if native_binary.is_native(content):
+        return native_binary.read(content).settings
+    return python_script.read_settings(content.decode("utf-8", "replace"))[1]
 
 
 def check_path(path: Path) -> None:
@@ -215,7 +111,10 @@ def check_path(path: Path) -> None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"path: {path}: exists and is not a regular file")
-        if status.st_size and _FIRST.encode() not in path.read_bytes():
+        content = path.read_bytes()
+        if content and not (
+            python_script.FIRST.encode() in content or native_binary.is_native(content)
+        ):
             raise ConfigError(
                 f"path: {path}: is another program, which would be lost;"
                 " choose another path, or move it away"

@@ -50,8 +50,6 @@ class Entry(NamedTuple):
         stored_at: modification time of the file (UTC).
         size: size of the file in bytes.
         path: path of the file.
-        is_complete: False if a power loss has truncated the file; its call did not
-            exit with status 0.
         oversized: size and digest of a document if only its first bytes were
             read; None for other documents.
     """
@@ -62,7 +60,6 @@ class Entry(NamedTuple):
     stored_at: datetime
     size: int
     path: str
-    is_complete: bool = True
     oversized: DocumentSummary | None = None
 
     @property
@@ -80,7 +77,6 @@ class EntryContent(NamedTuple):
 
     arguments: tuple[str, ...]
     document: bytes
-    is_complete: bool = True
 
 
 def read_entry(directory: str, name: str) -> Entry:
@@ -104,7 +100,6 @@ def read_entry(directory: str, name: str) -> Entry:
         utc_time(status.st_mtime_ns),
         status.st_size,
         path,
-        content.is_complete,
         oversized,
     )
 
@@ -141,12 +136,7 @@ def decode_entry(data: bytes) -> EntryContent:
     parts = _split(data)
     if parts is None:
         return EntryContent((), data)
-    arguments, document = parts
-    return EntryContent(
-        arguments,
-        document.removesuffix(python_hook.END),
-        is_complete=document.endswith(python_hook.END),
-    )
+    return EntryContent(*parts)
 
 
 def _split(data: bytes) -> tuple[tuple[str, ...], bytes] | None:
@@ -180,28 +170,21 @@ def _decode_oversized(
         FileNotFoundError: the file does not exist.
         SpoolError: the file cannot be read.
     """
-    parts = _split(data)
-    arguments, document = parts or ((), data)
-    content = EntryContent(arguments, document)
-    document_size = size - len(data) + len(document)  # with the byte at the end
+    content = decode_entry(data)
+    document_size = size - len(data) + len(content.document)
     if size > _MAX_HASHED:
         return content, DocumentSummary(document_size, "")
-    digest, bytes_left = hashlib.sha256(document), size - len(data)
+    digest, bytes_left = hashlib.sha256(content.document), size - len(data)
     try:
         with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - a descriptor
             file.seek(len(data))
-            while bytes_left > 1 and (chunk := file.read(min(bytes_left - 1, _CHUNK))):
+            while bytes_left and (chunk := file.read(min(bytes_left, _CHUNK))):
                 digest.update(chunk)
                 bytes_left -= len(chunk)
-            last = file.read(1)
     except FileNotFoundError:
         raise
     except OSError as exc:
         raise SpoolError(f"{path}: {exc}") from exc
-    if parts is not None and last == python_hook.END:
-        document_size -= 1
-    else:
-        digest.update(last)
     return content, DocumentSummary(document_size, f"sha256:{digest.hexdigest()}")
 
 

@@ -1,6 +1,6 @@
 """The name of an entry: boot id, start of the call in ticks, pid and a random part.
 
-`fnm_bus.hook.python_hook.new_entry_name` and the shell hook make these names.
+`fnm_bus.hook.python_hook.new_entry_name` and the native hook make these names.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final
 _NAME: Final = re.compile(
     # A larger uptime than 31 years comes from a person, and would use up the room above
     # it.
-    r"(?:0{20}[0-9]{12}-[0-9]{12}|[0-9a-f]{32}-0[0-9]{11})-[0-9]{7}-[0-9a-f]{8}"
+    r"[0-9a-f]{32}-0[0-9]{11}-[0-9]{7}-[0-9a-f]{8}"
 )
 _CLOCK_BOOT: Final = re.compile("0{20}([0-9]{12})")
 _BOOT: Final = slice(0, 32)

@@ -135,10 +135,6 @@ class Spool:
         except OSError as exc:
             raise SpoolError(f"{self.path(name)}: {exc}") from exc
 
-    def remove_temporary(self, name: str) -> None:
-        """Remove the temporary file of an entry, ignoring errors."""
-        python_hook.unlink_quietly(f"{self.root}/incoming/tmp/{name}")
-
     def usage(self) -> SpoolUsage:
         """Return the number and size of the entries in the readable directories.
 

@@ -4,7 +4,6 @@ To add one, write a fixture `NAME_system` that yields a System, and add NAME to
 SYSTEMS.
 """
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
-from support.bird import Bird
+from support.bird import running_bird
 from support.exabgp import Exabgp
-from support.fetch import Unavailable
 from support.netns import Network
 
 from consumers.enforcers.backend import Backend, MemoryBackend
@@ -27,7 +25,6 @@ from fnm_bus.event import FlowMatch, FlowThen
 
 SYSTEMS = ("memory", "nftables", "exabgp")
 _V4, _V6 = "203.0.113.1/32", "2001:db8::1/128"
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 class System(NamedTuple):
@@ -48,14 +45,12 @@ class System(NamedTuple):
 
 @pytest.fixture(params=SYSTEMS)
 def system(request: pytest.FixtureRequest) -> System:
-    """One of the systems."""
     system: System = request.getfixturevalue(f"{request.param}_system")
     return system
 
 
 @pytest.fixture
 def open_backend(system: System) -> Iterator[Callable[[], Backend]]:
-    """Create backends, like a program at its start."""
     made: list[Backend] = []
 
     def make() -> Backend:
@@ -75,19 +70,16 @@ def backend(open_backend: Callable[[], Backend]) -> Backend:
 
 @pytest.fixture
 def measures(system: System) -> Sequence[Measure]:
-    """1,000 measures that the system supports."""
     return system.measures
 
 
 @pytest.fixture
 def impossible(system: System) -> Sequence[Measure]:
-    """Measures that the system does not support."""
     return system.impossible
 
 
 @pytest.fixture
 def lives_on(system: System) -> bool:
-    """Whether measures stay active when the backend is closed."""
     return system.lives_on
 
 
@@ -129,21 +121,14 @@ def nftables_system(network: Network) -> Iterator[System]:
 @pytest.fixture(scope="session")
 def speaker() -> Iterator[Exabgp]:
     """An ExaBGP with a BIRD as its neighbor; its watchdog waits long."""
-    # Not pytest's own directory: a socket's path has to be short.
-    with TemporaryDirectory(prefix="fnm-") as root:
-        bird = Bird(Path(root))
+    with running_bird() as bird, TemporaryDirectory(prefix="fnm-") as root:
         made = Exabgp(Path(root), bird, grace=3600.0)
         try:
-            bird.open()
             made.start()
             bird.wait_up()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
             yield made
         finally:
             made.close()
-            bird.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import KafkaError
+from support.memory_publisher import MemoryPublisher
 
 from fnm_bus.errors import (
     AccessDenied,
@@ -17,7 +18,6 @@ from fnm_bus.kafka.publisher import (
     ONE_SHOT_PRODUCER,
     SERVICE_PRODUCER,
     KafkaPublisher,
-    MemoryPublisher,
     Publisher,
     classify_error,
 )

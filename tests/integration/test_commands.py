@@ -14,7 +14,7 @@ import pytest
 from fnm_bus import __version__
 from fnm_bus.config.load import MASK
 from fnm_bus.hook import python_hook
-from fnm_bus.setup import install_hook
+from fnm_bus.setup import python_script
 from fnm_bus.spool.spool import Spool
 
 BAN = b'{"action":"ban","ip":"2001:DB8::0001","alert_scope":"host"}'
@@ -65,6 +65,14 @@ def run(tmp_path: Path) -> Run:
     return start
 
 
+def quarantine(run: Run) -> str:
+    """Quarantine an invalid document; return its name."""
+    run("notify", "--drain-timeout", "1", stdin=INVALID)
+    (entry,) = json.loads(run("quarantine", "list", "--json").stdout)
+    assert entry["field"] == "/ip"
+    return str(entry["name"])
+
+
 def test_the_version_is_data(run: Run) -> None:
     done = run("--version")
     assert (done.returncode, done.stdout) == (0, f"fnm-bus {__version__}\n".encode())
@@ -77,7 +85,6 @@ def test_the_version_is_data(run: Run) -> None:
         ("tail", "--nonsense"),
         ("tail", "--count", "many"),
         ("simulate", "--hosts", "0"),
-        ("parse", "--file", "/nonexistent"),
         ("schemas", "show", "Nonsense"),
         ("quarantine", "release"),
         ("quarantine", "delete"),
@@ -94,9 +101,7 @@ def test_a_wrong_command_line_exits_2_without_traceback(
     assert b"Traceback" not in done.stderr
 
 
-def test_a_wrong_configuration_exits_78_with_all_problems(
-    run: Run,
-) -> None:
+def test_a_wrong_configuration_exits_78_with_all_problems(run: Run) -> None:
     done = run("config", "show", FNM_BUS_X="1", FNM_BUS_Y="2")
     assert done.returncode == 78
     assert done.stderr.decode().splitlines() == [
@@ -163,9 +168,7 @@ def test_parse_prints_the_record_as_json(run: Run) -> None:
     assert record["value"]["receipt"]["sensor"] == "fra1"
 
 
-def test_parse_of_an_invalid_document_exits_65_with_the_field(
-    run: Run,
-) -> None:
+def test_parse_of_an_invalid_document_exits_65_with_the_field(run: Run) -> None:
     done = run("parse", "--json", stdin=INVALID)
     assert done.returncode == 65
     error = json.loads(done.stdout)["error"]
@@ -185,11 +188,10 @@ def test_parse_takes_fastnetmons_arguments(run: Run) -> None:
     assert record["value"]["text_mode"]["power_pps"] == 98765
 
 
-def test_notify_stores_before_it_reads_the_configuration(
-    run: Run, spool: Spool
-) -> None:
+def test_notify_stores_before_the_configuration_is_read(run: Run, spool: Spool) -> None:
     done = run("notify", "ban", "192.0.2.1", stdin=BAN, FNM_BUS_NONSENSE="1")
     assert done.returncode == 78
+    assert b"FNM_BUS_NONSENSE" in done.stderr
     (name,) = spool.scan()
     entry = spool.read(name)
     assert (entry.document, entry.arguments) == (BAN, ("ban", "192.0.2.1"))
@@ -201,19 +203,6 @@ def test_notify_without_kafka_exits_0_within_its_timeout(
     done = run("notify", "--drain-timeout", "0.2", stdin=BAN)
     assert done.returncode == 0
     assert len(spool.scan()) == 1
-
-
-def test_notify_quarantines_an_invalid_document_and_exits_65(
-    run: Run, spool: Spool
-) -> None:
-    done = run("notify", "--drain-timeout", "1", stdin=INVALID)
-    assert done.returncode == 65
-    assert b"/ip: wanted" in done.stderr
-    assert spool.scan() == []
-    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
-    assert kept["field"] == "/ip"
-    shown = run("quarantine", "show", kept["name"])
-    assert shown.stdout == INVALID
 
 
 def test_notify_does_not_drain_beside_a_relay(run: Run, spool: Spool) -> None:
@@ -263,19 +252,18 @@ def test_a_second_relay_names_the_setting_of_its_port(run: Run, spool: Spool) ->
 
 
 def test_released_documents_are_in_the_spool_again(run: Run, spool: Spool) -> None:
-    run("notify", "--drain-timeout", "1", stdin=INVALID)
-    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    name = quarantine(run)
+    assert run("quarantine", "show", name).stdout == INVALID
     done = run("quarantine", "release", "--all")
     assert done.returncode == 0
-    assert spool.scan() == [kept["name"]]
+    assert spool.scan() == [name]
 
 
-def test_deleted_documents_are_gone(run: Run, spool: Spool) -> None:
-    run("notify", "--drain-timeout", "1", stdin=INVALID)
-    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
-    done = run("quarantine", "delete", kept["name"])
+def test_deleted_documents_are_removed_from_disk(run: Run, spool: Spool) -> None:
+    name = quarantine(run)
+    done = run("quarantine", "delete", name)
     assert (done.returncode, done.stderr) == (0, b"fnm-bus: 1 deleted\n")
-    assert list(spool.root.rglob(f"*{kept['name']}*")) == []
+    assert list(spool.root.rglob(f"*{name}*")) == []
 
 
 def test_spool_status_lists_waiting_entries(run: Run, spool: Spool) -> None:
@@ -310,14 +298,13 @@ def test_a_missing_entry_exits_1(
 
 
 def test_a_pipe_instead_of_a_reason_does_not_block_list(run: Run, spool: Spool) -> None:
-    run("notify", "--drain-timeout", "1", stdin=INVALID)
-    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
-    reason = spool.root / "quarantine" / f"{kept['name']}.json"
+    name = quarantine(run)
+    reason = spool.root / "quarantine" / f"{name}.json"
     reason.unlink()
     os.mkfifo(reason)
     done = run("quarantine", "list", "--json")
     (shown,) = json.loads(done.stdout)
-    assert (done.returncode, shown["name"]) == (0, kept["name"])
+    assert (done.returncode, shown["name"]) == (0, name)
     assert "not a regular file" in shown["reason"]
 
 
@@ -335,10 +322,9 @@ def test_root_acts_with_the_rights_of_the_spool_s_owner(
     run: Run, spool: Spool, tmp_path: Path, command: str
 ) -> None:
     """A link of the owner's leads to a directory in which he may do nothing."""
-    run("notify", "--drain-timeout", "1", stdin=INVALID)
-    (kept,) = json.loads(run("quarantine", "list", "--json").stdout)
+    name = quarantine(run)
     spool.make(1234, 2345)
-    name, entries = kept["name"], spool.root / "incoming/new"
+    entries = spool.root / "incoming/new"
     precious = tmp_path / "precious"
     precious.mkdir(mode=0o755)
     if command == "release":
@@ -389,7 +375,7 @@ def test_a_call_drains_its_own_hook_s_spool(run: Run, tmp_path: Path) -> None:
     [reason] = (root / "quarantine").glob("*.json")
     assert json.loads(reason.read_text())["field"] == "/ip"
     assert not (tmp_path / "spool").exists()
-    _python, values = install_hook.read_settings(path.read_text())
+    _python, values = python_script.read_settings(path.read_text())
     assert str(tmp_path / "fnm-bus.toml") in values["DRAIN"]
 
 

@@ -7,11 +7,10 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from support.bgp_lab import CutKafka
 from support.consumer_processes import ConsumerProcesses, policy
-from support.kafka import Cluster
 from support.loop_harness import CODEC, LoopHarness, RecordingHandler, event
 from support.process import wait_until
 from support.relay_processes import RelayProcesses
@@ -48,7 +47,7 @@ consume("group", handle)
 
 
 class Group:
-    """Processes of one consumer group that note what they were given."""
+    """Processes of a consumer group that note the ids of their events."""
 
     def __init__(self, services: ConsumerProcesses) -> None:
         self.services = services
@@ -61,15 +60,15 @@ class Group:
     def start(self, stuck: str = "none") -> subprocess.Popen[bytes]:
         log = self.services.relays.root / f"own{len(self._started)}.log"
         with log.open("wb") as said:
-            it = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, str(self.program), str(self.out), stuck],
                 env={**os.environ, "FNM_BUS_CONFIG": str(self.services.relays.config)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
             )
-        self._started.append(it)
-        return it
+        self._started.append(process)
+        return process
 
     def seen(self) -> list[str]:
         return self.out.read_text().split()
@@ -80,32 +79,38 @@ class Group:
         )
 
     def stop(self) -> None:
-        for it in self._started:
-            it.kill()
-            it.communicate()
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
 def group(kafka_relays: RelayProcesses) -> Iterator[Group]:
-    it = Group(ConsumerProcesses(kafka_relays, policy()))
-    yield it
-    it.stop()
-    it.services.stop()
+    processes = Group(ConsumerProcesses(kafka_relays, policy()))
+    yield processes
+    processes.stop()
+    processes.services.stop()
 
 
 @pytest.fixture
 def bench(kafka: str, topic_names: Callable[[str], str]) -> Iterator[LoopHarness]:
-    it = LoopHarness(kafka, topic_names("events"))
-    it.settings["group.protocol"] = "classic"
+    harness = LoopHarness(kafka, topic_names("events"))
+    harness.settings["group.protocol"] = "classic"
     TopicAdmin({"bootstrap.servers": kafka}).create(
         [
-            TopicSpec(it.topic, PARTITIONS, 1, {}),
-            TopicSpec(f"{it.topic}.dead", 1, 1, {}),
+            TopicSpec(harness.topic, PARTITIONS, 1, {}),
+            TopicSpec(f"{harness.topic}.dead", 1, 1, {}),
         ]
     )
-    yield it
-    it.stop()
-    assert it.failed == []
+    yield harness
+    harness.stop()
+    assert harness.failed == []
+
+
+def put_everywhere(bench: LoopHarness) -> None:
+    """Put the events EACH into all partitions in turn."""
+    for number in range(8):
+        bench.put(event(number), partition=number % PARTITIONS)
 
 
 def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
@@ -115,7 +120,7 @@ def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
     def found() -> bool:
         for partition in range(PARTITIONS):
             put.append(100 + len(put))
-            bench.put(event(put[-1]), partition)
+            bench.put(event(put[-1]), partition=partition)
         return bool(seen.ids)
 
     wait_until(found, 30, "the other one has partitions")
@@ -123,16 +128,13 @@ def put_until_seen(bench: LoopHarness, seen: RecordingHandler) -> list[str]:
 
 
 @BOTH
-def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions(
+def test_the_next_owner_of_a_partition_reads_deferred_records_again(
     bench: LoopHarness, protocol: str
 ) -> None:
     bench.settings["group.protocol"] = protocol
-    first, second = (
-        RecordingHandler(lambda _name, _count: Deferred()),
-        RecordingHandler(),
-    )
-    for number in range(8):
-        bench.put(event(number), number % PARTITIONS)
+    first = RecordingHandler(lambda _name, _count: Deferred())
+    second = RecordingHandler()
+    put_everywhere(bench)
     loop = bench.start(first)
     first.until(*EACH)
     bench.start(second)
@@ -142,7 +144,7 @@ def test_what_one_member_holds_is_read_again_by_another_that_gets_its_partitions
     assert sorted(second.ids) == sorted(EACH)
 
 
-def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> None:
+def test_a_member_whose_name_is_taken_reports_and_ends(bench: LoopHarness) -> None:
     bench.settings["group.instance.id"] = "one"
     first, second = RecordingHandler(), RecordingHandler()
     bench.start(first)
@@ -150,20 +152,19 @@ def test_one_whose_name_another_takes_says_so_and_ends(bench: LoopHarness) -> No
     first.until("1")
     bench.start(second)
     wait_until(lambda: bench.failed != [], 30, "the first one ends")
-    [why] = bench.failed
-    assert isinstance(why, BrokerUnavailable)
-    assert "fenced" in str(why)
+    [error] = bench.failed
+    assert isinstance(error, BrokerUnavailable)
+    assert "fenced" in str(error)
     bench.failed.clear()
     bench.put(event(2))
     second.until("2")
 
 
-def test_what_one_member_has_done_is_not_done_again_by_another(
+def test_the_next_owner_of_a_partition_repeats_no_handled_record(
     bench: LoopHarness,
 ) -> None:
     first, second = RecordingHandler(), RecordingHandler()
-    for number in range(8):
-        bench.put(event(number), number % PARTITIONS)
+    put_everywhere(bench)
     loop = bench.start(first)
     first.until(*EACH)
     bench.start(second)
@@ -174,9 +175,7 @@ def test_what_one_member_has_done_is_not_done_again_by_another(
     assert sorted(first.ids + second.ids) == sorted(everything)
 
 
-def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
-    bench: LoopHarness,
-) -> None:
+def test_a_delayed_partition_is_read_after_two_rebalances(bench: LoopHarness) -> None:
     ready = threading.Event()
 
     def later(name: str, _count: int) -> None:
@@ -184,8 +183,7 @@ def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
             raise RetryLater("not yet", 0.1)
 
     first, second = RecordingHandler(later), RecordingHandler(later)
-    for number in range(8):
-        bench.put(event(number), number % PARTITIONS)
+    put_everywhere(bench)
     bench.start(first)
     first.until("0", "1", "2", "3", "5", "6", "7")
     loop = bench.start(second)
@@ -196,40 +194,36 @@ def test_a_partition_that_waits_is_read_on_after_it_went_and_came_back(
     assert bench.letters.records == []
 
 
-def test_a_dead_letter_says_where_the_record_stands(
+def test_a_dead_letter_has_the_place_of_its_record(
     bench: LoopHarness, kafka: str
 ) -> None:
     dead = f"{bench.topic}.dead"
     publisher = KafkaPublisher({"bootstrap.servers": kafka}, SERVICE_PRODUCER)
     seen, again = RecordingHandler(), RecordingHandler()
-    bench.put(event(1), 2)
-    bench.put(b"neither Avro nor JSON", 2)
-    bench.put(event(2), 2)
+    bench.put(event(1), b"neither Avro nor JSON", event(2), partition=2)
     bench.start(seen, publisher=publisher, deadletter_topic=dead)
     seen.until("1", "2")
     with TopicReader(
         {"bootstrap.servers": kafka}, [dead], CODEC, from_beginning=True
     ) as reader:
-        [found] = next(filter(None, (list(reader.read(1)) for _ in range(30))))
+        [record] = next(filter(None, (list(reader.read(1)) for _ in range(30))))
     bench.stop()
     publisher.close()
-    letter = found.event
+    letter = record.event
     assert isinstance(letter, DeadLetter)
     assert letter.head == b"neither Avro nor JSON"
     assert letter.origin_topic == bench.topic
     assert (letter.origin_partition, letter.origin_offset) == (2, 1)
     assert (letter.attempts, letter.producer_name) == (1, bench.topic)
     assert "c3 01" in letter.reason
-    bench.put(event(3), 2)
+    bench.put(event(3), partition=2)
     bench.start(again)
     again.until("3")
     assert again.ids == ["3"]
 
 
 @BOTH
-def test_a_topic_that_does_not_exist_is_named(
-    bench: LoopHarness, protocol: str
-) -> None:
+def test_a_missing_topic_is_named(bench: LoopHarness, protocol: str) -> None:
     bench.settings["group.protocol"] = protocol
     bench.topic = "no-such-topic"
     bench.start(RecordingHandler())
@@ -241,11 +235,9 @@ def test_a_topic_that_does_not_exist_is_named(
     bench.failed.clear()
 
 
-def test_sigterm_ends_a_consumer_with_status_0_and_what_is_done_is_committed(
-    group: Group,
-) -> None:
+def test_sigterm_commits_handled_records_and_exits_0(group: Group) -> None:
     first = group.start()
-    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(20)))
+    ids = group.services.tell("ban", *(f"203.0.113.{number}" for number in range(20)))
     group.until(ids)
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
@@ -255,11 +247,9 @@ def test_sigterm_ends_a_consumer_with_status_0_and_what_is_done_is_committed(
     assert sorted(group.seen()) == sorted(ids + more)
 
 
-def test_a_killed_consumer_repeats_what_was_not_done_and_loses_nothing(
-    group: Group,
-) -> None:
+def test_after_a_kill_every_record_is_handled(group: Group) -> None:
     first = group.start(stuck="203.0.113.3")
-    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(6)))
+    ids = group.services.tell("ban", *(f"203.0.113.{number}" for number in range(6)))
     assert first.stdout is not None
     assert first.stdout.readline() == b"stuck\n"
     first.kill()
@@ -267,33 +257,26 @@ def test_a_killed_consumer_repeats_what_was_not_done_and_loses_nothing(
     group.until(ids)
 
 
-def test_members_share_the_partitions_and_one_that_leaves_loses_nothing(
-    group: Group,
-) -> None:
+def test_no_record_is_lost_when_a_member_leaves(group: Group) -> None:
     first, _second = group.start(), group.start()
-    ids = group.services.tell("ban", *(f"203.0.113.{it}" for it in range(50)))
+    ids = group.services.tell("ban", *(f"203.0.113.{number}" for number in range(50)))
     group.until(ids)
     first.send_signal(signal.SIGTERM)
-    more = group.services.tell("ban", *(f"198.51.100.{it}" for it in range(50)))
+    more = group.services.tell("ban", *(f"198.51.100.{number}" for number in range(50)))
     group.until(more)
     assert first.wait(30) == 0
 
 
-def test_a_consumer_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
-    own = Cluster(tmp_path, nodes=1)
+def test_a_consumer_continues_after_a_restart_of_the_broker(
+    relays_behind_proxies: RelayProcesses, cut_kafka: CutKafka
+) -> None:
+    services = ConsumerProcesses(relays_behind_proxies, policy())
+    processes = Group(services)
     try:
-        own.open()
-        relays = RelayProcesses(tmp_path, own.bootstrap)
-        assert relays.run("topics", "create").returncode == 0
-        group = Group(ConsumerProcesses(relays, policy()))
-        try:
-            group.start()
-            group.until(group.services.tell("ban", "203.0.113.1"))
-            own.kill(1)
-            own.start(1)
-            group.until(group.services.tell("ban", "203.0.113.2"))
-        finally:
-            group.stop()
-            group.services.stop()
+        processes.start()
+        processes.until(services.tell("ban", "203.0.113.1"))
+        cut_kafka.fail("killed")()
+        processes.until(services.tell("ban", "203.0.113.2"))
     finally:
-        own.close()
+        processes.stop()
+        services.stop()

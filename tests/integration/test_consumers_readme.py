@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
+from support.consumer_processes import ConsumerProcesses
 
 CONSUMERS = Path(__file__).parents[2] / "consumers"
 README = CONSUMERS / "README.md"
 
 
 def program() -> str:
-    [found] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    return str(found)
+    [blocks] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    return str(blocks)
 
 
 def test_the_printed_program_is_the_sample() -> None:
@@ -25,22 +24,22 @@ def test_the_printed_program_is_the_sample() -> None:
 
 
 @pytest.mark.kafka
-def test_it_prints_each_ban(kafka_relays: RelayProcesses) -> None:
-    services = ConsumerProcesses(kafka_relays, policy())
-    (kafka_relays.root / "bans.py").write_text(program())
+def test_the_example_prints_each_ban(services: ConsumerProcesses) -> None:
+    script = services.relays.root / "bans.py"
+    script.write_text(program())
     services.tell("ban", "203.0.113.7", total_incoming_pps=123456)
     services.tell("unban", "203.0.113.7")
     [last] = services.tell("ban", "203.0.113.7", total_incoming_pps=5)
     with subprocess.Popen(
-        [sys.executable, str(kafka_relays.root / "bans.py")],
-        env={**os.environ, "FNM_BUS_CONFIG": str(kafka_relays.config)},
+        [sys.executable, str(script)],
+        env={**os.environ, "FNM_BUS_CONFIG": str(services.relays.config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as it:
-        assert it.stdout is not None
-        lines = [it.stdout.readline() for _ in range(2)]
-        it.send_signal(signal.SIGTERM)
-        assert it.wait(30) == 0
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     assert lines[0].startswith("203.0.113.7 123,456 packets/s event-")
     assert lines[1] == f"203.0.113.7 5 packets/s {last}\n"

@@ -22,14 +22,12 @@ def after(wanted: int, more: int) -> int:
 
 
 @pytest.mark.parametrize(("wanted", "more"), [(5, 0), (5, 7)])
-def test_it_is_lowered_and_never_raised(wanted: int, more: int) -> None:
+def test_the_priority_is_lowered_and_never_raised(wanted: int, more: int) -> None:
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert after(wanted, more) == max(wanted, ours + more)
 
 
-def test_zero_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_zero_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "setpriority")
     cpu_priority.lower(0)
 

@@ -1,4 +1,4 @@
-"""Demos use their own broker and spool, whatever their caller has configured."""
+"""Demos use their own broker and spool, not those of the configuration."""
 
 import contextlib
 import os
@@ -89,7 +89,7 @@ def test_the_preview_refuses_a_configuration_that_no_demo_wrote(
 
 
 @pytest.mark.skipif(shutil.which("bird") is None, reason="BIRD 2 is not installed")
-def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
+def test_the_bgp_demo_uses_neither_the_configured_broker_nor_neighbor(
     relays: RelayProcesses, tmp_path: Path
 ) -> None:
     pytest.importorskip("exabgp")
@@ -113,7 +113,7 @@ def test_the_bgp_demo_uses_no_configured_broker_and_no_configured_neighbor(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("sign", ["relay ", "Everything runs until"])
-def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
+def test_an_interrupted_demo_leaves_no_process_and_no_file(
     tmp_path: Path, sign: str, number: signal.Signals
 ) -> None:
     with subprocess.Popen(
@@ -138,9 +138,9 @@ def test_a_demo_that_is_ended_leaves_no_process_and_no_file(
 
 def processes(word: str) -> set[int]:
     """Return the processes whose command line has *word* in it."""
-    found = set()
+    numbers = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if word.encode() in path.read_bytes():
-                found.add(int(path.parent.name))
-    return found
+                numbers.add(int(path.parent.name))
+    return numbers

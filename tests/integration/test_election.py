@@ -1,4 +1,4 @@
-"""The election: of several mitigators one tries, and Kafka's absence ends nothing."""
+"""The election: a single mitigator is elected, and an outage of Kafka ends nothing."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,16 +29,16 @@ class Hall:
         return LeaderElection(self.settings, self.group, self.group)
 
     def names(self) -> set[str]:
-        """Return the members that Kafka knows of, by `group.instance.id`."""
-        return {it.group_instance_id or "" for it in self._known().members}
+        """Return the members that Kafka lists, by `group.instance.id`."""
+        return {member.group_instance_id or "" for member in self._known().members}
 
     def stable(self) -> bool:
-        """Return whether all members have been told what is theirs."""
+        """Return whether all members have their assignments."""
         return bool(self._known().state == ConsumerGroupState.STABLE)
 
     def _known(self) -> ConsumerGroupDescription:
-        [known] = self.admin.describe_consumer_groups([self.group]).values()
-        return known.result(timeout=30)
+        [answer] = self.admin.describe_consumer_groups([self.group]).values()
+        return answer.result(timeout=30)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def hall(kafka: str) -> Iterator[Hall]:
     return Hall(kafka)
 
 
-def test_one_that_is_shut_out_joins_anew(
+def test_a_removed_member_joins_again(
     hall: Hall, caplog: pytest.LogCaptureFixture
 ) -> None:
     member = hall.member()
@@ -64,22 +64,22 @@ def test_one_that_is_shut_out_joins_anew(
     assert "Static consumer fenced by other consumer" in caplog.text
 
 
-def test_one_that_leaves_is_no_member_any_more(hall: Hall) -> None:
+def test_a_member_that_leaves_is_not_listed(hall: Hall) -> None:
     members = [hall.member(), hall.member()]
-    for it in members:
-        it.open()
+    for member in members:
+        member.open()
 
     def settled() -> bool:
-        elected = [it.poll(0.1) for it in members]
+        elected = [member.poll(0.1) for member in members]
         met = sum(elected) == 1 and len(hall.names()) == len(members)
         return met and hall.stable()
 
     wait_until(settled, 30, "one of two is elected")
-    # Who leaves before it has heard the result has no place to give back.
-    [first] = [it for it in members if it.poll(0.1)]
-    [second] = [it for it in members if it is not first]
+    # A member that leaves before it has the result has no place to give back.
+    [first] = [member for member in members if member.poll(0.1)]
+    [second] = [member for member in members if member is not first]
     second.poll(0.1)
-    # Kafka answers a moment later; without a word it would wait for a session, 6 s.
+    # Kafka answers at once; without a notice it would wait for a session, 6 s.
     second.close()
     wait_until(lambda: len(hall.names()) == 1, 3, "one is left")
     first.close()

@@ -174,11 +174,11 @@ def test_lost_connection_skips_no_command(
     with monkeypatch.context() as patched:
         patched.setattr(TopicReader, "read", broken)
         assert failed.wait(30)
-        wait_until(lambda: not enforcer.healthy(), 30, "its health")
+        wait_until(lambda: not enforcer.health()[0], 30, "its health")
     site.command("pause")  # while no thread reads
     can_open.set()
     site.wait_in_force()
-    wait_until(enforcer.healthy, 30, "its health")
+    wait_until(lambda: enforcer.health()[0], 30, "its health")
 
 
 def test_results_are_on_the_audit_topic(site: EnforcerSite) -> None:

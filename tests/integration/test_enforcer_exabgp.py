@@ -3,34 +3,22 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from support.bird import Bird
+from support.bird import Bird, running_bird
 from support.consumer_processes import ConsumerProcesses, policy
-from support.fetch import Unavailable
+from support.process import child_ids
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import Mitigation
 
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 HOST, OTHER = "203.0.113.7/32", "203.0.113.8/32"
 
 
 @pytest.fixture
 def bird() -> Iterator[Bird]:
-    with TemporaryDirectory(prefix="fnm-") as root:
-        bird = Bird(Path(root))
-        try:
-            bird.open()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
-            yield bird
-        finally:
-            bird.close()
+    with running_bird() as bird:
+        yield bird
 
 
 @pytest.fixture
@@ -72,7 +60,7 @@ def test_pause_reaches_neighbor_and_outlasts_killed_enforcer(
     bird.wait_routes(HOST)
     services.order("pause")
     bird.wait_routes()
-    os.kill(_process_id(server.pid, "--api"), signal.SIGKILL)
+    os.kill(child_ids(server.pid, "--api")[0], signal.SIGKILL)
     want(services, OTHER)
     services.until(
         lambda: len([a for a in services.audits("started") if "live" in a.text]) == 2,
@@ -103,13 +91,3 @@ def test_neighbor_loses_route_at_end_of_lease(
 
 def _refused(services: ConsumerProcesses) -> int:
     return sum(audit.code == "own_networks" for audit in services.audits("failed"))
-
-
-def _process_id(parent: int, word: str) -> int:
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            line = (path / "cmdline").read_bytes().split(b"\0")
-            status = (path / "stat").read_text().rpartition(")")[2].split()
-            if word.encode() in line and int(status[1]) == parent:
-                return int(path.name)
-    raise AssertionError(f"no process with {word}")

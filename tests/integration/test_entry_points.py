@@ -106,7 +106,7 @@ def test_an_entry_point_does_not_replace_a_command(installed: Path) -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["list", "--all", "x"]])
-def test_a_command_that_cannot_be_loaded_ends_with_one_line(
+def test_an_unloadable_command_is_reported_in_a_single_line(
     installed: Path, name: str, arguments: list[str]
 ) -> None:
     ended = run(installed, name, *arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.process import free_port, wait_until
+from support.process import child_ids, free_port, wait_until
 
 pytest.importorskip("exabgp")
 
@@ -70,14 +70,7 @@ class Program:
 
     def process_ids(self, word: str) -> list[int]:
         assert self._process is not None
-        ids = []
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                line = (path / "cmdline").read_bytes().split(b"\0")
-                status = (path / "stat").read_text().rpartition(")")[2].split()
-                if word.encode() in line and int(status[1]) == self._process.pid:
-                    ids.append(int(path.name))
-        return ids
+        return child_ids(self._process.pid, word)
 
     def wait_end(self, number: int | None = None) -> int:
         assert self._process is not None

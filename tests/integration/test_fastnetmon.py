@@ -1,4 +1,4 @@
-"""What a real FastNetMon says it called is what is on the topics, call by call."""
+"""The topics have the calls of a real FastNetMon's log, call by call."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -20,30 +20,29 @@ HOSTS = 10
 @pytest.fixture
 def hook(kafka_relays: RelayProcesses) -> Path:
     path = kafka_relays.root / "hook"
-    done = kafka_relays.run("hook", "install", str(path), "--shell")
-    assert done.returncode == 0, done.stderr
+    kafka_relays.succeed("hook", "install", str(path), "--native")
     return path
 
 
 @pytest.fixture
 def detector(kafka_relays: RelayProcesses, hook: Path) -> Iterator[Detector]:
-    it = Detector(kafka_relays.root, hook)
+    detector = Detector(kafka_relays.root, hook)
     try:
-        it.start()
+        detector.start()
     except Unavailable as exc:
         pytest.skip(str(exc))  # which fails a run with CI=true
-    yield it
-    it.stop()
+    yield detector
+    detector.stop()
 
 
-def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
+def test_calls_of_a_real_fastnetmon_become_events_in_order(
     kafka_relays: RelayProcesses, detector: Detector
 ) -> None:
     kafka_relays.start()
     detector.flood(["203.0.113.10", "2001:db8::10"], HOSTS, seconds=6)
 
     def unbanned() -> bool:
-        actions = Counter(it.action for it in detector.calls())
+        actions = Counter(call.action for call in detector.calls())
         return actions["ban"] == actions["unban"] == 2 * HOSTS
 
     wait_until(unbanned, 60, "FastNetMon unbans all that it banned")
@@ -51,13 +50,17 @@ def test_every_call_of_a_real_fastnetmon_is_an_event_in_its_order(
         Called(action, str(ip_address(address))) for action, address in detector.calls()
     ]
     events = kafka_relays.events("host", len(called))
-    assert all(isinstance(it, HostEvent) for it in events)
-    assert Counter(Called(it.action, it.ip) for it in events) == Counter(called)
-    assert len({it.receipt.event_id for it in events}) == len(called)
-    assert Counter(it.action for it in events)["attack_details"] == HOSTS  # IPv4 only
+    assert all(isinstance(event, HostEvent) for event in events)
+    assert Counter(Called(event.action, event.ip) for event in events) == Counter(
+        called
+    )
+    assert len({event.receipt.event_id for event in events}) == len(called)
+    assert (
+        Counter(event.action for event in events)["attack_details"] == HOSTS
+    )  # IPv4 only
     orders = defaultdict(list)
-    for it in sorted(events, key=lambda it: it.receipt.sequence):
-        orders[it.ip].append(it.action)
+    for event in sorted(events, key=lambda event: event.receipt.sequence):
+        orders[event.ip].append(event.action)
     for address, actions in orders.items():
-        assert actions == [it.action for it in called if it.address == address]
+        assert actions == [call.action for call in called if call.address == address]
     assert kafka_relays.events("deadletter", 0, within=5) == []

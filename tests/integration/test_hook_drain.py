@@ -60,15 +60,6 @@ def test_a_user_of_the_group_can_add_and_nothing_else(shared: InstalledHook) -> 
         )
 
 
-@needs_root
-def test_a_stranger_gets_nothing_in_and_hears_why(shared: InstalledHook) -> None:
-    done = shared(SAMPLE, **as_user(NOBODY, NOBODY))
-    assert done.returncode == 75
-    assert b"Permission denied" in done.stderr
-    assert b"lost" in done.stderr
-    assert shared.entries() == []
-
-
 def test_where_no_relay_runs_the_hook_starts_the_drain_and_hands_the_lock_over(
     installed: InstalledHook,
 ) -> None:

@@ -4,8 +4,9 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -21,15 +22,22 @@ from fnm_bus.relay.metrics import RelayMetrics
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@contextmanager
-def serving(
-    *, healthy: bool = True, metrics: RelayMetrics | None = None
-) -> Iterator[int]:
+def create_server(
+    health: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {"files": 3}),
+    host: str = "127.0.0.1",
+    port: int = 0,
+    metrics: RelayMetrics | None = None,
+) -> HttpServer:
     registry = (metrics or RelayMetrics()).registry()
-    server = HttpServer("127.0.0.1", 0, registry, lambda: (healthy, {"files": 3}))
-    port = server.start()
+    return HttpServer(host, port, registry, health, "consumers")
+
+
+@contextmanager
+def serving(*arguments: Any, **options: Any) -> Iterator[int]:
+    """Serve as `create_server` does; yield the port."""
+    server = create_server(*arguments, **options)
     try:
-        yield port
+        yield server.start()
     finally:
         server.stop()
 
@@ -63,7 +71,7 @@ def get(port: int, path: str) -> tuple[int, bytes]:
             return exc.code, exc.read()
 
 
-def test_metrics_has_what_was_counted() -> None:
+def test_metrics_has_the_counted_values() -> None:
     metrics = RelayMetrics()
     metrics.published.labels("fastnetmon.host.v1").inc(7)
     with serving(metrics=metrics) as port:
@@ -72,7 +80,7 @@ def test_metrics_has_what_was_counted() -> None:
     assert b'fnm_bus_published_total{topic="fastnetmon.host.v1"} 7.0' in text
 
 
-def test_metrics_are_compressed_for_a_client_that_accepts_it() -> None:
+def test_metrics_are_compressed_for_a_client_that_accepts_gzip() -> None:
     with serving() as port:
         address = f"http://127.0.0.1:{port}/metrics"
         request = Request(address, headers={"Accept-Encoding": "gzip"})
@@ -83,7 +91,7 @@ def test_metrics_are_compressed_for_a_client_that_accepts_it() -> None:
 
 @pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
 def test_healthz_has_the_state_and_the_facts(healthy: bool, status: int) -> None:  # noqa: FBT001 - the case
-    with serving(healthy=healthy) as port:
+    with serving(lambda: (healthy, {"files": 3})) as port:
         code, body = get(port, "/healthz")
     assert code == status
     assert json.loads(body) == {"ok": healthy, "files": 3}
@@ -129,20 +137,14 @@ def test_a_request_that_is_too_large_is_refused(request_: bytes) -> None:
         assert read_all(client).startswith(b"HTTP/1.1 431 ")
 
 
-def test_an_error_of_the_health_function_is_the_request_s_alone(
+def test_an_error_of_the_health_function_fails_its_request_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answers = iter([(True, {})])
-    server = HttpServer(
-        "127.0.0.1", 0, RelayMetrics().registry(), lambda: next(answers)
-    )
-    port = server.start()
-    try:
+    with serving(lambda: next(answers)) as port:
         assert get(port, "/healthz")[0] == 200
         assert get(port, "/healthz")[0] == 500
         assert get(port, "/metrics")[0] == 200
-    finally:
-        server.stop()
     assert "StopIteration" in caplog.text
 
 
@@ -161,7 +163,7 @@ def test_a_silent_client_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> Non
         assert read_all(silent) == b""
 
 
-def test_a_client_that_sends_a_byte_now_and_then_is_disconnected(
+def test_a_client_that_sends_slowly_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_server, "TIMEOUT", 0.5)
@@ -182,10 +184,7 @@ def test_a_client_that_does_not_read_is_disconnected(
 ) -> None:
     monkeypatch.setattr(http_server, "TIMEOUT", 0.2)
     size = 8 << 20
-    server = HttpServer(
-        *("127.0.0.1", 0, RelayMetrics().registry()),
-        lambda: (True, {"large": "x" * size}),
-    )
+    server = create_server(lambda: (True, {"large": "x" * size}))
     port = server.start()
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -198,7 +197,7 @@ def test_a_client_that_does_not_read_is_disconnected(
     server.stop()
 
 
-def test_more_silent_clients_than_the_bound_keep_nobody_out() -> None:
+def test_too_many_silent_clients_keep_no_client_out() -> None:
     with serving() as port, ExitStack() as clients:
         silent = [
             clients.enter_context(connect(port)) for _ in range(3 * MAX_CONNECTIONS)
@@ -219,36 +218,26 @@ def test_stop_does_not_wait_for_clients() -> None:
 def test_stop_frees_the_port() -> None:
     with serving() as port:
         pass
-    server = HttpServer(
-        "127.0.0.1", port, RelayMetrics().registry(), lambda: (True, {})
-    )
-    assert server.start() == port
-    server.stop()
+    with serving(port=port) as again:
+        assert again == port
 
 
 def test_stop_without_start_does_nothing() -> None:
-    HttpServer("127.0.0.1", 0, RelayMetrics().registry(), lambda: (True, {})).stop()
+    create_server().stop()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "not.a.host.invalid"])
-def test_an_address_that_cannot_be_listened_on_is_a_configuration_error(
-    host: str,
-) -> None:
+def test_an_unusable_address_is_a_configuration_error(host: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        registry = RelayMetrics().registry()
-        server = HttpServer(host, port, registry, lambda: (True, {}), "consumers")
         with pytest.raises(ConfigError, match=r"\[consumers\] .*metrics_port.*" + host):
-            server.start()
+            create_server(host=host, port=port).start()
 
 
 def test_an_ipv6_address_is_listened_on() -> None:
-    server = HttpServer("::1", 0, RelayMetrics().registry(), lambda: (True, {}))
-    port = server.start()
-    try:
-        with urlopen(f"http://[::1]:{port}/healthz", timeout=10) as page:
+    with serving(host="::1") as port:
+        address = f"http://[::1]:{port}/healthz"
+        with urlopen(address, timeout=10) as page:
             assert page.status == 200
-    finally:
-        server.stop()

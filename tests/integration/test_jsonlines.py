@@ -5,35 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
+from support.consumer_processes import ConsumerProcesses
+from support.process import Server
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    it = ConsumerProcesses(kafka_relays, policy())
-    yield it
-    it.stop()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    target = tmp_path / "disk"
-    target.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", target]
-    done = subprocess.run(mount, check=False, capture_output=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield target
-    subprocess.run(["umount", "-l", target], check=True)
 
 
 def configure(services: ConsumerProcesses, *lines: str) -> None:
@@ -43,41 +21,41 @@ def configure(services: ConsumerProcesses, *lines: str) -> None:
 
 
 def ids(text: str) -> list[str]:
-    found = [json.loads(line)["event"] for line in text.splitlines()]
-    return [it["receipt"]["event_id"] for it in found if "receipt" in it]
+    events = [json.loads(line)["event"] for line in text.splitlines()]
+    return [event["receipt"]["event_id"] for event in events if "receipt" in event]
 
 
 def bans(services: ConsumerProcesses, count: int) -> list[str]:
-    return services.tell("ban", *(f"203.0.113.{it}" for it in range(count)))
+    return services.tell("ban", *(f"203.0.113.{number}" for number in range(count)))
+
+
+def start_with_lines(services: ConsumerProcesses) -> tuple[Server, Path, list[str]]:
+    """Start jsonlines; wait for 20 lines, and return its file and the events' ids."""
+    path = services.relays.root / "events.jsonl"
+    configure(services, f'path = "{path}"')
+    server = services.start("jsonlines", ready="serving")
+    sent = bans(services, 20)
+    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    return server, path, sent
 
 
 def test_after_a_kill_nothing_is_missing(services: ConsumerProcesses) -> None:
-    path = services.relays.root / "events.jsonl"
-    configure(services, f'path = "{path}"')
-    first = services.start("jsonlines", ready="metrics")
-    told = bans(services, 20)
-    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+    first, path, sent = start_with_lines(services)
     first.kill()
-    services.start("jsonlines", ready="metrics")
-    told += bans(services, 20)
-    services.until(lambda: set(told) <= set(ids(path.read_text())))
+    services.start("jsonlines", ready="serving")
+    sent += bans(services, 20)
+    services.until(lambda: set(sent) <= set(ids(path.read_text())))
 
 
-def test_after_a_sigterm_each_event_stands_there_once(
-    services: ConsumerProcesses,
-) -> None:
-    path = services.relays.root / "events.jsonl"
-    configure(services, f'path = "{path}"')
-    first = services.start("jsonlines", ready="metrics")
-    told = bans(services, 20)
-    services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
+def test_after_a_sigterm_each_event_is_stored_once(services: ConsumerProcesses) -> None:
+    first, path, sent = start_with_lines(services)
     os.kill(first.pid, signal.SIGTERM)
     services.until(lambda: not first.alive)
     rotated = path.rename(path.with_suffix(".1"))
-    services.start("jsonlines", ready="metrics")
+    services.start("jsonlines", ready="serving")
     more = bans(services, 20)
     services.until(lambda: path.exists() and len(path.read_text().splitlines()) == 20)
-    assert sorted(ids(rotated.read_text())) == sorted(told)
+    assert sorted(ids(rotated.read_text())) == sorted(sent)
     assert sorted(ids(path.read_text())) == sorted(more)
 
 
@@ -86,17 +64,17 @@ def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
 ) -> None:
     path, filler = small_disk / "events.jsonl", small_disk / "filler"
     configure(services, f'path = "{path}"')
-    server = services.start("jsonlines", ready="metrics")
-    told = bans(services, 1)
-    services.until(lambda: path.exists() and ids(path.read_text()) == told)
-    filler.write_bytes(bytes(60 * 1024))
-    told += bans(services, 5)
+    server = services.start("jsonlines", ready="serving")
+    sent = bans(services, 1)
+    services.until(lambda: path.exists() and ids(path.read_text()) == sent)
+    filler.write_bytes(bytes(396 * 1024))
+    sent += bans(services, 5)
     services.until(lambda: "No space left on device" in server.tail())
     complete, _, _partial = path.read_text().rpartition("\n")
-    assert ids(complete) == told[:1]
+    assert ids(complete) == sent[:1]
     filler.unlink()
-    services.until(lambda: len(path.read_text().splitlines()) == len(told))
-    assert sorted(ids(path.read_text())) == sorted(told)
+    services.until(lambda: len(path.read_text().splitlines()) == len(sent))
+    assert sorted(ids(path.read_text())) == sorted(sent)
     assert services.records("deadletter") == []
 
 
@@ -109,17 +87,17 @@ def test_stdout_gets_lines_and_without_a_reader_the_program_ends(
         env={**os.environ, "FNM_BUS_CONFIG": str(services.relays.config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    ) as it:
-        assert it.stdout is not None
-        assert it.stderr is not None
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
-            told = bans(services, 1)
-            assert ids(it.stdout.readline().decode()) == told
-            it.stdout.close()
+            sent = bans(services, 1)
+            assert ids(process.stdout.readline().decode()) == sent
+            process.stdout.close()
             bans(services, 1)
-            stderr = it.stderr.read().decode()
-            assert it.wait(30) == 75
+            stderr = process.stderr.read().decode()
+            assert process.wait(30) == 75
         finally:
-            it.kill()
+            process.kill()
     assert "stdout: no reader" in stderr
     assert "dry run" not in stderr

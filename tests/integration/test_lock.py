@@ -41,7 +41,7 @@ def held_elsewhere(spool: Spool) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_only_one_holder_until_the_lock_is_released(spool: Spool) -> None:
+def test_a_lock_has_a_single_holder_until_its_release(spool: Spool) -> None:
     with held_elsewhere(spool) as process:
         assert spool.lock() is None
         assert spool.is_locked()
@@ -138,9 +138,7 @@ def test_a_pipe_instead_of_the_lock_does_not_block(
         ask(spool)
 
 
-def test_a_lock_of_a_moved_spool_is_elsewhere(
-    spool: Spool,
-) -> None:
+def test_a_lock_of_a_moved_spool_is_elsewhere(spool: Spool) -> None:
     lock = spool.lock()
     assert lock is not None
     path = spool.root / "lock"

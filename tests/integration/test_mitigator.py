@@ -2,29 +2,25 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
-from support.consumer_processes import ConsumerProcesses, policy
-from support.relay_processes import RelayProcesses
-
-from fnm_bus.event import DeadLetter
+from support.consumer_processes import ConsumerProcesses
+from support.process import Server
 
 KEY = "blackhole|203.0.113.7/32"
 
 pytestmark = pytest.mark.kafka
 
 
-@pytest.fixture
-def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    it = ConsumerProcesses(kafka_relays, policy())
-    yield it
-    it.stop()
+def start_with_ban(services: ConsumerProcesses) -> Server:
+    """Start a mitigator; ban a host, and wait until its mitigation is wanted."""
+    mitigator = services.start("mitigator")
+    services.tell("ban", "203.0.113.7")
+    services.until(lambda: services.wanted() == [KEY])
+    return mitigator
 
 
-def test_a_ban_becomes_wanted_and_its_unban_ends_it(
-    services: ConsumerProcesses,
-) -> None:
+def test_a_ban_becomes_wanted_until_its_unban(services: ConsumerProcesses) -> None:
     services.start("mitigator")
     [event] = services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
@@ -37,7 +33,7 @@ def test_a_ban_becomes_wanted_and_its_unban_ends_it(
     assert services.state()[KEY].ended_because == "unban"
 
 
-def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
+def test_a_restarted_mitigator_continues_after_a_kill(
     services: ConsumerProcesses,
 ) -> None:
     first = services.start("mitigator")
@@ -56,12 +52,10 @@ def test_a_restarted_mitigator_goes_on_where_the_last_one_was_killed(
     assert len(services.audits("wanted")) == 3
 
 
-def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
+def test_a_stopped_and_overtaken_mitigator_writes_nothing(
     services: ConsumerProcesses,
 ) -> None:
-    first = services.start("mitigator")
-    services.tell("ban", "203.0.113.7")
-    services.until(lambda: services.wanted() == [KEY])
+    first = start_with_ban(services)
     os.kill(first.pid, signal.SIGSTOP)
     services.start("mitigator")  # is elected once the first one's session is over
     services.tell("ban", "203.0.113.8")
@@ -74,7 +68,9 @@ def test_a_mitigator_that_was_stopped_and_overtaken_writes_nothing_more(
     assert len(services.audits("wanted")) == 3, "an event was decided twice"
 
 
-def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
+def test_a_standby_takes_over_from_a_terminated_leader(
+    services: ConsumerProcesses,
+) -> None:
     first = services.start("mitigator")
     second = services.start("mitigator", ready="standby")
     services.tell("ban", "203.0.113.7")
@@ -82,32 +78,27 @@ def test_the_one_that_stands_by_takes_over(services: ConsumerProcesses) -> None:
     os.kill(first.pid, signal.SIGTERM)
     services.tell("unban", "203.0.113.7")
     services.until(lambda: services.wanted() == [])
-    # Nobody has to wait until Kafka misses the one that is gone.
+    # The standby need not wait until Kafka removes the first one.
     assert services.members() == 1
     os.kill(second.pid, signal.SIGTERM)
     services.until(lambda: services.members() == 0, 4, "no member")
 
 
-def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_goes_on(
-    services: ConsumerProcesses,
-) -> None:
+def test_an_undecodable_record_is_a_dead_letter(services: ConsumerProcesses) -> None:
     services.start("mitigator")
     services.put("host", b"203.0.113.7", b"not avro")
     services.tell("ban", "203.0.113.7")
     services.until(lambda: services.wanted() == [KEY])
-    [(_key, letter, _at)] = services.records("deadletter")
-    assert isinstance(letter, DeadLetter)
+    [letter] = services.dead_letters(1)
     assert letter.head == b"not avro"
     assert letter.origin_topic == services.relays.topic("host")
     assert letter.origin_offset is not None
 
 
-def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
+def test_a_broken_stored_record_changes_no_active_mitigation(
     services: ConsumerProcesses,
 ) -> None:
-    first = services.start("mitigator")
-    services.tell("ban", "203.0.113.7")
-    services.until(lambda: services.wanted() == [KEY])
+    first = start_with_ban(services)
     first.kill()
     services.put("mitigation", b"blackhole|203.0.113.8/32", b"broken")
     services.start("mitigator")
@@ -117,66 +108,53 @@ def test_a_broken_record_of_the_wanted_state_changes_nothing_that_stands(
 
 
 def test_commands_are_answered_on_the_command_line(services: ConsumerProcesses) -> None:
-    services.start("mitigator")
-    services.tell("ban", "203.0.113.7")
-    services.until(lambda: services.wanted() == [KEY])
-    status, _out, said = services.run(
+    start_with_ban(services)
+    answer = services.succeed(
         "mitigations", "withdraw", KEY, "--comment", "ticket 4711"
     )
-    assert status == 0, said
-    assert "withdrawn by" in said
-    assert "ticket 4711" in said
-    status, out, _said = services.run("mitigations", "list")
-    assert status == 0
-    assert "suppressed" in out
-    status, _out, said = services.run(
+    assert "withdrawn by" in answer
+    assert "ticket 4711" in answer
+    assert "suppressed" in services.succeed("mitigations", "list")
+    status, _out, refusal = services.run(
         "mitigations", "add", "8.8.8.8/32", "--comment", "no"
     )
     assert status == 1
-    assert "own_networks" in said
-    status, _out, said = services.run("mitigations", "pause", "--comment", "red")
-    assert status == 0
-    status, out, said = services.run("mitigations", "list")
-    assert "PAUSED" in said
+    assert "own_networks" in refusal
+    services.succeed("mitigations", "pause", "--comment", "red")
+    assert "PAUSED" in services.succeed("mitigations", "list")
     services.tell("ban", "203.0.113.9")
-    status, _out, said = services.run("mitigations", "resume", "--comment", "green")
-    assert status == 0, said
+    services.succeed("mitigations", "resume", "--comment", "green")
     services.until(lambda: services.wanted() == ["blackhole|203.0.113.9/32"])
 
 
-def test_a_command_without_a_mitigator_says_that_it_waits(
-    services: ConsumerProcesses,
-) -> None:
+def test_a_command_without_a_mitigator_exits_75(services: ConsumerProcesses) -> None:
     status, _out, said = services.run("mitigations", "pause", "--comment", "red")
     assert status == 75
     assert "no mitigator answered" in said
 
 
-def test_explain_shows_every_question_and_publishes_nothing(
+def test_explain_shows_every_check_and_publishes_nothing(
     services: ConsumerProcesses,
 ) -> None:
     document = (
         b'{"ip": "203.0.113.7", "action": "ban", "alert_scope": "host",'
         b' "attack_details": {"attack_uuid": "a"}}'
     )
-    status, out, said = services.run("explain", stdin=document)
-    assert status == 0, said
+    explanation = services.succeed("explain", stdin=document)
     for word in ("match", "all", "own_networks", "max_active", "⇒ wanted"):
-        assert word in out
+        assert word in explanation
     assert services.state() == {}
     assert services.records("audit") == []
 
 
-def test_explain_replays_what_is_on_the_topics(services: ConsumerProcesses) -> None:
+def test_explain_replays_the_topics(services: ConsumerProcesses) -> None:
     [event] = services.tell("ban", "203.0.113.7")
     services.tell("unban", "203.0.113.7")
-    status, out, said = services.run("explain", "--since", "1h")
-    assert status == 0, said
-    assert "⇒ wanted" in out
-    assert "⇒ ended" in out
-    status, out, said = services.run("explain", "--event-id", event, "--offline")
-    assert status == 0, said
-    assert "⇒ wanted: blackhole|203.0.113.7/32" in out
+    replay = services.succeed("explain", "--since", "1h")
+    assert "⇒ wanted" in replay
+    assert "⇒ ended" in replay
+    explanation = services.succeed("explain", "--event-id", event, "--offline")
+    assert "⇒ wanted: blackhole|203.0.113.7/32" in explanation
 
 
 def test_a_mistake_in_the_policy_stops_the_start(services: ConsumerProcesses) -> None:

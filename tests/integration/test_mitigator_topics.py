@@ -1,19 +1,16 @@
-"""The mitigator and topics that are not as it left them, or hold what they must not."""
+"""The mitigator and changed topics, or topics with records of another kind."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from support.consumer_processes import ConsumerProcesses, policy
-from support.process import Server
-from support.relay_processes import RelayProcesses
+from support.consumer_processes import ConsumerProcesses
 
 from fnm_bus.avro.codec import Codec
-from fnm_bus.event import Command, DeadLetter, HostEvent, Receipt
+from fnm_bus.event import Command, HostEvent, Receipt
 from fnm_bus.spool.sequence import sequence_at
 
 pytestmark = pytest.mark.kafka
@@ -21,29 +18,8 @@ pytestmark = pytest.mark.kafka
 LOOK_OFTEN = "from consumers.mitigator import service; service._PARTITION_CHECK = 1.0"
 
 
-@pytest.fixture
-def services(kafka_relays: RelayProcesses) -> Iterator[ConsumerProcesses]:
-    made = ConsumerProcesses(kafka_relays, policy(), "[consumers]", "metrics_port = 0")
-    yield made
-    made.stop()
-
-
-def follows(
-    services: ConsumerProcesses, server: Server, host: str = "203.0.113.9"
-) -> None:
-    """Make sure that it runs, and decides about the ban of a host."""
-    [event] = services.tell("ban", host)
-    services.decided_after(event, 30)
-    assert server.alive
-
-
-def letters(services: ConsumerProcesses) -> list[str]:
-    records = (record for _key, record, _at in services.records("deadletter"))
-    return [record.reason for record in records if isinstance(record, DeadLetter)]
-
-
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
-def test_a_header_name_that_is_no_text_costs_one_record(
+def test_an_invalid_header_name_costs_a_single_record(
     services: ConsumerProcesses,
 ) -> None:
     mitigator = services.start("mitigator")
@@ -57,8 +33,8 @@ def test_a_header_name_that_is_no_text_costs_one_record(
     ]
     header = os.fsdecode(b"ce_\xff\xfe=1")
     subprocess.run([*kcat, "-H", header], input=b"garbage\n", check=True, timeout=30)
-    services.until(lambda: len(letters(services)) == 1, 30, "a dead letter")
-    follows(services, mitigator)
+    services.dead_letters(1)
+    services.assert_decides(mitigator)
     name = "fnm_bus_mitigator_state_reloads_total"
     assert services.metric(mitigator, name) == 0
 
@@ -69,19 +45,21 @@ def test_a_command_on_an_event_topic_is_a_dead_letter(
     mitigator = services.start("mitigator")
     services.put("host", None, Command(command_id="c", verb="pause", by="a relay"))
     services.flush()
-    services.until(lambda: len(letters(services)) == 1, 30, "a dead letter")
-    follows(services, mitigator)
+    services.dead_letters(1)
+    services.assert_decides(mitigator)
     assert services.metric(mitigator, "fnm_bus_mitigator_paused") == 0
 
 
-def test_partitions_that_come_later_are_read(services: ConsumerProcesses) -> None:
+def test_added_partitions_are_read(services: ConsumerProcesses) -> None:
     mitigator = services.start("mitigator", fault=LOOK_OFTEN)
-    follows(services, mitigator)
+    services.assert_decides(mitigator)
     topic = services.relays.topic("host")
     admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
     [time] = [
-        at for _key, it, at in services.records("host") if isinstance(it, HostEvent)
+        at
+        for _key, record, at in services.records("host")
+        if isinstance(record, HostEvent)
     ]
     ban = HostEvent(
         receipt=Receipt(
@@ -100,9 +78,11 @@ def test_partitions_that_come_later_are_read(services: ConsumerProcesses) -> Non
     services.until(lambda: services.health(mitigator)[0] == 200, 30, "health")
 
 
-def test_a_topic_that_is_gone_is_no_health(services: ConsumerProcesses) -> None:
+def test_a_deleted_topic_makes_the_mitigator_unhealthy(
+    services: ConsumerProcesses,
+) -> None:
     mitigator = services.start("mitigator", fault=LOOK_OFTEN)
-    follows(services, mitigator)
+    services.assert_decides(mitigator)
     topic = services.relays.topic("hostgroup")
     admin = AdminClient({"bootstrap.servers": services.relays.bootstrap})
     admin.delete_topics([topic])[topic].result(30)
@@ -112,4 +92,4 @@ def test_a_topic_that_is_gone_is_no_health(services: ConsumerProcesses) -> None:
     )
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result(30)
     services.until(lambda: services.health(mitigator)[0] == 200, 60, "health")
-    follows(services, mitigator, "203.0.113.10")
+    services.assert_decides(mitigator, "203.0.113.10")

@@ -16,9 +16,7 @@ from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.build import build_enforcer
 from consumers.metrics import EnforcerMetrics
 from consumers.settings import FullSettings
-from fnm_bus.avro.codec import Codec
 from fnm_bus.config import load
-from fnm_bus.kafka.reader import TopicReader
 
 pytestmark = pytest.mark.kafka
 
@@ -91,22 +89,19 @@ def raise_to(services: ConsumerProcesses, count: int) -> None:
         answer.result(30)
 
     def known() -> bool:
-        found = admin.list_topics(timeout=10).topics
-        return all(len(found[topic].partitions) == count for topic in topics)
+        topics_now = admin.list_topics(timeout=10).topics
+        return all(len(topics_now[topic].partitions) == count for topic in topics)
 
     wait_until(known, 30, f"{count} partitions")
-    services._producer = None  # one that knows the new partitions takes its place
+    services._producer = None  # the next producer has the new partitions
 
 
 def places(services: ConsumerProcesses, kind: str) -> Counter[bytes | None]:
     """Return in how many partitions each key has a latest record that is none's end."""
-    latest: dict[tuple[bytes | None, int], bool] = {}
-    settings = {"bootstrap.servers": services.relays.bootstrap}
-    topics = [services.relays.topic(kind)]
-    with TopicReader(settings, topics, Codec(), from_beginning=True) as reader:
-        while not reader.at_end:
-            for it in reader.read(1.0):
-                latest[it.key, it.partition] = bool(it.value)
+    latest = {
+        (record.key, record.partition): bool(record.value)
+        for record in services.read(kind)
+    }
     return Counter(key for (key, _partition), is_live in latest.items() if is_live)
 
 
@@ -123,7 +118,7 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
     wait_until(lambda: sorted(backend.measures) == everything, 60, "36 in force")
     services.tell("unban", *BEFORE)
     wait_until(lambda: sorted(backend.measures) == keys_of(AFTER), 60, "24 in force")
-    # Whoever reads the topics from the beginning comes to the same.
+    # A reader from the beginning has the same result.
     wait_until(
         lambda: max(places(services, "mitigation").values()) == 1, 60, "one record each"
     )
@@ -132,7 +127,7 @@ def test_bans_before_and_after_are_decided_and_enforced_and_end(
     wait_until(lambda: sorted(new.measures) == keys_of(AFTER), 30, "24 in force")
 
 
-def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
+def test_no_ended_mitigation_returns_from_leftovers(
     services: ConsumerProcesses, enforcers: Enforcers
 ) -> None:
     mitigator = services.start("mitigator", fault=LOOK_OFTEN.format(settled=600.0))
@@ -140,7 +135,7 @@ def test_nothing_that_ended_comes_back_before_leftovers_are_gone(
     services.tell("ban", *BEFORE)
     wait_until(lambda: sorted(backend.measures) == keys_of(BEFORE), 60, "12 in force")
     raise_to(services, 24)
-    wait_until(lambda: "records moved" in mitigator.output(), 60, "the takeover")
+    wait_until(lambda: "records_moved" in mitigator.output(), 60, "the takeover")
     services.tell("unban", *BEFORE)
     wait_until(lambda: not backend.measures, 60, "none in force")
     assert max(places(services, "mitigation").values()) == 2

@@ -300,7 +300,7 @@ def test_measure_with_ended_lease_is_withdrawn(backend: NftablesBackend) -> None
 def test_lease_without_end_is_refused(backend: NftablesBackend, seconds: float) -> None:
     with pytest.raises(BackendError, match=r"10\.0\.0\.1/32: lease: "):
         backend.announce(
-            [*wanted("10.0.0.1/32", seconds=seconds), *wanted("10.0.0.2/32")],
+            [*wanted("10.0.0.1/32", seconds=seconds), *wanted("10.0.0.2/32")]
         )
     assert active_prefixes(backend) == {"10.0.0.2/32"}
 

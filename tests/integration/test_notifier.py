@@ -150,9 +150,7 @@ def test_sigterm_repeats_no_notice(process: NotifierProcess) -> None:
     assert "Traceback" not in process.log.read_text()
 
 
-def test_records_between_two_runs_are_reported(
-    real_process: NotifierProcess,
-) -> None:
+def test_records_between_two_runs_are_reported(real_process: NotifierProcess) -> None:
     process = real_process
     first = process.start_first()
     first.kill()
@@ -259,14 +257,13 @@ def test_invalid_records_stop_nothing(real_process: NotifierProcess) -> None:
     process.wait_committed()
     assert (started["total"], ended["total"]) == (20, 20)
     log = process.log.read_text()
-    assert all(f"skipped: {code}: " in log for code in ("prefix", "state", "time"))
+    codes = ("measure", "state", "time")
+    assert all(f"record_skipped code={code} " in log for code in codes)
     assert log.count("dead_letter ") == 2
     assert "Traceback" not in log
 
 
-def test_unreachable_receiver_does_not_stop_reading(
-    process: NotifierProcess,
-) -> None:
+def test_unreachable_receiver_does_not_stop_reading(process: NotifierProcess) -> None:
     process.receiver.held.set()
     process.start_first()
     process.put([mitigation(1)])
@@ -286,10 +283,10 @@ def test_dry_run_logs_notices_and_sends_none(process: NotifierProcess) -> None:
     process.configure(dry_run=True, url_file=str(process.root / "url"))
     server = process.start_first()
     process.put([mitigation(1)])
-    server.wait(lambda: "dry run, not sent: notice" in process.log.read_text())
+    server.wait(lambda: "notice_not_sent" in process.log.read_text())
     process.wait_committed()
     text = process.log.read_text()
-    assert text.count("notices are logged and not sent") == 1
+    assert text.count("set dry_run = false to send notices") == 1
     assert "1 mitigation started" in text
     assert process.receiver.got == []
 

@@ -10,10 +10,7 @@ from support.receiver import Answer, Receiver
 
 from consumers.notifier import delivery
 from consumers.notifier.delivery import DeliveryQueue
-from consumers.notifier.http_sinks import (
-    HttpClient,
-    WebhookSink,
-)
+from consumers.notifier.http_sinks import HttpClient, WebhookSink
 from consumers.notifier.metrics import NotifierMetrics
 
 SECRET = b"shared"
@@ -111,9 +108,11 @@ def test_refused_notice_is_dropped_and_next_is_sent(
     assert sending.wait(2) == ["key-1", "key-2"]
     assert keys_of(receiver) == ["key-1", "key-2"]
     (line,) = [one for one in caplog.records if one.levelno == logging.ERROR]
-    message = line.getMessage()
-    assert "notice key-1 (1 mitigation started)" in message
-    assert message.endswith("127.0.0.1: status 400: invalid_payload")
+    assert isinstance(line.msg, dict)
+    assert line.msg["event"] == "notice_dropped"
+    assert line.msg["notice"] == "key-1"
+    assert line.msg["title"] == "1 mitigation started"
+    assert str(line.msg["error"]).endswith("127.0.0.1: status 400: invalid_payload")
     assert (sending.count("dropped"), sending.count("sent")) == (1, 1)
 
 
@@ -124,7 +123,7 @@ def test_restored_receiver_gets_notices_in_order(
     sending = Sending(f"http://127.0.0.1:{port}/hook")
     keys = ["key-0", "key-1", "key-2"]
     sending.put(*keys)
-    wait_until(lambda: "retrying: notice key-0" in caplog.text, 30, "a failed attempt")
+    wait_until(lambda: "notice_retried" in caplog.text, 30, "a failed attempt")
     with Receiver(port) as receiver:
         assert sending.wait(3) == keys
         assert keys_of(receiver) == keys
@@ -138,7 +137,7 @@ def test_notice_is_dropped_after_retry_timeout(
     sending.put("key-1")
     assert sending.wait() == ["key-1"]
     sending.close()
-    assert "dropped after 0 s: notice key-1" in caplog.text
+    assert "'event': 'notice_dropped'" in caplog.text
     assert sending.count("dropped") == 1
 
 

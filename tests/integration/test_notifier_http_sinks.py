@@ -11,18 +11,9 @@ from support.notices import outgoing
 from support.receiver import Answer, Receiver
 
 from consumers.mitigation.clock import now as boottime
-from consumers.notifier.http_sinks import (
-    HttpClient,
-    WebhookSink,
-    alert_of,
-    retry_after,
-)
+from consumers.notifier.http_sinks import HttpClient, WebhookSink, alert_of, retry_after
 from consumers.notifier.notice import notice_of
-from consumers.notifier.sink import (
-    NoticeRefused,
-    OutgoingNotice,
-    SinkUnavailable,
-)
+from consumers.notifier.sink import NoticeRefused, OutgoingNotice, SinkUnavailable
 from consumers.storms.group import GroupRef
 from consumers.storms.update import PAUSED, STARTED, ChangeId, StormUpdate
 from fnm_bus.errors import ConfigError
@@ -69,8 +60,7 @@ def test_hanging_receiver_times_out(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "name"),
-    [(STARTED, "FnmBusStorm"), (PAUSED, "FnmBusMitigationsPaused")],
+    ("status", "name"), [(STARTED, "FnmBusStorm"), (PAUSED, "FnmBusMitigationsPaused")]
 )
 def test_alert_has_constant_labels_and_end_of_lease(status: str, name: str) -> None:
     update = StormUpdate(status, GroupRef("customer", "acme"), ChangeId(), 0, ())

@@ -3,9 +3,7 @@ from pathlib import Path
 import pytest
 
 from consumers.notifier.service import secret_of, sinks_of
-from consumers.notifier.sink import (
-    LogSink,
-)
+from consumers.notifier.sink import LogSink
 from consumers.settings import NotifierSettings
 from fnm_bus.errors import ConfigError
 

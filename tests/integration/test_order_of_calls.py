@@ -21,8 +21,7 @@ HOST = "192.0.2.1"
 @pytest.fixture
 def hook(relays: RelayProcesses) -> Path:
     path = relays.root / "hook"
-    done = relays.run("hook", "install", str(path), "--shell")
-    assert done.returncode == 0, done.stderr
+    relays.succeed("hook", "install", str(path), "--native")
     return path
 
 
@@ -50,11 +49,11 @@ def numbers(relays: RelayProcesses, count: int) -> list[int]:
     """Return the numbers on the topic, in the order of their sequence."""
     events = relays.events("host", count)
     assert len(events) == count
-    events.sort(key=lambda it: it.receipt.sequence)
-    return [it.attack_details.total_incoming_pps for it in events]
+    events.sort(key=lambda event: event.receipt.sequence)
+    return [event.attack_details.total_incoming_pps for event in events]
 
 
-def test_five_hundred_calls_in_flight_are_told_in_their_order(
+def test_events_of_five_hundred_concurrent_calls_keep_their_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
     calls = list(enumerate(started_without_pid_wrap(hook)))
@@ -66,10 +65,10 @@ def test_five_hundred_calls_in_flight_are_told_in_their_order(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
-def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
+def test_calls_of_containers_with_a_shared_spool_keep_their_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
-    """There each is process 1, so pids tell nothing; the kernel's ticks do."""
+    """Each call is process 1 of its container, so the kernel's ticks give the order."""
     contained = ["unshare", "--pid", "--fork", "--mount-proc", hook]
     for number in range(10):
         document = ban(HOST, total_incoming_pps=number)
@@ -82,7 +81,7 @@ def test_calls_of_containers_that_share_a_spool_are_told_in_their_order(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace")
-def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
+def test_a_call_after_a_restore_with_another_uptime_is_published(
     relays: RelayProcesses, hook: Path
 ) -> None:
     ahead = ["unshare", "--time", "--boottime", "200000", "--fork", hook]
@@ -95,7 +94,7 @@ def test_a_call_of_a_machine_restored_with_another_uptime_is_told(
     assert relays.spool.foreign_files() == []
 
 
-def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
+def test_a_clock_that_jumps_back_changes_no_order(
     relays: RelayProcesses, hook: Path
 ) -> None:
     for number in range(10):
@@ -108,9 +107,7 @@ def test_a_clock_that_jumps_back_while_documents_wait_changes_no_order(
     assert numbers(relays, 10) == list(range(10))
 
 
-def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
-    relays: RelayProcesses, hook: Path
-) -> None:
+def test_a_late_call_has_the_lower_sequence(relays: RelayProcesses, hook: Path) -> None:
     relays.start()
     late = started(hook)
     early = started(hook)
@@ -118,5 +115,5 @@ def test_a_call_that_ends_late_arrives_late_with_the_lower_sequence(
     relays.events("host", 1)
     ended(late, 1)
     arrived = relays.events("host", 2)
-    assert [it.attack_details.total_incoming_pps for it in arrived] == [2, 1]
+    assert [event.attack_details.total_incoming_pps for event in arrived] == [2, 1]
     assert arrived[1].receipt.sequence < arrived[0].receipt.sequence

@@ -6,9 +6,9 @@ from consumers.mitigation.latest_record import partition_of
 from fnm_bus.kafka.embedded_broker import EmbeddedBroker
 
 
-def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
+def test_a_key_has_the_partition_of_librdkafka() -> None:
     keys = [f"blackhole|203.0.113.{number}/32".encode() for number in range(20)]
-    found: dict[bytes, int] = {}
+    partitions: dict[bytes, int] = {}
     with EmbeddedBroker() as broker:
         broker.create_topics("t")
         producer = Producer({"bootstrap.servers": broker.bootstrap})
@@ -18,7 +18,9 @@ def test_a_key_has_the_partition_that_librdkafka_gives_it() -> None:
                 "t",
                 key=key,
                 value=b"",
-                on_delivery=lambda _error, it: found.update({it.key(): it.partition()}),
+                on_delivery=lambda _error, message: partitions.update(
+                    {message.key(): message.partition()}
+                ),
             )
         assert producer.flush(10) == 0
-    assert found == {key: partition_of(key, count) for key in keys}
+    assert partitions == {key: partition_of(key, count) for key in keys}

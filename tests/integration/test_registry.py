@@ -7,13 +7,14 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from support.registry import subjects
 
 from fnm_bus.avro import schema, schema_ids
 from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.registry import Registry
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 Names = Callable[[str], str]
 BAN = HostEvent(receipt=Receipt(event_id="id"), action="ban", ip="192.0.2.1")
@@ -34,8 +35,10 @@ def ask(url: str, path: str, method: str = "GET", body: object = None) -> Any:
     """Speak to the registry without our code."""
     data = None if body is None else json.dumps(body).encode()
     header = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
-    with urlopen(Request(url + path, data, header, method=method), timeout=10) as it:
-        return json.loads(it.read())
+    with urlopen(
+        Request(url + path, data, header, method=method), timeout=10
+    ) as answer:
+        return json.loads(answer.read())
 
 
 def put(url: str, subject: str, avro: object) -> int:
@@ -43,7 +46,7 @@ def put(url: str, subject: str, avro: object) -> int:
     return int(ask(url, path, "POST", {"schema": json.dumps(avro)})["id"])
 
 
-def test_every_subject_is_registered_and_pinned(
+def test_every_subject_is_registered_with_its_schema_id(
     registry: str, topic_names: Names, tmp_path: Path
 ) -> None:
     wanted = events(topic_names)
@@ -69,8 +72,8 @@ def test_subjects_are_set_to_full_transitive(registry: str, topic_names: Names) 
 def test_registering_again_gives_the_same_ids(
     registry: str, topic_names: Names
 ) -> None:
-    one = Registry(registry).register(events(topic_names))
-    assert Registry(registry).register(events(topic_names)) == one
+    registered = Registry(registry).register(events(topic_names))
+    assert Registry(registry).register(events(topic_names)) == registered
 
 
 def test_ids_of_older_versions_are_pinned_and_read(
@@ -87,7 +90,7 @@ def test_ids_of_older_versions_are_pinned_and_read(
     assert codec.decode(bytes([0]) + number.to_bytes(4) + value[5:-1]) == BAN
 
 
-def test_an_incompatible_subject_is_refused_and_checking_says_so_before(
+def test_an_incompatible_subject_is_refused_by_check_and_register(
     registry: str, topic_names: Names
 ) -> None:
     topic = topic_names("host")
@@ -99,16 +102,16 @@ def test_an_incompatible_subject_is_refused_and_checking_says_so_before(
         Registry(registry).register(wanted)
 
 
-def test_checking_accepts_what_is_new_and_what_is_registered(
+def test_checking_accepts_new_and_registered_schemas(
     registry: str, topic_names: Names
 ) -> None:
     wanted = events(topic_names)
     nothing = {f"{topic}-value": [] for topic in wanted}
     assert Registry(registry).check(wanted) == nothing
-    assert not set(nothing) & set(Registry(registry).subjects())
+    assert not set(nothing) & subjects(registry)
     Registry(registry).register(wanted)
     assert Registry(registry).check(wanted) == nothing
-    assert set(nothing) <= set(Registry(registry).subjects())
+    assert set(nothing) <= subjects(registry)
 
 
 def test_a_reader_without_pins_looks_ids_up(registry: str, topic_names: Names) -> None:
@@ -123,12 +126,12 @@ def test_an_id_that_the_registry_does_not_know_is_final(registry: str) -> None:
         Registry(registry).schema_of(2_000_000_000)
 
 
-def test_with_pins_a_registry_that_is_gone_changes_nothing(
+def test_with_schema_ids_a_registry_is_not_needed(
     registry: str, topic_names: Names, tmp_path: Path
 ) -> None:
     topic = topic_names("host")
     path = tmp_path / "ids.json"
     Registry(registry).register({topic: "fastnetmon.HostEvent"}).write(path)
-    gone = Registry("http://127.0.0.1:1")
-    codec = Codec(schema_ids.read(path), gone.schema_of)
+    unreachable = Registry("http://127.0.0.1:1")
+    codec = Codec(schema_ids.read(path), unreachable.schema_of)
     assert codec.decode(codec.encode(BAN, topic)) == BAN

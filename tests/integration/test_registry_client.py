@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.process import serving
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.registry import Registry
@@ -60,14 +61,9 @@ def serve(fake: Fake) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture
@@ -266,7 +262,7 @@ def test_user_and_password_are_sent_and_never_logged(
     with_user = url.replace("//", "//anna:gehe%40im@")
     registry = Registry(with_user)
     with pytest.raises(RegistryError) as error:
-        registry.subjects()
+        registry.schema_of(1)
     sent = server.seen[0]["Authorization"].removeprefix("Basic ")
     assert base64.b64decode(sent) == b"anna:gehe@im"
     for shown in (str(error.value), repr(registry), registry.display_url, caplog.text):
@@ -282,7 +278,7 @@ def test_settings_of_the_client_pass_through(fake: Start) -> None:
         "retries.wait.ms": "1",
     }
     with pytest.raises(RegistryError):
-        Registry(url, settings=settings).subjects()
+        Registry(url, settings=settings).schema_of(1)
     assert len(server.asked) == 3
     assert server.seen[0]["Authorization"].startswith("Basic ")
 
@@ -303,21 +299,22 @@ def test_wrong_settings_are_a_configuration_error(
     url: str, settings: Mapping[str, str], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        Registry(url, settings=settings).subjects()
+        Registry(url, settings=settings).schema_of(1)
 
 
-def test_an_invalid_certificate_is_a_configuration_error(
-    tmp_path: Path,
-) -> None:
+def test_an_invalid_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"\[registry\]"):
-        Registry("https://registry", settings={"ssl.ca.location": str(path)}).subjects()
+        Registry("https://registry", settings={"ssl.ca.location": str(path)}).schema_of(
+            1
+        )
 
 
 def test_a_lost_answer_is_requested_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\nConnection: close\r\n\r\n"
+        answer = head + b'{"schema": "int"}'
 
         def serve_two() -> None:
             server.accept()[0].close()
@@ -329,7 +326,7 @@ def test_a_lost_answer_is_requested_again() -> None:
         thread = threading.Thread(target=serve_two)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert Registry(url).subjects() == []
+        assert Registry(url).schema_of(1) == "int"
         thread.join()
 
 
@@ -337,11 +334,11 @@ def test_an_unreachable_registry_is_reported_with_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(RegistryError, match=rf"127\.0\.0\.1:{port}.*no answer"):
-        Registry(f"http://127.0.0.1:{port}").subjects()
+        Registry(f"http://127.0.0.1:{port}").schema_of(1)
 
 
 def test_a_registry_that_never_answers_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(RegistryError, match=r"no answer: .*timed out"):
-            Registry(url, timeout=0.1).subjects()
+            Registry(url, timeout=0.1).schema_of(1)

@@ -1,4 +1,4 @@
-"""The relay as a process, on a real Kafka; and what happens when things break."""
+"""The relay as a process, on a real Kafka, with faults of both."""
 
 import json
 import os
@@ -21,9 +21,7 @@ def ids(events: list[Any]) -> list[str]:
 
 
 @pytest.mark.kafka
-def test_events_of_one_target_arrive_in_the_order_of_the_calls(
-    kafka_relays: RelayProcesses,
-) -> None:
+def test_events_of_a_target_arrive_in_call_order(kafka_relays: RelayProcesses) -> None:
     kafka_relays.start()
     wanted = []
     for number in range(200):
@@ -42,7 +40,7 @@ def test_a_killed_relay_loses_nothing_and_repeats_only_equal_ids(
 ) -> None:
     names = [kafka_relays.call(ban(f"192.0.2.{n % 250}")) for n in range(3_000)]
     relay = kafka_relays.start()
-    # Somewhere in the middle: the first documents are gone from the disk.
+    # In the middle of the drain: the first documents were removed.
     kafka_relays.until(lambda: len(kafka_relays.spool.scan()) < len(names) - 200)
     relay.send_signal(signal.SIGKILL)
     relay.wait()
@@ -54,7 +52,7 @@ def test_a_killed_relay_loses_nothing_and_repeats_only_equal_ids(
 
 
 @pytest.mark.kafka
-def test_sigterm_ends_the_relay_with_nothing_half_done(
+def test_sigterm_ends_the_relay_without_lost_or_repeated_events(
     kafka_relays: RelayProcesses,
 ) -> None:
     relay = kafka_relays.start()
@@ -68,19 +66,17 @@ def test_sigterm_ends_the_relay_with_nothing_half_done(
     assert len(set(ids(events))) == len(events) == 500 - left
 
 
-def test_a_relay_with_all_its_threads_lets_the_detector_go_first(
-    relays: RelayProcesses,
-) -> None:
+def test_every_thread_of_the_relay_has_low_priority(relays: RelayProcesses) -> None:
     relay = relays.start()
     relays.call(ban("192.0.2.1"))
     relays.events("host", 1)
-    threads = [int(it.name) for it in Path(f"/proc/{relay.pid}/task").iterdir()]
+    threads = [int(path.name) for path in Path(f"/proc/{relay.pid}/task").iterdir()]
     assert len(threads) > 1
     wanted = max(Settings().relay.cpu_nice, os.getpriority(os.PRIO_PROCESS, 0))
-    assert {os.getpriority(os.PRIO_PROCESS, it) for it in threads} == {wanted}
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {wanted}
 
 
-def test_two_relays_take_turns(relays: RelayProcesses) -> None:
+def test_a_second_relay_takes_over_from_a_killed_relay(relays: RelayProcesses) -> None:
     first = relays.start()
     relays.start(ready="READY=1")
     relays.call(ban("192.0.2.1"))
@@ -93,7 +89,7 @@ def test_two_relays_take_turns(relays: RelayProcesses) -> None:
 
 
 @pytest.mark.kafka
-def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
+def test_a_killed_broker_of_three_loses_and_reorders_nothing(
     tmp_path: Path, kafka3: Cluster, make_relays: Callable[..., RelayProcesses]
 ) -> None:
     relays = make_relays(tmp_path, kafka3.bootstrap, replication=3)
@@ -114,9 +110,7 @@ def test_three_brokers_one_is_killed_and_nothing_is_lost_or_reordered(
         assert seen == sorted(seen)
 
 
-def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
-    relays: RelayProcesses,
-) -> None:
+def test_documents_wait_for_an_unreachable_broker(relays: RelayProcesses) -> None:
     alive = relays.bootstrap
     relays.bootstrap = "127.0.0.1:1"
     relays.configure()
@@ -132,9 +126,7 @@ def test_without_a_broker_documents_wait_and_go_out_when_it_is_back(
     relays.until(relays.empty)
 
 
-def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
-    relays: RelayProcesses,
-) -> None:
+def test_notify_keeps_its_timeout_with_a_silent_broker(relays: RelayProcesses) -> None:
     with silent() as port:
         relays.bootstrap = f"127.0.0.1:{port}"
         relays.configure("[notify]", "drain_timeout = 1.0")
@@ -143,16 +135,15 @@ def test_a_broker_that_never_answers_costs_notify_no_more_than_its_deadline(
     assert len(relays.spool.scan()) == 1
 
 
-def test_notify_without_a_relay_publishes_by_itself(relays: RelayProcesses) -> None:
-    ended = relays.run("notify", "ban", "192.0.2.1", stdin=ban("192.0.2.1"))
-    assert ended.returncode == 0, ended.stderr.decode()
-    assert ended.stdout == b""
+def test_notify_without_a_relay_publishes_its_document(relays: RelayProcesses) -> None:
+    document = ban("192.0.2.1")
+    assert relays.succeed("notify", "ban", "192.0.2.1", stdin=document) == b""
     (event,) = relays.events("host", 1)
     assert event.receipt.arguments == ("ban", "192.0.2.1")
     assert relays.empty()
 
 
-def test_notify_drains_what_earlier_calls_left(relays: RelayProcesses) -> None:
+def test_notify_drains_the_documents_of_earlier_calls(relays: RelayProcesses) -> None:
     for number in range(10):
         relays.call(ban(f"192.0.2.{number}"))
     relays.run("notify", stdin=ban("192.0.2.10"))
@@ -160,19 +151,16 @@ def test_notify_drains_what_earlier_calls_left(relays: RelayProcesses) -> None:
     assert relays.empty()
 
 
-def test_notify_with_a_relay_stores_and_leaves_the_rest_to_it(
-    relays: RelayProcesses,
-) -> None:
+def test_notify_with_a_relay_only_stores(relays: RelayProcesses) -> None:
     relay = relays.start()
     relay.send_signal(signal.SIGSTOP)
-    ended = relays.run("notify", stdin=ban("192.0.2.1"))
-    assert ended.returncode == 0
+    relays.succeed("notify", stdin=ban("192.0.2.1"))
     assert len(relays.spool.scan()) == 1
     relay.send_signal(signal.SIGCONT)
     assert len(relays.events("host", 1)) == 1
 
 
-def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(
+def test_notify_quarantines_an_invalid_document_and_exits_65(
     relays: RelayProcesses,
 ) -> None:
     ended = relays.run("notify", stdin=b'{"action": "ban", "ip": 7}')
@@ -183,17 +171,7 @@ def test_notify_says_65_when_its_document_is_invalid_and_keeps_it(
     assert b"/ip" in kept.stdout
     (letter,) = relays.events("deadletter", 1)
     assert letter.head == b'{"action": "ban", "ip": 7}'
-
-
-def test_notify_stores_under_a_wrong_configuration_and_says_78(
-    relays: RelayProcesses,
-) -> None:
-    with relays.config.open("a") as config:
-        config.write("\nsurprise = 1\n")
-    ended = relays.run("notify", stdin=ban("192.0.2.1"))
-    assert ended.returncode == 78
-    assert b"surprise" in ended.stderr
-    assert len(relays.spool.scan()) == 1
+    assert letter.field == "/ip"
 
 
 def test_after_a_failed_drain_the_next_call_does_not_try(
@@ -211,12 +189,12 @@ def test_after_a_failed_drain_the_next_call_does_not_try(
     # By now the pause is longer than the next call takes; Kafka is back, and not asked.
     relays.bootstrap = alive
     relays.configure()
-    assert relays.run("notify", stdin=ban("192.0.2.255")).returncode == 0
+    relays.succeed("notify", stdin=ban("192.0.2.255"))
     assert len(relays.spool.scan()) == calls + 1
 
 
 @pytest.mark.kafka
-def test_a_document_over_the_brokers_limit_goes_without_its_samples(
+def test_a_document_over_the_broker_limit_loses_its_samples(
     kafka_relays: RelayProcesses,
 ) -> None:
     big = json.loads(ban("192.0.2.1"))
@@ -234,7 +212,7 @@ def test_a_document_over_the_brokers_limit_goes_without_its_samples(
 
 
 @pytest.mark.kafka
-def test_a_topic_that_is_missing_does_not_hold_up_the_others(
+def test_a_missing_topic_does_not_delay_the_others(
     tmp_path: Path, kafka: str, make_relays: Callable[..., RelayProcesses]
 ) -> None:
     relays = make_relays(tmp_path, kafka, missing=("status",))

@@ -1,11 +1,9 @@
-"""The relay with a registry: only its pinned ids are needed, whatever else it does."""
+"""The relay with a registry: it needs only the stored schema ids."""
 
-import pytest
 from support.relay_processes import RelayProcesses, ban, silent
 
 from fnm_bus.avro import schema
 from fnm_bus.avro.codec import Codec
-from fnm_bus.avro.registry import Registry
 from fnm_bus.avro.schema_ids import SchemaIds
 
 NAMES = {
@@ -33,7 +31,7 @@ def use(relays: RelayProcesses, url: str) -> None:
     relays.configure("[registry]", f'url = "{url}"', f'schema_ids_file = "{path}"')
 
 
-def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
+def test_a_cold_start_without_the_registry_publishes_and_reads(
     relays: RelayProcesses,
 ) -> None:
     pinned = pins(relays)
@@ -51,7 +49,7 @@ def test_with_the_registry_down_events_are_published_and_read_from_a_cold_start(
     assert b'"192.0.2.1"' in read.stdout, read.stderr.decode()
 
 
-def test_a_registry_that_never_answers_holds_up_nobody(relays: RelayProcesses) -> None:
+def test_a_silent_registry_delays_no_event(relays: RelayProcesses) -> None:
     pinned = pins(relays)
     pinned.write(relays.root / "schema-ids.json")
     relays.codec = Codec(pinned)
@@ -73,7 +71,7 @@ def test_without_a_pinned_id_dead_letters_are_single_objects(
     assert message.value()[:2] == b"\xc3\x01"
 
 
-def test_pins_of_other_schemas_stop_the_relay_and_name_the_remedy(
+def test_ids_of_other_schemas_stop_the_relay_with_a_remedy(
     relays: RelayProcesses,
 ) -> None:
     pins(relays, swapped=True).write(relays.root / "schema-ids.json")
@@ -93,21 +91,3 @@ def test_without_pins_the_notification_is_stored_all_the_same(
     assert ended.returncode == 78
     assert b"schemas register" in ended.stderr
     assert len(relays.spool.scan()) == 1
-
-
-@pytest.mark.kafka
-@pytest.mark.registry
-def test_registered_published_and_read_by_id(
-    kafka_relays: RelayProcesses, registry: str
-) -> None:
-    use(kafka_relays, registry)
-    done = kafka_relays.run("schemas", "register")
-    assert done.returncode == 0, done.stderr.decode()
-    assert kafka_relays.run("schemas", "check").returncode == 0
-    # A reader without pins, who asks the registry.
-    kafka_relays.codec = Codec(lookup=Registry(registry).schema_of)
-    kafka_relays.start()
-    kafka_relays.call(ban("2001:db8::1", "attack_status"))
-    (message,) = kafka_relays.messages("status", 1)
-    assert message.value()[0] == 0
-    assert kafka_relays.codec.decode(message.value()).ip == "2001:db8::1"

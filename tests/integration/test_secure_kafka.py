@@ -3,18 +3,17 @@
 Every user has exactly the rights that `fnm-bus topics acls` gives its program.
 """
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
+from typing import Any
 
 import pytest
+from support.consumer_processes import health_at, policy
 from support.process import Server, wait_until
 from support.relay_processes import RelayProcesses, ban
 from support.secure_kafka import PASSWORD, SecureKafka
@@ -37,14 +36,6 @@ PROGRAMS = (
     *("relay", "mitigator", "exabgp", "nftables", "notifier", "jsonlines"),
     *("operator", "admin"),
 )
-POLICY = """
-own_networks = ["203.0.113.0/24"]
-[guardrails]
-max_affected_share = 1.0
-[[rule]]
-name = "all"
-then = { action = "firewall", lease = "60s" }
-"""
 
 
 @dataclass
@@ -113,7 +104,7 @@ def site(
 ) -> Iterator[Site]:
     """Every user has the rights of its program, given by the command itself."""
     relays = RelayProcesses(tmp_path_factory.mktemp("site"), secure_kafka.bootstrap)
-    (relays.root / "policy.toml").write_text(POLICY)
+    (relays.root / "policy.toml").write_text(policy("firewall"))
     relays.configure(
         "[consumers.mitigator]",
         f'policy = "{relays.root}/policy.toml"',
@@ -129,8 +120,7 @@ def site(
     )
     pairs = (f"{program}=User:{program}" for program in PROGRAMS)
     options = [word for pair in pairs for word in ("--principal", pair)]
-    given = relays.run("topics", "acls", "--apply", *options)
-    assert given.returncode == 0, given.stderr.decode()
+    relays.succeed("topics", "acls", "--apply", *options)
     made = Site(secure_kafka, relays)
     created = made.run("fnm_bus", "admin", "topics", "create")
     assert created.returncode == 0, created.stderr
@@ -148,17 +138,10 @@ def started(site: Site) -> Iterator[Callable[..., Server]]:
         server.kill()
 
 
-def health(server: Server) -> tuple[int, dict[str, object]]:
+def health(server: Server) -> tuple[int, Mapping[str, Any]]:
     """Return the status and the facts of a program's /healthz; 0 before it serves."""
-    found = re.findall(r"metrics and health on (\S+:\d+)", server.output())
-    if not found:
-        return 0, {}
-    try:
-        with urlopen(f"http://{found[0]}/healthz", timeout=10) as answer:
-            return answer.status, json.load(answer)
-    except HTTPError as exc:
-        with exc:
-            return exc.code, json.load(exc)
+    addresses = re.findall(r"serving address=(\S+:\d+)", server.output())
+    return health_at(f"http://{addresses[0]}") if addresses else (0, {})
 
 
 # -- each program does its work with exactly its rights ---------------------------
@@ -185,9 +168,9 @@ def test_an_attack_passes_through_every_program(
     site.relays.call(ban("203.0.113.7"))
     lines = site.relays.root / "events.jsonl"
     expected = {
-        "mitigator": "wanted mitigation=firewall|203.0.113.7/32",
-        "nftables": "in-force enforcer=",
-        "notifier": "notice ",
+        "mitigator": "action=wanted mitigation=firewall|203.0.113.7/32",
+        "nftables": "action=in-force enforcer=",
+        "notifier": "notice_sent ",
     }
 
     def done() -> bool:
@@ -244,7 +227,7 @@ def checked(site: Site, program: str) -> list[CheckResult]:
 def test_check_passes_with_exactly_the_documented_rights(
     site: Site, program: str
 ) -> None:
-    assert [it.text for it in checked(site, program) if not it.ok] == []
+    assert [result.text for result in checked(site, program) if not result.ok] == []
 
 
 @pytest.mark.parametrize("program", ["relay", "mitigator", "notifier", "jsonlines"])
@@ -256,7 +239,7 @@ def test_check_names_each_right_that_is_missing(site: Site, program: str) -> Non
         before = site.kafka.acls()
         site.kafka.forbid(program, right)
         try:
-            failed = [it.text for it in checked(site, program) if not it.ok]
+            failed = [result.text for result in checked(site, program) if not result.ok]
         finally:
             admin.grant(f"User:{program}", [right])
             site.kafka.wait_for_acls(before)
@@ -275,8 +258,8 @@ def test_check_names_a_topic_that_is_missing(site: Site) -> None:
         lambda: (
             "topic " + missing.name + ": missing"
             in [
-                it.text
-                for it in check_all.check_access(
+                result.text
+                for result in check_all.check_access(
                     build.kafka_settings(settings), plan, [missing]
                 )
             ]
@@ -305,7 +288,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_check_tells_why_it_cannot_connect(
+def test_check_reports_the_reason_of_a_failed_connection(
     secure_kafka: SecureKafka, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_check, "_WITHIN", 1.5)
@@ -356,7 +339,9 @@ def test_wrong_credentials_are_reported_at_once_and_unhealthy(
 def test_a_mitigator_without_its_transactional_id_names_the_right(
     site: Site, started: Callable[..., Server]
 ) -> None:
-    [right] = [it for it in site.rights("mitigator") if it.kind == "TransactionalId"]
+    [right] = [
+        right for right in site.rights("mitigator") if right.kind == "TransactionalId"
+    ]
     site.kafka.forbid("mitigator", right)
     try:
         # With --once it is not elected: another mitigator is active.
@@ -385,7 +370,7 @@ def test_acls_are_printed_as_commands(site: Site) -> None:
     ]
 
 
-def test_a_user_who_may_not_give_rights_is_told_so(site: Site) -> None:
+def test_a_user_without_the_right_to_give_rights_is_refused(site: Site) -> None:
     refused = site.run(
         "fnm_bus",
         "relay",

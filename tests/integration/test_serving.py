@@ -1,15 +1,13 @@
 """The health that a service serves."""
 
-import json
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.consumer_processes import health_at
 from support.process import free_port
 
 from consumers import serving
@@ -19,27 +17,27 @@ from consumers.settings import ConsumerSettings, FullSettings
 class _Service:
     """Asks for its own health while it runs."""
 
-    def __init__(self, port: int) -> None:
-        self.turned_at = time.monotonic()
+    def __init__(self, port: int, *, is_healthy: bool) -> None:
+        self.iterated_at = time.monotonic()
         self._port = port
+        self._is_healthy = is_healthy
         self.answers: list[tuple[int, Any]] = []
 
     def run(self) -> None:
-        try:
-            with urlopen(
-                f"http://127.0.0.1:{self._port}/healthz", timeout=10
-            ) as answer:
-                self.answers.append((answer.status, json.load(answer)))
-        except HTTPError as exc:
-            self.answers.append((exc.code, json.load(exc)))
+        self.answers.append(health_at(f"http://127.0.0.1:{self._port}"))
 
     def stop(self) -> None:
         pass
 
+    def health(self) -> tuple[bool, dict[str, object]]:
+        return self._is_healthy, {"x": 1}
+
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    before = {it: signal.getsignal(it) for it in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -47,19 +45,17 @@ def signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
-def test_an_unhealthy_service_says_so_at_healthz(
+def test_an_unhealthy_service_has_status_503_at_healthz(
     healthy: bool,  # noqa: FBT001 - a parameter of the test
     status: int,
 ) -> None:
-    known = FullSettings(
+    settings = FullSettings(
         consumers=ConsumerSettings(metrics_port=free_port()),
         dry_run=True,
         kafka={"bootstrap.servers": "127.0.0.1:1"},
     )
-    service = _Service(known.consumers.metrics_port)
-    serving.serve(
-        known, service, CollectorRegistry(), lambda: {"x": 1}, lambda: healthy
-    )
-    ((found, answer),) = service.answers
-    assert found == status
+    service = _Service(settings.consumers.metrics_port, is_healthy=healthy)
+    serving.serve(settings, service, CollectorRegistry())
+    ((code, answer),) = service.answers
+    assert code == status
     assert answer["x"] == 1

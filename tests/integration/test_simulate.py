@@ -1,12 +1,12 @@
 """`fnm-bus simulate` stores nothing in a real spool without --yes-publish."""
 
-import os
+import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.relay_processes import RelayProcesses
 
 from fnm_bus.demo import marker
 from fnm_bus.setup import install_hook
@@ -17,33 +17,19 @@ OPTIONS = ("--hosts", "2", "--updates", "1", "--seed", "3", "--rate", "100")
 
 
 @pytest.fixture
-def spools(tmp_path: Path) -> tuple[Spool, Spool]:
-    """The configured spool and fallback spool."""
-    made = Spool(tmp_path / "spool"), Spool(tmp_path / "fallback")
-    for spool in made:
-        spool.make(os.getuid(), os.getgid())
-    return made
+def unreachable(tmp_path: Path) -> RelayProcesses:
+    """A spool and a fallback spool, with a configuration without a broker."""
+    return RelayProcesses(tmp_path, "127.0.0.1:1")
 
 
 @pytest.fixture
-def simulate(tmp_path: Path) -> Simulate:
-    """Run `simulate` with a configuration of its own."""
-    file = tmp_path / "fnm-bus.toml"
-    file.write_text(
-        f'[spool]\ndirectory = "{tmp_path}/spool"\nfallback = "{tmp_path}/fallback"\n'
-        '[kafka]\n"bootstrap.servers" = "127.0.0.1:1"\n'
-    )
+def spools(unreachable: RelayProcesses) -> tuple[Spool, Spool]:
+    return unreachable.spool, unreachable.fallback
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, "-m", "fnm_bus", "simulate", *OPTIONS, *arguments],
-            env={**os.environ, "FNM_BUS_CONFIG": str(file)},
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
 
-    return run
+@pytest.fixture
+def simulate(unreachable: RelayProcesses) -> Simulate:
+    return lambda *arguments: unreachable.run("simulate", *OPTIONS, *arguments)
 
 
 def documents(spool: Spool) -> list[bytes]:
@@ -119,7 +105,11 @@ def test_print_stores_nothing(simulate: Simulate, spools: tuple[Spool, Spool]) -
     assert [documents(spool) for spool in spools] == [[], []]
 
 
-def test_a_missing_spool_ends_with_75(simulate: Simulate) -> None:
+def test_a_missing_spool_exits_75(
+    simulate: Simulate, spools: tuple[Spool, Spool]
+) -> None:
+    for spool in spools:
+        shutil.rmtree(spool.root)
     done = simulate("--yes-publish")
     assert done.returncode == 75
     assert b"calls failed" in done.stderr

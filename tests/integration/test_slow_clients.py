@@ -14,10 +14,11 @@ from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import Producer
+from support.consumer_processes import policy
 from support.process import accepts, free_port, wait_until
 from support.relay_processes import RelayProcesses
 
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 CLIENTS = 100
 """More than a port's connections may be."""
@@ -29,18 +30,12 @@ PROGRAMS = {
     "notifier": ("consumers", "notifier"),
     "jsonlines": ("consumers", "jsonlines"),
 }
-POLICY = """
-own_networks = ["203.0.113.0/24"]
-[[rule]]
-name = "all"
-then = { action = "blackhole", lease = "60s" }
-"""
 
 
 @pytest.fixture(params=PROGRAMS)
 def command(request: pytest.FixtureRequest, relays: RelayProcesses) -> list[str]:
     """A program's command line; its configuration and topics exist."""
-    (relays.root / "policy.toml").write_text(POLICY)
+    (relays.root / "policy.toml").write_text(policy())
     (relays.root / "url").write_text("http://127.0.0.1:1/\n")
     relays.configure(
         "[consumers.mitigator]",
@@ -119,7 +114,7 @@ def slow_clients(port: int) -> Iterator[None]:
             thread.join()
 
 
-def test_its_port_answers_and_it_ends_when_told(
+def test_slow_clients_delay_neither_answers_nor_the_end(
     relays: RelayProcesses, command: list[str]
 ) -> None:
     with running(relays, command) as (process, port), slow_clients(port):

@@ -9,42 +9,54 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from fnm_bus.errors import BrokerUnavailable, ConfigError, TopicRefused
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import TopicSpec, planned_topics, topic_differences
 
 Names = Callable[[str], str]
+Specs = tuple[TopicSpec, ...]
 
 
-def plan(names: Names, replication: int = 1) -> tuple[TopicSpec, ...]:
+def plan(names: Names, replication: int = 1) -> Specs:
     kinds = Topics.__dataclass_fields__
     return planned_topics(
         Topics(**{kind: names(kind) for kind in kinds}), 3, replication
     )
 
 
-def test_all_topics_are_made_as_they_are_wanted(kafka: str, topic_names: Names) -> None:
-    admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+@pytest.fixture
+def admin(kafka: str) -> TopicAdmin:
+    return TopicAdmin({"bootstrap.servers": kafka})
+
+
+@pytest.fixture
+def topics(topic_names: Names) -> Specs:
+    return plan(topic_names)
+
+
+def test_all_topics_are_created_as_planned(admin: TopicAdmin, topics: Specs) -> None:
     assert admin.find(topics) == {}
-    assert sorted(admin.create(topics)) == sorted(it.name for it in topics)
-    found = admin.find(topics)
-    assert [list(topic_differences(it, found.get(it.name))) for it in topics] == [
-        []
-    ] * 8
+    assert sorted(admin.create(topics)) == sorted(topic.name for topic in topics)
+    stored = admin.find(topics)
+    assert [
+        list(topic_differences(topic, stored.get(topic.name))) for topic in topics
+    ] == [[]] * 8
 
 
-def test_making_them_again_changes_nothing(kafka: str, topic_names: Names) -> None:
-    admin, topics = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+def test_creating_existing_topics_changes_nothing(
+    admin: TopicAdmin, topics: Specs
+) -> None:
     assert len(admin.create(topics)) == 8
     before = admin.find(topics)
-    assert admin.create([replace(it, partitions=9, settings={}) for it in topics]) == []
+    others = [replace(topic, partitions=9, settings={}) for topic in topics]
+    assert admin.create(others) == []
     assert admin.find(topics) == before
 
 
-def test_a_topic_that_was_made_otherwise_is_left_and_described(
-    kafka: str, topic_names: Names
+def test_a_different_topic_is_kept_and_described(
+    admin: TopicAdmin, topics: Specs
 ) -> None:
-    admin, (host, *_) = TopicAdmin({"bootstrap.servers": kafka}), plan(topic_names)
+    host = topics[0]
     admin.create([TopicSpec(host.name, 5, 1, {"retention.ms": "1000"})])
     assert admin.create([host]) == []
     assert list(topic_differences(host, admin.find([host])[host.name])) == [
@@ -54,29 +66,24 @@ def test_a_topic_that_was_made_otherwise_is_left_and_described(
 
 
 def test_renewed_mitigations_are_compacted_within_hours(
-    kafka: str, topic_names: Names
+    kafka: str, admin: TopicAdmin, topics: Specs, topic_names: Names
 ) -> None:
-    admin = TopicAdmin({"bootstrap.servers": kafka})
-    topics = plan(topic_names)
     admin.create(topics)
     name = topic_names("mitigation")
     client = AdminClient({"bootstrap.servers": kafka})
     resource = ConfigResource(ResourceType.TOPIC, name)
     (answer,) = client.describe_configs([resource]).values()
-    found = {key: it.value for key, it in answer.result(10).items()}
-    assert found["cleanup.policy"] == "compact"
-    assert int(found["segment.ms"]) <= 3_600_000
-    assert int(found["max.compaction.lag.ms"]) <= 6 * 3_600_000
-    assert int(found["delete.retention.ms"]) >= 86_400_000
+    configured = {key: entry.value for key, entry in answer.result(10).items()}
+    assert configured["cleanup.policy"] == "compact"
+    assert int(configured["segment.ms"]) <= 3_600_000
+    assert int(configured["max.compaction.lag.ms"]) <= 6 * 3_600_000
+    assert int(configured["delete.retention.ms"]) >= 86_400_000
 
 
-def test_more_replicas_than_brokers_are_refused_and_the_rest_is_made(
-    kafka: str, topic_names: Names
+def test_too_many_replicas_refuse_their_topic_only(
+    admin: TopicAdmin, topics: Specs
 ) -> None:
-    admin, (first, second, *_) = (
-        TopicAdmin({"bootstrap.servers": kafka}),
-        plan(topic_names),
-    )
+    first, second, *_ = topics
     with pytest.raises(TopicRefused, match=r"INVALID_REPLICATION_FACTOR"):
         admin.create([replace(first, replication=30), second])
     assert set(admin.find([first, second])) == {second.name}
@@ -92,12 +99,12 @@ def test_more_replicas_than_brokers_are_refused_and_the_rest_is_made(
     ],
     ids=str,
 )
-def test_what_kafka_cannot_make_is_refused_with_its_name(
-    kafka: str, topic_names: Names, change: dict[str, Any]
+def test_a_topic_that_kafka_refuses_is_named(
+    admin: TopicAdmin, topics: Specs, change: dict[str, Any]
 ) -> None:
-    topic = replace(plan(topic_names)[0], **change)
+    topic = replace(topics[0], **change)
     with pytest.raises(TopicRefused, match=topic.name):
-        TopicAdmin({"bootstrap.servers": kafka}).create([topic])
+        admin.create([topic])
 
 
 def test_three_replicas_ask_for_two_that_have_a_record() -> None:
@@ -108,7 +115,9 @@ def test_three_replicas_ask_for_two_that_have_a_record() -> None:
 
 
 def test_host_and_status_have_equal_partitions() -> None:
-    partitions = {it.name: it.partitions for it in planned_topics(Topics(), 12, 1)}
+    partitions = {
+        spec.name: spec.partitions for spec in planned_topics(Topics(), 12, 1)
+    }
     assert partitions[Topics().host] == partitions[Topics().status] == 12
 
 
@@ -118,16 +127,16 @@ def test_a_missing_topic_is_a_difference() -> None:
     ]
 
 
-def test_a_broker_that_is_not_there_is_said_in_time(topic_names: Names) -> None:
+def test_an_unreachable_broker_is_reported_in_time(topics: Specs) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         admin = TopicAdmin({"bootstrap.servers": f"127.0.0.1:{port}"}, timeout=1)
         with pytest.raises(BrokerUnavailable):
-            admin.create(plan(topic_names))
+            admin.create(topics)
         with pytest.raises(BrokerUnavailable):
-            admin.find(plan(topic_names))
+            admin.find(topics)
 
 
-def test_a_wrong_setting_is_a_matter_of_the_configuration(topic_names: Names) -> None:
+def test_a_wrong_setting_is_a_configuration_error(topics: Specs) -> None:
     with pytest.raises(ConfigError, match="colour"):
-        TopicAdmin({"colour": "blue"}).find(plan(topic_names))
+        TopicAdmin({"colour": "blue"}).find(topics)

@@ -1,5 +1,6 @@
 """The watchdog withdraws expired routes: a real ExaBGP with a real BIRD."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -7,9 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.bird import Bird
+from support.bird import Bird, running_bird
 from support.exabgp import Exabgp
-from support.fetch import Unavailable
 from support.process import wait_until
 
 from consumers.enforcers import snapshot
@@ -21,7 +21,6 @@ from consumers.mitigation import clock
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
 from fnm_bus.event import FlowMatch, FlowThen
 
-CI = os.environ.get("CI", "").lower() in {"1", "true"}
 GRACE = 1.0
 HOST = Measure(kind=BLACKHOLE, prefix="198.51.100.1/32", communities=("64500:1",))
 OTHER = Measure(kind=BLACKHOLE, prefix="2001:db8::1/128")
@@ -39,17 +38,8 @@ NETS = {
 
 @pytest.fixture(scope="module")
 def bird() -> Iterator[Bird]:
-    """A BIRD, started once."""
-    with TemporaryDirectory(prefix="fnm-") as root:
-        bird = Bird(Path(root))
-        try:
-            bird.open()
-        except Unavailable as exc:
-            (pytest.fail if CI else pytest.skip)(str(exc))
-        else:
-            yield bird
-        finally:
-            bird.close()
+    with running_bird() as bird:
+        yield bird
 
 
 @pytest.fixture
@@ -104,8 +94,8 @@ def test_expired_routes_are_withdrawn_while_enforcer_is_stopped(
     bird.wait_routes(NETS[OTHER.key], seconds=30)
     assert clock.now() >= ended - 0.1
     output = exabgp.output()
-    assert f"withdrawing {HOST.key}: its lease ended" in output
-    assert f"withdrawing {RULE.key}: its lease ended" in output
+    assert f'mitigation={HOST.key} reason="its lease ended' in output
+    assert f'mitigation={json.dumps(RULE.key)} reason="its lease ended' in output
     assert OTHER.key not in output
 
 
@@ -115,7 +105,7 @@ def test_route_without_lease_is_withdrawn(
     write_snapshot(exabgp, other=300.0)
     announce(backend, bird, HOST, OTHER)
     bird.wait_routes(NETS[OTHER.key], seconds=30)
-    assert f"withdrawing {HOST.key}: no lease" in exabgp.output()
+    assert f'mitigation={HOST.key} reason="no lease' in exabgp.output()
 
 
 def test_last_known_ends_count_without_snapshot(

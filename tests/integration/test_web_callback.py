@@ -1,4 +1,4 @@
-"""The server for web callbacks in docs/fastnetmon.md: 200 only for what is kept."""
+"""The server for web callbacks in docs/fastnetmon.md: 200 only for stored documents."""
 
 import os
 import re
@@ -17,7 +17,7 @@ BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 
 
 class Server:
-    """The server, with a program of the name `fnm-bus` that ends as a file says."""
+    """The server, with a program named `fnm-bus` whose status is in a file."""
 
     def __init__(self, root: Path) -> None:
         (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -38,8 +38,8 @@ class Server:
         wait_until(self._listens, 20, "the server listens")
 
     def _listens(self) -> bool:
-        with socket.socket() as it:
-            return it.connect_ex(("127.0.0.1", self._port)) == 0
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self._port)) == 0
 
     def post(self, body: bytes, status: int = 0, length: str | None = None) -> int:
         self._status.write_text(str(status))
@@ -54,14 +54,14 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    it = Server(tmp_path)
-    yield it
-    it.process.kill()
-    it.process.wait(20)
+    server = Server(tmp_path)
+    yield server
+    server.process.kill()
+    server.process.wait(20)
 
 
 @pytest.mark.parametrize(("status", "answer"), [(0, 200), (65, 200), (75, 503)])
-def test_the_answer_tells_whether_the_document_is_kept(
+def test_the_status_tells_whether_the_document_is_stored(
     server: Server, status: int, answer: int
 ) -> None:
     assert server.post(BAN, status) == answer
@@ -71,14 +71,14 @@ def test_the_answer_tells_whether_the_document_is_kept(
 @pytest.mark.parametrize(
     ("length", "answer"), [("0", 413), (str(1 << 40), 413), ("-1", 411), ("x", 411)]
 )
-def test_what_cannot_be_a_document_is_not_stored(
+def test_an_invalid_length_stores_nothing(
     server: Server, length: str, answer: int
 ) -> None:
     assert server.post(b"", length=length) == answer
     assert not server.stored.exists()
 
 
-def test_half_a_document_is_not_stored(server: Server) -> None:
+def test_an_incomplete_document_is_not_stored(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server._port)) as half:
         half.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n" + BAN)
         half.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""The alert rules speak of metrics that exist, and of every one that tells of harm."""
+"""The alert rules use existing metrics, and all metrics of faults."""
 
 import os
 import re
@@ -72,7 +72,7 @@ RULES: dict[str, dict[str, Any]] = {
     for group in read("alerts.yml")["groups"]
     for rule in group["rules"]
 }
-CASES: list[dict[str, Any]] = [case for it in TESTS for case in read(it)["tests"]]
+CASES: list[dict[str, Any]] = [case for test in TESTS for case in read(test)["tests"]]
 
 
 def used(expression: str) -> set[str]:
@@ -107,7 +107,7 @@ def test_prometheus_takes_the_rules_and_its_own_settings() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
+def test_each_alert_fires_only_in_its_cases() -> None:
     done = promtool("test", "rules", *TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -136,15 +136,15 @@ def test_every_alert_is_shown_to_fire(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_alert_is_shown_not_to_fire_on_the_figures_that_it_reads(
-    name: str,
-) -> None:
-    [quiet] = [it for it in CASES if it["name"] == "where all is well nothing fires"]
+def test_a_case_without_alerts_has_every_metric_of_the_rules(name: str) -> None:
+    [quiet] = [
+        case for case in CASES if case["name"] == "where all is well nothing fires"
+    ]
     for expected in quiet["promql_expr_test"]:
         assert expected["expr"] == 'ALERTS{alertstate="firing"}'
         assert expected["exp_samples"] == []
-    there = {re.split(r"[{ ]", it["series"])[0] for it in quiet["input_series"]}
-    assert set(re.findall(r"\b(?:fnm_bus_\w+|up\b)", RULES[name]["expr"])) <= there
+    series = {re.split(r"[{ ]", entry["series"])[0] for entry in quiet["input_series"]}
+    assert set(re.findall(r"\b(?:fnm_bus_\w+|up\b)", RULES[name]["expr"])) <= series
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -153,21 +153,21 @@ def test_every_metric_of_a_rule_is_exposed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_label_of_a_rule_is_there(name: str) -> None:
+def test_every_label_of_a_rule_exists(name: str) -> None:
     expression = RULES[name]["expr"]
     for metric, label, _value in matchers(expression):
         assert label in SCRAPED | SERIES.get(metric, set())
-    there = SCRAPED.union(*(SERIES[it] for it in used(expression)))
+    labels = SCRAPED.union(*(SERIES[metric] for metric in used(expression)))
     named = set()
     for part in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
         named |= set(re.findall(r"\w+", part))
     words = " ".join(RULES[name]["annotations"].values())
     named |= set(re.findall(r"\$labels\.(\w+)", words))
-    assert named <= there
+    assert named <= labels
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_value_that_a_rule_looks_for_is_one_that_the_code_sets(name: str) -> None:
+def test_the_code_sets_every_label_value_of_the_rules(name: str) -> None:
     for _metric, label, value in matchers(RULES[name]["expr"]):
         if label == "job":
             assert set(value.split("|")) <= JOBS
@@ -175,25 +175,25 @@ def test_every_value_that_a_rule_looks_for_is_one_that_the_code_sets(name: str) 
             assert f'"{value}"' in SOURCES
 
 
-def test_every_job_is_scraped_and_its_end_is_told() -> None:
-    jobs = {it["job_name"] for it in read("prometheus.yml")["scrape_configs"]}
+def test_every_job_is_scraped_and_has_an_alert() -> None:
+    jobs = {job["job_name"] for job in read("prometheus.yml")["scrape_configs"]}
     assert jobs >= JOBS
-    told: set[str] = set()
+    watched: set[str] = set()
     for name in ("FnmBusRelayDown", "FnmBusConsumerDown"):
         for metric, _label, value in matchers(RULES[name]["expr"]):
             assert metric == "up"
-            told |= set(value.split("|"))
-    assert told == JOBS
+            watched |= set(value.split("|"))
+    assert watched == JOBS
 
 
-def test_every_metric_has_an_alert_or_a_reason_to_have_none() -> None:
-    alerted = set().union(*(used(it["expr"]) for it in RULES.values()))
+def test_every_metric_has_an_alert_or_a_reason() -> None:
+    alerted = set().union(*(used(rule["expr"]) for rule in RULES.values()))
     assert alerted.isdisjoint(NO_HARM)
     assert alerted | set(NO_HARM) == set(SERIES)
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+def test_every_alert_has_a_severity_and_a_remedy(name: str) -> None:
     rule = RULES[name]
     assert re.fullmatch(r"FnmBus([A-Z][a-z]+)+", name)
     assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -202,19 +202,19 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_command_that_is_named_is_there(name: str) -> None:
+def test_every_named_command_exists(name: str) -> None:
     words = " ".join(RULES[name]["annotations"].values())
     lines = re.findall(r"`((?:fnm-bus|fnm-bus-consumer) [^`]+)`", words)
-    assert [it for it in lines if fault_of(it)] == []
+    assert [line for line in lines if fault_of(line)] == []
     for unit in re.findall(r"`systemctl \w+ ([\w-]+)`", words):
         assert (ROOT / f"packaging/systemd/{unit}.service").is_file()
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_page_that_is_named_is_there_with_its_section(name: str) -> None:
+def test_every_named_page_and_section_exists(name: str) -> None:
     words = " ".join(RULES[name]["annotations"].values())
     pages = r"\b((?:docs|benchmarks)/[\w/.-]+\.md)(?:, \"([^\"]+)\")?"
     for page, section in re.findall(pages, words):
         text = (ROOT / page).read_text()
-        heads = [it for it in text.splitlines() if it.startswith(("#", "**"))]
-        assert not section or any(section in it for it in heads)
+        heads = [line for line in text.splitlines() if line.startswith(("#", "**"))]
+        assert not section or any(section in head for head in heads)

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from fnm_bus.avro import schema
 from fnm_bus.avro.examples import example_records
 from fnm_bus.event import Event
-from fnm_bus.kafka.route import Topics, headers_for, topic_of
+from fnm_bus.kafka.addressing import Topics, headers_for, topic_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "asyncapi.yaml"
 DOCUMENT: dict[str, Any] = YAML(typ="safe").load(PAGE.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What documents name exists: commands, files, links, targets of make."""
+"""Commands, files, links, targets of make and tests that documents name exist."""
 
 import re
 from collections.abc import Iterator
@@ -71,7 +71,11 @@ def anchors(page: Path) -> set[str]:
 def test_commands_that_a_page_names_exist(page: Path) -> None:
     faults = (fault_of(line) for line in commands(page.read_text("utf-8")))
     # A group of commands is named in prose by its own name.
-    wrong = [it for it in faults if it and "a further command is missing" not in it]
+    wrong = [
+        fault
+        for fault in faults
+        if fault and "a further command is missing" not in fault
+    ]
     assert wrong == []
 
 
@@ -89,12 +93,12 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 @each_page
-def test_pip_is_that_of_a_virtual_environment_and_needs_no_index(page: Path) -> None:
+def test_pip_runs_in_a_virtual_environment_without_an_index(page: Path) -> None:
     """fnm-bus is on no index, and Debian refuses to change its own Python."""
     text = page.read_text("utf-8")
     assert re.findall(r"(?<!/bin/)\bpip install", text) == []
     arguments = re.findall(r"/bin/pip install ((?:-\S+ )*\"?fnm-bus\S*(?: @)?)", text)
-    assert [it for it in arguments if not it.endswith(" @")] == []
+    assert [argument for argument in arguments if not argument.endswith(" @")] == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -109,4 +113,20 @@ def test_files_in_examples_of_the_readme_exist() -> None:
     files = re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]+", text)
     built = f"dist/fnm_bus-{__version__}-py3-none-any.whl"
     assert "schemas/avro/examples/notifications/01-ban.json" in files
-    assert [it for it in files if it != built and not (ROOT / it).exists()] == []
+    assert [
+        file for file in files if file != built and not (ROOT / file).exists()
+    ] == []
+
+
+def test_every_named_test_exists() -> None:
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    names = {path.name for path in files}
+    for path in files:
+        names |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"\btest_\w+(?:\.py)?", page.read_text("utf-8"))
+    }
+    assert len(named) > 40
+    assert named <= names, named - names

@@ -23,13 +23,13 @@ def plain(requirement: str) -> str:
 
 def pinned(lock: str) -> dict[tuple[str, str], frozenset[str]]:
     """Return the hashes of each version and its condition."""
-    found = {}
+    requirements = {}
     for block in re.split(r"\n(?=\S)", text(lock).strip()):
         head, *rest = block.split("\n")
         requirement, _, condition = head.rstrip(" \\").partition(" ; ")
         lines = [line.strip(" \\") for line in rest if "--hash=" in line]
-        found[requirement, condition] = frozenset(lines)
-    return found
+        requirements[requirement, condition] = frozenset(lines)
+    return requirements
 
 
 def project() -> dict:
@@ -37,7 +37,7 @@ def project() -> dict:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_requirement_has_one_version_and_hashes(lock: str) -> None:
+def test_every_requirement_has_a_version_and_hashes(lock: str) -> None:
     for (requirement, _), hashes in pinned(lock).items():
         assert re.fullmatch(r"[a-z0-9-]+==[0-9a-zA-Z.!+-]+", requirement), requirement
         assert hashes, requirement
@@ -54,7 +54,7 @@ def test_a_lock_names_no_address_and_no_place(lock: str, foreign: str) -> None:
 
 
 @pytest.mark.parametrize("lock", ["runtime", "image", "build"])
-def test_what_is_developed_with_is_what_is_run_and_shipped(lock: str) -> None:
+def test_the_locks_have_the_same_versions(lock: str) -> None:
     developed = pinned("dev")
     names = {plain(requirement) for requirement, _ in developed}
     for (requirement, condition), hashes in pinned(lock).items():
@@ -63,15 +63,17 @@ def test_what_is_developed_with_is_what_is_run_and_shipped(lock: str) -> None:
 
 
 def declared_by() -> dict[str, list[str]]:
-    """Return what each lock has to hold."""
-    of, groups = project()["project"], project()["dependency-groups"]
-    named = [it for it in groups["dev"] if isinstance(it, str)]
+    """Return the requirements of each lock."""
+    metadata, groups = project()["project"], project()["dependency-groups"]
+    named = [
+        requirement for requirement in groups["dev"] if isinstance(requirement, str)
+    ]
     assert {"include-group": "build"} in groups["dev"]
     return {
-        "runtime": of["dependencies"],
-        "image": of["dependencies"] + of["optional-dependencies"]["exabgp"],
+        "runtime": metadata["dependencies"],
+        "image": metadata["dependencies"] + metadata["optional-dependencies"]["exabgp"],
         "build": groups["build"],
-        "dev": of["dependencies"] + named + groups["build"],
+        "dev": metadata["dependencies"] + named + groups["build"],
     }
 
 
@@ -82,15 +84,17 @@ def test_every_declared_dependency_is_pinned(lock: str, declared: list[str]) -> 
 
 
 @pytest.mark.parametrize("name", ["exabgp", "fastavro", "jiter"])
-def test_what_is_read_by_its_text_is_bounded_by_the_version_that_was_tested(
-    name: str,
-) -> None:
+def test_packages_with_parsed_texts_have_an_upper_bound(name: str) -> None:
     declared = [
         *project()["project"]["dependencies"],
         *project()["project"]["optional-dependencies"]["exabgp"],
         *project()["dependency-groups"]["dev"],
     ]
-    texts = [it for it in declared if isinstance(it, str) and plain(it) == name]
+    texts = [
+        requirement
+        for requirement in declared
+        if isinstance(requirement, str) and plain(requirement) == name
+    ]
     [version] = [
         text.partition("==")[2] for text, _ in pinned("dev") if plain(text) == name
     ]

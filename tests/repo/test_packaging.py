@@ -34,7 +34,7 @@ APPS = {"fnm-bus": bus_app, "fnm-bus-consumer": consumer_app}
 FASTNETMON = 65_534
 SAMPLE = b'{"action":"ban","alert_scope":"host","ip":"192.0.2.1"}\n'
 
-as_service = pytest.mark.parametrize("path", SERVICES, ids=lambda it: it.stem)
+as_service = pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can make the files of other users"
 )
@@ -58,16 +58,16 @@ LOCK_FAMILIES = ("Protect", "Private", "Restrict", "SystemCall")
 
 
 def directives(path: Path, section: str = "Service") -> dict[str, list[str]]:
-    """Return a section of a unit: name → values, as often as it stands there."""
-    found: dict[str, list[str]] = {}
+    """Return a section of a unit: name → values."""
+    values: dict[str, list[str]] = {}
     within = ""
     for line in path.read_text().splitlines():
         if line.startswith("["):
             within = line.strip("[]")
         elif within == section and line and not line.startswith("#"):
             name, value = line.split("=", 1)
-            found.setdefault(name, []).append(value)
-    return found
+            values.setdefault(name, []).append(value)
+    return values
 
 
 def command(path: Path) -> Sequence[str]:
@@ -89,7 +89,8 @@ def settings_of(path: Path, empty: Path) -> FullSettings:
     """Return the settings of a service's environment, the machine's file apart."""
     empty.write_text("")
     environment = dict(
-        it.split("=", 1) for it in directives(path).get("Environment", ())
+        assignment.split("=", 1)
+        for assignment in directives(path).get("Environment", ())
     )
     return load.load_as(FullSettings, empty, environment).settings
 
@@ -127,7 +128,7 @@ def test_systemd_understands_every_unit(tmp_path: Path) -> None:
         *("systemd-analyze", "verify", "--man=no", "--recursive-errors=no"),
         *sorted(units.iterdir()),
     )
-    ours = [it for it in done.stdout.splitlines() if "fnm-bus" in it]
+    ours = [line for line in done.stdout.splitlines() if "fnm-bus" in line]
     assert (ours, done.returncode) == ([], 0), done.stdout
 
 
@@ -154,25 +155,29 @@ def test_a_service_is_locked_in(path: Path) -> None:
 def test_services_are_locked_in_alike_but_for_a_reason(path: Path) -> None:
     usual = locks(PACKAGING / "systemd/fnm-bus-mitigator.service")
     mine = locks(path)
-    differs = {it for it in {*usual, *mine} if usual.get(it) != mine.get(it)}
+    differs = {
+        directive
+        for directive in {*usual, *mine}
+        if usual.get(directive) != mine.get(directive)
+    }
     assert differs == DIFFERS.get(path.stem, set())
 
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
-def test_who_drains_sees_the_processes_of_other_users(name: str) -> None:
-    """Else every hook looks dead, and what a slow one writes is swept away."""
-    found = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
-    assert not {"ProtectProc", "ProcSubset"} & found.keys()
+def test_a_drain_can_list_the_processes_of_other_users(name: str) -> None:
+    """Otherwise every hook seems dead, and the file of a slow hook is removed."""
+    unit = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
+    assert not {"ProtectProc", "ProcSubset"} & unit.keys()
 
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
-def test_who_drains_lets_the_detector_go_first(name: str) -> None:
+def test_a_drain_has_a_lower_priority_than_the_detector(name: str) -> None:
     [nice] = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")["Nice"]
     assert int(nice) == Settings().relay.cpu_nice
 
 
 @as_service
-def test_a_service_starts_a_command_that_there_is(path: Path) -> None:
+def test_a_service_starts_an_existing_command(path: Path) -> None:
     program, *arguments = command(path)
     assert Path(program).parent == Path(BIN)
     (script,) = entry_points(group="console_scripts", name=Path(program).name)
@@ -202,17 +207,17 @@ def test_the_drop_in_gives_each_service_its_own_password(tmp_path: Path) -> None
     drop_in.parent.mkdir()
     drop_in.write_text(text)
     done = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit)
-    assert [it for it in done.stdout.splitlines() if "fnm-bus" in it] == []
+    assert [line for line in done.stdout.splitlines() if "fnm-bus" in line] == []
     values = directives(PACKAGING / "systemd/kafka-password.conf")["Environment"]
     environment = dict(value.split("=", 1) for value in values)
     empty = tmp_path / "fnm-bus.toml"
     empty.touch()
-    known = load.load(empty, environment).settings
-    assert known.kafka == {"sasl.username": "%p"}
-    assert known.kafka_files == {"sasl.password": Path("%d/kafka-password")}
+    settings = load.load(empty, environment).settings
+    assert settings.kafka == {"sasl.username": "%p"}
+    assert settings.kafka_files == {"sasl.password": Path("%d/kafka-password")}
 
 
-def test_a_drain_ends_before_the_next_one() -> None:
+def test_a_drain_ends_before_the_next_drain() -> None:
     arguments = command(PACKAGING / "systemd/fnm-bus-drain.service")
     assert float(arguments[arguments.index("--timeout") + 1]) < 60
     (timer,) = TIMERS
@@ -222,11 +227,11 @@ def test_a_drain_ends_before_the_next_one() -> None:
 def test_no_two_services_share_a_port(tmp_path: Path) -> None:
     ports = {}
     for path in SERVICES:
-        it = settings_of(path, tmp_path / "fnm-bus.toml")
+        settings = settings_of(path, tmp_path / "fnm-bus.toml")
         if "relay" in path.stem:
-            ports[path.stem] = it.relay.metrics_port
+            ports[path.stem] = settings.relay.metrics_port
         elif path.stem != "fnm-bus-drain":
-            ports[path.stem] = it.consumers.metrics_port
+            ports[path.stem] = settings.consumers.metrics_port
     assert len(ports) == len(SERVICES) - 1
     assert sorted(ports.values()) == list(range(9310, 9310 + len(ports)))
 
@@ -235,32 +240,36 @@ def test_enforcers_write_snapshots_of_their_own_where_they_may(tmp_path: Path) -
     written = {}
     for path in SERVICES:
         name = path.stem.removeprefix("fnm-bus-")
-        of = getattr(settings_of(path, tmp_path / "fnm-bus.toml").consumers, name, None)
-        if isinstance(of, EnforcerSettings):
+        table = getattr(
+            settings_of(path, tmp_path / "fnm-bus.toml").consumers, name, None
+        )
+        if isinstance(table, EnforcerSettings):
             (state,) = directives(path)["StateDirectory"]
-            assert of.snapshot.parent == Path("/var/lib", state)
-            written[name] = of.snapshot
+            assert table.snapshot.parent == Path("/var/lib", state)
+            written[name] = table.snapshot
     assert written.keys() == ENFORCERS
     assert len(set(written.values())) == len(written)
 
 
 @pytest.mark.parametrize("name", ["relay", "drain"])
-def test_who_drains_may_write_to_both_spools_and_nowhere_else(name: str) -> None:
-    found = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
+def test_a_drain_may_write_only_to_both_spools(name: str) -> None:
+    unit = directives(PACKAGING / f"systemd/fnm-bus-{name}.service")
     spool = Settings().spool
-    (paths,) = found["ReadWritePaths"]
-    # The dash: what is missing is told by the relay, in words.
+    (paths,) = unit["ReadWritePaths"]
+    # The dash: the relay reports a missing directory.
     assert paths.split() == [f"-{spool.directory}", f"-{spool.fallback}"]
-    assert not [it for it in found if it.endswith("Directory")]
+    assert not [directive for directive in unit if directive.endswith("Directory")]
 
 
 def test_the_readme_names_every_file() -> None:
     text = (PACKAGING / "README.md").read_text()
-    files = [it for it in PACKAGING.rglob("*") if it.is_file()]
+    compiled = PACKAGING / "__pycache__"  # of the wheel's build hook
+    files = [path for path in PACKAGING.rglob("*") if path.is_file()]
+    files = [path for path in files if path.parent != compiled]
     missing = [
-        str(it.relative_to(PACKAGING))
-        for it in files
-        if it.name != "README.md" and str(it.relative_to(PACKAGING)) not in text
+        str(file.relative_to(PACKAGING))
+        for file in files
+        if file.name != "README.md" and str(file.relative_to(PACKAGING)) not in text
     ]
     assert missing == []
 
@@ -284,8 +293,8 @@ class Machine(NamedTuple):
 
     def boot(self) -> None:
         """Make, clean and remove as systemd does at a boot and once a day."""
-        for what in ("--create", "--clean", "--remove"):
-            done = run("systemd-tmpfiles", f"--root={self.root}", what)
+        for option in ("--create", "--clean", "--remove"):
+            done = run("systemd-tmpfiles", f"--root={self.root}", option)
             assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -308,34 +317,44 @@ def machine() -> Iterator[Machine]:
 
 def facts(root: Path) -> dict[str, tuple[int, int, int]]:
     """Return mode, owner and group of all that is in *root*, by name."""
-    found = {}
+    modes = {}
     for path in (root, *root.rglob("*")):
-        it = path.lstat()
-        found[str(path.relative_to(root))] = (it.st_mode, it.st_uid, it.st_gid)
-    return found
+        status = path.lstat()
+        modes[str(path.relative_to(root))] = (
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+        )
+    return modes
 
 
 def contents(root: Path) -> dict[str, tuple[object, ...]]:
-    """Return all that must not change of what is in *root*, by name."""
-    found: dict[str, tuple[object, ...]] = {}
+    """Return the facts of all files in *root* that must not change, by name."""
+    states: dict[str, tuple[object, ...]] = {}
     for path in (root, *root.rglob("*")):
-        it = path.lstat()
+        status = path.lstat()
         data = path.read_bytes() if path.is_file() else b""
-        found[str(path.relative_to(root))] = (
-            *(it.st_ino, it.st_mode, it.st_uid, it.st_gid, it.st_mtime_ns),
+        states[str(path.relative_to(root))] = (
+            *(
+                status.st_ino,
+                status.st_mode,
+                status.st_uid,
+                status.st_gid,
+                status.st_mtime_ns,
+            ),
             data,
         )
-    return found
+    return states
 
 
 def hook(machine: Machine) -> Path:
     """Install the hook on *machine*; return its path."""
-    known = Settings().spool
+    settings = Settings().spool
     path = machine.root.parent / "fnm-bus-hook"
     install_hook.install(
         path,
-        machine.at(known.directory),
-        machine.at(known.fallback),
+        machine.at(settings.directory),
+        machine.at(settings.fallback),
         Path("/usr/bin/python3"),
     )
     return path
@@ -358,7 +377,7 @@ def call(path: Path, user: int, group: int) -> "subprocess.CompletedProcess[byte
 
 
 @needs_root
-def test_the_user_has_a_group_of_its_own_and_cannot_log_in(machine: Machine) -> None:
+def test_the_user_has_its_own_group_and_no_login(machine: Machine) -> None:
     users = (machine.root / "etc/passwd").read_text().splitlines()
     groups = (machine.root / "etc/group").read_text().splitlines()
     assert all(user.endswith(":/usr/sbin/nologin") for user in users)
@@ -381,10 +400,11 @@ def test_the_spools_are_as_hook_install_makes_them(
 
 @needs_root
 def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -> None:
-    known = FullSettings()
-    state = machine.at(known.registry.schema_ids_file.parent)
+    settings = FullSettings()
+    state = machine.at(settings.registry.schema_ids_file.parent)
     assert (
-        known.consumers.exabgp.snapshot.parent == known.registry.schema_ids_file.parent
+        settings.consumers.exabgp.snapshot.parent
+        == settings.registry.schema_ids_file.parent
     )
     assert facts(state) == {".": (0o040755, machine.uid, machine.gid)}
     assert facts(machine.at(spool_paths.FILE.parent)) == {
@@ -395,7 +415,7 @@ def test_the_directory_of_pins_and_snapshots_is_the_services(machine: Machine) -
 
 
 @needs_root
-def test_what_hook_install_does_afterwards_changes_nothing(machine: Machine) -> None:
+def test_hook_install_after_tmpfiles_changes_nothing(machine: Machine) -> None:
     for root in (Settings().spool.directory, Settings().spool.fallback):
         before = contents(machine.at(root))
         Spool(machine.at(root)).make(machine.uid, machine.gid)
@@ -407,27 +427,27 @@ def test_a_boot_changes_nothing_in_a_spool_with_documents(machine: Machine) -> N
     path = hook(machine)
     for user in (0, FASTNETMON):
         assert call(path, user, machine.gid).returncode == 0
-    known = Settings().spool
-    spool = machine.at(known.directory)
+    settings = Settings().spool
+    spool = machine.at(settings.directory)
     Spool(spool).refuse(AdmissionLevel.STATUS)
     for name in ("quarantine/q.doc", "quarantine/foreign/1-x", "state/epochs.json"):
         spool.joinpath(name).write_text(name)
     spool.joinpath("lock").write_text("never emptied")
     machine.at(FullSettings().consumers.exabgp.snapshot).write_text("{}")
-    roots = [machine.at(it) for it in (known.directory, known.fallback)]
+    roots = [
+        machine.at(directory) for directory in (settings.directory, settings.fallback)
+    ]
     roots.append(machine.at(FullSettings().registry.schema_ids_file.parent))
-    for old in (it for root in roots for it in (root, *root.rglob("*"))):
+    for old in (path for root in roots for path in (root, *root.rglob("*"))):
         os.utime(old, (1, 1))
-    before = [contents(it) for it in roots]
-    assert sum(len(it) for it in before) > 50
+    before = [contents(root) for root in roots]
+    assert sum(len(path) for path in before) > 50
     machine.boot()
-    assert [contents(it) for it in roots] == before
+    assert [contents(root) for root in roots] == before
 
 
 @needs_root
-def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
-    machine: Machine,
-) -> None:
+def test_wrong_modes_of_directories_are_repaired_at_boot(machine: Machine) -> None:
     spool = machine.at(Settings().spool.directory)
     spool.joinpath("incoming/tmp").chmod(0o777)
     spool.joinpath("incoming/new/7").rmdir()
@@ -436,20 +456,18 @@ def test_what_is_wrong_with_a_directory_is_set_right_at_a_boot(
 
 
 @needs_root
-def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
-    machine: Machine,
-) -> None:
+def test_hook_and_relay_can_use_the_directories_of_tmpfiles(machine: Machine) -> None:
     path = hook(machine)
     for user in (0, FASTNETMON):
         done = call(path, user, machine.gid)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert call(path, FASTNETMON, FASTNETMON).returncode == 75  # not of the group
-    known = Settings().spool
+    spool = Settings().spool
     settings = Settings.model_validate(
         {
             "spool": {
-                "directory": machine.at(known.directory),
-                "fallback": machine.at(known.fallback),
+                "directory": machine.at(spool.directory),
+                "fallback": machine.at(spool.fallback),
             }
         }
     )
@@ -464,9 +482,9 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
                 assert spool.is_locked()
             assert (spool.foreign_files(), spool.remove_orphans()) == ([], [])
         names = first.scan()
-        assert [first.read(it).document for it in names] == [SAMPLE, SAMPLE]
-        for it in names:
-            first.remove(it)
+        assert [first.read(name).document for name in names] == [SAMPLE, SAMPLE]
+        for name in names:
+            first.remove(name)
         assert first.scan() == []
         assert second.scan() == []
 
@@ -474,17 +492,15 @@ def test_a_hook_stores_and_the_relay_reads_in_what_tmpfiles_made(
 
 
 @needs_root
-def test_where_the_spool_cannot_be_written_the_fallback_spool_takes_it(
-    machine: Machine,
-) -> None:
+def test_the_fallback_spool_replaces_an_unwritable_spool(machine: Machine) -> None:
     path = hook(machine)
-    known = Settings().spool
-    spool = Spool(machine.at(known.directory))
+    settings = Settings().spool
+    spool = Spool(machine.at(settings.directory))
     being(machine.uid, machine.gid, lambda: spool.refuse(AdmissionLevel.ALL))
     done = call(path, FASTNETMON, machine.gid)
     assert done.returncode == 75
     assert b"kept in the fallback spool" in done.stderr
-    fallback = Spool(machine.at(known.fallback))
+    fallback = Spool(machine.at(settings.fallback))
 
     def look() -> None:
         (name,) = fallback.scan()

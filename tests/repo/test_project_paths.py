@@ -30,6 +30,7 @@ PATHS = {
         *(path.lstrip("/") for path in BUILD["sdist"]["include"]),
         *BUILD["wheel"]["packages"],
         *BUILD["wheel"]["force-include"],
+        BUILD["wheel"]["hooks"]["custom"]["path"],
     ],
 }
 

@@ -1,4 +1,4 @@
-"""`make sbom` lists what the image installs: the lock, and fnm-bus itself."""
+"""`make sbom` lists the packages of the image: the lock, and fnm-bus."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def pinned() -> set[tuple[str, str]]:
-    """Return name and version of what the image's lock installs on this machine."""
+    """Return name and version of each package that the image's lock installs here."""
     lock = (ROOT / "requirements/image.txt").read_text()
     lines = re.findall(r"^(\S+)==(\S+?)(?: ; (.+?))? \\$", lock, re.MULTILINE)
     return {
@@ -46,17 +46,23 @@ def sbom() -> Any:
 
 
 @pytest.mark.timeout(600)
-def test_it_lists_the_versions_of_the_lock_and_fnm_bus(sbom: Any) -> None:
+def test_the_sbom_lists_the_locked_versions_and_fnm_bus(sbom: Any) -> None:
     assert sbom["bomFormat"] == "CycloneDX"
     listed = {
-        (re.sub(r"[-_.]+", "-", it["name"]).lower(), it["version"])
-        for it in sbom["components"]
+        (re.sub(r"[-_.]+", "-", component["name"]).lower(), component["version"])
+        for component in sbom["components"]
     }
     assert listed == {*pinned(), ("fnm-bus", __version__)}
 
 
-def test_it_names_licences_and_dependencies(sbom: Any) -> None:
-    with_license = [it for it in sbom["components"] if it.get("licenses")]
+def test_the_sbom_names_licences_and_dependencies(sbom: Any) -> None:
+    with_license = [
+        component for component in sbom["components"] if component.get("licenses")
+    ]
     assert len(with_license) > len(sbom["components"]) / 2
-    [own] = [it for it in sbom["dependencies"] if it["ref"].startswith("fnm-bus==")]
+    [own] = [
+        dependency
+        for dependency in sbom["dependencies"]
+        if dependency["ref"].startswith("fnm-bus==")
+    ]
     assert any(ref.startswith("fastavro==") for ref in own["dependsOn"])

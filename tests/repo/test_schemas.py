@@ -28,7 +28,7 @@ from fnm_bus.event.parse import parse
 
 ROOT = Path(__file__).parents[2]
 AVRO = ROOT / "schemas" / "avro"
-EXAMPLES = [(name, what) for name in schema.RECORDS for what in example_records(name)]
+EXAMPLES = [(name, title) for name in schema.RECORDS for title in example_records(name)]
 DOCUMENTATION = [
     ipaddress.ip_network(text)
     for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -59,7 +59,6 @@ def encode(event: AnyRecord, avro: Schema) -> bytes:
 
 def test_the_generated_files_are_fresh() -> None:
     done = run("schemas/generate.py", "--check")
-
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -73,16 +72,13 @@ def test_a_stale_file_is_named(name: str, tmp_path: Path) -> None:
     assert run(str(tmp_path / "schemas" / "generate.py")).returncode == 0
     with (tmp_path / name).open("a") as file:
         file.write("by hand\n")
-
     done = run(str(tmp_path / "schemas" / "generate.py"), "--check")
-
     assert done.returncode == 1
     assert done.stderr.startswith(f"{name} is stale")
 
 
 def test_the_program_and_the_generator_name_the_same_records() -> None:
     names = {f"{schema.NAMESPACE}.{kind.__name__}" for kind in get_args(AnyRecord)}
-
     assert names == set(schema.RECORDS)
 
 
@@ -90,7 +86,6 @@ def test_every_schema_is_used_by_a_record_of_a_topic(compatibility: ModuleType) 
     used = set[str]()
     for name in schema.RECORDS:
         used |= compatibility.records(json.loads(schema.text(name))).keys()
-
     assert {file.stem for file in AVRO.glob("*.avsc")} == used
 
 
@@ -100,7 +95,7 @@ def test_a_file_name_is_the_full_name() -> None:
         assert file.stem == f"{declared['namespace']}.{declared['name']}"
 
 
-def test_the_reference_tells_of_every_field() -> None:
+def test_the_reference_has_every_field() -> None:
     text = (ROOT / "docs" / "reference" / "events.md").read_text()
     for file in AVRO.glob("*.avsc"):
         declared = json.loads(file.read_text())
@@ -109,7 +104,7 @@ def test_the_reference_tells_of_every_field() -> None:
         assert re.findall(r"^\| `(\w+)` \|", chapter, re.MULTILINE) == fields
 
 
-def test_every_counter_says_its_unit() -> None:
+def test_every_counter_names_its_unit() -> None:
     details = json.loads((AVRO / "fastnetmon.AttackDetails.avsc").read_text())
     units = {
         "_traffic": "bytes/s",
@@ -125,28 +120,22 @@ def test_every_counter_says_its_unit() -> None:
 
 
 @pytest.mark.parametrize(("name", "what"), EXAMPLES)
-def test_an_example_is_what_was_encoded_when_it_is_decoded(
-    name: str, what: str
-) -> None:
+def test_a_decoded_example_equals_its_source(name: str, what: str) -> None:
     event = example_records(name)[what]
     avro = schema.load()[name]
-
     got = schemaless_reader(io.BytesIO(encode(event, avro)), avro, None)
-
     assert msgspec.convert(got, type=schema.STRUCTS[name]) == event
 
 
 @pytest.mark.parametrize(("name", "what"), EXAMPLES)
 def test_an_example_holds_its_event_and_nothing_else(name: str, what: str) -> None:
     written = json.loads((AVRO / "examples" / name / f"{what}.json").read_text())
-
     whole = msgspec.to_builtins(example_records(name)[what])
-
     assert not list(unknown(written, whole))
 
 
 def unknown(written: Any, whole: Any, path: str = "") -> Iterator[str]:
-    """Yield where an example says what its event does not."""
+    """Yield the paths of an example that its event does not have."""
     match written, whole:
         case dict(), dict():
             for key in written:
@@ -182,15 +171,15 @@ def test_every_field_has_a_value_in_some_example() -> None:
         elif isinstance(value, dict):
             walk(tuple(value.values()))
 
-    for name, what in EXAMPLES:
-        walk(example_records(name)[what])
+    for name, example in EXAMPLES:
+        walk(example_records(name)[example])
     fields = {
         (kind.__name__, field)
         for kind in schema.STRUCTS.values()
         for field in kind.__struct_fields__
     }
 
-    # FastNetMon is not known to send any of these.
+    # No FastNetMon is known that sends any of these.
     unsent = {
         (event, field)
         for event in ("HostgroupEvent", "StatusEvent")
@@ -224,18 +213,16 @@ def test_every_notification_is_played_once() -> None:
     directory = AVRO / "examples" / "notifications"
     index = json.loads((directory / "index.json").read_text())
     played = [call["document"] for call in index if call["document"]]
-
     assert sorted(played) == sorted(
         file.name for file in directory.iterdir() if file.name != "index.json"
     )
 
 
-def test_every_example_is_played_unless_no_notification_makes_it() -> None:
+def test_every_example_that_a_notification_can_make_is_played() -> None:
     played = {(call.full_name, call.name) for call in example_calls()}
-
     kinds = ("Mitigation", "Reason", "Command", "Audit")
     ours = {f"fastnetmon.{name}" for name in kinds}
-    assert {it for it in EXAMPLES if it[0] not in ours} - played == {
+    assert {example for example in EXAMPLES if example[0] not in ours} - played == {
         ("fastnetmon.HostEvent", "ban-truncated"),  # the document would be 1 MB
         ("fastnetmon.DeadLetter", "notification"),
         ("fastnetmon.DeadLetter", "record"),
@@ -243,9 +230,8 @@ def test_every_example_is_played_unless_no_notification_makes_it() -> None:
 
 
 @pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
-def test_a_receipt_tells_of_its_notification(call: ExampleCall) -> None:
+def test_a_receipt_describes_its_notification(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
-
     digest = hashlib.sha256(call.document).hexdigest()
     assert receipt.raw_digest == f"sha256:{digest}"
     assert receipt.raw_size == len(call.document)
@@ -255,7 +241,6 @@ def test_a_receipt_tells_of_its_notification(call: ExampleCall) -> None:
 @pytest.mark.parametrize("call", example_calls(), ids=lambda call: call.name)
 def test_a_notification_becomes_its_event(call: ExampleCall) -> None:
     receipt = cast("Any", call.event).receipt
-
     assert parse(call.document, call.arguments, receipt).event == call.event
 
 
@@ -263,10 +248,8 @@ def test_a_dead_letter_gives_the_parsers_reason() -> None:
     letter = cast(
         "DeadLetter", example_records("fastnetmon.DeadLetter")["notification"]
     )
-
     with pytest.raises(InvalidNotification) as caught:
         parse(letter.head, letter.arguments, Receipt())
-
     assert caught.value.as_dict() == {
         "field": letter.field,
         "expected": letter.expected,
@@ -277,7 +260,6 @@ def test_a_dead_letter_gives_the_parsers_reason() -> None:
 
 def test_the_notifications_are_in_the_order_of_their_sequence() -> None:
     events = [cast("Any", call.event).receipt for call in example_calls()]
-
     assert [e.sequence for e in events] == sorted({e.sequence for e in events})
     assert len({e.event_id for e in events}) == len(events)
 
@@ -286,9 +268,9 @@ def test_examples_name_no_address_of_anybody() -> None:
     seen = 0
     for file in (AVRO / "examples").rglob("*.[jt]*"):
         text = file.read_text().replace("\\/", "/")
-        found = re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)
-        found += re.findall(r"\b(?:[0-9a-fA-F]{1,4}:+){2,}[0-9a-fA-F]{0,4}", text)
-        for address in found:
+        addresses = re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)
+        addresses += re.findall(r"\b(?:[0-9a-fA-F]{1,4}:+){2,}[0-9a-fA-F]{0,4}", text)
+        for address in addresses:
             if re.fullmatch(r"\d\d(:\d\d){2}", address):  # a time of day
                 continue
             value = ipaddress.ip_address(address)
@@ -309,13 +291,11 @@ def compatibility(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_schemas_are_compatible_with_every_release() -> None:
     done = run("schemas/compatibility.py")
-
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_version_has_one_set_of_schemas(compatibility: ModuleType) -> None:
+def test_a_version_has_a_single_set_of_schemas(compatibility: ModuleType) -> None:
     kept = compatibility.read(ROOT / "schemas" / "released" / __version__)
-
     assert kept == {name: json.loads(schema.text(name)) for name in schema.RECORDS}
 
 
@@ -366,7 +346,7 @@ BASE: Schema = {
 
 
 def changed(path: str, **values: Any) -> Schema:
-    """Return BASE with a field changed; a value of None takes the key away."""
+    """Return BASE with a field changed; a value of None removes the key."""
     result = copy.deepcopy(BASE)
     fields = result["fields"]
     if path == "id":
@@ -413,33 +393,28 @@ TIME = {"type": "long", "logicalType": "timestamp-micros"}
 def test_a_change_that_readers_would_feel_is_refused(
     new: Schema, problem: str, compatibility: ModuleType
 ) -> None:
-    found = list(
+    problems = list(
         compatibility.broken({"fastnetmon.Base": BASE}, {"fastnetmon.Base": new})
     )
-
-    assert any(problem in line for line in found), found
+    assert any(problem in line for line in problems), problems
 
 
 def test_a_renamed_type_is_refused(compatibility: ModuleType) -> None:
     new = copy.deepcopy(BASE)
     new["fields"][3]["type"]["items"]["name"] = "Piece"
-
-    found = list(compatibility.differences(BASE, new))
-
-    assert "fastnetmon.Part: removed or renamed" in found
+    problems = list(compatibility.differences(BASE, new))
+    assert "fastnetmon.Part: removed or renamed" in problems
 
 
 def test_a_removed_record_is_refused(compatibility: ModuleType) -> None:
-    found = list(compatibility.broken({"fastnetmon.Base": BASE}, {}))
-
-    assert found == ["fastnetmon.Base: removed; its readers would wait for ever"]
+    problems = list(compatibility.broken({"fastnetmon.Base": BASE}, {}))
+    assert problems == ["fastnetmon.Base: removed; its readers would wait for ever"]
 
 
 def test_a_changed_default_is_refused_though_the_fingerprint_stays(
     compatibility: ModuleType,
 ) -> None:
     new = changed("word", default="x")
-
     assert schema.fingerprint_of(new) == schema.fingerprint_of(BASE)
     assert list(compatibility.differences(BASE, new))
 
@@ -472,12 +447,11 @@ def test_a_change_that_every_reader_bears_is_allowed(
         (with_field(name="new", type="string"), "backwards"),
     ],
 )
-def test_reading_for_real_finds_what_the_rules_would_miss(
+def test_decoding_detects_a_difference_that_the_rules_miss(
     new: Schema, way: str, compatibility: ModuleType
 ) -> None:
-    found = list(compatibility.unreadable(BASE, new))
-
-    assert any(f"Base: {way}: " in line for line in found), found
+    problems = list(compatibility.unreadable(BASE, new))
+    assert any(f"Base: {way}: " in line for line in problems), problems
 
 
 @pytest.mark.parametrize(
@@ -545,8 +519,8 @@ def test_a_records_default_names_all_of_its_fields(
     """Avro's C++ library, so ClickHouse, reads no schema with another default."""
     field = {"name": "new", "type": avro, "default": default, "doc": "x"}
     whole = {**BASE, "fields": [WHOLE_PART, field]}
-    found = [line for line in compatibility.flaws(whole) if "lacks" in line]
-    assert found == (
+    problems = [line for line in compatibility.flaws(whole) if "lacks" in line]
+    assert problems == (
         [f"fastnetmon.Base.new: its default lacks {', '.join(lacking)}"]
         if lacking
         else []
@@ -575,6 +549,5 @@ def test_the_check_ends_with_1_and_names_the_release(
     old = {**BASE, "name": "HostEvent"}
     compatibility.keep(tmp_path / "0.0.1", {"fastnetmon.HostEvent": old})
     monkeypatch.setattr(compatibility, "RELEASED", tmp_path)
-
     assert compatibility.main([]) == 1
     assert "0.0.1: fastnetmon.HostEvent.word: removed" in capsys.readouterr().err

@@ -29,14 +29,14 @@ DEMO = load()
 
 def test_the_shipped_stack_is_accepted() -> None:
     DEMO.require_own_stack(SHIPPED)
-    found = {
+    variables = {
         variable
         for service in SHIPPED["services"].values()
         for variable in service.get("environment") or {}
     }
     # Without these two in the file the check could not fail.
-    assert "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS" in found
-    assert "FNM_BUS_CONSUMERS__EXABGP__NEIGHBOR" in found
+    assert "FNM_BUS_KAFKA__BOOTSTRAP_SERVERS" in variables
+    assert "FNM_BUS_CONSUMERS__EXABGP__NEIGHBOR" in variables
 
 
 @pytest.mark.parametrize(

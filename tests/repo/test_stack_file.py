@@ -1,4 +1,4 @@
-"""docker-compose.yml says what the code says."""
+"""docker-compose.yml agrees with the code."""
 
 import re
 import subprocess
@@ -35,21 +35,25 @@ def knobs() -> dict[str, str]:
 def filled(value: Any) -> Any:
     """Return a value as compose would see it without an .env file."""
     if isinstance(value, Mapping):
-        return {key: filled(it) for key, it in value.items()}
+        return {key: filled(child) for key, child in value.items()}
     if isinstance(value, list):
-        return [filled(it) for it in value]
+        return [filled(child) for child in value]
     if isinstance(value, str):
-        return KNOB.sub(lambda it: it[2], value).replace("$$", "$")
+        return KNOB.sub(lambda match: match[2], value).replace("$$", "$")
     return value
 
 
 FILE = filled(read("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
-OURS = {name: it for name, it in SERVICES.items() if it["image"].startswith("fnm-bus:")}
+OURS = {
+    name: service
+    for name, service in SERVICES.items()
+    if service["image"].startswith("fnm-bus:")
+}
 
 
 def settings_of(service: str) -> FullSettings:
-    """Return what the programs of a service would be configured by."""
+    """Return the settings of a service's programs."""
     environ = as_texts(SERVICES[service].get("environment", {}))
     return load.load_as(FullSettings, None, environ).settings
 
@@ -60,7 +64,7 @@ def as_texts(environment: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in pairs if name.startswith("FNM_BUS_")}
 
 
-def test_the_file_is_as_the_compose_specification_says() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema"]
     command += ["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
     done = subprocess.run(
@@ -71,13 +75,15 @@ def test_the_file_is_as_the_compose_specification_says() -> None:
 
 def test_every_knob_is_in_the_example_with_its_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    named = dict(it.split("=", 1) for it in lines if it and not it.startswith("#"))
+    named = dict(
+        line.split("=", 1) for line in lines if line and not line.startswith("#")
+    )
     assert named == knobs()
 
 
-def test_a_knob_has_one_default() -> None:
-    found = KNOB.findall(TEXT)
-    assert len(set(found)) == len(knobs())
+def test_a_variable_has_a_single_default() -> None:
+    defaults = KNOB.findall(TEXT)
+    assert len(set(defaults)) == len(knobs())
 
 
 def test_every_variable_has_a_default_or_is_the_shells() -> None:
@@ -90,17 +96,17 @@ def test_every_variable_of_a_service_is_a_setting(service: str) -> None:
     settings_of(service)
 
 
-def test_it_is_a_dry_run_unless_somebody_says_otherwise() -> None:
+def test_a_dry_run_is_the_default() -> None:
     for service in OURS:
         if service != "notices":
             assert settings_of(service).dry_run, service
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_every_command_is_there(service: str) -> None:
+def test_every_command_exists(service: str) -> None:
     words = " ".join(OURS[service]["command"])
     lines = re.findall(r"\b(?:fnm-bus|fnm-bus-consumer) [a-z][a-z -]*", words)
-    assert [it for it in lines if fault_of(it.strip())] == []
+    assert [line for line in lines if fault_of(line.strip())] == []
     assert lines or service == "notices"
 
 
@@ -121,22 +127,24 @@ def test_the_host_reaches_kafka_at_the_port_that_is_published() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_is_bounded_and_has_no_rights(service: str) -> None:
-    it = SERVICES[service]
-    assert it["mem_limit"]
-    assert it["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
-    assert it["cap_drop"] == ["ALL"]
-    assert it["security_opt"] == ["no-new-privileges:true"]
-    assert it.get("cap_add", []) == (["NET_ADMIN"] if service == "nftables" else [])
-    assert it["restart"] == ("no" if service in ONCE else "unless-stopped")
+    definition = SERVICES[service]
+    assert definition["mem_limit"]
+    assert definition["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert definition["cap_drop"] == ["ALL"]
+    assert definition["security_opt"] == ["no-new-privileges:true"]
+    assert definition.get("cap_add", []) == (
+        ["NET_ADMIN"] if service == "nftables" else []
+    )
+    assert definition["restart"] == ("no" if service in ONCE else "unless-stopped")
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_what_is_ours_cannot_write_but_to_volumes(service: str) -> None:
+def test_our_services_can_write_only_to_volumes(service: str) -> None:
     assert OURS[service]["read_only"] is True
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_that_goes_on_has_a_health_check(service: str) -> None:
+def test_every_lasting_service_has_a_health_check(service: str) -> None:
     check = SERVICES[service].get("healthcheck", {})
     if service in ONCE | {"simulate"}:
         assert check == {"disable": True}
@@ -148,7 +156,7 @@ def test_every_service_that_goes_on_has_a_health_check(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", sorted(set(OURS) - {"init"}))
-def test_everything_of_ours_waits_for_what_init_makes(service: str) -> None:
+def test_our_services_wait_for_init(service: str) -> None:
     seen, todo = set(), {service}
     while todo:
         name = todo.pop()
@@ -157,28 +165,28 @@ def test_everything_of_ours_waits_for_what_init_makes(service: str) -> None:
     assert {"init", "kafka", "registry"} <= seen
 
 
-def test_prometheus_asks_every_consumer_and_the_relay_where_they_serve() -> None:
+def test_prometheus_scrapes_the_port_of_every_service() -> None:
     jobs = {}
-    for it in read("docker/prometheus/prometheus.yml")["scrape_configs"]:
-        for found in it.get("dns_sd_configs", ()):
-            jobs[it["job_name"]] = f"{found['names'][0]}:{found['port']}"
-        for found in it.get("static_configs", ()):
-            jobs[it["job_name"]] = found["targets"][0]
+    for job in read("docker/prometheus/prometheus.yml")["scrape_configs"]:
+        for target_group in job.get("dns_sd_configs", ()):
+            jobs[job["job_name"]] = f"{target_group['names'][0]}:{target_group['port']}"
+        for target_group in job.get("static_configs", ()):
+            jobs[job["job_name"]] = target_group["targets"][0]
     expected = {}
-    for name, it in OURS.items():
-        command = list(it["command"])
+    for name, job in OURS.items():
+        command = list(job["command"])
         if command == ["fnm-bus", "relay"]:
             relay = settings_of(name).relay
             assert relay.metrics_host == EVERYWHERE
             expected[name] = f"{name}:{relay.metrics_port}"
         elif command[0] == "fnm-bus-consumer":
-            of = settings_of(name).consumers
-            assert of.metrics_host == EVERYWHERE
-            expected[name] = f"{name}:{of.metrics_port}"
+            consumers = settings_of(name).consumers
+            assert consumers.metrics_host == EVERYWHERE
+            expected[name] = f"{name}:{consumers.metrics_port}"
     assert expected == {k: v for k, v in jobs.items() if k != "fastnetmon"}
 
 
-def test_the_health_check_asks_where_the_programs_serve() -> None:
+def test_the_health_check_uses_the_port_of_the_programs() -> None:
     text = (ROOT / "docker/healthy.py").read_text()
     port = re.search(r'"HEALTH_PORT", "(\d+)"', text)
     assert port
@@ -186,7 +194,7 @@ def test_the_health_check_asks_where_the_programs_serve() -> None:
     assert int(port[1]) == settings_of("mitigator").consumers.metrics_port
 
 
-def test_the_policy_is_one() -> None:
+def test_the_stack_has_a_single_policy() -> None:
     path = SERVICES["mitigator"]["volumes"][0].split(":")[0]
     assert policy_file.load(ROOT / path).rules
 
@@ -237,9 +245,9 @@ def test_fastnetmon_calls_the_hook_of_the_image() -> None:
     assert path[1] in " ".join(SERVICES["simulate"]["command"])
 
 
-def test_files_that_are_mounted_are_there() -> None:
-    for name, it in SERVICES.items():
-        for volume in it.get("volumes", ()):
+def test_mounted_files_exist() -> None:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (ROOT / source).is_file(), f"{name}: {source}"
@@ -247,7 +255,7 @@ def test_files_that_are_mounted_are_there() -> None:
                 assert source in FILE["volumes"], f"{name}: {source}"
 
 
-def test_the_engine_gets_what_the_dockerfile_copies() -> None:
+def test_the_build_context_has_the_files_of_the_dockerfile() -> None:
     copied = re.findall(
         r"^COPY (?!--from)(.+) \S+$",
         (ROOT / "docker/Dockerfile").read_text(),

@@ -59,13 +59,13 @@ def test_every_base_image_can_be_pinned() -> None:
     dockerfile = (ROOT / "docker/Dockerfile").read_text()
     stages = set(re.findall(r" AS (\S+)$", dockerfile, re.MULTILINE))
     bases = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
-    assert {it for it in bases if it not in stages} == {
+    assert {base for base in bases if base not in stages} == {
         "${PYTHON_IMAGE}",
         "${DEBIAN_IMAGE}",
     }
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda it: it.name)
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_only_calls_make(workflow: Path) -> None:
     for step in steps(workflow):
         if "run" in step:
@@ -85,5 +85,5 @@ def test_targets_that_workflows_call_exist() -> None:
     }
     assert called
     assert [
-        it for it in called if not re.search(rf"^{it}:", makefile, re.MULTILINE)
+        call for call in called if not re.search(rf"^{call}:", makefile, re.MULTILINE)
     ] == []

@@ -79,6 +79,20 @@ def test_the_source_distribution_has_the_locks(tmp_path: Path) -> None:
     assert locks <= names
 
 
+def test_the_source_distribution_builds_the_wheel(tmp_path: Path, wheel: Path) -> None:
+    hatch = (sys.executable, "-m", "hatchling", "build")
+    succeeds(*hatch, "-t", "sdist", "-d", tmp_path, cwd=ROOT)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / built.name.removesuffix(".tar.gz")
+    succeeds(*hatch, "-t", "wheel", "-d", tmp_path, cwd=source)
+    (again,) = tmp_path.glob("*.whl")
+    assert again.name == wheel.name
+    with zipfile.ZipFile(again) as theirs, zipfile.ZipFile(wheel) as ours:
+        assert set(theirs.namelist()) == set(ours.namelist())
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that has the wheel and what it needs."""

@@ -1,4 +1,4 @@
-"""One stack for all tests of it, and a table of what was seen."""
+"""One stack for all its tests, and a table of the measured times."""
 
 import shutil
 from collections.abc import Callable, Generator, Iterator
@@ -11,22 +11,22 @@ ROWS: list[tuple[str, ...]] = []
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The stack, healthy; gone afterwards."""
+    """The healthy stack; removed afterwards."""
     if shutil.which("docker") is None:
         pytest.exit("docker is missing, and these tests are of nothing else", 1)
-    it = Stack()
-    it.down()
-    unused = it.unused()
+    stack = Stack()
+    stack.down()
+    unused = stack.unused()
     try:
-        first = it.up()
-        it.down()
-        assert it.left() == []
-        assert it.unused() <= unused
-        second = it.up()
+        first = stack.up()
+        stack.down()
+        assert stack.left() == []
+        assert stack.unused() <= unused
+        second = stack.up()
         ROWS.append(("from nothing to healthy", f"{first:.0f} s, again {second:.0f} s"))
-        yield it
+        yield stack
     finally:
-        it.down()
+        stack.down()
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def note() -> Callable[..., None]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the services said last, below what a test complains of."""
+    """Show the last log lines of the services below a test's failure."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
     if report.failed and isinstance(stack, Stack):
@@ -55,7 +55,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("what was seen")
     widths = [max(map(len, column)) for column in zip(*_square(ROWS), strict=True)]
     for row in _square(ROWS):
-        line = "  ".join(it.ljust(width) for it, width in zip(row, widths, strict=True))
+        line = "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        )
         terminalreporter.line(line.rstrip())
 
 

@@ -1,4 +1,4 @@
-"""The stack runs as its file says, and keeps what it is to keep."""
+"""The stack runs as its file describes, and keeps its state."""
 
 import json
 from collections.abc import Callable
@@ -25,15 +25,15 @@ def test_a_clean_run_leaves_no_warning_in_the_logs(stack: Stack) -> None:
     assert stack.settle(5, "the neighbor has none") < 5
     bad = ("Traceback", " warning ", " error ", " critical ", "<WARN>", "<ERR>")
     lines = stack.logs(*OURS, "init", "bird")
-    assert not [it for it in lines if any(word in it for word in bad)]
-    assert any("Largest attacks" in it for it in stack.logs("notices", since=began))
+    assert not [line for line in lines if any(word in line for word in bad)]
+    assert any("Largest attacks" in line for line in stack.logs("notices", since=began))
 
 
-def test_everything_is_scraped_and_nothing_but_a_refusal_is_told(stack: Stack) -> None:
+def test_every_service_is_scraped_and_only_refusals_are_logged(stack: Stack) -> None:
     def jobs() -> dict[str, str]:
         with urlopen(f"{stack.prometheus}/api/v1/targets") as answer:
-            found = json.load(answer)["data"]["activeTargets"]
-        return {it["labels"]["job"]: it["health"] for it in found}
+            targets = json.load(answer)["data"]["activeTargets"]
+        return {target["labels"]["job"]: target["health"] for target in targets}
 
     expected = dict.fromkeys(
         ("relay", "mitigator", "exabgp", "notifier", "jsonlines"), "up"
@@ -45,7 +45,7 @@ def test_everything_is_scraped_and_nothing_but_a_refusal_is_told(stack: Stack) -
             groups = json.load(answer)["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         assert len(rules) > 10
-        return {it["name"] for it in rules if it["state"] == "firing"}
+        return {rule["name"] for rule in rules if rule["state"] == "firing"}
 
     # The policy protects the attack's first host.
     wait_until(lambda: firing() == {"FnmBusRefused"}, 30, f"one alert: {firing()}")
@@ -61,7 +61,9 @@ def test_the_containers_have_no_more_rights_than_they_need(stack: Stack) -> None
         assert "NoNewPrivs:\t1" in status, service
         assert facts["HostConfig"]["ReadonlyRootfs"], service
         for bindings in facts["HostConfig"]["PortBindings"].values():
-            assert all(it["HostIp"] == "127.0.0.1" for it in bindings), service
+            assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings), (
+                service
+            )
 
 
 def test_the_image_is_small(stack: Stack, note: Callable[..., None]) -> None:
@@ -73,13 +75,11 @@ def test_the_image_is_small(stack: Stack, note: Callable[..., None]) -> None:
     assert sizes[0] - sizes[1] < BUDGET
 
 
-def test_a_stop_takes_no_longer_than_it_must(
-    stack: Stack, note: Callable[..., None]
-) -> None:
+def test_a_stop_is_quick(stack: Stack, note: Callable[..., None]) -> None:
     began = datetime.now(UTC)
     stack.compose("stop", *OURS)
     took = (datetime.now(UTC) - began).total_seconds()
-    codes = {it: stack.facts(it)["State"]["ExitCode"] for it in OURS}
+    codes = {name: stack.facts(name)["State"]["ExitCode"] for name in OURS}
     stack.up()
     note("SIGTERM to all of fnm-bus", f"{took:.1f} s")
     # 143: by the signal itself; 137 would be a kill after the grace.
@@ -87,9 +87,7 @@ def test_a_stop_takes_no_longer_than_it_must(
     assert took < 10
 
 
-def test_what_was_is_there_after_down_and_up(
-    stack: Stack, note: Callable[..., None]
-) -> None:
+def test_state_survives_down_and_up(stack: Stack, note: Callable[..., None]) -> None:
     add = (
         "mitigations",
         "add",
@@ -113,7 +111,7 @@ def test_what_was_is_there_after_down_and_up(
     note("down and up", f"{took:.0f} s, {len(before)} events and a route as before")
 
 
-def test_a_firewall_drops_with_one_capability(stack: Stack) -> None:
+def test_a_firewall_drops_with_a_single_capability(stack: Stack) -> None:
     stack.up("--profile", "nftables")
     add = "mitigations add 203.0.113.8/32 --kind firewall --lease 60 --comment proof"
     stack.inside("mitigator", "fnm-bus", *add.split())
@@ -148,11 +146,11 @@ def test_a_real_fastnetmon_makes_a_route_appear_and_go(
     assert host in stack.routes()
     wait_until(lambda: host not in stack.routes(), 60, "FastNetMon unbans")
     calls = [
-        it
-        for it in stack.events()
-        if isinstance(it, HostEvent) and it.ip == "203.0.113.200"
+        event
+        for event in stack.events()
+        if isinstance(event, HostEvent) and event.ip == "203.0.113.200"
     ]
-    assert [it.action for it in calls] == ["ban", "attack_details", "unban"]
+    assert [call.action for call in calls] == ["ban", "attack_details", "unban"]
     stack.accepted += len(calls)
     stack.compose("--profile", "detector", "rm", "--stop", "--force", "fastnetmon")
     note(

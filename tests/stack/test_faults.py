@@ -1,4 +1,4 @@
-"""Whatever dies in the stack, nothing accepted is lost, and nothing stays too long."""
+"""A death in the stack loses no accepted event, and every route ends in time."""
 
 import time
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Real servers for tests: fetched once, started once a run, gone with the run."""
+"""Real servers for tests: fetched once, started once a run, ended with the run."""

@@ -22,7 +22,6 @@ RECEIPT = Receipt(event_id="event-1", sensor="fra1", sequence=1)
 
 
 def example_events() -> dict[str, Event]:
-    """Return name → event of the repository's examples."""
     events: dict[str, Any] = {}
     for name in ("HostEvent", "HostgroupEvent", "StatusEvent"):
         events |= example_records(f"fastnetmon.{name}")
@@ -38,7 +37,6 @@ def example_events() -> dict[str, Event]:
 
 
 def example_facts() -> list[AttackFacts]:
-    """Return the facts of all examples."""
     return [facts for event in example_events().values() for facts in facts_of(event)]
 
 
@@ -70,7 +68,6 @@ def host_event(action: str = "ban", **fields: Any) -> HostEvent:
 
 
 def hostgroup_event(*networks: str, **fields: Any) -> HostgroupEvent:
-    """Return a ban of a hostgroup."""
     return HostgroupEvent(
         **{
             "receipt": RECEIPT,
@@ -85,14 +82,12 @@ def hostgroup_event(*networks: str, **fields: Any) -> HostgroupEvent:
 
 
 def status_event(**fields: Any) -> StatusEvent:
-    """Return a status update of a host."""
     return StatusEvent(
         **{"receipt": RECEIPT, "action": "attack_status", "ip": HOST, **fields}
     )
 
 
 def flow_rule(**fields: Any) -> FlowSpecRule:
-    """Return a Flow Spec rule about the host."""
     return FlowSpecRule(
         **{
             "destination_prefix": f"{HOST}/32",

@@ -16,7 +16,7 @@ from time import monotonic
 from support.bird import Bird
 from support.consumer_processes import ConsumerProcesses
 from support.kafka import Cluster
-from support.process import Server, free_port
+from support.process import Server, child_ids, free_port
 from support.relay_processes import RelayProcesses
 from support.tcp_proxy import TcpProxy
 
@@ -40,7 +40,6 @@ SLACK = 3.0
 
 
 def policy(action: str) -> str:
-    """Return a policy with a short and a long lease."""
     return f"""
 own_networks = ["203.0.113.0/24", "10.0.0.0/8"]
 [guardrails]
@@ -84,7 +83,6 @@ class CutKafka:
         return str(relays.config_by(program, address))
 
     def mend(self) -> None:
-        """Reconnect all proxies."""
         for proxy in self.proxies.values():
             proxy.mend()
 
@@ -103,7 +101,6 @@ class CutKafka:
         return self.mend
 
     def close(self) -> None:
-        """Close the broker and the proxies."""
         for proxy in self.proxies.values():
             proxy.close()
         self.cluster.close()
@@ -122,8 +119,7 @@ class BgpLab:
         self.root = root
         self.kafka = kafka
         self.relays = RelayProcesses(root, kafka.bootstrap)
-        created = self.relays.run("topics", "create")
-        assert created.returncode == 0, created.stderr
+        self.relays.succeed("topics", "create")
         self.bird = Bird(root)
         self.bird.open()
         self.bgp = TcpProxy((self.bird.address, self.bird.port), self.bird.address)
@@ -163,18 +159,15 @@ class BgpLab:
         self.announce_short()
 
     def announce_short(self) -> None:
-        """Start the short mitigation; wait for its route."""
         self.banned_at = monotonic()
         self.ban(SHORT)
         self.services.until(lambda: SHORT in self.bird.routes(), what="the short route")
         self.announced_at = monotonic()
 
     def ban(self, prefix: str) -> None:
-        """Publish a ban."""
         self.services.tell("ban", host(prefix))
 
     def renew(self, prefix: str) -> None:
-        """Publish a status update."""
         self.services.tell("attack_status", host(prefix))
 
     def wait_short_end(self, bound: float) -> None:
@@ -188,11 +181,9 @@ class BgpLab:
         self.duration = monotonic() - self.banned_at
 
     def assert_announced(self, *prefixes: str) -> None:
-        """Assert that the neighbor's table has the long route and *prefixes*."""
         assert {LONG, *prefixes} <= self.bird.routes().keys(), self.services.said()
 
     def wait_routes(self, *nets: str, seconds: float = RECOVERY) -> None:
-        """Wait until the neighbor's table has exactly the routes *nets*."""
 
         def has_routes() -> bool:
             return self.bird.routes().keys() == set(nets)
@@ -200,22 +191,15 @@ class BgpLab:
         self.services.until(has_routes, seconds + SLACK, f"only {nets}")
 
     def process_id(self, word: str) -> int:
-        """Return the id of ExaBGP's process with *word* on its command line."""
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                line = (path / "cmdline").read_bytes().split(b"\0")
-                status = (path / "stat").read_text().rpartition(")")[2].split()
-                if word.encode() in line and int(status[1]) == self.exabgp.pid:
-                    return int(path.name)
-        raise AssertionError(f"no process with {word}: {self.services.said()}")
+        ids = child_ids(self.exabgp.pid, word)
+        assert ids, f"no process with {word}: {self.services.said()}"
+        return ids[0]
 
     def clear(self) -> None:
-        """End all mitigations, for the next test."""
         self.services.tell("unban", *map(host, (LONG, SHORT, NEW, NEXT)))
         self.wait_routes(seconds=30)
 
     def stop(self) -> None:
-        """End every process, also stopped ones."""
         with suppress(AssertionError):
             for word in ("--api", "--watchdog"):
                 os.kill(self.process_id(word), signal.SIGCONT)
@@ -229,7 +213,6 @@ class BgpLab:
 
 
 def host(prefix: str) -> str:
-    """Return the address of a /32."""
     return prefix.removesuffix("/32")
 
 
@@ -239,7 +222,6 @@ def kill_or_stop(pid: int, how: str) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,10 +1,16 @@
 """BIRD as the BGP neighbor: without privileges, on loopback."""
 
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
+
+import pytest
 
 from support.fetch import Unavailable
 from support.process import Server, free_port, wait_until
@@ -22,6 +28,7 @@ protocol bgp exa {{
   flow6 {{ table flowtab6; import all; export none; }};
 }}
 """
+_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 _TABLES = ("master4", "master6", "flowtab4", "flowtab6")
 # 198.51.100.1/32      unreachable [exa 03:42:35.924 from 127.0.0.1] * (100) [AS64999i]
 _ROUTE = re.compile(r"^(\S.*?) +(?:\w+ )?\[exa .*\]$")
@@ -92,7 +99,6 @@ class Bird:
             self._server.kill()
 
     def birdc(self, command: str) -> str:
-        """Run a command of birdc; return its output."""
         result = subprocess.run(
             ["birdc", "-s", str(self.control), *command.split()],
             check=False,
@@ -104,15 +110,12 @@ class Bird:
 
     @property
     def up(self) -> bool:
-        """Whether the session is established."""
         return "Established" in self.birdc("show protocols exa")
 
     def wait_up(self, seconds: float = 60) -> None:
-        """Wait until the session is established."""
         wait_until(lambda: self.up, seconds, "the BGP session")
 
     def routes(self) -> dict[str, Route]:
-        """Return the routes of all tables: match → route."""
         routes = [route for table in _TABLES for route in self._table(table)]
         return {route.net: route for route in routes}
 
@@ -134,7 +137,6 @@ class Bird:
         return routes
 
     def count(self) -> int:
-        """Return the number of routes."""
         (total,) = re.findall(r"Total: (\d+) of", self.birdc("show route count"))
         return int(total)
 
@@ -158,3 +160,19 @@ def _route(net: str, fields: dict[str, str]) -> Route:
         tuple(communities),
         fields.get("ext_community", ""),
     )
+
+
+@contextmanager
+def running_bird() -> Iterator[Bird]:
+    """Run a BIRD; without one the test is skipped, and fails in CI."""
+    # Not pytest's own directory: a socket's path has to be short.
+    with TemporaryDirectory(prefix="fnm-") as root:
+        bird = Bird(Path(root))
+        try:
+            bird.open()
+        except Unavailable as exc:
+            (pytest.fail if _CI else pytest.skip)(str(exc))
+        else:
+            yield bird
+        finally:
+            bird.close()

@@ -43,4 +43,4 @@ def fault_of(line: str) -> str | None:
 def options(command: Any) -> set[str]:
     """Return the options of a command, with the one that all have."""
     names = (parameter.opts + parameter.secondary_opts for parameter in command.params)
-    return {"--help", *(name for each in names for name in each)}
+    return {"--help", *(name for word in names for name in word)}

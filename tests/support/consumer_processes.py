@@ -16,7 +16,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from confluent_kafka import ConsumerGroupState, Producer
+from confluent_kafka import ConsumerGroupState, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from fnm_bus.avro.codec import Codec
@@ -26,14 +26,15 @@ from fnm_bus.event import (
     AttackDetails,
     Audit,
     Command,
+    DeadLetter,
     FlowSpecRule,
     HostEvent,
     Mitigation,
     Receipt,
     StatusEvent,
 )
-from fnm_bus.kafka.reader import TopicReader
-from fnm_bus.kafka.route import key_of
+from fnm_bus.kafka.addressing import key_of
+from fnm_bus.kafka.reader import ConsumedRecord, TopicReader
 from support.process import Server, wait_until
 from support.relay_processes import RelayProcesses
 
@@ -85,6 +86,7 @@ class ConsumerProcesses:
         self._codec = Codec()
         self._servers: list[Server] = []
         self._producer: Producer | None = None
+        self._failed: list[str] = []
 
     def start(
         self,
@@ -95,7 +97,7 @@ class ConsumerProcesses:
         fault: str = "",
         **environment: str,
     ) -> Server:
-        """Start a consumer and wait until it has said *ready*.
+        """Start a consumer and wait until it has logged *ready*.
 
         Args:
             name: of the command.
@@ -118,47 +120,42 @@ class ConsumerProcesses:
 
     def health(self, server: Server) -> tuple[int, Mapping[str, Any]]:
         """Return the status and the facts of a consumer's /healthz."""
-        try:
-            with urlopen(f"{_address(server)}/healthz", timeout=10) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as exc:
-            with exc:
-                return exc.code, json.load(exc)
+        return health_at(_address(server))
 
     def metric(self, server: Server, name: str) -> float:
         """Return the sum of a metric's samples at a consumer's /metrics."""
         with urlopen(f"{_address(server)}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
-        return sum(map(float, found))
+        samples = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, samples))
 
     def decided_after(self, event_id: str, seconds: float = 5.0) -> float:
         """Wait until an event was decided; return the seconds that it took.
 
         They are counted by the broker, from the event's record to the audit record.
         """
-        found: list[float] = []
+        times: list[float] = []
 
         def decided() -> bool:
-            found.extend(
+            times.extend(
                 at.timestamp()
-                for _key, it, at in self.records("audit")
-                if isinstance(it, Audit) and it.event_id == event_id
+                for _key, record, at in self.records("audit")
+                if isinstance(record, Audit) and record.event_id == event_id
             )
-            return bool(found)
+            return bool(times)
 
         self.until(decided, seconds, f"a decision about {event_id}")
         sent = [
             at.timestamp()
             for kind in ("host", "status")
-            for _key, it, at in self.records(kind)
-            if isinstance(it, HostEvent | StatusEvent)
-            and it.receipt.event_id == event_id
+            for _key, record, at in self.records(kind)
+            if isinstance(record, HostEvent | StatusEvent)
+            and record.receipt.event_id == event_id
         ]
-        return min(found) - sent[0]
+        return min(times) - sent[0]
 
     def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        """Run a command; return its status, its output, and what it complained of."""
+        """Run a command; return its status, its output, and its messages."""
         done = subprocess.run(
             [sys.executable, "-m", "fnm_bus", *arguments],
             input=stdin,
@@ -169,10 +166,16 @@ class ConsumerProcesses:
         )
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
+    def succeed(self, *arguments: str, stdin: bytes = b"") -> str:
+        """Run a command that exits with 0; return its output and its messages."""
+        status, output, messages = self.run(*arguments, stdin=stdin)
+        assert status == 0, messages
+        return output + messages
+
     def said(self) -> str:
-        """Return what all consumers printed."""
+        """Return the logs of all consumers."""
         logs = sorted(self.relays.root.glob("*.log"))
-        return "\n".join(f"{it.name}\n{it.read_text()[-3000:]}" for it in logs)
+        return "\n".join(f"{log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
     def tell(
         self,
@@ -193,8 +196,8 @@ class ConsumerProcesses:
                 sequence=number,
                 sensor=sensor,
             )
-            of = {"attack_uuid": f"attack-{target}", **details}
-            facts = AttackDetails(**of)
+            values = {"attack_uuid": f"attack-{target}", **details}
+            facts = AttackDetails(**values)
             kind = StatusEvent if action == "attack_status" else HostEvent
             more: dict[str, Any] = {"flow_spec_rules": tuple(rules)} if rules else {}
             events.append(
@@ -206,11 +209,11 @@ class ConsumerProcesses:
                     **more,
                 )
             )
-        for it in events:
-            topic = "status" if isinstance(it, StatusEvent) else "host"
-            self.put(topic, key_of(it), it)
+        for event in events:
+            topic = "status" if isinstance(event, StatusEvent) else "host"
+            self.put(topic, key_of(event), event)
         self.flush()
-        return [it.receipt.event_id for it in events]
+        return [event.receipt.event_id for event in events]
 
     def put(
         self, kind: str, key: bytes | None, record: AnyRecord | bytes | None
@@ -222,7 +225,7 @@ class ConsumerProcesses:
             if record is None or isinstance(record, bytes)
             else self._codec.encode(record, topic)
         )
-        self._made().produce(topic, value=value, key=key)
+        self._made().produce(topic, value=value, key=key, on_delivery=self._check)
 
     def put_framed(self, kind: str, key: bytes, record: AnyRecord, number: int) -> None:
         """Publish a record with Confluent's framing, under a schema id."""
@@ -231,55 +234,51 @@ class ConsumerProcesses:
         self.flush()
 
     def flush(self) -> None:
-        """Wait until everything that was put is on Kafka."""
         assert self._made().flush(60) == 0
+        assert self._failed == []
 
-    def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
-        """Return key, record and time of all committed records of a topic."""
-        found = []
-        settings = {"bootstrap.servers": self.relays.bootstrap}
-        topics = [self.relays.topic(kind)]
-        with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
-            while not reader.at_end:
-                found += [(it.key, it.event, it.at) for it in reader.read(1.0)]
-        return found
+    def _check(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failed.append(str(error))
 
-    def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
-        """Return key and value of all records that a program of ours wrote."""
-        found = []
+    def read(self, kind: str, *, headers: bool = False) -> list[ConsumedRecord]:
+        """Return all committed records of a topic."""
+        records: list[ConsumedRecord] = []
         settings = {"bootstrap.servers": self.relays.bootstrap}
         topics = [self.relays.topic(kind)]
         with TopicReader(
-            settings, topics, self._codec, from_beginning=True, headers=True
+            settings, topics, self._codec, from_beginning=True, headers=headers
         ) as reader:
             while not reader.at_end:
-                found += [
-                    (it.key or b"", it.value)
-                    for it in reader.read(1.0)
-                    if it.headers or not it.value  # tests write without headers
-                ]
-        return found
+                records += reader.read(1.0)
+        return records
+
+    def records(self, kind: str) -> list[tuple[bytes | None, AnyRecord | None, Any]]:
+        """Return key, record and time of all committed records of a topic."""
+        return [(record.key, record.event, record.at) for record in self.read(kind)]
+
+    def raw(self, kind: str) -> list[tuple[bytes, bytes | None]]:
+        """Return key and value of the records of fnm-bus; tests write no headers."""
+        return [
+            (record.key or b"", record.value)
+            for record in self.read(kind, headers=True)
+            if record.headers or not record.value
+        ]
 
     def decode(self, value: bytes) -> AnyRecord | None:
-        """Return what a value holds; None where it cannot be decoded."""
+        """Return a decoded value, or None if it cannot be decoded."""
         try:
             return self._codec.decode(value)
         except InvalidRecord:
             return None
 
     def values(self, kind: str) -> list[tuple[tuple[int, int], Any]]:
-        """Return ((partition, offset), record) of a topic, as far as it is readable."""
-        found = []
-        settings = {"bootstrap.servers": self.relays.bootstrap}
-        topics = [self.relays.topic(kind)]
-        with TopicReader(settings, topics, self._codec, from_beginning=True) as reader:
-            while not reader.at_end:
-                found += [
-                    ((it.partition, it.offset), it.event)
-                    for it in reader.read(1.0)
-                    if it.event is not None
-                ]
-        return found
+        """Return ((partition, offset), record) of the decodable records of a topic."""
+        return [
+            ((record.partition, record.offset), record.event)
+            for record in self.read(kind)
+            if record.event is not None
+        ]
 
     def state(self) -> Mapping[str, Mitigation]:
         """Return the latest mitigation of each key."""
@@ -292,18 +291,23 @@ class ConsumerProcesses:
         return latest
 
     def wanted(self) -> list[str]:
-        """Return the keys of what is wanted, sorted."""
-        return sorted(k for k, it in self.state().items() if it.state == "wanted")
+        """Return the keys of the wanted mitigations, sorted."""
+        return sorted(
+            k for k, mitigation in self.state().items() if mitigation.state == "wanted"
+        )
 
     def members(self) -> int:
-        """Return how many mitigators Kafka knows of; -1 while it asks them."""
+        """Return the number of mitigators in the group; -1 during a rebalance."""
         group = f"{self.relays.prefix}mitigator-election"
         admin = AdminClient({"bootstrap.servers": self.relays.bootstrap})
-        [known] = admin.describe_consumer_groups([group]).values()
-        found = known.result(timeout=30)
-        if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
+        [answer] = admin.describe_consumer_groups([group]).values()
+        group_state = answer.result(timeout=30)
+        if group_state.state not in (
+            ConsumerGroupState.STABLE,
+            ConsumerGroupState.EMPTY,
+        ):
             return -1
-        return len(found.members)
+        return len(group_state.members)
 
     def order(self, verb: str, **about: Any) -> None:
         """Publish a command, as `mitigations` would."""
@@ -320,19 +324,43 @@ class ConsumerProcesses:
         self.flush()
 
     def audits(self, what: str) -> list[Audit]:
-        """Return what was told of one kind."""
-        found = (event for _key, event, _at in self.records("audit"))
-        return [it for it in found if isinstance(it, Audit) and it.action == what]
+        """Return the audit records with an action."""
+        events = (event for _key, event, _at in self.records("audit"))
+        return [
+            event
+            for event in events
+            if isinstance(event, Audit) and event.action == what
+        ]
+
+    def dead_letters(self, count: int = 0) -> list[DeadLetter]:
+        """Return the dead letters, which are exactly *count*, once that many exist."""
+        letters: list[DeadLetter] = []
+
+        def has_arrived() -> bool:
+            records = (record for _key, record, _at in self.records("deadletter"))
+            letters[:] = [each for each in records if isinstance(each, DeadLetter)]
+            return len(letters) >= count
+
+        self.until(has_arrived, 30, f"{count} dead letters")
+        assert len(letters) == count
+        return letters
+
+    def assert_decides(
+        self, mitigator: Server, host: str = "203.0.113.9", seconds: float = 30
+    ) -> None:
+        """Assert that a mitigator runs, and decides about a ban within *seconds*."""
+        [event] = self.tell("ban", host)
+        assert self.decided_after(event, 30) < seconds
+        assert mitigator.alive
 
     def until(self, true: Any, seconds: float = 30, what: str = "state") -> None:
-        """Wait until something is true that no event tells of."""
+        """Wait until a condition is true that no event announces."""
         try:
             wait_until(true, seconds, what)
         except TimeoutError as exc:
             raise AssertionError(f"{exc}\n{self.said()}") from exc
 
     def stop(self) -> None:
-        """End all consumers."""
         for server in self._servers:
             if server.alive:
                 with suppress(ProcessLookupError):
@@ -352,11 +380,20 @@ class ConsumerProcesses:
         }
 
 
+def health_at(address: str) -> tuple[int, Mapping[str, Any]]:
+    """Return the status and the facts of /healthz."""
+    try:
+        with urlopen(f"{address}/healthz", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as exc:
+        with exc:
+            return exc.code, json.load(exc)
+
+
 def _address(server: Server) -> str:
-    (port, *_) = re.findall(r"metrics and health on \S+:(\d+)", server.output())
+    (port, *_) = re.findall(r"serving address=\S+:(\d+)", server.output())
     return f"http://127.0.0.1:{port}"
 
 
 def policy(action: str = "blackhole", lease: str = "60s") -> str:
-    """Return a policy of one rule."""
     return POLICY.format(action=action, lease=lease)

@@ -14,10 +14,10 @@ DIRECTORY = Path(__file__).parents[1] / "unit" / "corpus" / "fuzz"
 
 def calls() -> list[Call]:
     """Return the documents of the corpus, with their calls' arguments."""
-    found = (
+    entries = (
         decode_entry(path.read_bytes()) for path in sorted(DIRECTORY.glob("*.entry"))
     )
-    return [(content.document, content.arguments) for content in found]
+    return [(content.document, content.arguments) for content in entries]
 
 
 def add(call: Call) -> Path:

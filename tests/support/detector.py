@@ -1,4 +1,4 @@
-"""A real FastNetMon, told of attacks by IPFIX on loopback."""
+"""A real FastNetMon, which gets attacks by IPFIX on loopback."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ _WORDS: Final = {"notify about attack details": "attack_details"}
 
 
 class Called(NamedTuple):
-    """A call as FastNetMon's log tells of it."""
+    """A call in FastNetMon's log."""
 
     action: str
     address: str
@@ -53,7 +53,7 @@ class Detector:
             "prometheus": "off",
         }
         text = (_STACK / "fastnetmon.conf").read_text()
-        kept = [it for it in text.splitlines() if it.split(" = ")[0] not in said]
+        kept = [line for line in text.splitlines() if line.split(" = ")[0] not in said]
         lines = [*kept, *(f"{name} = {value}" for name, value in said.items())]
         self._conf.write_text("\n".join([*lines, ""]))
         self._root = root
@@ -79,11 +79,11 @@ class Detector:
         self._server.kill()
 
     def log(self) -> str:
-        """Return what it wrote down."""
+        """Return its log."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def calls(self) -> list[Called]:
-        """Return the calls that it says to have made."""
+        """Return the calls in its log."""
         return [
             Called(_WORDS.get(action, action), address)
             for action, address in _CALL.findall(self.log())
@@ -93,5 +93,5 @@ class Detector:
         """Report an attack on hosts, from each of the addresses *first* on."""
         command = [sys.executable, str(_STACK / "flood.py")]
         command += [f"--to=127.0.0.1:{self._port}", f"--seconds={seconds}"]
-        command += [f"--hosts={hosts}", *(f"--first={it}" for it in first)]
+        command += [f"--hosts={hosts}", *(f"--first={packet}" for packet in first)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)

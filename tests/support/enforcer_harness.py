@@ -23,11 +23,9 @@ DAY = 86_400.0
 
 
 class FakeReader:
-    """A topic reader that returns the items of the test."""
-
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self.healthy = True
+        self.is_healthy = True
         self.problem = ""
         self.restarts = 0
 
@@ -111,7 +109,6 @@ class EnforcerHarness:
         self.enforcer._restore()
 
     def restart(self, **settings: Any) -> "EnforcerHarness":
-        """Return another enforcer with the same snapshot and system."""
         return EnforcerHarness(self.path, self.backend, **settings)
 
     def broker_time(self, age: float = 0.0) -> float:
@@ -167,9 +164,17 @@ class EnforcerHarness:
     def add_partitions(self) -> None:
         self.topic.items.append(PartitionsAdded())
 
-    def run(self, times: int = 1) -> None:
+    def run(self, times: int = 1) -> list[str]:
+        """Run iterations of the loop; return the keys that are in force then."""
         for _ in range(times):
             self.enforcer.run_once()
+        return self.in_force()
+
+    def start(self, key: str, state: str = "wanted", **fields: Any) -> list[str]:
+        """Run with a topic that was read to its end, and one record after that."""
+        self.end_topic()
+        self.put(key, state, **fields)
+        return self.run()
 
     def replace_backend(self, backend: MemoryBackend) -> None:
         self.enforcer._reconciler._backend = self.backend = backend
@@ -178,7 +183,6 @@ class EnforcerHarness:
         return sorted(self.backend.measures)
 
     def results(self) -> list[str]:
-        """Return the results of the audit records."""
         return [result for result, _key in self.audit.published]
 
     def count(self, name: str, *labels: str) -> float:

@@ -97,7 +97,6 @@ class Exabgp:
         return backend
 
     def disconnect(self) -> None:
-        """Close the connection."""
         for backend, connection in self._open:
             backend.close()
             connection.close()
@@ -105,31 +104,25 @@ class Exabgp:
 
     @property
     def enforcer(self) -> int:
-        """Process id of the enforcer."""
         return int(self._pids[0].read_text())
 
     @property
     def watchdog(self) -> int:
-        """Process id of the watchdog."""
         return int(self._pids[1].read_text())
 
     @property
     def pid(self) -> int:
-        """ExaBGP's process id."""
         assert self._server is not None
         return self._server.pid
 
     @property
     def alive(self) -> bool:
-        """Whether ExaBGP runs."""
         return self._server is not None and self._server.alive
 
     def output(self) -> str:
-        """Return the output of ExaBGP and its processes."""
         return (self._root / "exabgp.log").read_text()
 
     def close(self) -> None:
-        """Kill ExaBGP and its processes."""
         self.disconnect()
         if self._server is None:
             return

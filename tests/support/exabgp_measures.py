@@ -3,7 +3,7 @@
 from typing import Any
 
 from consumers.enforcers.exabgp.commands import BlackholeAttributes
-from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
 from fnm_bus.event import FlowMatch, FlowThen
 
 BLACKHOLE_ATTRIBUTES = BlackholeAttributes(
@@ -24,5 +24,5 @@ def rule(
     to: str | None = HOST,
     **match: Any,
 ) -> Measure:
-    flow = FlowMatch(destination_prefix=to, **match)
+    flow = canonical(FlowMatch(destination_prefix=to, **match))
     return Measure(kind=FLOWSPEC, flow=flow, then=then, communities=communities)

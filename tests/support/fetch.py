@@ -34,7 +34,7 @@ _POM = f"""\
 
 
 class Unavailable(Exception):
-    """A server cannot be had on this machine; the text says why."""
+    """A server is not available on this machine; the text has the reason."""
 
 
 def kafka() -> Path:

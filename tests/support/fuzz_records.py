@@ -1,4 +1,4 @@
-"""Records that decode and that nobody expects: valid ones with fields replaced.
+"""Decodable records with unexpected values: valid records with replaced fields.
 
 What is drawn depends on the seed alone, but for the times, which have to be recent.
 """
@@ -278,8 +278,10 @@ class Fuzz:
                 pairs = ((self._value(key, 2), self._value(of, 2)) for _ in range(size))
                 return dict(pairs)
             case inspect.StructType(cls=cls, fields=fields):
-                chosen = [it for it in fields if it.required or rng.random() < 0.5]
+                chosen = [
+                    field for field in fields if field.required or rng.random() < 0.5
+                ]
                 return cls(
-                    **{it.name: self._value(it.type, depth + 1) for it in chosen}
+                    **{name.name: self._value(name.type, depth + 1) for name in chosen}
                 )
         raise TypeError(f"no value for {kind}")

@@ -5,7 +5,6 @@ call is the process's last, or fails.
 """
 
 import re
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -82,36 +81,10 @@ def whole(command: Sequence[str], document: bytes, *, threads: bool = False) -> 
     return once
 
 
-def part(path: Path, spot: str, where: Path, document: bytes) -> Traced:
-    """Trace one of the programs that a script starts, and nothing else of it.
-
-    Args:
-        path: the script; it is written anew for each run.
-        spot: how the line begins that starts the program, which is there once.
-        where: the program is traced only while the script is below this directory.
-        document: its stdin.
-    """
-    text = path.read_text()
-    assert text.count(spot) == 1, spot
-    first, rest = text.replace(spot, f"traced {spot}").split("\n", 1)
-
-    def once(*options: str) -> Ended:
-        with tempfile.NamedTemporaryFile() as output:
-            strace = shlex.join([*_strace(output.name), *options])
-            below = f"case $PWD in {shlex.quote(str(where))}*) {strace}"
-            lines = ("traced() {", f'{below} "$@" ;; *) "$@" ;; esac', "}")
-            path.write_text("\n".join((first, *lines, rest)))
-            try:
-                done = _run([str(path)], document)
-            finally:
-                path.write_text(text)
-            return done, Path(output.name).read_text(errors="replace")
-
-    return once
-
-
 def sites(traced: Traced, touching: Path) -> list[Site]:
     """Return the system calls of one run that name *touching* or hold it open.
+
+    With `Path()`, return all of them.
 
     Raises:
         Unavailable: strace is missing, or may not trace.
@@ -125,7 +98,7 @@ def sites(traced: Traced, touching: Path) -> list[Site]:
     for process, call, text in _LINE.findall(shown):
         counts[process, call] += 1
         # Where a process is does not matter to an absolute path.
-        if named.search(_IN_VAIN.sub("", text)):
+        if touching == Path() or named.search(_IN_VAIN.sub("", text)):
             found.append(Site(call, counts[process, call], text))
     return found
 

@@ -4,6 +4,7 @@ A JVM that reads parsed classes from an archive starts with half the CPU time. T
 run on a machine records the classes and makes the archive beside the server's jars.
 """
 
+import fcntl
 import subprocess
 import tempfile
 from importlib.metadata import version
@@ -42,10 +43,20 @@ class Java:
         return self.command(f"-XX:DumpLoadedClassList={self._list}", *arguments)
 
     def keep_classes(self) -> None:
-        """Make the archive from the recorded classes, if the machine has none yet."""
+        """Make the archive from the recorded classes, if the machine has none yet.
+
+        If another process makes the archive, return at once.
+        """
         if self._archive.exists() or not self._list.exists():
             return
-        with tempfile.TemporaryDirectory(dir=self._archive.parent) as scratch:
+        with (
+            self._archive.with_suffix(".lock").open("w") as lock,
+            tempfile.TemporaryDirectory(dir=self._archive.parent) as scratch,
+        ):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
             half = Path(scratch) / self._archive.name
             options = (
                 "-Xshare:dump",

@@ -2,19 +2,28 @@
 
 import base64
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ClusterMetadata, PartitionMetadata
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ClusterMetadata,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from support import fetch
 from support.java import Java
-from support.process import Server, accepts, free_port, wait_until
+from support.process import Server, accepts, free_port
 
 _CLUSTER = base64.urlsafe_b64encode(b"fnm-bus's testing").decode()[:22]
-_SECONDS = 60.0
 _RULES = {
     # Without rules everything is allowed; a test may forbid something. Several nodes
     # would have to be allowed to talk to each other first.
@@ -48,7 +57,7 @@ class Cluster:
         self.bootstrap = ",".join(f"127.0.0.1:{p}" for p in self._ports.values())
 
     def open(self) -> None:
-        """Format the directories, start all nodes, wait until they know each other.
+        """Format the directories, start all nodes, wait until they list each other.
 
         Raises:
             Unavailable: Kafka cannot be fetched.
@@ -79,7 +88,7 @@ class Cluster:
         return self._ports[number]
 
     def behind(self, front: int) -> int:
-        """Return where the only node listens for what comes through *front*."""
+        """Return the port of the only node for connections through *front*."""
         return self._behind[front]
 
     def pid(self, number: int) -> int:
@@ -91,7 +100,7 @@ class Cluster:
         self._servers[number].kill()
 
     def start(self, number: int) -> None:
-        """Start a node that was killed, and wait until the others know it.
+        """Start a node that was killed, and wait until the others list it.
 
         Raises:
             RuntimeError: it runs, or did not come up.
@@ -107,39 +116,15 @@ class Cluster:
             if not server.alive:
                 self.start(number)
 
-    def leader_of(self, topic: str, partition: int = 0) -> int:
-        """Return the id of the node that leads a partition; -1 when none does."""
-        return int(self._partition(topic, partition).leader)
-
-    def in_sync(self, topic: str, partition: int = 0) -> set[int]:
-        """Return the ids of the nodes that have all of a partition."""
-        return set(self._partition(topic, partition).isrs)
-
-    def wait_in_sync(self, topic: str, partition: int = 0) -> None:
-        """Wait until every replica of a partition has all of it.
-
-        Raises:
-            TimeoutError: they did not within a minute.
-        """
-
-        def all_in_sync() -> bool:
-            found = self._partition(topic, partition)
-            return set(found.isrs) == set(found.replicas)
-
-        wait_until(all_in_sync, _SECONDS, f"all replicas of {topic} {partition}")
-
-    def _partition(self, topic: str, partition: int) -> PartitionMetadata:
-        return self._metadata(self.bootstrap, topic).topics[topic].partitions[partition]
-
-    def _metadata(self, bootstrap: str, topic: str | None = None) -> ClusterMetadata:
+    def _metadata(self, bootstrap: str) -> ClusterMetadata:
         admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-        return admin.list_topics(topic, timeout=10)
+        return admin.list_topics(timeout=10)
 
     def _await(self, number: int) -> None:
         port = self._ports[number]
 
         def known() -> bool:
-            # What this very node says about itself and the others that run.
+            # The answer of this node about itself and the other running nodes.
             if not accepts(port):
                 return False
             try:
@@ -200,7 +185,7 @@ class Cluster:
             "advertised.listeners": ",".join(
                 (
                     f"PLAINTEXT://127.0.0.1:{self._ports[number]}",
-                    *(f"{_name(it)}://127.0.0.1:{it}" for it in self._behind),
+                    *(f"{_name(front)}://127.0.0.1:{front}" for front in self._behind),
                 )
             ),
             "inter.broker.listener.name": "PLAINTEXT",
@@ -222,6 +207,25 @@ class Cluster:
             "min.insync.replicas": enough,
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+@contextmanager
+def denied(bootstrap: str, topic: str, operation: AclOperation) -> Iterator[None]:
+    """Deny everybody one operation on a topic, and allow all others."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    place = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:*", "*")
+    rules = [
+        AclBinding(*place, AclOperation.ALL, AclPermissionType.ALLOW),
+        AclBinding(*place, operation, AclPermissionType.DENY),
+    ]
+    for answer in admin.create_acls(rules).values():
+        answer.result(30)
+    try:
+        yield
+    finally:
+        everything = (AclOperation.ANY, AclPermissionType.ANY)
+        [removed] = admin.delete_acls([AclBindingFilter(*place, *everything)]).values()
+        removed.result(30)
 
 
 def _name(front: int) -> str:

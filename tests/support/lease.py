@@ -1,4 +1,4 @@
-"""A lease that is never given up: it keeps whoever opens the file waiting."""
+"""A lease that is never released: every process that opens the file waits."""
 
 import fcntl
 import os

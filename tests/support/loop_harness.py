@@ -10,9 +10,9 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.consume.handler import Deferred, Handler
 from fnm_bus.consume.loop import ConsumerLoop
 from fnm_bus.consume.metrics import ConsumeMetrics
-from fnm_bus.event import AnyRecord, HostEvent, Receipt
-from fnm_bus.kafka.publisher import MemoryPublisher
+from fnm_bus.event import DeadLetter, HostEvent, Receipt
 from fnm_bus.kafka.reader import ConsumedRecord
+from support.memory_publisher import MemoryPublisher
 from support.process import wait_until
 
 CODEC = Codec()
@@ -52,17 +52,26 @@ class LoopHarness:
         self.failed: list[BaseException] = []
 
     def put(
-        self, value: AnyRecord | bytes | None, partition: int = 0, timestamp: int = 0
+        self, *values: HostEvent | bytes | None, partition: int = 0, timestamp: int = 0
     ) -> None:
-        """Publish one record; bytes and None as they are."""
-        data = (
-            CODEC.encode(value, self.topic) if isinstance(value, HostEvent) else value
-        )
-        assert data is None or isinstance(data, bytes)
-        self._producer.produce(
-            self.topic, value=data, partition=partition, timestamp=timestamp
-        )
+        """Publish records; bytes and None as they are."""
+        for value in values:
+            self._producer.produce(
+                self.topic,
+                CODEC.encode(value, self.topic)
+                if isinstance(value, HostEvent)
+                else value,
+                partition=partition,
+                timestamp=timestamp,
+            )
         assert self._producer.flush(10) == 0
+
+    def letter(self) -> DeadLetter:
+        """Return the only dead letter."""
+        [record] = self.letters.records
+        letter = CODEC.decode(record.value)
+        assert isinstance(letter, DeadLetter)
+        return letter
 
     def start(self, handler: Handler, **options: Any) -> ConsumerLoop:
         """Start a loop with further arguments *options*."""

@@ -13,7 +13,7 @@ from consumers.mitigation.measure import measure_of
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import EPOCH, Effect, Mitigation
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from support.mitigator_harness import OWN, START, MitigatorHarness
 from support.mitigator_model import LIMITS, Claim, Model, includes, rank
 
@@ -31,7 +31,6 @@ _TOPICS: Final = Topics()
 
 
 def mitigations(harness: MitigatorHarness) -> dict[str, Mitigation]:
-    """Return the latest record of each mitigation, without the pause."""
     records = {}
     for key, stored in harness.mitigations.items():
         if key != "pause":
@@ -52,7 +51,6 @@ def in_force(harness: MitigatorHarness) -> dict[str, Mitigation]:
 
 
 def is_counted(record: Mitigation) -> bool:
-    """Return whether limits count a mitigation."""
     return (
         record.state == "wanted"
         and not record.dry_run

@@ -51,7 +51,6 @@ def policy(
     digest: str = "p1",
     **limits: Any,
 ) -> Policy:
-    """Return a policy of *rules* for our own networks."""
     customers: tuple[Customer, ...] = limits.pop("customers", ())
     return Policy(
         rules=rules or (rule(),),
@@ -170,7 +169,6 @@ class MitigatorHarness:
         return event
 
     def apply(self, event: Event, *, behind: bool = False) -> None:
-        """Apply *event*."""
         transition = self.new_transition()
         apply_event(transition, event, behind=lambda: behind)
         self.commit(transition)
@@ -258,11 +256,9 @@ class MitigatorHarness:
         return self._record(stored).lease_ms / 1000 - age
 
     def mitigation(self, key: str = KEY) -> Mitigation:
-        """Return the latest record of a mitigation."""
         return self._record(self.mitigations[key])
 
     def reason(self, target: str = HOST, sensor: str = "fnm1", **key: str) -> Reason:
-        """Return the latest record of a reason."""
         name = ReasonKey(
             sensor, key.get("scope", "host"), target, key.get("part", "attack")
         )
@@ -271,17 +267,14 @@ class MitigatorHarness:
         return record
 
     def audit_texts(self, decision: str) -> list[str]:
-        """Return the texts of the audit records of one kind."""
         return [audit.text for audit in self.audits if audit.action == decision]
 
     def audit_codes(self, decision: str) -> list[str]:
-        """Return the codes of the audit records of one kind."""
         return [audit.code for audit in self.audits if audit.action == decision]
 
     # -- inside ----------------------------------------------------------------
 
     def new_transition(self) -> Transition:
-        """Return a new transition at this moment."""
         return Transition(self.context, self.state, Moment(self.clock, self.now))
 
     def commit(self, transition: Transition) -> None:
@@ -311,3 +304,10 @@ class MitigatorHarness:
     def _record(stored: StoredRecord) -> Mitigation:
         assert isinstance(stored.record, Mitigation)
         return stored.record
+
+
+def banned(new_policy: Policy | None = None, **fields: Any) -> MitigatorHarness:
+    """Return a mitigator after a ban with these fields."""
+    harness = MitigatorHarness(new_policy)
+    harness.send("ban", **fields)
+    return harness

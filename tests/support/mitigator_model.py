@@ -119,7 +119,6 @@ class Model:
         return touched
 
     def add(self, name: str, desire: Desire, lease: float) -> None:
-        """Apply an operator's `add`."""
         self.wishes[own_key(name)] = Wish(
             active=True,
             desires=(desire,),
@@ -159,7 +158,6 @@ class Model:
     # -- results -----------------------------------------------------------------
 
     def keys(self) -> set[str]:
-        """Return the keys of all active wishes."""
         return {
             desire.key
             for wish in self.wishes.values()
@@ -489,7 +487,6 @@ class Model:
 
 
 def own_key(name: str) -> ReasonKey:
-    """Return the key of an operator's wish."""
     return ReasonKey("", OPERATOR, name, OPERATOR)
 
 

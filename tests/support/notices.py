@@ -6,9 +6,7 @@ from typing import Any
 import msgspec
 
 from consumers.notifier.notice import notice_of
-from consumers.notifier.sink import (
-    OutgoingNotice,
-)
+from consumers.notifier.sink import OutgoingNotice
 from consumers.storms.group import GroupRef
 from consumers.storms.update import STARTED, ChangeId, StormUpdate
 from fnm_bus.event import Mitigation

@@ -16,7 +16,7 @@ from support.process import Server, wait_until
 from support.receiver import Receiver
 
 PARTITIONS = 4
-NEW = "new consumer group: starting at the end of the topic"
+NEW = "new_consumer_group"
 
 
 def mitigation(number: int, state: str = "wanted", **other: Any) -> Mitigation:

@@ -1,4 +1,4 @@
-"""Documents that nobody wrote: faults of any size, and damage done to real ones."""
+"""Random documents: faults of any size, and damaged real documents."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Faults planted in the parser of a process: what nobody has thought of yet."""
+"""Faults planted in the parser of a process, for unexpected errors."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,9 @@ import resource
 import signal
 
 from fnm_bus.relay import pipeline
+from fnm_bus.relay.isolation import child
 
+child.MAX_CPU = 1  # second, so that a test does not wait for five
 _parse = pipeline.parse
 
 
@@ -53,8 +55,8 @@ class Planted:
         self.stop, self.began = root / "stop", root / "began"
         places = {"stop": str(self.stop), "began": str(self.began)}
         (root / "sitecustomize.py").write_text(_CODE % places)
-        known = os.environ.get("PYTHONPATH", "")
-        self.path = os.pathsep.join(filter(None, (str(root), known)))
+        inherited = os.environ.get("PYTHONPATH", "")
+        self.path = os.pathsep.join(filter(None, (str(root), inherited)))
 
 
 def poison(kind: str) -> bytes:

@@ -5,10 +5,13 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socketserver import BaseServer
 
 # Asks the kernel to end this process when pytest dies, however that comes about, and
 # becomes the server. Between fork and exec of a process with threads only another
@@ -30,7 +33,7 @@ _STEP = 0.05
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody uses.
+    """Return an unused port of loopback.
 
     It lies below the range from which the kernel takes the ports of outgoing
     connections (/proc/sys/net/ipv4/ip_local_port_range), so that a server which is
@@ -55,7 +58,7 @@ def free_port() -> int:
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
-    """Ask *ready* until it says yes; nothing else announces these states.
+    """Call *ready* until it returns true; no event announces these states.
 
     Raises:
         TimeoutError: it did not within *seconds*; the text is *what*.
@@ -65,6 +68,19 @@ def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {seconds} s")
         time.sleep(_STEP)
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Serve in a thread."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    with server:
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def being(uid: int, gid: int, act: Callable[[], None]) -> None:
@@ -88,7 +104,7 @@ def being(uid: int, gid: int, act: Callable[[], None]) -> None:
 
 
 def accepts(port: int) -> bool:
-    """Return whether somebody accepts connections on *port* of loopback."""
+    """Return whether a server accepts connections on *port* of loopback."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -117,7 +133,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; `wait` says when it serves."""
+        """Start it; `wait` returns when it serves."""
         leash = [sys.executable, "-IS", "-c", _LEASH, str(os.getpid())]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -130,7 +146,7 @@ class Server:
             )
 
     def wait(self, ready: Callable[[], bool], seconds: float = 300) -> None:
-        """Wait until *ready* says yes.
+        """Wait until *ready* returns true.
 
         Raises:
             RuntimeError: it ended, or was not ready in time; with the end of its log.
@@ -163,7 +179,7 @@ class Server:
         return self._process.pid
 
     def kill(self) -> None:
-        """End it at once (SIGKILL) and wait until it is gone."""
+        """End it at once (SIGKILL) and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -175,3 +191,15 @@ class Server:
     def tail(self) -> str:
         """Return the end of what it printed."""
         return self._log.read_text(errors="replace")[-_TAIL:]
+
+
+def child_ids(parent: int, word: str) -> list[int]:
+    """Return the ids of a process's children with *word* on their command line."""
+    ids = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (path / "cmdline").read_bytes().split(b"\0")
+            status = (path / "stat").read_text().rpartition(")")[2].split()
+            if word.encode() in line and int(status[1]) == parent:
+                ids.append(int(path.name))
+    return ids

@@ -18,9 +18,9 @@ from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.avro.schema_ids import registry_subject
 from fnm_bus.event import Event, HostEvent
+from fnm_bus.kafka.addressing import Topics, headers_for, key_of
 from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, headers_for, key_of
 from fnm_bus.kafka.topic_admin import TopicAdmin
 from fnm_bus.kafka.topics import planned_topics
 

@@ -1,5 +1,6 @@
 """Apicurio Registry: a schema registry with Confluent's API, in memory."""
 
+import json
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -28,7 +29,7 @@ class Registry:
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
     def open(self) -> None:
-        """Start it and wait until it says that it is ready.
+        """Start it and wait until it is ready.
 
         Raises:
             Unavailable: it cannot be fetched.
@@ -66,3 +67,9 @@ class Registry:
             return False
         except OSError:  # it listens, and is not there yet
             return False
+
+
+def subjects(address: str) -> set[str]:
+    """Return the names of a registry's subjects."""
+    with urlopen(f"{address}/subjects", timeout=10) as answer:
+        return set(json.load(answer))

@@ -1,4 +1,4 @@
-"""A spool with relays as processes of their own, and a reader that is not ours."""
+"""A spool with relays as processes, and a reader without fnm-bus."""
 
 import json
 import os
@@ -134,10 +134,18 @@ class RelayProcesses:
             check=False,
         )
 
+    def succeed(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 60
+    ) -> bytes:
+        """Run a command of fnm-bus that exits with 0; return its output."""
+        done = self.run(*arguments, stdin=stdin, timeout=timeout)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
     def start(
         self, *, ready: str = "STATUS=draining", config: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a relay; return it when it has told systemd what *ready* says."""
+        """Start a relay; return it when it has sent *ready* to systemd."""
         address = str(self.root / f"notify{len(self._relays)}")
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
@@ -183,14 +191,14 @@ class RelayProcesses:
                 "allow.auto.create.topics": True,
             }
         )
-        found: list[Message] = []
+        messages: list[Message] = []
         end = time.monotonic() + within
         try:
             topic = self.topic(kind)
             partitions: Any = {}
             while not partitions and time.monotonic() < end:
-                known = consumer.list_topics(topic, timeout=10).topics[topic]
-                partitions = known.partitions
+                metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+                partitions = metadata.partitions
             consumer.assign(
                 [
                     TopicPartition(topic, number, OFFSET_BEGINNING)
@@ -204,22 +212,22 @@ class RelayProcesses:
                     continue
                 error = message.error()
                 if error is None:
-                    found.append(message)
+                    messages.append(message)
                     ended.discard(message.partition())
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended.add(message.partition())
-                if len(found) >= least and len(ended) == len(partitions):
+                if len(messages) >= least and len(ended) == len(partitions):
                     break
         finally:
             consumer.close()
-        return found
+        return messages
 
     def events(self, kind: str, least: int, within: float = 60) -> list[Any]:
         messages = self.messages(kind, least, within)
         return [self.codec.decode(message.value()) for message in messages]
 
     def until(self, true: Callable[[], bool], within: float = 30) -> None:
-        """Wait until something is true that no event tells of."""
+        """Wait until a condition is true that no event announces."""
         end = time.monotonic() + within
         while not true():
             if time.monotonic() > end:

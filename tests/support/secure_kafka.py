@@ -93,27 +93,11 @@ class SecureKafka(Cluster):
         """Return a client that may do everything."""
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
-    def forbid_everything(self) -> None:
-        """Remove every right of every user."""
-        everything = AclBindingFilter(
-            ResourceType.ANY,
-            None,
-            ResourcePatternType.ANY,
-            None,
-            None,
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        admin = self.admin()
-        for answer in admin.delete_acls([everything]).values():
-            answer.result(timeout=30)
-        self.wait_for_acls(0)
-
     def forbid(self, user: str, right: Right) -> None:
         """Remove one right of *user*."""
         kind = _KINDS[right.kind]
         operation = AclOperation[right.operation.upper()]
-        found = AclBindingFilter(
+        binding = AclBindingFilter(
             kind,
             right.name,
             ResourcePatternType.LITERAL,
@@ -123,7 +107,7 @@ class SecureKafka(Cluster):
             AclPermissionType.ALLOW,
         )
         before, admin = self.acls(), self.admin()
-        for answer in admin.delete_acls([found]).values():
+        for answer in admin.delete_acls([binding]).values():
             assert len(answer.result(timeout=30)) == 1
         self.wait_for_acls(before - 1)
 
@@ -142,7 +126,7 @@ class SecureKafka(Cluster):
         return len(admin.describe_acls(everything).result(timeout=30))
 
     def wait_for_acls(self, number: int) -> None:
-        """Wait until the broker knows *number* rights.
+        """Wait until the broker lists *number* rights.
 
         Raises:
             TimeoutError: it did not within 30 s.

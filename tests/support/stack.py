@@ -95,7 +95,7 @@ class Stack:
         return done.stdout
 
     def up(self, *words: str) -> float:
-        """Start what is not as the file says; return the seconds until all is well."""
+        """Start changed services; return the seconds until all are healthy."""
         began = time.monotonic()
         self.compose(*words, "up", "--detach", "--build", "--wait")
         return time.monotonic() - began
@@ -105,7 +105,7 @@ class Stack:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
 
     def left(self) -> list[str]:
-        """Return what there is of the project: containers, volumes, networks."""
+        """Return the project's containers, volumes and networks."""
         return [
             f"{kind} {name}"
             for kind, words in (
@@ -123,7 +123,7 @@ class Stack:
         )
 
     def facts(self, service: str) -> dict[str, Any]:
-        """Return what the engine knows of a service's container."""
+        """Return the engine's facts of a service's container."""
         name = self.compose("ps", "--all", "--quiet", service).strip()
         return dict(json.loads(self.docker("inspect", name))[0])
 
@@ -136,7 +136,7 @@ class Stack:
         when = () if since is None else ("--since", since.isoformat())
         return self.compose("logs", "--no-log-prefix", *when, *services).splitlines()
 
-    # -- what is on the topics, wanted, and in the neighbor's table
+    # -- topics, wanted mitigations, and the neighbor's table
 
     @cached_property
     def settings(self) -> FullSettings:
@@ -157,7 +157,7 @@ class Stack:
 
     def published(self) -> set[str]:
         """Return the event ids on the event topics."""
-        return {it.receipt.event_id for it in self.events()}
+        return {event.receipt.event_id for event in self.events()}
 
     def wanted(self) -> set[str]:
         """Return the prefixes whose blackhole is wanted."""
@@ -176,19 +176,19 @@ class Stack:
         return set(_ROUTE.findall(self.compose(*command, check=False)))
 
     def settle(self, seconds: float, what: str) -> float:
-        """Wait until the neighbor has what is wanted; return how long that took."""
+        """Wait until the neighbor has the wanted routes; return the seconds."""
         began = time.monotonic()
         wait_until(lambda: self.routes() == self.wanted(), seconds, what)
         return time.monotonic() - began
 
     def changes(self, prefix: str) -> list[tuple[datetime, str]]:
-        """Return when the neighbor's route came and went, as its log says."""
-        found = []
+        """Return the times of the neighbor's route from its log."""
+        events = []
         for line in self.logs("bird"):
             if f" {prefix} " in line and "<TRACE>" in line:
                 at = datetime.fromisoformat(line[:23]).replace(tzinfo=UTC)
-                found.append((at, "added" if " > added " in line else "removed"))
-        return found
+                events.append((at, "added" if " > added " in line else "removed"))
+        return events
 
     # -- attacks
 

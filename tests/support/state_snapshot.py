@@ -1,4 +1,4 @@
-"""What a broker and a directory hold, to prove that a command changed nothing."""
+"""The state of a broker and a directory, to prove that a command changed nothing."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A cable between a client and a server on loopback, which can be cut and mended."""
+"""A TCP proxy on loopback that can be cut and repaired."""
 
 import selectors
 import socket
@@ -56,8 +56,8 @@ class TcpProxy:
         self._ended.set()
         self._whole.set()
         self._thread.join(10)
-        for it in (*self._pairs, self._listening):
-            it.close()
+        for item in (*self._pairs, self._listening):
+            item.close()
         self._selector.close()
 
     def _run(self) -> None:
@@ -82,10 +82,10 @@ class TcpProxy:
         except OSError:
             client.close()
             return
-        for one, other in ((client, server), (server, client)):
-            one.settimeout(5)
-            self._pairs[one] = other
-            self._selector.register(one, selectors.EVENT_READ)
+        for side, other in ((client, server), (server, client)):
+            side.settimeout(5)
+            self._pairs[side] = other
+            self._selector.register(side, selectors.EVENT_READ)
 
     def _forward(self, one: socket.socket) -> None:
         other = self._pairs.get(one)
@@ -97,7 +97,7 @@ class TcpProxy:
             if data:
                 other.sendall(data)
         if not data:
-            for it in (one, other):
-                self._selector.unregister(it)
-                self._pairs.pop(it, None)
-                it.close()
+            for connection in (one, other):
+                self._selector.unregister(connection)
+                self._pairs.pop(connection, None)
+                connection.close()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.memory_publisher import MemoryPublisher
 
 from fnm_bus import build
 from fnm_bus.avro import schema
@@ -18,15 +19,14 @@ from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.publisher import MemoryPublisher
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.relay.metrics import RelayMetrics
 
 TOPICS = Topics()
 
 
 def settings(tmp_path: Path) -> Settings:
-    """Settings with a registry at a port on which nobody listens."""
+    """Settings with a registry at a port without a server."""
     return Settings.model_validate(
         {
             "registry": {
@@ -153,9 +153,7 @@ def broken_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 
 @pytest.mark.usefixtures("broken_schema")
-def test_a_broken_schema_prevents_the_relay_from_starting(
-    tmp_path: Path,
-) -> None:
+def test_a_broken_schema_prevents_the_relay_from_starting(tmp_path: Path) -> None:
     made = Settings.model_validate({"spool": {"directory": tmp_path / "spool"}})
     with pytest.raises(SchemaError, match="StatusEvent"):
         build.build_relay(made, RelayMetrics())
@@ -168,7 +166,7 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
     tmp_path: Path, refusals: str, status: int
 ) -> None:
     relay: Any = SimpleNamespace(
-        turned_at=monotonic(),
+        iterated_at=monotonic(),
         draining=True,
         publisher=MemoryPublisher(),
         drain=SimpleNamespace(
@@ -180,6 +178,6 @@ def test_a_topic_that_refuses_records_makes_the_relay_unhealthy(
         ),
     )
     server = build.build_http_server(settings(tmp_path), relay, RelayMetrics())
-    code, _headers, body = server._pages.get("/healthz", {})
+    code, _headers, body = server._page("/healthz", {})
     assert str(code).startswith(str(status))
     assert refusals in body.decode()

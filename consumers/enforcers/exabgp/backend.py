@@ -5,28 +5,25 @@ announced until it is withdrawn or ExaBGP ends, even if this process dies. The w
 withdraws expired routes that this process does not withdraw.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
-from typing import Final
 
 from consumers.enforcers.backend import (
     ActiveMeasure,
     BackendError,
     DesiredMeasure,
     UnsupportedMeasure,
+    summarize,
 )
 from consumers.enforcers.exabgp import commands, listing
 from consumers.enforcers.exabgp.commands import BlackholeAttributes
-from consumers.enforcers.exabgp.neighbor import Neighbor
+from consumers.enforcers.exabgp.neighbor import COMMAND, Neighbor
 from consumers.enforcers.exabgp.session import Session
-from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
+from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
-
-_MAX_LISTED: Final = 5
-"""Maximum number of unsupported measures in an error."""
+log = get_logger(__name__)
 
 
 class ExabgpBackend:
@@ -37,10 +34,6 @@ class ExabgpBackend:
         writing: descriptor for commands only; 1 in an API process.
         settings: the neighbor and the attributes of blackhole routes.
         timeout: seconds without output from ExaBGP until a request fails.
-
-    Attributes:
-        name: "exabgp".
-        kinds: blackhole and flowspec.
     """
 
     def __init__(
@@ -51,7 +44,7 @@ class ExabgpBackend:
         timeout: float = 10.0,
     ) -> None:
         self.name = "exabgp"
-        self.kinds = frozenset({BLACKHOLE, FLOWSPEC})
+        self.kinds = commands.KINDS
         self._session = Session(reading, writing, timeout)
         self._attributes = BlackholeAttributes(
             settings.ipv4_next_hop, settings.ipv6_next_hop, settings.communities
@@ -75,18 +68,11 @@ class ExabgpBackend:
 
         The first request starts it too. A dry run makes no request and has to call
         this, and so does a process that has to exit with ExaBGP.
-
-        Args:
-            on_exit: called from a thread when ExaBGP has exited.
         """
         self._session.open(on_exit)
 
     def form(self, measure: Measure) -> str:
-        """Return the attributes of the measure's route, as ExaBGP's text.
-
-        Raises:
-            UnsupportedMeasure: no such route exists.
-        """
+        """Return the attributes of the measure's route, as ExaBGP's text."""
         return commands.form_of(measure, self._attributes)
 
     def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
@@ -95,11 +81,6 @@ class ExabgpBackend:
         Unsupported measures do not prevent the others. While the session is down,
         nothing is announced: such a route may reach the neighbor after its withdrawal,
         and stay.
-
-        Raises:
-            UnsupportedMeasure: some measures can never be announced; the others are.
-            BackendError: the session is down, or ExaBGP refused commands or did not
-                answer.
         """
         forms: dict[str, str] = {}
         measures, unsupported = [], []
@@ -110,39 +91,27 @@ class ExabgpBackend:
             except UnsupportedMeasure as exc:
                 unsupported.append(str(exc))
         if measures:
-            self._session.refresh()
+            self._session.request([COMMAND])  # updates `up`
             self._require_session()
             self._forms |= forms
             self._send(commands.announce_commands(measures, self._attributes))
         if unsupported:
-            omitted = len(unsupported) - _MAX_LISTED
-            more = f" (and {omitted} more)" if omitted > 0 else ""
-            raise UnsupportedMeasure(
-                f"ExaBGP does not support {'; '.join(unsupported[:_MAX_LISTED])}{more}"
-            )
+            raise UnsupportedMeasure(summarize("ExaBGP does not support", unsupported))
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Withdraw routes, even if the session is down.
-
-        Raises:
-            BackendError: ExaBGP refused commands or did not answer.
-        """
+        """Withdraw routes, even if the session is down."""
         texts = commands.withdraw_commands(measures, self._attributes, self._forms)
         if texts:
             self._send(texts)
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return ExaBGP's routes; they are announced once the session is up.
-
-        Raises:
-            BackendError: ExaBGP did not answer.
-        """
+        """Return ExaBGP's routes; they are announced once the session is up."""
         routes: dict[Measure, ActiveMeasure] = {}
         for line in self._session.request([listing.COMMAND]):
             try:
                 measure, route = listing.parse_route(line)
             except ValueError as exc:
-                log.warning("ExaBGP lists a foreign route: %s: %.300r", exc, line)
+                log.warning("foreign_route", error=exc, line=line[:300])
                 continue
             routes[measure] = route
         self._forms = {measure.key: route.form for measure, route in routes.items()}

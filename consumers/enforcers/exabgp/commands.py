@@ -8,12 +8,16 @@ announcement and leave a route that no listing shows.
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from consumers.enforcers.backend import UnsupportedMeasure
+from consumers.enforcers.backend import UnsupportedMeasure, require_supported
 from consumers.enforcers.exabgp import route_text
 from consumers.enforcers.exabgp import vocabulary as words
-from consumers.mitigation.measure import BLACKHOLE, Measure
+from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure
+
+KINDS: Final = frozenset({BLACKHOLE, FLOWSPEC})
+"""The kinds of measures that ExaBGP supports."""
 
 _PREFIXES_PER_COMMAND: Final = 1000
 _CACHE_SIZE: Final = 1 << 16
@@ -21,13 +25,7 @@ _V6: Final = 6
 
 
 class BlackholeAttributes(NamedTuple):
-    """The attributes of all blackhole routes.
-
-    Attributes:
-        ipv4_next_hop: next hop of IPv4 prefixes.
-        ipv6_next_hop: next hop of IPv6 prefixes.
-        communities: added to the measure's own communities.
-    """
+    """The attributes of all blackhole routes."""
 
     ipv4_next_hop: str
     ipv6_next_hop: str
@@ -59,37 +57,18 @@ def withdraw_commands(
     blackhole: BlackholeAttributes,
     forms: Mapping[str, str],
 ) -> list[str]:
-    """Return the commands that withdraw *measures*; unsupported ones are ignored.
-
-    Args:
-        measures: if *forms* has a measure's key, its match is enough.
-        blackhole: the attributes of blackhole routes.
-        forms: key → form of the last announcement, as far as known.
-    """
+    """Return the commands that withdraw *measures*; unsupported ones are ignored."""
     routes = []
     for measure in measures:
         try:
-            form = forms.get(_key(measure))
-            routes.append(
-                _route(measure, blackhole)
-                if form is None
-                else _Route(route_text.match_text(measure), form)
-            )
-        except UnsupportedMeasure:  # was never announced
+            form = forms.get(measure.key)
+            if form is None:
+                routes.append(_route(measure, blackhole))
+            else:
+                routes.append(_Route(route_text.match_text(measure), form))
+        except (UnsupportedMeasure, ValueError):  # was never announced
             continue
     return _commands("withdraw", routes)
-
-
-def _key(measure: Measure) -> str:
-    """Return the measure's key.
-
-    Raises:
-        UnsupportedMeasure: a prefix of its match is not a network.
-    """
-    try:
-        return measure.key
-    except ValueError as exc:
-        raise UnsupportedMeasure(f"{measure.kind}: {exc}") from exc
 
 
 class _Route(NamedTuple):
@@ -120,22 +99,17 @@ def _commands(verb: str, routes: Iterable[_Route]) -> list[str]:
 # An enforcer compares all measures every few seconds, and most have not changed.
 @lru_cache(_CACHE_SIZE)
 def _route(measure: Measure, blackhole: BlackholeAttributes) -> _Route:
-    key = _key(measure)
+    require_supported(measure, KINDS)
     try:
         match = route_text.match_text(measure)
-        own = words.canonical_communities(measure.communities)
-        if measure.kind == BLACKHOLE:
-            network = route_text.canonical_network("prefix", measure.prefix)
-            hop = (
-                blackhole.ipv6_next_hop
-                if network.version == _V6
-                else blackhole.ipv4_next_hop
-            )
-            communities = words.canonical_communities((*blackhole.communities, *own))
-            form = f"next-hop {route_text.next_hop_text(hop, network)}"
-            return _Route(match, form + words.community_attributes(communities))
-        action = route_text.action_text(measure.then)
-        form = f"{action};" + words.community_attributes(own, ";")
-        return _Route(match, form)
     except UnsupportedMeasure as exc:
-        raise UnsupportedMeasure(f"{key}: {exc}") from exc
+        raise UnsupportedMeasure(f"{measure.key}: {exc}") from exc
+    own = measure.communities
+    if measure.kind == BLACKHOLE:
+        is_v6 = measure.networks[0].version == _V6
+        hop = blackhole.ipv6_next_hop if is_v6 else blackhole.ipv4_next_hop
+        communities = words.canonical_communities((*blackhole.communities, *own))
+        form = f"next-hop {ip_address(hop)}" + words.community_attributes(communities)
+        return _Route(match, form)
+    attributes = words.community_attributes(words.canonical_communities(own), ";")
+    return _Route(match, f"{route_text.action_text(measure.then)};{attributes}")

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from consumers.enforcers.backend import UnsupportedMeasure
 from consumers.enforcers.exabgp.vocabulary import canonical_communities
 from consumers.settings import ExabgpSettings
 from fnm_bus.errors import ConfigError
@@ -80,12 +79,7 @@ _QUOTABLE: Final = re.compile(r"[^\"\\\n]+")
 
 
 class Commands(NamedTuple):
-    """The commands of the API processes: absolute path and arguments.
-
-    Attributes:
-        enforcer: the process with an `ExabgpBackend`.
-        watchdog: the process that runs `watchdog.run`.
-    """
+    """The commands of the API processes: absolute path and arguments."""
 
     enforcer: Sequence[str]
     watchdog: Sequence[str]
@@ -112,7 +106,7 @@ def check_settings(settings: ExabgpSettings) -> None:
     ]
     try:
         canonical_communities(settings.communities)
-    except UnsupportedMeasure as exc:
+    except ValueError as exc:
         problems.append(f"consumers.exabgp.{exc}")
     if not settings.port:
         problems.append("consumers.exabgp.port: set the neighbor's port, not 0")

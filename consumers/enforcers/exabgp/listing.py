@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from consumers.enforcers.backend import ActiveMeasure, UnsupportedMeasure
+from consumers.enforcers.backend import ActiveMeasure
 from consumers.enforcers.exabgp import ports
 from consumers.enforcers.exabgp import vocabulary as words
 from consumers.mitigation.measure import BLACKHOLE, FLOWSPEC, Measure, canonical
@@ -37,7 +37,7 @@ def parse_route(line: str | bytes) -> tuple[Measure, ActiveMeasure]:
         communities = words.canonical_communities(
             (*attributes.community, *attributes.large)
         )
-    except (msgspec.MsgspecError, UnsupportedMeasure) as exc:
+    except msgspec.MsgspecError as exc:
         raise ValueError(str(exc)) from exc
     text = words.community_attributes(communities, ";" if nlri.rules else "")
     if not nlri.rules:

@@ -13,22 +13,15 @@ class Neighbor(NamedTuple):
 
     Attributes:
         up: whether the session is established.
-        since: time of the last change, in seconds of `clock.now`.
         reason: the reason that it is down, in ExaBGP's words, or "".
     """
 
     up: bool
-    since: float
-    reason: str
+    reason: str = ""
 
 
 class NeighborStatus(NamedTuple):
-    """An answer to `COMMAND`.
-
-    Attributes:
-        up: whether the session is established.
-        sent: number of UPDATEs sent.
-    """
+    """An answer to `COMMAND`."""
 
     up: bool
     sent: int
@@ -48,8 +41,8 @@ def parse_listing(line: bytes) -> NeighborStatus:
     return NeighborStatus(neighbor.fsm == "ESTABLISHED", neighbor.messages.sent.update)
 
 
-def parse_event(line: bytes) -> tuple[bool, str] | None:
-    """Return whether the session is up, and the reason; None for any other event.
+def parse_event(line: bytes) -> Neighbor | None:
+    """Return the session after an event; None for an event of another kind.
 
     A new connection without an established session is another event.
     """
@@ -59,7 +52,7 @@ def parse_event(line: bytes) -> tuple[bool, str] | None:
         return None
     if neighbor.state not in {"up", "down"}:
         return None
-    return neighbor.state == "up", neighbor.reason
+    return Neighbor(neighbor.state == "up", neighbor.reason)
 
 
 class _Sent(msgspec.Struct, frozen=True):

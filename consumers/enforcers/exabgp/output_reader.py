@@ -16,9 +16,9 @@ from typing import Final
 
 from consumers.enforcers.exabgp import neighbor
 from consumers.enforcers.exabgp.neighbor import Neighbor
-from consumers.mitigation.clock import now
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _F_SETPIPE_SZ: Final = 1031
 _PIPE_SIZE: Final = 1 << 20
@@ -28,9 +28,6 @@ _READ_SIZE: Final = 1 << 16
 
 class OutputReader:
     """Reads ExaBGP's output.
-
-    Args:
-        descriptor: descriptor of the output.
 
     Attributes:
         lines: the listings and answers; an empty line once ExaBGP has exited.
@@ -46,7 +43,7 @@ class OutputReader:
         self._thread: threading.Thread | None = None
         self._wake: tuple[int, int] | None = None
 
-    def start(self, on_exit: Callable[[], None] | None = None) -> None:
+    def open(self, on_exit: Callable[[], None] | None = None) -> None:
         """Start the thread, unless it runs.
 
         Args:
@@ -58,14 +55,11 @@ class OutputReader:
             fcntl.fcntl(self._descriptor, _F_SETPIPE_SZ, _PIPE_SIZE)
         self._wake = os.pipe()
         self._thread = threading.Thread(
-            target=self._read,
-            args=(self._wake[0], on_exit),
-            name="exabgp",
-            daemon=True,
+            target=self._read, args=(self._wake[0], on_exit), name="exabgp", daemon=True
         )
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the thread; the descriptor stays open, since the process owns it."""
         if self._thread is None or self._wake is None:
             return
@@ -99,14 +93,13 @@ class OutputReader:
                 elif is_answered and line:
                     if line.startswith(b"["):
                         with suppress(ValueError):
-                            self._update((neighbor.parse_listing(line).up, ""))
+                            self._update(Neighbor(neighbor.parse_listing(line).up))
                     self.lines.put(line)
 
-    def _update(self, event: tuple[bool, str] | None) -> None:
-        if event is None or (self.neighbor and self.neighbor.up == event[0]):
+    def _update(self, latest: Neighbor | None) -> None:
+        if latest is None or (self.neighbor and self.neighbor.up == latest.up):
             return
-        up, reason = event
-        self.neighbor = Neighbor(up, now(), reason)
-        level = logging.INFO if up else logging.WARNING
-        state = f"{'up' if up else 'down'}{f': {reason}' if reason else ''}"
-        log.log(level, "the session with the neighbor is %s", state)
+        self.neighbor = latest
+        level = logging.INFO if latest.up else logging.WARNING
+        reason = latest.reason or None
+        log.log(level, "neighbor_up" if latest.up else "neighbor_down", reason=reason)

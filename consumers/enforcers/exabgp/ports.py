@@ -10,17 +10,17 @@ from functools import cache
 from importlib import import_module
 
 from consumers.enforcers.backend import UnsupportedMeasure
-from consumers.enforcers.exabgp.vocabulary import check_u16, look_up, strip_operator
+from consumers.enforcers.exabgp.vocabulary import look_up, strip_operator
 
 
 def port_terms(field: str, ports: Sequence[int]) -> list[str]:
     """Return ports as terms.
 
     Raises:
-        UnsupportedMeasure: a value is not a port, or is listed like another port.
+        UnsupportedMeasure: a port is listed like another port.
     """
     terms = []
-    for port in check_u16(field, ports):
+    for port in ports:
         name = _names_by_port().get(port)
         term = f"={port}"
         if name and len(_ports_by_name()[name]) > 1:

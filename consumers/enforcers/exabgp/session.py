@@ -7,14 +7,12 @@ before its answer, one JSON value a line.
 import os
 import queue
 import select
-import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from consumers.enforcers.backend import BackendError
 from consumers.enforcers.exabgp import neighbor
-from consumers.enforcers.exabgp.neighbor import Neighbor
 from consumers.enforcers.exabgp.output_reader import OutputReader
 from consumers.mitigation.clock import now
 
@@ -40,7 +38,7 @@ class ExabgpExited(BackendError):
     retryable = False
 
 
-class Session:
+class Session(OutputReader):
     """One session, for one thread at a time.
 
     Args:
@@ -50,39 +48,17 @@ class Session:
     """
 
     def __init__(self, reading: int, writing: int, timeout: float = 10.0) -> None:
+        super().__init__(reading)
         self._writing = writing
         self._timeout = timeout
-        self._reader = OutputReader(reading)
         # Answers are counted, so that a late answer is assigned to its own command.
         self._unsent = bytearray(_FIRST_COMMANDS)
         self._unanswered: deque[str] = deque([neighbor.COMMAND])
 
     @property
-    def exited(self) -> threading.Event:
-        """Set when ExaBGP has exited."""
-        return self._reader.exited
-
-    @property
-    def neighbor(self) -> Neighbor | None:
-        """The BGP session, once ExaBGP has reported it."""
-        return self._reader.neighbor
-
-    @property
     def up(self) -> bool:
         """Whether the BGP session is established, by the last report."""
         return self.neighbor is not None and self.neighbor.up
-
-    def open(self, on_exit: Callable[[], None] | None = None) -> None:
-        """Start to read, unless the session is open.
-
-        Args:
-            on_exit: called from the reading thread when ExaBGP has exited.
-        """
-        self._reader.start(on_exit)
-
-    def close(self) -> None:
-        """Stop reading; the descriptors stay open, since the process owns them."""
-        self._reader.stop()
 
     def request(self, commands: Sequence[str]) -> list[bytes]:
         """Send commands; return their listings, once all commands are answered.
@@ -118,14 +94,6 @@ class Session:
                 f" {refused[0]:.200}"
             )
         return listing
-
-    def refresh(self) -> None:
-        """Request the state of the BGP session; updates `neighbor` and `up`.
-
-        Raises:
-            BackendError: as for `request`.
-        """
-        self.request([neighbor.COMMAND])
 
     def wait_sent(self) -> None:
         """Wait until all UPDATEs are sent, or the BGP session is down.
@@ -177,11 +145,11 @@ class Session:
 
     def _next_line(self) -> bytes:
         try:
-            line = self._reader.lines.get(timeout=self._timeout)
+            line = self.lines.get(timeout=self._timeout)
         except queue.Empty as exc:
             raise self._timeout_error() from exc
         if not line:
-            self._reader.lines.put(b"")
+            self.lines.put(b"")
             raise _exited()
         return line
 

@@ -1,38 +1,25 @@
 """FlowSpec values and communities as ExaBGP's words, and back.
 
-A measure's key is its match. So a value is accepted only if ExaBGP's listing of the
-value can be converted back to the same words; other values are refused.
+Values of a valid measure are converted to terms, and terms of a listing to the same
+values: a measure's key is its match.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
-from consumers.enforcers.backend import UnsupportedMeasure
-from consumers.mitigation.flow_words import PROTOCOLS
+from consumers.mitigation.flow_words import FRAGMENTS, PROTOCOLS, TCP_FLAGS
+from consumers.mitigation.measure import is_community
 
-_ICMP: Final = 1
-_ICMP6: Final = 58
-_IPV6: Final = 6
-_TCP_FLAGS: Final = {
-    "fin": "fin",
-    "syn": "syn",
-    "rst": "rst",
-    "push": "push",
-    "ack": "ack",
-    "urgent": "urg",
-    "ece": "ece",
-    "cwr": "cwr",
-}
+_PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
+_TCP_FLAGS: Final = {**{flag: flag for flag in TCP_FLAGS}, "urgent": "urg"}
+_TCP_FLAG_WORDS: Final = {flag: word for word, flag in _TCP_FLAGS.items()}
 _FRAGMENTS: Final = {
-    "is-fragment": "is-fragment",
-    "first-fragment": "first-fragment",
-    "last-fragment": "last-fragment",
+    **{flag: flag for flag in FRAGMENTS},
     "not-a-fragment": "!is-fragment",
-    "dont-fragment": "dont-fragment",
 }
+_FRAGMENT_WORDS: Final = {flag: word for word, flag in _FRAGMENTS.items()}
 _COMMUNITIES: Final = {
     "blackhole": "65535:666",
     "no-export": "65535:65281",
@@ -42,20 +29,10 @@ _COMMUNITIES: Final = {
 }
 """The communities that ExaBGP lists by name."""
 
-_U8, _U16, _U32 = 0xFF, 0xFFFF, 0xFFFF_FFFF
-_STANDARD, _LARGE = 2, 3
-_DIGITS: Final = re.compile(r"[0-9]{1,10}")
-"""int() raises for more than 4,300 digits, and accepts the digits of any script."""
 
-
-def protocol_terms(words: Sequence[str], version: int) -> list[str]:
-    """Return protocols as terms, for IPv4 (4) or IPv6 (6).
-
-    Raises:
-        UnsupportedMeasure: a name is unknown, is not canonical, or belongs to the other
-            family.
-    """
-    return [f"={_protocol_number(word, version)}" for word in words]
+def protocol_terms(words: Sequence[str]) -> list[str]:
+    """Return protocols as terms; a listed protocol without a name is a number."""
+    return [f"={PROTOCOLS.get(word, word)}" for word in words]
 
 
 def protocol_words(terms: Iterable[str]) -> tuple[str, ...]:
@@ -64,36 +41,14 @@ def protocol_words(terms: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: a term is unknown.
     """
-    names = {number: name for name, number in PROTOCOLS.items()}
-    return tuple(names.get(n, str(n)) for n in map(_listed_protocol, terms))
-
-
-def check_u16(field: str, values: Sequence[int]) -> Sequence[int]:
-    """Return *values*.
-
-    Raises:
-        UnsupportedMeasure: a value does not fit into 16 bits.
-    """
-    for value in values:
-        if not 0 <= value <= _U16:
-            raise UnsupportedMeasure(f"{field}: {value} is not between 0 and {_U16}")
-    return values
+    numbers = map(_listed_protocol, terms)
+    return tuple(_PROTOCOL_NAMES.get(number, str(number)) for number in numbers)
 
 
 def tcp_flag_terms(words: Sequence[str]) -> list[str]:
-    """Return TCP flags as terms; flags that are joined by | have to be set together.
-
-    Raises:
-        UnsupportedMeasure: a flag is unknown, or repeated in one term.
-    """
-    terms = []
-    for word in words:
-        flags = word.split("|")
-        if len(set(flags)) < len(flags):
-            raise UnsupportedMeasure(f"tcp_flags: {word} repeats a flag")
-        exabgp_flags = (_translate("tcp_flags", _TCP_FLAGS, flag) for flag in flags)
-        terms.append("=" + "+".join(exabgp_flags))
-    return terms
+    """Return TCP flags as terms; flags that are joined by | have to be set together."""
+    joined = ([_TCP_FLAGS[flag] for flag in word.split("|")] for word in words)
+    return [f"={'+'.join(flags)}" for flags in joined]
 
 
 def tcp_flag_words(terms: Iterable[str]) -> tuple[str, ...]:
@@ -102,24 +57,16 @@ def tcp_flag_words(terms: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: a term is unknown.
     """
-    words = {flag: word for word, flag in _TCP_FLAGS.items()}
+    joined = (strip_operator("=", term).split("+") for term in terms)
     return tuple(
-        "|".join(sorted(look_up(words, f) for f in strip_operator("=", t).split("+")))
-        for t in terms
+        "|".join(sorted(look_up(_TCP_FLAG_WORDS, flag) for flag in flags))
+        for flags in joined
     )
 
 
-def fragment_terms(words: Sequence[str], version: int) -> list[str]:
-    """Return fragmentation flags as terms, for IPv4 (4) or IPv6 (6).
-
-    Raises:
-        UnsupportedMeasure: a flag is unknown, or does not exist in the family.
-    """
-    if version == _IPV6 and "dont-fragment" in words:
-        raise UnsupportedMeasure(
-            "fragmentation_flags: IPv6 has no dont-fragment (RFC 8956)"
-        )
-    return [_translate("fragmentation_flags", _FRAGMENTS, word) for word in words]
+def fragment_terms(words: Sequence[str]) -> list[str]:
+    """Return fragmentation flags as terms."""
+    return [_FRAGMENTS[word] for word in words]
 
 
 def fragment_words(terms: Iterable[str]) -> tuple[str, ...]:
@@ -128,8 +75,7 @@ def fragment_words(terms: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: a term is unknown.
     """
-    words = {flag: word for word, flag in _FRAGMENTS.items()}
-    return tuple(look_up(words, term) for term in terms)
+    return tuple(look_up(_FRAGMENT_WORDS, term) for term in terms)
 
 
 def canonical_communities(texts: Iterable[str]) -> tuple[str, ...]:
@@ -140,23 +86,23 @@ def canonical_communities(texts: Iterable[str]) -> tuple[str, ...]:
             names of well-known communities.
 
     Raises:
-        UnsupportedMeasure: a text is not a community.
+        ValueError: a text is not a community.
     """
-    communities = {_parse_community(_COMMUNITIES.get(text, text)) for text in texts}
-    in_order = sorted(communities, key=lambda parts: (len(parts), parts))
-    return tuple(":".join(map(str, parts)) for parts in in_order)
+    communities = {_COMMUNITIES.get(text, text) for text in texts}
+    for text in communities:
+        if not is_community(text):
+            raise ValueError(
+                f"communities: {text:.100} is not a community; write 64500:666 or"
+                " 64500:1:2 (large)"
+            )
+    return tuple(sorted(communities, key=_community_order))
 
 
 def community_attributes(communities: Sequence[str], end: str = "") -> str:
-    """Return canonical communities as attributes of a route.
-
-    Args:
-        communities: from `canonical_communities`.
-        end: appended to each attribute.
-    """
+    """Return canonical communities as attributes of a route."""
     text = ""
-    for name, parts in (("community", _STANDARD), ("large-community", _LARGE)):
-        values = [value for value in communities if value.count(":") == parts - 1]
+    for name, colons in (("community", 1), ("large-community", 2)):
+        values = [value for value in communities if value.count(":") == colons]
         if values:
             text += f" {name} [ {' '.join(values)} ]{end}"
     return text
@@ -184,19 +130,9 @@ def strip_operator(operator: str, term: str) -> str:
     return term.removeprefix(operator)
 
 
-def _protocol_number(word: str, version: int) -> int:
-    number = PROTOCOLS.get(word, int(word) if _DIGITS.fullmatch(word) else None)
-    if number is None or number > _U8:
-        raise UnsupportedMeasure(f"protocols: {word} is unknown; write its number")
-    (name,) = protocol_words([f"={number}"])
-    if name != word:
-        raise UnsupportedMeasure(f"protocols: write {name} instead of {word}")
-    if number == (_ICMP if version == _IPV6 else _ICMP6):
-        other = "ipv6-icmp" if version == _IPV6 else "icmp"
-        raise UnsupportedMeasure(
-            f"protocols: {word} belongs to the other IP version; write {other}"
-        )
-    return number
+def _community_order(text: str) -> tuple[int, list[int]]:
+    parts = [int(part) for part in text.split(":")]
+    return len(parts), parts
 
 
 def _listed_protocol(term: str) -> int:
@@ -207,22 +143,3 @@ def _listed_protocol(term: str) -> int:
 @cache
 def _protocol_codes() -> Mapping[str, int]:
     return dict(import_module("exabgp.protocol").Protocol.codes)
-
-
-def _parse_community(text: str) -> tuple[int, ...]:
-    parts = text.split(":")
-    limit = {_STANDARD: _U16, _LARGE: _U32}.get(len(parts), -1)
-    if not all(_DIGITS.fullmatch(part) and int(part) <= limit for part in parts):
-        raise UnsupportedMeasure(
-            f"communities: {text:.100} is not a community; write 64500:666 or"
-            " 64500:1:2 (large)"
-        )
-    return tuple(map(int, parts))
-
-
-def _translate(field: str, table: Mapping[str, str], word: str) -> str:
-    if word not in table:
-        raise UnsupportedMeasure(
-            f"{field}: {word} is unknown; use one of {', '.join(table)}"
-        )
-    return table[word]

@@ -6,7 +6,6 @@ it works while the enforcer hangs, is stopped, or cannot be started.
 """
 
 import logging
-import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -19,8 +18,9 @@ from consumers.enforcers.snapshot import SnapshotError
 from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
 from consumers.settings import ExabgpSettings
+from fnm_bus.ops.log import configure, get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_UNKNOWN: Final = 900.0
 """Seconds for a route without a known end while the snapshot is unreadable: the default
@@ -72,11 +72,7 @@ def update_leases(
 
 
 def expired_routes(
-    leases: Mapping[str, RouteLease],
-    now: float,
-    grace: float,
-    *,
-    readable: bool,
+    leases: Mapping[str, RouteLease], now: float, grace: float, *, readable: bool
 ) -> dict[str, str]:
     """Return the routes to withdraw: key → reason.
 
@@ -101,12 +97,7 @@ def expired_routes(
 
 
 class Watchdog:
-    """Withdraws expired routes.
-
-    Args:
-        backend: lists and withdraws the routes.
-        settings: the snapshot and the grace.
-    """
+    """Withdraws expired routes."""
 
     def __init__(self, backend: ExabgpBackend, settings: ExabgpSettings) -> None:
         self._backend = backend
@@ -133,7 +124,7 @@ class Watchdog:
         self._list_routes()  # the enforcer may have withdrawn them meanwhile
         reasons = self._expired_routes()
         for key, reason in reasons.items():
-            log.warning("withdrawing %s: %s", key, reason)
+            log.warning("expired_route_withdrawn", mitigation=key, reason=reason)
         self._backend.withdraw([self._routes[key] for key in reasons])
 
     def _list_routes(self) -> None:
@@ -168,13 +159,18 @@ class Watchdog:
         if error != self._snapshot_error:
             # The enforcer writes the first snapshot before its first route.
             level = logging.WARNING if self._routes else logging.INFO
-            log.log(level, "%s", error or f"{self._path} is readable again")
+            log.log(
+                level,
+                "snapshot_unreadable" if error else "snapshot_readable",
+                file=self._path,
+                error=error or None,
+            )
         self._snapshot_error = error
 
 
 def run(settings: ExabgpSettings) -> None:
     """Run the watchdog until ExaBGP exits; log withdrawals to stderr."""
-    logging.basicConfig(stream=sys.stderr, format="watchdog: %(message)s", level="INFO")
+    configure("info", "console")
     reading, writing = session.pipes()
     backend = ExabgpBackend(reading, writing, settings)
     watchdog = Watchdog(backend, settings)
@@ -184,7 +180,7 @@ def run(settings: ExabgpSettings) -> None:
         except ExabgpExited:
             break
         except BackendError as exc:
-            log.warning("%s", exc)
+            log.warning("exabgp_unanswered", error=exc)
         if backend.exited.wait(_TICK):
             break
     backend.close()

@@ -24,16 +24,15 @@ from consumers.enforcers.backend import (
     BackendError,
     DesiredMeasure,
     UnsupportedMeasure,
+    summarize,
 )
 from consumers.enforcers.nftables import script
-from consumers.mitigation.measure import FIREWALL, Measure, Network
+from consumers.mitigation.measure import Measure, Network
 from consumers.settings import NftablesSettings
 from fnm_bus.errors import ConfigError
 
 _TIMEOUT: Final = 60.0
 """Seconds for one call of nft; 10,000 hosts take less than one."""
-_MAX_LISTED: Final = 5
-"""Maximum number of refused measures in an error."""
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _NO_TABLE: Final = "Error: No such file or directory"
 
@@ -41,30 +40,19 @@ _NO_TABLE: Final = "Error: No such file or directory"
 class NftablesBackend:
     """Drops packets with nftables, in its own table.
 
-    Args:
-        settings: the table, the chains' priority and the command.
-
-    Attributes:
-        name: "nftables".
-        kinds: firewall.
-
     Raises:
         ConfigError: the table's name is invalid, or the command cannot be split.
     """
 
     def __init__(self, settings: NftablesSettings) -> None:
         self.name = "nftables"
-        self.kinds = frozenset({FIREWALL})
+        self.kinds = script.KINDS
         self._table = settings.table
         self._priority = settings.priority
         self._command = _command(settings)
 
     def form(self, measure: Measure) -> str:
-        """Return "drop".
-
-        Raises:
-            UnsupportedMeasure: it is not a firewall measure of one network.
-        """
+        """Return "drop"."""
         script.network_of(measure)
         return script.FORM
 
@@ -73,11 +61,6 @@ class NftablesBackend:
 
         A measure whose lease has ended is withdrawn. If nft refuses some measures, the
         others are announced.
-
-        Raises:
-            UnsupportedMeasure: some measures can never be dropped; the others are.
-            BackendError: nft refused measures or did not answer; the text names them
-                and the remedy.
         """
         lines: dict[Network, str] = {}
         unsupported: list[str] = []
@@ -95,16 +78,14 @@ class NftablesBackend:
                 unsupported.append(f"{measure.key}: lease: {exc}")
         refused = self._apply(lines, self._priority)
         if refused:
-            raise BackendError(_summary("nftables refused", [*refused, *unsupported]))
+            raise BackendError(summarize("nftables refused", [*refused, *unsupported]))
         if unsupported:
-            raise UnsupportedMeasure(_summary("nftables does not support", unsupported))
+            raise UnsupportedMeasure(
+                summarize("nftables does not support", unsupported)
+            )
 
     def withdraw(self, measures: Sequence[Measure]) -> None:
-        """Withdraw measures, in one transaction; unsupported measures are ignored.
-
-        Raises:
-            BackendError: nft refused measures or did not answer.
-        """
+        """Withdraw measures, in one transaction; unsupported measures are ignored."""
         networks: list[Network] = []
         for measure in measures:
             try:
@@ -114,14 +95,10 @@ class NftablesBackend:
         lines = {net: script.removal_line(self._table, net) for net in networks}
         refused = self._apply(lines, None)
         if refused:
-            raise BackendError(_summary("nftables did not withdraw", refused))
+            raise BackendError(summarize("nftables did not withdraw", refused))
 
     def active(self) -> Mapping[Measure, ActiveMeasure]:
-        """Return the dropped networks; seconds are the kernel's, rounded down.
-
-        Raises:
-            BackendError: nft failed, did not answer, or its output is not understood.
-        """
+        """Return the dropped networks; seconds are the kernel's, rounded down."""
         result = self._nft("-j", "list", "table", "inet", self._table)
         if result.returncode == 0:
             return script.active_measures(result.stdout)
@@ -237,10 +214,3 @@ def _error_text(result: "subprocess.CompletedProcess[bytes]") -> str:
 
 def _first_line(text: str) -> str:
     return text.splitlines()[0]
-
-
-def _summary(heading: str, reasons: Sequence[str]) -> str:
-    """Return the first reasons as one text."""
-    omitted = len(reasons) - _MAX_LISTED
-    listed = "; ".join(reasons[:_MAX_LISTED])
-    return f"{heading}: {listed}" + (f"; and {omitted} more" if omitted > 0 else "")

@@ -11,18 +11,15 @@ process has added meanwhile.
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import ip_network
 from typing import Any, Final
 
 import msgspec
 
-from consumers.enforcers.backend import (
-    ActiveMeasure,
-    BackendError,
-    UnsupportedMeasure,
-)
+from consumers.enforcers.backend import ActiveMeasure, BackendError, require_supported
 from consumers.mitigation.measure import FIREWALL, Measure, Network
 
+KINDS: Final = frozenset({FIREWALL})
 FORM: Final = "drop"
 """The form of every firewall measure."""
 
@@ -40,26 +37,10 @@ def network_of(measure: Measure) -> Network:
     """Return the network that *measure* drops.
 
     Raises:
-        UnsupportedMeasure: it is not a firewall measure of one canonical network.
+        UnsupportedMeasure: it is not a valid firewall measure.
     """
-    if measure.kind != FIREWALL:
-        raise UnsupportedMeasure(
-            f"{measure.key}: nftables supports {FIREWALL} measures only"
-        )
-    if measure.flow is not None:  # its key would be the key of another match
-        raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure has no flow")
-    if not measure.prefix:
-        raise UnsupportedMeasure(f"{measure.key}: a {FIREWALL} measure needs a prefix")
-    try:
-        network = ip_network(measure.prefix)
-    except ValueError as exc:
-        raise UnsupportedMeasure(f"{measure.key}: {exc}") from exc
-    # Also refuses scopes, which Python accepts in an address: "fe80::1%anything".
-    if _prefix(network.version, int(network.network_address), network.prefixlen) != (
-        measure.prefix
-    ):
-        raise UnsupportedMeasure(f"{measure.key}: the prefix is not in canonical text")
-    return network
+    require_supported(measure, KINDS)
+    return ip_network(str(measure.prefix))
 
 
 def nft_time(seconds: float) -> str:
@@ -154,11 +135,6 @@ def active_measures(listing: bytes) -> Mapping[Measure, ActiveMeasure]:
         ) from exc
 
 
-def _prefix(version: int, address: int, length: int) -> str:
-    kind = IPv4Address if version == _V4 else IPv6Address
-    return f"{kind(address)}/{length}"
-
-
 def _element(table: str, network: Network) -> str:
     return f"inet {table} {set_name(network)} {{ {network.network_address}"
 
@@ -173,10 +149,7 @@ def _chain(table: str, name: str, network: Network, priority: int) -> Sequence[s
     for field, counter in (("daddr", f"{name}_to"), ("saddr", f"{name}_from")):
         # Named counters keep their values when the rules are recreated.
         match = f"{ip} {field}{masked} @{name} counter name {counter} drop"
-        lines += [
-            f"add counter {table} {counter}",
-            f"add rule {table} {name} {match}",
-        ]
+        lines += [f"add counter {table} {counter}", f"add rule {table} {name} {match}"]
     return lines
 
 
@@ -199,8 +172,7 @@ def _measure(name: str, element: Any) -> Measure:
     match = _SET.fullmatch(name)
     suffix = match and match[2]
     length = int(suffix) if suffix else address.max_prefixlen
-    prefix = _prefix(address.version, int(address.network_address), length)
-    return Measure(kind=FIREWALL, prefix=prefix)
+    return Measure(kind=FIREWALL, prefix=f"{address.network_address}/{length}")
 
 
 def _active_measure(element: Any) -> ActiveMeasure:

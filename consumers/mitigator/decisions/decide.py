@@ -9,6 +9,7 @@ No check can refuse an unban. It only has to be about the open attack.
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from consumers.mitigation.states import UNBAN
@@ -31,6 +32,7 @@ from consumers.mitigator.state.recompute import recompute
 from consumers.mitigator.state.transition import Transition
 from consumers.policy import guardrails
 from consumers.policy.facts import ATTACK, CLOSES, OPENS, AttackFacts, facts_of
+from consumers.policy.flow_rules import refusal
 from consumers.policy.guardrails import REFUSE
 from fnm_bus import __version__
 from fnm_bus.event import Check, Event, Reason
@@ -42,6 +44,7 @@ renews each of them."""
 _MAX_AHEAD: Final = timedelta(days=1)
 """How far a sequence may be in the future. Sequences keep a sensor's clock at its boot:
 local time instead of UTC is up to 14 hours ahead."""
+_check: Final = partial(refusal, stage="order")
 
 
 def apply_event(
@@ -216,7 +219,3 @@ def _is_closed(
     if facts.attack and facts.attack == reason.previous_attack:
         return True
     return reason.closed and may_be_same_attack(reason, facts)
-
-
-def _check(name: str, code: str, text: str) -> Check:
-    return Check(stage="order", name=name, code=code, verdict=REFUSE, text=text)

@@ -4,7 +4,6 @@ Each reason and mitigation is a transition of its own, so that one failure does 
 the others.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -16,8 +15,9 @@ from consumers.mitigator.state.next_record import ChangeCause
 from consumers.mitigator.state.recompute import recompute
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_ENDED: Final = 10_000
 _BATCH: Final = 200
@@ -39,7 +39,7 @@ def run_isolated(
     try:
         step(transition, *arguments)
     except Exception:
-        log.exception("%s of %s", step.__name__, arguments[:1])
+        log.exception("step_undone", step=step.__name__, key=arguments[:1])
         transition.rollback()
         return None
     return transition

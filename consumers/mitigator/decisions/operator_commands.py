@@ -114,10 +114,7 @@ def _withdraw(transition: Transition, received: ReceivedCommand) -> None:
 
 
 def _suppress(
-    transition: Transition,
-    received: ReceivedCommand,
-    entry: MitigationEntry,
-    verb: str,
+    transition: Transition, received: ReceivedCommand, entry: MitigationEntry, verb: str
 ) -> None:
     """End a mitigation, and keep its reasons from starting it again."""
     command, previous = received.command, entry.record

@@ -26,7 +26,6 @@ class ReceivedCommand(NamedTuple):
     """A command with the time and offset of its record.
 
     Attributes:
-        command: as sent.
         at: the broker's time of its record, UTC.
         offset: of its record in the command topic.
     """
@@ -88,16 +87,7 @@ def apply_decision(  # noqa: PLR0913 - the fields of an audit record
     reason: Reason | None = None,
     checks: tuple[Check, ...] = (),
 ) -> None:
-    """Recompute a mitigation after a person's decision, and report the result.
-
-    Args:
-        transition: collects the changes.
-        received: the command.
-        key: of the mitigation.
-        verb: past participle for the audit record.
-        reason: the operator's own reason, if the command added one.
-        checks: of the guardrails.
-    """
+    """Recompute a mitigation after a person's decision, and report the result."""
     command = received.command
     text = f"{verb} by {command.by}: {command.comment}"
     cause = ChangeCause(text=text, ended_because=BY_OPERATOR, by=command.by)

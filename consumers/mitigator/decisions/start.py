@@ -15,7 +15,7 @@ from consumers.mitigator.state.next_record import ChangeCause
 from consumers.mitigator.state.recompute import recompute, set_fallback
 from consumers.mitigator.state.transition import Transition
 from consumers.policy.facts import AttackFacts
-from consumers.policy.guardrails import REFUSE
+from consumers.policy.flow_rules import refusal
 from fnm_bus import __version__
 from fnm_bus.event import Check, Reason, Want
 
@@ -25,13 +25,7 @@ MAX_REASONS: Final = 200_000
 def start_mitigations(
     transition: Transition, facts: AttackFacts, checks: tuple[Check, ...]
 ) -> None:
-    """Let the policy decide about an attack, and open its reason.
-
-    Args:
-        transition: collects the changes.
-        facts: of the event.
-        checks: earlier checks of the event.
-    """
+    """Let the policy decide about an attack, and open its reason."""
     request = request_start(transition, facts, checks)
     reason_key = facts.reason_key
     entry = transition.state.reasons.get(reason_key)
@@ -131,13 +125,8 @@ def _has_room(
     """Return whether an attack's reason can be stored; report it otherwise."""
     if entry is not None or make_room(transition):
         return True
-    check = Check(
-        stage="limit",
-        name="reasons",
-        code="too_many_reasons",
-        verdict=REFUSE,
-        text=f"{MAX_REASONS} reasons are active already",
-    )
+    text = f"{MAX_REASONS} reasons are active already"
+    check = refusal("reasons", "too_many_reasons", text, "limit")
     transition.audit_refused(facts, check, (check,))
     return False
 

@@ -1,7 +1,6 @@
 """Start request: the measures that the policy and its guardrails allow an attack."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from consumers.mitigator.state.transition import Transition
@@ -13,6 +12,7 @@ from consumers.mitigator.state.wants import (
 )
 from consumers.policy import guardrails
 from consumers.policy.facts import AttackFacts
+from consumers.policy.flow_rules import refusal
 from consumers.policy.guardrails import REFUSE
 from consumers.policy.measures import plan_measures
 from consumers.policy.model import HOSTGROUP, IGNORE, Action, Rule
@@ -27,9 +27,6 @@ class StartRequest:
     """The wants of an attack's reason, and the refused measures.
 
     Attributes:
-        rule: the policy's rule that matched.
-        wants: the measures that guardrails allow.
-        checks: every check of the policy, in order.
         guardrail_checks: mitigation's key → the checks of its guardrails.
         refusals: (mitigation's key or None, check) of each refused measure.
     """
@@ -42,24 +39,9 @@ class StartRequest:
 
     def refuse(self, code: str, text: str) -> "StartRequest":
         """Return this request with a refusal of the policy."""
-        check = policy_check(code, text)
-        return self.extend((), (check,), {}, ((None, check),))
-
-    def extend(
-        self,
-        wants: Iterable[Want],
-        checks: Iterable[Check],
-        guardrail_checks: dict[str, tuple[Check, ...]],
-        refusals: Iterable[tuple[str | None, Check]],
-    ) -> "StartRequest":
-        """Return this request with further wants, checks and refusals."""
-        return StartRequest(
-            self.rule,
-            (*self.wants, *wants),
-            (*self.checks, *checks),
-            {**self.guardrail_checks, **guardrail_checks},
-            (*self.refusals, *refusals),
-        )
+        check = refusal("policy", code, text)
+        checks, refusals = (*self.checks, check), (*self.refusals, (None, check))
+        return replace(self, checks=checks, refusals=refusals)
 
 
 def request_start(
@@ -69,14 +51,7 @@ def request_start(
     *,
     quiet: bool = False,
 ) -> StartRequest | None:
-    """Return an attack's request; None if the policy ignores it.
-
-    Args:
-        transition: has the policy, and collects an ignored attack's audit record.
-        facts: of the event.
-        checks: earlier checks of the event.
-        quiet: whether an ignored attack is not reported.
-    """
+    """Return an attack's request; None if the policy ignores it."""
     policy = transition.context.policy
     rule, rule_checks = match_rule(facts, policy)
     checks = (*checks, *rule_checks)
@@ -84,7 +59,7 @@ def request_start(
         if not quiet:
             text = f"rule {rule.name}: ignore" if rule else "no rule matches"
             code = "rule_ignores" if rule else "no_rule"
-            transition.audit_ignored(facts, policy_check(code, text), checks)
+            transition.audit_ignored(facts, refusal("policy", code, text), checks)
         return None
     request = StartRequest(rule, checks=checks)
     if rule.action.action == HOSTGROUP:
@@ -96,17 +71,8 @@ def request_start(
     return request
 
 
-def policy_check(code: str, text: str) -> Check:
-    """Return a check of the policy that refuses."""
-    return Check(stage="policy", name="policy", code=code, verdict=REFUSE, text=text)
-
-
 def _add_hostgroup(
-    transition: Transition,
-    facts: AttackFacts,
-    request: StartRequest,
-    *,
-    fallback: bool,
+    transition: Transition, facts: AttackFacts, request: StartRequest, *, fallback: bool
 ) -> StartRequest:
     """Add the policy's action for the hostgroup."""
     policy = transition.context.policy
@@ -156,4 +122,10 @@ def _add(
             f"{len(all_wants)} measures; at most {MAX_WANTS}, and 128 kB, are allowed"
         )
         return request.refuse("too_many_measures", text)
-    return request.extend(wants, planned.checks, guardrail_checks, refusals)
+    return replace(
+        request,
+        wants=all_wants,
+        checks=(*request.checks, *planned.checks),
+        guardrail_checks={**request.guardrail_checks, **guardrail_checks},
+        refusals=(*request.refusals, *refusals),
+    )

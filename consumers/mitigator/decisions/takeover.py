@@ -15,12 +15,12 @@ from consumers.mitigation.states import (
     PROPOSED,
     WANTED,
 )
-from consumers.mitigator.context import DecisionContext
 from consumers.mitigator.decisions.expire import (
     EXPIRED,
     TransitionFactory,
     run_isolated,
 )
+from consumers.mitigator.decisions.lease import lease_of
 from consumers.mitigator.decisions.renew import narrow_want
 from consumers.mitigator.decisions.start import cause_of
 from consumers.mitigator.state.counts import Counts
@@ -30,11 +30,10 @@ from consumers.mitigator.state.recompute import put_mitigation, recompute, set_f
 from consumers.mitigator.state.start_limits import check_limits
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.transition import Transition
-from consumers.mitigator.state.wants import action_of, without_lone_fallbacks
+from consumers.mitigator.state.wants import without_lone_fallbacks
 from consumers.policy import guardrails
-from consumers.policy.guardrails import HOLD, ActiveCounts
-from consumers.policy.model import Action, Policy
-from fnm_bus.event import Check, Mitigation, Reason, Want
+from consumers.policy.guardrails import HOLD
+from fnm_bus.event import Check, Mitigation, Want
 
 _PRECISION: Final = 0.001
 """Seconds; records have leases in milliseconds."""
@@ -109,9 +108,11 @@ def _narrow(transition: Transition, reason_key: ReasonKey, entry: ReasonEntry) -
         if narrowed is None:
             lost[key] = ended_because
             continue
-        action = action_of(context.policy, reason, fallback=want.fallback)
-        if is_changed and action is not None:
-            lease = min(lease, _max_lease(context, reason, action))
+        if is_changed:  # narrow_want made sure that the policy has its action
+            renewed = reason.renewals > 0 and reason.part == ATTACK
+            fallback = want.fallback
+            longest = lease_of(context, reason, renewed=renewed, fallback=fallback)
+            lease = min(lease, longest)
         kept.append(narrowed)
     wants = without_lone_fallbacks(tuple(kept))
     if wants == reason.wants and left - lease < _PRECISION:
@@ -130,13 +131,6 @@ def _narrow(transition: Transition, reason_key: ReasonKey, entry: ReasonEntry) -
     set_fallback(transition, reason_key, cause)
 
 
-def _max_lease(context: DecisionContext, reason: Reason, action: Action) -> float:
-    """Return the longest lease that an action allows a reason, in seconds."""
-    if reason.renewals and reason.part == ATTACK:
-        return action.lease
-    return max(action.lease, context.fastnetmon_ban_time)
-
-
 def _limited_mitigations(
     state: State, transition: Transition
 ) -> Iterator[tuple[Mitigation, tuple[Check, ...]]]:
@@ -153,7 +147,9 @@ def _limited_mitigations(
     allowed = {dry_run: Counts() for dry_run in state.counts}
     for record in sorted(limitable, key=lambda record: record.started_at):
         counts = allowed[record.dry_run]
-        checks = _exceeded(policy, record, counts.at(transition.moment.now))
+        active = counts.at(transition.moment.now)
+        limits = check_limits(policy, measure_of(record), record.customer, active)
+        checks = tuple(check for check in limits if check.verdict == HOLD)
         if not checks:
             network = guardrails.attacked_network(measure_of(record), policy.limits.own)
             counts.add(network, record.customer)
@@ -188,11 +184,3 @@ def _is_limitable(state: State, record: Mitigation) -> bool:
         return False
     demand = state.demands.get(record.key)
     return demand is None or not any(terms.fallback for terms in demand.terms())
-
-
-def _exceeded(
-    policy: Policy, record: Mitigation, counts: ActiveCounts
-) -> tuple[Check, ...]:
-    """Return the limits that hold a mitigation beyond these counts."""
-    checks = check_limits(policy, measure_of(record), record.customer, counts)
-    return tuple(check for check in checks if check.verdict == HOLD)

@@ -10,8 +10,8 @@ from uuid import uuid4
 from consumers.mitigator.state.transition import Transition
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import AnyRecord, Audit
+from fnm_bus.kafka.addressing import Topics, headers_for
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, headers_for
 
 MAX_BYTES: Final = 4_000_000
 """Bytes of records in one transaction."""
@@ -22,14 +22,7 @@ _NUMBERS: Final = count(1)
 
 @dataclass(slots=True)
 class Batch:
-    """Records of one transaction.
-
-    Attributes:
-        topics: names of the topics.
-        codec: encodes records.
-        source: name of the program in the records' headers.
-        audits: the audit records, for the log.
-    """
+    """Records of one transaction."""
 
     topics: Topics
     codec: Codec

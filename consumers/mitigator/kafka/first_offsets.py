@@ -15,46 +15,25 @@ def first_offsets(
 ) -> list[TopicPartition]:
     """Return the first offsets of the partitions without a committed one.
 
-    A new partition of a topic with committed offsets is read from its beginning.
+    A new partition of a topic with committed offsets is read from its beginning, any
+    other one from its first message after *since*.
     """
     read = {partition.topic for partition in committed if partition.offset >= 0}
-    new = [partition for partition in committed if partition.offset < 0]
     return [
-        *_offsets_at(
-            consumer,
-            [partition for partition in new if partition.topic not in read],
-            since,
-        ),
-        *_offsets_at(
-            consumer, [partition for partition in new if partition.topic in read], None
-        ),
+        _first_offset(consumer, partition, None if partition.topic in read else since)
+        for partition in committed
+        if partition.offset < 0
     ]
 
 
-def _offsets_at(
-    consumer: Consumer, partitions: list[TopicPartition], since: datetime | None
-) -> list[TopicPartition]:
-    """Return *partitions* with the offsets of their first messages after *since*."""
-    if not partitions:
-        return []
-    marks = [
-        consumer.get_watermark_offsets(partition, TIMEOUT) for partition in partitions
-    ]
+def _first_offset(
+    consumer: Consumer, partition: TopicPartition, since: datetime | None
+) -> TopicPartition:
+    place = partition.topic, partition.partition
+    low, high = consumer.get_watermark_offsets(partition, TIMEOUT)
     if since is None:
-        offsets = [low for low, _high in marks]
-    else:
-        stamp = round(since.timestamp() * 1000)
-        requests = [
-            TopicPartition(partition.topic, partition.partition, stamp)
-            for partition in partitions
-        ]
-        answers = consumer.offsets_for_times(requests, timeout=TIMEOUT)
-        # "The end" would move until the first fetch; `high` was requested before.
-        offsets = [
-            answer.offset if answer.offset >= 0 else high
-            for answer, (_low, high) in zip(answers, marks, strict=True)
-        ]
-    return [
-        TopicPartition(partition.topic, partition.partition, offset)
-        for partition, offset in zip(partitions, offsets, strict=True)
-    ]
+        return TopicPartition(*place, low)
+    request = TopicPartition(*place, round(since.timestamp() * 1000))
+    [answer] = consumer.offsets_for_times([request], timeout=TIMEOUT)
+    # "The end" would move until the first fetch; `high` was requested before.
+    return TopicPartition(*place, answer.offset if answer.offset >= 0 else high)

@@ -1,6 +1,5 @@
 """Input reader: events and commands from Kafka, from the committed offsets on."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -26,8 +25,9 @@ from fnm_bus.kafka.client import (
 from fnm_bus.kafka.client_errors import access_error, topic_error
 from fnm_bus.kafka.names import READ
 from fnm_bus.kafka.reader import UNREADABLE_CODES
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_EVENTS: Final = 500
 """Events in one transaction."""
@@ -42,7 +42,6 @@ class InputReader:
     """One mitigator's reading of events and commands.
 
     Args:
-        settings: librdkafka's settings.
         group: consumer group that keeps the offsets; the reader does not join it.
         topics: to read, in the order in which simultaneous messages are processed.
     """
@@ -67,7 +66,7 @@ class InputReader:
         }
         self._group = group
         self._topics = topics
-        self._consumer: Consumer | None = None
+        self._opened: Consumer | None = None
         self._connection = ConnectionState(self._settings)
         self._paused: dict[PartitionId, int] = {}
         self._is_behind: bool | None = None
@@ -89,7 +88,7 @@ class InputReader:
             TopicRefused: a topic does not exist.
         """
         consumer = build_consumer(self._settings, self._connection)
-        self._consumer = consumer
+        self._opened = consumer
         try:
             partitions = [
                 TopicPartition(topic, number, OFFSET_BEGINNING)
@@ -106,26 +105,18 @@ class InputReader:
         consumer.assign(
             [*(partition for partition in committed if partition.offset >= 0), *first]
         )
-        return {
-            (partition.topic, partition.partition): partition.offset
-            for partition in first
-        }
+        return {_id_of(partition): partition.offset for partition in first}
 
     def read(self, timeout: float, limit: int = MAX_EVENTS) -> list[Message]:
         """Return new messages, in the order of the topics.
-
-        Args:
-            timeout: seconds to wait for the first one.
-            limit: number of messages.
 
         Raises:
             TopicRefused: a topic was deleted, or must not be read.
         """
         messages: list[Message] = []
-        consumer = self._consumer
         self._is_behind = None
-        while consumer is not None and len(messages) < limit:
-            message = consumer.poll(0 if messages else timeout)
+        while len(messages) < limit:
+            message = self._consumer.poll(0 if messages else timeout)
             if message is None:
                 break
             error = message.error()
@@ -137,7 +128,7 @@ class InputReader:
                     error, topic, READ, self._settings
                 )
             elif not error.retriable():
-                log.warning("reading: %s", error.str())
+                log.warning("input_error", error=error.str())
         rank = {topic: number for number, topic in enumerate(self._topics)}
         return sorted(messages, key=lambda message: rank[message.topic() or ""])
 
@@ -170,36 +161,20 @@ class InputReader:
             BrokerUnavailable: a topic has other partitions, or no broker answers.
             TopicRefused: a topic was deleted.
         """
-        if self._consumer is None:
-            return
-        assigned = {
-            (partition.topic, partition.partition)
-            for partition in self._consumer.assignment()
-        }
+        assigned = set(map(_id_of, self._consumer.assignment()))
         for topic in self._topics:
             numbers = set(self.partitions(topic))
             if numbers != {number for name, number in assigned if name == topic}:
                 raise BrokerUnavailable(f"{topic} has other partitions now")
 
     def partitions(self, topic: str, *, is_new: bool = False) -> list[int]:
-        """Return the numbers of a topic's partitions.
-
-        Args:
-            topic: any one.
-            is_new: whether librdkafka has not requested the topic before.
-
-        Raises:
-            BrokerUnavailable: no broker answers.
-            TopicRefused: the topic does not exist.
-        """
-        if self._consumer is None:
-            return []
+        """Return the numbers of a topic's partitions, as `partitions_of` does."""
         return partitions_of(self._consumer, topic, self._connection, is_new=is_new)
 
     def pause_at(self, message: Message) -> None:
         """Pause the message's partition; `resume` reads it again from *message* on."""
         partition = partition_id(message)
-        if self._consumer is None or partition in self._paused:
+        if partition in self._paused:
             return
         self._paused[partition] = message.offset() or 0
         self._consumer.pause([TopicPartition(*partition)])
@@ -211,27 +186,26 @@ class InputReader:
     def resume(self) -> None:
         """Resume all paused partitions."""
         for partition, offset in self._paused.items():
-            if self._consumer is not None:
-                self._consumer.seek(TopicPartition(*partition, offset))
-                self._consumer.resume([TopicPartition(*partition)])
+            self._consumer.seek(TopicPartition(*partition, offset))
+            self._consumer.resume([TopicPartition(*partition)])
         self._paused.clear()
 
     def group_metadata(self) -> object:
-        """Return the group for a transaction's offsets.
-
-        Raises:
-            BrokerUnavailable: the reader is closed.
-        """
-        if self._consumer is None:
-            raise BrokerUnavailable("not open")
+        """Return the group for a transaction's offsets."""
         return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
         """Close the consumer; no offset is committed."""
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
         self._paused.clear()
+
+    @property
+    def _consumer(self) -> Consumer:
+        if self._opened is None:
+            raise BrokerUnavailable("not open")
+        return self._opened
 
     def _check_owner(self) -> None:
         """Refuse the group of a mitigator with other topics."""
@@ -263,32 +237,28 @@ class InputReader:
         )
 
     def _positions(self) -> list[TopicPartition]:
-        consumer = self._consumer
-        if consumer is None:
-            return []
-        assigned = consumer.assignment()
+        assigned = self._consumer.assignment()
         try:
-            positions = consumer.position(assigned)
+            positions = self._consumer.position(assigned)
         except KafkaException as exc:
             raise BrokerUnavailable(f"no positions: {exc.args[0].str()}") from exc
         # An unread partition has no position yet: use the offset of its assignment.
-        first = {
-            (partition.topic, partition.partition): partition.offset
-            for partition in assigned
-        }
+        first = {_id_of(partition): partition.offset for partition in assigned}
         for position in positions:
             if position.offset < 0:
-                position.offset = first[position.topic, position.partition]
+                position.offset = first[_id_of(position)]
         return positions
 
     def _is_unread(self, position: TopicPartition) -> bool:
-        if self._consumer is None:
-            return False
         try:
             _low, high = self._consumer.get_watermark_offsets(position, TIMEOUT)
         except KafkaException as exc:
             raise BrokerUnavailable(f"no offsets: {exc.args[0].str()}") from exc
         return bool(position.offset < high)
+
+
+def _id_of(partition: TopicPartition) -> PartitionId:
+    return partition.topic, partition.partition
 
 
 def partition_id(message: Message) -> PartitionId:

@@ -6,7 +6,6 @@ write. The fence of the transactional producer keeps two mitigators from writing
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
@@ -17,8 +16,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from fnm_bus.kafka.client import ConnectionState, build_consumer
 from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.reader import UNREADABLE_CODES
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TIMEOUTS: Final = {
     # A mitigator that hangs is replaced after this time; brokers allow 6 s or more.
@@ -39,12 +39,8 @@ class LeaderElection:
     """One member.
 
     Args:
-        settings: librdkafka's settings.
         group: name of the group; used for nothing else.
         topic: a topic of one partition.
-
-    Attributes:
-        elected: whether this member is elected.
     """
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
@@ -154,7 +150,7 @@ class LeaderElection:
     def _log_error(self, text: str) -> None:
         if text != self._last_error:
             self._last_error = text
-            log.warning("election: %s", text)
+            log.warning("election_error", error=text)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._lasting_error = ""

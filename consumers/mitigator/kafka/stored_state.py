@@ -1,11 +1,9 @@
 """Stored state: decoded, checked records of the reason and mitigation topics."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -13,25 +11,31 @@ from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.measure import measure_of, validate_measure
 from consumers.mitigation.reason_key import key_of_reason, mitigation_key
 from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigation.topic_scan import Scan, scan_topics
 from consumers.mitigator.context import DecisionContext, Moment
-from consumers.mitigator.kafka.topic_scan import RawRecord, Scan, scan_topics
 from consumers.mitigator.state.restore import StoredRecord, restore_state
 from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import measure_of_want
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord
-from fnm_bus.event import Mitigation, Reason
+from fnm_bus.event import AnyRecord, Mitigation, Reason
+from fnm_bus.kafka.addressing import Topics, derived_id, headers_for
 from fnm_bus.kafka.record import Record
-from fnm_bus.kafka.route import Topics, derived_id, headers_for
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_LEASE_MS: Final = 10 * 366 * 86_400_000
 """Ten years: longer than any lease, and short enough for every date."""
 _MAX_COUNT: Final = 1 << 62
 """Larger than any revision, with room to grow."""
 
-R = TypeVar("R", Reason, Mitigation)
+_UNREADABLE_PAUSE: Final = Mitigation(
+    key=PAUSE,
+    kind=PAUSE,
+    state=WANTED,
+    cause="The pause record cannot be decoded: everything stays paused.",
+)
 
 
 @dataclass(slots=True)
@@ -66,16 +70,14 @@ class StoredState:
         return max(times, default=None)
 
     def all_reasons(self) -> Iterator[Reason]:
-        """Yield the reasons, closed and expired ones included."""
-        for stored in self.reasons:
-            if isinstance(stored.record, Reason):
-                yield stored.record
+        """Return the reasons, closed and expired ones included."""
+        records = (stored.record for stored in self.reasons)
+        return (record for record in records if isinstance(record, Reason))
 
     def records(self) -> Iterator[Mitigation]:
-        """Yield the mitigations, and the pause record if it exists."""
-        for stored in self.mitigations:
-            if isinstance(stored.record, Mitigation):
-                yield stored.record
+        """Return the mitigations, and the pause record if it exists."""
+        records = (stored.record for stored in self.mitigations)
+        return (record for record in records if isinstance(record, Mitigation))
 
 
 def read_state(
@@ -90,24 +92,28 @@ def read_state(
     """
     codec = Codec()  # the end of a mitigation must not depend on a registry
     names = (topics.reason, topics.mitigation)
-    scan = scan_topics(settings, names, is_stopping, partial(_revision, codec))
+    scan = scan_topics(settings, names, is_stopping)
     state = StoredState(partitions=scan.partitions)
-    for key, raw in scan.latest[topics.reason].items():
-        reason, error = _decode_safely(_decode_reason, codec, key, raw)
-        if reason is not None:
-            state.reasons.append(StoredRecord(reason, raw.at))
-            _note_partitions(state, scan, topics.reason, key, state.reasons[-1])
-        else:
-            state.unreadable.append((key.decode(errors="replace")[:200], error))
-    for key, raw in scan.latest[topics.mitigation].items():
-        record, error = _decode_safely(_decode_mitigation, codec, key, raw)
-        if record is not None:
-            state.mitigations.append(StoredRecord(record, raw.at))
-            _note_partitions(state, scan, topics.mitigation, key, state.mitigations[-1])
-            continue
-        state.unreadable.append((key.decode(errors="replace")[:200], error))
-        if key == PAUSE.encode():
-            state.mitigations.append(StoredRecord(_unreadable_pause(), raw.at))
+    for topic, validate, stored in (
+        (topics.reason, _validate_reason, state.reasons),
+        (topics.mitigation, _validate_mitigation, state.mitigations),
+    ):
+        for key, raw in scan.latest[topic].items():
+            try:
+                record = validate(codec.decode(raw.value), key)
+            except MemoryError:
+                raise
+            except Exception as exc:  # one record must never stop the others
+                is_expected = isinstance(exc, InvalidRecord)
+                error = str(exc) if is_expected else f"unexpected {exc!r:.200}"
+                if not is_expected:
+                    log.exception("record_undecodable", key=key[:200])
+                state.unreadable.append((key.decode(errors="replace")[:200], error))
+                if topic == topics.mitigation and key == PAUSE.encode():
+                    stored.append(StoredRecord(_UNREADABLE_PAUSE, raw.at))
+                continue
+            stored.append(StoredRecord(record, raw.at))
+            _note_partitions(state, scan, topic, key, stored[-1])
     return state
 
 
@@ -126,14 +132,7 @@ def with_remaining_lease(stored: StoredRecord, now: datetime) -> Reason | Mitiga
 def moved_records(
     stored: StoredState, codec: Codec, source: str, now: datetime
 ) -> list[Record]:
-    """Return each misplaced record again, for its key's own partition.
-
-    Args:
-        stored: the latest records.
-        codec: encodes them.
-        source: name of the program in their headers.
-        now: the broker's time.
-    """
+    """Return each misplaced record again, for its key's own partition."""
     moved = []
     for topic, key, latest in stored.misplaced:
         record = with_remaining_lease(latest, now)
@@ -156,35 +155,6 @@ def _note_partitions(
             state.leftovers.append((topic, key, partition))
 
 
-def _revision(codec: Codec, value: bytes) -> int:
-    """Return the number that grows with each record of a key; 0 if undecodable."""
-    try:
-        record = codec.decode(value)
-    except InvalidRecord:
-        return 0
-    if isinstance(record, Mitigation):
-        return record.revision
-    return record.renewals if isinstance(record, Reason) else 0
-
-
-def _decode_safely(
-    decode: Callable[[Codec, bytes, RawRecord], R],
-    codec: Codec,
-    key: bytes,
-    raw: RawRecord,
-) -> tuple[R | None, str]:
-    """Return a decoded record and "", or None and the error."""
-    try:
-        return decode(codec, key, raw), ""
-    except MemoryError:
-        raise
-    except InvalidRecord as exc:
-        return None, str(exc)
-    except Exception as exc:  # one record must never stop the others
-        log.exception("%.200r", key)
-        return None, f"unexpected {type(exc).__name__}: {exc!s:.200}"
-
-
 def _check_numbers(**numbers: int) -> None:
     """Refuse a lease, or a counter, that later calculations could not use."""
     for name, number in numbers.items():
@@ -193,8 +163,7 @@ def _check_numbers(**numbers: int) -> None:
             raise InvalidRecord(f"{name}: {number} is more than {limit}")
 
 
-def _decode_reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
-    record = codec.decode(raw.value)
+def _validate_reason(record: AnyRecord, key: bytes) -> Reason:
     if not isinstance(record, Reason):
         raise InvalidRecord(f"a {type(record).__name__} is not a reason")
     if key_of_reason(record).encode() != key:
@@ -205,8 +174,7 @@ def _decode_reason(codec: Codec, key: bytes, raw: RawRecord) -> Reason:
     return record
 
 
-def _decode_mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
-    record = codec.decode(raw.value)
+def _validate_mitigation(record: AnyRecord, key: bytes) -> Mitigation:
     if not isinstance(record, Mitigation):
         raise InvalidRecord(f"a {type(record).__name__} is not a mitigation")
     if record.kind == PAUSE:
@@ -219,13 +187,3 @@ def _decode_mitigation(codec: Codec, key: bytes, raw: RawRecord) -> Mitigation:
         raise InvalidRecord(f"its key does not match its content: expected {expected}")
     _check_numbers(lease_ms=record.lease_ms, revision=record.revision)
     return record
-
-
-def _unreadable_pause() -> Mitigation:
-    """Return the pause that an undecodable pause record counts as."""
-    return Mitigation(
-        key=PAUSE,
-        kind=PAUSE,
-        state=WANTED,
-        cause="The pause record cannot be decoded: everything stays paused.",
-    )

@@ -3,7 +3,6 @@
 Because of its fixed `transactional.id`, only the mitigator that opened last can write.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn
@@ -32,8 +31,9 @@ from fnm_bus.kafka.client import ConnectionState, build_producer
 from fnm_bus.kafka.client_errors import access_error
 from fnm_bus.kafka.names import WRITE
 from fnm_bus.kafka.record import Record
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _ATTEMPTS: Final = 4
 """Commits that are tried; afterwards Kafka itself has aborted the transaction."""
@@ -55,15 +55,10 @@ class TransactionalJournal:
     """One mitigator's transactions.
 
     Args:
-        settings: librdkafka's settings.
         name: transactional id, and the group that keeps the offsets.
-        topics: to read.
         clock: learns the broker's time from the answers to written records.
         compacted: topics with fixed numbers of partitions. Records go to their keys'
             partitions at `open`, until the state is read again.
-
-    Attributes:
-        inputs: reads the topics.
     """
 
     def __init__(
@@ -92,18 +87,7 @@ class TransactionalJournal:
         self._refused: tuple[KafkaError, str] | None = None
 
     def open(self, since: datetime | None) -> None:
-        """Open the inputs; nothing is written.
-
-        Args:
-            since: the oldest messages to read from topics without committed offsets;
-                None: from the beginning.
-
-        Raises:
-            ConfigError: librdkafka refuses the settings, or the transactional id
-                belongs to a mitigator with other topics.
-            BrokerUnavailable: no broker reachable.
-            TopicRefused: a topic does not exist.
-        """
+        """Open the inputs as `InputReader.open` does; nothing is written."""
         # The first commit includes them: they show the owner of the transactional id.
         self._offsets |= self.inputs.open(since)
         self._counts = {
@@ -118,16 +102,13 @@ class TransactionalJournal:
             ConfigError: librdkafka refuses the settings.
             Fenced: Kafka does not answer, or refuses.
         """
-        self._producer = build_producer(self._settings, self._connection, log)
+        self._producer = build_producer(self._settings, self._connection)
         try:
             self._producer.init_transactions(30)
         except KafkaException as exc:
             error = exc.args[0]
             raise access_error(
-                error,
-                self._settings,
-                group=self._name,
-                transactional_id=self._name,
+                error, self._settings, group=self._name, transactional_id=self._name
             ) or Fenced(f"no transactions: {error.str()}") from exc
 
     def check_partitions(self) -> None:
@@ -144,9 +125,6 @@ class TransactionalJournal:
 
     def check_counts(self, counts: Mapping[str, int]) -> None:
         """Check that compacted topics have these numbers of partitions.
-
-        Args:
-            counts: topic → number of its partitions.
 
         Raises:
             BrokerUnavailable: a topic had another number at `open`.
@@ -263,7 +241,7 @@ def _commit(producer: Producer) -> None:
             # If the outcome is unknown, librdkafka requires the same call again.
             if not left or not exc.args[0].retriable():
                 raise
-            log.warning("commit: %s; trying again", exc.args[0].str())
+            log.warning("commit_retried", error=exc.args[0].str())
         else:
             return
 

@@ -21,10 +21,8 @@ class LastEvent(NamedTuple):
     """The event with the greatest sequence that counted for a target.
 
     Attributes:
-        sequence: the event's.
         attack: identifier of its attack, or "".
         closes: whether it was an unban.
-        is_status: whether it was a status update.
     """
 
     sequence: int

@@ -53,9 +53,6 @@ class Counts:
         """Return the counts that limits compare.
 
         A start in the future, from a broker's wrong clock, counts as a start now.
-
-        Args:
-            now: the broker's time.
         """
         ahead = bisect_right(self._starts, now)
         self._starts[ahead:] = [now] * (len(self._starts) - ahead)

@@ -15,14 +15,7 @@ from fnm_bus.event import Effect
 
 
 class Terms(NamedTuple):
-    """The conditions and the effect that a reason wants.
-
-    Attributes:
-        effect: the action, with its communities.
-        dry_run: whether enforcers only log their actions.
-        approval: whether a person has to approve it first.
-        fallback: whether it relieves a limit.
-    """
+    """The conditions and the effect that a reason wants."""
 
     effect: Effect
     dry_run: bool = False
@@ -122,11 +115,7 @@ class Demand:
         return len(self._groups[terms].leases)
 
     def latest(self, terms: Terms | None = None) -> WantLease:
-        """Return the lease that expires last among the reasons with these terms.
-
-        Args:
-            terms: of the reasons; None: any.
-        """
+        """Return the lease that expires last among the reasons with these terms."""
         if terms is not None:
             return self._groups[terms].latest()
         latest = (group.latest() for group in self._groups.values())

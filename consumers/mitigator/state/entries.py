@@ -12,9 +12,7 @@ class ReasonEntry(NamedTuple):
     """One reason in memory. Times are seconds since boot.
 
     Attributes:
-        reason: its latest record.
         keys: the mitigation of each of its wants, in their order.
-        ends: when its lease expires.
         due: when it expires, or may be forgotten.
         active: whether it is neither closed nor expired.
         fallback: whether its fallback wants are active: a limit holds the others.
@@ -32,7 +30,6 @@ class MitigationEntry(NamedTuple):
     """One mitigation in memory. Times are seconds since boot.
 
     Attributes:
-        record: its latest record.
         ends: when that record's lease expires.
         due: when it expires, or may be forgotten.
     """

@@ -64,7 +64,6 @@ class NextRecord(NamedTuple):
         due: when it has to be computed again.
         chosen: terms of the reasons that the record is about.
         pending: terms of the reasons that wait for approval.
-        checks: of the limits.
     """
 
     record: Mitigation | None
@@ -82,15 +81,7 @@ def next_record(
     moment: Moment,
     check_start: CheckStart,
 ) -> NextRecord:
-    """Return a mitigation's next record.
-
-    Args:
-        entry: the mitigation so far.
-        demand: the wants of active reasons; None without any.
-        cause: why it is computed.
-        moment: now.
-        check_start: returns the checks of the limits for a start.
-    """
+    """Return a mitigation's next record."""
     if entry is not None and entry.record.state == SUPPRESSED:
         return _suppressed_record(entry, demand, cause, moment)
     if demand is None:

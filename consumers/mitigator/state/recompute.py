@@ -29,6 +29,7 @@ from consumers.mitigator.state.start_limits import StartLimits
 from consumers.mitigator.state.transition import Transition
 from consumers.policy import guardrails
 from consumers.policy.facts import CLOSES, AttackFacts
+from consumers.policy.flow_rules import refusal
 from consumers.policy.model import Policy
 from consumers.policy.rules import customer_of
 from fnm_bus.event import Check, Mitigation
@@ -49,13 +50,6 @@ def recompute(
     checks: tuple[Check, ...] = (),
 ) -> str:
     """Compute a mitigation again; write and report the differences.
-
-    Args:
-        transition: collects the changes.
-        key: of the mitigation.
-        cause: why.
-        facts: the event that led to it.
-        checks: earlier checks of the event, for the audit record.
 
     Returns:
         The next state; "" if the mitigation does not exist.
@@ -102,13 +96,7 @@ def put_mitigation(
 def set_fallback(
     transition: Transition, reason_key: ReasonKey, cause: ChangeCause
 ) -> None:
-    """Activate a reason's fallback wants while a limit holds its other wants.
-
-    Args:
-        transition: collects the changes.
-        reason_key: of the reason.
-        cause: why the hostgroup's mitigation is computed again, if it is.
-    """
+    """Activate a reason's fallback wants while a limit holds its other wants."""
     state = transition.state
     entry = state.reasons[reason_key]
     wants = tuple(zip(entry.keys, entry.reason.wants, strict=True))
@@ -158,16 +146,7 @@ def _start_check(
 
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """One mitigation that is computed again.
-
-    Attributes:
-        transition: collects the changes.
-        key: of the mitigation.
-        entry: the mitigation so far.
-        demand: the wants of active reasons; None without any.
-        facts: the event that led to it, or None.
-        checks: earlier checks of the event.
-    """
+    """One mitigation that is computed again."""
 
     transition: Transition
     key: str
@@ -183,13 +162,8 @@ class _Update:
 
 
 def _refuse_proposal(update: _Update, cause: ChangeCause) -> None:
-    check = Check(
-        stage="limit",
-        name="proposals",
-        code="too_many_proposals",
-        verdict="refuse",
-        text=f"{MAX_PROPOSALS} mitigations are proposed already",
-    )
+    text = f"{MAX_PROPOSALS} mitigations are proposed already"
+    check = refusal("proposals", "too_many_proposals", text, "limit")
     if update.facts is not None:
         update.transition.audit_refused(
             update.facts, check, (*update.checks, check), key=update.key

@@ -15,6 +15,7 @@ from consumers.mitigation.states import ENDED, OPERATOR, SUPPRESSED, WANTED
 from consumers.mitigator.state.demand import Demand, Terms
 from consumers.mitigator.state.entries import ReasonEntry
 from consumers.mitigator.state.next_record import NextRecord
+from consumers.policy.flow_rules import refusal
 from fnm_bus.event import Check, Mitigation, Reason, ReasonSummary
 
 MAX_RECORD_BYTES: Final = 8_000
@@ -122,13 +123,8 @@ def content_of(record: Mitigation) -> tuple[object, ...]:
 
 def suppressed_check(key: str, record: Mitigation) -> Check:
     """Return the check that reports a suppressed mitigation."""
-    return Check(
-        stage="order",
-        name=SUPPRESSED,
-        code=SUPPRESSED,
-        verdict="refuse",
-        text=f"{key} is suppressed: {record.cause}",
-    )
+    text = f"{key} is suppressed: {record.cause}"
+    return refusal(SUPPRESSED, SUPPRESSED, text, "order")
 
 
 def _magnitude(count: int) -> int:

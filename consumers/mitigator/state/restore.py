@@ -4,7 +4,6 @@ Pure. A lease begins at the broker's time of its record. So the result depends n
 on the clocks of the mitigators that wrote the records, nor on the present one's.
 """
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +20,9 @@ from consumers.mitigator.state.state import State
 from consumers.mitigator.state.wants import key_of_want
 from consumers.policy.model import MAX_LEASE
 from fnm_bus.event import EPOCH, Mitigation, Reason
+from fnm_bus.ops.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MAX_LEASE_MS: Final = round(MAX_LEASE * 1000)
 _MAX_REVISION: Final = 2**53
@@ -30,12 +30,7 @@ _MAX_REVISION: Final = 2**53
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """The latest record of a key.
-
-    Attributes:
-        record: decoded.
-        at: the broker's time of the record, UTC.
-    """
+    """The latest record of a key."""
 
     record: Reason | Mitigation
     at: datetime
@@ -65,25 +60,25 @@ def _restore(
     context: DecisionContext, state: State, stored: StoredRecord, moment: Moment
 ) -> None:
     record = stored.record
-    age = max((moment.now - stored.at).total_seconds(), 0.0)
+    begun = moment.clock - max((moment.now - stored.at).total_seconds(), 0.0)
     try:
         if isinstance(record, Mitigation):
-            _restore_mitigation(context, state, record, moment.clock, age)
+            _restore_mitigation(context, state, record, begun)
         else:
-            _restore_reason(context, state, record, moment.clock, age)
+            _restore_reason(context, state, record, begun, moment.clock)
     except Exception:
-        log.exception("left out: %.200r", record)
+        log.exception("record_left_out", record=repr(record)[:200])
 
 
 def _restore_reason(
-    context: DecisionContext, state: State, reason: Reason, clock: float, age: float
+    context: DecisionContext, state: State, reason: Reason, begun: float, clock: float
 ) -> None:
     # A record with a longer lease than any policy allows must not stop the mitigator.
     reason = replace(reason, lease_ms=min(reason.lease_ms, _MAX_LEASE_MS))
-    ends = clock + reason.lease_ms / 1000 - age
+    ends = begun + reason.lease_ms / 1000
     active = not reason.closed and ends > clock
     retention = context.closed_retention if reason.closed else context.ended_retention
-    due = ends if active else max(ends, clock - age) + retention
+    due = ends if active else max(ends, begun) + retention
     keys = tuple(key_of_want(want) for want in reason.wants)
     fallback = active and any(
         key in state.waiting
@@ -95,11 +90,7 @@ def _restore_reason(
 
 
 def _restore_mitigation(
-    context: DecisionContext,
-    state: State,
-    record: Mitigation,
-    clock: float,
-    age: float,
+    context: DecisionContext, state: State, record: Mitigation, begun: float
 ) -> None:
     record = replace(
         record,
@@ -107,8 +98,8 @@ def _restore_mitigation(
         lease_ms=min(record.lease_ms, 2 * _MAX_LEASE_MS),
         revision=min(record.revision, _MAX_REVISION),
     )
-    ends = clock + record.lease_ms / 1000 - age
-    due = clock - age + context.ended_retention if record.state == ENDED else ends
+    ends = begun + record.lease_ms / 1000
+    due = begun + context.ended_retention if record.state == ENDED else ends
     state.put_mitigation(record.key, MitigationEntry(record, ends, due))
     if record.started_at != EPOCH and record.kind not in {NOTIFY, PAUSE}:
         state.counts[record.started_dry_run].start(record.started_at)

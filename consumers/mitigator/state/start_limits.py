@@ -28,8 +28,6 @@ class StartLimits:
     """The limits at one moment.
 
     Attributes:
-        policy: with the limits.
-        state: the active mitigations.
         now: the broker's time.
         starts: number of mitigations that the same event has started.
     """
@@ -129,13 +127,6 @@ class StartLimits:
 def check_limits(
     policy: Policy, measure: Measure, customer_name: str | None, counts: ActiveCounts
 ) -> tuple[Check, ...]:
-    """Return the checks of a policy's limits for one more measure.
-
-    Args:
-        policy: with the limits and customers.
-        measure: to add.
-        customer_name: owner of the affected network, or None.
-        counts: of the other active mitigations.
-    """
+    """Return the checks of a policy's limits for one more measure."""
     owners = (owner for owner in policy.customers if owner.name == customer_name)
     return guardrails.check_limits(measure, counts, policy.limits, next(owners, None))

@@ -28,13 +28,7 @@ _MAX_ID: Final = 1_000
 class State:
     """All reasons and mitigations.
 
-    Args:
-        own_networks: the operator's, for the share of affected addresses.
-        dry_run: whether every want counts as a dry run.
-
     Attributes:
-        reasons: by key; closed and expired ones until they are forgotten.
-        mitigations: by key; ended ones until they are forgotten.
         demands: mitigation's key → the wants of active reasons for its measure.
         inactive: keys of closed and expired reasons, the oldest first.
         ended: keys of ended mitigations, the oldest first.

@@ -34,9 +34,6 @@ class Transition:
     """The changes of the state by one event, command or moment.
 
     Attributes:
-        context: the policy and settings.
-        state: changed as the decision is made.
-        moment: now.
         reasons: reasons to write, None for a tombstone.
         mitigations: mitigations to write, None for a tombstone.
         audits: audit records to write, in order.
@@ -55,12 +52,7 @@ class Transition:
     # -- reasons ---------------------------------------------------------------
 
     def put_reason(
-        self,
-        reason_key: ReasonKey,
-        reason: Reason,
-        *,
-        active: bool,
-        write: bool = True,
+        self, reason_key: ReasonKey, reason: Reason, *, active: bool, write: bool = True
     ) -> None:
         """Replace a reason; its lease begins now.
 
@@ -224,15 +216,7 @@ class Transition:
         key: str | None = None,
         rule: str | None = None,
     ) -> None:
-        """Report a refused measure, once in a row for each target.
-
-        Args:
-            facts: of the event.
-            check: the one that refuses.
-            checks: all of them.
-            key: of the mitigation, if known.
-            rule: the policy's rule, if one matched.
-        """
+        """Report a refused measure, once in a row for each target."""
         text = f"refused by {check.name}: {check.text}"
         if self._is_new_text(facts, text):
             self.add_audit(

@@ -20,25 +20,19 @@ def wants_of(
     measure: Measure, action: Action, *, fallback: bool = False
 ) -> tuple[Want, ...]:
     """Return an action's wants of a measure, one for each place."""
+    communities = tuple(sorted(set(measure.communities)))
     return tuple(
-        _want(measure, action, place, fallback=fallback)
+        Want(
+            place=place,
+            kind=measure.kind,
+            prefix=measure.prefix,
+            flow=measure.flow,
+            effect=Effect(then=measure.then, communities=communities),
+            dry_run=action.dry_run,
+            approval=action.approval,
+            fallback=fallback,
+        )
         for place in sorted(set(action.enforcers)) or ("",)
-    )
-
-
-def _want(measure: Measure, action: Action, place: str, *, fallback: bool) -> Want:
-    return Want(
-        place=place,
-        kind=measure.kind,
-        prefix=measure.prefix,
-        flow=measure.flow,
-        effect=Effect(
-            then=measure.then,
-            communities=tuple(sorted(set(measure.communities))),
-        ),
-        dry_run=action.dry_run,
-        approval=action.approval,
-        fallback=fallback,
     )
 
 
@@ -60,12 +54,7 @@ def key_of_want(want: Want) -> str:
 
 
 def terms_of_want(want: Want, *, dry_run: bool) -> Terms:
-    """Return the terms of a want.
-
-    Args:
-        want: of a reason.
-        dry_run: whether the whole mitigator is in dry run.
-    """
+    """Return the terms of a want."""
     effect = want.effect or _NO_EFFECT
     return Terms(
         effect,

@@ -21,12 +21,7 @@ _FLOWSPEC_KEYS: Final = (
 
 
 def find_problems(tables: PolicyTables, policy: Policy) -> list[Problem]:
-    """Return the problems of *tables*.
-
-    Args:
-        tables: the tables of the file.
-        policy: the policy that they became.
-    """
+    """Return the problems of *tables*."""
     problems: list[Problem] = []
     for kind in ("customer", "hostgroup", "rule"):
         problems += _check_names(kind, [row.name for row in getattr(tables, kind)])

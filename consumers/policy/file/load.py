@@ -47,10 +47,6 @@ def load(path: Path) -> Policy:
 def loads(text: str, name: str = "policy.toml") -> Policy:
     """Return the policy of a text.
 
-    Args:
-        text: TOML.
-        name: the file's name, for the problems.
-
     Raises:
         ConfigError: a list of all problems, one a line.
     """

@@ -37,12 +37,7 @@ _BOUNDS: Final[Mapping[str, str]] = {
 
 
 class Problem(NamedTuple):
-    """One problem.
-
-    Attributes:
-        path: the wrong or missing key.
-        text: the fault and the remedy.
-    """
+    """One problem."""
 
     path: Key
     text: str
@@ -51,13 +46,7 @@ class Problem(NamedTuple):
 def format_problems(
     problems: Iterable[Problem], data: Mapping[str, Any], name: str
 ) -> str:
-    """Return all problems, one a line, in the order of the file.
-
-    Args:
-        problems: the problems.
-        data: the file's content.
-        name: the file's name.
-    """
+    """Return all problems, one a line, in the order of the file."""
     ordered = sorted(problems, key=lambda problem: _position(problem.path, data))
     places = ((_place(problem.path, data), problem.text) for problem in ordered)
     return "\n".join(f"{name}: {place}: {text}" for place, text in places)

@@ -1,89 +1,42 @@
-"""Sensor reach: blocking rules that no event of a sensor can match.
+"""Sensor reach: blocking rules that no event of a sensor in text mode can match.
 
-A valid policy may still never block: text mode, for example, has no hostgroups.
+A valid policy may still never block. Text mode is the format of FastNetMon Community,
+and the obsolete text format of Advanced.
 """
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable
 
 from consumers.policy.model import BLOCKING, Match, Policy
+from fnm_bus.setup.check_result import CheckResult
 
-_MISSING: Final = "none"
+_MISSING = "none"
 """A condition's word that matches an event without the value."""
 
 
-class SensorFormat(NamedTuple):
-    """The possible values of a sensor's events.
-
-    Attributes:
-        name: for people.
-        scopes: host, hostgroup.
-        actions: actions that report an attack in progress, as in Match.actions.
-        absent: conditions about values that its events never have: hostgroups,
-            thresholds, severities, flow_spec.
-    """
-
-    name: str
-    scopes: frozenset[str]
-    actions: frozenset[str]
-    absent: frozenset[str] = frozenset()
-
-
-TEXT: Final = SensorFormat(
-    "text mode",
-    frozenset({"host"}),
-    frozenset({"ban"}),
-    frozenset({"hostgroups", "thresholds", "severities", "flow_spec"}),
-)
-"""FastNetMon Community, and the obsolete text format of Advanced."""
-
-
-class PolicyWarning(NamedTuple):
-    """A rule that does less than its author may expect.
-
-    Attributes:
-        rule: the rule's name.
-        text: the warning, one sentence.
-        remedy: an instruction for the operator.
-    """
-
-    rule: str
-    text: str
-    remedy: str
-
-
-def format_warnings(
-    policy: Policy, formats: Mapping[str, SensorFormat]
-) -> tuple[PolicyWarning, ...]:
-    """Return a warning for each blocking rule that events of a format cannot match.
-
-    Args:
-        policy: a valid one.
-        formats: sensor → format of its notifications.
-    """
-    return tuple(
-        PolicyWarning(
-            rule.name,
-            f'rule "{rule.name}" never matches events of sensor {sensor}: {fault}',
-            "remove the condition, or add a rule for this sensor",
+def text_mode_warnings(policy: Policy, sensors: Iterable[str]) -> list[CheckResult]:
+    """Return a warning for each blocking rule that never matches these sensors."""
+    return [
+        CheckResult(
+            ok=False,
+            text=f'rule "{rule.name}" never matches events of sensor {sensor}: text'
+            f" mode has {fault}",
+            remedy="remove the condition, or add a rule for this sensor",
         )
-        for sensor, sensor_format in sorted(formats.items())
+        for sensor in sorted(sensors)
         for rule in policy.rules
         if rule.action.action in BLOCKING
         if not rule.match.sensors or sensor in rule.match.sensors
-        if (fault := _format_fault(rule.match, sensor_format))
-    )
+        if (fault := _fault(rule.match))
+    ]
 
 
-def _format_fault(match: Match, sensor: SensorFormat) -> str:
-    if match.scopes and not match.scopes & sensor.scopes:
-        return f"{sensor.name} has only scope {' and '.join(sorted(sensor.scopes))}"
-    if match.actions and not match.actions & sensor.actions:
-        return f"{sensor.name} has only action {' and '.join(sorted(sensor.actions))}"
+def _fault(match: Match) -> str:
+    if match.scopes and "host" not in match.scopes:
+        return "only scope host"
+    if match.actions and "ban" not in match.actions:
+        return "only action ban"
     for name in ("hostgroups", "thresholds", "severities"):
         words = getattr(match, name)
-        if name in sensor.absent and words and _MISSING not in words:
-            return f"{sensor.name} has no {name}"
-    if "flow_spec" in sensor.absent and match.flow_spec:
-        return f"{sensor.name} has no Flow Spec rules"
-    return ""
+        if words and _MISSING not in words:
+            return f"no {name}"
+    return "no Flow Spec rules" if match.flow_spec else ""

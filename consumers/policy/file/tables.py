@@ -125,8 +125,7 @@ class ActionTable(PolicyTable):
         (), description="BGP communities of a blackhole besides the enforcer's own."
     )
     dry_run: bool = Field(
-        default=False,
-        description="Whether enforcers only report their actions.",
+        default=False, description="Whether enforcers only report their actions."
     )
     approval: bool = Field(
         default=False, description="Whether a person has to approve first."
@@ -158,7 +157,7 @@ class ThenTable(ActionTable):
     ] = Field(
         description="The kind of measure. `notify` only informs people, `ignore` is"
         " only reported in the audit topic. `hostgroup` takes the action of the"
-        " `[[hostgroup]]`; no other key is allowed beside it.",
+        " `[[hostgroup]]`; no other key is allowed beside it."
     )
     prefixes: Networks | None = Field(
         None,
@@ -219,8 +218,7 @@ class MatchTable(PolicyTable):
     severity: Severities | None = Field(None, description="FastNetMon's word.")
     sensor: Words | None = Field(None, description="Names of sensors.")
     flow_spec: bool | None = Field(
-        None,
-        description="Whether the document has Flow Spec rules, valid or not.",
+        None, description="Whether the document has Flow Spec rules, valid or not."
     )
     min_pps: Size | None = Field(
         None,

@@ -1,5 +1,6 @@
 """The child process that reads suspect entries, with limits of memory and CPU time."""
 
+import ctypes
 import os
 import pickle
 import resource
@@ -7,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import msgspec
 
@@ -31,12 +32,16 @@ from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import prepare
 from fnm_bus.spool import entry
 
+_PR_SET_PDEATHSIG: Final = 1
+"""From <linux/prctl.h>."""
+
 
 def serve() -> None:
-    """Answer tasks until stdin ends."""
+    """Answer tasks until stdin ends, or the parent dies."""
+    _end_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT):
         # A service manager sends them to all processes of a service. This process ends
-        # with its parent, when the pipe is closed.
+        # after its parent, when the pipe is closed.
         signal.signal(number, signal.SIG_IGN)
     tasks = sys.stdin.buffer
     replies = os.dup(1)
@@ -49,6 +54,16 @@ def serve() -> None:
         _limit_cpu_time()
         task = msgspec.msgpack.decode(message, type=Task)
         _write_message(replies, _answer(pipeline, task, is_memory_low=is_memory_low))
+
+
+def _end_with_parent() -> None:
+    """Let the kernel kill this process if its parent dies, even while an entry hangs.
+
+    The parent's process id is the first argument.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):  # the parent died before the call
+        sys.exit()
 
 
 def _answer(pipeline: Pipeline, task: Task, *, is_memory_low: bool) -> bytes:

@@ -174,7 +174,7 @@ class IsolatedPreparation:
         }
         try:
             self._child = child = subprocess.Popen(  # noqa: S603 - our own interpreter
-                [sys.executable, *_COMMAND],
+                [sys.executable, *_COMMAND, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

@@ -18,7 +18,7 @@ from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidRecord, RegistryError, SchemaError
 from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, PacketSample, Receipt
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 TOPIC = "fastnetmon.host.v1"
 WANTED = Topics().of_events()
@@ -34,9 +34,10 @@ def ban_with(**changes: object) -> HostEvent:
     return msgspec.structs.replace(BAN, **changes)
 
 
-def pinned() -> SchemaIds:
-    ids = {f"{topic}-value": 100 + n for n, topic in enumerate(WANTED)}
-    texts = {100 + n: schema.text(name) for n, name in enumerate(WANTED.values())}
+def pinned(wanted: Mapping[str, str] = WANTED) -> SchemaIds:
+    """Return the ids of records, whose full names are the values of *wanted*."""
+    ids = {f"{topic}-value": 100 + n for n, topic in enumerate(wanted)}
+    texts = {100 + n: schema.text(name) for n, name in enumerate(wanted.values())}
     return SchemaIds("http://registry", ids, {}, texts)
 
 
@@ -55,7 +56,7 @@ def test_with_schema_ids_an_event_has_confluents_framing() -> None:
     assert codec.decode(value) == BAN
 
 
-def test_one_codec_decodes_both_framings() -> None:
+def test_a_codec_decodes_both_framings() -> None:
     codec = Codec(pinned())
     assert codec.decode(Codec().encode(BAN, TOPIC)) == BAN
     assert codec.decode(codec.encode(BAN, TOPIC)) == BAN
@@ -63,10 +64,7 @@ def test_one_codec_decodes_both_framings() -> None:
 
 def framed() -> SchemaIds:
     """The ids of `fnm-bus schemas register`."""
-    wanted = Topics().of_framed()
-    ids = {f"{topic}-value": 100 + n for n, topic in enumerate(wanted)}
-    texts = {100 + n: schema.text(name) for n, name in enumerate(wanted.values())}
-    return SchemaIds("http://registry", ids, {}, texts)
+    return pinned(Topics().of_framed())
 
 
 def example(name: str) -> AnyRecord:
@@ -87,29 +85,25 @@ def test_a_record_with_a_schema_id_has_confluents_framing(
     assert codec.decode(value) == example(name)
 
 
-def without_an_id() -> SchemaIds:
-    return pinned()
-
-
 def with_an_id_of_another_version() -> SchemaIds:
     texts = {number: schema.text("fastnetmon.Command") for number in framed().schemas}
     return SchemaIds("http://registry", framed().ids, {}, texts)
 
 
-@pytest.mark.parametrize("pins", [without_an_id(), with_an_id_of_another_version()])
+@pytest.mark.parametrize("pins", [pinned(), with_an_id_of_another_version()])
 @pytest.mark.parametrize(("name", "topic"), OPTIONAL)
-def test_without_a_fitting_id_there_is_one_warning(
+def test_without_a_fitting_id_a_warning_is_logged_once(
     name: str, topic: str, pins: SchemaIds, caplog: pytest.LogCaptureFixture
 ) -> None:
     codec = Codec(pins)
     values = [codec.encode(example(name), topic) for _ in range(3)]
     assert {value[:2] for value in values} == {b"\xc3\x01"}
     (warning,) = caplog.records
-    assert f"records of {topic} are Avro single objects" in warning.getMessage()
+    assert f"'topic': '{topic}'" in warning.getMessage()
     assert "fnm-bus schemas register" in warning.getMessage()
 
 
-def test_without_a_registry_there_is_no_warning(
+def test_without_a_registry_no_warning_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, topic in OPTIONAL:

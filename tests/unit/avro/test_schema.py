@@ -1,6 +1,7 @@
 """The schemas: self-contained, with fingerprints, without fastavro at import."""
 
 import json
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,25 @@ def test_a_text_declares_each_type_once(name: str) -> None:
     assert len(names) == len(set(names))
 
 
+def texts(avro: Any) -> Iterator[str]:
+    """Yield each key and each text of a parsed schema."""
+    match avro:
+        case str():
+            yield avro
+        case list():
+            for part in avro:
+                yield from texts(part)
+        case dict():
+            for key, value in avro.items():
+                yield key
+                yield from texts(value)
+
+
+@pytest.mark.parametrize("name", schema.RECORDS)
+def test_a_parsed_schema_has_interned_texts_only(name: str) -> None:
+    assert all(text is sys.intern(text) for text in texts(schema.load()[name]))
+
+
 def test_a_text_keeps_the_docs() -> None:
     whole = json.loads(schema.text("fastnetmon.HostEvent"))
 
@@ -54,7 +74,7 @@ def test_an_unknown_schema_is_a_schema_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["{", '{"type": "record"}', '"nonsense"', '{"a": 1}'])
-def test_what_is_not_a_schema_is_a_schema_error(bad: str) -> None:
+def test_an_invalid_schema_is_a_schema_error(bad: str) -> None:
     with pytest.raises(SchemaError, match="not an Avro schema"):
         schema.parse(bad)
 

@@ -9,7 +9,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import SchemaError
 from fnm_bus.event import HostEvent, Receipt
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 TOPIC = "fastnetmon.host.v1"
 SUBJECT = f"{TOPIC}-value"
@@ -52,9 +52,7 @@ def test_an_unwritable_path_is_in_the_error(tmp_path: Path) -> None:
         pinned().write(tmp_path / "file" / "schema-ids.json")
 
 
-def test_a_schema_in_another_json_form_is_ours(
-    tmp_path: Path,
-) -> None:
+def test_a_schema_in_another_json_form_is_ours(tmp_path: Path) -> None:
     # Registries may drop docs and sort keys; the canonical form stays.
     plain = json.loads(json.dumps(HOST, sort_keys=True))
     plain["fields"] = [
@@ -130,9 +128,7 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("avro", [STATUS, OLDER], ids=["other", "older"])
-def test_an_id_of_another_schema_is_refused_by_check(
-    avro: dict[str, object],
-) -> None:
+def test_an_id_of_another_schema_is_refused_by_check(avro: dict[str, object]) -> None:
     wrong = SchemaIds("", {SUBJECT: 100}, {}, {100: json.dumps(avro)})
     with pytest.raises(SchemaError, match=r"id 100 .* another schema"):
         wrong.check({TOPIC: "fastnetmon.HostEvent"})

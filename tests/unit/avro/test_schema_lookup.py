@@ -29,7 +29,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return clock
 
 
-def test_an_outage_costs_one_request_per_pause(now: list[float]) -> None:
+def test_an_outage_costs_a_single_request_per_pause(now: list[float]) -> None:
     registry = Lookup()
     lookup = PausingLookup(registry, pause=10.0)
     registry.error = RegistryError("no answer")

@@ -27,8 +27,8 @@ from fnm_bus.event import (
     ReasonSummary,
     Receipt,
 )
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.reader import ConsumedRecord, record_time
-from fnm_bus.kafka.route import Topics
 
 NOW = datetime.now(UTC)
 

@@ -35,9 +35,7 @@ def test_live_enforcer_needs_own_networks() -> None:
             build()
 
 
-def test_dry_run_without_own_networks_warns(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_dry_run_without_own_networks_warns(caplog: pytest.LogCaptureFixture) -> None:
     assert allowed_networks(settings(dry_run=True)) is None
     assert "consumers.enforcer.own_networks" in caplog.text
 

@@ -9,9 +9,7 @@ from support.enforcer_harness import ONE, TWO, EnforcerHarness
 
 from consumers.enforcers import enforcer as enforcer_module
 from consumers.enforcers import wanted_state
-from consumers.enforcers.backend import (
-    ActiveMeasure,
-)
+from consumers.enforcers.backend import ActiveMeasure
 from consumers.mitigation.measure import Measure
 
 
@@ -19,11 +17,9 @@ def test_wanted_measure_is_announced_once_topic_is_read(
     harness: EnforcerHarness,
 ) -> None:
     harness.put(ONE)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     assert ("in-force", ONE) in harness.audit.published
 
 
@@ -42,22 +38,16 @@ def test_record_ended_by_later_record_is_never_announced(
 def test_measure_no_longer_wanted_is_withdrawn(
     harness: EnforcerHarness, state: str
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, state)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     assert ("withdrawn", ONE) in harness.audit.published
 
 
 def test_tombstone_withdraws(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put_record(ONE, None, None)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_lease_ends_without_records_from_kafka(
@@ -68,22 +58,18 @@ def test_lease_ends_without_records_from_kafka(
     harness.put(TWO, lease=600)
     harness.run()
     advance(61)
-    harness.run()
-    assert harness.in_force() == [TWO]
+    assert harness.run() == [TWO]
 
 
 def test_renewal_extends_lease(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     advance(50)
     harness.put(ONE, lease=60)
     harness.run()
     advance(50)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 def test_large_clock_skew_is_reported_once(tmp_path: Path) -> None:
@@ -105,18 +91,18 @@ def test_unexpected_error_makes_enforcer_unhealthy_until_next_success(
     harness.end_topic()
     harness.put(ONE)
     harness.enforcer._run_once_safely()
-    assert not harness.enforcer.healthy()
+    assert not harness.enforcer.health()[0]
     monkeypatch.setattr(harness.backend, "active", good)
     harness.enforcer._run_once_safely()
-    assert harness.enforcer.healthy()
+    assert harness.enforcer.health()[0]
     assert harness.in_force() == [ONE]
 
 
 def test_unhealthy_reader_makes_enforcer_unhealthy(harness: EnforcerHarness) -> None:
-    assert harness.enforcer.healthy()
-    harness.commands.healthy = False
-    assert not harness.enforcer.healthy()
-    assert harness.enforcer.facts()["command_reader"] is False
+    assert harness.enforcer.health()[0]
+    harness.commands.is_healthy = False
+    assert not harness.enforcer.health()[0]
+    assert harness.enforcer.health()[1]["command_reader"] is False
 
 
 def test_lost_audit_records_are_counted(harness: EnforcerHarness) -> None:

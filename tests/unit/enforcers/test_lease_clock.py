@@ -18,14 +18,11 @@ def test_wall_clock_days_apart_moves_no_end(
     harness.put(ONE, lease=60, age=50)
     harness.put(TWO, lease=60, age=70)
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     advance(9)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     advance(2)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 @pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY])
@@ -33,9 +30,7 @@ def test_old_records_have_no_effect_while_broker_time_is_unknown(
     tmp_path: Path, advance: Callable[[float], None], ahead: float
 ) -> None:
     before = EnforcerHarness(tmp_path / "snapshot.json", clock_ahead=ahead)
-    before.end_topic()
-    before.put(ONE, lease=60)
-    before.run()
+    before.start(ONE, lease=60)
     advance(50)
     harness = EnforcerHarness(
         before.path, before.backend, clock_ahead=ahead, clock_known=False
@@ -43,20 +38,15 @@ def test_old_records_have_no_effect_while_broker_time_is_unknown(
     harness.put(ONE, lease=60, age=5)  # renewed meanwhile
     harness.put(TWO, lease=60, age=58)
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == [ONE]  # by the snapshot
+    assert harness.run() == [ONE]  # by the snapshot
     harness.learn_time()
-    harness.run()
-    assert harness.in_force() == [ONE, TWO]
+    assert harness.run() == [ONE, TWO]
     advance(3)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     advance(50)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     advance(3)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_old_record_never_gets_whole_lease(
@@ -65,47 +55,35 @@ def test_old_record_never_gets_whole_lease(
     harness = EnforcerHarness(tmp_path / "snapshot.json", clock_known=False)
     harness.put(ONE, lease=60, age=3600)
     harness.end_topic()
-    harness.run(2)
-    assert harness.in_force() == []
+    assert harness.run(2) == []
     harness.put(TWO, lease=60)  # a live record: the broker's time is known now
-    harness.run()
-    assert harness.in_force() == [TWO]
+    assert harness.run() == [TWO]
     advance(61)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_future_stamp_does_not_extend_lease(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60, age=-3 * DAY)
-    harness.run()
+    harness.start(ONE, lease=60, age=-3 * DAY)
     advance(61)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_corrected_clock_restores_measure(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     now = clock.now()
     wrong = harness.broker_time() + 3 * DAY  # another broker, with a wrong clock
     harness.clock.learn(now, now, wrong)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     harness.learn_time()
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 def test_snapshot_is_not_written_for_each_acknowledgement(
     harness: EnforcerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     monkeypatch.setattr(snapshot, "save", lambda *_: pytest.fail("written again"))
     for _ in range(3):
         harness.learn_time()

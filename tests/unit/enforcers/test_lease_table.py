@@ -18,12 +18,7 @@ EPOCH = 1_800_000_000.0
 def mitigation(key: str, lease_ms: int, state: str, *, dry: bool) -> Mitigation:
     kind, _, prefix = key.partition("|")
     return Mitigation(
-        key=key,
-        kind=kind,
-        state=state,
-        prefix=prefix,
-        lease_ms=lease_ms,
-        dry_run=dry,
+        key=key, kind=kind, state=state, prefix=prefix, lease_ms=lease_ms, dry_run=dry
     )
 
 

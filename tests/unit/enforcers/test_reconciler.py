@@ -6,34 +6,23 @@ from pathlib import Path
 import pytest
 from support.enforcer_harness import ONE, TWO, UNWANTED, EnforcerHarness
 
-from consumers.enforcers.backend import (
-    BackendError,
-    DesiredMeasure,
-    MemoryBackend,
-)
+from consumers.enforcers.backend import BackendError, DesiredMeasure, MemoryBackend
 from consumers.mitigation.measure import Measure
 
 
-def test_unwanted_measure_is_withdrawn_after_topic_end_only(
-    tmp_path: Path,
-) -> None:
+def test_unwanted_measure_is_withdrawn_after_topic_end_only(tmp_path: Path) -> None:
     backend = MemoryBackend()
     backend.measures[UNWANTED.key] = UNWANTED
     harness = EnforcerHarness(tmp_path / "snapshot.json", backend)
-    harness.run(3)
-    assert harness.in_force() == [UNWANTED.key]
+    assert harness.run(3) == [UNWANTED.key]
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_measure_missing_in_system_is_announced_again(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.backend.measures.clear()
-    harness.run(2)
-    assert harness.in_force() == [ONE]
+    assert harness.run(2) == [ONE]
 
 
 def test_failing_system_is_reported_once_and_retried(harness: EnforcerHarness) -> None:
@@ -44,31 +33,24 @@ def test_failing_system_is_reported_once_and_retried(harness: EnforcerHarness) -
     assert harness.results() == ["failed"]
     harness.backend.error = None
     harness.enforcer._due = 0.0
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 def test_unwritable_snapshot_prevents_announcements_and_no_withdrawal(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     harness.enforcer._reconciler._path = Path("/proc/nowhere/snapshot.json")
     harness.put(TWO, lease=600)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     assert ("failed", None) in harness.audit.published
     advance(61)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_dry_run_reports_changes_and_makes_none(tmp_path: Path) -> None:
     harness = EnforcerHarness(tmp_path / "snapshot.json", dry_run=True)
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, "ended")
     harness.run()
     assert harness.backend.calls == []
@@ -92,16 +74,13 @@ def test_unsupported_measure_stops_no_other(
     harness.end_topic()
     harness.put(TWO)
     harness.put(ONE)
-    harness.run(3)
-    assert harness.in_force() == [ONE]
+    assert harness.run(3) == [ONE]
     assert [entry for entry in harness.audit.published if entry[1] == TWO] == [
         ("failed", TWO)
     ]
 
 
-def test_refused_measure_prevents_no_report_of_others(
-    harness: EnforcerHarness,
-) -> None:
+def test_refused_measure_prevents_no_report_of_others(harness: EnforcerHarness) -> None:
     class Refusing(MemoryBackend):
         def announce(self, wanted: Sequence[DesiredMeasure]) -> None:
             super().announce([item for item in wanted if item.measure.key != TWO])
@@ -115,8 +94,7 @@ def test_refused_measure_prevents_no_report_of_others(
     harness.run(3)
     assert ("in-force", ONE) in harness.audit.published
     harness.put(ONE, "ended")
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
     assert ("withdrawn", ONE) in harness.audit.published
     assert harness.audit.published.count(("failed", None)) == 1
 
@@ -128,7 +106,5 @@ def test_failed_withdrawal_prevents_no_announcement(harness: EnforcerHarness) ->
 
     harness.replace_backend(Stuck())
     harness.backend.measures[UNWANTED.key] = UNWANTED
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     assert ONE in harness.in_force()

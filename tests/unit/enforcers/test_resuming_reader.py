@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
 
-from consumers.enforcers.wanted_reader import CommandReader, WantedStateReader
+from consumers.enforcers.wanted_reader import TopicFollower
 from fnm_bus.avro.codec import Codec
 from fnm_bus.kafka.reader import TopicReader
 
@@ -26,14 +26,12 @@ class FakePartition:
         self.topic, self.partition, self.offset = "t", partition, -99
 
 
-@pytest.mark.parametrize(
-    ("kind", "first"), [(WantedStateReader, -99), (CommandReader, 40)]
-)
+@pytest.mark.parametrize(("from_beginning", "first"), [(True, -99), (False, 40)])
 def test_new_connection_resumes_at_last_offset(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Any], first: int
+    monkeypatch: pytest.MonkeyPatch, *, from_beginning: bool, first: int
 ) -> None:
     monkeypatch.setattr(TopicReader, "_partitions", lambda *_: [FakePartition()])
-    follower = kind({}, "t", Codec())
+    follower = TopicFollower({}, "t", Codec(), from_beginning=from_beginning)
 
     def first_offset(end: int) -> int:
         (partition,) = follower._open()._partitions(FakeConsumer(end), "t")
@@ -46,13 +44,13 @@ def test_new_connection_resumes_at_last_offset(
     assert first_offset(50) == 43
 
 
-@pytest.mark.parametrize("kind", [WantedStateReader, CommandReader])
+@pytest.mark.parametrize("from_beginning", [True, False])
 def test_added_partition_is_read_from_its_beginning(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Any]
+    monkeypatch: pytest.MonkeyPatch, *, from_beginning: bool
 ) -> None:
     partitions = [FakePartition()]
     monkeypatch.setattr(TopicReader, "_partitions", lambda *_: partitions)
-    follower = kind({}, "t", Codec())
+    follower = TopicFollower({}, "t", Codec(), from_beginning=from_beginning)
     reader = follower._open()
     reader._partitions(FakeConsumer(40), "t")
     follower._was_open = True
@@ -61,7 +59,7 @@ def test_added_partition_is_read_from_its_beginning(
     partitions.append(FakePartition(1))
     assert reader.has_grown()
     (_, new) = follower._open()._partitions(FakeConsumer(40), "t")
-    assert new.offset == (-99 if kind is WantedStateReader else OFFSET_BEGINNING)
+    assert new.offset == (-99 if from_beginning else OFFSET_BEGINNING)
 
 
 def test_partition_without_position_skips_old_commands(
@@ -70,7 +68,7 @@ def test_partition_without_position_skips_old_commands(
     monkeypatch.setattr(
         TopicReader, "_partitions", lambda *_: [FakePartition(), FakePartition(1)]
     )
-    follower = CommandReader({}, "t", Codec())
+    follower = TopicFollower({}, "t", Codec(), from_beginning=False)
     follower._positions["t", 0] = 40  # the other partition has no position
     (_, other) = follower._open()._partitions(FakeConsumer(50), "t")
     assert other.offset == 50

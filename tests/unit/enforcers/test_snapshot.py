@@ -10,9 +10,7 @@ import pytest
 from support.enforcer_harness import DAY, ONE, TWO, EnforcerHarness
 
 from consumers.enforcers import snapshot
-from consumers.enforcers.backend import (
-    MemoryBackend,
-)
+from consumers.enforcers.backend import MemoryBackend
 from consumers.enforcers.snapshot import Lease, Snapshot
 from consumers.mitigation import clock
 from consumers.mitigation.measure import Measure
@@ -21,55 +19,41 @@ from consumers.mitigation.measure import Measure
 def test_restart_without_kafka_continues_from_snapshot(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     again = EnforcerHarness(harness.path)  # the system has lost everything
-    again.run()
-    assert again.in_force() == [ONE]
+    assert again.run() == [ONE]
     advance(61)
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_topic_created_again_withdraws_nothing(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE, lease=60)
-    harness.run()
+    harness.start(ONE, lease=60)
     again = harness.restart()
     again.end_topic()  # the topic is empty
-    again.run(3)
-    assert again.in_force() == [ONE]
+    assert again.run(3) == [ONE]
     assert ("held", None) in again.audit.published
     advance(61)
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_record_ends_lease_of_snapshot(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart()
     again.end_topic()
     again.run()
     again.put(ONE, "ended")
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_lease_ended_and_wanted_again_is_kept(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart(clock_known=False)
     again.put(ONE, "ended", age=2)
     again.put(ONE, age=1)
     again.end_topic()
-    again.run()
-    assert again.in_force() == [ONE]
+    assert again.run() == [ONE]
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -77,9 +61,7 @@ def test_end_for_all_enforcers_keeps_measure_wanted_here(
     harness: EnforcerHarness,
     own_first: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart(clock_known=False)
     records: list[dict[str, Any]] = [
         {"key": f"{ONE}|memory", "place": "memory", "prefix": "203.0.113.1/32"},
@@ -88,40 +70,31 @@ def test_end_for_all_enforcers_keeps_measure_wanted_here(
     for record in records if own_first else reversed(records):
         again.put(**record)
     again.end_topic()
-    again.run(2)
-    assert again.in_force() == [ONE]
+    assert again.run(2) == [ONE]
 
 
 def test_end_read_late_loses_no_record(
     harness: EnforcerHarness, advance: Callable[[float], None]
 ) -> None:
     """A record for all enforcers expired before the end of the topic was read."""
-    harness.end_topic()
-    harness.put(ONE, lease=600)
-    harness.run()
+    harness.start(ONE, lease=600)
     again = harness.restart()
     again.put(ONE, lease=5)
     again.put(f"{ONE}|memory", "ended", prefix="203.0.113.1/32", place="memory")
     again.run()
     advance(10)
     again.run()
-    again.end_topic()
-    again.put(TWO)
-    again.run()
-    assert again.in_force() == [TWO]
+    assert again.start(TWO) == [TWO]
 
 
 def test_mitigation_ended_during_downtime_is_withdrawn(
     harness: EnforcerHarness,
 ) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     again = harness.restart()
     again.put(ONE, "ended")
     again.end_topic()
-    again.run()
-    assert again.in_force() == []
+    assert again.run() == []
 
 
 def test_snapshot_of_another_boot_keeps_pause_without_leases(
@@ -174,16 +147,11 @@ def test_lease_of_snapshot_is_limited_to_a_day(tmp_path: Path) -> None:
     assert read.leases[measure.key].ends <= clock.now() + DAY
 
 
-def test_enforcer_starts_with_unreadable_snapshot(
-    tmp_path: Path,
-) -> None:
+def test_enforcer_starts_with_unreadable_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps({"version": 99}))
     harness = EnforcerHarness(path)
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.start(ONE) == [ONE]
 
 
 def test_snapshot_is_checked_against_current_own_networks(
@@ -198,5 +166,4 @@ def test_snapshot_is_checked_against_current_own_networks(
     backend = MemoryBackend()
     backend.measures = {other.key: other}
     again = EnforcerHarness(harness.path, backend)
-    again.run()
-    assert again.in_force() == [kept.key]
+    assert again.run() == [kept.key]

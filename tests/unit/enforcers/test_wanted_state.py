@@ -20,17 +20,13 @@ def test_record_for_another_enforcer_is_ignored(
     harness.end_topic()
     harness.put(ONE, **how)
     harness.put("notify|203.0.113.1/32")
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_undecodable_record_has_no_effect(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put_record(ONE, b"broken", None)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     assert harness.count("unreadable_records") == 1
 
 
@@ -41,8 +37,7 @@ def test_later_record_of_two_partitions_counts(harness: EnforcerHarness) -> None
     harness.put(ONE, "wanted", age=50)
     harness.put(TWO, "ended", age=50)
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == [TWO]
+    assert harness.run() == [TWO]
 
 
 @pytest.mark.parametrize("old_first", [True, False])
@@ -61,8 +56,7 @@ def test_tombstone_in_old_partition_keeps_moved_key(
     for step in (old, moved) if old_first else (moved, old):
         step()
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
 
 
 @pytest.fixture
@@ -80,27 +74,21 @@ def test_tombstone_read_before_moved_record_withdraws_nothing(
     grown: EnforcerHarness,
 ) -> None:
     grown.put_record(ONE, None, None, age=1)
-    grown.run()
-    assert grown.in_force() == [ONE, TWO]
+    assert grown.run() == [ONE, TWO]
     grown.partition = 7
     grown.put(ONE, age=20)
     grown.run()
     grown.end_topic()
-    grown.run()
-    assert grown.in_force() == [ONE, TWO]
+    assert grown.run() == [ONE, TWO]
     assert ("withdrawn", ONE) not in grown.audit.published
 
 
-def test_end_in_grown_topic_withdraws_after_topic_end(
-    grown: EnforcerHarness,
-) -> None:
+def test_end_in_grown_topic_withdraws_after_topic_end(grown: EnforcerHarness) -> None:
     grown.put(ONE, "ended", age=5)
     grown.put_record(TWO, None, None, age=1)
-    grown.run()
-    assert grown.in_force() == [ONE, TWO]
+    assert grown.run() == [ONE, TWO]
     grown.end_topic()
-    grown.run()
-    assert grown.in_force() == []
+    assert grown.run() == []
 
 
 def test_lease_ends_while_grown_topic_is_read(
@@ -108,8 +96,7 @@ def test_lease_ends_while_grown_topic_is_read(
 ) -> None:
     grown.run()
     advance(11)
-    grown.run()
-    assert grown.in_force() == []
+    assert grown.run() == []
 
 
 def test_order_within_a_partition_counts_instead_of_clocks(
@@ -118,8 +105,7 @@ def test_order_within_a_partition_counts_instead_of_clocks(
     harness.put(ONE, age=5)
     harness.put(ONE, "ended", age=6)  # by another broker, whose clock is behind
     harness.end_topic()
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 @pytest.mark.parametrize(
@@ -144,20 +130,16 @@ def test_refused_record_stops_no_other(
     harness.put(key, **how)
     harness.put(ONE)
     harness.put(key, **how)
-    harness.run(2)
-    assert harness.in_force() == [ONE]
+    assert harness.run(2) == [ONE]
     assert harness.audit.codes.count(code) == 1
     assert harness.count("refused", code) == 2
     assert harness.count("failures") == 0
 
 
 def test_refused_record_ends_earlier_wanted_record(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, lease=DAY + 1)
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_record_with_unexpected_error_stops_no_other(
@@ -174,18 +156,14 @@ def test_record_with_unexpected_error_stops_no_other(
     harness.end_topic()
     harness.put(TWO)
     harness.put(ONE)
-    harness.run()
-    assert harness.in_force() == [ONE]
+    assert harness.run() == [ONE]
     assert harness.count("refused", "unexpected") == 1
 
 
 def test_end_is_never_refused(harness: EnforcerHarness) -> None:
-    harness.end_topic()
-    harness.put(ONE)
-    harness.run()
+    harness.start(ONE)
     harness.put(ONE, "ended", lease=-5, prefix="nonsense")
-    harness.run()
-    assert harness.in_force() == []
+    assert harness.run() == []
 
 
 def test_measures_above_the_maximum_are_refused(

@@ -1,6 +1,6 @@
 """Damaged documents become an event or an error, quickly and with little memory.
 
-FUZZ_SECONDS (default 5) is the duration; `make fuzz` uses ten minutes. FUZZ_SEED
+FUZZ_SECONDS (default 2) is the duration; `make fuzz` uses ten minutes. FUZZ_SEED
 repeats the documents of an earlier run. Failed documents are stored in `corpus/fuzz`,
 and each run begins with these.
 """
@@ -18,15 +18,15 @@ from support.odd_documents import Call, Mutator, real
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidNotification
 from fnm_bus.event.identifiers import check_event
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.kafka.record import digest
-from fnm_bus.kafka.route import Topics
 from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.preparation import prepare
 from fnm_bus.spool.entry import Entry, utc_time
 
 pytestmark = pytest.mark.timeout(7_200)
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "2"))
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().randrange(
     1, 2**32
 )

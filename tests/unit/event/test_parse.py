@@ -165,9 +165,7 @@ def test_hostgroup_networks_have_original_and_canonical_text() -> None:
         b'\n\n {"\\u0061ction":"b\\u0061n","ip":"198.51.100.7"}',
     ],
 )
-def test_spacing_line_ends_escapes_and_bom_have_no_effect(
-    document: bytes,
-) -> None:
+def test_spacing_line_ends_escapes_and_bom_have_no_effect(document: bytes) -> None:
     assert parse(document, (), RECEIPT) == read(action="ban", ip="198.51.100.7")
 
 
@@ -193,9 +191,7 @@ def test_null_is_absent() -> None:
         ("--some", "--flags", "of", "a wrapper", "script"),
     ],
 )
-def test_a_json_document_overrides_the_arguments(
-    arguments: tuple[str, ...],
-) -> None:
+def test_a_json_document_overrides_the_arguments(arguments: tuple[str, ...]) -> None:
     parsed = read(arguments, action="ban", ip="198.51.100.7")
     assert parsed == read(action="ban", ip="198.51.100.7")
 
@@ -287,6 +283,12 @@ def test_too_many_values_are_refused_before_decoding() -> None:
     tracemalloc.stop()
     assert caught.value.expected == f"at most {MAX_VALUES} values"
     assert peak < 2 * len(document)
+
+
+def test_the_smallest_document_of_too_many_values_is_refused() -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        parse(b"[" * MAX_VALUES, (), RECEIPT)
+    assert caught.value.expected == f"at most {MAX_VALUES} values"
 
 
 def test_too_much_extra_memory_is_refused() -> None:

@@ -4,6 +4,7 @@ import ast
 import os
 import posix
 import stat
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def test_without_proc_a_name_has_the_time_of_the_call(
     assert start <= entry_name.ticks_of(name) <= python_hook.uptime_ticks()
 
 
+def test_without_proc_a_clock_of_1970_makes_a_valid_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without_proc(monkeypatch)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert entry_name.is_entry_name(python_hook.new_entry_name())
+
+
 def test_the_start_of_an_ended_process_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         python_hook.process_start_ticks(4_194_305)  # Linux's PID_MAX_LIMIT is 4194304
@@ -83,11 +92,8 @@ def test_the_start_of_an_ended_process_is_an_error() -> None:
 def test_arguments_and_document_survive_encoding(arguments: list[str]) -> None:
     document = b'{"a": "\x00\xff"}\0\n'
     shown = tuple(argument.replace("\udcff", "\\xff") for argument in arguments)
-    assert decode_entry(python_hook.encode_entry(arguments, document)) == (
-        shown,
-        document,
-        True,
-    )
+    data = python_hook.encode_entry(arguments, document)
+    assert decode_entry(data) == (shown, document)
 
 
 def test_a_fallback_spool_drained_during_the_count_has_room(

@@ -33,7 +33,7 @@ def offsets(path: Path) -> list[int]:
 
 @contextmanager
 def no_file_longer_than(size: int) -> Iterator[None]:
-    """Let the kernel refuse what a full disk would; it takes what fits."""
+    """Let the kernel refuse data as on a full disk; it accepts the part that fits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -63,14 +63,7 @@ def put(file: AppendFile, *numbers: int) -> None:
 def test_event_is_one_line_of_json(file: AppendFile, path: Path) -> None:
     put(file, 1, 2)
     first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == [
-        "topic",
-        "partition",
-        "offset",
-        "timestamp",
-        "key",
-        "event",
-    ]
+    assert list(first) == ["topic", "partition", "offset", "timestamp", "key", "event"]
     assert first["event"]["action"] == "ban"
     assert first["event"]["receipt"]["event_id"] == "1"
     assert (first["key"], first["timestamp"]) == ("::1", "2026-05-01T00:00:00+00:00")
@@ -99,9 +92,9 @@ def test_audit_record_has_code_and_checks() -> None:
 
 def test_event_with_line_breaks_is_one_line() -> None:
     event = HostEvent(receipt=Receipt(), action="a\nb\u2028\x00", ip="::1")
-    found = line_of(ConsumedRecord("host", 0, 1, AT, b"\xff\n", (), b"x", event, ""))
-    assert found.count(b"\n") == 1
-    assert json.loads(found)["event"]["action"] == "a\nb\u2028\x00"
+    line = line_of(ConsumedRecord("host", 0, 1, AT, b"\xff\n", (), b"x", event, ""))
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["event"]["action"] == "a\nb\u2028\x00"
 
 
 def test_lines_wait_until_settle(file: AppendFile, path: Path) -> None:

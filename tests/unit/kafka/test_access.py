@@ -15,7 +15,7 @@ from fnm_bus.kafka.access import (
     resource_names,
     rights_of,
 )
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 
 ROOT = Path(__file__).parents[3]
 NAMES = Topics(**{kind: kind for kind in Topics.__dataclass_fields__})

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.enforcers.exabgp import vocabulary as exabgp_words
-from consumers.mitigation import flow_words
 from consumers.mitigation.flow_match import MAX_VALUES
 from consumers.mitigation.measure import (
     MAX_COMMUNITIES,
@@ -269,10 +267,7 @@ def test_a_measure_of_another_writer_is_refused_with_its_field(
                 " redirect_as and redirect_value, without other values"
             ),
         ),
-        (
-            plain(communities=("1:2",) * 33),
-            "communities: expected at most 32",
-        ),
+        (plain(communities=("1:2",) * 33), "communities: expected at most 32"),
         (plain(communities=("x",)), "communities: 'x' is not a community"),
         (plain(communities=("65536:1",)), "communities: '65536:1' is not a community"),
         (
@@ -331,18 +326,6 @@ def test_a_match_of_any_types_raises_only_invalidrecord(
     except InvalidRecord:
         return
     assert canonical(measure.flow or FlowMatch()) == measure.flow
-
-
-def test_the_words_are_those_of_exabgp() -> None:
-    for flag in flow_words.TCP_FLAGS:
-        assert exabgp_words.tcp_flag_terms([flag])
-    for version in (4, 6):
-        for word in flow_words.PROTOCOLS:
-            if not flow_words.protocol_fault(word, version):
-                assert exabgp_words.protocol_terms([word], version)
-        for flag in flow_words.FRAGMENTS:
-            if not flow_words.fragment_fault(flag, version):
-                assert exabgp_words.fragment_terms([flag], version)
 
 
 def test_a_decoded_measure_equals_the_encoded_one() -> None:

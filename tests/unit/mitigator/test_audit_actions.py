@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from support.mitigator_harness import KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import KEY, banned, policy, rule
 
 import consumers
 from consumers.policy.model import Match
@@ -39,8 +39,7 @@ def words_of_calls(folder: Path, method: str) -> set[str]:
 
 def test_mitigator_reports_exactly_the_schemas_decisions() -> None:
     approved = rule("approved", Match(min_pps=10), approval=True)
-    harness = MitigatorHarness(policy(approved, rule()))
-    harness.send("ban")
+    harness = banned(policy(approved, rule()))
     harness.send("attack_status")
     harness.command("pause")
     harness.command("resume")

@@ -22,7 +22,7 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.spool.sequence import sequence_at
 
 TOPICS = Topics()
@@ -66,8 +66,6 @@ class Message:
 
 
 class Journal:
-    """A fake `TransactionalJournal`."""
-
     def __init__(self) -> None:
         self.processed: list[Any] = []
         self.inputs = self
@@ -188,16 +186,17 @@ def test_standby_shows_only_the_elections_problem(
     monkeypatch.setattr(Election, "problem", problem)
     bench.record.problem = "Fenced: another mitigator writes now"
     bench.record.run()
-    assert bench.record.facts()["problem"] == problem
-    assert bench.record.healthy() == (not problem)
+    is_healthy, values = bench.record.health()
+    assert values["problem"] == problem
+    assert is_healthy == (not problem)
 
 
 def test_a_partition_that_waits_for_the_registry_is_a_problem() -> None:
     bench = MitigatorBench()
     bench.record._processor.unreadable[TOPICS.host, 3] = "the registry does not answer"
     bench.record._update_metrics(bench.state)
-    assert not bench.record.healthy()
+    assert not bench.record.health()[0]
     assert TOPICS.host in bench.record.problem
     bench.record._processor.unreadable.clear()
     bench.record._update_metrics(bench.state)
-    assert bench.record.healthy()
+    assert bench.record.health()[0]

@@ -14,7 +14,7 @@ from consumers.mitigator.kafka.transaction import TransactionalJournal
 from consumers.mitigator.service import Mitigator
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from tests.support.mitigator_harness import MitigatorHarness
 
 if TYPE_CHECKING:

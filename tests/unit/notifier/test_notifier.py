@@ -232,13 +232,11 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
     ("state", {"state": ""}),
     ("state", {"key": "pause", "kind": "pause", "state": "proposed"}),
     ("kind", {"kind": ""}),
-    ("prefix", {"prefix": None}),
-    ("prefix", {"prefix": "192.0.2.1"[:-2]}),
-    ("prefix", {"prefix": "192.0.2.7/24"}),
-    ("prefix", {"prefix": "7"}),
-    ("prefix", {"prefix": 7}),
-    ("prefix", {"kind": "flowspec", "prefix": None, "flow": None}),
-    ("prefix", {"flow": FlowMatch(destination_prefix="x"), "prefix": None}),
+    ("measure", {"prefix": None}),
+    ("measure", {"prefix": "192.0.2.7/24"}),
+    ("measure", {"prefix": 7}),
+    ("measure", {"kind": "flowspec", "prefix": None, "flow": None}),
+    ("measure", {"flow": FlowMatch(destination_prefix="x"), "prefix": None}),
     ("time", {"created_at": datetime(1, 1, 1, tzinfo=UTC)}),
     ("time", {"expires_at": FAR}),
     ("time", {"changed_at": FAR}),
@@ -258,7 +256,7 @@ def test_invalid_record_is_skipped_counted_and_logged(
     assert notifier.handle(read(0, mitigation(**fault))) is None
     notifier.recall([read(1, mitigation(**fault)), read(2, mitigation("ended"))])
     assert skipped(notifier, code) == 2
-    assert f"skipped: {code}: m[0]@0: " in caplog.text
+    assert f"'code': '{code}', 'record': 'm[0]@0'" in caplog.text
     notifier.handle(read(3, mitigation()))
     notifier.turn()
     assert queue.statuses == ["started"]

@@ -44,7 +44,7 @@ def test_unprintable_characters_are_escaped(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "203.0.113.7", "Köln ÄÖ", "ネット", "a\\x1b"])
-def test_what_is_print_stays(text: str) -> None:
+def test_printable_text_stays(text: str) -> None:
     assert visible(text) == text
 
 
@@ -92,7 +92,7 @@ def printing(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{node.lineno} print"
 
 
-def test_everything_prints_through_one_module() -> None:
+def test_everything_prints_through_a_single_module() -> None:
     modules = [
         path
         for folder in ("fnm_bus", "consumers")
@@ -102,5 +102,5 @@ def test_everything_prints_through_one_module() -> None:
     assert [name for path in modules for name in printing(path)] == []
 
 
-def test_what_may_print_does() -> None:
+def test_allowed_characters_are_printed() -> None:
     assert all((ROOT / name).exists() for name in MAY_PRINT)

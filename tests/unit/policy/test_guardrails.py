@@ -184,9 +184,7 @@ def test_a_refusal_names_the_relation_to_the_protected_prefix(
         flow(source="203.0.113.5/32"),
     ],
 )
-def test_both_sides_of_a_measure_are_checked_for_protection(
-    measure: Measure,
-) -> None:
+def test_both_sides_of_a_measure_are_checked_for_protection(measure: Measure) -> None:
     rails = limits(protected_prefixes=("203.0.113.5/32", "192.0.2.53/32"))
     assert refused(measure, rails) == ["protected_prefixes"]
 

@@ -204,10 +204,7 @@ def test_the_commented_tables_of_the_example_load() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (
-            "protected_prefixes = 7",
-            'expected text such as "203.0.113.0/24", got 7',
-        ),
+        ("protected_prefixes = 7", 'expected text such as "203.0.113.0/24", got 7'),
         ("protected_prefixes = [true]", "got True"),
         ('protected_prefixes = "203.0.113.0/33"', 'got "203.0.113.0/33"'),
         (
@@ -281,20 +278,14 @@ def test_a_wrong_guardrail_is_reported_with_its_key(line: str, expected: str) ->
         ("scope = []", "match.scope: expected at least one"),
         ('action = "unban"', "it ends an attack, and no rule is tried"),
         ('action = ["ban", "partial_unblock"]', '"partial_unblock" would never match'),
-        (
-            'action = "bann"',
-            '"bann" would never match: expected attack_status, ban',
-        ),
+        ('action = "bann"', '"bann" would never match: expected attack_status, ban'),
         ('hostgroup = ""', "match.hostgroup: expected text that is not empty"),
         ("prefix = 1", "match.prefix: expected text such as"),
         ("prefix = []", "match.prefix: expected at least one"),
         ('direction = "in"', "match.direction: expected 'incoming', 'outgoing'"),
         ("protocol = 17", "match.protocol: expected text in quotes, got 17"),
         ("threshold = [1]", "match.threshold: expected text in quotes, got 1"),
-        (
-            'severity = "medium"',
-            "expected 'low', 'middle', 'high', 'unknown' or",
-        ),
+        ('severity = "medium"', "expected 'low', 'middle', 'high', 'unknown' or"),
         ("sensor = [[]]", "match.sensor: expected text in quotes, got []"),
         ("flow_spec = 1", "match.flow_spec: expected true or false, got 1"),
         ('flow_spec = "true"', "match.flow_spec: expected true or false"),
@@ -341,10 +332,7 @@ def test_a_wrong_condition_is_reported_with_its_key(pair: str, expected: str) ->
         ("lease = 4294967294", "then.lease: expected 5 s to 24 h, got 4.29497e+09 s"),
         ("lease = 0", "then.lease: expected 5 s to 24 h, got 0 s"),
         ("rate = 1_000_000_000_001", "then.rate: expected at most 1000000000000, got"),
-        (
-            "document_targets = 1",
-            "document_targets: expected true or false, got 1",
-        ),
+        ("document_targets = 1", "document_targets: expected true or false, got 1"),
         ("enforcers = []", "then.enforcers: expected at least one"),
         ('communities = ["65536:1"]', 'then.communities: "65536:1" is not a community'),
         ('communities = ["1:2:4294967296"]', "is not a community"),
@@ -378,10 +366,7 @@ def test_a_wrong_action_is_reported_with_its_key(pair: str, expected: str) -> No
             f"own_networks = []\n{RULE}",
             "policy.toml: own_networks: write own_networks =",
         ),
-        (
-            f"own_networks = 3\n{RULE}",
-            "policy.toml: own_networks: expected text",
-        ),
+        (f"own_networks = 3\n{RULE}", "policy.toml: own_networks: expected text"),
         (OWN, "policy.toml: rule: is missing; write a [[rule]]"),
         ("rule = []\n" + OWN, "policy.toml: rule: write a [[rule]]"),
         ("rule = 4\n" + OWN, "policy.toml: rule: expected a list, got 4"),

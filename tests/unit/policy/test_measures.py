@@ -43,7 +43,6 @@ def planned(
 
 
 def with_rules(*rules: FlowSpecRule, **event: Any) -> AttackFacts:
-    """Return the facts of a ban with these Flow Spec rules."""
     return facts_of(host_event(flow_spec_rules=rules, **event))[0]
 
 
@@ -319,12 +318,9 @@ REFUSAL = Check(stage="policy", name="x", code="x", verdict="refuse")
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"has_rules": True}, {"refused_rules": (REFUSAL,)}, {"part": "r1"}],
+    "fields", [{"has_rules": True}, {"refused_rules": (REFUSAL,)}, {"part": "r1"}]
 )
-def test_an_event_about_rules_has_no_measure_of_attack(
-    fields: dict[str, Any],
-) -> None:
+def test_an_event_about_rules_has_no_measure_of_attack(fields: dict[str, Any]) -> None:
     subject: Any = BAN._replace(**fields)
     plan = planned(subject, any_protocol=True)
     assert plan == PlannedMeasures((), subject.refused_rules)
@@ -546,10 +542,7 @@ TEXTS: list[tuple[dict[str, Any], str]] = [
         'protocols: protocol "ipv6-icmp" does not exist in IPv4',
     ),
     ({"tcp_flags": ("psh",)}, f'tcp_flags: TCP flag "psh" {UNSUPPORTED}'),
-    (
-        {"tcp_flags": ("syn|syn",)},
-        'tcp_flags: TCP flags "syn|syn" name one flag twice',
-    ),
+    ({"tcp_flags": ("syn|syn",)}, 'tcp_flags: TCP flags "syn|syn" name one flag twice'),
     (
         {"fragmentation_flags": ("more",)},
         f'fragmentation_flags: fragmentation flag "more" {UNSUPPORTED}',
@@ -561,10 +554,7 @@ TEXTS: list[tuple[dict[str, Any], str]] = [
         },
         "fragmentation_flags: IPv6 has no dont-fragment (RFC 8956)",
     ),
-    (
-        {"source_ports": tuple(range(100))},
-        "the match has 101 values, allowed are 100",
-    ),
+    ({"source_ports": tuple(range(100))}, "the match has 101 values, allowed are 100"),
     ({"action_type": "accept"}, "accept: not enforced"),
     (
         {"action_type": "rate-limit"},
@@ -573,10 +563,7 @@ TEXTS: list[tuple[dict[str, Any], str]] = [
             ' flowspec_action = "rate-limit" and rate (bytes/s) in the policy\'s rule'
         ),
     ),
-    (
-        {"action_type": "redirect"},
-        f"redirect: document_redirect = true {ALLOW}",
-    ),
+    ({"action_type": "redirect"}, f"redirect: document_redirect = true {ALLOW}"),
     (
         {"destination_prefix": "203.0.113.8/32"},
         f"the rule is not about the event's target; document_targets = true {ALLOW}",

@@ -83,10 +83,7 @@ def test_a_met_condition_matches(match: dict[str, Any]) -> None:
             {"prefixes": (ip_network("203.0.113.0/28"),)},
             "203.0.113.25/32 is not within 203.0.113.0/28",
         ),
-        (
-            {"prefixes": (ip_network("::/0"),)},
-            "203.0.113.25/32 is not within ::/0",
-        ),
+        ({"prefixes": (ip_network("::/0"),)}, "203.0.113.25/32 is not within ::/0"),
         ({"directions": words("outgoing")}, "direction is incoming, expected outgoing"),
         ({"protocols": words("udp")}, "protocol is none, expected udp"),
         (

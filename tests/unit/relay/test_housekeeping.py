@@ -6,41 +6,24 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support.drain_harness import DrainHarness
 
-from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.publisher import MemoryPublisher
-from fnm_bus.kafka.route import Topics
-from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.housekeeping import Housekeeping
-from fnm_bus.relay.metrics import RelayMetrics
-from fnm_bus.relay.pipeline import Pipeline
-from fnm_bus.relay.source import EntrySource
 from fnm_bus.spool.limits import AdmissionLevel, Limits
-from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import BootEpochs
-from fnm_bus.spool.spool import Spool
 
 NAME = f"{'a' * 32}-000000001000-0000100-0000000a"
 """Name of another boot, so its hook is dead."""
 
 
-class HousekeepingHarness:
+class HousekeepingHarness(DrainHarness):
     """Two spools and their housekeeping."""
 
     def __init__(self, root: Path) -> None:
-        epochs = BootEpochs(root / "epochs.json", python_hook.boot_id())
-        self.spools = [Spool(root / name, epochs) for name in ("spool", "fallback")]
-        for spool in self.spools:
-            spool.make(os.getuid(), os.getgid())
-        self.metrics = RelayMetrics()
-        quarantine = Quarantine(root / "spool", 10, 10**6)
-        pipeline = Pipeline("fra1", Topics(), Codec(None))
-        source = EntrySource(self.spools, quarantine, epochs, pipeline, self.metrics)
-        drain = Drain(source, MemoryPublisher(), InFlightLimits())
+        super().__init__(root)
         self.housekeeping = Housekeeping(
-            self.spools, quarantine, drain, Limits(), self.metrics
+            self.spools, self.quarantine, self.drain(), Limits(), self.metrics
         )
 
     def leave_temporary(self, spool: int) -> Path:
@@ -49,10 +32,10 @@ class HousekeepingHarness:
         os.utime(path, (0, 0))
         return path
 
-    def orphan_count(self) -> float | None:
-        return self.metrics.registry().get_sample_value(
-            "fnm_bus_orphaned_entries_total"
-        )
+    def run(self) -> None:
+        """Run the housekeeping, which is due."""
+        self.housekeeping._next_run = self.housekeeping._next_cleanup = 0.0
+        self.housekeeping.run_if_due()
 
 
 @pytest.fixture
@@ -67,7 +50,7 @@ def test_a_hook_killed_before_storing_is_counted_once(
     harness.housekeeping.run_if_due()
     harness.housekeeping.run_if_due()
     assert not path.exists()
-    assert harness.orphan_count() == 1
+    assert harness.metric("orphaned_entries_total") == 1
 
 
 @pytest.mark.parametrize("stored_in", [0, 1])
@@ -81,7 +64,7 @@ def test_a_hook_killed_after_storing_is_not_counted(
     )
     harness.housekeeping.run_if_due()
     assert not path.exists()
-    assert harness.orphan_count() == 0
+    assert harness.metric("orphaned_entries_total") == 0
 
 
 def test_an_immovable_foreign_file_is_logged_once(
@@ -89,43 +72,19 @@ def test_an_immovable_foreign_file_is_logged_once(
 ) -> None:
     foreign = harness.spools[0].root / "incoming/new/0/lost+found"
     foreign.mkdir()
-    (
-        harness.spools[0].root / "quarantine/foreign"
-    ).rmdir()  # so that nothing can be moved
+    no_place = harness.spools[0].root / "quarantine/foreign"
+    no_place.rmdir()
     for _ in range(3):
-        harness.housekeeping._next_run = harness.housekeeping._next_cleanup = 0.0
-        harness.housekeeping.run_if_due()
+        harness.run()
     assert foreign.is_dir()
     assert caplog.text.count("foreign_file_not_moved") == 1
-    assert (
-        harness.metrics.registry().get_sample_value("fnm_bus_foreign_files_total") == 1
-    )
-    (harness.spools[0].root / "quarantine/foreign").mkdir()
+    assert harness.metric("foreign_files_total") == 1
+    no_place.mkdir()
     foreign.rmdir()
-    harness.housekeeping._next_run = harness.housekeeping._next_cleanup = 0.0
-    harness.housekeeping.run_if_due()
+    harness.run()
     foreign.mkdir()
-    harness.housekeeping._next_run = harness.housekeeping._next_cleanup = 0.0
-    harness.housekeeping.run_if_due()
+    harness.run()
     assert not foreign.exists()
-
-
-class FrequentHousekeeping:
-    """Housekeeping that is due at each call."""
-
-    def __init__(self, harness: HousekeepingHarness) -> None:
-        self.harness = harness
-
-    def run_if_due(self) -> None:
-        self.harness.housekeeping._next_run = (
-            self.harness.housekeeping._next_cleanup
-        ) = 0.0
-        self.harness.housekeeping.run_if_due()
-
-    def failures(self, task: str) -> float | None:
-        return self.harness.metrics.registry().get_sample_value(
-            "fnm_bus_disk_errors_total", {"task": task}
-        )
 
 
 def test_a_full_disk_does_not_end_the_relay(
@@ -139,12 +98,11 @@ def test_a_full_disk_does_not_end_the_relay(
     monkeypatch.setattr(harness.spools[0], "refuse", full)
     harness.housekeeping.limits = Limits(hard_files=1)
     harness.spools[0].path(NAME).write_bytes(python_hook.encode_entry((), b"{}"))
-    housekeeping = FrequentHousekeeping(harness)
-    housekeeping.run_if_due()
-    housekeeping.run_if_due()
-    assert housekeeping.failures("setting the spool's limits") == 2
+    harness.run()
+    harness.run()
+    assert harness.metric("disk_errors_total", task="setting the spool's limits") == 2
     assert caplog.text.count("No space left") == 1
-    assert harness.metrics.registry().get_sample_value("fnm_bus_quarantine_files") == 0
+    assert harness.metric("quarantine_files") == 0
 
 
 def test_a_release_during_the_count_is_not_an_error(
@@ -180,12 +138,11 @@ def test_an_unreadable_directory_does_not_end_the_relay(
     harness: HousekeepingHarness, place: str
 ) -> None:
     (harness.spools[0].root / place).rename(harness.spools[0].root / "away")
-    housekeeping = FrequentHousekeeping(harness)
-    housekeeping.run_if_due()
-    assert housekeeping.harness.housekeeping.drain.disk_errors.current
+    harness.run()
+    assert harness.housekeeping.drain.disk_errors.current
     (harness.spools[0].root / "away").rename(harness.spools[0].root / place)
-    housekeeping.run_if_due()
-    assert not housekeeping.harness.housekeeping.drain.disk_errors.current
+    harness.run()
+    assert not harness.housekeeping.drain.disk_errors.current
 
 
 @pytest.mark.parametrize("name", ["\u6c34" * 85, "a" * 255, "\udcff" * 200])
@@ -194,7 +151,7 @@ def test_a_foreign_file_of_any_name_is_moved(
 ) -> None:
     path = harness.spools[0].root / "incoming/new/0" / name
     path.touch()
-    FrequentHousekeeping(harness).run_if_due()
+    harness.run()
     assert not path.exists()
     assert len(list((harness.spools[0].root / "quarantine/foreign").iterdir())) == 1
 

@@ -5,7 +5,7 @@ import pytest
 from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import InvalidRecord, SchemaError
 from fnm_bus.event import AnyRecord
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.relay.pipeline import Pipeline
 
 

@@ -7,28 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.drain_harness import DrainHarness
+from support.memory_publisher import MemoryPublisher
 
 from fnm_bus import build
-from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import SpoolError
-from fnm_bus.hook import python_hook
-from fnm_bus.kafka.publisher import MemoryPublisher
-from fnm_bus.kafka.route import Topics
 from fnm_bus.ops.systemd import Systemd
 from fnm_bus.relay import service
-from fnm_bus.relay.drain import Drain, InFlightLimits
 from fnm_bus.relay.hang_guard import HangGuard
 from fnm_bus.relay.housekeeping import Housekeeping
-from fnm_bus.relay.metrics import RelayMetrics
 from fnm_bus.relay.one_shot import DrainOutcome, drain_within
-from fnm_bus.relay.pipeline import Pipeline
 from fnm_bus.relay.service import Relay
-from fnm_bus.relay.source import EntrySource
 from fnm_bus.spool.drain_backoff import Backoff
 from fnm_bus.spool.limits import Limits
-from fnm_bus.spool.quarantine import Quarantine
-from fnm_bus.spool.sequence import BootEpochs
-from fnm_bus.spool.spool import Spool
 from fnm_bus.spool.watch import Watch
 
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
@@ -54,35 +45,28 @@ class RelayHarness:
     """A relay in this process."""
 
     def __init__(self, root: Path, publisher: MemoryPublisher | None = None) -> None:
-        epochs = BootEpochs(root / "state/epochs.json", python_hook.boot_id())
-        self.spool = Spool(root, epochs)
-        self.spool.make(os.getuid(), os.getgid())
-        metrics = RelayMetrics()
-        quarantine = Quarantine(root, 10, 10**6)
-        pipeline = Pipeline("fra1", Topics(), Codec())
-        source = EntrySource((self.spool,), quarantine, epochs, pipeline, metrics)
         self.late_publisher = LatePublisher()
         self.publisher = publisher or self.late_publisher
-        self.drain = Drain(source, self.publisher, InFlightLimits())
+        parts = DrainHarness(root, publisher=self.publisher)
+        self.spools = parts.spools
+        self.spool = parts.spools[0]
+        self.drain = parts.drain()
+        self.call = lambda: parts.call(BAN)
         self.relay = Relay(
             self.spool,
             self.drain,
-            Housekeeping((self.spool,), quarantine, self.drain, Limits(), metrics),
+            Housekeeping(
+                parts.spools, parts.quarantine, self.drain, Limits(), parts.metrics
+            ),
             self.publisher,
             Watch(self.spool.buckets()),
             Systemd({}),
         )
 
-    def call(self, ticks: str = "000000001000") -> None:
-        name = f"{python_hook.boot_id()}-{ticks}-0000100-0000000a"
-        python_hook.store_entry(
-            str(self.spool.root), name, python_hook.encode_entry((), BAN)
-        )
-
 
 @pytest.fixture
 def harness(tmp_path: Path) -> RelayHarness:
-    return RelayHarness(tmp_path / "spool")
+    return RelayHarness(tmp_path)
 
 
 def test_an_unexpected_exception_flushes_records_in_flight(
@@ -163,7 +147,7 @@ def test_a_replacement_spool_gets_the_note(harness: RelayHarness) -> None:
         harness.spool.root.rename(harness.spool.root.with_name("away"))
         until(lambda: bool(harness.drain.disk_errors.current))
         harness.spool.make(os.getuid(), os.getgid())
-        harness.call("000000002000")
+        harness.call()
         until(note.exists)
     finally:
         harness.relay.stop()
@@ -194,7 +178,7 @@ def test_an_unreadable_entry_does_not_delay_the_next_drain(
     tmp_path: Path, kind: str
 ) -> None:
     publisher = MemoryPublisher()
-    harness = RelayHarness(tmp_path / "spool", publisher)
+    harness = RelayHarness(tmp_path, publisher)
     harness.call()
     if kind == "entry":
         harness.spool.path("b" * 32 + "-000000000005-0000007-00000000").mkdir()
@@ -208,7 +192,7 @@ def test_an_unreadable_entry_does_not_delay_the_next_drain(
 
 
 def test_an_unreadable_entry_makes_the_relay_unhealthy(tmp_path: Path) -> None:
-    harness = RelayHarness(tmp_path / "spool", MemoryPublisher())
+    harness = RelayHarness(tmp_path, MemoryPublisher())
     harness.drain.scan()
     harness.drain.run_once(0)
     assert build.relay_health(harness.relay)[0]
@@ -219,17 +203,10 @@ def test_an_unreadable_entry_makes_the_relay_unhealthy(tmp_path: Path) -> None:
     assert (healthy, facts["io_blocked_entries"]) == (False, 1)
 
 
-def test_a_drain_of_an_unreadable_spool_delays_the_next(harness: RelayHarness) -> None:
-    (harness.spool.root / "incoming").rename(harness.spool.root / "away")
-    backoff = Backoff(harness.spool.root)
-    drain_within(0.2, harness.spool, backoff, harness.drain)
-    assert backoff.seconds_left() > 0
-
-
-def test_a_drain_of_an_unreadable_spool_reports_disk_errors(
-    harness: RelayHarness,
-) -> None:
-    (harness.spool.root / "incoming").rename(harness.spool.root / "away")
+def test_a_drain_of_unreadable_spools_delays_the_next(harness: RelayHarness) -> None:
+    for spool in harness.spools:
+        (spool.root / "incoming").rename(spool.root / "away")
     backoff = Backoff(harness.spool.root)
     ended = drain_within(0.2, harness.spool, backoff, harness.drain)
     assert ended is DrainOutcome.DISK_ERRORS
+    assert backoff.seconds_left() > 0

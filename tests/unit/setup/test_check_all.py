@@ -10,7 +10,7 @@ from fnm_bus.avro import schema
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.config.settings import Settings
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.setup import check_all
 from fnm_bus.spool import layout
 from fnm_bus.spool.spool import Spool

@@ -94,9 +94,7 @@ def test_the_temporary_file_of_an_ended_call_is_removed(box: Box) -> None:
     assert not path.exists()
 
 
-def test_a_reused_pid_does_not_keep_a_file(
-    box: Box,
-) -> None:
+def test_a_reused_pid_does_not_keep_a_file(box: Box) -> None:
     temporary(box, own(ticks=python_hook.process_start_ticks() - 1), age=4_000)
     assert len(box.spool.remove_orphans()) == 1
 
@@ -106,9 +104,7 @@ def test_a_file_of_an_earlier_boot_is_removed(box: Box) -> None:
     assert len(box.spool.remove_orphans()) == 1
 
 
-def test_a_new_file_without_a_process_stays(
-    box: Box,
-) -> None:
+def test_a_new_file_without_a_process_stays(box: Box) -> None:
     temporary(box, own(pid=dead_pid()), age=3_000)
     temporary(box, name(5), age=-(10**6))
     assert box.spool.remove_orphans() == []

@@ -17,7 +17,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def test_without_a_failure_there_is_no_pause(root: Path) -> None:
+def test_without_a_failure_no_pause_applies(root: Path) -> None:
     assert Backoff(root).seconds_left() == 0.0
 
 

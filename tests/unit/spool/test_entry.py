@@ -6,7 +6,6 @@ import os
 import pytest
 from support.spool_box import Box, name
 
-from fnm_bus.hook import python_hook
 from fnm_bus.spool import entry as entries
 
 
@@ -20,20 +19,12 @@ from fnm_bus.spool import entry as entries
         b"fnm-bus 1 x\0{}",
         b"fnm-bus 1 99999999999999\0{}",
         b"fnm-bus 1 9999\0" + b"\0" * 10_000,
-        b"fnm-bus 2 0\0{}\4",
+        b"fnm-bus 2 0\0{}",
         b"\0",
     ],
 )
 def test_bytes_of_another_program_are_a_document(data: bytes) -> None:
-    assert entries.decode_entry(data) == ((), data, True)
-
-
-@pytest.mark.parametrize("length", range(10))
-def test_an_entry_cut_by_a_power_loss_is_incomplete(length: int) -> None:
-    document = b"192.0.2.1"
-    data = python_hook.encode_entry(["ban"], document)
-    cut = data[: len(data) - len(document) - 1 + length]
-    assert entries.decode_entry(cut) == (("ban",), document[:length], False)
+    assert entries.decode_entry(data) == ((), data)
 
 
 def test_a_truncated_oversized_document_exceeds_the_parser_s_limit(
@@ -43,7 +34,7 @@ def test_a_truncated_oversized_document_exceeds_the_parser_s_limit(
     box.store(name(5), b"x" * 5_000)
     entry = box.spool.read(name(5))
     assert 900 < len(entry.document) <= 1_000
-    assert (entry.size > 5_000, entry.is_complete) == (True, True)
+    assert entry.size > 5_000
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -53,7 +44,7 @@ def test_size_and_digest_cover_the_whole_oversized_document(
 ) -> None:
     monkeypatch.setattr(entries, "_MAX_READ", 900)
     monkeypatch.setattr(entries, "_CHUNK", 1_000)
-    document = os.urandom(length - 1) + b"\4"  # as an entry ends
+    document = os.urandom(length)
     if packed:
         box.store(name(5), document)
     else:

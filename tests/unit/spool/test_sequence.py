@@ -51,9 +51,7 @@ def sensor(tmp_path: Path) -> Sensor:
     return Sensor(tmp_path / "epochs.json")
 
 
-def test_calls_of_one_boot_sort_by_ticks_and_pids(
-    sensor: Sensor,
-) -> None:
+def test_calls_of_a_boot_sort_by_ticks_and_pids(sensor: Sensor) -> None:
     given_out = sensor.see(
         name(NOW, 1, 9), name(NOW, 2, 3), name(NOW, 2, 4), name(NOW, 30, 1)
     )
@@ -68,18 +66,14 @@ def test_a_sequence_is_exact_in_javascript_and_follows_the_clock(
     assert number < LARGEST
 
 
-def test_a_clock_of_the_year_40000_leaves_room_above(
-    sensor: Sensor,
-) -> None:
+def test_a_clock_of_the_year_40000_leaves_room_above(sensor: Sensor) -> None:
     (mad,) = sensor.see(name(NOW, 50), seconds=1.2e12)
     sensor.boot(NEXT)
     (later,) = sensor.see(name(NEXT, 10), seconds=1_795_000_000)
     assert mad < later < (1 << 53) - (1 << 51)
 
 
-def test_a_clock_of_1970_leaves_room_for_earlier_boots(
-    sensor: Sensor,
-) -> None:
+def test_a_clock_of_1970_leaves_room_for_earlier_boots(sensor: Sensor) -> None:
     (now,) = sensor.see(name(NOW, 50), seconds=60)
     (old,) = sensor.see(name(OLD, 9_000_000), seconds=1_795_000_000)
     assert 0 < old < now
@@ -107,9 +101,7 @@ def test_every_sequence_is_in_the_range_of_an_event(
         assert 0 <= number <= LARGEST
 
 
-def test_boots_made_by_hand_leave_room_above(
-    sensor: Sensor,
-) -> None:
+def test_boots_made_by_hand_leave_room_above(sensor: Sensor) -> None:
     made = [name("e" * 31 + f"{digit}", 99_999_999_999) for digit in range(8)]
     sensor.see(*made, seconds=1_795_000_000)
     first, second = sensor.see(name(NOW, 10), name(NOW, 11), seconds=1_795_000_000)
@@ -126,9 +118,7 @@ def test_ticks_beyond_the_uptime_count_as_the_uptime(sensor: Sensor) -> None:
     assert first < ahead < now < later
 
 
-def test_ticks_beyond_the_uptime_do_not_move_a_new_base(
-    sensor: Sensor,
-) -> None:
+def test_ticks_beyond_the_uptime_do_not_move_a_new_base(sensor: Sensor) -> None:
     sensor.uptime = 1_000
     (number,) = sensor.see(name(NOW, 10**11 - 1), seconds=1_795_000_000)
     assert number >> PID_BITS == (1_795_000_000 - 1_735_689_600) * 100
@@ -142,9 +132,7 @@ def test_ticks_beyond_the_uptime_use_up_no_room_above(sensor: Sensor) -> None:
     assert after >> PID_BITS == (1_795_000_600 - 1_735_689_600) * 100
 
 
-def test_ticks_beyond_the_uptime_stay_below_the_next_boot(
-    sensor: Sensor,
-) -> None:
+def test_ticks_beyond_the_uptime_stay_below_the_next_boot(sensor: Sensor) -> None:
     sensor.uptime = 1_000
     sensor.see(name(NOW, 10**9))
     sensor.uptime = 10**6
@@ -214,9 +202,7 @@ def test_a_clock_jump_does_not_reverse_boots(sensor: Sensor, jump: float) -> Non
     assert before < after
 
 
-def test_several_boots_sort_by_their_time(
-    sensor: Sensor,
-) -> None:
+def test_several_boots_sort_by_their_time(sensor: Sensor) -> None:
     times = {LONG_AGO: 1_000.0, OLD: 2_000.0, NOW: 3_000.0}
     names = [name(NOW, 5), name(OLD, 100), name(LONG_AGO, 300), name(OLD, 7)]
     sensor.epochs.sort(names, lambda entry: times[entry[:32]])
@@ -228,9 +214,7 @@ def test_several_boots_sort_by_their_time(
     ]
 
 
-def test_an_earlier_boot_stays_below_the_running_one(
-    sensor: Sensor,
-) -> None:
+def test_an_earlier_boot_stays_below_the_running_one(sensor: Sensor) -> None:
     (now,) = sensor.see(name(NOW, 5), seconds=2_000_000)
     (old,) = sensor.see(name(OLD, 10**9), seconds=9_000_000)
     assert old < now
@@ -245,9 +229,7 @@ def test_an_entry_has_the_same_sequence_after_a_restart(sensor: Sensor) -> None:
     assert sensor.see(name(NEXT, 1), *names, seconds=1)[1:] == first
 
 
-def test_sequences_before_a_crash_are_below_the_next_boot(
-    sensor: Sensor,
-) -> None:
+def test_sequences_before_a_crash_are_below_the_next_boot(sensor: Sensor) -> None:
     highest = 0
     for ticks in range(0, 100_000, 1_777):
         (highest,) = sensor.see(name(NOW, ticks))
@@ -257,9 +239,7 @@ def test_sequences_before_a_crash_are_below_the_next_boot(
     assert after > highest
 
 
-def test_the_file_is_written_at_most_once_a_minute(
-    sensor: Sensor,
-) -> None:
+def test_the_file_is_written_at_most_once_a_minute(sensor: Sensor) -> None:
     sensor.see(name(NOW, 0))
     before = sensor.path.stat().st_ino
     for ticks in range(0, 6_000, 100):
@@ -269,9 +249,7 @@ def test_the_file_is_written_at_most_once_a_minute(
     assert sensor.path.stat().st_ino != before
 
 
-def test_calls_of_one_tick_sort_by_whole_pids(
-    sensor: Sensor,
-) -> None:
+def test_calls_of_a_tick_sort_by_whole_pids(sensor: Sensor) -> None:
     names = [name(NOW, 5, 16_384), name(NOW, 5, 16_383), name(OLD, 5, 7)]
     sensor.epochs.sort(names, at(1.0).__getitem__)
     assert names == [name(OLD, 5, 7), name(NOW, 5, 16_383), name(NOW, 5, 16_384)]
@@ -285,9 +263,7 @@ def test_calls_without_proc_sort_by_the_clock(sensor: Sensor) -> None:
     assert json.loads(sensor.path.read_text())["boots"].keys() == {NOW}
 
 
-def test_calls_without_proc_sort_by_a_clock_of_1970(
-    sensor: Sensor,
-) -> None:
+def test_calls_without_proc_sort_by_a_clock_of_1970(sensor: Sensor) -> None:
     names = [name("0" * 32, ticks) for ticks in (1_000, 1_001, 8_640_000)]
     given_out = sensor.see(*names, name(NOW, 5))
     assert given_out == sorted(set(given_out))
@@ -315,9 +291,7 @@ def test_a_damaged_file_is_an_error(sensor: Sensor, text: str) -> None:
         sensor.see(name(NOW, 1))
 
 
-def test_an_unwritable_file_does_not_stop_draining(
-    tmp_path: Path,
-) -> None:
+def test_an_unwritable_file_does_not_stop_draining(tmp_path: Path) -> None:
     sensor = Sensor(tmp_path / "absent" / "epochs.json")
     first = sensor.see(name(NOW, 1))
     assert "absent" in sensor.epochs.write_error

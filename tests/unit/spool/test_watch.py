@@ -61,7 +61,7 @@ def test_a_wait_times_out(watched: Watch) -> None:
     assert not watched.has_changed()
 
 
-def test_a_wake_ends_one_wait(watched: Watch) -> None:
+def test_a_wake_ends_a_single_wait(watched: Watch) -> None:
     watched.wake()
     assert watched.wait(LONG)
     assert not watched.wait(0.01)

@@ -1,24 +1,25 @@
 """Commands for measures, and refused values."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.exabgp_measures import (
-    BLACKHOLE_ATTRIBUTES,
-    HOST,
-    HOST6,
-    blackhole,
-    rule,
-)
+from support.exabgp_measures import BLACKHOLE_ATTRIBUTES, HOST, HOST6, blackhole, rule
 
 from consumers.enforcers.backend import UnsupportedMeasure
 from consumers.enforcers.exabgp.commands import (
-    BlackholeAttributes,
     announce_commands,
     form_of,
     withdraw_commands,
 )
-from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Measure
+from consumers.mitigation.measure import (
+    BLACKHOLE,
+    FIREWALL,
+    FLOWSPEC,
+    Measure,
+    canonical,
+)
 from fnm_bus.event import FlowMatch, FlowThen
 
 
@@ -50,55 +51,18 @@ def test_several_values_are_in_brackets() -> None:
     assert "protocol =17;" in command
 
 
-def test_rate_limit_of_zero_is_discard() -> None:
-    zero = FlowThen(action="rate-limit", rate=0)
-    assert form_of(rule(), BLACKHOLE_ATTRIBUTES) == form_of(
-        rule(zero), BLACKHOLE_ATTRIBUTES
-    )
-
-
 @pytest.mark.parametrize(
     ("measure", "field"),
     [
         (blackhole(None), "prefix"),
-        (blackhole("198.51.100.1"), "canonical"),
-        (blackhole("198.51.100.1/24"), "host bits"),
-        (blackhole("2001:DB8::/32"), "canonical"),
-        (blackhole("fe80::1%x/128"), "prefix"),
         (blackhole("198.51.100.1/32; shutdown"), "prefix"),
         (blackhole(HOST, "blocked"), "communities"),
-        (blackhole(HOST, "65536:1"), "communities"),
-        (blackhole(HOST, "1:2:4294967296"), "communities"),
-        (blackhole(HOST, "1:2:3:4"), "communities"),
-        (blackhole(HOST, "1:-2"), "communities"),
+        (Measure(kind=BLACKHOLE, prefix=HOST, flow=FlowMatch()), "flow"),
         (Measure(kind=FIREWALL, prefix=HOST), "kind"),
-        (Measure(kind=FLOWSPEC, prefix=HOST), "kind"),
-        (rule(to=None, source_ports=(53,)), "destination_prefix"),
-        (rule(source_prefix=HOST6), "IPv6"),
-        (rule(protocols=("quic",)), "protocols: quic"),
-        (rule(protocols=("256",)), "protocols: 256"),
-        (rule(protocols=("17",)), "udp"),
-        (rule(protocols=("ipv6-icmp",)), "write icmp"),
-        (rule(to=HOST6, protocols=("icmp",)), "write ipv6-icmp"),
-        (rule(source_ports=(65536,)), "source_ports"),
+        (Measure(kind=FLOWSPEC, prefix=HOST), "prefix"),
+        (rule(protocols=("17",)), "protocols"),
         (rule(source_ports=(454,)), "source_ports"),
-        (rule(destination_ports=(-1,)), "destination_ports"),
-        (rule(destination_ports=tuple(range(1000, 1500))), "values"),
-        (rule(packet_lengths=(65536,)), "packet_lengths"),
-        (rule(tcp_flags=("psh",)), "push"),
-        (rule(tcp_flags=("syn|syn",)), "repeats"),
-        (rule(fragmentation_flags=("fragment",)), "is-fragment"),
-        (rule(to=HOST6, fragmentation_flags=("dont-fragment",)), "dont-fragment"),
-        (rule(None), "then.action"),
-        (rule(FlowThen(action="accept")), "then.action"),
-        (rule(FlowThen(action="rate-limit")), "then.rate"),
-        (rule(FlowThen(action="rate-limit", rate=10**12 + 1)), "then.rate"),
-        (rule(FlowThen(action="redirect")), "redirect_as"),
-        (rule(FlowThen(action="redirect", redirect_as=1)), "redirect_value"),
-        (
-            rule(FlowThen(action="redirect", redirect_as=65536, redirect_value=65536)),
-            "redirect_value",
-        ),
+        (rule(FlowThen(action="rate-limit", rate=0)), "then.rate"),
     ],
 )
 def test_unsupported_measure_is_refused_naming_the_field(
@@ -112,42 +76,33 @@ def test_unsupported_measure_is_refused_naming_the_field(
 
 
 def test_rule_without_network_is_refused() -> None:
+    nowhere = Measure(kind=FLOWSPEC, flow=FlowMatch(destination_prefix="nowhere"))
     with pytest.raises(UnsupportedMeasure, match="flowspec"):
-        form_of(rule(to="nowhere"), BLACKHOLE_ATTRIBUTES)
-
-
-@pytest.mark.parametrize("prefix", [HOST, HOST6])
-def test_next_hop_of_other_ip_version_is_refused(prefix: str) -> None:
-    for hops in (("100::1", "192.0.2.1"), ("nowhere", "")):
-        with pytest.raises(UnsupportedMeasure, match="next_hop"):
-            form_of(blackhole(prefix), BlackholeAttributes(*hops, ()))
+        form_of(nowhere, BLACKHOLE_ATTRIBUTES)
+    assert not withdraw_commands([nowhere], BLACKHOLE_ATTRIBUTES, {})
 
 
 def test_unsupported_measures_are_ignored_on_withdrawal() -> None:
-    bad = [blackhole(None), rule(None), rule(to="nowhere")]
+    bad = [blackhole(None), rule(None)]
     (command,) = withdraw_commands([*bad, blackhole(HOST)], BLACKHOLE_ATTRIBUTES, {})
     assert HOST in command
 
 
-WORDS = st.lists(
-    st.one_of(st.sampled_from(["udp", "17", "UDP", "syn", "ack|syn", "syn|ack", "٣"])),
-    max_size=3,
-).map(tuple)
-NUMBERS = st.lists(st.sampled_from([0, 53, 80, 8008, 8080, 65536]), max_size=3)
-PREFIXES = st.sampled_from(
-    [None, "198.51.100.1/32", "198.51.100.0/24", "2001:db8::/48"]
-)
+def tuples_of(*values: object) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(st.sampled_from(values), max_size=3).map(tuple)
+
+
+PORTS = tuples_of(0, 53, 80, 8008, 8080)
+PREFIXES = st.sampled_from([None, HOST, "198.51.100.0/24"])
 FLOWS = st.builds(
     FlowMatch,
     destination_prefix=PREFIXES,
     source_prefix=PREFIXES,
-    protocols=WORDS,
-    source_ports=NUMBERS.map(tuple),
-    destination_ports=NUMBERS.map(tuple),
-    tcp_flags=WORDS,
-    fragmentation_flags=st.lists(
-        st.sampled_from(["is-fragment", "not-a-fragment", "IS-FRAGMENT"]), max_size=2
-    ).map(tuple),
+    protocols=tuples_of("udp", "tcp", "gre"),
+    source_ports=PORTS,
+    destination_ports=PORTS,
+    tcp_flags=tuples_of("syn", "ack", "ack|syn", "syn|ack"),
+    fragmentation_flags=tuples_of("is-fragment", "not-a-fragment"),
 )
 
 
@@ -157,7 +112,9 @@ def test_measures_with_different_keys_have_different_matches(
 ) -> None:
     commands = []
     for match in (flow, other):
-        measure = Measure(kind=FLOWSPEC, flow=match, then=FlowThen(action="discard"))
+        measure = Measure(
+            kind=FLOWSPEC, flow=canonical(match), then=FlowThen(action="discard")
+        )
         try:
             commands.append(
                 (measure.key, *announce_commands([measure], BLACKHOLE_ATTRIBUTES))
@@ -165,35 +122,3 @@ def test_measures_with_different_keys_have_different_matches(
         except UnsupportedMeasure:
             return
     assert (commands[0][0] == commands[1][0]) is (commands[0][1] == commands[1][1])
-
-
-@pytest.mark.parametrize(
-    "measure",
-    [
-        Measure(kind=BLACKHOLE, prefix="192.0.2.1/32", communities=("9" * 5000,)),
-        Measure(kind=BLACKHOLE, prefix="192.0.2.1/32", communities=("1:" + "9" * 99,)),
-        Measure(
-            kind=BLACKHOLE,
-            prefix="192.0.2.1/32",
-            flow=FlowMatch(destination_prefix="192.0.2.2/32"),
-        ),
-        Measure(
-            kind=FLOWSPEC,
-            flow=FlowMatch(destination_prefix="192.0.2.1/32", protocols=("9" * 5000,)),
-            then=FlowThen(action="discard"),
-        ),
-        Measure(
-            kind=FLOWSPEC,
-            flow=FlowMatch(destination_prefix="192.0.2.1/32"),
-            then=FlowThen(action="redirect", redirect_as=-1, redirect_value=1),
-        ),
-        Measure(
-            kind=FLOWSPEC,
-            flow=FlowMatch(destination_prefix="192.0.2.1/32"),
-            then=FlowThen(action="redirect", redirect_as=1, redirect_value=2**40),
-        ),
-    ],
-)
-def test_values_out_of_range_are_refused(measure: Measure) -> None:
-    with pytest.raises(UnsupportedMeasure):
-        form_of(measure, BLACKHOLE_ATTRIBUTES)

@@ -4,13 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.exabgp_measures import (
-    BLACKHOLE_ATTRIBUTES,
-    HOST,
-    HOST6,
-    blackhole,
-    rule,
-)
+from support.exabgp_measures import BLACKHOLE_ATTRIBUTES, HOST, HOST6, blackhole, rule
 
 from consumers.enforcers.exabgp.commands import (
     announce_commands,
@@ -143,11 +137,6 @@ LISTINGS = [
         ),
         id="v6 rule",
     ),
-    pytest.param(
-        rule(to=None, source_prefix="203.0.113.0/24", protocols=("253",)),
-        flow({"source-ipv4": ["203.0.113.0/24"], "protocol": ["=253"]}, "rate-limit:0"),
-        id="a protocol without a name",
-    ),
 ]
 
 
@@ -203,3 +192,13 @@ def test_listed_route_is_withdrawn_with_its_attributes(
 def test_line_of_foreign_route_is_refused(bad: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each line has another reason
         parse_route(bad)
+
+
+def test_foreign_route_with_a_protocol_without_a_name_is_withdrawn() -> None:
+    line = flow(
+        {"source-ipv4": ["203.0.113.0/24"], "protocol": ["=253"]}, "redirect:1:2"
+    )
+    listed, active = parse_route(line)
+    forms = {listed.key: active.form}
+    (command,) = withdraw_commands([listed], BLACKHOLE_ATTRIBUTES, forms)
+    assert "protocol =253; } then { redirect 1:2;" in command

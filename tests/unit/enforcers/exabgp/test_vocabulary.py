@@ -7,6 +7,5 @@ from consumers.enforcers.exabgp import vocabulary
 
 @pytest.mark.parametrize("word", sorted(vocabulary.PROTOCOLS))
 def test_term_of_protocol_leads_back_to_its_word(word: str) -> None:
-    version = 6 if word == "ipv6-icmp" else 4
-    terms = vocabulary.protocol_terms([word], version)
+    terms = vocabulary.protocol_terms([word])
     assert vocabulary.protocol_words(terms) == (word,)

@@ -88,10 +88,7 @@ def test_route_without_known_end_is_withdrawn_after_maximum() -> None:
 def test_withdrawal_has_a_reason() -> None:
     assert expired_routes(
         leases_after({A.key: 100.0}, 50.0), 110.0, GRACE, readable=True
-    ) == {
-        A.key: "its lease ended 10 s ago",
-        B.key: "no lease for 60 s",
-    }
+    ) == {A.key: "its lease ended 10 s ago", B.key: "no lease for 60 s"}
     assert (
         "no readable snapshot"
         in expired_routes(leases_after(None, 0.0), 999.0, GRACE, readable=False)[A.key]

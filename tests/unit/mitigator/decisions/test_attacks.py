@@ -17,15 +17,14 @@ from tests.support.mitigator_harness import (
     KEY,
     OWN,
     MitigatorHarness,
+    banned,
     policy,
     rule,
 )
 
-GROUP = {
-    "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),)),
-}
+GROUP = {"web": Action(action="blackhole", prefixes=(ip_network("203.0.113.0/28"),))}
 ELSEWHERE = {
-    "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.32/28"),)),
+    "web": Action(action="blackhole", prefixes=(ip_network("203.0.113.32/28"),))
 }
 GROUP_KEY = "blackhole|203.0.113.0/28"
 
@@ -35,8 +34,7 @@ GROUP_KEY = "blackhole|203.0.113.0/28"
 
 def test_refused_ban_keeps_measures_beside_a_fallback() -> None:
     filtering = rule(action="flowspec", when_limited="hostgroup")
-    harness = MitigatorHarness(policy(filtering, hostgroups=GROUP))
-    harness.send("ban", host_group="web")
+    harness = banned(policy(filtering, hostgroups=GROUP), host_group="web")
     before = harness.wanted()
     harness.send("ban", host_group="web", attack_protocol="unsupported")
     assert before
@@ -46,8 +44,7 @@ def test_refused_ban_keeps_measures_beside_a_fallback() -> None:
 def test_changed_policy_decides_again_about_a_lone_fallback() -> None:
     falls_back = rule(when_limited="hostgroup")
     protected = (ip_network("203.0.113.7/32"),)
-    harness = MitigatorHarness(policy(falls_back, hostgroups=ELSEWHERE))
-    harness.send("ban", host_group="web")
+    harness = banned(policy(falls_back, hostgroups=ELSEWHERE), host_group="web")
     harness.restart(
         policy(
             falls_back, hostgroups=ELSEWHERE, digest="p2", protected_prefixes=protected
@@ -62,8 +59,7 @@ def test_changed_policy_decides_again_about_a_lone_fallback() -> None:
 
 def test_fallback_of_a_dry_run_is_a_dry_run() -> None:
     trial = rule(dry_run=True, when_limited="hostgroup")
-    harness = MitigatorHarness(policy(trial, hostgroups=GROUP, max_active=1))
-    harness.send("ban", host_group="web")
+    harness = banned(policy(trial, hostgroups=GROUP, max_active=1), host_group="web")
     harness.send("ban", "203.0.113.9", host_group="web")
     assert harness.mitigation(GROUP_KEY).dry_run
     assert harness.wanted() == []
@@ -76,8 +72,7 @@ def test_fallback_needs_the_approval_that_its_rule_needs() -> None:
         approval=True,
         when_limited="hostgroup",
     )
-    harness = MitigatorHarness(policy(asking, rule(), hostgroups=GROUP, max_active=0))
-    harness.send("ban")
+    harness = banned(policy(asking, rule(), hostgroups=GROUP, max_active=0))
     harness.send("ban", sensor="careful", host_group="web")
     assert harness.mitigation(GROUP_KEY).held_by == ("approval",)
 
@@ -96,8 +91,7 @@ def test_rule_that_became_a_dry_run_narrows_its_fallback() -> None:
 
 
 def test_proposal_without_reasons_does_not_hold_the_others() -> None:
-    harness = MitigatorHarness(policy(max_active=1))
-    harness.send("ban")
+    harness = banned(policy(max_active=1))
     lost, other = "203.0.113.8", "203.0.113.9"
     for target in (lost, other):
         harness.wait(1)
@@ -151,24 +145,21 @@ def outage(harness: MitigatorHarness) -> None:
 
 
 def test_approval_does_not_outlive_an_outage() -> None:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(approval=True)))
     harness.command("approve", KEY)
     outage(harness)
     assert harness.mitigation().state == "proposed"
 
 
 def test_suppression_does_not_outlive_an_outage() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("withdraw", KEY)
     outage(harness)
     assert harness.wanted() == [KEY]
 
 
 def test_start_after_an_outage_is_within_limits() -> None:
-    harness = MitigatorHarness(policy(max_active=1))
-    harness.send("ban")
+    harness = banned(policy(max_active=1))
     harness.now += timedelta(hours=3)
     harness.clock += 3 * 3_600
     harness.restart()
@@ -200,23 +191,20 @@ def test_rejection_removes_an_operators_reason() -> None:
 
 
 def test_rejection_of_an_earlier_proposal_does_not_end_the_next() -> None:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(approval=True)))
     assert harness.command("reject", KEY, age=60).code == "too_old"
     assert harness.mitigation().state == "proposed"
 
 
 def test_approval_of_an_earlier_mitigation_does_not_count() -> None:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(approval=True)))
     assert harness.command("approve", KEY, age=60).code == "too_old"
     assert harness.wanted() == []
 
 
 def test_lifted_suppression_does_not_start_its_fallback() -> None:
     falls_back = rule(when_limited="hostgroup")
-    harness = MitigatorHarness(policy(falls_back, hostgroups=GROUP))
-    harness.send("ban", host_group="web")
+    harness = banned(policy(falls_back, hostgroups=GROUP), host_group="web")
     harness.command("withdraw", KEY)
     harness.command("approve", KEY)
     assert harness.wanted() == [KEY]
@@ -225,11 +213,7 @@ def test_lifted_suppression_does_not_start_its_fallback() -> None:
 
 def test_command_that_arrives_twice_counts_once() -> None:
     harness = MitigatorHarness()
-    order = {
-        "kind": "blackhole",
-        "prefix": f"{HOST}/32",
-        "command_id": "once",
-    }
+    order = {"kind": "blackhole", "prefix": f"{HOST}/32", "command_id": "once"}
     harness.command("add", **order)
     harness.command("withdraw", KEY)
     assert harness.command("add", **order).code == "duplicate"
@@ -240,16 +224,14 @@ def test_command_that_arrives_twice_counts_once() -> None:
 
 
 def test_unban_is_not_reported_as_a_persons_act() -> None:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(approval=True)))
     harness.command("approve", KEY)
     harness.send("unban")
     assert (harness.audits[-1].action, harness.audits[-1].by) == ("ended", "mitigator")
 
 
 def test_unban_that_ends_nothing_is_not_a_renewal() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("ban", sensor="fnm2")
     cause = harness.mitigation().cause
     harness.send("unban")
@@ -271,8 +253,7 @@ def test_withdrawal_is_reported_once() -> None:
 
 @pytest.mark.parametrize("lease_ms", [2**40, 2**62])
 def test_stored_lease_beyond_a_day_counts_as_a_day(lease_ms: int) -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     for key, stored in harness.reasons.items():
         harness.reasons[key] = forged(stored, lease_ms)
     for name, stored in harness.mitigations.items():

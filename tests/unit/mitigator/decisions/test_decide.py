@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
-from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, banned, policy, rule
 
 from consumers.policy.model import Action, Match
 from fnm_bus.errors import InvalidRecord
@@ -22,8 +22,7 @@ TCP = FlowSpecRule(uuid="r2", destination_prefix=f"{HOST}/32", protocols=("tcp",
 
 
 def test_ban_starts_and_unban_ends() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     assert harness.wanted() == [KEY]
     harness.send("unban")
     assert harness.wanted() == []
@@ -35,8 +34,7 @@ def test_ban_starts_and_unban_ends() -> None:
 
 def test_decision_reports_the_rule_and_every_check() -> None:
     never = rule("never", Match(protocols=frozenset({"udp"})))
-    harness = MitigatorHarness(policy(never, rule("rest")))
-    harness.send("ban", attack_protocol="tcp")
+    harness = banned(policy(never, rule("rest")), attack_protocol="tcp")
     [audit] = harness.audits
     assert (audit.action, audit.rule, audit.key) == ("wanted", "rest", KEY)
     verdicts = {check.name: check.verdict for check in audit.checks}
@@ -56,8 +54,7 @@ def test_duplicate_ban_writes_nothing() -> None:
 
 
 def test_two_sensors_hold_until_both_unban() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sensor="fnm1")
+    harness = banned(sensor="fnm1")
     harness.send("ban", sensor="fnm2")
     harness.send("unban", sensor="fnm1")
     assert harness.wanted() == [KEY]
@@ -66,8 +63,7 @@ def test_two_sensors_hold_until_both_unban() -> None:
 
 
 def test_sequences_of_two_sensors_do_not_compare() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sensor="fnm1", sequence=1000)
+    harness = banned(sensor="fnm1", sequence=1000)
     harness.send("ban", sensor="fnm2", sequence=5)
     assert harness.mitigation().live_reasons == 2
 
@@ -82,8 +78,7 @@ def test_unknown_actions_are_reported_and_change_nothing() -> None:
 
 
 def test_old_unban_is_never_refused() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban", age=100_000)
     assert harness.wanted() == []
 
@@ -133,8 +128,7 @@ def test_ban_older_than_its_unban_starts_nothing(*, restart: bool) -> None:
 
 
 def test_unban_older_than_the_next_ban_ends_nothing() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sequence=1)
+    harness = banned(sequence=1)
     unban = harness.event("unban", sequence=2)
     harness.send("ban", sequence=3, attack_uuid="a2")
     harness.apply(unban)
@@ -145,8 +139,7 @@ def test_unban_older_than_the_next_ban_ends_nothing() -> None:
 @pytest.mark.parametrize("unban_first", [True, False])
 def test_unban_forked_after_the_next_ban_ends_nothing(*, unban_first: bool) -> None:
     """FastNetMon's threads do that under load, whichever is first on the topic."""
-    harness = MitigatorHarness()
-    harness.send("ban", sequence=SECOND)
+    harness = banned(sequence=SECOND)
     ban = harness.event("ban", sequence=90 * SECOND, attack_uuid="a2")
     unban = harness.event("unban", sequence=91 * SECOND)
     for event in (unban, ban) if unban_first else (ban, unban):
@@ -160,8 +153,7 @@ def test_unban_forked_after_the_next_ban_ends_nothing(*, unban_first: bool) -> N
 
 def test_unban_of_another_attack_ends_an_unrenewed_reason() -> None:
     """The later ban is too old to count, so it does not hold the mitigation."""
-    harness = MitigatorHarness()
-    harness.send("ban", sequence=SECOND)
+    harness = banned(sequence=SECOND)
     harness.apply(
         harness.event("ban", sequence=90 * SECOND, attack_uuid="a2", age=86_400)
     )
@@ -189,8 +181,7 @@ def test_text_mode_names_attacks_by_direction_and_power() -> None:
 
 def test_unban_read_after_a_later_status_ends_the_attack() -> None:
     """They are on two topics, and a thread with a status update may fork later."""
-    harness = MitigatorHarness()
-    harness.send("ban", sequence=SECOND)
+    harness = banned(sequence=SECOND)
     unban = harness.event("unban", sequence=80 * SECOND)
     harness.send("attack_status", sequence=81 * SECOND)
     harness.apply(unban)
@@ -201,8 +192,7 @@ def test_unban_read_after_a_later_status_ends_the_attack() -> None:
 
 
 def test_old_unban_of_an_updated_attack_stays_late() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sequence=60 * SECOND)
+    harness = banned(sequence=60 * SECOND)
     harness.send("attack_status", sequence=90 * SECOND)
     harness.apply(harness.event("unban", sequence=80 * SECOND))
     assert harness.wanted() == [KEY]
@@ -271,8 +261,7 @@ def test_status_while_bans_are_unread_renews_its_ban() -> None:
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_status_after_its_unban_opens_nothing(*, restart: bool) -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban")
     if restart:
         harness.restart()
@@ -282,8 +271,7 @@ def test_status_after_its_unban_opens_nothing(*, restart: bool) -> None:
 
 
 def test_status_of_the_attack_before_opens_nothing() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban")
     harness.send("ban", attack_uuid="a2")
     harness.send("unban", attack_uuid="a2")
@@ -294,8 +282,7 @@ def test_status_of_the_attack_before_opens_nothing() -> None:
 
 def test_status_of_the_attack_before_an_ignored_ban_opens_nothing() -> None:
     small = rule("small", Match(max_pps=100), action="ignore")
-    harness = MitigatorHarness(policy(small, rule("large")))
-    harness.send("ban", total_incoming_pps=1000)
+    harness = banned(policy(small, rule("large")), total_incoming_pps=1000)
     harness.send("unban")
     harness.send("ban", attack_uuid="a2", total_incoming_pps=10)
     harness.send("attack_status", total_incoming_pps=1000)
@@ -303,8 +290,7 @@ def test_status_of_the_attack_before_an_ignored_ban_opens_nothing() -> None:
 
 
 def test_status_of_another_attack_does_not_replace_an_open_one() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("attack_status", attack_uuid="a2")
     assert harness.reason().attack == "a1"
     assert harness.audit_codes("ignored") == ["other_attack"]
@@ -340,8 +326,7 @@ def test_partly_understood_rule_starts_nothing() -> None:
 
 
 def test_unblock_not_understood_does_not_end_the_ban() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     extra = {"/flow_spec_rules/0/dscp": "46"}
     harness.send("partial_unblock", rules=(FlowSpecRule(),), extra=extra)
     harness.send("partial_unblock")
@@ -364,8 +349,7 @@ def test_status_renews_rules_of_its_attack_only() -> None:
 
 
 def test_status_after_the_unban_renews_no_rules() -> None:
-    harness = MitigatorHarness(policy(rule(action="flowspec")))
-    harness.send("ban")
+    harness = banned(policy(rule(action="flowspec")))
     harness.send("partial_block", rules=(UDP,))
     harness.send("unban")
     harness.send("attack_status")
@@ -396,8 +380,7 @@ def test_unblock_with_too_many_rules_ends_the_active_ones() -> None:
 
 
 def test_hostgroup_named_like_an_address_shares_nothing() -> None:
-    harness = MitigatorHarness(policy(min_prefix_length_ipv4=24))
-    harness.send("ban", sequence=5)
+    harness = banned(policy(min_prefix_length_ipv4=24), sequence=5)
     harness.send("ban", HOST, networks=("203.0.113.64/26",), sequence=4)
     assert harness.wanted() == ["blackhole|203.0.113.64/26", KEY]
     harness.send("attack_status", HOST, networks=("203.0.113.64/26",), sequence=6)
@@ -448,20 +431,17 @@ def test_ignored_attack_is_remembered_in_memory_only() -> None:
 
 
 def test_attack_that_no_rule_matches_is_reported() -> None:
-    harness = MitigatorHarness(policy(rule(match=Match(protocols=frozenset({"tcp"})))))
-    harness.send("ban")
+    harness = banned(policy(rule(match=Match(protocols=frozenset({"tcp"})))))
     assert harness.audit_codes("ignored") == ["no_rule"]
 
 
 def test_outgoing_attack_needs_a_rule_that_names_it() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", attack_direction="outgoing")
+    harness = banned(attack_direction="outgoing")
     assert harness.wanted() == []
 
 
 def test_hostgroup_without_an_action_in_the_policy_is_refused() -> None:
-    harness = MitigatorHarness(policy(rule(action="hostgroup")))
-    harness.send("ban", host_group="web")
+    harness = banned(policy(rule(action="hostgroup")), host_group="web")
     assert harness.audit_codes("refused") == ["unknown_hostgroup"]
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 
 import pytest
-from support.mitigator_harness import KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import KEY, MitigatorHarness, banned, policy, rule
 
 from consumers.mitigator.decisions import expire
 from consumers.mitigator.state.transition import Transition
@@ -95,8 +95,7 @@ def test_failing_expiry_does_not_stop_the_others(
 
 
 def test_mitigation_without_reasons_ends_with_its_lease() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.reasons.clear()  # Kafka lost it
     harness.now += timedelta(seconds=1_000)
     harness.restart()
@@ -204,8 +203,7 @@ def test_full_live_limit_does_not_hold_dry_runs() -> None:
 
 
 def test_proposal_that_needs_approval_never_starts_by_itself() -> None:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(approval=True)))
     harness.run(100)
     assert harness.mitigation().state == "proposed"
 
@@ -233,8 +231,7 @@ def test_failing_proposal_does_not_stop_the_others(
 
 
 def test_closed_reason_is_forgotten_after_the_oldest_possible_event() -> None:
-    harness = MitigatorHarness(policy(max_event_age=300, max_clock_skew=60))
-    harness.send("ban")
+    harness = banned(policy(max_event_age=300, max_clock_skew=60))
     harness.send("unban")
     harness.wait(419)
     assert len(harness.reasons) == 1
@@ -244,8 +241,7 @@ def test_closed_reason_is_forgotten_after_the_oldest_possible_event() -> None:
 
 
 def test_ended_mitigation_is_forgotten_after_a_day() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban")
     harness.wait(86_399)
     assert harness.mitigation().state == "ended"
@@ -256,8 +252,7 @@ def test_ended_mitigation_is_forgotten_after_a_day() -> None:
 
 @pytest.mark.parametrize("seconds", [300, 86_390])
 def test_takeover_does_not_extend_retention(seconds: int) -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban")
     harness.wait(seconds)
     harness.restart(clock=7.0)

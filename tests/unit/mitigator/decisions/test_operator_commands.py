@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import msgspec
 import pytest
-from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, banned, policy, rule
 
 from consumers.policy.model import Action, Match, Rule
 from fnm_bus.event import FlowMatch, FlowThen
@@ -14,9 +14,7 @@ DISCARD = FlowThen(action="discard")
 
 
 def proposing() -> MitigatorHarness:
-    harness = MitigatorHarness(policy(rule(approval=True)))
-    harness.send("ban")
-    return harness
+    return banned(policy(rule(approval=True)))
 
 
 # -- approve and reject ----------------------------------------------------------------
@@ -76,8 +74,7 @@ def test_approval_starts_beyond_a_limit() -> None:
 
 
 def test_approval_of_a_mitigation_in_force_is_refused() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     assert harness.command("approve", KEY).code == "state"
 
 
@@ -94,10 +91,7 @@ def test_approval_of_a_refused_measure_is_refused() -> None:
 def test_approval_allows_prefixes_that_any_reason_names(*, named_first: bool) -> None:
     wide = ip_network("203.0.113.0/26")
     named = rule(
-        "named",
-        Match(sensors=frozenset({"named"})),
-        prefixes=(wide,),
-        approval=True,
+        "named", Match(sensors=frozenset({"named"})), prefixes=(wide,), approval=True
     )
     other = rule("other", action="hostgroup", approval=True)
     used_policy = policy(
@@ -133,8 +127,7 @@ def test_rejected_proposal_cannot_start_by_itself() -> None:
 
 
 def test_reject_of_a_mitigation_in_force_is_refused() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     assert harness.command("reject", KEY).code == "state"
     assert harness.wanted() == [KEY]
 
@@ -143,8 +136,7 @@ def test_reject_of_a_mitigation_in_force_is_refused() -> None:
 
 
 def test_withdraw_of_the_mitigation_before_does_not_end_the_next() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.send("unban")
     harness.wait(30)
     harness.send("ban", attack_uuid="a2")
@@ -156,8 +148,7 @@ def test_withdraw_of_the_mitigation_before_does_not_end_the_next() -> None:
 
 
 def test_old_withdraw_ends_a_mitigation_in_force_when_sent() -> None:
-    harness = MitigatorHarness(policy(rule(lease=3_600)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=3_600)))
     harness.wait(600)
     harness.command("withdraw", KEY, age=590)
     assert harness.wanted() == []
@@ -184,8 +175,7 @@ def test_withdraw_of_own_measure_beside_an_attack_suppresses() -> None:
 
 
 def test_withdrawn_measure_stays_so_through_pause_and_resume() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("withdraw", KEY)
     harness.command("pause")
     harness.command("resume")
@@ -315,8 +305,7 @@ def test_pause_masks_everything_and_resume_brings_it_back() -> None:
 
 
 def test_leases_run_on_while_paused() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("pause")
     harness.wait(1_901)
     harness.command("resume")
@@ -324,8 +313,7 @@ def test_leases_run_on_while_paused() -> None:
 
 
 def test_pause_record_carries_the_offset_of_its_command() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("pause")
     assert harness.mitigation("pause").command_offset == 1
     harness.command("resume")
@@ -393,8 +381,7 @@ def test_age_of_a_command_is_the_brokers() -> None:
 
 
 def test_audit_record_has_the_person_and_cause() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     answer = harness.command("withdraw", KEY)
     assert (answer.by, answer.action, answer.key) == ("alice", "suppressed", KEY)
     assert "a test" in answer.text

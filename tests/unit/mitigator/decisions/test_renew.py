@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 
 import pytest
-from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, banned, policy, rule
 
 from fnm_bus.event import FlowSpecRule
 
@@ -67,8 +67,7 @@ def test_status_renews_a_ban_that_was_too_old(*, restart: bool) -> None:
 
 
 def test_ban_that_was_too_old_is_forgotten_after_a_day() -> None:
-    harness = MitigatorHarness(policy(rule(action="flowspec")))
-    harness.send("ban", rules=(UDP,), age=400)
+    harness = banned(policy(rule(action="flowspec")), rules=(UDP,), age=400)
     assert len(harness.reasons) == 1
     harness.wait(86_401)
     assert harness.reasons == {}
@@ -102,8 +101,7 @@ def test_backlog_of_bans_and_statuses_keeps_every_filter() -> None:
 
 
 def test_lease_ends_without_status_updates() -> None:
-    harness = MitigatorHarness(policy(rule(lease=900)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=900)))
     harness.send("attack_status")
     for _ in range(50):
         harness.wait(20)
@@ -116,8 +114,7 @@ def test_lease_ends_without_status_updates() -> None:
 
 
 def test_renewals_are_written_at_a_third_of_the_lease() -> None:
-    harness = MitigatorHarness(policy(rule(lease=900)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=900)))
     harness.send("attack_status")
     before = harness.written
     for _ in range(45):  # 900 s
@@ -154,8 +151,7 @@ def test_sensor_that_stopped_its_updates_gets_the_ban_time() -> None:
 
 
 def test_status_of_any_age_renews_an_active_reason() -> None:
-    harness = MitigatorHarness(policy(rule(lease=900)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=900)))
     harness.wait(800)
     harness.send("attack_status", age=700)
     harness.wait(800)
@@ -172,8 +168,7 @@ def test_hostgroup_without_status_holds_for_the_ban_time() -> None:
 
 
 def test_renewal_removes_newly_refused_measures() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     narrower = policy(protected_prefixes=(ip_network(f"{HOST}/32"),))
     harness.policy = narrower
     harness.context = type(harness.context)(narrower, dry_run=False)
@@ -183,8 +178,7 @@ def test_renewal_removes_newly_refused_measures() -> None:
 
 
 def test_policy_decides_again_about_a_reason_without_measures() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.restart(policy(rule("other"), digest="p2"))
     assert harness.wanted() == []
     harness.send("attack_status")

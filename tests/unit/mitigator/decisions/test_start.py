@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import msgspec
 import pytest
-from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, banned, policy, rule
 
 from consumers.policy.model import Action, Customer, Match
 from fnm_bus.event import FlowSpecRule, HostgroupNetwork
@@ -36,24 +36,21 @@ def test_reason_keeps_the_bans_measures() -> None:
 
 
 def test_places_are_mitigations_of_their_own() -> None:
-    harness = MitigatorHarness(policy(rule(enforcers=("exabgp", "nftables"))))
-    harness.send("ban")
+    harness = banned(policy(rule(enforcers=("exabgp", "nftables"))))
     assert harness.wanted() == [f"{KEY}|exabgp", f"{KEY}|nftables"]
 
 
 def test_measures_of_two_places_do_not_strengthen_each_other() -> None:
     first = rule("one", Match(sensors=frozenset({"fnm1"})), enforcers=("exabgp",))
     other = rule("other", enforcers=("nftables",), dry_run=True)
-    harness = MitigatorHarness(policy(first, other))
-    harness.send("ban", sensor="fnm1")
+    harness = banned(policy(first, other), sensor="fnm1")
     harness.send("ban", sensor="fnm2")
     assert harness.wanted() == [f"{KEY}|exabgp"]
 
 
 def test_second_ban_under_another_rule_changes_the_measure() -> None:
     small = rule("small", Match(max_pps=100), action="notify")
-    harness = MitigatorHarness(policy(small, rule("large")))
-    harness.send("ban", total_incoming_pps=10)
+    harness = banned(policy(small, rule("large")), total_incoming_pps=10)
     assert harness.wanted() == [f"notify|{HOST}/32"]
     harness.send("ban", total_incoming_pps=1000)
     assert harness.wanted() == [KEY]
@@ -62,8 +59,7 @@ def test_second_ban_under_another_rule_changes_the_measure() -> None:
 
 def test_ban_that_the_policy_ignores_now_ends_the_measure() -> None:
     small = rule("small", Match(max_pps=100), action="ignore")
-    harness = MitigatorHarness(policy(small, rule("large")))
-    harness.send("ban", total_incoming_pps=1000)
+    harness = banned(policy(small, rule("large")), total_incoming_pps=1000)
     harness.send("ban", total_incoming_pps=10)
     assert harness.wanted() == []
     assert harness.mitigation().ended_because == "policy"
@@ -87,8 +83,7 @@ def test_refused_ban_keeps_the_hostgroup_of_its_measures() -> None:
 
 
 def test_refused_second_ban_keeps_the_first_bans_measures() -> None:
-    harness = MitigatorHarness(policy(rule(action="flowspec")))
-    harness.send("ban", rules=(RULE,))
+    harness = banned(policy(rule(action="flowspec")), rules=(RULE,))
     [before] = harness.wanted()
     harness.send("ban", rules=(RULE,), extra={"/flow_spec_rules/0/dscp": "46"})
     assert harness.wanted() == [before]
@@ -120,8 +115,7 @@ def test_hostgroup_without_usable_networks_is_refused() -> None:
 
 
 def test_refusal_is_reported_once_and_not_with_every_status() -> None:
-    harness = MitigatorHarness(policy(protected_prefixes=(ip_network(f"{HOST}/32"),)))
-    harness.send("ban")
+    harness = banned(policy(protected_prefixes=(ip_network(f"{HOST}/32"),)))
     for _ in range(10):
         harness.send("attack_status")
     assert harness.audit_codes("refused") == ["protected_prefixes"]
@@ -149,8 +143,7 @@ def test_refused_measures_do_not_keep_the_others_from_starting() -> None:
 
 def test_more_measures_than_a_reason_takes_are_refused() -> None:
     places = tuple(f"place{number}" for number in range(300))
-    harness = MitigatorHarness(policy(rule(enforcers=places)))
-    harness.send("ban")
+    harness = banned(policy(rule(enforcers=places)))
     assert harness.wanted() == []
     assert harness.audit_codes("refused") == ["too_many_measures"]
 

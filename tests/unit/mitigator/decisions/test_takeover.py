@@ -5,7 +5,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
-from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, banned, policy, rule
 
 from consumers.mitigator.state.restore import StoredRecord
 from consumers.policy.model import Action, Customer, Match, Policy
@@ -88,8 +88,7 @@ def test_takeover_writes_changes_only() -> None:
 @pytest.mark.parametrize("days", [-3, 3])
 def test_record_of_another_time_never_lengthens_a_lease(days: int) -> None:
     """Brokers' clocks may differ; a record from the future has its whole lease."""
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     for records in (harness.reasons, harness.mitigations):
         for name, stored in records.items():
             at = stored.at + timedelta(days=days)
@@ -118,8 +117,7 @@ def test_fifty_mitigations_outlive_ten_takeovers() -> None:
 
 
 def test_lost_mitigation_record_is_written_again() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.mitigations.clear()
     harness.restart()
     assert harness.wanted() == [KEY]
@@ -141,8 +139,7 @@ def test_lost_mitigation_records_start_as_limits_allow() -> None:
 
 
 def test_lost_suppression_mitigates_again() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("withdraw", KEY)
     harness.mitigations.clear()
     harness.restart()
@@ -150,8 +147,7 @@ def test_lost_suppression_mitigates_again() -> None:
 
 
 def test_lost_reason_does_not_end_the_others() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sensor="a")
+    harness = banned(sensor="a")
     harness.send("ban", sensor="b")
     del harness.reasons[next(iter(harness.reasons))]
     harness.restart()
@@ -162,8 +158,7 @@ def test_lost_reason_does_not_end_the_others() -> None:
 
 
 def test_removed_rule_ends_its_measures() -> None:
-    harness = MitigatorHarness(policy(rule("a")))
-    harness.send("ban")
+    harness = banned(policy(rule("a")))
     harness.restart(policy(rule("b"), digest="p2"))
     assert harness.wanted() == []
     assert harness.mitigation().ended_because == "policy"
@@ -171,24 +166,21 @@ def test_removed_rule_ends_its_measures() -> None:
 
 @pytest.mark.parametrize("action", ["notify", "ignore"])
 def test_rule_that_only_informs_now_ends_its_measures(action: str) -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.restart(policy(rule(action=action), digest="p2"))
     assert harness.wanted() == []
     assert harness.mitigation().ended_because == "policy"
 
 
 def test_dry_run_applies_at_once() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.restart(policy(rule(dry_run=True), digest="p2"))
     assert harness.wanted() == []
     assert harness.mitigation().dry_run
 
 
 def test_mitigator_in_dry_run_takes_everything_out_of_force() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.restart(dry_run=True)
     assert harness.wanted() == []
     harness.restart(dry_run=False)
@@ -196,8 +188,7 @@ def test_mitigator_in_dry_run_takes_everything_out_of_force() -> None:
 
 
 def test_approval_applies_at_once() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.restart(policy(rule(approval=True), digest="p2"))
     assert harness.wanted() == []
     assert harness.mitigation().held_by == ("approval",)
@@ -206,8 +197,7 @@ def test_approval_applies_at_once() -> None:
 
 
 def test_shorter_lease_applies_at_once() -> None:
-    harness = MitigatorHarness(policy(rule(lease=900)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=900)))
     harness.send("attack_status")
     harness.restart(policy(rule(lease=60), digest="p2"))
     assert harness.lease_left(KEY) == 60
@@ -224,8 +214,7 @@ def test_shorter_lease_is_the_ban_time_before_a_status() -> None:
 
 
 def test_longer_lease_waits_for_the_next_event() -> None:
-    harness = MitigatorHarness(policy(rule(lease=900)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=900)))
     harness.send("attack_status")
     harness.wait(301)
     harness.restart(policy(rule(lease=3_600), digest="p2"))
@@ -235,8 +224,7 @@ def test_longer_lease_waits_for_the_next_event() -> None:
 
 
 def test_measure_that_a_guardrail_refuses_now_ends() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     forbidden = policy(protected_prefixes=(ip_network(f"{HOST}/32"),), digest="p2")
     harness.restart(forbidden)
     assert harness.wanted() == []
@@ -251,8 +239,7 @@ def test_guardrail_ends_a_persons_measure_too() -> None:
 
 
 def test_other_kind_of_measure_waits_for_the_next_event() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.restart(policy(rule(action="flowspec"), digest="p2"))
     assert harness.wanted() == [KEY]
     harness.send("ban")
@@ -261,8 +248,7 @@ def test_other_kind_of_measure_waits_for_the_next_event() -> None:
 
 
 def test_policy_that_became_wider_starts_nothing() -> None:
-    harness = MitigatorHarness(policy(rule(dry_run=True)))
-    harness.send("ban")
+    harness = banned(policy(rule(dry_run=True)))
     harness.restart(policy(rule(), digest="p2"))
     assert harness.wanted() == []
     harness.send("attack_status")
@@ -370,8 +356,7 @@ def test_fallback_does_not_flap_over_a_takeover() -> None:
 
 
 def test_same_policy_narrows_nothing() -> None:
-    harness = MitigatorHarness(policy(rule(action="flowspec")))
-    harness.send("ban", rules=(UDP,))
+    harness = banned(policy(rule(action="flowspec")), rules=(UDP,))
     before = harness.written
     harness.restart()
     assert harness.written == before

@@ -9,17 +9,18 @@ import pytest
 from consumers.mitigation.latest_record import partition_of
 from consumers.mitigation.reason_key import key_of_reason
 from consumers.mitigation.states import PAUSE, WANTED
+from consumers.mitigation.topic_scan import Scan
 from consumers.mitigator.kafka import stored_state
 from consumers.mitigator.kafka.stored_state import (
     StoredState,
     read_state,
     with_remaining_lease,
 )
-from consumers.mitigator.kafka.topic_scan import RawRecord, Scan
 from consumers.mitigator.state.restore import StoredRecord
 from fnm_bus.avro.codec import Codec
 from fnm_bus.event import Mitigation, Reason, Want
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
+from fnm_bus.kafka.reader import ConsumedRecord
 
 PREFIX = "203.0.113.70/32"
 KEY = f"blackhole|{PREFIX}"
@@ -34,9 +35,8 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     """Return a function that reads the state from reasons and mitigations."""
 
     def read(reasons: Values, mitigations: Values) -> StoredState:
-        now = datetime.now(UTC)
         latest = {
-            topic: {key: RawRecord(value, now) for key, value in values.items()}
+            topic: {key: raw(key, value) for key, value in values.items()}
             for topic, values in (
                 (TOPICS.reason, reasons),
                 (TOPICS.mitigation, mitigations),
@@ -50,6 +50,11 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
         return read_state({}, TOPICS)
 
     return read
+
+
+def raw(key: bytes, value: bytes, partition: int = 0) -> ConsumedRecord:
+    now = datetime.now(UTC)
+    return ConsumedRecord("t", partition, 0, now, key, (), value, None, "")
 
 
 def reason(**fields: Any) -> Values:
@@ -129,9 +134,8 @@ def placed(
 ) -> StoredState:
     """Return the state of one mitigation with records in some of 24 partitions."""
     [(key, value)] = mitigation().items()
-    raw = RawRecord(value, datetime.now(UTC), latest)
     scan = Scan(
-        {TOPICS.reason: {}, TOPICS.mitigation: {key: raw}},
+        {TOPICS.reason: {}, TOPICS.mitigation: {key: raw(key, value, latest)}},
         {TOPICS.reason: {}, TOPICS.mitigation: {key: others} if others else {}},
         {TOPICS.reason: 24, TOPICS.mitigation: 24},
     )

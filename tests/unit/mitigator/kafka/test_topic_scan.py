@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from consumers.mitigator.kafka import topic_scan
-from consumers.mitigator.kafka.topic_scan import scan_topics
+from consumers.mitigation import topic_scan
+from consumers.mitigation.topic_scan import scan_topics
+from fnm_bus.avro.codec import Codec
 from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.event import Mitigation
 
 
 class Message:
@@ -40,6 +42,9 @@ class Message:
 
     def value(self) -> bytes | None:
         return self._value
+
+    def offset(self) -> int:
+        return 0
 
     def timestamp(self) -> tuple[int, int]:
         return 2, self._stamp
@@ -143,10 +148,19 @@ def test_where_older_records_of_a_key_are_is_known(
 def test_at_one_time_the_higher_revision_counts(
     consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch, order: int
 ) -> None:
-    both = [Message(0, b"k", 5, b"1"), Message(1, b"k", 5, b"2")][::order]
+    values = [Codec().encode(Mitigation(revision=number), "t") for number in (1, 2)]
+    both = [Message(part, b"k", 5, value) for part, value in enumerate(values)][::order]
     monkeypatch.setattr(consumer, "messages", (*both, Message(0), Message(1)))
-    scan = scan_topics({}, ["t"], revision_of=int)
-    assert scan.latest["t"][b"k"].value == b"2"
+    assert scan_topics({}, ["t"]).latest["t"][b"k"].value == values[1]
+
+
+def test_records_from_an_offset_on_do_not_count(
+    consumer: type[Consumer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, new = Message(0, b"read"), Message(1, b"new")
+    monkeypatch.setattr(consumer, "messages", (read, new, Message(0), Message(1)))
+    scan = scan_topics({}, ["t"], below={0: 1, 1: 0})
+    assert scan.latest["t"].keys() == {b"read"}
 
 
 @pytest.mark.parametrize("order", [1, -1])

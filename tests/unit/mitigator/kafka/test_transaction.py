@@ -14,8 +14,6 @@ from fnm_bus.kafka.record import Record
 
 
 class Failure:
-    """A message that is an error."""
-
     def __init__(self, code: int) -> None:
         self._code = code
 
@@ -27,8 +25,6 @@ class Failure:
 
 
 class Consumer:
-    """A fake consumer."""
-
     def __init__(self) -> None:
         self.left: list[Any] = []
         self.partitions = 1
@@ -54,7 +50,7 @@ def consumer() -> Consumer:
 @pytest.fixture
 def journal(consumer: Consumer) -> TransactionalJournal:
     made = TransactionalJournal({}, "m", ("host",), BrokerClock())
-    made.inputs._consumer = consumer  # type: ignore[assignment]  # all of it that is used
+    made.inputs._opened = consumer  # type: ignore[assignment]  # all of it that is used
     return made
 
 

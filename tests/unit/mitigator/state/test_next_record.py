@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 
 import pytest
-from support.mitigator_harness import HOST, KEY, MitigatorHarness, policy, rule
+from support.mitigator_harness import HOST, KEY, MitigatorHarness, banned, policy, rule
 
 from consumers.policy.model import Match, Rule
 from fnm_bus.event import FlowThen
@@ -15,7 +15,6 @@ FAST = FlowThen(action="rate-limit", rate=9_000)
 
 
 def rule_for(sensor: str, **action: object) -> Rule:
-    """Return a rule for one sensor."""
     return rule(f"rule {sensor}", Match(sensors=frozenset({sensor})), **action)
 
 
@@ -253,8 +252,7 @@ def test_approval_lasts_over_a_takeover() -> None:
 
 
 def test_withdrawn_measure_stays_so_for_the_second_sensor() -> None:
-    harness = MitigatorHarness()
-    harness.send("ban", sensor="a")
+    harness = banned(sensor="a")
     harness.command("withdraw", KEY)
     assert harness.mitigation().state == "suppressed"
     harness.send("ban", sensor="b")
@@ -280,8 +278,7 @@ def test_withdrawn_group_measure_stays_so_for_the_next_host() -> None:
 
 
 def test_suppression_lasts_one_lease_after_an_unban() -> None:
-    harness = MitigatorHarness(policy(rule(lease=900)))
-    harness.send("ban")
+    harness = banned(policy(rule(lease=900)))
     harness.send("attack_status")
     harness.command("withdraw", KEY)
     harness.wait(100)
@@ -330,8 +327,7 @@ def test_rejected_measure_stays_so_while_its_attack_goes_on() -> None:
 
 @pytest.mark.parametrize("verb", ["approve", "add"])
 def test_approve_and_add_lift_a_suppression(verb: str) -> None:
-    harness = MitigatorHarness()
-    harness.send("ban")
+    harness = banned()
     harness.command("withdraw", KEY)
     if verb == "approve":
         harness.command("approve", KEY)

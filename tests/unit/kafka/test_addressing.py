@@ -16,7 +16,7 @@ from fnm_bus.event import (
     Receipt,
     StatusEvent,
 )
-from fnm_bus.kafka.route import (
+from fnm_bus.kafka.addressing import (
     Topics,
     derived_id,
     event_id,

@@ -16,7 +16,7 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.schema_ids import SchemaIds
 from fnm_bus.errors import InvalidNotification, PoisonEntry, SpoolError
 from fnm_bus.hook import python_hook
-from fnm_bus.kafka.route import Topics
+from fnm_bus.kafka.addressing import Topics
 from fnm_bus.relay.isolation import parent
 from fnm_bus.relay.isolation.parent import IsolatedPreparation
 from fnm_bus.relay.isolation.protocol import Task
@@ -42,6 +42,20 @@ class SuspectEntries:
         (self.root / name).write_bytes(python_hook.encode_entry(arguments, document))
         return Task(str(self.root), name, 7, without_samples=False)
 
+    def prepare(self, document: bytes, *arguments: str) -> Preparation:
+        """Store an entry, and prepare it in the child."""
+        return self.isolated.prepare(self.store(document, *arguments))
+
+    def answer(self, entry: Task | bytes) -> Preparation:
+        """Repeat the call until an answer: a busy machine gives little CPU time."""
+        task = self.store(entry) if isinstance(entry, bytes) else entry
+        while True:
+            try:
+                return self.isolated.prepare(task)
+            except SpoolError as exc:
+                if not re.search("still being read|is starting", str(exc)):
+                    raise
+
 
 @pytest.fixture
 def entries(
@@ -65,23 +79,20 @@ def test_a_valid_entry_gives_the_same_record_in_a_child(
     assert entries.isolated.prepare(task) == expected
 
 
-def test_one_child_prepares_many_entries(entries: SuspectEntries) -> None:
-    entries.isolated.prepare(entries.store(BAN))
+def test_a_child_prepares_many_entries(entries: SuspectEntries) -> None:
+    entries.prepare(BAN)
     child = entries.isolated._child
-    entries.isolated.prepare(entries.store(BAN))
+    entries.prepare(BAN)
     assert entries.isolated._child is child
 
 
 def test_an_entry_of_hook_check_has_no_record(entries: SuspectEntries) -> None:
-    assert (
-        entries.isolated.prepare(entries.store(b"", python_hook.CHECK_ARGUMENT)).record
-        is None
-    )
+    assert entries.prepare(b"", python_hook.CHECK_ARGUMENT).record is None
 
 
 def test_an_invalid_document_has_its_own_reason(entries: SuspectEntries) -> None:
     with pytest.raises(InvalidNotification, match="/ip: wanted"):
-        entries.isolated.prepare(entries.store(b'{"action":"ban","ip":7}'))
+        entries.prepare(b'{"action":"ban","ip":7}')
 
 
 def test_a_removed_entry_raises_file_not_found(entries: SuspectEntries) -> None:
@@ -104,39 +115,26 @@ def test_an_entry_that_kills_the_child_is_poison(
     entries: SuspectEntries, kind: str, reason: str
 ) -> None:
     with pytest.raises(PoisonEntry, match=reason):
-        entries.isolated.prepare(entries.store(poison(kind)))
-    assert entries.isolated.prepare(entries.store(BAN)).record is not None
+        entries.prepare(poison(kind))
+    assert entries.prepare(BAN).record is not None
 
 
 def test_an_entry_that_takes_too_much_cpu_time_is_poison(
     entries: SuspectEntries,
 ) -> None:
-    task = entries.store(poison("hang"))
     with pytest.raises(PoisonEntry, match="CPU time"):
-        prepare_when_answered(entries, task)
-
-
-def prepare_when_answered(entries: SuspectEntries, task: Task) -> Preparation:
-    """Repeat the call until an answer: a busy machine gives little CPU time."""
-    while True:
-        try:
-            return entries.isolated.prepare(task)
-        except SpoolError as exc:
-            if not re.search("still being read|is starting", str(exc)):
-                raise
+        entries.answer(poison("hang"))
 
 
 def test_a_child_killed_from_outside_blames_no_entry(entries: SuspectEntries) -> None:
     with pytest.raises(SpoolError, match="from outside"):
-        entries.isolated.prepare(
-            entries.store(b'{"action":"ban","x":"killed outside"}')
-        )
+        entries.prepare(b'{"action":"ban","x":"killed outside"}')
 
 
 @pytest.fixture
 def stopped(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Task:
     """An entry whose child was stopped before it read the entry."""
-    entries.isolated.prepare(entries.store(BAN))
+    entries.prepare(BAN)
     assert entries.isolated._child is not None
     os.kill(entries.isolated._child.pid, signal.SIGSTOP)
     monkeypatch.setattr(parent, "_FIRST_WAIT", 0.1)
@@ -146,21 +144,21 @@ def stopped(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> Task:
     return task
 
 
-def test_a_slow_child_answers_when_it_is_asked_again(
+def test_a_slow_child_answers_a_later_call(
     entries: SuspectEntries, stopped: Task
 ) -> None:
     entries.isolated.close_if_idle()
     assert entries.isolated._child is not None
     os.kill(entries.isolated._child.pid, signal.SIGCONT)
-    assert prepare_when_answered(entries, stopped).record is not None
+    assert entries.answer(stopped).record is not None
 
 
-def test_another_entry_waits_for_a_slow_one(
+def test_another_entry_waits_for_a_slow_entry(
     entries: SuspectEntries, stopped: Task
 ) -> None:
     del stopped
     with pytest.raises(SpoolError, match="waits until"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
 
 
 def test_a_child_that_never_answers_is_replaced(
@@ -170,13 +168,13 @@ def test_a_child_that_never_answers_is_replaced(
         patch.setattr(parent, "_MAX_TIME", 0.0)
         with pytest.raises(SpoolError, match="no answer within"):
             entries.isolated.prepare(stopped)
-    assert prepare_when_answered(entries, stopped).record is not None
+    assert entries.answer(stopped).record is not None
 
 
 def test_a_child_that_cannot_start_blames_no_entry(entries: SuspectEntries) -> None:
     (entries.root / "planted/sitecustomize.py").write_text("import os; os._exit(1)")
     with pytest.raises(SpoolError, match="did not start"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
 
 
 @pytest.fixture
@@ -205,16 +203,16 @@ def test_a_broken_schema_file_blames_no_entry(
 ) -> None:
     break_file(installation / "schemas/avro/fastnetmon.HostEvent.avsc", how)
     with pytest.raises(SpoolError, match="did not start"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
 
 
 def test_an_installation_broken_during_a_run_blames_no_entry(
     entries: SuspectEntries, installation: Path
 ) -> None:
-    entries.isolated.prepare(entries.store(BAN))
+    entries.prepare(BAN)
     break_file(installation / "schemas/avro/fastnetmon.HostEvent.avsc", "half")
     with pytest.raises(SpoolError, match="did not start"):
-        entries.isolated.prepare(entries.store(poison("crash")))
+        entries.prepare(poison("crash"))
 
 
 def test_a_child_of_another_version_blames_no_entry(
@@ -222,7 +220,7 @@ def test_a_child_of_another_version_blames_no_entry(
 ) -> None:
     (installation / "fnm_bus/__init__.py").write_text('__version__ = "9"\n')
     with pytest.raises(SpoolError, match="restart this one"):
-        entries.isolated.prepare(entries.store(poison("crash")))
+        entries.prepare(poison("crash"))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +238,7 @@ def test_an_error_of_the_installation_blames_no_entry(
 ) -> None:
     plant(entries, f"raise {error}")
     with pytest.raises(SpoolError, match=error.partition("(")[0]):
-        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
+        entries.prepare(b'{"action":"ban","x":"planted"}')
 
 
 def plant(entries: SuspectEntries, statement: str) -> None:
@@ -277,7 +275,7 @@ def test_a_signal_from_outside_blames_no_entry(
         f" os.kill(os.getpid(), signal.SIG{number}); signal.pause()",
     )
     with pytest.raises(SpoolError, match="from outside"):
-        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
+        entries.prepare(b'{"action":"ban","x":"planted"}')
 
 
 @pytest.mark.parametrize("number", ["BUS", "ILL", "FPE", "ABRT", "SYS"])
@@ -286,7 +284,7 @@ def test_a_signal_that_a_fault_causes_blames_the_entry(
 ) -> None:
     plant(entries, f"os.kill(os.getpid(), signal.SIG{number})")
     with pytest.raises(PoisonEntry, match=f"SIG{number}"):
-        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
+        entries.prepare(b'{"action":"ban","x":"planted"}')
 
 
 def test_a_child_that_exits_after_the_timeout_blames_no_entry(
@@ -327,13 +325,13 @@ def limited(entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("limited")
 def test_a_low_limit_of_memory_lets_a_child_start(entries: SuspectEntries) -> None:
-    assert prepare_when_answered(entries, entries.store(BAN)).record is not None
+    assert entries.answer(BAN).record is not None
 
 
 @pytest.mark.usefixtures("limited")
 def test_a_low_limit_of_memory_blames_no_entry(entries: SuspectEntries) -> None:
     with pytest.raises(SpoolError, match="ulimit -v"):
-        prepare_when_answered(entries, entries.store(poison("memory")))
+        entries.answer(poison("memory"))
 
 
 def test_a_low_limit_of_cpu_time_blames_no_entry(
@@ -341,14 +339,14 @@ def test_a_low_limit_of_cpu_time_blames_no_entry(
 ) -> None:
     start_by(entries, monkeypatch, "ulimit -t 2")
     with pytest.raises(SpoolError, match="from outside"):
-        prepare_when_answered(entries, entries.store(poison("hang")))
+        entries.answer(poison("hang"))
 
 
 def test_a_garbled_answer_blames_no_entry(entries: SuspectEntries) -> None:
     plant(entries, "os.write(3, b'\\0\\0\\0\\1x'); signal.pause()")
     with pytest.raises(SpoolError, match="answers with"):
-        entries.isolated.prepare(entries.store(b'{"action":"ban","x":"planted"}'))
-    assert prepare_when_answered(entries, entries.store(BAN)).record is not None
+        entries.prepare(b'{"action":"ban","x":"planted"}')
+    assert entries.answer(BAN).record is not None
 
 
 @pytest.fixture
@@ -369,7 +367,7 @@ def test_a_child_that_starts_slowly_is_kept(
     child = entries.isolated._child
     entries.isolated.close_if_idle()
     slow_start.touch()
-    assert prepare_when_answered(entries, task).record is not None
+    assert entries.answer(task).record is not None
     assert entries.isolated._child is child
 
 
@@ -378,9 +376,9 @@ def test_an_entry_waits_while_a_child_starts_for_another(
 ) -> None:
     del slow_start
     with pytest.raises(SpoolError, match="is starting"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
     with pytest.raises(SpoolError, match="waits until"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
 
 
 def test_a_slow_child_receives_a_pipeline_larger_than_a_pipe(
@@ -399,24 +397,24 @@ def test_a_slow_child_receives_a_pipeline_larger_than_a_pipe(
     with pytest.raises(SpoolError, match="is starting"):
         entries.isolated.prepare(task)
     slow_start.touch()
-    assert prepare_when_answered(entries, task).record is not None
+    assert entries.answer(task).record is not None
 
 
 def test_a_failed_start_delays_the_next_start(entries: SuspectEntries) -> None:
     (entries.root / "planted/sitecustomize.py").write_text("import os; os._exit(1)")
     with pytest.raises(SpoolError, match="did not start"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
     with pytest.raises(SpoolError, match="no process to read it"):
-        entries.isolated.prepare(entries.store(BAN))
+        entries.prepare(BAN)
     assert not entries.isolated.is_busy
 
 
 def test_the_end_of_a_service_does_not_kill_the_child(entries: SuspectEntries) -> None:
-    entries.isolated.prepare(entries.store(BAN))
+    entries.prepare(BAN)
     child = entries.isolated._child
     assert child is not None
     child.send_signal(signal.SIGTERM)
-    assert entries.isolated.prepare(entries.store(BAN)).record is not None
+    assert entries.prepare(BAN).record is not None
     assert entries.isolated._child is child
 
 
@@ -424,7 +422,7 @@ def test_the_child_inherits_no_secret(
     entries: SuspectEntries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FNM_BUS_KAFKA__PASSWORD", "secret")
-    entries.isolated.prepare(entries.store(BAN))
+    entries.prepare(BAN)
     assert entries.isolated._child is not None
     environment = Path(f"/proc/{entries.isolated._child.pid}/environ").read_bytes()
     assert b"secret" not in environment

@@ -23,7 +23,7 @@ def hook(relays: RelayProcesses) -> Path:
     return path
 
 
-def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
+def test_no_process_waits_for_a_stopped_lock_holder(
     relays: RelayProcesses, hook: Path
 ) -> None:
     holder = relays.start()
@@ -40,13 +40,13 @@ def test_a_stopped_holder_keeps_all_others_out_and_nobody_waits(
     holder.send_signal(signal.SIGCONT)
     relays.until(relays.empty)
     events = relays.events("host", CALLS)
-    assert len(events) == CALLS  # once each: nobody else has drained
+    assert len(events) == CALLS  # once each: no other process has drained
     assert waiting.poll() is None
     holder.kill()
     holder.wait()
     assert call(CALLS) == 0
     relays.until(relays.empty)
-    ids = {it.receipt.event_id for it in relays.events("host", CALLS + 1)}
+    ids = {event.receipt.event_id for event in relays.events("host", CALLS + 1)}
     assert len(ids) == CALLS + 1
 
 
@@ -61,7 +61,7 @@ def started(hook: Path, numbers: range) -> "list[subprocess.Popen[bytes]]":
 
 
 def ids(relays: RelayProcesses, least: int) -> set[object]:
-    return {it.receipt.event_id for it in relays.events("host", least)}
+    return {event.receipt.event_id for event in relays.events("host", least)}
 
 
 def test_fifty_calls_at_once_that_would_drain_leave_nothing(
@@ -69,14 +69,12 @@ def test_fifty_calls_at_once_that_would_drain_leave_nothing(
 ) -> None:
     """No relay runs: one of them drains at a time, for all."""
     calls = started(hook, range(CALLS))
-    assert {it.wait(timeout=120) for it in calls} == {0}
+    assert {call.wait(timeout=120) for call in calls} == {0}
     assert relays.empty()
     assert len(ids(relays, CALLS)) == CALLS
 
 
-def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
-    relays: RelayProcesses, hook: Path
-) -> None:
+def test_no_call_waits_for_a_stopped_drain(relays: RelayProcesses, hook: Path) -> None:
     [first] = started(hook, range(1))
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     relays.until(lambda: bool(children.read_text()))
@@ -84,7 +82,7 @@ def test_a_stopped_drain_keeps_nobody_waiting_and_goes_on(
     os.kill(drain, signal.SIGSTOP)
     try:
         calls = started(hook, range(1, CALLS))
-        assert {it.wait(timeout=60) for it in calls} == {0}
+        assert {call.wait(timeout=60) for call in calls} == {0}
         assert first.poll() is None
         assert relays.spool.is_locked()
     finally:

@@ -1,4 +1,4 @@
-"""Documents that nobody wrote, through the hook, a relay that is killed, and a broker.
+"""Random documents through the hook, a relay that is killed, and a broker.
 
 FUZZ_SECONDS (5 unless set) is how long; `make fuzz` takes ten minutes. FUZZ_SEED draws
 the same documents again. What is lost stays in the corpus of the unit tests.
@@ -19,7 +19,7 @@ from support.odd_documents import Call, Mutator, real
 from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import DeadLetter, Event
-from fnm_bus.kafka.route import event_id
+from fnm_bus.kafka.addressing import event_id
 from fnm_bus.spool.quarantine import Quarantine
 
 pytestmark = pytest.mark.timeout(7_200)
@@ -90,7 +90,7 @@ class Fuzz:
         assert relay.wait(30) == 0
 
     def read(self) -> None:
-        """Read what is on the topics."""
+        """Read the topics."""
         for kind in KINDS:
             for event in self.relays.events(kind, 0):
                 assert isinstance(event, Event)

@@ -1,6 +1,6 @@
-"""Wall clocks that are days wrong, on the mitigator's machine and on the enforcer's.
+"""Wall clocks of the mitigator's and the enforcer's machines that are days wrong.
 
-Leases are counted from the broker's time on a clock that nobody can set.
+Leases are counted from the broker's time, on a clock that cannot be set.
 """
 
 import os
@@ -10,7 +10,7 @@ import pytest
 from support import wrong_clock
 from support.bgp_lab import ENFORCER, LEASE, LONG, NEW, SHORT, BgpLab
 
-pytestmark = [pytest.mark.kafka, pytest.mark.quiet]
+pytestmark = pytest.mark.kafka
 DAYS = [3, -3]
 
 
@@ -25,7 +25,9 @@ def wrong(offset: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("offset", DAYS)
 def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
-    before = {key: it.lease_ms for key, it in lab.services.state().items()}
+    before = {
+        key: mitigation.lease_ms for key, mitigation in lab.services.state().items()
+    }
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator(**wrong(offset))
     lab.wait_short_end(ENFORCER)
@@ -36,20 +38,21 @@ def test_takeover_by_a_mitigator_with_a_wrong_clock(lab: BgpLab, offset: int) ->
     assert 90_000 < after.lease_ms <= before[long]
     short = f"blackhole|{SHORT}"
     lab.services.until(lambda: lab.services.state()[short].ended_because == "lease")
-    # What it starts itself gets the lease of the rule, and expires by it.
+    # A new mitigation gets the lease of its rule, and expires with it.
     lab.ban(NEW)
     lab.wait_routes(LONG, NEW)
     new = lab.services.state()[f"blackhole|{NEW}"]
     assert new.lease_ms == 120_000
     lab.announce_short()
     lab.wait_short_end(ENFORCER)
-    # Its successor has the right clock again.
+    # The next mitigator has the right clock.
     lab.mitigator.kill()
     lab.mitigator = lab.start_mitigator()
     lab.assert_announced(NEW)
     state = lab.services.state()
     assert all(
-        90_000 < state[f"blackhole|{it}"].lease_ms <= 120_000 for it in (LONG, NEW)
+        90_000 < state[f"blackhole|{prefix}"].lease_ms <= 120_000
+        for prefix in (LONG, NEW)
     )
     lab.renew(LONG)
     lab.assert_announced(NEW)
@@ -67,7 +70,9 @@ def test_an_enforcer_with_a_wrong_clock(lab: BgpLab, offset: int) -> None:
     lab.wait_short_end(ENFORCER)
     assert lab.duration >= LEASE - 0.5
     lab.assert_announced()
-    faults = [it for it in lab.services.audits("failed") if it.code == "clock_skew"]
+    faults = [
+        audit for audit in lab.services.audits("failed") if audit.code == "clock_skew"
+    ]
     assert faults, "nobody is told that the clock is wrong"
     lab.exabgp.kill()
     lab.exabgp = lab.start_exabgp()

@@ -5,8 +5,7 @@ latest record of each key is decoded.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from time import monotonic
 from typing import Final, NamedTuple
@@ -20,32 +19,21 @@ from confluent_kafka import (
 )
 
 from consumers.mitigation.latest_record import Origin, supersedes
-from fnm_bus.errors import BrokerUnavailable
+from fnm_bus.avro.codec import Codec
+from fnm_bus.errors import BrokerUnavailable, InvalidRecord
+from fnm_bus.event import Mitigation, Reason
 from fnm_bus.kafka.client import ConnectionState, build_reader, partitions_of
 from fnm_bus.kafka.client_errors import topic_error
 from fnm_bus.kafka.names import READ
-from fnm_bus.kafka.reader import UNREADABLE_CODES, record_time
+from fnm_bus.kafka.reader import UNREADABLE_CODES, ConsumedRecord, raw_record
 
 _BATCH: Final = 10_000
 _STALLED: Final = 30.0
 """Seconds without any record of a partition that was not read to its end."""
 
 
-class RawRecord(NamedTuple):
-    """The latest record of a key, not decoded.
-
-    Attributes:
-        value: its bytes; never empty.
-        at: the broker's time of the record, UTC.
-        partition: of the record.
-    """
-
-    value: bytes
-    at: datetime
-    partition: int = 0
-
-
-Latest = dict[bytes, RawRecord]
+Latest = dict[bytes, ConsumedRecord]
+"""Key → latest record, not decoded; no tombstones."""
 
 
 class Scan(NamedTuple):
@@ -67,7 +55,7 @@ def scan_topics(
     settings: Mapping[str, str],
     topics: Sequence[str],
     is_stopping: Callable[[], bool] = lambda: False,
-    revision_of: Callable[[bytes], int] = lambda _value: 0,
+    below: Mapping[int, int] | None = None,
 ) -> Scan:
     """Return the latest record of each key.
 
@@ -78,8 +66,7 @@ def scan_topics(
         settings: librdkafka's settings.
         topics: names of compacted topics.
         is_stopping: checked between reads.
-        revision_of: returns the revision of a record; called for keys with records in
-            two partitions.
+        below: partition → first offset that does not count; None: all count.
 
     Raises:
         ConfigError: librdkafka refuses the settings.
@@ -96,19 +83,17 @@ def scan_topics(
             for number in partitions_of(consumer, topic, state, is_new=True)
         ]
         consumer.assign(partitions)
-        by_topic = _read(consumer, partitions, state, is_stopping)
+        by_topic = _read(consumer, partitions, state, is_stopping, below)
     finally:
         consumer.close()
-    latest: dict[str, Latest] = {}
-    others: dict[str, dict[bytes, tuple[int, ...]]] = {}
+    scan = Scan({}, {}, Counter(partition.topic for partition in partitions))
     for topic, records in by_topic.items():
-        latest[topic], others[topic] = _merge_partitions(records, revision_of)
-    counts = Counter(partition.topic for partition in partitions)
-    return Scan(latest, others, dict(counts))
+        scan.latest[topic], scan.others[topic] = _merge_partitions(records)
+    return scan
 
 
-_PartitionRecords = dict[tuple[bytes, int], tuple[int, bytes]]
-"""Key and partition → time and value of its latest record; no tombstones."""
+_PartitionRecords = dict[tuple[bytes, int], Message]
+"""Key and partition → its latest record; no tombstones."""
 
 
 def _read(
@@ -116,6 +101,7 @@ def _read(
     partitions: Sequence[TopicPartition],
     state: ConnectionState,
     is_stopping: Callable[[], bool],
+    below: Mapping[int, int] | None,
 ) -> dict[str, _PartitionRecords]:
     by_topic: dict[str, _PartitionRecords] = {
         partition.topic: {} for partition in partitions
@@ -135,7 +121,10 @@ def _read(
             error, topic = message.error(), message.topic() or ""
             partition = topic, message.partition() or 0
             if error is None:
-                _store(by_topic[topic], message)
+                if below is None or (message.offset() or 0) < below.get(
+                    partition[1], 0
+                ):
+                    _store(by_topic[topic], message)
                 if partition in unread:
                     unread[partition] = now
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
@@ -148,50 +137,51 @@ def _read(
 
 def _store(records: _PartitionRecords, message: Message) -> None:
     origin = message.key() or b"", message.partition() or 0
-    value = message.value()
-    if value:
-        records[origin] = message.timestamp()[1], value
+    if message.value():
+        records[origin] = message
     else:
         records.pop(origin, None)
 
 
 def _merge_partitions(
-    records: _PartitionRecords, revision_of: Callable[[bytes], int]
+    records: _PartitionRecords,
 ) -> tuple[Latest, dict[bytes, tuple[int, ...]]]:
     """Return the latest record of each key, and the partitions of older ones."""
-    by_key: dict[bytes, list[Origin]] = {}
-    for (key, partition), (stamp, _value) in records.items():
-        by_key.setdefault(key, []).append(Origin(partition, stamp))
-    latest: Latest = {}
-    others: dict[bytes, tuple[int, ...]] = {}
-    for key, origins in by_key.items():
-        best = origins[0]
-        if len(origins) > 1:
-            best = _latest_of(
-                origin._replace(revision=revision_of(records[key, origin.partition][1]))
-                for origin in origins
-            )
-            numbers = (origin.partition for origin in origins)
-            others[key] = tuple(n for n in numbers if n != best.partition)
-        stamp, value = records[key, best.partition]
-        latest[key] = RawRecord(value, record_time(stamp), best.partition)
+    by_key: dict[bytes, list[ConsumedRecord]] = {}
+    for (key, _partition), message in records.items():
+        by_key.setdefault(key, []).append(raw_record(message))
+    latest = {
+        key: candidates[0] if len(candidates) == 1 else reduce(_later, candidates)
+        for key, candidates in by_key.items()
+    }
+    others = {
+        key: tuple(
+            record.partition for record in candidates if record is not latest[key]
+        )
+        for key, candidates in by_key.items()
+        if len(candidates) > 1
+    }
     return latest, others
 
 
-def _latest_of(origins: Iterable[Origin]) -> Origin:
-    def later(first: Origin, second: Origin) -> Origin:
-        return second if supersedes(second, first, is_tombstone=False) else first
+def _later(first: ConsumedRecord, second: ConsumedRecord) -> ConsumedRecord:
+    is_later = supersedes(_origin(second), _origin(first), is_tombstone=False)
+    return second if is_later else first
 
-    return reduce(later, origins)
+
+def _origin(record: ConsumedRecord) -> Origin:
+    try:
+        content = Codec().decode(record.value)
+    except InvalidRecord:
+        content = None
+    revision = content.revision if isinstance(content, Mitigation) else 0
+    if isinstance(content, Reason):
+        revision = content.renewals
+    return Origin(record.partition, record.at.timestamp(), revision)
 
 
 def _check_progress(unread: Mapping[tuple[str, int], float], now: float) -> None:
-    """Raise if a partition has no leader: librdkafka would wait for ever.
-
-    Args:
-        unread: topic and partition → time of its latest record.
-        now: on the same monotonic clock.
-    """
+    """Raise if a partition has no leader: librdkafka would wait for ever."""
     stalled = sorted(key for key, at in unread.items() if now - at >= _STALLED)
     if stalled:
         names = ", ".join(f"{topic}/{number}" for topic, number in stalled[:5])

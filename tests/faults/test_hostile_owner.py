@@ -93,12 +93,19 @@ def precious(shared: InstalledHook) -> Path:
 
 
 def state(root: Path) -> dict[str, tuple[int, ...]]:
-    """Return all that may not change; what a hook reads changes a time of access."""
+    """Return all facts that may not change; a hook changes the time of access."""
     paths = (root, *root.rglob("*"))
     facts = {str(path): path.lstat() for path in paths}
     return {
-        path: (it.st_ino, it.st_mode, it.st_uid, it.st_gid, it.st_nlink, it.st_size)
-        for path, it in facts.items()
+        path: (
+            status.st_ino,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_nlink,
+            status.st_size,
+        )
+        for path, status in facts.items()
     }
 
 
@@ -109,8 +116,8 @@ def quarantined(shared: InstalledHook) -> list[str]:
         path = shared.spool.root / "quarantine" / name
         path.write_bytes(python_hook.encode_entry(("ban",), SAMPLE))
         path.with_name(f"{name}.json").write_text('{"reason": "tried"}')
-        for it in (path, path.with_name(f"{name}.json")):
-            os.chown(it, 1234, 2345)
+        for file in (path, path.with_name(f"{name}.json")):
+            os.chown(file, 1234, 2345)
     return names
 
 
@@ -128,7 +135,7 @@ def commands(shared: InstalledHook, names: list[str]) -> Iterator[list[str]]:
     )
 
 
-def test_root_changes_prints_and_waits_for_nothing_that_the_owner_plants(
+def test_root_follows_no_link_or_pipe_of_the_owner(
     shared: InstalledHook, precious: Path
 ) -> None:
     shared.spool.make(1234, 2345)

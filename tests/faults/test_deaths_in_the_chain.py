@@ -119,8 +119,10 @@ def test_m2_m3_a_mitigator_that_was_overtaken_stands_by(lab: BgpLab, how: str) -
     lab.services.until(lambda: lab.services.members() == 2, 60, "two mitigators")
     lab.ban(NEXT)
     lab.wait_routes(LONG, NEW, NEXT)
-    decided = [it for it in lab.services.audits("wanted") if NEXT in (it.key or "")]
-    assert len(decided) == len({it.event_id for it in decided})
+    decided = [
+        audit for audit in lab.services.audits("wanted") if NEXT in (audit.key or "")
+    ]
+    assert len(decided) == len({audit.event_id for audit in decided})
     assert first.alive
-    # The next test needs the mitigator that is behind the cable.
+    # The next test needs the mitigator that is behind the proxy.
     second.kill()

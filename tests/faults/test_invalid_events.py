@@ -1,7 +1,7 @@
-"""Records that no relay would publish, in front of a good one: each consumer goes on.
+"""Records that no relay publishes, before a valid record: each consumer continues.
 
 The mitigator and the enforcers have theirs in `test_mitigator_faults`,
-`test_fuzz_mitigator` and `test_enforcer`, on a real Kafka.
+`test_fuzz_mitigator` and `tests/integration/test_enforcer`, on a real Kafka.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from support.consumer_processes import policy
 from support.fuzz_records import Fuzz
 from support.process import Server, free_port
 from support.relay_processes import RelayProcesses
@@ -50,12 +51,6 @@ def handle(event):
     print("handled", getattr(event, "ip", ""), flush=True)
 consume({group!r}, handle, ("host",))
 """
-POLICY = """
-own_networks = ["203.0.113.0/24"]
-[[rule]]
-name = "all"
-then = { action = "blackhole", lease = "60s" }
-"""
 
 
 def configure(relays: RelayProcesses, *lines: str) -> None:
@@ -72,8 +67,8 @@ def configure(relays: RelayProcesses, *lines: str) -> None:
 
 @pytest.fixture
 def spoiled(relays: RelayProcesses) -> RelayProcesses:
-    """Relays whose host topic has a good event behind all kinds of bad ones."""
-    (relays.root / "policy.toml").write_text(POLICY)
+    """Relays whose host topic has a valid event after all kinds of invalid records."""
+    (relays.root / "policy.toml").write_text(policy())
     configure(relays)
     producer = Producer({"bootstrap.servers": relays.bootstrap})
     for kind in ("hostgroup", "status", "deadletter", "reason", "mitigation"):
@@ -126,7 +121,7 @@ def test_tail_shows_each_as_json(spoiled: RelayProcesses) -> None:
     assert records[-1]["event"]["ip"] == GOOD
 
 
-def test_tail_goes_on_while_the_registry_is_away(spoiled: RelayProcesses) -> None:
+def test_tail_continues_without_the_registry(spoiled: RelayProcesses) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     configure(
         spoiled,
@@ -136,19 +131,19 @@ def test_tail_goes_on_while_the_registry_is_away(spoiled: RelayProcesses) -> Non
     )
     records: list[Any] = [json.loads(line) for line in tail(spoiled, "--json")]
     assert records[-1]["event"]["ip"] == GOOD
-    [unknown] = [it for it in records if url in (it["error"] or "")]
+    [unknown] = [record for record in records if url in (record["error"] or "")]
     assert unknown["event"] is None
 
 
-def test_explain_replays_what_is_valid(spoiled: RelayProcesses) -> None:
+def test_explain_replays_the_valid_events(spoiled: RelayProcesses) -> None:
     printed = run(spoiled, "fnm_bus", "explain", "--since", "7d", "--json")
     shown = [json.loads(line) for line in printed.splitlines()]
-    refused = [it for it in shown if it["event_id"] == "bad" and it["error"]]
+    refused = [row for row in shown if row["event_id"] == "bad" and row["error"]]
     assert len(refused) == len(INVALID)
 
 
 @pytest.mark.parametrize("name", ["simple", "jsonlines"])
-def test_a_consumer_goes_on_and_publishes_dead_letters(
+def test_a_consumer_continues_and_publishes_dead_letters(
     spoiled: RelayProcesses, name: str
 ) -> None:
     log = spoiled.root / "program.log"
@@ -163,10 +158,12 @@ def test_a_consumer_goes_on_and_publishes_dead_letters(
         letters = spoiled.messages("deadletter", len(INVALID) + 3)
     finally:
         server.kill()
-    decoded = [spoiled.codec.decode(it.value()) for it in letters if it.value()]
-    reasons = [it.reason for it in decoded if isinstance(it, DeadLetter)]
+    decoded = [
+        spoiled.codec.decode(letter.value()) for letter in letters if letter.value()
+    ]
+    reasons = [event.reason for event in decoded if isinstance(event, DeadLetter)]
     assert any("/ip: wanted" in reason for reason in reasons)
-    assert any("/hostgroup_networks/0/network: wanted" in it for it in reasons)
+    assert any("/hostgroup_networks/0/network: wanted" in reason for reason in reasons)
 
 
 def last_line(path: Path) -> str:
