@@ -33,7 +33,7 @@ FAULTS = {
     "relay": Fault("relay", "fnm-bus relay"),
     "mitigator": Fault("mitigator", "fnm-bus-consumer mitigator"),
     "enforcer": Fault("exabgp", "exabgp --api"),
-    "exabgp": Fault("exabgp", "exabgp --env-file"),
+    "exabgp": Fault("exabgp", "exabgp.server --env-file"),
     "bird": Fault("bird"),
 }
 
