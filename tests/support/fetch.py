@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -149,8 +150,11 @@ def _fetch_registry(place: Path) -> None:
 def _fetch_cloudevents(place: Path) -> None:
     package = f"cloudevents=={CLOUDEVENTS}"
     uv = shutil.which("uv")
-    pip = [uv, "pip"] if uv else ["python3", "-m", "pip"]
-    _run("pip", [*pip, "install", "--quiet", "--target", place, package], place.parent)
+    # An environment that uv made has no pip.
+    pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+    interpreter = ["--python", sys.executable] if uv else []
+    options = ["install", "--quiet", *interpreter, "--target", place]
+    _run("pip", [*pip, *options, package], place.parent)
 
 
 def _fetch_node_modules(place: Path, packages: tuple[str, ...]) -> None:
