@@ -15,7 +15,7 @@ COMPILE := $(COMPILE_GROUP) pyproject.toml
 .NOTPARALLEL:
 
 .PHONY: help demo demo-bgp up stack-demo down test-stack test test-unit ring-unit \
-	ring-repo ring-integration ring-quiet test-readers fuzz fuzz-mitigator \
+	ring-repo ring-integration ring-readers ring-quiet test-readers fuzz fuzz-mitigator \
 	fuzz-documents long-run lint format wheel mutation sbom \
 	picture bench lock clean
 
@@ -47,7 +47,7 @@ WORKERS ?= 6
 SERVICES := tests/contract tests/integration tests/faults
 PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
-test: ring-unit ring-repo ring-integration ring-quiet ## run all tests, against a real Kafka and a real registry
+test: ring-unit ring-repo ring-integration ring-readers ring-quiet ## run all tests, against a real Kafka and a real registry
 
 test-unit: ring-unit ## run the tests that need no process and no socket
 
@@ -67,7 +67,11 @@ ring-integration: $(READY)
 	@echo "== integration: real services, $(WORKERS) at a time"
 	@$(PYTEST) -n $(WORKERS) -m "not quiet" $(SERVICES)
 
-test-readers: $(READY) ## read the topics with Flink, Spark, ClickHouse and DuckDB (downloads 1.1 GB)
+ring-readers: $(READY)
+	@echo "== readers: programs of other projects, those that this machine has"
+	@$(BIN)/pytest tests/readers --readers=cached
+
+test-readers: $(READY) ## run all readers and SQL engines, and fetch what they need (1.1 GB)
 	CI=true $(BIN)/pytest tests/readers
 
 ring-quiet: $(READY)

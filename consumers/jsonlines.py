@@ -1,4 +1,4 @@
-"""Decoded records as lines of JSON, on standard output or in a file, for a SIEM.
+"""Decoded records as lines, on standard output or in a file, for a SIEM.
 
 The offset of a record is committed when its line is on disk. After a crash a line may
 be written again: topic, partition and offset identify it.
@@ -6,13 +6,15 @@ be written again: topic, partition and offset identify it.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from consumers import serving
 from consumers.settings import FullSettings
+from consumers.siem.cef import cef_line
+from consumers.siem.ecs import ecs_line
 from fnm_bus import atomic_file
 from fnm_bus import build as bus
 from fnm_bus.consume.handler import AbortConsumer, RetryLater
@@ -115,6 +117,14 @@ def line_of(record: ConsumedRecord) -> bytes:
     return json_line(fields).encode() + b"\n"
 
 
+LINES: Final[Mapping[str, Callable[[ConsumedRecord], bytes]]] = {
+    "json": line_of,
+    "ecs": ecs_line,
+    "cef": cef_line,
+}
+"""Format → the line of a record."""
+
+
 def topics(settings: FullSettings) -> Sequence[str]:
     """Return the names of the topics to read."""
     names = bus.topic_names(settings)
@@ -122,8 +132,12 @@ def topics(settings: FullSettings) -> Sequence[str]:
     return chosen or (names.host, names.hostgroup, names.status, names.audit)
 
 
-def main(settings: FullSettings) -> None:
+def main(settings: FullSettings, line_format: str | None = None) -> None:
     """Write lines until a signal arrives.
+
+    Args:
+        settings: all settings.
+        line_format: json, ecs or cef; else the one of the settings.
 
     Raises:
         ConfigError: the file cannot be opened, or Kafka's settings are invalid.
@@ -131,6 +145,7 @@ def main(settings: FullSettings) -> None:
         AbortConsumer: standard output has no reader.
     """
     table = settings.consumers.jsonlines
+    line = LINES[line_format or table.format]
     file = AppendFile(table.path, fsync=table.fsync)
     try:
         file.open()
@@ -142,7 +157,7 @@ def main(settings: FullSettings) -> None:
             settings,
             table.group,
             topics(settings),
-            lambda record: file.add(line_of(record)),
+            lambda record: file.add(line(record)),
             before_commit=file.settle,
             tombstones=True,
         )

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -167,8 +167,13 @@ class NotifierSettings(Table):
 
 
 class JsonlinesSettings(Table):
-    """Decoded events as lines of JSON, for a SIEM."""
+    """Decoded events as lines, for a SIEM."""
 
+    format: Literal["json", "ecs", "cef"] = Field(
+        "json",
+        description="Form of a line: `json` has every field, `ecs` those of the Elastic"
+        " Common Schema, `cef` those of the Common Event Format.",
+    )
     path: Path | None = Field(None, description="File to append to; else stdout.")
     topics: tuple[Text, ...] = Field(
         (), description="Topics to read; else host, hostgroup, status and audit."

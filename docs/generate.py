@@ -1,6 +1,6 @@
-"""Write the references of settings, policy and command line from the code itself.
+"""Write the references of settings, policy, commands and topics from the code itself.
 
-python docs/generate.py            write docs/reference/*.md
+python docs/generate.py            write the files in docs/reference
 python docs/generate.py --check    end with 1 when one of them is stale
 """
 
@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
+from asyncapi import asyncapi
 from pydantic.fields import FieldInfo
 from rows import row
 
@@ -214,6 +215,7 @@ def main() -> int:
         "configuration.md": settings(),
         "policy.md": policy(),
         "cli.md": commands(),
+        "asyncapi.yaml": asyncapi(),
     }
     for name, text in texts.items():
         path = HERE / name

@@ -1,7 +1,7 @@
 """The commands for services: mitigator, enforcers and reporting consumers."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -150,16 +150,28 @@ def notifier(*, file: ConfigFile = None) -> None:
     service.main(serving.load_settings(file))
 
 
-def jsonlines(*, file: ConfigFile = None) -> None:
-    """Append decoded events to a file or stdout, one JSON object per line.
+def jsonlines(
+    *,
+    line_format: Annotated[
+        Literal["json", "ecs", "cef"] | None,
+        typer.Option(
+            "--format",
+            help="json: every field. ecs: Elastic Common Schema. cef: Common Event"
+            " Format. Else [consumers.jsonlines] format.",
+        ),
+    ] = None,
+    file: ConfigFile = None,
+) -> None:
+    """Append decoded events to a file or stdout, one line for each.
 
-    Example:
+    Examples:
         fnm-bus-consumer jsonlines | jq .event.action
+        fnm-bus-consumer jsonlines --format cef
     """
     from consumers import jsonlines as program
     from consumers import serving
 
-    program.main(serving.load_settings(file))
+    program.main(serving.load_settings(file), line_format)
 
 
 def check(

@@ -8,12 +8,12 @@ from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
+from consumers.mitigation.attack_size import bits_of, direction_of, pps_of
 from consumers.mitigation.flow_match import invalid
 from consumers.mitigation.measure import Network
 from consumers.mitigation.reason_key import ATTACK, MAX_KEY_BYTES, ReasonKey
 from consumers.policy.event_check import validate_event
 from consumers.policy.flow_rules import ParsedRules, missing_rules, parse_rules, part_of
-from consumers.policy.size import bits_of, direction_of, pps_of
 from fnm_bus.event import (
     AttackDetails,
     Check,

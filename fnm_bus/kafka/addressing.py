@@ -13,10 +13,13 @@ from uuid import UUID, uuid5
 
 from fnm_bus.event import (
     AnyRecord,
+    Audit,
+    Command,
     Event,
     FlowSpecRule,
     HostEvent,
     HostgroupEvent,
+    Reason,
     StatusEvent,
 )
 
@@ -28,6 +31,7 @@ _NO_MATCH: Final = frozenset({"uuid", "action", "action_type", "ipv4_nexthops"})
 _PREFIXES: Final = frozenset({"source_prefix", "destination_prefix"})
 _ADDRESSES: Final = _PREFIXES | {"agent_addresses"}
 _UNUSUAL: Final = re.compile(r"[^a-z0-9_]+")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,8 @@ def key_of(event: Event) -> bytes:
 def headers_of(event: Event) -> tuple[tuple[str, bytes], ...]:
     """Return the CloudEvents attributes of *event*, in Kafka's binary mode.
 
-    (CloudEvents 1.0.2, Kafka protocol binding, section 3.2.)
+    (CloudEvents 1.0.2, Kafka protocol binding, section 3.2.) `traceparent` follows
+    them.
     """
     receipt = event.receipt
     return _headers(
@@ -150,6 +155,7 @@ def headers_of(event: Event) -> tuple[tuple[str, bytes], ...]:
         _source(receipt.sensor),
         _type(scope_of(event), event.action),
         receipt.received_at,
+        receipt.event_id,
     )
 
 
@@ -159,6 +165,8 @@ def headers_for(
     """Return the CloudEvents attributes of any record, in Kafka's binary mode.
 
     For an event the result is that of `headers_of`; the other arguments are ignored.
+    A reason and an audit record have the `traceparent` of the event or the command
+    that caused them. Mitigations have none: several events may want a measure.
 
     Args:
         record: the record; its type gives `ce_type`, such as
@@ -175,12 +183,42 @@ def headers_for(
         f"/fnm-bus/{quote(source, safe='')}".encode(),
         f"fastnetmon.{type(record).__name__.lower()}".encode(),
         at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC),
+        _cause_of(record),
     )
 
 
+def _cause_of(record: AnyRecord) -> str | None:
+    """Return the identifier of the event or the command behind *record*."""
+    match record:
+        case Audit() | Reason():
+            return record.event_id
+        case Command():
+            return record.command_id
+    return None
+
+
+def traceparent(event_id: str) -> bytes | None:
+    """Return the trace context of an event: the trace id is its event id.
+
+    (W3C Trace Context, section 3.2.) It is the same in each program and after each
+    repetition, so traces join without a library. The parent id is the second half of
+    the event id, and the trace is marked as sampled.
+
+    Returns:
+        None if *event_id* is not a UUID in lower case.
+    """
+    if not _UUID.fullmatch(event_id):
+        return None
+    trace = event_id.replace("-", "")
+    parent = trace[16:]
+    # An id of zeros is invalid, and a UUID has its variant in the second half.
+    return f"00-{trace}-{parent}-01".encode() if parent.strip("0") else None
+
+
 def _headers(
-    id_: str, source: bytes, kind: bytes, at: datetime
+    id_: str, source: bytes, kind: bytes, at: datetime, cause: str | None
 ) -> tuple[tuple[str, bytes], ...]:
+    context = traceparent(cause) if cause else None
     return (
         ("ce_specversion", b"1.0"),
         ("ce_id", id_.encode()),
@@ -188,6 +226,7 @@ def _headers(
         ("ce_type", kind),
         ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
         ("content-type", b"application/avro"),
+        *((("traceparent", context),) if context else ()),
     )
 
 

@@ -59,6 +59,22 @@ def test_after_a_sigterm_each_event_is_stored_once(services: ConsumerProcesses) 
     assert sorted(ids(path.read_text())) == sorted(more)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "start"), [((), "CEF:0|fnm-bus|"), (("--format", "ecs"), "{")]
+)
+def test_option_overrides_the_format_of_the_settings(
+    services: ConsumerProcesses, arguments: tuple[str, ...], start: str
+) -> None:
+    path = services.relays.root / "events.log"
+    configure(services, f'path = "{path}"', 'format = "cef"')
+    services.start("jsonlines", *arguments, ready="serving")
+    [event_id] = bans(services, 1)
+    services.until(lambda: path.exists() and path.read_text().endswith("\n"))
+    line = path.read_text()
+    assert line.startswith(start)
+    assert event_id in line
+
+
 def test_a_full_disk_makes_lines_wait_and_no_dead_letters(
     services: ConsumerProcesses, small_disk: Path
 ) -> None:

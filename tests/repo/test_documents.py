@@ -17,6 +17,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("*/README.md"),
+        *ROOT.glob("examples/**/*.md"),
     )
     if path.name != "CHANGELOG.md" and path.parent.name != "reference"  # generated
 )

@@ -4,17 +4,20 @@ A server is fetched beside its place and renamed into it, so that a run which is
 stopped, or two runs at once, never leave half of one there.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 KAFKA = "4.3.1"
 REGISTRY = "3.3.3"
+CLOUDEVENTS = "2.2.0"
+ASYNCAPI = ("@asyncapi/parser@3.6.3", "@asyncapi/avro-schema-parser@3.0.24")
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 _TIMEOUT = 900
 
@@ -41,6 +44,11 @@ _SPARK_JARS = tuple(
     f"org.apache.spark:{name}_2.13:{SPARK}"
     for name in ("spark-avro", "spark-sql", "spark-sql-kafka-0-10")
 )
+
+FLINK_DIRECTORY = f"flink-{FLINK}"
+SPARK_DIRECTORY = f"spark-{SPARK}"
+SQL_ENGINES_DIRECTORY = f"sql-engines-{CHDB}-{DUCKDB}"
+"""Directories in the cache."""
 
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -84,7 +92,7 @@ def flink() -> Path:
     Raises:
         Unavailable: Maven is missing or failed.
     """
-    return _cached(f"flink-{FLINK}", _fetch_flink)
+    return _cached(FLINK_DIRECTORY, _fetch_flink)
 
 
 def spark() -> Path:
@@ -93,7 +101,7 @@ def spark() -> Path:
     Raises:
         Unavailable: Maven is missing or failed.
     """
-    return _cached(f"spark-{SPARK}", _fetch_spark)
+    return _cached(SPARK_DIRECTORY, _fetch_spark)
 
 
 def sql_engines() -> Path:
@@ -102,12 +110,58 @@ def sql_engines() -> Path:
     Raises:
         Unavailable: they cannot be installed.
     """
-    return _cached(f"sql-engines-{CHDB}-{DUCKDB}", _fetch_sql_engines)
+    return _cached(SQL_ENGINES_DIRECTORY, _fetch_sql_engines)
+
+
+def cloudevents() -> Path:
+    """Return a directory with the CloudEvents SDK for Python, fetched when absent.
+
+    Raises:
+        Unavailable: it cannot be installed.
+    """
+    return _cached(f"readers-cloudevents-{CLOUDEVENTS}", _fetch_cloudevents)
+
+
+def node_modules(*packages: str) -> Path:
+    """Return a directory whose `node_modules` has npm packages, fetched when absent.
+
+    Args:
+        packages: each with its exact version, such as `avsc@5.7.9`.
+
+    Raises:
+        Unavailable: npm is missing or failed.
+    """
+    name = directory_name("readers-node", packages)
+    return _cached(name, lambda place: _fetch_node_modules(place, packages))
+
+
+def go_modules(*modules: str) -> Path:
+    """Return a directory with `go.mod` and `go.sum`, made when absent.
+
+    Args:
+        modules: each with its exact version, as `go get` takes them.
+
+    Raises:
+        Unavailable: Go is missing or failed.
+    """
+    name = directory_name("readers-go", modules)
+    return _cached(name, lambda place: _fetch_go_modules(place, modules))
+
+
+def cache() -> Path:
+    """Return the directory of everything that is fetched."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fnm-bus"
+
+
+def directory_name(kind: str, versions: tuple[str, ...]) -> str:
+    """Return the name of a directory; other versions have another one."""
+    digest = hashlib.sha256("\n".join(versions).encode()).hexdigest()
+    return f"{kind}-{digest[:12]}"
 
 
 def _cached(name: str, fetch: Callable[[Path], None]) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    place = Path(base) / "fnm-bus" / name
+    place = cache() / name
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -186,11 +240,36 @@ def _fetch_registry(place: Path) -> None:
     archive.unlink()
 
 
+def _fetch_cloudevents(place: Path) -> None:
+    package = f"cloudevents=={CLOUDEVENTS}"
+    uv = shutil.which("uv")
+    # An environment that uv made has no pip.
+    pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+    interpreter = ["--python", sys.executable] if uv else []
+    options = ["install", "--quiet", *interpreter, "--target", place]
+    _run("pip", [*pip, *options, package], place.parent)
+
+
+def _fetch_node_modules(place: Path, packages: tuple[str, ...]) -> None:
+    (place / "package.json").write_text('{"private": true}\n')
+    options = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts")
+    _run("npm", ["npm", "install", *options, *packages], place)
+
+
+def _fetch_go_modules(place: Path, modules: tuple[str, ...]) -> None:
+    _run("Go", ["go", "mod", "init", "readers"], place)
+    _run("Go", ["go", "get", *modules], place)
+
+
 def _maven(where: Path, *arguments: str) -> None:
     program = shutil.which("mvn")
     if program is None:
         raise Unavailable("Maven (mvn) is not installed; it fetches the real servers")
-    command = [program, "--batch-mode", "--quiet", "--strict-checksums", *arguments]
+    options = ("--batch-mode", "--quiet", "--strict-checksums")
+    _run("Maven", [program, *options, *arguments], where)
+
+
+def _run(name: str, command: Sequence[str | Path], where: Path) -> None:
     try:
         subprocess.run(
             command,
@@ -201,7 +280,9 @@ def _maven(where: Path, *arguments: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+    except FileNotFoundError as exc:
+        raise Unavailable(f"{name} is not installed: {command[0]}") from exc
     except subprocess.CalledProcessError as exc:
-        raise Unavailable(f"Maven failed:\n{exc.output[-2000:]}") from exc
+        raise Unavailable(f"{name} failed:\n{exc.output[-2000:]}") from exc
     except subprocess.TimeoutExpired as exc:
-        raise Unavailable(f"Maven took more than {_TIMEOUT} s") from exc
+        raise Unavailable(f"{name} took more than {_TIMEOUT} s") from exc

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from consumers.jsonlines import AppendFile, line_of, main
-from consumers.settings import FullSettings
+from consumers.jsonlines import LINES, AppendFile, line_of, main
+from consumers.settings import FullSettings, JsonlinesSettings
 from fnm_bus.consume.handler import AbortConsumer, RetryLater
 from fnm_bus.errors import ConfigError
 from fnm_bus.event import Audit, Check, HostEvent, Receipt
@@ -67,6 +68,11 @@ def test_event_is_one_line_of_json(file: AppendFile, path: Path) -> None:
     assert first["event"]["receipt"]["event_id"] == "1"
     assert (first["key"], first["timestamp"]) == ("::1", "2026-05-01T00:00:00+00:00")
     assert offsets(path) == [1, 2]
+
+
+def test_every_format_of_the_settings_has_its_line() -> None:
+    formats = get_args(JsonlinesSettings.model_fields["format"].annotation)
+    assert formats == tuple(LINES)
 
 
 def test_tombstone_is_a_line_without_event() -> None:

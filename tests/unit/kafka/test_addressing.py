@@ -26,6 +26,7 @@ from fnm_bus.kafka.addressing import (
     rule_identity,
     scope_of,
     topic_of,
+    traceparent,
 )
 
 RECEIPT = Receipt(
@@ -81,6 +82,7 @@ def test_headers_are_cloudevents_in_binary_mode() -> None:
         "ce_type": b"fastnetmon.host.ban",
         "ce_time": b"2026-11-22T10:30:00.123456Z",
         "content-type": b"application/avro",
+        "traceparent": b"00-4c0b1d5c000050008000000000000000-8000000000000000-01",
     }
 
 
@@ -172,7 +174,9 @@ OTHERS = [
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_record_has_the_headers_of_a_cloud_event(name: str) -> None:
     record = next(iter(example_records(name).values()))
-    assert dict(headers_for(record, "mitigator", "7", AT)) == {
+    headers = dict(headers_for(record, "mitigator", "7", AT))
+    headers.pop("traceparent", None)
+    assert headers == {
         "ce_specversion": b"1.0",
         "ce_id": b"7",
         "ce_source": b"/fnm-bus/mitigator",
@@ -180,6 +184,46 @@ def test_every_record_has_the_headers_of_a_cloud_event(name: str) -> None:
         "ce_time": b"2026-11-29T03:14:07.118204Z",
         "content-type": b"application/avro",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("Reason", "event_id"), ("Audit", "event_id"), ("Command", "command_id")],
+)
+def test_a_record_of_one_cause_joins_the_trace_of_that_cause(
+    name: str, field: str
+) -> None:
+    for record in example_records(f"fastnetmon.{name}").values():
+        headers = dict(headers_for(record, "mitigator", "7", AT))
+        cause = getattr(record, field)
+        expected = traceparent(cause) if cause else None
+        assert headers.get("traceparent") == expected
+    assert any(
+        getattr(record, field)
+        for record in example_records(f"fastnetmon.{name}").values()
+    )
+
+
+@pytest.mark.parametrize("name", ["Mitigation", "DeadLetter"])
+def test_a_record_of_many_causes_or_none_has_no_trace(name: str) -> None:
+    for record in example_records(f"fastnetmon.{name}").values():
+        assert "traceparent" not in dict(headers_for(record, "mitigator", "7", AT))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "",
+        "entry",
+        "4C0B1D5C-0000-5000-8000-000000000000",
+        "00000000-0000-0000-0000-000000000000",
+        "4c0b1d5c-0000-5000-0000-000000000000",
+        "4c0b1d5c-0000-5000-8000-00000000000\u0663",
+        "4c0b1d5c-0000-5000-8000-000000000000\n",
+    ],
+)
+def test_an_odd_id_gives_no_trace(odd: str) -> None:
+    assert traceparent(odd) is None
 
 
 def test_an_event_has_its_own_headers_for_every_source() -> None:
