@@ -15,8 +15,8 @@ NEEDS = {
     "asyncapi": fetch.directory_name("readers-node", fetch.ASYNCAPI),
     "go": fetch.directory_name("readers-go", recipes.packages("reader.go")),
     "node": fetch.directory_name("readers-node", recipes.packages("reader.mjs")),
-    "sql_clickhouse": fetch.SQL_ENGINES_DIRECTORY,
-    "sql_duckdb": fetch.SQL_ENGINES_DIRECTORY,
+    "sql_clickhouse": fetch.SQL_ENGINES,
+    "sql_duckdb": fetch.SQL_ENGINES,
     "sql_flink": fetch.FLINK_DIRECTORY,
     "sql_spark": fetch.SPARK_DIRECTORY,
 }

@@ -40,15 +40,13 @@ SPARK = "4.2.0"
 CHDB = "4.4.0"
 DUCKDB = "1.5.5"
 """DuckDB, and its extension: DuckDB loads one of its own version only."""
+FLINK_DIRECTORY = f"flink-{FLINK}"
+SPARK_DIRECTORY = f"spark-{SPARK}"
+SQL_ENGINES = f"sql-engines-{CHDB}-{DUCKDB}"
 _SPARK_JARS = tuple(
     f"org.apache.spark:{name}_2.13:{SPARK}"
     for name in ("spark-avro", "spark-sql", "spark-sql-kafka-0-10")
 )
-
-FLINK_DIRECTORY = f"flink-{FLINK}"
-SPARK_DIRECTORY = f"spark-{SPARK}"
-SQL_ENGINES_DIRECTORY = f"sql-engines-{CHDB}-{DUCKDB}"
-"""Directories in the cache."""
 
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -110,7 +108,7 @@ def sql_engines() -> Path:
     Raises:
         Unavailable: they cannot be installed.
     """
-    return _cached(SQL_ENGINES_DIRECTORY, _fetch_sql_engines)
+    return _cached(SQL_ENGINES, _fetch_sql_engines)
 
 
 def cloudevents() -> Path:
@@ -210,20 +208,7 @@ def _fetch_sql_engines(place: Path) -> None:
         f"duckdb=={DUCKDB}",
         f"duckdb-extension-avro=={DUCKDB}",
     )
-    uv = shutil.which("uv")
-    pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
-    interpreter = ["--python", sys.executable] if uv else []
-    try:
-        subprocess.run(
-            [*pip, "install", "--quiet", *interpreter, "--target", place, *packages],
-            check=True,
-            text=True,
-            timeout=_TIMEOUT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except subprocess.CalledProcessError as exc:
-        raise Unavailable(f"pip failed:\n{exc.output[-2000:]}") from exc
+    _install_packages(place, *packages)
 
 
 def _fetch_registry(place: Path) -> None:
@@ -241,13 +226,17 @@ def _fetch_registry(place: Path) -> None:
 
 
 def _fetch_cloudevents(place: Path) -> None:
-    package = f"cloudevents=={CLOUDEVENTS}"
+    _install_packages(place, f"cloudevents=={CLOUDEVENTS}")
+
+
+def _install_packages(place: Path, *packages: str) -> None:
+    """Install packages for the Python of the tests."""
     uv = shutil.which("uv")
     # An environment that uv made has no pip.
     pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
     interpreter = ["--python", sys.executable] if uv else []
     options = ["install", "--quiet", *interpreter, "--target", place]
-    _run("pip", [*pip, *options, package], place.parent)
+    _run("pip", [*pip, *options, *packages], place.parent)
 
 
 def _fetch_node_modules(place: Path, packages: tuple[str, ...]) -> None:
