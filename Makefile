@@ -80,7 +80,7 @@ ring-quiet: $(READY)
 
 fuzz: fuzz-documents fuzz-mitigator $(READY) ## search for decisions that break a promise, FUZZ_SECONDS=600 long
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \
-	  tests/integration/test_decision_promises.py
+	  tests/integration/mitigator/test_decision_promises.py
 
 fuzz-documents: $(READY) ## send damaged documents through parser, hook, relay and broker
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest -s -q -p no:cacheprovider \

@@ -1,7 +1,7 @@
 """Records that no relay publishes, before a valid record: each consumer continues.
 
 The mitigator and the enforcers have theirs in `test_mitigator_faults`,
-`test_fuzz_mitigator` and `tests/integration/test_enforcer`, on a real Kafka.
+`test_fuzz_mitigator` and `tests/integration/enforcers/test_enforcer`, on a real Kafka.
 """
 
 import json

@@ -12,7 +12,7 @@ from support.relay_processes import RelayProcesses
 
 from fnm_bus.event import HostgroupEvent
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "carpet_bombing.py"
+PROGRAM = Path(__file__).parents[3] / "examples" / "carpet_bombing.py"
 
 
 @pytest.fixture

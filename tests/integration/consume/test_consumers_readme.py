@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.consumer_processes import ConsumerProcesses
 
-CONSUMERS = Path(__file__).parents[2] / "consumers"
+CONSUMERS = Path(__file__).parents[3] / "consumers"
 README = CONSUMERS / "README.md"
 
 

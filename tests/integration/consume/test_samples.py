@@ -17,7 +17,7 @@ from support.relay_processes import RelayProcesses
 
 from consumers.enforcers.exabgp import conf_files, config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SAMPLES = sorted((ROOT / "consumers" / "samples").glob("[a-z]*.py"))
 HOST, HOST6 = "203.0.113.7", "2001:db8:1::7"
 OUTSIDE = "198.51.100.7"

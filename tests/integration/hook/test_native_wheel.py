@@ -18,7 +18,7 @@ from fnm_bus.setup.hook_settings import settings
 from fnm_bus.spool.limits import AdmissionLevel
 from fnm_bus.spool.spool import Spool
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CROSS, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 Build = Callable[[str], "subprocess.CompletedProcess[str]"]
 

@@ -13,7 +13,7 @@ STARTED = {0, 75}
 
 
 def documented_statuses() -> set[int]:
-    text = (Path(__file__).parents[2] / "docs/fastnetmon.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/fastnetmon.md").read_text()
     table = text.partition("## Exit status of the hook")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
     return {int(status) for cell in cells for status in cell.split(",")}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.process import wait_until
 
-PAGE = Path(__file__).parents[2] / "docs/fastnetmon.md"
+PAGE = Path(__file__).parents[3] / "docs/fastnetmon.md"
 BAN = b'{"action":"ban","ip":"192.0.2.1"}'
 
 
