@@ -2,6 +2,7 @@ import errno
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -105,6 +106,21 @@ def test_a_full_disk_leaves_complete_blocks(
         monkeypatch.undo()
 
     assert stored(path) == [BAN]
+
+
+def test_a_disk_without_space_for_the_header_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.avro"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "write", Mock(side_effect=full))
+    files = len(os.listdir("/proc/self/fd"))
+
+    with pytest.raises(ArchiveError, match="No space left"), Archive(path, HOST):
+        pass
+
+    assert not path.exists()
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 def test_an_existing_file_is_refused(tmp_path: Path) -> None:
