@@ -114,13 +114,13 @@ def test_a_disk_without_space_for_the_header_leaves_no_file(
     path = tmp_path / "records.avro"
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(os, "write", Mock(side_effect=full))
-    files = len(os.listdir("/proc/self/fd"))
+    files = len(list(Path("/proc/self/fd").iterdir()))
 
     with pytest.raises(ArchiveError, match="No space left"), Archive(path, HOST):
         pass
 
     assert not path.exists()
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
 def test_an_existing_file_is_refused(tmp_path: Path) -> None:
