@@ -106,7 +106,10 @@ class SpoolSettings(Table):
 
 
 class TopicSettings(Table):
-    """The topics: names, and settings for `topics create`."""
+    """The topics: names, and settings for `topics create`.
+
+    A name has 1 to 249 letters, digits, dots, underscores and hyphens.
+    """
 
     host: _TopicName = Field("fastnetmon.host.v1", description="Events of hosts.")
     hostgroup: _TopicName = Field(
