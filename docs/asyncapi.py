@@ -25,8 +25,8 @@ The attack events of FastNetMon, the decisions about them, and the mitigations i
 Values are Avro. With a schema registry, events, audit records and dead letters have
 Confluent's framing: a zero byte and four bytes of schema id. Reasons, mitigations and
 commands, and every record without a registry, are single objects: C3 01, and eight
-bytes of fingerprint. docs/recipes.md has programs that read them. A record without a value
-removes its key from the reason or the mitigation topic.
+bytes of fingerprint. docs/recipes.md has programs that read them. A record
+without a value removes its key from the reason or the mitigation topic.
 
 Headers are CloudEvents 1.0 in Kafka's binary mode. Delivery is at least once: ce_id
 stays the same when a record is published again.
