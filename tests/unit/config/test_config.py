@@ -122,7 +122,7 @@ def test_every_problem_is_told_at_once_with_its_place(file: Path) -> None:
         '[log]\nformat = "xml"',
         '[topics]\nhost = ""',
         "[topics]\nhost = '^fastnetmon'",
-        "[topics]\nreason = \"o'brien\"",
+        '[topics]\nreason = "o\'brien"',
         '[topics]\naudit = "a\\nb"',
         "[topics]\npartitions = 0",
         "[relay]\ncpu_nice = true",
