@@ -56,7 +56,7 @@ class Archive:
             raise ArchiveError(f"{self._path}: {exc.strerror}") from exc
         try:
             self._store()
-        except ArchiveError:
+        except BaseException:
             self._path.unlink()  # a file without a header blocks the next attempt
             self._close()
             raise
@@ -100,13 +100,15 @@ class Archive:
         blocks = self._buffer.getvalue()
         if not blocks:
             return
-        self._buffer.seek(0)
-        self._buffer.truncate()
         size = os.fstat(self._file).st_size
         rest = memoryview(blocks)
         try:
             while rest:  # more than one call only if the disk is nearly full
                 rest = rest[os.write(self._file, rest) :]
-        except OSError as exc:
+        except BaseException as exc:  # Ctrl-C, too: the next attempt writes the block
             os.ftruncate(self._file, size)
-            raise ArchiveError(f"{self._path}: {exc.strerror}") from exc
+            if isinstance(exc, OSError):
+                raise ArchiveError(f"{self._path}: {exc.strerror}") from exc
+            raise
+        self._buffer.seek(0)
+        self._buffer.truncate()

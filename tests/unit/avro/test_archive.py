@@ -103,7 +103,31 @@ def test_a_full_disk_leaves_complete_blocks(
         monkeypatch.setattr(os, "write", fill_disk)
         with pytest.raises(ArchiveError, match="No space left"):
             archive.flush()
+        assert stored(path) == [BAN]
         monkeypatch.undo()
+
+    assert stored(path) == [BAN, BAN]
+
+
+def test_an_interrupt_loses_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.avro"
+    write = os.write
+
+    def interrupt(file: int, data: Any) -> int:
+        write(file, data[:10])
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def add_until_interrupt() -> None:
+        with Archive(path, HOST) as archive:
+            archive.add(BAN)
+            monkeypatch.setattr(os, "write", interrupt)
+            archive.flush()
+
+    with pytest.raises(KeyboardInterrupt):
+        add_until_interrupt()
 
     assert stored(path) == [BAN]
 
