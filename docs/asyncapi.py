@@ -25,7 +25,8 @@ The attack events of FastNetMon, the decisions about them, and the mitigations i
 Values are Avro. With a schema registry, events, audit records and dead letters have
 Confluent's framing: a zero byte and four bytes of schema id. Reasons, mitigations and
 commands, and every record without a registry, are single objects: C3 01, and eight
-bytes of fingerprint. docs/recipes.md has programs that read them.
+bytes of fingerprint. docs/recipes.md has programs that read them. A record
+without a value removes its key from the reason or the mitigation topic.
 
 Headers are CloudEvents 1.0 in Kafka's binary mode. Delivery is at least once: ce_id
 stays the same when a record is published again.
@@ -54,6 +55,8 @@ _KEYS: Final = {
     "audit": "Key of the mitigation, else the target of the event or the program.",
     "deadletter": "Name of the entry in the spool, or the key of the record.",
 }
+_OPTIONAL_KEY: Final = ("command", "deadletter")
+"""Topics with records whose key is null."""
 _TRACED: Final = ("host", "hostgroup", "status", "reason", "command", "audit")
 """Topics whose records have `traceparent`."""
 
@@ -147,7 +150,10 @@ def _message(kind: str) -> dict[str, Any]:
         "traits": [{"$ref": f"#/components/messageTraits/{trait}"}],
         "bindings": {
             "kafka": {
-                "key": {"type": "string", "description": _KEYS[kind]},
+                "key": {
+                    "type": ["string", "null"] if kind in _OPTIONAL_KEY else "string",
+                    "description": _KEYS[kind],
+                },
                 **(registered if topic in Topics().of_framed() else {}),
                 "bindingVersion": "0.5.0",
             }

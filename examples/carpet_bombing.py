@@ -8,7 +8,8 @@ unban. Install HOOK with a configuration whose `sensor` and `[spool]` are its ow
 start a relay with that configuration. The policy and the guardrails then decide about a
 hit as about any hostgroup's attack. examples/sql asks the same question in SQL.
 
-The program keeps a minute of bans in memory. After a restart it may report a hit again.
+The program keeps a minute of bans in memory. It leaves out a ban that arrives more than
+a minute after a newer one of the same place. After a restart it may report a hit again.
 If no ban arrives for a long time, the unban is late, and the lease ends the mitigation.
 """
 
@@ -22,6 +23,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from uuid import uuid4
 
+from consumers.mitigation.attack_size import bits_of, pps_of
 from consumers.simple import consume
 from fnm_bus.consume.handler import RetryLater
 from fnm_bus.event import AnyRecord, HostEvent
@@ -79,32 +81,34 @@ class CarpetDetector:
             and event.action == "ban"
             and now - event.receipt.received_at < MAX_AGE
         ):
+            # A sensor's clock that is ahead must not make a ban that never expires.
+            received_at = min(event.receipt.received_at, now)
             for place in places_of(event):
-                yield from self._add(place, event)
+                yield from self._add(place, event, received_at)
         yield from self._end_quiet_attacks(now)
 
-    def _add(self, place: str, event: HostEvent) -> Iterator[Document]:
-        received_at = event.receipt.received_at
-        details = event.attack_details
+    def _add(
+        self, place: str, event: HostEvent, received_at: datetime
+    ) -> Iterator[Document]:
         bans = self._bans.setdefault(place, {})
-        bans[event.ip] = Ban(
-            received_at,
-            (details and details.total_incoming_pps) or 0,
-            (details and details.total_incoming_traffic_bits) or 0,
+        ban = Ban(
+            received_at, pps_of(event, "incoming") or 0, bits_of(event, "incoming") or 0
         )
+        bans[event.ip] = max(ban, bans.get(event.ip, ban), key=_time)
+        newest = max(map(_time, bans.values()))
         for ip, ban in list(bans.items()):
-            if received_at - ban.received_at >= WINDOW:
+            if newest - ban.received_at >= WINDOW:
                 del bans[ip]
         if len(bans) < self._threshold:
             return
         attack = self._attacks.get(place)
         if attack is None:
-            attack = Attack(str(uuid4()), received_at, received_at)
+            attack = Attack(str(uuid4()), newest, newest)
             yield _document("ban", place, attack.uuid, bans)
-        elif received_at - attack.reported_at >= WINDOW:
-            attack = Attack(attack.uuid, received_at, received_at)
+        elif newest - attack.reported_at >= WINDOW:
+            attack = Attack(attack.uuid, newest, newest)
             yield _document("attack_status", place, attack.uuid, bans)
-        self._attacks[place] = Attack(attack.uuid, received_at, attack.reported_at)
+        self._attacks[place] = Attack(attack.uuid, newest, attack.reported_at)
 
     def _end_quiet_attacks(self, now: datetime) -> Iterator[Document]:
         for place, attack in list(self._attacks.items()):
@@ -115,6 +119,10 @@ class CarpetDetector:
             is_old = all(now - ban.received_at >= MAX_AGE for ban in bans.values())
             if is_old and place not in self._attacks:
                 del self._bans[place]
+
+
+def _time(ban: Ban) -> datetime:
+    return ban.received_at
 
 
 def places_of(event: HostEvent) -> Iterator[str]:
@@ -156,13 +164,16 @@ def report(hook: str, document: Document) -> None:
     Raises:
         RetryLater: the hook did not store it.
     """
-    done = subprocess.run(
-        [hook],
-        input=json.dumps(document).encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [hook],
+            input=json.dumps(document).encode(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise RetryLater(f"{hook}: {exc}") from exc
     if done.returncode != 0:
         raise RetryLater(f"{hook}: exit status {done.returncode}: {done.stderr!r:.200}")
 

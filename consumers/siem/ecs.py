@@ -23,7 +23,9 @@ def ecs_line(record: ConsumedRecord) -> bytes:
     effect = effect_of(summary.action)
     address = {"ip": summary.address, "address": summary.address}
     document = {
-        "@timestamp": summary.at.isoformat().replace("+00:00", "Z"),
+        "@timestamp": summary.at.isoformat(timespec="microseconds").replace(
+            "+00:00", "Z"
+        ),
         "ecs": {"version": _VERSION},
         "message": summary.text,
         "event": {

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from consumers.mitigation.attack_size import bits_of, direction_of, pps_of
+from fnm_bus.errors import InvalidNotification
 from fnm_bus.event import (
     AttackDetails,
     Audit,
@@ -17,6 +18,7 @@ from fnm_bus.event import (
     Reason,
     StatusEvent,
 )
+from fnm_bus.event.identifiers import parse_address
 from fnm_bus.kafka.addressing import scope_of, subject_of, traceparent
 from fnm_bus.kafka.reader import ConsumedRecord
 
@@ -191,13 +193,13 @@ def _of_dead_letter(letter: DeadLetter, position: str) -> Summary:
 def _address(target: str) -> str:
     """Return an address in canonical text; "" for a hostgroup and for no host.
 
-    A SIEM drops a whole line whose address is none.
+    A SIEM drops a whole line if its address is invalid or has a zone.
     """
     try:
-        address = ip_address(target)
-    except ValueError:
+        address = parse_address(target, "/target")
+    except InvalidNotification:
         return ""
-    return "" if address.is_unspecified else str(address)
+    return "" if ip_address(address).is_unspecified else address
 
 
 def _trace(cause: str) -> str:

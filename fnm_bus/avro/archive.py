@@ -47,14 +47,19 @@ class Archive:
         """
         from fastavro.write import Writer  # noqa: PLC0415 - as in schema.parse()
 
+        avro = schema.load()[self._full_name]
+        self._writer = Writer(self._buffer, avro, _CODEC, sync_interval=_BLOCK_BYTES)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             self._file = os.open(self._path, flags, 0o644)
         except OSError as exc:
             raise ArchiveError(f"{self._path}: {exc.strerror}") from exc
-        avro = schema.load()[self._full_name]
-        self._writer = Writer(self._buffer, avro, _CODEC, sync_interval=_BLOCK_BYTES)
-        self._store()
+        try:
+            self._store()
+        except BaseException:
+            self._path.unlink()  # a file without a header blocks the next attempt
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -66,8 +71,7 @@ class Archive:
         try:
             self.flush()
         finally:
-            os.close(self._file)
-            self._file = -1
+            self._close()
 
     def add(self, record: AnyRecord) -> None:
         """Add a record of the archive's type; a full block is written at once.
@@ -88,17 +92,23 @@ class Archive:
         self._writer.flush()
         self._store()
 
+    def _close(self) -> None:
+        os.close(self._file)
+        self._file = -1
+
     def _store(self) -> None:
         blocks = self._buffer.getvalue()
         if not blocks:
             return
-        self._buffer.seek(0)
-        self._buffer.truncate()
         size = os.fstat(self._file).st_size
         rest = memoryview(blocks)
         try:
             while rest:  # more than one call only if the disk is nearly full
                 rest = rest[os.write(self._file, rest) :]
-        except OSError as exc:
+        except BaseException as exc:  # Ctrl-C, too: the next attempt writes the block
             os.ftruncate(self._file, size)
-            raise ArchiveError(f"{self._path}: {exc.strerror}") from exc
+            if isinstance(exc, OSError):
+                raise ArchiveError(f"{self._path}: {exc.strerror}") from exc
+            raise
+        self._buffer.seek(0)
+        self._buffer.truncate()

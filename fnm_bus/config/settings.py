@@ -45,6 +45,8 @@ def _no_flag(wanted: str) -> BeforeValidator:
 _Whole = _no_flag("a whole number")
 _Number = _no_flag("a number")
 Text = Annotated[str, Field(min_length=1)]
+_TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+"""The names that Kafka permits; one that begins with ^ would be a pattern."""
 Count = Annotated[int, Field(ge=1), _Whole]
 Seconds = Annotated[float, Field(gt=0, le=MAX_LEASE), _Number]
 Nice = Annotated[int, Field(ge=0, le=19), _Whole]
@@ -104,27 +106,30 @@ class SpoolSettings(Table):
 
 
 class TopicSettings(Table):
-    """The topics: names, and settings for `topics create`."""
+    """The topics: names, and settings for `topics create`.
 
-    host: Text = Field("fastnetmon.host.v1", description="Events of hosts.")
-    hostgroup: Text = Field(
+    A name has 1 to 249 letters, digits, dots, underscores and hyphens.
+    """
+
+    host: _TopicName = Field("fastnetmon.host.v1", description="Events of hosts.")
+    hostgroup: _TopicName = Field(
         "fastnetmon.hostgroup.v1", description="Events of hostgroups."
     )
-    status: Text = Field("fastnetmon.status.v1", description="Status updates.")
-    reason: Text = Field(
+    status: _TopicName = Field("fastnetmon.status.v1", description="Status updates.")
+    reason: _TopicName = Field(
         "fastnetmon.reason.v1",
         description="Reasons of mitigations with their leases, compacted.",
     )
-    mitigation: Text = Field(
+    mitigation: _TopicName = Field(
         "fastnetmon.mitigation.v1", description="The wanted state, compacted."
     )
-    command: Text = Field(
+    command: _TopicName = Field(
         "fastnetmon.command.v1", description="Commands of people to the mitigator."
     )
-    audit: Text = Field(
+    audit: _TopicName = Field(
         "fastnetmon.audit.v1", description="Decisions and actions, with their causes."
     )
-    deadletter: Text = Field(
+    deadletter: _TopicName = Field(
         "fastnetmon.deadletter.v1",
         description="Documents and records that cannot be processed.",
     )

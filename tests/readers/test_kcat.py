@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from support.reader_topics import ReaderTopics
 
-Shown = tuple[bytes, tuple[tuple[str, bytes], ...], bytes]
+Shown = tuple[bytes | None, tuple[tuple[str, bytes], ...], bytes]
 
 
 def kcat(kafka: str, topic: str, form: str) -> bytes:
@@ -44,13 +44,14 @@ def records(shown: bytes) -> list[Shown]:
     while shown:
         head, _, rest = shown.partition(b"\n")
         key_size, size, headers = head.split(b" ", 2)
-        end = int(key_size) + int(size)
+        start = max(0, int(key_size))  # -1: the record has no key
+        end = start + int(size)
         pairs = (pair.split("=", 1) for pair in headers.decode().split(","))
         parsed.append(
             (
-                rest[: int(key_size)],
+                None if key_size == b"-1" else rest[:start],
                 tuple((name, value.encode()) for name, value in pairs),
-                rest[int(key_size) : end],
+                rest[start:end],
             )
         )
         shown = rest[end:]

@@ -51,6 +51,11 @@ def test_records_with_a_schema_id_are_marked(full_name: str) -> None:
     assert ("schemaIdLocation" in binding) is is_framed
 
 
+@pytest.mark.parametrize("name", ["Command", "DeadLetter"])
+def test_key_that_a_record_may_lack_is_optional(name: str) -> None:
+    assert message_of(name)["bindings"]["kafka"]["key"]["type"] == ["string", "null"]
+
+
 def test_each_event_is_on_the_channel_of_its_topic() -> None:
     by_address = {
         channel["address"]: list(channel["messages"])

@@ -146,6 +146,21 @@ def go_modules(*modules: str) -> Path:
     return _cached(name, lambda place: _fetch_go_modules(place, modules))
 
 
+def maven_dependencies(pom: str) -> Path:
+    """Return a directory with the jars of a Maven project, fetched when absent.
+
+    Maven's own repository then has the project's plugins, too.
+
+    Args:
+        pom: the project's `pom.xml`.
+
+    Raises:
+        Unavailable: Maven is missing or failed.
+    """
+    name = directory_name("readers-java", (pom,))
+    return _cached(name, lambda place: _fetch_maven_dependencies(place, pom))
+
+
 def cache() -> Path:
     """Return the directory of everything that is fetched."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -200,6 +215,14 @@ def _fetch_jars(place: Path, *artifacts: str) -> None:
         "-DincludeScope=runtime",
         f"-DoutputDirectory={place}",
     )
+
+
+def _fetch_maven_dependencies(place: Path, pom: str) -> None:
+    project = place.parent
+    (project / "pom.xml").write_text(pom)
+    (project / "src" / "main" / "avro").mkdir(parents=True)
+    option = f"-DoutputDirectory={place}"
+    _maven(project, "compile", "dependency:copy-dependencies", option)
 
 
 def _fetch_sql_engines(place: Path) -> None:

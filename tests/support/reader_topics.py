@@ -17,7 +17,14 @@ from fnm_bus.avro.codec import Codec
 from fnm_bus.avro.examples import example_records
 from fnm_bus.avro.registry import Registry
 from fnm_bus.avro.schema_ids import registry_subject
-from fnm_bus.event import Event, HostEvent
+from fnm_bus.event import (
+    AnyRecord,
+    Command,
+    DeadLetter,
+    HostEvent,
+    HostgroupEvent,
+    StatusEvent,
+)
 from fnm_bus.kafka.addressing import Topics, headers_for, key_of
 from fnm_bus.kafka.publisher import ONE_SHOT_PRODUCER, KafkaPublisher
 from fnm_bus.kafka.record import Record
@@ -117,10 +124,20 @@ def _current(topics: Topics, codec: Codec) -> Iterator[Sent]:
         topic = getattr(topics, _KINDS.get(name, name.lower()))
         for example, event in example_records(full_name).items():
             headers = headers_for(event, "mitigator", f"{name}-{example}", AT)
-            key = key_of(event) if isinstance(event, Event) else example.encode()
+            key = _key(event, example)
             value = codec.encode(event, topic)
             datum = _read(value, schema.load()[full_name])
             yield Sent(Record(topic, key, value, headers), full_name, datum, datum)
+
+
+def _key(event: AnyRecord, example: str) -> bytes | None:
+    """Return an event's key, None for a record that may lack one, else any key."""
+    match event:
+        case HostEvent() | HostgroupEvent() | StatusEvent():
+            return key_of(event)
+        case DeadLetter() | Command(key=None):
+            return None
+    return example.encode()
 
 
 def _older(topic: str, number: int, old: dict[str, Any]) -> Iterator[Sent]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support.noc_scenario import ANSWERS, records
@@ -146,6 +147,35 @@ def test_a_failed_delivery_is_repeated(program: ModuleType) -> None:
     assert observe(detector, ban(2)) == []
 
 
+def test_late_bans_are_not_in_the_newest_minute(program: ModuleType) -> None:
+    detector = program.CarpetDetector(2)
+    now = START + timedelta(seconds=240)
+
+    assert list(detector.observe(ban(1, 240), now)) == []
+    assert list(detector.observe(ban(2, 0), now)) == []
+    assert list(detector.observe(ban(1, 10), now)) == []
+    assert len(list(detector.observe(ban(3, 241), now))) == 1
+
+
+def test_a_clock_that_is_ahead_does_not_keep_an_attack(program: ModuleType) -> None:
+    detector = program.CarpetDetector(2)
+    ahead = 86_400
+
+    hit = [*detector.observe(ban(1, ahead), START), *detector.observe(ban(2), START)]
+    later = START + timedelta(minutes=10)
+    end = list(detector.observe(ban(3, 600), later))
+
+    assert [doc["action"] for doc in (*hit, *end)] == ["ban", "unban"]
+
+
+def test_bytes_of_an_older_fastnetmon_are_bits(program: ModuleType) -> None:
+    size = {"total_incoming_traffic": 100}
+
+    (document,) = observe(program.CarpetDetector(1), ban(1, **size))
+
+    assert document["attack_details"]["total_incoming_traffic_bits"] == 800
+
+
 def test_memory_is_bounded_by_the_last_minutes(program: ModuleType) -> None:
     detector = program.CarpetDetector(2)
     for number in range(200):
@@ -176,4 +206,16 @@ def test_a_hook_that_fails_is_tried_again(
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
 
     with pytest.raises(RetryLater, match="exit status 75"):
+        program.report("hook", {})
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "missing"), subprocess.TimeoutExpired("hook", 60)]
+)
+def test_a_hook_that_cannot_finish_is_tried_again(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=error))
+
+    with pytest.raises(RetryLater):
         program.report("hook", {})

@@ -4,7 +4,7 @@ from typing import Final
 
 from fnm_bus.kafka.ddl.columns import Column, ColumnType
 from fnm_bus.kafka.ddl.source import Source
-from fnm_bus.kafka.ddl.text import heading, literal, quoted
+from fnm_bus.kafka.ddl.text import escaped_literal, heading, quoted
 from fnm_bus.kafka.ddl.topic_table import TopicTable
 
 _TYPES: Final = {
@@ -35,7 +35,7 @@ def table(topic: TopicTable, source: Source) -> str:
     """Return the statements that create and fill the tables of a topic."""
     columns = [_field(column) for column in topic.columns]
     if not topic.framed:
-        archive = literal(f"{topic.name}.avro")
+        archive = escaped_literal(f"{topic.name}.avro")
         command = (
             f"  fnm-bus tail {topic.topic} --from-beginning --until-end"
             f" --avro {topic.name}.avro"
@@ -45,11 +45,11 @@ def table(topic: TopicTable, source: Source) -> str:
             f"INSERT INTO {topic.name} SELECT * FROM file({archive}, 'Avro');\n"
         )
     settings = {
-        "kafka_broker_list": literal(source.servers),
-        "kafka_topic_list": literal(topic.topic),
-        "kafka_group_name": literal(f"clickhouse-{topic.name}"),
+        "kafka_broker_list": escaped_literal(source.servers),
+        "kafka_topic_list": escaped_literal(topic.topic),
+        "kafka_group_name": escaped_literal(f"clickhouse-{topic.name}"),
         "kafka_format": "'AvroConfluent'",
-        "format_avro_schema_registry_url": literal(source.registry_url or ""),
+        "format_avro_schema_registry_url": escaped_literal(source.registry_url or ""),
         "input_format_avro_allow_missing_fields": "1",
     }
     assignments = _lines([f"{key} = {value}" for key, value in settings.items()])

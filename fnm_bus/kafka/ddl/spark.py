@@ -7,7 +7,7 @@ from typing import Any, Final
 from fnm_bus.avro import schema
 from fnm_bus.errors import SchemaError
 from fnm_bus.kafka.ddl.source import Source
-from fnm_bus.kafka.ddl.text import heading
+from fnm_bus.kafka.ddl.text import escaped_literal, heading
 from fnm_bus.kafka.ddl.topic_table import TopicTable
 
 _UNUSED: Final = frozenset({"doc", "maximum"})
@@ -25,7 +25,7 @@ def table(topic: TopicTable, source: Source) -> str:
     Raises:
         SchemaError: the topic's values have schema ids, and none is pinned.
     """
-    reader = _literal(_compact(schema.text(topic.full_name)))
+    reader = escaped_literal(_compact(schema.text(topic.full_name)))
     parts = list(_parts(topic, source))
     headers = ", ".join(f"X'{header.hex()}'" for header, _ in parts)
     size = len(parts[0][0])
@@ -35,7 +35,7 @@ def table(topic: TopicTable, source: Source) -> str:
     )
     union = "\nUNION ALL\n".join(
         "SELECT record.*, `partition`, `offset`, `timestamp` FROM (SELECT *,"
-        f" from_avro(substring(value, {size + 1}), {_literal(_compact(writer))},"
+        f" from_avro(substring(value, {size + 1}), {escaped_literal(_compact(writer))},"
         f" map('mode', 'FAILFAST', 'avroSchema', {reader})) AS record"
         f" FROM {topic.name}_records"
         f" WHERE substring(value, 1, {size}) = X'{header.hex()}')"
@@ -44,9 +44,9 @@ def table(topic: TopicTable, source: Source) -> str:
     return (
         f"{heading(topic, (*_NOTES, strange))}"
         f"CREATE OR REPLACE TEMPORARY VIEW {topic.name}_records USING kafka OPTIONS (\n"
-        f"  'kafka.bootstrap.servers' {_literal(source.servers)},\n"
+        f"  'kafka.bootstrap.servers' {escaped_literal(source.servers)},\n"
         "  'kafka.isolation.level' 'read_committed',\n"
-        f"  'subscribe' {_literal(topic.topic)},\n"
+        f"  'subscribe' {escaped_literal(topic.topic)},\n"
         "  'startingOffsets' 'earliest'\n);\n"
         f"CREATE OR REPLACE TEMPORARY VIEW {topic.name} AS\n{union};\n"
     )
@@ -82,8 +82,3 @@ def _without_unused(avro: Any) -> Any:
         case list():
             return [_without_unused(item) for item in avro]
     return avro
-
-
-def _literal(text: str) -> str:
-    """Return a text as a literal of Spark, which reads backslashes as escapes."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -10,6 +10,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def escaped_literal(text: str) -> str:
+    """Return a text as a literal of ClickHouse and Spark, which read backslashes."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def heading(topic: TopicTable, notes: Iterable[str]) -> str:
     """Return the comment above a table: its topic, its record, and *notes*."""
     lines = (f"{topic.topic}: {topic.full_name}", *notes)

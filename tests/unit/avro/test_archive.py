@@ -2,6 +2,7 @@ import errno
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -102,9 +103,48 @@ def test_a_full_disk_leaves_complete_blocks(
         monkeypatch.setattr(os, "write", fill_disk)
         with pytest.raises(ArchiveError, match="No space left"):
             archive.flush()
+        assert stored(path) == [BAN]
         monkeypatch.undo()
 
+    assert stored(path) == [BAN, BAN]
+
+
+def test_an_interrupt_loses_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.avro"
+    write = os.write
+
+    def interrupt(file: int, data: Any) -> int:
+        write(file, data[:10])
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def add_until_interrupt() -> None:
+        with Archive(path, HOST) as archive:
+            archive.add(BAN)
+            monkeypatch.setattr(os, "write", interrupt)
+            archive.flush()
+
+    with pytest.raises(KeyboardInterrupt):
+        add_until_interrupt()
+
     assert stored(path) == [BAN]
+
+
+def test_a_disk_without_space_for_the_header_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.avro"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "write", Mock(side_effect=full))
+    files = len(list(Path("/proc/self/fd").iterdir()))
+
+    with pytest.raises(ArchiveError, match="No space left"), Archive(path, HOST):
+        pass
+
+    assert not path.exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
 def test_an_existing_file_is_refused(tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_failure_of_an_enforcer_is_an_outcome() -> None:
     assert json.loads(line(audit))["event"]["outcome"] == "success"
 
 
+def test_time_has_a_fraction_in_each_line() -> None:
+    event = HostEvent(receipt=Receipt(received_at=AT.replace(microsecond=0)), ip="::1")
+    assert json.loads(line(event))["@timestamp"] == "2026-11-22T03:14:07.000000Z"
+
+
 def test_tombstone_names_its_key() -> None:
     document = json.loads(line(None))
     assert document["event"]["dataset"] == "fastnetmon.tombstone"

@@ -12,6 +12,7 @@ from fnm_bus.event import AnyRecord, AttackDetails, HostEvent, Receipt
 from fnm_bus.kafka.reader import ConsumedRecord
 
 AT = datetime(2026, 11, 22, 3, 14, 7, tzinfo=UTC)
+REASON = next(iter(example_records("fastnetmon.Reason")))
 
 
 def summary_of(event: AnyRecord | None) -> Summary:
@@ -76,6 +77,17 @@ def test_hostgroup_has_no_address() -> None:
 def test_text_that_names_no_host_is_no_address(ip: str) -> None:
     event = HostEvent(receipt=Receipt(sensor="fra1"), action="ban", ip=ip)
     assert summary_of(event).address == ""
+
+
+@pytest.mark.parametrize("target", ["fe80::1%eth0", "::1%a src=192.0.2.1"])
+def test_address_with_a_zone_is_no_address(target: str) -> None:
+    reason = msgspec.structs.replace(example("Reason", REASON), target=target)
+    assert summary_of(reason).address == ""
+
+
+def test_mapped_address_has_the_text_of_its_key() -> None:
+    event = HostEvent(receipt=Receipt(), ip="::ffff:192.0.2.1")
+    assert summary_of(event).address == "::ffff:192.0.2.1"
 
 
 def test_unknown_protocol_is_absent() -> None:

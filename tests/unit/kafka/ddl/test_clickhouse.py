@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from support.ddl_tables import FRAMED, SINGLE, SOURCE, names_in, typed_names
 
@@ -50,3 +52,11 @@ def test_the_rows_of_a_compacted_key_share_a_partition() -> None:
 
 def test_without_a_registry_events_come_from_an_archive() -> None:
     assert "file('host.avro', 'Avro')" in clickhouse.table(SINGLE["host"], SOURCE)
+
+
+def test_a_backslash_in_a_setting_does_not_end_its_literal() -> None:
+    source = replace(SOURCE, registry_url="http://registry:8081\\")
+
+    assert r"url = 'http://registry:8081\\'," in clickhouse.table(
+        FRAMED["host"], source
+    )
