@@ -14,7 +14,6 @@ from support.reader_topics import ReaderTopics, publish_examples
 NEEDS = {
     "asyncapi": fetch.directory_name("readers-node", fetch.ASYNCAPI),
     "go": fetch.directory_name("readers-go", recipes.packages("reader.go")),
-    "java": fetch.directory_name("readers-java", (recipes.programs()["pom.xml"],)),
     "node": fetch.directory_name("readers-node", recipes.packages("reader.mjs")),
     "sql_clickhouse": fetch.SQL_ENGINES,
     "sql_duckdb": fetch.SQL_ENGINES,

@@ -24,5 +24,5 @@ def test_empty_cache_leaves_only_small_readers(tmp_path: Path) -> None:
         for line in done.stdout.splitlines()
         if "::" in line
     }
-    assert names == {"test_kcat", "test_python"}
+    assert names == {"test_java", "test_kcat", "test_python"}
     assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,7 @@ LOOKING = {
     "fnm-bus topics acls": ["topics", "acls", "--principal", "relay=User:relay"],
     "fnm-bus topics list": ["topics", "list"],
     "fnm-bus schemas check": ["schemas", "check"],
+    "fnm-bus schemas ddl": ["schemas", "ddl", "flink"],
     "fnm-bus schemas list": ["schemas", "list"],
     "fnm-bus schemas show": ["schemas", "show", "HostEvent"],
     "fnm-bus spool status": ["spool", "status", "--entries"],
