@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from types import MappingProxyType
 from typing import Final
 
@@ -87,20 +86,4 @@ def topic_tables(topics: Topics, *, registry: bool) -> tuple[TopicTable, ...]:
         )
         for name, (time, identity) in _KEYS.items()
         for topic in [getattr(topics, name)]
-    )
-
-
-def column_at(columns: tuple[Column, ...], path: Path) -> Column:
-    """Return the column at a path.
-
-    Raises:
-        KeyError: the path names no column.
-    """
-
-    def step(inner: tuple[Column, ...], name: str) -> Column:
-        return {column.name: column for column in inner}[name]
-
-    first, *rest = path
-    return reduce(
-        lambda column, name: step(column.type.columns, name), rest, step(columns, first)
     )
