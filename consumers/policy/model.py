@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, NOTIFY, Network
+from consumers.mitigation.measure import BLACKHOLE, FIREWALL, FLOWSPEC, Network
 from consumers.policy.embedded import with_mapped
 from consumers.policy.networks import NetworkSet
 from fnm_bus.event import FlowThen
 
 HOSTGROUP: Final = "hostgroup"
 IGNORE: Final = "ignore"
-ACTIONS: Final = (BLACKHOLE, FLOWSPEC, FIREWALL, NOTIFY, HOSTGROUP, IGNORE)
-"""Values of `then.action`; `hostgroup` means the action of the hostgroup's table,
-`ignore` is only reported in the audit topic."""
+"""Values of `then.action` beside kinds of measures: the action of the hostgroup;
+only a report in the audit topic."""
 BLOCKING: Final = frozenset({BLACKHOLE, FLOWSPEC, FIREWALL, HOSTGROUP})
 """Actions that affect traffic, or may."""
 

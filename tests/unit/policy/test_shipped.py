@@ -10,10 +10,11 @@ import pytest
 from support.attack_facts import RECEIPT, example_events
 
 import consumers
+from consumers.mitigation.measure import NOTIFY
 from consumers.policy.facts import OPENS, facts_of
 from consumers.policy.file.load import load, loads
 from consumers.policy.measures import plan_measures
-from consumers.policy.model import NOTIFY, Policy
+from consumers.policy.model import Policy
 from consumers.policy.rules import match_rule
 from fnm_bus.event import Event
 from fnm_bus.event.parse import parse
